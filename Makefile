@@ -1,0 +1,53 @@
+# Everything a person types here. `make` alone prints this list.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+export UV_PYTHON_DOWNLOADS := never
+export PYTHONDONTWRITEBYTECODE := 1
+BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
+
+.PHONY: help setup report test check lab notebooks signatures bench lock demo clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The lock is installed with hashes, then this package alone. uv where it can be had, plain pip where not.
+.venv/ready: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv here: using plain pip (slower)"
+	@if test -x $(BIN)/uv; then \
+	   $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock && \
+	   $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
+	 else \
+	   $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
+	 fi
+	@touch $@
+
+setup: .venv/ready  ## make .venv from requirements.lock
+
+report: .venv/ready  ## report of the demo fleet and of the incident -> report/
+	$(BIN)/psod report data/demo-fleet --inventory data/inventory.csv -o report/demo-fleet
+	$(BIN)/psod report data/incident-2014-05-31 -o report/incident
+
+test: .venv/ready  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/ready  ## ruff, mypy strict, the committed notebooks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lab: .venv/ready  ## JupyterLab on a working copy of the notebooks
+	$(BIN)/psod lab
+
+notebooks: .venv/ready  ## run the committed notebooks on the demo data, outputs in place
+	$(BIN)/python -m psodlib.views.notebooks notebooks
+
+bench: .venv/ready  ## the benchmark scripts; each prints a table
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+lock: .venv/ready  ## solve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url -o requirements.lock pyproject.toml
+
+clean:  ## remove what was made here
+	rm -rf .venv report .pytest_cache .mypy_cache .ruff_cache

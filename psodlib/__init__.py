@@ -1,0 +1,64 @@
+"""psodlib: from a folder of ESXi crash evidence to a driver-pinning decision.
+
+The way of the data, and the files it walks through:
+
+    hosts ──collect──▶ evidence folder ──load──▶ Fleet (seven tables) ──exposure──▶ host-days at risk
+                                                        │                                 │
+                                                  triage, signatures               rates, ratio, decision
+                                                        └────────── charts, notebooks, report ──────┘
+
+    evidence/  bytes -> records        triage/  records -> what happened     fleet.py  records -> tables
+    risk/      tables -> numbers       views/   numbers -> people            cli.py    the same words on a command line
+
+>>> import psodlib as psod
+>>> fleet = psod.load("data/demo-fleet", inventory="data/inventory.csv")      # doctest: +SKIP
+>>> exposure = psod.exposure(fleet, module="hpsa")                            # doctest: +SKIP
+>>> print(psod.decide_pin(exposure, ["5.5.0.50", "5.5.0.60"]).verdict)        # doctest: +SKIP
+undecided
+
+Names are imported when first used, so that ``import psodlib`` and ``psod --help`` cost nothing of matplotlib or scipy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psodlib.errors import CollectError, InputError, PsodError, RuleError, SmallSampleWarning
+    from psodlib.fleet import Fleet, load
+    from psodlib.records import Crash, Frame
+    from psodlib.risk.canary import plan_canary, watch_canary
+    from psodlib.risk.exposure import exposure
+    from psodlib.risk.rates import Interval, RateRatio, crash_rates, rate_ratio
+    from psodlib.risk.survival import time_to_crash
+    from psodlib.triage.crashes import explain, parse_crashes
+
+# Public name -> the module it lives in. `tests/test_public.py` holds this, the contract and the docstrings together.
+_HOME = {
+    "CollectError": "errors", "InputError": "errors", "PsodError": "errors", "RuleError": "errors",
+    "SmallSampleWarning": "errors",
+    "Crash": "records", "Frame": "records",
+    "explain": "triage.crashes", "parse_crashes": "triage.crashes",
+    "Fleet": "fleet", "load": "fleet",
+    "exposure": "risk.exposure",
+    "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
+    "time_to_crash": "risk.survival",
+    "plan_canary": "risk.canary", "watch_canary": "risk.canary",
+}  # fmt: skip
+
+__all__ = sorted(_HOME)  # noqa: PLE0605
+__version__ = _version("psodlib")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'psodlib' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"psodlib.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

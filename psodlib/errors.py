@@ -1,0 +1,67 @@
+"""What can go wrong, and what is only worth a warning.
+
+    PsodError
+      InputError(ValueError)      a source, inventory, table or argument that cannot be used
+        RuleError                 a bad line in a rule list or known-issues file; says file and line
+      CollectError(OSError)       a host that could not be collected from; says which
+
+Crash text never raises: damage is data (column ``damage``), and a file that cannot be read is a row in ``problems``.
+A user who wants to go on after any of these writes::
+
+    try:
+        fleet = psod.load("evidence/")
+    except psod.PsodError as error:
+        print(error)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["CollectError", "InputError", "PsodError", "RuleError", "SmallSampleWarning"]
+
+
+class PsodError(Exception):
+    """Base of every error that psodlib raises on purpose."""
+
+
+class InputError(PsodError, ValueError):
+    """The input cannot be used; the message says what was found, what was expected and what to do next."""
+
+
+class RuleError(InputError):
+    """A line of a rule list or known-issues file is wrong.
+
+    Parameters
+    ----------
+    file : str or Path
+        The file that holds the line.
+    line : int
+        Its number, from 1.
+    problem : str
+        What is wrong with it and what was expected.
+    """
+
+    def __init__(self, file: str | Path, line: int, problem: str) -> None:
+        super().__init__(f"{file}:{line}: {problem}")
+        self.file, self.line = str(file), line
+
+
+class CollectError(PsodError, OSError):
+    """Collecting from one host failed; ``host`` says which.
+
+    Parameters
+    ----------
+    host : str
+        The host as the caller named it.
+    problem : str
+        What happened and what to do next.
+    """
+
+    def __init__(self, host: str, problem: str) -> None:
+        super().__init__(f"{host}: {problem}")
+        self.host = host
+
+
+class SmallSampleWarning(UserWarning):
+    """The numbers rest on too little evidence for the usual reading of their interval."""

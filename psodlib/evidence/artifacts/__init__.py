@@ -1,0 +1,201 @@
+"""Every file kind but the vmkernel's own text -> boots, signs of life, driver readings, facts of the host.
+
+``KINDS`` is the one table: a kind's name, a sample of its telling line, the pattern of that line, its reader. Content
+decides; the command that printed an output, as its prompt or its file's name tells it, only helps where an output has no
+shape of its own (a bare number, a list of names).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain, islice
+from typing import BinaryIO
+
+from psodlib.evidence.artifacts import commands, logs, rows, vibs
+from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_lines
+from psodlib.evidence.artifacts.inventory import read_inventory
+from psodlib.evidence.artifacts.terminal import has_prompt, split_terminal
+from psodlib.records import FileReading, Problem
+
+__all__ = ["KINDS", "Kind", "read_artifact", "read_inventory", "recognise"]
+
+SNIFFED = 2000  # lines looked at to recognise a file
+MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row of the table: how a file kind looks and who reads it."""
+
+    name: str
+    sample: str  # a line (or lines) that tells it; the test holds the pattern to it
+    pattern: re.Pattern[str]
+    reader: Callable[[Part, Findings], None]
+    command: re.Pattern[str] | None = None  # the pattern counts only for the output of such a command
+    irrelevant: bool = False
+
+    def fits(self, text: str, command: str) -> bool:
+        """Whether a text, printed by a command, is of this kind."""
+        if self.command is not None and not self.command.search(command):
+            return False
+        return self.pattern.search(text) is not None
+
+
+def _kind(
+    name: str,
+    sample: str,
+    pattern: str,
+    reader: Callable[[Part, Findings], None],
+    *,
+    command: str = "",
+    irrelevant: bool = False,
+) -> Kind:
+    return Kind(
+        name, sample, re.compile(pattern, re.MULTILINE), reader, re.compile(command) if command else None, irrelevant
+    )
+
+
+_HEAD = rf"^{ISO_STAMP}:? +(?:[A-Z][a-z]\(\d{{1,3}}\)\+? +)?"
+
+KINDS: tuple[Kind, ...] = (
+    _kind("vmksummary", "2014-05-31T15:00:01Z heartbeat: up 29d19h16m41s, 25 VMs; [[3411 vmx 1kB]] []",
+          _HEAD + r"(?:vmksummary(?:\[\d+\])?: *)?(?:heartbeat|bootstop|mark)(?:\[\d+\])?: |" + _HEAD + r"Host (?:has booted|is (?:rebooting|powering off|halting))",
+          logs.read_vmksummary),
+    _kind("vmksummary", "Feb 25 15:01:01 esx35 logger: (1235592061) hb: vmk loaded, 51665.82, 51665.348, 20, 110268, 110268",
+          r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ logger: \(\d{9,10}\) hb: vmk loaded, ", logs.read_vmksummary_classic),
+    _kind("vobd", "2014-12-10T18:01:03.496Z: [scsiCorrelator] 14807183227us: [vob.scsi.scsipath.pathstate.dead] path is down",
+          _HEAD + r"(?:vobd(?:\[\d+\])?: *)?\[\w+\] \d{1,18}us:", logs.read_vobd),
+    _kind("esxupdate", "2014-06-02T09:10:08Z esxupdate: root: DEBUG: Finished execution of command = vib.install",
+          _HEAD + r"esxupdate(?:\[\d+\])?:", logs.read_esxupdate),
+    _kind("hostd", "2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.boot",
+          _HEAD + r"(?:(?:Hostd|hostd|Vpxa|vpxa)(?:\[\d+\])?: |\[[0-9A-F]{6,12} +(?:info|verbose|warning|error|trivia|panic) '|"
+          r"(?:info|verbose|warning|error) (?:hostd|vpxa)\[)", logs.read_hostd),
+    _kind("proc_node", "HP HPSA Driver (v 5.5.0.58-1OEM)", rf"^\s*(?:Driver Version:\s*)?{commands.BANNER.replace('?P<name>', '').replace('?P<version>', '')}",
+          commands.read_proc_node),
+    _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
+          r"^\s*VIBs (?:Installed|Removed): ?", vibs.read_vib_install),
+    _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
+          r'\A\s*(?:\[\s*\{|\{\s*"|\[\s*\])', rows.read_rows),
+    _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
+          r"\A\s*(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
+    _kind("formatter", "AcceptanceLevel,CreationDate,ID,InstallDate,Name,Status,Vendor,Version,",
+          r"\A\s*(?=[^\n]*\b(?:AcceptanceLevel|ProductName|HBAName|IsLoaded|PCIDevice|Build)\b)[\w ]+(?:,[\w ]*){2,}\s*$", rows.read_rows),
+    _kind("uname", "VMkernel esx01.lab 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64 GNU/Linux",
+          r"^\s*VMkernel \S+ \d+\.\d+\.\d+ #\d+ SMP", commands.read_uname),
+    _kind("version", "   Product: VMware ESXi\n   Version: 5.5.0\n   Build: Releasebuild-1331820",
+          r"^[#\s]*Product: VMware ESX", rows.read_rows),
+    _kind("platform", "Platform Information\n   UUID: 0x37\n   Product Name: ProLiant DL380p Gen8\n   Vendor Name: HP",
+          r"^\s*Product Name: ", rows.read_rows),
+    _kind("smbios", '  System Info: #1\n    Manufacturer: "HP"\n    Product: "ProLiant DL380p Gen8"',
+          r"^\s*System Info(?:rmation)?\b", commands.read_smbios),
+    _kind("module_file", "vmkload_mod module information\n input file: /usr/lib/vmware/vmkmod/hpsa\n Version: Version 5.5.0.58, Build: 1331820",
+          r"^\s*(?:input file|Module File): ", rows.read_rows),
+    _kind("module_file", " Version: Version 5.5.0.58-1OEM, Build: 1331820, Interface: 9.2 Built on: Jul 29 2013",
+          r"^\s*Version: (?:Version )?\S+, Build: \d+, Interface: ", rows.read_rows, command=r"vmkload_mod|module.get"),
+    _kind("module_file", "Version: 7.703.18.00-1OEM.650.0.0.4598673", r"^\s*[Vv]ersion: \S+\s*$", rows.read_rows, command=r"vmkload_mod|module.get"),
+    _kind("ethtool", "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: FFV7.10.17 bc 7.10.11\nbus-info: 0000:01:00.0",
+          r"^\s*(?:firmware-version|Firmware Version): ", rows.read_rows),
+    _kind("module_table", "Name                     Used    Size (kb)", r"^Name +(?:Used +Size|R/O Addr)", commands.read_module_table),
+    _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
+          r"^Name +Is Loaded", rows.read_rows),
+    _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
+          r"^\s*(?:vmhba\d+ +[\w-]+ +(?:link-\S+|unknown|online|offline|unbound) |vmnic\d+ +[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d +[\w-]+ )",
+          commands.read_devices),
+    _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
+          r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,
+          irrelevant=True),
+    _kind("vib_get", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM.550.0.0.1331820\n   Name: scsi-hpsa\n   Version: 5.5.0.58-1OEM.550.0.0.1331820\n   Type: bootbank\n   Vendor: HP",
+          r"^\s*Name: \S+\s*\n\s*Version: \S+\s*\n", rows.read_rows),
+    _kind("vib_list", "scsi-hpsa   5.5.0.58-1OEM.550.0.0.1331820   Hewlett-Packard   VMwareCertified   2014-03-20",
+          r"^\s*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}\s*$", vibs.read_vib_list),
+    _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
+          rf"^\s*(?:\.\.\.)?{vibs.VIB_ID.pattern}(?:,|\s*$)", vibs.read_vib_ids),
+    _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^\s*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
+    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"\A\s*[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}\s*\Z", commands.read_date),
+    _kind("uptime", " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05", r"^\s*\d{1,2}:\d\d:\d\d up (?:\d+ day|\d+:\d\d|\d+ min)", commands.read_uptime),
+    _kind("uptime", "2578450166000", r"\A\s*\d{6,18}\s*\Z", commands.read_uptime_micros, command=r"uptime"),
+    _kind("module_names", "vmkapi_mgmt\nvmkapi_socket\nhpsa", r"\A(?:\s*\w[\w.-]*\s*\n)*\s*(?:vmkapi_\w+|vmklinux\w*|com\.vmware\.\w+)\s*$",
+          commands.read_module_names),
+)  # fmt: skip
+
+
+def recognise(text: str, command: str = "") -> Kind | None:
+    """The first kind of the table that a text's lines look like.
+
+    Parameters
+    ----------
+    text : str
+        The beginning of an output or log.
+    command : str, optional
+        What printed it.
+
+    Returns
+    -------
+    Kind or None
+        None for a text of no known kind.
+    """
+    return next((kind for kind in KINDS if kind.fits(text, command)), None)
+
+
+def read_artifact(stream: BinaryIO, source: str, name: str, when: datetime | None = None) -> list[FileReading]:
+    """Read a log, a command's output or a capture of several.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        From its start, decompressed.
+    source : str
+        Its path, for the records.
+    name : str
+        Its name, which for a bundle's outputs is the command.
+    when : datetime, optional
+        When the outputs were taken; an uptime needs it to place a boot.
+
+    Returns
+    -------
+    list of FileReading
+        One; one for each host of a capture with several; none where nothing is recognised. ``kind`` is the kind's name,
+        several joined by ``+``. ``irrelevant`` where nothing in it is for us.
+    """
+    lines = numbered_lines(stream)
+    first = list(islice(lines, SNIFFED))
+    part = Part(source, chain(first, lines), name.rpartition("/")[2].removesuffix(".txt"), when)
+    if has_prompt(text for _, text in first):
+        return _read_terminal(part)
+    kind = recognise("\n".join(text for _, text in first), part.command)
+    if kind is None:
+        return []
+    found = Findings()
+    kind.reader(part, found)
+    return [replace(found.reading(source, kind.name), irrelevant=kind.irrelevant or not found)]
+
+
+def _read_terminal(part: Part) -> list[FileReading]:
+    # Outputs of one host are one reading.
+    by_host: dict[str | None, tuple[Findings, dict[str, None]]] = {}
+    for host, output in split_terminal(replace_lines(part)):
+        kind = recognise(output.text(), output.command)
+        if kind is None:
+            continue
+        found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
+        kind.reader(output, found)
+        kinds[kind.name] = None
+    return [
+        replace(found.reading(part.source, "+".join(kinds)), irrelevant=not found) for found, kinds in by_host.values()
+    ]
+
+
+def replace_lines(part: Part) -> Part:
+    """The part with no more lines than a capture may have."""
+    return Part(part.source, islice(part.lines, MAX_LINES), part.command, part.when)
+
+
+def problem_of_unknown(source: str) -> Problem:
+    """What to say of a text of no known kind."""
+    return Problem(
+        source=source, problem="unknown_format",
+        detail="no vmkernel text, no log and no command output that is known here; rename or remove it if it is no evidence",
+    )  # fmt: skip

@@ -1,0 +1,223 @@
+"""Outputs read by the shape of their lines: /proc nodes, release strings, module and device lists, clocks."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from psodlib.evidence.artifacts.findings import Findings, Part, bounded
+from psodlib.evidence.versions import normalise
+from psodlib.records import Alive, DriverReading, HostFact, Module
+
+__all__ = [
+    "parse_date", "read_date", "read_devices", "read_irrelevant", "read_module_names", "read_module_table", "read_proc_node",
+    "read_release", "read_smbios", "read_uname", "read_uptime", "read_uptime_micros",
+]  # fmt: skip
+
+BANNER = r"(?:HPE?|Microsemi|Microchip) (?P<name>[A-Z]{2,12}) Driver \(v ?(?P<version>[^)\s]{1,60})\)"
+_BANNER = re.compile(rf"^\s*(?:Driver Version:\s*)?{BANNER}")
+_NODE = re.compile(r"^\s*(?P<device>[a-z]+\d{1,3}): (?!SCSI)(?P<model>.{0,100}?)\s*$")
+_FIRMWARE = re.compile(r"^\s*Firmware Version:\s*(?P<firmware>\S{1,40})")
+_UNAME = re.compile(r"^\s*VMkernel (?P<host>\S+) (?P<version>\d+\.\d+\.\d+) #\d+ SMP.{0,40}? build-(?P<build>\d{4,12})")
+_RELEASE = re.compile(
+    r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+\.\d+)(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<build>\d{4,12}))?"
+)
+_HBA = re.compile(r"^\s*(?P<device>vmhba\d+)\s+(?P<module>\w[\w-]*)\s+(?:link-\S+|unknown|online|offline|unbound)\s")
+_NIC = re.compile(r"^\s*(?P<device>vmnic\d+)\s+[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d\s+(?P<module>\w[\w-]*)\s")
+_ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
+_MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
+_UP_TEXT = re.compile(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
+_DATE = re.compile(
+    r"^\s*[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<time>\d\d:\d\d:\d\d) (?:UTC|GMT) (?P<year>\d{4})\s*$"
+)
+_SMBIOS = re.compile(r"^\s+(?P<key>Manufacturer|Product|Serial)\s*:\s*\"?(?P<value>[^\"]*)\"?\s*$")
+
+
+def _is_named(host: str) -> bool:
+    return not host.lower().startswith("localhost")
+
+
+def read_proc_node(part: Part, found: Findings) -> None:
+    """``/proc/scsi/hpsa/N`` and ``/proc/driver/hpsa/hpsaN``: the loaded driver's own word, with firmware where it tells."""
+    banner = device = firmware = None
+    line = 1
+    for number, text in part.lines:
+        match = _BANNER.match(text)
+        if match and banner is not None:  # the next node of several in one output
+            _keep_node(part, found, banner, device, firmware, line)
+            device = firmware = None
+        if match:
+            banner, line = match, number
+            continue
+        node, version = _NODE.match(text), _FIRMWARE.match(text)
+        device = device or (node["device"] if node else None)
+        firmware = firmware or (version["firmware"] if version else None)
+        if device is None and text.lower().lstrip().startswith(("hpsa", "nhpsa", "smartpqi")):
+            device = text.split(":")[0].strip()
+    if banner is not None:
+        _keep_node(part, found, banner, device, firmware, line)
+
+
+def _keep_node(
+    part: Part, found: Findings, banner: re.Match[str], device: str | None, firmware: str | None, line: int
+) -> None:
+    module = banner["name"].lower()
+    found.drivers.append(
+        DriverReading(
+            module=module, version=normalise(banner["version"], module), state="loaded", evidence="proc", device=device,
+            firmware=firmware, source=part.source, line=line,
+        )
+    )  # fmt: skip
+
+
+def read_uname(part: Part, found: Findings) -> None:
+    """``uname -a``: host, version and build in one line."""
+    for _, text in part.lines:
+        match = _UNAME.match(text)
+        if match:
+            host = match["host"] if _is_named(match["host"]) else None
+            found.host = found.host or host
+            found.facts.append(
+                HostFact(
+                    host=host,
+                    esxi_version=match["version"],
+                    esxi_build=match["build"],
+                    time=part.when,
+                    source=part.source,
+                )
+            )
+
+
+def read_release(part: Part, found: Findings) -> None:
+    """``vmware -v``, ``vmware -l``, ``/etc/vmware-release``."""
+    for _, text in part.lines:
+        match = _RELEASE.search(text)
+        if match:
+            found.facts.append(
+                HostFact(esxi_version=match["version"], esxi_build=match["build"], time=part.when, source=part.source)
+            )
+
+
+def read_devices(part: Part, found: Findings) -> None:
+    """``storage core adapter list``, ``esxcfg-scsidevs -a``, ``network nic list``, ``esxcfg-nics -l``: which driver has which device."""
+    for number, text in part.lines:
+        match = _HBA.match(text) or _NIC.match(text)
+        if match:
+            found.drivers.append(
+                DriverReading(
+                    module=match["module"],
+                    state="loaded",
+                    evidence="adapter_list",
+                    device=match["device"],
+                    source=part.source,
+                    line=number,
+                )
+            )
+
+
+def read_module_names(part: Part, found: Findings) -> None:
+    """``esxcfg-module -q``: names of the loaded modules, one a line."""
+    for _, text in part.lines:
+        if re.fullmatch(r"\w[\w.-]{0,60}", text.strip()):
+            found.modules.append(Module(module=text.strip(), time=part.when, source=part.source))
+
+
+def read_module_table(part: Part, found: Findings) -> None:
+    """``vmkload_mod -l`` and ``vmkload_mod -v10 -l``: loaded modules, with addresses where they are printed."""
+    in_table = False
+    for _, text in part.lines:
+        words = text.split()
+        if words[:1] == ["Name"]:
+            in_table = True
+        elif in_table and len(words) >= 2 and re.fullmatch(r"\w[\w.-]{0,60}", words[0]):
+            addresses = [int(value, 16) for value in _ADDRESS.findall(text.lower())]
+            number = _MODULE_ID.search(text)
+            found.modules.append(
+                Module(
+                    module=words[0], base=addresses[0] if addresses else None, data=addresses[1] if len(addresses) > 1 else None,
+                    module_id=int(number[1]) if number else None, time=part.when, source=part.source,
+                )
+            )  # fmt: skip
+
+
+def read_smbios(part: Part, found: Findings) -> None:
+    """``smbiosDump``: maker, model and serial of the system itself, none of its boards."""
+    fields: dict[str, str] = {}
+    in_system = False
+    for _, text in part.lines:
+        if re.match(r"\s*[A-Z]\w* (?:Info|Information)\b", text):
+            in_system = text.strip().startswith("System Info")
+        match = _SMBIOS.match(text) if in_system else None
+        if match:
+            fields.setdefault(match["key"], match["value"].strip())
+    if fields:
+        found.facts.append(
+            HostFact(
+                vendor=fields.get("Manufacturer") or None, model=fields.get("Product") or None, serial=fields.get("Serial") or None,
+                time=part.when, source=part.source,
+            )
+        )  # fmt: skip
+
+
+def read_uptime(part: Part, found: Findings) -> None:
+    """``uptime`` for people: with the time it was taken, it tells when the boot began."""
+    for number, text in part.lines:
+        match = _UP_TEXT.search(text)
+        if match:
+            days, hours, minutes, seconds, alone = (int(value) if value else 0 for value in match.groups())
+            _keep_uptime(
+                part, found, timedelta(days=days, hours=hours, minutes=minutes + alone, seconds=seconds), number
+            )
+
+
+def read_uptime_micros(part: Part, found: Findings) -> None:
+    """``esxcli system stats uptime get``: microseconds since boot."""
+    for number, text in part.lines:
+        if re.fullmatch(r"\s*\d{6,18}\s*", text):
+            _keep_uptime(part, found, timedelta(microseconds=int(text)), number)
+
+
+def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
+    # Without the time of taking an uptime places nothing.
+    if part.when is not None and up < timedelta(days=10_000):
+        boot = bounded(part.when - up)
+        found.alive.append(
+            Alive(start=part.when, end=part.when, boot=boot, evidence="uptime", source=part.source, line=line)
+        )
+
+
+def parse_date(text: str) -> datetime | None:
+    """Output of ``date`` -> aware UTC time; None where it is none or in another zone.
+
+    Parameters
+    ----------
+    text : str
+        E.g. ``Mon Jun  2 10:00:00 UTC 2014``.
+
+    Returns
+    -------
+    datetime or None
+        To the second.
+    """
+    match = _DATE.match(text)
+    if match is None:
+        return None
+    try:
+        stamp = datetime.strptime(
+            f"{match['day']} {match['month']} {match['year']} {match['time']}", "%d %b %Y %H:%M:%S"
+        )
+    except ValueError:
+        return None
+    return bounded(stamp.replace(tzinfo=UTC))
+
+
+def read_date(part: Part, found: Findings) -> None:
+    """``date``: when the outputs beside it were taken."""
+    for _, text in part.lines:
+        stamp = parse_date(text)
+        if stamp:
+            found.facts.append(HostFact(time=stamp, source=part.source))
+
+
+def read_irrelevant(part: Part, found: Findings) -> None:
+    """Recognised, and nothing for us in it."""

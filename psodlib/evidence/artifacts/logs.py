@@ -1,0 +1,157 @@
+"""Logs that tell of a host's life and its VIBs: vmksummary, vobd, hostd, vpxa, esxupdate."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Life, Part, bounded, parse_stamp
+from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
+from psodlib.records import HostFact, Mark
+
+__all__ = ["MARKS", "read_esxupdate", "read_hostd", "read_vmksummary", "read_vmksummary_classic", "read_vobd"]
+
+# 8.0 puts a severity between stamp and program: `In(14)`; `+` marks a continuation.
+LOG_HEAD = rf"(?P<stamp>{ISO_STAMP}):?\s+(?:[A-Z][a-z]\(\d{{1,3}}\)\+?\s+)?"
+_SUMMARY = re.compile(LOG_HEAD + r"(?:vmksummary(?:\[\d+\])?:\s*)?(?P<text>(?:heartbeat|bootstop|Host |mark).{0,400})")
+_UP = re.compile(
+    r"heartbeat(?:\[\d+\])?:\s*up (?:(\d{1,6})d)?(?:(\d{1,2})h)?(?:(\d{1,2})m)?(?:(\d{1,2})s)?(?:,\s*(\d{1,6}) VM)?"
+)
+_CLASSIC = re.compile(
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>\S+) logger: \((?P<epoch>\d{9,10})\) hb: vmk loaded, "
+    r"[\d.]+, (?P<up>\d{1,10}(?:\.\d+)?), (?P<vms>\d{1,6}), (?P<build>\d{1,9})"
+)
+_VOB = re.compile(LOG_HEAD + r"(?:vobd(?:\[\d+\])?:\s*)?\[\w+\] (?P<us>\d{1,18})us:\s*\[(?P<event>[\w.]+)\]")
+_ESXUPDATE = re.compile(LOG_HEAD + r"esxupdate(?:\[\d+\])?:\s*(?P<text>.*)")
+_FINISHED = re.compile(
+    r"(?:Finished execution of command = |Command )?(?:vib|profile)\.(?:install|update|remove)(?: finished|$|\W*$)"
+)
+# A list of VIBs belongs to the last word before it.
+_CHANGE = re.compile(
+    rf"(?P<vib>{VIB_ID.pattern})|(?P<removed>\b(?:remov(?:ed|ing|e|al)|uninstall(?:ed|ing)?)\b)"
+    r"|(?P<added>\b(?:install(?:ed|ing)?|add(?:ed|ing)?|updat(?:ed|ing))\b)",
+    re.IGNORECASE,
+)
+
+# What a log's words say of a host's start or stop. A longer phrase stands before one that it holds.
+MARKS: tuple[tuple[str, str], ...] = (
+    ("Host has booted", "booted"),
+    ("esx.audit.host.boot", "booted"),
+    ("vob.user.host.boot", "booted"),
+    ("Host is rebooting", "rebooting"),
+    ("vim.HostSystem.reboot", "rebooting"),
+    ("DCUI: reboot", "rebooting"),
+    ("esx.audit.host.stop.reboot", "rebooting"),
+    ("Host is powering off", "powering_off"),
+    ("Host is shutting down", "powering_off"),
+    ("vim.HostSystem.shutdown", "powering_off"),
+    ("DCUI: power off", "powering_off"),
+    ("esx.audit.host.stop.shutdown", "powering_off"),
+    ("Host is halting", "halting"),
+    ("ore dump found", "core_dump_found"),
+    ("esx.problem.host.coredump", "core_dump_found"),
+    ("vob.user.host.coredump", "core_dump_found"),
+    ("Power button pressed", "power_button"),
+    ("esx.audit.host.poweroff.reason.unavailable", "poweroff_unexplained"),
+)
+
+
+def _mark(text: str, stamp: datetime, evidence: str, source: str, line: int) -> list[Mark]:
+    for words, what in MARKS:
+        if words in text:
+            return [Mark(time=stamp, what=what, evidence=evidence, source=source, line=line)]
+    return []
+
+
+def read_vmksummary(part: Part, found: Findings) -> None:
+    """``vmksummary.log`` of 5.0 to 8.x: hourly heartbeats become stretches, boots and stops become marks."""
+    life = Life(part.source, "heartbeat")
+    for number, line in part.lines:
+        match = _SUMMARY.match(line)
+        stamp = parse_stamp(match["stamp"]) if match else None
+        if match is None or stamp is None:
+            continue
+        up = _UP.match(match["text"])
+        if up:
+            days, hours, minutes, seconds, vms = (int(value) if value else 0 for value in up.groups())
+            span = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+            life.add(stamp, span, vms if up[5] else None, number)
+        else:
+            found.marks += _mark(match["text"], stamp, "vmksummary", part.source, number)
+    found.alive += life.close()
+
+
+def read_vmksummary_classic(part: Part, found: Findings) -> None:
+    """``vmksummary`` of ESX 3.x and 4.x: epoch, console uptime, vmkernel uptime, VMs, build."""
+    life = Life(part.source, "heartbeat")
+    builds: dict[str, HostFact] = {}
+    for number, line in part.lines:
+        match = _CLASSIC.match(line)
+        stamp = bounded(datetime.fromtimestamp(int(match["epoch"]), UTC)) if match else None
+        if match is None or stamp is None:
+            continue
+        life.add(stamp, timedelta(seconds=float(match["up"])), int(match["vms"]), number)
+        builds[match["build"]] = HostFact(host=match["host"], esxi_build=match["build"], time=stamp, source=part.source)
+        found.host = found.host or match["host"]
+    found.alive += life.close()
+    found.facts += builds.values()
+
+
+def read_vobd(part: Part, found: Findings) -> None:
+    """``vobd.log``: each line counts microseconds since boot; some tell of boots and dumps."""
+    life = Life(part.source, "vobd")
+    for number, line in part.lines:
+        match = _VOB.match(line)
+        stamp = parse_stamp(match["stamp"]) if match else None
+        if match is None or stamp is None:
+            continue
+        life.add(stamp, timedelta(microseconds=int(match["us"])), line=number)
+        if ".host." in match["event"]:
+            found.marks += _mark(match["event"], stamp, "vobd", part.source, number)
+    found.alive += life.close()
+
+
+def read_hostd(part: Part, found: Findings) -> None:
+    """``hostd.log``, ``vpxa.log``: power events and tasks as marks, and that the host was alive while it logged."""
+    life = Life(part.source, "hostd")
+    hour, last = "", ""
+    for number, line in part.lines:
+        if line[:2] not in ("19", "20"):
+            continue
+        if line[:13] != hour:  # a stamp an hour is enough for coverage
+            for text in (last, line):
+                stamp = parse_stamp(text)
+                if stamp:
+                    life.add(stamp, line=number)
+            hour = line[:13]
+        last = line
+        if "esx." in line or "HostSystem." in line or "Host is " in line or "DCUI: " in line or "Host has " in line:
+            stamp = parse_stamp(line)
+            if stamp:
+                found.marks += _mark(line, stamp, "hostd", part.source, number)
+    stamp = parse_stamp(last)
+    if stamp:
+        life.add(stamp)
+    found.alive += life.close()
+
+
+def read_esxupdate(part: Part, found: Findings) -> None:
+    """``esxupdate.log``: the VIBs that a finished install or removal named, at the time it finished."""
+    named: dict[str, tuple[str, int]] = {}
+    for number, line in part.lines:
+        match = _ESXUPDATE.match(line)
+        if match is None:
+            continue
+        text, state = match["text"], ""
+        for hit in _CHANGE.finditer(text):
+            if hit["vib"] is None:
+                state = "removed" if hit["removed"] else "installed"
+            elif state:
+                named[hit["vib"]] = (state, number)
+        if _FINISHED.search(text):
+            stamp = parse_stamp(match["stamp"])
+            for vib, (state, where) in named.items():
+                found.drivers += reading_of_id(
+                    vib, state=state, observed_at=stamp, evidence="esxupdate", source=part.source, line=where
+                )
+            named = {}

@@ -1,0 +1,120 @@
+"""VIB IDs, VIB lists in every form, and the console output of installing them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from psodlib.evidence.artifacts.findings import Findings, Part
+from psodlib.evidence.versions import module_of_vib, normalise
+from psodlib.records import DriverReading
+
+__all__ = ["VIB_ID", "read_vib_ids", "read_vib_install", "read_vib_list", "reading_of_id", "reading_of_vib"]
+
+# Vendor_type_name_version; only the vendor and the version are free in their characters, and neither holds `_`.
+VIB_ID = re.compile(
+    r"(?<![\w.-])[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
+)
+_ROW = re.compile(
+    r"^\s*(?P<name>[A-Za-z][\w.+-]{1,80})\s+(?P<rest>\S.*?)\s+(?P<day>\d{4}-\d\d-\d\d)(?:\s+\S+(?: \S+){0,3})?\s*$"
+)
+_VERSION = re.compile(r"(?<!\S)\d[\w.:+~]*-\w[\w.+~]*(?!\S)")
+_RESULT = re.compile(
+    r"^\s*(?P<key>Message|Reboot Required|VIBs Installed|VIBs Removed|VIBs Skipped|DPU Results):\s?(?P<value>.*)$"
+)
+
+
+def reading_of_vib(name: str, version: str, vib: str | None = None, **fields: object) -> list[DriverReading]:
+    """One VIB's name and version as a reading of its module; none for a name that is no VIB's.
+
+    Parameters
+    ----------
+    name, version : str
+        As printed: ``scsi-hpsa``, ``5.5.0.58-1OEM.550.0.0.1331820``.
+    vib : str, optional
+        The full ID where it is known; else the name stands for it.
+    **fields
+        Further fields of ``DriverReading``.
+
+    Returns
+    -------
+    list of DriverReading
+        One, or none.
+    """
+    module = module_of_vib(name)
+    if not module:
+        return []
+    return [DriverReading(module=module, version=normalise(version, module), vib=vib or name, **fields)]  # type: ignore[arg-type]
+
+
+def reading_of_id(vib: str, **fields: object) -> list[DriverReading]:
+    """As ``reading_of_vib``, from a full VIB ID (``Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM...``)."""
+    name, version = vib.split("_", 3)[2:]
+    return reading_of_vib(name, version, vib, **fields)
+
+
+def state_of(part: Part) -> tuple[str, str]:
+    """What a VIB listing is of: the next boot's image is pending, any other is installed; as (state, evidence)."""
+    return ("pending", "rebooting_image") if "rebooting-image" in part.command else ("installed", "vib_list")
+
+
+def read_vib_list(part: Part, found: Findings) -> None:
+    """``esxcli software vib list`` with or without header and dashes, and tables that also hold the ID and a summary."""
+    state, evidence = state_of(part)
+    for number, line in part.lines:
+        match = _ROW.match(line)
+        version = _VERSION.search(match["rest"] + " ") if match else None
+        if match is None or version is None:
+            continue
+        vib = VIB_ID.search(match["rest"])
+        found.drivers += reading_of_vib(
+            match["name"], version[0], vib[0] if vib else None, state=state, evidence=evidence,
+            installed_on=parse_day(match["day"]), source=part.source, line=number,
+        )  # fmt: skip
+
+
+def parse_day(text: str) -> datetime | None:
+    """``2016-11-17`` -> that day at midnight UTC; None where it is no day."""
+    try:
+        day = datetime.strptime(text.strip()[:10], "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return day if 1990 <= day.year < 2200 else None
+
+
+def read_vib_ids(part: Part, found: Findings) -> None:
+    """Bare VIB IDs, as the result of an installation lists them where its headings are lost."""
+    for number, line in part.lines:
+        for hit in VIB_ID.finditer(line):
+            found.drivers += reading_of_id(hit[0], evidence="vib_install", source=part.source, line=number)
+
+
+def read_vib_install(part: Part, found: Findings) -> None:
+    """What ``esxcli software vib install|update|remove`` printed. Until the reboot it asks for, the old driver runs on."""
+    state = "installed"
+    for number, key, value in _result_fields(part):
+        if key == "Reboot Required":
+            state = "pending" if value.strip().lower().startswith("true") else "installed"
+        elif key in ("VIBs Installed", "VIBs Removed"):
+            for hit in VIB_ID.finditer(value):
+                became = state if key == "VIBs Installed" else "removed"
+                found.drivers += reading_of_id(
+                    hit[0], state=became, evidence="vib_install", source=part.source, line=number
+                )
+
+
+def _result_fields(part: Part) -> Iterator[tuple[int, str, str]]:
+    # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID.
+    number, key, pieces = 0, "", list[str]()
+    for line_number, line in part.lines:
+        match = _RESULT.match(line)
+        if match:
+            if key:
+                yield number, key, "".join(pieces)
+            number, key, pieces = line_number, match["key"], [match["value"]]
+        elif key:
+            open_list = pieces[-1].rstrip().endswith(",")
+            pieces.append(" " + line.strip() if open_list or not pieces[-1].strip() else line.strip())
+    if key:
+        yield number, key, "".join(pieces)

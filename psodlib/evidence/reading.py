@@ -1,0 +1,223 @@
+"""One readable file -> all that it says: look at its beginning, send it to the reader of its kind, note where it stood."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import re
+from dataclasses import replace
+from typing import Any, BinaryIO, cast
+
+from psodlib.evidence.artifacts import problem_of_unknown, read_artifact, recognise
+from psodlib.evidence.artifacts.inventory import COLUMNS
+from psodlib.evidence.artifacts.terminal import has_prompt
+from psodlib.evidence.sources import Item, Stream
+from psodlib.evidence.syslog import is_syslog, read_syslog
+from psodlib.evidence.vmkernel import read_vmkernel
+from psodlib.records import FileReading, Problem
+
+__all__ = ["read_item"]
+
+SNIFFED = 64 << 10
+_VMKERNEL = re.compile(rb"\bcpu\d{1,4}:\d{1,10}[^)\n]{0,80}\)|@BlueScreen:|\bVMK uptime: |\bCode start: 0x")
+# First bytes of files that are no text and no evidence -> kind.
+_MAGIC = (
+    (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
+    (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
+)  # fmt: skip
+_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
+_FRAME = re.compile(r"\w@[\w.]+#?\w*\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
+_KERNEL_WORDS = re.compile(
+    r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
+)
+_STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )")
+# Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
+_SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
+
+
+def read_item(item: Item) -> list[FileReading]:
+    """Read one file, whatever it is.
+
+    Parameters
+    ----------
+    item : Item
+        From ``sources.iter_items``.
+
+    Returns
+    -------
+    list of FileReading
+        At least one; one for each host of a file that holds several. ``kind`` is "" where nothing was recognised, and then
+        ``problems`` says so. ``collected`` is the time in a bundle's name.
+
+    Notes
+    -----
+    Content never raises: damage and trouble stand in ``problems``.
+    """
+    stream = item.open()
+    try:
+        readings = _read(stream, item)
+    except Exception as error:  # the last guard: a bug in a reader must not cost the other files
+        detail = f"{type(error).__name__}: {error}; please report this with the file"
+        readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
+    return [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+
+
+def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
+    host = reading.host or next((fact.host for fact in reading.facts if fact.host), None)
+    if reading.kind.startswith("syslog:") and item.hint_kind == "bundle":
+        host = None  # a bundle's name is the stronger word; syslog lines often have the short name
+    return replace(
+        reading, host=host, hint=item.hint, sha256=stream.sha256, size=stream.count, mtime=item.mtime, collected=item.collected,
+        problems=reading.problems + (tuple(stream.problems) if first else ()),
+    )  # fmt: skip
+
+
+def _only(item: Item, *problems: Problem) -> FileReading:
+    return FileReading(source=item.source, kind="", problems=problems)
+
+
+def _read(stream: Stream, item: Item) -> list[FileReading]:
+    head = stream.peek(SNIFFED)
+    if not head:
+        return [
+            _only(item)
+            if stream.problems
+            else _only(item, Problem(source=item.source, problem="empty", detail="no bytes in it"))
+        ]
+    binary = cast(BinaryIO, stream)
+    encoding = next((encoding for magic, encoding in _BOMS if head.startswith(magic)), None)
+    if encoding is not None:  # PowerShell's `>` writes UTF-16
+        binary = cast(BinaryIO, _Recoded(stream, encoding))
+        head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
+    elif not _VMKERNEL.search(head) and (kind := _binary_kind(head)):
+        return [_of_binary(kind, item)]
+    return _read_text(binary, head, item)
+
+
+def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
+    def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
+        return (
+            [read_vmkernel(part, source)]
+            if kind == "vmkernel"
+            else read_artifact(part, source, item.name, item.collected)
+        )
+
+    if is_syslog(head):
+        return read_syslog(stream, item.source, read_part)
+    text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
+    like_vmkernel = bool(_VMKERNEL.search(head)) and not _is_json(text)
+    if has_prompt(text.split("\n")):
+        return _read_capture(stream, item, like_vmkernel)
+    command = item.name.rpartition("/")[2].removesuffix(".txt")
+    if not like_vmkernel and recognise(text, command):
+        return read_artifact(stream, item.source, item.name, _taken(item))
+    reading = read_vmkernel(stream, item.source)
+    return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
+
+
+def _is_json(text: str) -> bool:
+    # A document may quote log lines; JSON lines, one message each, are a log.
+    try:
+        return text[:1] in "[{" and isinstance(json.loads(text), (dict, list))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _taken(item: Item) -> Any:
+    # When an output was printed: a bundle's name, or the stamp that its archive kept. A loose file's stamp is often a copy's.
+    return item.collected or (item.mtime if "!" in item.source else None)
+
+
+def _read_capture(stream: BinaryIO, item: Item, like_vmkernel: bool) -> list[FileReading]:
+    # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
+    data = stream.read(16 << 20)
+    readings = read_artifact(io.BytesIO(data), item.source, item.name, _taken(item))
+    log = read_vmkernel(cast(BinaryIO, _Both(data, stream)), item.source)
+    if like_vmkernel or log.crashes:
+        readings.append(log)
+    return readings or [_of_unknown("", item)]
+
+
+class _Both(io.RawIOBase):
+    # What was read already, then the rest.
+    def __init__(self, data: bytes, rest: BinaryIO) -> None:
+        super().__init__()
+        self._data, self._rest = io.BytesIO(data), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._data.readinto(buffer) or self._rest.readinto(buffer) or 0  # type: ignore[attr-defined]
+
+
+class _Recoded(io.RawIOBase):
+    # Text in another encoding as UTF-8.
+    def __init__(self, raw: Stream, encoding: str) -> None:
+        super().__init__()
+        self._raw, self._rest = raw, b""
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            data = self._raw.read(64 << 10) or b""
+            self._rest = self._decoder.decode(data, not data).encode("utf-8", "backslashreplace")
+            if not data:
+                break
+        got = min(len(buffer), len(self._rest))
+        buffer[:got], self._rest = self._rest[:got], self._rest[got:]
+        return got
+
+
+# --- what is none of ours ---------------------------------------------------------------------------------------------
+
+
+def _binary_kind(head: bytes) -> str | None:
+    # None for text, which may begin with a run of NULs: a dump log is a ring buffer.
+    kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    bare = head.replace(b"\0", b"")
+    odd = len(bare) - len(bare.translate(None, bytes([*range(9), *range(14, 27), *range(28, 32), 127])))
+    return kind or ("binary" if 10 * odd > len(bare) > 0 else None)
+
+
+def _of_binary(kind: str, item: Item) -> FileReading:
+    if kind == "binary" and _LOG_NAME.search(item.name.rpartition("/")[2]):
+        detail = "named like a log or dump and no text; on a host, `vmkdump_extract -l` or `esxcfg-dumppart -L` makes the text of a dump"
+        return _only(item, Problem(source=item.source, problem="not_text", detail=detail))
+    return FileReading(source=item.source, kind=kind, irrelevant=True)
+
+
+def _says_something(reading: FileReading) -> bool:
+    # Of a text that does not look like vmkernel's: a stamp alone makes no sign of life.
+    return bool(reading.crashes or reading.drivers or reading.modules)
+
+
+def _of_unknown(text: str, item: Item) -> FileReading:
+    kind = _irrelevant_kind(text, item)
+    if kind:
+        return FileReading(source=item.source, kind=kind, irrelevant=True)
+    if _FRAME.search(text):
+        detail = "a backtrace without its header is no proof of a crash; `parse_crashes` reads it as pasted text"
+        return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
+    return _only(item, problem_of_unknown(item.source))
+
+
+def _irrelevant_kind(text: str, item: Item) -> str | None:
+    lines = [line for line in text.split("\n")[:400] if line.strip()]
+    if not lines:
+        return None
+    first = {re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in re.split(r"[,;\t|]", lines[0])}
+    if len(first) > 1 and first & set(COLUMNS["host"]):
+        return "inventory"
+    if 2 * sum(bool(_STAMPED.match(line)) for line in lines) > len(lines):
+        return "other_log"
+    if item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
+        return "other_output"
+    words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]
+    is_prose = 10 * sum(word.isalpha() for word in words) > 6 * len(words) and len(words) >= 4 * len(lines)
+    return "prose" if is_prose and not _KERNEL_WORDS.search(text) else None

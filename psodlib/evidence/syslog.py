@@ -1,0 +1,209 @@
+"""A syslog receiver's file -> its hosts, each with the lines it sent. Knows a line's head, not its meaning."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from psodlib.records import FileReading
+
+__all__ = ["HostLine", "is_syslog", "parse_host_line", "read_syslog"]
+
+FLUSH = 4 << 20  # bytes of one host's lines that are read at once
+HELD = 48 << 20  # bytes of all hosts' lines that wait
+MAX_LINE = 1 << 20  # bytes of a line; the rest of it is dropped
+NEAR_CRASH = 64 << 10  # a chunk does not end this close behind a crash's header
+
+_ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
+_BSD = rb"[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d"
+_HOST = rb"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?"
+_LINE = re.compile(
+    # The receiver's own stamp and its name for the sender may stand before the line as it was sent.
+    rb"(?:<\d{1,3}>1?\s?)?(?:(?:%(iso)s|%(bsd)s)\s(?:(?P<receiver>%(host)s)\s)?(?:<\d{1,3}>1?\s?)?(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
+    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?P<program>[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
+    rb"(?::\s?|\s(?:\d{1,9}|-)\s\S{1,40}\s(?:-|\[[^\]\n]{0,400}\])\s)(?P<text>.*)"
+    % {b"iso": _ISO, b"bsd": _BSD, b"host": _HOST},
+    re.DOTALL,
+)
+_VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert"})
+_OTHERS = {
+    b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
+    b"vobd": "vobd", b"esxupdate": "esxupdate", b"hostd": "hostd", b"vpxa": "hostd",
+}  # fmt: skip
+_NO_HOST = frozenset({b"localhost", b"localhost.localdomain", b"vmkernel"})
+
+
+@dataclass(frozen=True, slots=True)
+class HostLine:
+    """The head of a syslog line: who sent it, what wrote it, and the rest; ``stream`` is vmkernel, vmksummary, ... or ""."""
+
+    host: bytes
+    stream: str
+    rewritten: bytes  # as the host's own file would hold it
+
+
+def parse_host_line(line: bytes) -> HostLine | None:
+    """Read the head of one line.
+
+    Parameters
+    ----------
+    line : bytes
+        Without its end.
+
+    Returns
+    -------
+    HostLine or None
+        None for a line that names no host: a local log's, a continuation, anything else.
+    """
+    match = _LINE.match(line)
+    if match is None or match["host"].startswith(b"cpu"):
+        return None
+    host, receiver, program = match["host"].lower(), match["receiver"], match["program"].lower()
+    if host in _NO_HOST:
+        host = (receiver or b"").lower()
+    if program in _VMKERNEL:
+        return HostLine(host, "vmkernel", line)
+    stream = _OTHERS.get(program, "")
+    # ESX classic's heartbeat bears its own epoch, in the line as it stands.
+    rewritten = line if program == b"logger" else match["stamp"] + b" " + match["program"] + b": " + match["text"]
+    return HostLine(host, stream, rewritten)
+
+
+def is_syslog(head: bytes) -> bool:
+    """Whether most of the first lines name the host that sent them.
+
+    Parameters
+    ----------
+    head : bytes
+        The beginning of a file.
+
+    Returns
+    -------
+    bool
+        False for a host's own log.
+    """
+    lines = [line for line in head.split(b"\n", 200)[:200] if line.strip(b"\0\r ")]
+    return bool(lines) and 2 * sum(parse_host_line(line) is not None for line in lines) > len(lines)
+
+
+@dataclass(slots=True)
+class _Pending:
+    # One host's lines of one stream, with where each stands in the file and in this buffer.
+    data: bytearray = field(default_factory=bytearray)
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    starts: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, line: bytes, number: int, offset: int) -> None:
+        self.starts.append(len(self.data))
+        self.numbers.append(number)
+        self.offsets.append(offset)
+        self.data += line + b"\n"
+
+    def is_due(self) -> bool:
+        size = len(self.data)
+        return size > 4 * FLUSH or (size > FLUSH and self.data.find(b"@BlueScreen", size - NEAR_CRASH) < 0)
+
+
+def read_syslog(
+    stream: BinaryIO, source: str, read_part: Callable[[BinaryIO, str, str], list[FileReading]]
+) -> list[FileReading]:
+    """Split a receiver's file by host and read each host's lines.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        From its start, decompressed.
+    source : str
+        Its path.
+    read_part : callable
+        ``(stream, source, kind) -> list of FileReading`` for the lines of one host; kind is ``vmkernel`` or ``artifact``.
+
+    Returns
+    -------
+    list of FileReading
+        One a host, in the order they first speak. Lines and offsets are of the whole file.
+    """
+    pending: dict[tuple[bytes, str], _Pending] = {}
+    done: dict[bytes, list[FileReading]] = {}
+    last: HostLine | None = None
+    held = 0
+
+    def flush(key: tuple[bytes, str]) -> int:
+        chunk = pending.pop(key)
+        kind = "vmkernel" if key[1] == "vmkernel" else "artifact"
+        done[key[0]] += [_moved(reading, chunk) for reading in read_part(BytesIO(bytes(chunk.data)), source, kind)]
+        return len(chunk.data)
+
+    for number, offset, line in _lines(stream):
+        parsed = parse_host_line(line)
+        if parsed is None and last is not None and last.stream == "vmkernel":
+            parsed = HostLine(last.host, last.stream, line)  # continuation of a message of several lines
+        if parsed is None:
+            continue
+        last = parsed
+        done.setdefault(parsed.host, [])
+        if not parsed.stream:
+            continue
+        key = (parsed.host, parsed.stream)
+        chunk = pending.setdefault(key, _Pending())
+        chunk.add(parsed.rewritten, number, offset)
+        held += len(parsed.rewritten) + 1
+        if chunk.is_due():
+            held -= flush(key)
+        while held > HELD:
+            held -= flush(max(pending, key=lambda one: len(pending[one].data)))
+    for key in list(pending):
+        flush(key)
+    return [
+        _joined(readings, source, host.decode("utf-8", "backslashreplace") or None) for host, readings in done.items()
+    ]
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    # (number from 1, offset, line) without its end; a line of any length costs no more than MAX_LINE.
+    number, offset, rest, length = 1, 0, b"", 0
+    while block := stream.read(256 << 10):
+        *lines, tail = block.split(b"\n")
+        for line in lines:
+            whole = rest + line if rest else line
+            yield number, offset, whole[:-1] if whole.endswith(b"\r") else whole
+            offset += length + len(line) + 1
+            number, rest, length = number + 1, b"", 0
+        length += len(tail)
+        rest = rest + tail if len(rest) < MAX_LINE else rest
+    if rest:
+        yield number, offset, rest
+
+
+def _moved(reading: FileReading, chunk: _Pending) -> FileReading:
+    # Lines and offsets of a chunk -> of the file it comes from.
+    def moved(record: Any) -> Any:
+        line = getattr(record, "line", None)
+        if line is None or not 1 <= line <= len(chunk.numbers):
+            return record
+        change: dict[str, Any] = {"line": chunk.numbers[line - 1]}
+        if getattr(record, "offset", None) is not None:
+            at = max(0, bisect_right(chunk.starts, record.offset) - 1)
+            change["offset"] = chunk.offsets[at] + record.offset - chunk.starts[at]
+        return replace(record, **change)
+
+    lists = ("crashes", "alive", "marks", "drivers", "precursors", "problems")
+    changed: dict[str, Any] = {name: tuple(moved(record) for record in getattr(reading, name)) for name in lists}
+    return replace(reading, **changed)
+
+
+def _joined(readings: list[FileReading], source: str, host: str | None) -> FileReading:
+    lists = ("crashes", "alive", "marks", "drivers", "modules", "facts", "precursors", "problems")
+    merged: dict[str, Any] = {
+        name: tuple(record for reading in readings for record in getattr(reading, name)) for name in lists
+    }
+    kinds = sorted({reading.kind for reading in readings})
+    return FileReading(
+        source=source, kind="syslog:" + "+".join(kinds), host=host, irrelevant=not any(merged.values()), **merged
+    )

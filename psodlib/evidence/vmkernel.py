@@ -1,0 +1,444 @@
+"""vmkernel logs of any size -> crashes, driver banners, coverage, precursors, in one pass of bounded memory.
+
+A stream is read in blocks; one Aho-Corasick pass finds the anchors. Around a crash's anchor a window is cut out and given to
+``psod``; any other anchor is one row of the tables below, which reads one line. Time stamps are sampled, only as often as
+needed to miss no silence. Only what bears a real header is a crash here: a log that nobody chose holds many backtraces of
+hosts that lived on.
+"""
+# ruff: noqa: E501  (the tables hold sample lines, and those are as long as log lines are)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
+from psodlib.evidence.psod import (
+    CENTURY,
+    Piece,
+    bears_header,
+    find_crashes,
+    group_blocks,
+    modules_named_by_kernel,
+    read_count,
+    read_crash,
+    read_prefix,
+    same_crash,
+    split_pieces,
+)
+from psodlib.evidence.versions import normalise
+from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
+
+__all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel", "same_crash"]
+
+# --------------------------------------------------------------------------------------------------------------------
+# Windows: the stretches of a stream that hold something, found in one pass.
+
+_BLOCK = 1 << 19  # bytes a read; measured best, fits the second-level cache
+_BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
+_AFTER = 1 << 16  # bytes read behind the last anchor
+_WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
+_CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
+
+_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-")
+_MORE_ANCHORS = (b":[0x", b" .bss 0x", b"Code start:", b"Saved backtrace")
+
+
+class _LineRow(NamedTuple):
+    anchor: bytes
+    what: str
+    sample: str
+    pattern: re.Pattern[str]
+
+
+def _line_row(anchor: bytes, what: str, sample: str, pattern: str) -> _LineRow:
+    return _LineRow(anchor, what, sample, re.compile(pattern))
+
+
+# Lines that say which driver was loaded, and in which version where they print one. The anchor finds the line, the pattern
+# reads it.
+BANNERS: tuple[_LineRow, ...] = (
+    _line_row(b"HPSA Driver (v", "hpsa", "<6>HP HPSA Driver (v 5.5.0.58-1OEM)", r"HPE? HPSA Driver \(v (?P<version>[\w.\-]{1,64})\)"),
+    _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
+              r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
+    _line_row(b" loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
+              r"\)(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
+    _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
+              r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
+    _line_row(b"etwork Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
+              r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
+)  # fmt: skip
+
+# Lines that may foretell a crash; `module` is the driver (or the heap) they name.
+PRECURSORS: tuple[_LineRow, ...] = (
+    _line_row(b"already at its maximum size", "heap_at_maximum",
+              "WARNING: Heap: 3058: Heap hpsa already at its maximum size. Cannot expand.", r"Heap (?P<heap>[\w\-]{1,64}) \(?.{0,20}already at its maximum"),
+    _line_row(b"Heap_Align(", "heap_align_failed",
+              "WARNING: Heap: 2900: Heap_Align(vmfs3, 6184/6184 bytes, 8 align) failed. caller: 0x418031efc4e9",
+              r"Heap_Align\((?P<heap>[\w\-]{1,64}),.{0,80}failed"),
+    _line_row(b"LinDMA:", "dma_constraint",
+              "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
+              r"LinDMA: .{0,60}Cannot map"),
+    _line_row(b"ut of memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[)>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
+    _line_row(b"resetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[)>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
+    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", r"(?:WARNING: (?P<module>[a-z]\w{1,40})\b.{0,60})?FW went bad"),
+    _line_row(b"controller lockup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000",
+              r"(?:^|[)>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}lockup detected"),
+    _line_row(b"have a heartbeat", "missed_heartbeat",
+              "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
+              r"PCPU \d{1,5} didn't have a heartbeat"),
+    _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40})_(?:eh_)?abort_command|abort_command"),
+    _line_row(b"recoverable machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
+)  # fmt: skip
+
+# What the file says of the host itself, and where a boot begins.
+FACTS: tuple[_LineRow, ...] = (
+    _line_row(b"Release build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
+              r"VMkernel (?P<host>\S{1,253}) (?P<version>\d+\.\d+\.\d+) #\d+ SMP Release build-(?P<build>\d+)"),
+    _line_row(b" build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
+    _line_row(b"Releasebuild-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
+              r"VMware ESX(?:i| Server)?(?: (?P<version>\d+\.\d+(?:\.\d+)?))? \[Releasebuild-(?P<build>\d+)"),
+    _line_row(b"TSC: ", "boot", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
+    _line_row(b"Starting VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
+)  # fmt: skip
+
+_ROWS = (*BANNERS, *PRECURSORS, *FACTS)
+_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *_MORE_ANCHORS, *(row.anchor for row in _ROWS))),)
+_ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
+_FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
+_ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
+
+_SILENCE = timedelta(hours=2)
+_STAMP = re.compile(
+    rb"(?:^|\n)(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
+)
+
+
+@dataclass(slots=True)
+class _Window:
+    start: int
+    line: int
+    until: int
+    data: bytearray
+
+
+class _Reader:
+    # One pass over a stream: what the anchors find goes to windows (crashes) or to rows (one line each).
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.crashes: list[Crash] = []
+        self.alive: list[Alive] = []
+        self.drivers: dict[tuple[str, str | None, datetime | None], DriverReading] = {}
+        self.modules: list[Module] = []
+        self.facts: list[HostFact] = []
+        self.marks: list[Mark] = []
+        self.precursors: list[Precursor] = []
+        self.problems: list[Problem] = []
+        self.window: _Window | None = None
+        self.parsed_to = 0  # no window reaches back behind this
+        self.history = b""
+        self.stretch: tuple[datetime, datetime] | None = None
+        self.hosts: dict[str, int] = {}
+        self.last_time: datetime | None = None
+        self.size = 0
+
+    def feed(self, view: memoryview, start: int, line: int) -> None:
+        """One block that begins at byte ``start`` and line ``line`` of the stream."""
+        raw = None
+        done: tuple[int, int] = (-1, -1)
+        for number, at, _ in _FINDER.find_matches_as_indexes(view):
+            raw = bytes(view) if raw is None else raw
+            anchor = _ANCHORS[number]
+            if anchor in _HEADER_ANCHORS:
+                self._open(raw, start, line, at)
+            elif anchor in _MORE_ANCHORS and self.window:
+                self.window.until = max(self.window.until, start + at + _AFTER)
+            if _ROWS_AT[number]:
+                begin = raw.rfind(b"\n", max(0, at - 4096), at) + 1
+                if (begin, number) != done:
+                    done = (begin, number)
+                    end = raw.find(b"\n", at, at + 4096)
+                    text = raw[begin : end if end >= 0 else at + 4096]
+                    for row in _ROWS_AT[number]:
+                        self._row(row, text, line + raw.count(b"\n", 0, begin))
+        self._extend(raw if raw is not None else view, start)
+        self._watch(view)
+        self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
+        self.size = start + len(view)
+
+    def _open(self, raw: bytes, start: int, line: int, at: int) -> None:
+        position = start + at
+        if self.window and position > self.window.until:
+            self._extend(raw, start)
+        if self.window:
+            self.window.until = max(self.window.until, position + _AFTER)
+            return
+        begin = max(position - _BEFORE, self.parsed_to, start - len(self.history))
+        before = self.history[len(self.history) - (start - begin) :] if begin < start else b""
+        first_line = line - before.count(b"\n") + (raw.count(b"\n", 0, begin - start) if begin > start else 0)
+        self.window = _Window(begin, first_line, position + _AFTER, bytearray(before))
+
+    def _extend(self, raw: bytes | memoryview, start: int) -> None:
+        # Copy into the open window what this block has of it, and read it when it is whole.
+        window = self.window
+        if window is None:
+            return
+        have = window.start + len(window.data)
+        stop = min(window.until, start + len(raw))
+        if stop > have:
+            window.data += raw[have - start : stop - start]
+        if window.until <= start + len(raw):
+            self._close(last=False)
+        elif len(window.data) > _WINDOW_LIMIT:
+            self._close(last=False, resume=True)
+
+    def _close(self, last: bool, resume: bool = False) -> None:
+        window, self.window = self.window, None
+        if window is None:
+            return
+        data = bytes(window.data)
+        if not last:
+            data = data[: data.rfind(b"\n") + 1] or data
+        if resume:
+            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1
+            data = data[:keep] if keep > _WINDOW_LIMIT // 2 else data
+        skip = 0
+        if window.start > self.parsed_to:
+            skip = data.find(b"\n") + 1
+        self._read(data[skip:], window.start + skip, window.line + (1 if skip else 0))
+        self.parsed_to = window.start + len(data)
+        if resume and (rest := window.data[len(data) :]):
+            line = window.line + data.count(b"\n")
+            self.window = _Window(self.parsed_to, line, max(window.until, self.parsed_to + _AFTER), bytearray(rest))
+
+    def _read(self, data: bytes, start: int, line: int) -> None:
+        for block in group_blocks(split_pieces(data, start, line)):
+            if not bears_header(block):
+                continue
+            if len(self.crashes) >= _CRASH_LIMIT:
+                if not any(problem.problem == "too_large" for problem in self.problems):
+                    detail = f"more than {_CRASH_LIMIT} crashes in one file, the rest is not read"
+                    self.problems.append(
+                        Problem(source=self.source, problem="too_large", line=block.pieces[0].line, detail=detail)
+                    )
+                return
+            crash = read_crash(block, data, start)
+            modules = tuple(replace(module, source=self.source) for module in crash.modules)
+            self.crashes.append(replace(crash, source=self.source, modules=modules))
+
+    def _row(self, row: _LineRow, raw: bytes, line: int) -> None:
+        text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
+        match = row.pattern.search(text)
+        if not match:
+            return
+        piece = Piece(0, 0, line, text)
+        read_prefix(piece)
+        groups = match.groupdict()
+        if row in BANNERS:
+            self._loaded(row, groups, piece)
+        elif row in PRECURSORS:
+            if len(self.precursors) < _ROW_LIMIT:
+                module = groups.get("module") or groups.get("heap")
+                self.precursors.append(
+                    Precursor(
+                        time=piece.time,
+                        what=row.what,
+                        module=module,
+                        text=piece.body[:300],
+                        source=self.source,
+                        line=line,
+                    )
+                )
+        elif row.what == "boot":
+            if moment := piece.time or self.last_time:
+                self.marks.append(
+                    Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line)
+                )
+        else:
+            self.facts.append(
+                HostFact(
+                    host=groups.get("host"),
+                    esxi_version=groups.get("version"),
+                    esxi_build=groups["build"],
+                    time=piece.time,
+                    source=self.source,
+                )
+            )
+
+    def _loaded(self, row: _LineRow, groups: dict[str, str | None], piece: Piece) -> None:
+        module = (row.what or groups.get("module") or "").lower()
+        version = normalise(groups.get("version"), module)
+        key = (module, version, piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None)
+        if key not in self.drivers and len(self.drivers) < _ROW_LIMIT:
+            self.drivers[key] = DriverReading(
+                module=module,
+                version=version,
+                state="loaded",
+                observed_at=piece.time,
+                evidence="banner",
+                source=self.source,
+                line=piece.line,
+            )
+        if groups.get("id"):
+            self.modules.append(
+                Module(module=module, module_id=read_count(groups["id"]), time=piece.time, source=self.source)
+            )
+
+    # -- coverage
+
+    def _watch(self, view: memoryview) -> None:
+        # See the first and the last stamp of the block, and look between them only where the span could hide a silence.
+        first = _STAMP.search(view)
+        start = _stamp(first) if first else None
+        last = _last_stamp(view)
+        if first is None or start is None or last is None:
+            return
+        stack = [(first.start(), last[0], start, last[1])]
+        while stack:
+            begin, end, start, stop = stack.pop()
+            middle = None
+            if not timedelta(0) <= stop - start <= _SILENCE:
+                middle = _stamp_between(view, begin, end)
+            if middle is None:
+                self._see(start)
+                self._see(stop)
+            else:
+                stack.append((middle[0], end, middle[1], stop))
+                stack.append((begin, middle[0], start, middle[1]))
+
+    def _see(self, moment: datetime) -> None:
+        self.last_time = moment
+        if self.stretch and timedelta(minutes=-5) <= moment - self.stretch[1] <= _SILENCE:
+            self.stretch = (self.stretch[0], max(self.stretch[1], moment))
+            return
+        self._end_stretch()
+        self.stretch = (moment, moment)
+
+    def _end_stretch(self) -> None:
+        if self.stretch:
+            start, end = self.stretch
+            self.alive.append(Alive(start=start, end=end, source=self.source))
+            self.stretch = None
+
+
+def _stamp(match: re.Match[bytes]) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(match[1].decode()).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return moment if CENTURY[0] <= moment.year < CENTURY[1] else None
+
+
+def _stamp_between(view: memoryview, begin: int, end: int) -> tuple[int, datetime] | None:
+    # A stamped line after `begin` and before `end`, from the middle if there is one there.
+    for origin in ((begin + end) // 2, begin + 1):
+        found = _STAMP.search(view, origin, end)
+        moment = _stamp(found) if found else None
+        if found and moment and begin < found.start() < end:
+            return found.start(), moment
+    return None
+
+
+def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
+    step, start = 512, len(view)
+    while start > 0:
+        stop, start, step = min(len(view), start + 128), max(0, start - step), step * 2
+        last = None
+        for found in _STAMP.finditer(view, start, stop):
+            last = found
+        moment = _stamp(last) if last else None
+        if last and moment:
+            return last.start(), moment
+    return None
+
+
+def _slices(stream: BinaryIO) -> Iterator[tuple[memoryview, int, int]]:
+    # Blocks that end at a line's end, each with its first byte's offset and line number. The unfinished line is carried into
+    # the next block; of a line longer than a block only enough is carried to find an anchor across the cut.
+    buffer = bytearray(2 * _BLOCK + 1024)
+    view = memoryview(buffer)
+    filled = offset = 0
+    line, ended = 1, False
+    while not ended:
+        filled, ended = _fill(stream, view, filled)
+        cut = filled if ended else buffer.rfind(b"\n", 0, filled) + 1
+        if filled - cut > _BLOCK or (cut == 0 and not ended):
+            cut = filled - 64
+        if cut <= 0:
+            continue
+        yield view[:cut], offset, line
+        line += int(np.count_nonzero(np.frombuffer(buffer, np.uint8, cut) == 10))
+        offset += cut
+        rest = bytes(view[cut:filled])
+        view[: len(rest)] = rest
+        filled = len(rest)
+
+
+def _fill(stream: BinaryIO, view: memoryview, filled: int) -> tuple[int, bool]:
+    goal = filled + _BLOCK
+    read_into = getattr(stream, "readinto", None)
+    while filled < goal:
+        if read_into:
+            count = read_into(view[filled:goal])
+        else:
+            chunk = stream.read(goal - filled)
+            count = len(chunk)
+            view[filled : filled + count] = chunk
+        if not count:
+            return filled, True
+        filled += count
+    return filled, False
+
+
+def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
+    """Read a vmkernel log, dump log or syslog stream of any size in one pass.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        Decompressed bytes; may yield fewer than asked for.
+    source : str
+        What to call this file in what is found.
+
+    Returns
+    -------
+    FileReading
+        ``crashes`` with a real header only, each with its line and byte offset; ``drivers`` (loaded, by banner),
+        ``modules``, ``alive`` stretches without a silence of more than two hours, ``marks`` of boots, ``facts``,
+        ``precursors``, ``problems``.
+
+    Notes
+    -----
+    Memory is bounded by a few blocks and windows (some 10 MB), whatever the stream's size or its longest line.
+
+    Examples
+    --------
+    >>> import io
+    >>> log = b"2014-05-31T15:57:32.579Z cpu14:960)@BlueScreen: Spin count exceeded (iplLock) - possible deadlock"
+    >>> read_vmkernel(io.BytesIO(log), "vmkernel-log.1").crashes[0].kind
+    'spin_count'
+    """
+    reader = _Reader(source)
+    for view, start, line in _slices(stream):
+        reader.feed(view, start, line)
+    reader._close(last=True)
+    reader._end_stretch()
+    return FileReading(
+        source=source,
+        kind="vmkernel",
+        size=reader.size,
+        crashes=tuple(reader.crashes),
+        alive=tuple(reader.alive),
+        marks=tuple(reader.marks),
+        drivers=tuple(reader.drivers.values()),
+        modules=tuple(reader.modules) + tuple(module for crash in reader.crashes for module in crash.modules),
+        facts=tuple(reader.facts),
+        precursors=tuple(reader.precursors),
+        problems=tuple(reader.problems),
+    )

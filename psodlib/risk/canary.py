@@ -1,0 +1,292 @@
+"""Planning a roll-out to a few hosts first, and watching it week by week without fooling oneself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from psodlib.errors import InputError
+from psodlib.risk.exact import poisson_upper
+from psodlib.risk.exposure import check_exposure
+
+__all__ = ["HARM", "e_process", "plan_canary", "sprt_lines", "watch_canary", "zero_crash_host_days"]
+
+HARM = tuple(float(ratio) for ratio in np.geomspace(1.25, 8.0, 25))  # ratios that a harmful version may have
+ALARM = 20.0  # 1 / 0.05: the chance that a harmless version ever gets there is at most 5 %
+MOST_WEEKS = 1040
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def zero_crash_host_days(rate: float, alpha: float = 0.05, crashes: int = 0) -> float:
+    """Host-days with no more than so many crashes that bound the rate below ``rate``.
+
+    Parameters
+    ----------
+    rate : float
+        Crashes per host-day to be excluded, above 0.
+    alpha : float
+        1 - one-sided confidence.
+    crashes : int
+        Crashes in that time.
+
+    Returns
+    -------
+    float
+        Host-days.
+
+    Raises
+    ------
+    InputError
+        A rate that is not above 0.
+
+    Example
+    -------
+    >>> round(zero_crash_host_days(0.2 / 365.25))
+    5471
+    """
+    if not rate > 0:
+        raise InputError(f"rate is {rate}; expected crashes per host-day, more than 0")
+    return poisson_upper(crashes, 1.0, alpha) / rate
+
+
+def plan_canary(
+    rate: float, ratio: float, canary_hosts: int, reference_hosts: int, *, weeks: Sequence[int] = (13, 26, 52),
+    power: float = 0.8, variance: float = 0.0, alpha: float = 0.05,
+) -> pd.DataFrame:  # fmt: skip
+    """Host-days and power of watching some hosts on a new version against the others on the old one.
+
+    Parameters
+    ----------
+    rate : float
+        Crashes per host-day of the old version.
+    ratio : float
+        Rate of the new version over it, were it so: what the canary should find.
+    canary_hosts, reference_hosts : int
+        Hosts on the new and on the old version.
+    weeks : sequence of int
+        Lengths to tabulate.
+    power : float
+        Wanted chance to find the difference; a row with the first week that has it is added.
+    variance : float
+        Of the host effect, ``RateRatio.frailty_variance``: lemon hosts make counts wilder.
+    alpha : float
+        Two-sided level of the mid-P test.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``weeks``, ascending. ``canary_host_days``, ``reference_host_days``, ``power``, ``false_alarms`` (the same
+        chance were the versions alike; above ``alpha`` where hosts differ), ``wanted`` (True for the first week that
+        has the wanted power; absent when 20 years do not).
+
+    Raises
+    ------
+    InputError
+        A rate, ratio or number of hosts that is not above 0.
+
+    Notes
+    -----
+    Exact: counts are Poisson, or negative binomial as the sum of n hosts' gamma effects (shape n / variance), and the
+    mid-P test is summed over all pairs of counts. Harm is found sooner than the mirror benefit is proven: a canary can
+    veto a version, it can hardly certify one.
+    """
+    if not (rate > 0 and ratio > 0 and canary_hosts > 0 and reference_hosts > 0 and variance >= 0):
+        raise InputError("rate, ratio and both numbers of hosts must be more than 0, the variance 0 or more")
+    hosts = (canary_hosts, reference_hosts)
+
+    def chance(week: int, times: float) -> float:
+        return _power(rate, times, (7.0 * week * hosts[0], 7.0 * week * hosts[1]), hosts, variance, alpha)
+
+    enough = _first_week(lambda week: chance(week, ratio) >= power)
+    rows = {
+        week: (7 * week * hosts[0], 7 * week * hosts[1], chance(week, ratio), chance(week, 1.0), week == enough)
+        for week in sorted({*weeks, *([enough] if enough else [])})
+    }
+    names = ["canary_host_days", "reference_host_days", "power", "false_alarms", "wanted"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("weeks")
+
+
+def _first_week(enough: Any) -> int | None:
+    # Power is nearly monotone in time: bisect, then trust.
+    low, high = 0, 1
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > MOST_WEEKS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _power(
+    rate: float, ratio: float, days: tuple[float, float], hosts: tuple[int, int], variance: float, alpha: float
+) -> float:
+    means = (rate * ratio * days[0], rate * days[1])
+    canary, reference = (_counts(mean, number, variance) for mean, number in zip(means, hosts, strict=True))
+    b, a = np.arange(len(canary))[:, None], np.arange(len(reference))[None, :]
+    share = days[0] / (days[0] + days[1])
+    half = stats.binom.pmf(b, a + b, share) / 2
+    p = 2 * np.minimum(stats.binom.sf(b, a + b, share), stats.binom.cdf(b - 1, a + b, share)) + 2 * half
+    found = (p <= alpha) & ((b * days[1] > a * days[0]) == (ratio >= 1)) if ratio != 1 else p <= alpha
+    return float(canary @ found @ reference)
+
+
+def _counts(mean: float, hosts: int, variance: float) -> Floats:
+    # Probabilities of 0, 1, 2, ... crashes on these hosts, as far as they matter.
+    if variance:
+        shape = hosts / variance
+        law = stats.nbinom(shape, shape / (shape + mean))
+    else:
+        law = stats.poisson(mean)
+    return np.asarray(law.pmf(np.arange(int(law.isf(1e-9)) + 2)))
+
+
+def e_process(
+    crashes: Any, host_days: Any, reference_crashes: Any, reference_host_days: Any, ratios: Sequence[float] = HARM
+) -> Floats:
+    """Evidence against "the new version is no worse", which may be read after every period.
+
+    Parameters
+    ----------
+    crashes, host_days : array_like, shape (periods,)
+        Of the new version in each period.
+    reference_crashes, reference_host_days : array_like, shape (periods,)
+        Of the old one.
+    ratios : sequence of float
+        Ratios bet on, with equal weights; all above 1 makes it valid for every true ratio up to 1.
+
+    Returns
+    -------
+    numpy.ndarray, shape (periods,)
+        E after each period. If the new version is no worse, the chance that E ever reaches 20 is at most 1 in 20.
+
+    Notes
+    -----
+    With p0 = T_B / (T_A + T_B) and p(r) = r T_B / (r T_B + T_A), E is the mean over r of prod (p/p0)^b
+    ((1-p)/(1-p0))^a. Its expectation is 1 when the rates are equal. Lindon & Malek 2022, arXiv:2011.03567. Count each
+    host's first crash only: repeats of one lemon host are not independent.
+    """
+    b, t_b = np.asarray(crashes, dtype=float), np.asarray(host_days, dtype=float)
+    a, t_a = np.asarray(reference_crashes, dtype=float), np.asarray(reference_host_days, dtype=float)
+    rho = np.asarray(ratios, dtype=float)[:, None]
+    both = (t_a > 0) & (t_b > 0)  # a period with one version only compares nothing
+    share = np.divide(t_b, t_a + t_b, out=np.full_like(t_b, 0.5), where=both)
+    mean = 1 + share * (rho - 1)
+    gain = np.where(both, b * np.log(rho / mean) - a * np.log(mean), 0.0)
+    log_e = special.logsumexp(np.cumsum(gain, axis=1), axis=0) - math.log(len(rho))
+    return np.asarray(np.exp(np.minimum(log_e, 700.0)))
+
+
+def watch_canary(exposure: pd.DataFrame, version: str, reference: str, ratios: Sequence[float] = HARM) -> pd.DataFrame:
+    """The weekly watch over a new version: look every week, stop at the alarm, and be wrong at most once in 20.
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        From ``exposure``; ``start`` and ``end`` are needed.
+    version, reference : str
+        The new version and the one it is held against.
+    ratios : sequence of float
+        As for ``e_process``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a week since the new version was first loaded: ``week`` (its first moment, UTC), ``crashes``,
+        ``host_days``, ``reference_crashes``, ``reference_host_days``, ``e_value``, ``alarm`` (True from the week in
+        which E first reached 20).
+
+    Raises
+    ------
+    InputError
+        No host-days, no times, or a version that no host loaded.
+
+    Notes
+    -----
+    A host counts until its first driver crash since then, on either version, and its later time not at all.
+    """
+    table = check_exposure(exposure)
+    absent = [column for column in ("start", "end") if column not in table]
+    if absent:
+        raise InputError(f"the table lacks {', '.join(absent)}; a week-by-week watch needs when the time at risk was")
+    table = table[table["version"].isin([version, reference]) & (table["host_days"] > 0)]
+    for name in (version, reference):
+        if not (table["version"] == name).any():
+            raise InputError(f"no host-days with {name} loaded")
+    begin = table.loc[table["version"] == version, "start"].min()
+    week = pd.Timedelta(days=7)
+    table = table[table["end"] > begin]
+    first = table[table["crashes"] > 0].groupby("host")["end"].min()
+    table = table[~(table["end"] > table["host"].map(first)).fillna(False)]
+    start = ((table["start"] - begin) / week).clip(lower=0).to_numpy(dtype=float)
+    end = ((table["end"] - begin) / week).to_numpy(dtype=float)
+    count = math.ceil(end.max())
+    crashed = (table["crashes"] > 0).to_numpy()
+    arms: list[Floats] = []
+    for name in (version, reference):
+        mine = (table["version"] == name).to_numpy()
+        in_week = np.minimum(np.ceil(end[mine & crashed]).astype(int) - 1, count - 1)
+        hits = np.bincount(np.maximum(in_week, 0), minlength=count)
+        arms += [hits.astype(float), 7 * _by_week(start[mine], end[mine], count)]
+    e_value = e_process(arms[0], arms[1], arms[2], arms[3], ratios)
+    return pd.DataFrame({
+        "week": begin + week * pd.Series(range(count)),
+        "crashes": arms[0], "host_days": arms[1], "reference_crashes": arms[2], "reference_host_days": arms[3],
+        "e_value": e_value, "alarm": np.maximum.accumulate(e_value) >= ALARM,
+    })  # fmt: skip
+
+
+def _by_week(start: Floats, end: Floats, count: int) -> Floats:
+    # Weeks of risk in each week: the integral of "alive" up to each week's end, differenced.
+    edges = np.arange(count + 1, dtype=float)
+
+    def until(times: Floats) -> Floats:
+        ordered = np.sort(times)
+        passed = np.searchsorted(ordered, edges, side="right")
+        sums = np.concatenate([[0.0], np.cumsum(ordered)])
+        return np.asarray(passed * edges - sums[passed])
+
+    return np.asarray(np.diff(until(start) - until(end)))
+
+
+def sprt_lines(good: float, bad: float, crashes: int, alpha: float = 0.05, beta: float = 0.10) -> pd.DataFrame:
+    """Wald's sequential test of two stated rates: after so many crashes, when to accept and when to reject a version.
+
+    Parameters
+    ----------
+    good, bad : float
+        Crashes per host-day that are acceptable, and that are not; ``good`` < ``bad``.
+    crashes : int
+        Largest number of crashes to tabulate.
+    alpha, beta : float
+        Chance to reject a good version, and to accept a bad one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``crashes`` from 0. ``accept_host_days``: accept once so much time has passed with no further crash;
+        ``reject_host_days``: reject if that crash came before so much time had passed (NaN where it never rejects).
+
+    Raises
+    ------
+    InputError
+        Rates in the wrong order, or not above 0.
+
+    References
+    ----------
+    Wald 1947, Sequential Analysis.
+    """
+    if not 0 < good < bad:
+        raise InputError(f"good is {good} and bad {bad} per host-day; expected 0 < good < bad")
+    k = np.arange(crashes + 1)
+    accept = (k * math.log(bad / good) + math.log((1 - alpha) / beta)) / (bad - good)
+    reject = (k * math.log(bad / good) - math.log((1 - beta) / alpha)) / (bad - good)
+    table = {"accept_host_days": accept, "reject_host_days": np.where(reject > 0, reject, np.nan)}
+    return pd.DataFrame(table, index=pd.RangeIndex(crashes + 1, name="crashes"))

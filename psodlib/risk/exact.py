@@ -1,0 +1,361 @@
+"""Exact answers from two numbers a group: a count of crashes and the time at risk.
+
+Nothing here knows tables, hosts or confounding; ``rates.py`` and ``decision.py`` build on it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from psodlib.errors import InputError
+
+__all__ = [
+    "Interval",
+    "expected_loss",
+    "holm",
+    "mantel_haenszel",
+    "p_lower",
+    "poisson_interval",
+    "poisson_upper",
+    "ratio_interval",
+    "ratio_p",
+]
+
+IntervalMethod = Literal["garwood", "midp", "jeffreys"]
+RatioMethod = Literal["midp", "clopper_pearson"]
+Alternative = Literal["two_sided", "larger", "smaller"]
+
+
+class Interval(NamedTuple):
+    """An estimate with its limits; ``low`` may be 0 and ``high`` infinite, and neither prints as a number then."""
+
+    ratio: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low <= 0 and math.isinf(self.high):
+            return "no information"
+        point = "no estimate" if math.isnan(self.ratio) or math.isinf(self.ratio) else f"{self.ratio:.3g}"
+        return f"{point} ({self.low:.3g} to {'unbounded' if math.isinf(self.high) else f'{self.high:.3g}'})"
+
+    @property
+    def excludes_one(self) -> bool:
+        """True when the interval lies wholly below or wholly above 1."""
+        return self.low > 1 or self.high < 1
+
+
+def poisson_interval(
+    count: float, exposure: float, alpha: float = 0.05, method: IntervalMethod = "garwood"
+) -> tuple[float, float]:
+    """Two-sided interval of one Poisson rate.
+
+    Parameters
+    ----------
+    count : float
+        Events, 0 or more.
+    exposure : float
+        Time at risk; the limits come per unit of it.
+    alpha : float
+        1 - confidence.
+    method : {"garwood", "midp", "jeffreys"}
+        Garwood never covers less than 1 - alpha; mid-P is shorter and covers 1 - alpha on average; Jeffreys is the
+        posterior under Gamma(1/2, 0).
+
+    Returns
+    -------
+    tuple of float
+        Low and high; low is 0 for 0 events, (0, inf) without exposure.
+
+    Raises
+    ------
+    InputError
+        A negative count or exposure.
+
+    References
+    ----------
+    Garwood 1936, Biometrika 28:437, doi:10.1093/biomet/28.3-4.437.
+
+    Example
+    -------
+    >>> [round(365.25 * limit, 2) for limit in poisson_interval(1, 179 / 6)]
+    [0.31, 68.21]
+    """
+    _check(count, exposure)
+    if exposure == 0:
+        return 0.0, math.inf
+    if method == "garwood":
+        low = stats.chi2.ppf(alpha / 2, 2 * count) / 2 if count else 0.0
+        high = stats.chi2.isf(alpha / 2, 2 * count + 2) / 2
+    elif method == "jeffreys":
+        low = stats.gamma.ppf(alpha / 2, count + 0.5) if count else 0.0
+        high = stats.gamma.isf(alpha / 2, count + 0.5)
+    else:
+        low, high = _midp_limits(count, alpha)
+    return float(low) / exposure, float(high) / exposure
+
+
+def _midp_limits(count: float, alpha: float) -> tuple[float, float]:
+    # The means at which P(X > count) + P(X = count) / 2 is alpha/2 and 1 - alpha/2.
+    def above(mean: float) -> float:
+        return float(stats.poisson.sf(count, mean) + stats.poisson.pmf(count, mean) / 2)
+
+    ceiling = stats.chi2.isf(alpha / 2, 2 * count + 2)
+    low = optimize.brentq(lambda mean: above(mean) - alpha / 2, 0, ceiling, xtol=1e-13) if count else 0.0
+    high = optimize.brentq(lambda mean: above(mean) - 1 + alpha / 2, 0, ceiling, xtol=1e-13)
+    return low, high
+
+
+def poisson_upper(count: float, exposure: float, alpha: float = 0.05) -> float:
+    """One-sided upper bound of one Poisson rate; at 0 events ``-ln(alpha) / exposure``, the "rule of three".
+
+    Parameters
+    ----------
+    count, exposure, alpha
+        As for ``poisson_interval``.
+
+    Returns
+    -------
+    float
+        The rate that a count this small leaves possible; infinite without exposure.
+
+    Raises
+    ------
+    InputError
+        A negative count or exposure.
+
+    References
+    ----------
+    Hanley & Lippman-Hand 1983, JAMA 249:1743, doi:10.1001/jama.1983.03330370053031.
+    """
+    _check(count, exposure)
+    return float(stats.chi2.isf(alpha, 2 * count + 2)) / 2 / exposure if exposure else math.inf
+
+
+def ratio_interval(
+    count: float,
+    exposure: float,
+    reference_count: float,
+    reference_exposure: float,
+    alpha: float = 0.05,
+    method: RatioMethod = "midp",
+) -> Interval:
+    """Exact conditional interval of the ratio of two Poisson rates.
+
+    Parameters
+    ----------
+    count, exposure : float
+        Events and time at risk of the group in question.
+    reference_count, reference_exposure : float
+        The same of the reference.
+    alpha : float
+        1 - confidence.
+    method : {"midp", "clopper_pearson"}
+        Clopper-Pearson never covers less than 1 - alpha; mid-P is shorter and covers it on average.
+
+    Returns
+    -------
+    Interval
+        ``(nan, 0, inf)`` when there is no event at all or a group has no exposure: no information.
+
+    Raises
+    ------
+    InputError
+        A negative count or exposure.
+
+    Notes
+    -----
+    Given the sum n, the count is Binomial(n, pi) with odds pi/(1-pi) = ratio * exposure / reference_exposure, so limits
+    for pi are limits for the ratio. Przyborowski & Wilenski 1940, doi:10.1093/biomet/31.3-4.313.
+
+    Example
+    -------
+    >>> print(ratio_interval(0, 150, 1, 179 / 6, method="clopper_pearson"))
+    0 (0 to 7.76)
+    """
+    _check(count, exposure)
+    _check(reference_count, reference_exposure)
+    total = count + reference_count
+    if total == 0 or exposure == 0 or reference_exposure == 0:
+        return Interval(math.nan, 0.0, math.inf)
+    scale = reference_exposure / exposure
+    low = _binomial_limit(count, total, alpha / 2, method) if count else 0.0
+    high = 1 - _binomial_limit(reference_count, total, alpha / 2, method) if reference_count else 1.0
+    ratio = count / reference_count * scale if reference_count else math.inf
+    return Interval(ratio, _odds(low) * scale, _odds(high) * scale)
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share) if share < 1 else math.inf
+
+
+def _binomial_limit(count: float, total: float, tail: float, method: RatioMethod) -> float:
+    # The share at which this many or more of `total` have probability `tail`.
+    exact = float(stats.beta.ppf(tail, count, total - count + 1))
+    if method == "clopper_pearson":
+        return exact
+
+    def above(share: float) -> float:
+        return float(stats.binom.sf(count, total, share) + stats.binom.pmf(count, total, share) / 2)
+
+    return float(optimize.brentq(lambda share: above(share) - tail, exact, 1.0, xtol=1e-15, rtol=1e-13))
+
+
+def ratio_p(
+    count: float,
+    exposure: float,
+    reference_count: float,
+    reference_exposure: float,
+    ratio: float = 1.0,
+    alternative: Alternative = "two_sided",
+    method: RatioMethod = "midp",
+) -> float:
+    """Exact conditional p-value of "the ratio of the two rates is ``ratio``".
+
+    Parameters
+    ----------
+    count, exposure, reference_count, reference_exposure, method
+        As for ``ratio_interval``.
+    ratio : float
+        The ratio under the hypothesis, above 0.
+    alternative : {"two_sided", "larger", "smaller"}
+        Two-sided is twice the smaller tail, so that p and the interval of the same method always agree.
+
+    Returns
+    -------
+    float
+        1 when there is no event at all.
+
+    Raises
+    ------
+    InputError
+        A negative count or exposure, a ratio that is not above 0.
+    """
+    _check(count, exposure)
+    _check(reference_count, reference_exposure)
+    if not ratio > 0:
+        raise InputError(f"ratio is {ratio}; expected more than 0")
+    total = count + reference_count
+    if total == 0 or exposure == 0 or reference_exposure == 0:
+        return 1.0
+    share = ratio * exposure / (ratio * exposure + reference_exposure)
+    here = stats.binom.pmf(count, total, share)
+    weight = 0.5 if method == "midp" else 1.0
+    larger = float(stats.binom.sf(count, total, share) + weight * here)
+    smaller = float(stats.binom.cdf(count - 1, total, share) + weight * here)
+    if alternative == "two_sided":
+        return min(1.0, 2 * min(larger, smaller))
+    return larger if alternative == "larger" else smaller
+
+
+def mantel_haenszel(
+    counts: Any, exposures: Any, reference_counts: Any, reference_exposures: Any, alpha: float = 0.05
+) -> Interval:
+    """Rate ratio pooled over strata, for person-time.
+
+    Parameters
+    ----------
+    counts, exposures, reference_counts, reference_exposures : array_like, shape (strata,)
+        Events and time at risk of both groups in each stratum.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    Interval
+        ``(nan, 0, inf)`` when no stratum holds both groups and an event of each.
+
+    Notes
+    -----
+    RR = sum(d1 t0 / N) / sum(d0 t1 / N) with var ln RR = sum((d1 + d0) t1 t0 / N^2) / (sum(d1 t0 / N) sum(d0 t1 / N)).
+    Greenland & Robins 1985, Biometrics 41:55, doi:10.2307/2530643.
+    """
+    d1, t1, d0, t0 = (
+        np.asarray(values, dtype=float) for values in (counts, exposures, reference_counts, reference_exposures)
+    )
+    whole = t1 + t0
+    keep = whole > 0
+    d1, t1, d0, t0, whole = d1[keep], t1[keep], d0[keep], t0[keep], whole[keep]
+    top, bottom = float(np.sum(d1 * t0 / whole)), float(np.sum(d0 * t1 / whole))
+    if top == 0 or bottom == 0:
+        return Interval(math.nan, 0.0, math.inf)
+    error = math.sqrt(float(np.sum((d1 + d0) * t1 * t0 / whole**2)) / (top * bottom))
+    return wald(math.log(top / bottom), error, alpha)
+
+
+def wald(log_ratio: float, error: float, alpha: float) -> Interval:
+    """Interval of a ratio from its logarithm and that one's standard error."""
+    reach = float(special.ndtri(1 - alpha / 2)) * error
+    return Interval(math.exp(log_ratio), math.exp(log_ratio - reach), math.exp(min(log_ratio + reach, 700.0)))
+
+
+def p_lower(shape: float, rate: float, reference_shape: float, reference_rate: float) -> float:
+    """Probability that one gamma-distributed rate is below another.
+
+    Parameters
+    ----------
+    shape, rate : float
+        Gamma posterior of the rate in question: prior shape + events, prior rate + time at risk.
+    reference_shape, reference_rate : float
+        The same of the reference.
+
+    Returns
+    -------
+    float
+        P(X < Y) = I_x(shape, reference_shape) at x = rate / (rate + reference_rate).
+    """
+    return float(stats.beta.cdf(rate / (rate + reference_rate), shape, reference_shape))
+
+
+def expected_loss(shape: float, rate: float, other_shape: float, other_rate: float) -> float:
+    """What choosing one rate costs on average if the other is lower: E[max(X - Y, 0)] of two gamma variables.
+
+    Parameters
+    ----------
+    shape, rate : float
+        Gamma posterior of the choice.
+    other_shape, other_rate : float
+        Gamma posterior of the alternative.
+
+    Returns
+    -------
+    float
+        Per unit of the time that the rates are in.
+    """
+    at = rate / (rate + other_rate)
+    mine = shape / rate * stats.beta.sf(at, shape + 1, other_shape)
+    other = other_shape / other_rate * stats.beta.sf(at, shape, other_shape + 1)
+    return float(max(mine - other, 0.0))
+
+
+def holm(p_values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Holm's adjusted p-values, in the order given.
+
+    Parameters
+    ----------
+    p_values : array_like, shape (contrasts,)
+        One p-value a declared contrast.
+
+    Returns
+    -------
+    numpy.ndarray
+        Reject where it is at most alpha: the chance of any false rejection is then at most alpha.
+
+    References
+    ----------
+    Holm 1979, Scandinavian Journal of Statistics 6:65.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
+
+
+def _check(count: float, exposure: float) -> None:
+    if not (count >= 0 and exposure >= 0 and math.isfinite(count) and math.isfinite(exposure)):
+        raise InputError(f"found {count} events in {exposure} at risk; expected finite numbers, 0 or more")

@@ -1,0 +1,345 @@
+"""Host-days at risk by loaded driver version.
+
+One row is a stretch of one boot that evidence covers, with one version loaded. Numerator and denominator obey the same
+rule: time nobody watched is not counted, and neither is a crash in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from psodlib import schema
+from psodlib.errors import InputError
+from psodlib.triage.boots import loaded_versions
+
+__all__ = ["UPTIME_BANDS", "check_exposure", "exposure", "in_days", "split_stretches", "unplaced_crashes"]
+
+UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
+
+# Heartbeats come hourly, so a crash within two hours of the last one belongs to the stretch which that one ends.
+REACH = pd.Timedelta(hours=2)
+# A crash this soon (in uptime) after the one before is the same boot loop, not a second event.
+STORM = pd.Timedelta(hours=1)
+
+COUNTS = ("crashes", "unknown_crashes", "other_crashes")
+
+
+class Tables(Protocol):
+    """The tables of a ``Fleet`` that the exposure needs."""
+
+    @property
+    def hosts(self) -> pd.DataFrame: ...
+    @property
+    def crashes(self) -> pd.DataFrame: ...
+    @property
+    def uptimes(self) -> pd.DataFrame: ...
+    @property
+    def drivers(self) -> pd.DataFrame: ...
+
+
+def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
+    """Host-days at risk and crashes, one row a stretch of a boot with one loaded version of a driver.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Or anything with its tables as attributes. Without ``coverage`` each boot is taken as watched for its last
+        ``observed`` span.
+    module : str
+        The driver in question, bare (``hpsa``).
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known what a
+        boot had loaded; such rows are kept and no ratio uses them. ``attrs`` says what the counts leave out:
+        ``collapsed_crashes`` (repeats in a boot loop), ``unplaced_crashes`` (in time nobody watched) and
+        ``pending_days`` (host-days of boots in which another version waited for the next boot).
+
+    Notes
+    -----
+    A stretch ends with its boot or where a gap of the evidence begins. Gaps are in neither numerator nor denominator.
+    The version is the loaded one; an installed VIB counts from the next boot. Planned reboots censor. Hosts that never
+    crashed stay in. ``end_reason`` is ``unknown`` where a gap hides how the stretch ended.
+
+    A crash at most 2 h after the last sign of life of its own boot extends the stretch to the crash. Without that rule
+    every crash would fall outside the stretch it ended (heartbeats are hourly) and the rate would be 0. The price is
+    that a crash in the first two hours of a gap is counted while a survivor's two hours are not: with one gap a host in
+    18 months the rate is too high by 0.015 %.
+
+    Crashes of the driver with less than 1 h of uptime since the last one counted or collapsed are one event (boot
+    loops). A crash that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is
+    unknown and stands at the last sign of life. ``esxi_build`` and ``model`` are the host's newest.
+
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> table = psod.exposure(psod.load("evidence/"))  # doctest: +SKIP
+    """
+    stretches, crashes = _placed(fleet, module)
+    counted = crashes[(crashes["stretch"] >= 0) & ~crashes["collapsed"]]
+    for column in COUNTS:
+        rows = counted.loc[counted["cause"] == column, "stretch"].to_numpy()
+        stretches[column] = np.bincount(rows, minlength=len(stretches))
+    stretches["host_days"] = in_days(stretches["end"] - stretches["start"])
+    table = _described(stretches[stretches["host_days"] > 0], fleet, module)
+    out = schema.conform("exposure", table.drop(columns=["pending", "crashed"]))
+    out.attrs = {
+        "module": module,
+        "collapsed_crashes": int(crashes["collapsed"].sum()),
+        "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
+        "pending_days": float(table.loc[table["pending"], "host_days"].sum()),
+    }
+    return out
+
+
+def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
+    """Crashes that no watched stretch holds, so that no rate counts them.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Or anything with its tables as attributes.
+    module : str
+        The driver in question.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``crash_id``, ``host``, ``time``, ``guilty_module``, ``guilt``, ``why``; sorted by host and time.
+    """
+    stretches, crashes = _placed(fleet, module)
+    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]].copy()
+    watched = set(stretches["host"].dropna())
+    why = [
+        "no time of its own"
+        if pd.isna(time)
+        else "in a gap of the evidence"
+        if host in watched
+        else "host never seen alive"
+        for host, time in zip(lost["host"], lost["time"], strict=True)
+    ]
+    return lost.assign(why=pd.array(why, dtype="string")).sort_values(["host", "time"]).reset_index(drop=True)
+
+
+def _placed(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    # Stretches (0.. in order) and crashes with the number of the stretch each one ended, or -1.
+    crashes = _crashes(fleet, module)
+    stretches = _stretches(fleet, crashes)
+    crashes["stretch"] = _stretch_of(crashes, stretches)
+    found = crashes[crashes["stretch"] >= 0]
+    last = found.groupby("stretch")["time"].max()
+    stretches["crashed"] = stretches.index.isin(last.index)
+    stretches["end"] = stretches["end"].where(
+        ~stretches["crashed"], np.maximum(stretches["end"], last.reindex(stretches.index))
+    )
+    # A stretch without length is the crash itself seen in a gap: it says nothing of the time before it.
+    instant = stretches.index[stretches["end"] <= stretches["start"]]
+    crashes.loc[crashes["stretch"].isin(instant), "stretch"] = -1
+    return stretches, crashes
+
+
+def _crashes(fleet: Tables, module: str) -> pd.DataFrame:
+    # host, time, boot, cause, collapsed: what each crash is to this module.
+    table = fleet.crashes[["crash_id", "host", "time", "guilty_module", "guilt", "deliberate"]]
+    ended = fleet.uptimes.loc[fleet.uptimes["crash_id"].notna(), ["crash_id", "boot", "end"]].drop_duplicates(
+        "crash_id"
+    )
+    table = table.merge(ended, on="crash_id", how="left")
+    # A boot that ended in a crash of which only the fact is left (a dump was found): nobody knows whose it was.
+    bare = fleet.uptimes[(fleet.uptimes["end_reason"] == "crash") & fleet.uptimes["crash_id"].isna()]
+    if len(bare):
+        table = pd.concat([table, bare[["host", "boot", "end"]].assign(guilt="none")], ignore_index=True)
+    table["time"] = table["time"].fillna(table["end"])
+    meant = table["deliberate"].fillna(False).astype(bool)
+    mine = (table["guilty_module"] == module).fillna(False).astype(bool) & ~meant
+    unknown = (table["guilt"].isna() | (table["guilt"] == "none")) & table["guilty_module"].isna() & ~meant
+    table["cause"] = np.select([mine, unknown], ["crashes", "unknown_crashes"], "other_crashes")
+    table = table.sort_values(["host", "time"], kind="stable").reset_index(drop=True)
+    clock = _uptime_clock(table, fleet.uptimes)
+    table["collapsed"] = _repeats(table, clock, mine=["crashes"]) | _repeats(
+        table, clock, mine=["crashes", "unknown_crashes"], only="unknown_crashes"
+    )
+    return table.drop(columns="end")
+
+
+def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
+    # Total uptime of the host until each crash: the time a host is down or rebooting is not time between crashes.
+    boots = uptimes.loc[uptimes["boot"].notna() & uptimes["host"].notna(), ["host", "boot", "end"]].sort_values("boot")
+    life = (boots["end"] - boots["boot"]).fillna(pd.Timedelta(0))
+    boots["before"] = life.groupby(boots["host"]).cumsum() - life
+    timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time"]].sort_values("time")
+    timed.index.name = "row"
+    joined = pd.merge_asof(timed.reset_index(), boots, left_on="time", right_on="boot", by="host").set_index("row")
+    return (joined["before"] + np.minimum(joined["time"], joined["end"]) - joined["boot"]).reindex(crashes.index)
+
+
+def _repeats(crashes: pd.DataFrame, clock: pd.Series, mine: list[str], only: str | None = None) -> pd.Series:
+    # True for a crash of these causes within STORM of uptime after the one of these causes before it on the same host.
+    rows = crashes["cause"].isin(mine)
+    since = clock[rows].groupby(crashes.loc[rows, "host"]).diff()
+    repeat = (since < STORM).reindex(crashes.index, fill_value=False)
+    return repeat & (crashes["cause"] == only) if only else repeat
+
+
+def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
+    coverage: pd.DataFrame | None = getattr(fleet, "coverage", None)
+    if coverage is None or coverage.empty:
+        uptimes = fleet.uptimes
+        coverage = uptimes[["host", "boot", "end"]].assign(start=uptimes["end"] - uptimes["observed"])
+    coverage = coverage[["host", "boot", "start", "end"]].dropna(subset=["host", "start", "end"])
+    # A boot that crashed before its first heartbeat has no stretch, yet its boot and its crash were both seen.
+    short = crashes[(crashes["time"] - crashes["boot"] <= REACH) & crashes["boot"].notna()]
+    seen = pd.MultiIndex.from_frame(coverage[["host", "boot"]])
+    short = short[~pd.MultiIndex.from_frame(short[["host", "boot"]]).isin(seen)]
+    extra = short.assign(start=short["boot"], end=short["boot"])[["host", "boot", "start", "end"]]
+    both = pd.concat([coverage, extra]) if len(extra) else coverage
+    return both.sort_values(["host", "start"], kind="stable").reset_index(drop=True)
+
+
+def _stretch_of(crashes: pd.DataFrame, stretches: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
+    # The stretch that was running, or had ended at most REACH before, in the boot that the crash ended.
+    timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time", "boot"]].sort_values("time")
+    timed.index.name = "row"
+    right = stretches.reset_index(names="stretch").sort_values("start")
+    joined = pd.merge_asof(
+        timed.reset_index(), right, left_on="time", right_on="start", by="host", suffixes=("", "_of_stretch")
+    ).set_index("row")
+    same = joined["boot"].isna() | joined["boot_of_stretch"].isna() | (joined["boot"] == joined["boot_of_stretch"])
+    near = joined["time"] <= joined["end"] + REACH
+    return joined["stretch"].where(same & near).reindex(crashes.index).fillna(-1).to_numpy(dtype=np.int64)
+
+
+def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFrame:
+    # What was loaded, how the stretch ended, what the host is.
+    loaded = loaded_versions(fleet.uptimes, fleet.drivers, module)[["host", "boot", "version", "pending"]]
+    ends = fleet.uptimes[["host", "boot", "end", "end_reason"]].rename(columns={"end": "boot_end"})
+    table = stretches.merge(loaded.drop_duplicates(["host", "boot"]), on=["host", "boot"], how="left")
+    table = table.merge(ends.drop_duplicates(["host", "boot"]), on=["host", "boot"], how="left")
+    table["pending"] = table["pending"].fillna(False).astype(bool)
+    reason = table["end_reason"].astype(object).where((table["boot_end"] - table["end"]).abs() <= REACH, "unknown")
+    table["end_reason"] = reason.where(~table["crashed"], "crash").fillna("unknown")
+    table["uptime_start"] = table["start"] - table["boot"]
+    known = [column for column in ("model", "esxi_build", "cluster") if column in fleet.hosts]
+    table = table.merge(fleet.hosts[["host", *known]].drop_duplicates("host"), on="host", how="left")
+    return table.assign(module=module)
+
+
+def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
+    """The table ready for counting, or the reason why it cannot give a rate.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``exposure``, or by hand with at least ``host``, ``version``, ``host_days``, ``crashes``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A copy with plain numbers in ``host_days`` and the counts; a missing ``unknown_crashes`` is 0.
+
+    Raises
+    ------
+    InputError
+        Crashes without host-days, a snapshot of versions, a missing column, or numbers that cannot be.
+    """
+    if not isinstance(table, pd.DataFrame):
+        raise InputError(f"found a {type(table).__name__}, expected an exposure table; make one with exposure(fleet)")
+    if "host_days" not in table:
+        if "crashes" in table or "crash_id" in table:
+            raise InputError(
+                "crashes without the host-days at risk beside them are no rate and rank no version; give "
+                "exposure(fleet), which holds the hosts that did not crash"
+            )
+        if "version" in table:
+            raise InputError(
+                "a snapshot of versions has no time at risk, and applying it backwards lays past crashes on today's "
+                "version; give exposure(fleet)"
+            )
+    missing = [column for column in ("host", "version", "host_days", "crashes") if column not in table]
+    if missing:
+        raise InputError(f"the exposure table lacks {', '.join(missing)}; make one with exposure(fleet)")
+    out = table.copy()
+    for column in ("host_days", *COUNTS[:2]):
+        out[column] = pd.to_numeric(out[column]).astype("float64").fillna(0.0) if column in out else 0.0
+        if not np.isfinite(out[column]).all() or (out[column] < 0).any():
+            raise InputError(f"column {column} holds a negative or infinite value; host-days and counts are 0 or more")
+    if ((out["crashes"] + out["unknown_crashes"] > 0) & (out["host_days"] == 0)).any():
+        raise InputError("a row has a crash in 0 host-days; a crash counts only with the time at risk that it ended")
+    return out
+
+
+def in_days(spans: pd.Series[Any]) -> pd.Series[Any]:
+    """Spans of time as numbers of days; NaN where unknown."""
+    return pd.Series(spans.dt.total_seconds() / 86400)
+
+
+def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool = False) -> pd.DataFrame:
+    """Cut stretches where the uptime band or the calendar quarter changes.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        An exposure table with ``start``, ``end``, ``uptime_start``.
+    uptime, quarter : bool
+        What to cut at: ``UPTIME_BANDS`` (days), quarters of the UTC calendar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a piece, in order: ``row`` (position in ``table``), ``host_days``, ``last`` (the stretch's last piece,
+        which holds its crashes), and the codes ``uptime`` (0 = first band) and ``quarter`` (0 = first quarter of the
+        table); -1 where the time is not known.
+    """
+    origin = table["start"].min()
+    spans = (table["start"] - origin, table["end"] - origin, table["uptime_start"])
+    start, end, age = (in_days(span).to_numpy(dtype=float) for span in spans)
+    bands = np.asarray(UPTIME_BANDS if uptime else ())
+    quarters = _quarter_edges(table, origin) if quarter else np.empty(0)
+    # A row of unknown start or age is not cut: NaN sorts behind every edge.
+    row, cut = _cuts(start, end, bands, start - age)
+    more_row, more_cut = _cuts(start, end, quarters, np.zeros(len(start)))
+    rows = np.concatenate([np.arange(len(start)), row, more_row])
+    begins = np.concatenate([start, cut, more_cut])
+    order = np.lexsort((begins, rows))
+    rows, begins = rows[order], begins[order]
+    last = np.append(rows[1:] != rows[:-1], True) if len(rows) else np.empty(0, dtype=bool)
+    ends = np.where(last, end[rows], np.append(begins[1:], 0.0)[: len(rows)])
+    span = (end - start)[rows]
+    share = np.divide(ends - begins, span, out=np.ones_like(span), where=span > 0)
+    middle = (begins + ends) / 2
+    pieces = {"row": rows, "host_days": table["host_days"].to_numpy(dtype=float)[rows] * share, "last": last}
+    if uptime:
+        pieces["uptime"] = _code(bands, middle - (start - age)[rows])
+    if quarter:
+        pieces["quarter"] = _code(quarters, middle)
+    return pd.DataFrame(pieces)
+
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _cuts(
+    start: Floats, end: Floats, edges: Floats, shift: Floats
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Floats]:
+    # For each row the edges strictly inside (start, end), where edge k stands at `edges[k] + shift[row]`.
+    first = np.searchsorted(edges, start - shift, side="right")
+    count = np.maximum(np.searchsorted(edges, end - shift, side="left") - first, 0)
+    count[~np.isfinite(start - shift) | ~np.isfinite(end)] = 0
+    rows = np.repeat(np.arange(len(start)), count)
+    nth = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+    return rows, edges[first[rows] + nth] + shift[rows] if len(rows) else np.empty(0)
+
+
+def _quarter_edges(table: pd.DataFrame, origin: pd.Timestamp) -> Floats:
+    if pd.isna(origin):
+        return np.empty(0)
+    starts = pd.date_range(origin.normalize().tz_localize(None), table["end"].max().tz_localize(None), freq="QS")
+    return ((starts.tz_localize("UTC") - origin) / pd.Timedelta(days=1)).to_numpy(dtype=float)
+
+
+def _code(edges: Floats, value: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.where(np.isfinite(value), np.searchsorted(edges, value, side="right"), -1)

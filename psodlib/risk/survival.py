@@ -1,0 +1,380 @@
+"""Time to crash within a boot: does the hazard rise with uptime, and would rebooting now and then help?
+
+A stretch enters the risk set at the uptime where watching began (delayed entry) and leaves it where watching ended.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+from psodlib.errors import InputError, SmallSampleWarning
+from psodlib.risk import exact
+from psodlib.risk.exposure import UPTIME_BANDS, check_exposure, in_days, split_stretches
+from psodlib.risk.frailty import fit_frailty, tabulate
+from psodlib.risk.rates import DAYS_PER_YEAR, FEW_CRASHES
+
+__all__ = ["hazard_by_uptime", "reboot_benefit", "survival_table", "time_to_crash", "uptime_trend"]
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+DRIVER, OTHER, REBOOT = 1, 2, 3  # causes that end a boot; 0 is censored
+FEW_AT_RISK = 10  # below this the curve is one host's story: it starts where so many are watched
+
+
+def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
+    """How long boots live until the driver crashes them, by version or another column.
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        From ``exposure``; ``uptime_start`` is needed. Rows where it is unknown are left out.
+    by : str
+        Column to group by.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an uptime at which something ended, by group: ``by``, then the columns of ``survival_table``. Each group
+        begins with a row at the uptime from which 10 boots are watched; all is conditional on having lived that long.
+
+    Raises
+    ------
+    InputError
+        No host-days, or no ``uptime_start``.
+
+    Warns
+    -----
+    SmallSampleWarning
+        A group never has 10 boots under watch at once.
+
+    Notes
+    -----
+    ``survival`` treats every other end as censoring: the chance to be spared by the driver, were there no other end.
+    ``incidence`` (Aalen-Johansen) lets other crashes and reboots compete: the share of boots that the driver does end.
+    Frail hosts crash early, so the raw hazard looks falling; read the trend from ``hazard_by_uptime`` with adjustment,
+    not from here.
+    """
+    table = _aged(exposure)
+    if by not in table:
+        raise InputError(f"the exposure table has no column {by}; group by one of {', '.join(map(str, table.columns))}")
+    entry, leave, cause = _spells(table)
+    parts = []
+    for name, rows in table.groupby(by, observed=True, sort=True).indices.items():
+        start = _watched_from(entry[rows], leave[rows])
+        if start is None:
+            warnings.warn(
+                f"{name}: never {FEW_AT_RISK} boots under watch at one uptime; its curve is anecdote",
+                SmallSampleWarning,
+                2,
+            )
+            start = float(entry[rows].min())
+        part = survival_table(leave[rows], cause[rows], entry[rows], start=start, alpha=alpha)
+        parts.append(pd.concat([pd.Series([name] * len(part), name=by), part], axis=1))
+    if not parts:
+        return survival_table([], []).assign(**{by: None}).iloc[:0]
+    return pd.concat(parts, ignore_index=True)
+
+
+def survival_table(
+    leave: Any, cause: Any, entry: Any = None, *, start: float | None = None, alpha: float = 0.05
+) -> pd.DataFrame:
+    """Kaplan-Meier, Nelson-Aalen and Aalen-Johansen with delayed entry.
+
+    Parameters
+    ----------
+    leave : array_like, shape (spells,)
+        Age at which each spell ends, days.
+    cause : array_like, shape (spells,)
+        0 censored, 1 the crash in question, 2 another crash, 3 reboot.
+    entry : array_like, shape (spells,), optional
+        Age at which watching began; default 0.
+    start : float, optional
+        Condition on having reached this age.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``days``, ``at_risk``, ``crashes``, ``other_crashes``, ``reboots``, ``survival``, ``error`` (Greenwood),
+        ``low``, ``high`` (log-log), ``hazard`` (cumulative), ``incidence``, ``incidence_other``, ``incidence_reboot``;
+        first row at ``start``.
+
+    Notes
+    -----
+    At risk at t is who entered before t and has not left before t. log-log limits as R's ``conf.type="log-log"``.
+    """
+    leave, cause = np.asarray(leave, dtype=float), np.asarray(cause, dtype=int)
+    entry = np.zeros_like(leave) if entry is None else np.asarray(entry, dtype=float)
+    start = float(entry.min(initial=math.inf)) if start is None and len(entry) else float(start or 0.0)
+    keep = leave > start
+    leave, cause, entry = leave[keep], cause[keep], np.maximum(entry[keep], start)
+    days = np.unique(leave[cause > 0])
+    risk = np.searchsorted(np.sort(entry), days, side="left") - np.searchsorted(np.sort(leave), days, side="left")
+    ends = [
+        np.bincount(np.searchsorted(days, leave[cause == kind]), minlength=len(days))
+        for kind in (DRIVER, OTHER, REBOOT)
+    ]
+    crashes = ends[0]
+    survival = np.cumprod(1 - crashes / risk)
+    alive = np.concatenate([[1.0], np.cumprod(1 - sum(ends) / risk)[:-1]]) if len(days) else np.empty(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt(np.cumsum(crashes / (risk * (risk - crashes.astype(float)))))
+        reach = float(special.ndtri(1 - alpha / 2)) * spread / np.log(survival)
+        low, high = survival ** np.exp(-reach), survival ** np.exp(reach)
+        error = np.where(survival > 0, survival * spread, np.nan)
+    unsure = ~np.isfinite(reach)  # nothing happened yet, or nobody is left
+    low, high = np.where(unsure, np.where(survival > 0, 1.0, 0.0), low), np.where(unsure, 1.0 * (survival > 0), high)
+    out = pd.DataFrame({
+        "days": days, "at_risk": risk, "crashes": crashes, "other_crashes": ends[1], "reboots": ends[2],
+        "survival": survival, "error": error, "low": low, "high": high, "hazard": np.cumsum(crashes / risk),
+        "incidence": np.cumsum(alive * crashes / risk), "incidence_other": np.cumsum(alive * ends[1] / risk),
+        "incidence_reboot": np.cumsum(alive * ends[2] / risk),
+    })  # fmt: skip
+    first = {"days": start, "at_risk": int((entry <= start).sum()), "survival": 1.0, "low": 1.0, "high": 1.0}
+    return pd.concat(
+        [pd.DataFrame([first]).reindex(columns=out.columns, fill_value=0).astype(out.dtypes), out], ignore_index=True
+    )
+
+
+def _aged(exposure: pd.DataFrame) -> pd.DataFrame:
+    table = check_exposure(exposure)
+    if "uptime_start" not in table:
+        raise InputError(
+            "the table does not say at which uptime watching began (uptime_start); make one with exposure(fleet)"
+        )
+    return table[table["uptime_start"].notna() & (table["host_days"] > 0)]
+
+
+def _spells(table: pd.DataFrame) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
+    entry = in_days(table["uptime_start"]).to_numpy(dtype=float)
+    others = table["unknown_crashes"] > 0
+    if "other_crashes" in table:
+        others |= (table["other_crashes"].fillna(0) > 0).astype(bool)
+    ended = (
+        table["end_reason"].isin(["reboot", "shutdown", "power", "unexplained"])
+        if "end_reason" in table
+        else others & False
+    )
+    cause = np.select([table["crashes"] > 0, others, ended], [DRIVER, OTHER, REBOOT], 0)
+    return entry, entry + table["host_days"].to_numpy(dtype=float), cause
+
+
+def _watched_from(entry: Floats, leave: Floats) -> float | None:
+    # First age with FEW_AT_RISK under watch.
+    ages = np.sort(entry)
+    watched = np.searchsorted(ages, ages, side="right") - np.searchsorted(np.sort(leave), ages, side="right")
+    enough = np.flatnonzero(watched >= FEW_AT_RISK)
+    return float(ages[enough[0]]) if len(enough) else None
+
+
+def hazard_by_uptime(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
+    """Crash rate within bands of uptime, by version or another column.
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        From ``exposure``; ``start``, ``end`` and ``uptime_start`` are needed.
+    by : str
+        Column to group by.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``by``, ``uptime`` (band in days: ``0-7``, ``7-15``, ... ``120+``), ``crashes``, ``host_days``, ``rate``,
+        ``low``, ``high`` per host-day; ordered by group and band.
+
+    Raises
+    ------
+    InputError
+        No host-days, or no ``uptime_start``.
+    """
+    table = _aged(exposure)
+    pieces = split_stretches(table, uptime=True)
+    row = pieces["row"].to_numpy()
+    pieces["crashes"] = np.where(pieces["last"], table["crashes"].to_numpy()[row], 0.0)
+    pieces[by] = table[by].to_numpy()[row]
+    sums = pieces.groupby([by, "uptime"], observed=True)[["crashes", "host_days"]].sum().reset_index()
+    limits = [exact.poisson_interval(k, t, alpha) for k, t in zip(sums["crashes"], sums["host_days"], strict=True)]
+    sums["uptime"] = [_band(int(code)) for code in sums["uptime"]]
+    sums["rate"] = sums["crashes"] / sums["host_days"]
+    sums[["low", "high"]] = np.array(limits, dtype=float).reshape(len(sums), 2)
+    return sums.astype({"crashes": "Int64"})
+
+
+def _band(code: int) -> str:
+    edges = [0, *map(int, UPTIME_BANDS)]
+    return f"{edges[code]}-{edges[code + 1]}" if code + 1 < len(edges) else f"{edges[code]}+"
+
+
+def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
+    """Weibull shape of the time to a driver crash: above 1 the hazard rises with uptime, as a leak would make it.
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        From ``exposure``; ``uptime_start`` is needed.
+    by : str
+        Column to group by.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index: groups. ``crashes``, ``shape``, ``low``, ``high`` (profile likelihood), ``scale`` (days). NaN under 5
+        crashes.
+
+    Raises
+    ------
+    InputError
+        No host-days, or no ``uptime_start``.
+
+    Notes
+    -----
+    Descriptive: hosts that differ pull the shape below 1. With entry e and exit t the log-likelihood is
+    sum d (ln k - k ln s + (k-1) ln t) - sum ((t/s)^k - (e/s)^k).
+    """
+    table = _aged(exposure)
+    entry, leave, cause = _spells(table)
+    rows = {}
+    for name, at in table.groupby(by, observed=True, sort=True).indices.items():
+        crashes = int((cause[at] == DRIVER).sum())
+        fitted = (
+            weibull(leave[at], cause[at] == DRIVER, entry[at], alpha) if crashes >= FEW_CRASHES else (math.nan,) * 4
+        )
+        rows[name] = (crashes, *fitted)
+    out = pd.DataFrame.from_dict(rows, orient="index", columns=["crashes", "shape", "low", "high", "scale"])
+    return out.rename_axis(by)
+
+
+def weibull(leave: Any, observed: Any, entry: Any = None, alpha: float = 0.05) -> tuple[float, float, float, float]:
+    """Weibull fit with delayed entry: shape, its profile-likelihood limits, scale.
+
+    Parameters
+    ----------
+    leave : array_like, shape (spells,)
+        Age at the end, above 0.
+    observed : array_like of bool, shape (spells,)
+        False = right-censored.
+    entry : array_like, shape (spells,), optional
+        Age at which watching began; default 0.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    tuple of float
+        Shape, low, high, scale.
+    """
+    leave, observed = np.asarray(leave, dtype=float), np.asarray(observed, dtype=bool)
+    entry = np.zeros_like(leave) if entry is None else np.asarray(entry, dtype=float)
+    events, unit = int(observed.sum()), float(leave.max())
+    logs = float(np.log(leave[observed] / unit).sum())
+
+    def volume(shape: float) -> float:
+        return float(np.sum((leave / unit) ** shape - (entry / unit) ** shape))
+
+    def profile(log_shape: float) -> float:
+        shape = math.exp(log_shape)
+        return events * (log_shape - math.log(volume(shape) / events)) + (shape - 1) * logs - events
+
+    best = optimize.minimize_scalar(lambda x: -profile(x), bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
+    drop = float(stats.chi2.isf(alpha, 1)) / 2
+
+    def short(x: float) -> float:
+        return profile(float(best.x)) - drop - profile(x)
+
+    low, high = (
+        math.exp(optimize.brentq(short, float(best.x), end)) if short(end) > 0 else math.exp(end) for end in (-6.0, 6.0)
+    )
+    shape = math.exp(float(best.x))
+    return shape, low, high, unit * (volume(shape) / events) ** (1 / shape)
+
+
+def reboot_benefit(
+    exposure: pd.DataFrame, version: str, every_days: Sequence[float] = (7, 30, 90), *, adjust: Sequence[str] = (),
+    outage_hours: float = 1.0, reboot_minutes: float = 10.0, alpha: float = 0.05,
+) -> pd.DataFrame:  # fmt: skip
+    """Would rebooting hosts at fixed uptimes spare crashes of a version, and at what cost?
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        From ``exposure``; ``start``, ``end`` and ``uptime_start`` are needed.
+    version : str
+        The version in question; the uptime effect is estimated on all versions together.
+    every_days : sequence of float
+        Uptimes at which to reboot, days.
+    adjust : sequence of str
+        Further terms of the frailty model: columns of the table or ``quarter``.
+    outage_hours : float
+        Hours out of service for a crash.
+    reboot_minutes : float
+        Minutes out of service for an orderly reboot.
+    alpha : float
+        1 - confidence.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``every_days``. ``crash_ratio`` (crash rate over the one at today's uptimes) with ``low`` and ``high``;
+        ``crashes_per_host_year``; ``reboots_per_host_year``; ``hours_lost_per_host_year`` (crashes and these reboots)
+        and ``hours_lost_now`` (crashes today); ``helps`` (True: the interval lies below 1; False: above; NA: not
+        known).
+
+    Raises
+    ------
+    InputError
+        No host-days, no ``uptime_start``, or fewer than 5 crashes.
+
+    Notes
+    -----
+    Rates by uptime band come from the shared-frailty model, for in raw rates frail hosts crash early and hide a rise.
+    With band rates r and today's shares of host-days v, the ratio at period P is sum(w r) / sum(v r), w the part of
+    0..P in each band; the interval is the delta method on its logarithm.
+    """
+    table = _aged(exposure)
+    table = table[table["version"].notna()]
+    mine = table[table["version"] == version]
+    if table["crashes"].sum() < FEW_CRASHES or mine.empty:
+        found = f"{table['crashes'].sum():.0f} crashes, {len(mine)} stretches of {version}"
+        raise InputError(f"{found}: too few to tell an effect of uptime")
+    cells = tabulate(table, ("uptime", *adjust))
+    fit = fit_frailty(cells, cells.known, ("uptime", *adjust))
+    at = [place for place, (term, _) in enumerate(fit.columns) if term == "uptime"]
+    bands = np.array([int(fit.columns[place][1]) for place in at])
+    log_rate, covariance = fit.coefficients[at], fit.covariance[np.ix_(at, at)]
+    pieces = split_stretches(mine, uptime=True)
+    now = np.bincount(pieces["uptime"], weights=pieces["host_days"], minlength=len(UPTIME_BANDS) + 1)[bands]
+    rate = float(mine["crashes"].sum() / mine["host_days"].sum()) * DAYS_PER_YEAR
+    rows = {}
+    for period in every_days:
+        then = np.diff(np.minimum([0.0, *UPTIME_BANDS, math.inf], period))[bands] / period
+        ratio = _ratio_of_means(then, now / mine["host_days"].sum(), log_rate, covariance, alpha)
+        reboots = DAYS_PER_YEAR / period
+        lost = rate * ratio.ratio * outage_hours + reboots * reboot_minutes / 60
+        helps = True if ratio.high < 1 else False if ratio.low > 1 else None
+        rows[period] = (*ratio, rate * ratio.ratio, reboots, lost, rate * outage_hours, helps)
+    names = ["crash_ratio", "low", "high", "crashes_per_host_year", "reboots_per_host_year", "hours_lost_per_host_year",
+             "hours_lost_now", "helps"]  # fmt: skip
+    out = pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("every_days")
+    return out.astype({"helps": "boolean"})
+
+
+def _ratio_of_means(top: Floats, bottom: Floats, log_rate: Floats, covariance: Floats, alpha: float) -> exact.Interval:
+    rate = np.exp(log_rate - log_rate.max())
+    one, two = top * rate, bottom * rate
+    slope = one / one.sum() - two / two.sum()
+    return exact.wald(math.log(one.sum() / two.sum()), math.sqrt(max(float(slope @ covariance @ slope), 0.0)), alpha)

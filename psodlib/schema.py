@@ -1,0 +1,344 @@
+"""The tables' columns: name, dtype, meaning. The one definition; builds, checks and documents every table.
+
+Times are ``datetime64[ns, UTC]``, spans ``timedelta64[ns]``, addresses ``UInt64``, counts ``Int64``, text ``string``, closed
+lists ``category``. Unknown is ``NA``/``NaT``. An empty table has the same columns and dtypes as a full one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from psodlib.errors import InputError
+
+__all__ = [
+    "AUXILIARY", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "build", "check", "conform", "describe", "empty",
+]  # fmt: skip
+
+TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
+    "datetime64[ns, UTC]", "timedelta64[ns]", "UInt64", "Int64", "string", "boolean", "float64",
+)  # fmt: skip
+
+CLOSED_LISTS: dict[str, tuple[str, ...]] = {
+    "kind": (
+        "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "machine_check", "nmi",
+        "spin_count", "no_heartbeat", "lost_heartbeat", "tlb_timeout", "assert", "not_reached", "not_implemented", "panic",
+        "heap_corruption", "iommu_fault", "user_requested", "other",
+    ),
+    "guilt": (
+        "named_by_kernel", "on_stack", "module_map", "symbol_prefix", "world_name", "precursor_log", "hardware",
+        "deliberate", "none",
+    ),
+    "driver_evidence": (
+        "banner", "proc", "live_module", "vib_of_boot", "esxupdate_before_boot", "install_date", "none", "conflict",
+    ),
+    "module_evidence": ("printed", "module_map", "symbol_prefix"),
+    "end_reason": ("crash", "reboot", "shutdown", "power", "unexplained", "running", "unknown"),
+    "state": ("loaded", "installed", "pending", "removed"),
+    "problem": (
+        "unreadable", "vanished", "changed", "not_text", "unknown_format", "empty", "truncated", "damaged_archive",
+        "unsafe_member", "too_large", "too_deep", "fragment_missing", "bad_line", "bad_time", "no_host", "host_conflict",
+        "no_evidence", "not_in_inventory", "version_conflict", "unplaced_crash", "encrypted",
+    ),
+}  # fmt: skip
+
+# `damage` holds several of these, joined by `;`, so it is text and no category.
+DAMAGE = (
+    "no_header", "no_frames", "cut_head", "cut_backtrace", "cut_line", "masked", "joined_lines", "garbled", "no_time",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its name, pandas dtype (``category`` for a closed list) and meaning with unit."""
+
+    name: str
+    dtype: str
+    meaning: str
+
+    @property
+    def pandas_dtype(self) -> Any:
+        """The dtype to cast to; a closed list is a ``CategoricalDtype`` with all its words, in the list's order."""
+        return pd.CategoricalDtype(CLOSED_LISTS[self.name]) if self.dtype == "category" else self.dtype
+
+
+def _columns(text: str) -> tuple[Column, ...]:
+    # One column a line: name, dtype word, meaning. Kept as text so that the contract can be read off this file.
+    words = {
+        "time": TIME, "span": SPAN, "address": ADDRESS, "count": COUNT, "text": TEXT, "flag": FLAG, "number": NUMBER,
+        "list": "category",
+    }  # fmt: skip
+    rows = (line.split(None, 2) for line in text.strip().splitlines())
+    return tuple(Column(name, words[kind], meaning) for name, kind, meaning in rows)
+
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "hosts": _columns("""
+        host            text     host as evidence or inventory names it
+        esxi_version    text     newest version seen, e.g. 5.5.0
+        esxi_build      text     newest host build seen, e.g. 1331820
+        vendor          text     hardware vendor
+        model           text     hardware model
+        first_seen      time     first evidence of this host being up
+        last_seen       time     last evidence of this host being up
+    """),
+    "crashes": _columns("""
+        crash_id        text     the same on every load, machine and folder, and for all copies of one crash
+        host            text     host
+        time            time     when the vmkernel stopped
+        esxi_version    text     ESXi version that crashed
+        esxi_build      text     host build that crashed
+        kind            list     cause class
+        message         text     panic message as printed
+        exception       count    CPU exception number
+        pcpu            count    panicking physical CPU
+        world_id        count    panicking world
+        world_name      text     its name
+        ip              address  instruction pointer, from the message or the registers
+        fault_address   address  address that faulted
+        code_start      address  vmkernel text base of that boot
+        uptime          span     life of the boot that ended
+        guilty_module   text     module the strongest evidence points at
+        guilty_function text     its innermost function on the stack
+        guilt           list     strongest kind of evidence against guilty_module
+        driver_version  text     version of guilty_module that was loaded in that boot
+        driver_evidence list     how that version is known
+        signature       text     string that groups crashes of one cause
+        proto_signature text     all functions of the backtrace, unreduced
+        known_issues    text     ids of matching known issues, joined by `;`
+        deliberate      flag     a person asked for this crash
+        damage          text     what is wrong with the text, joined by `;`, empty when whole
+        source          text     file that holds the best copy
+        line            count    line of the crash in it, from 1
+        offset          count    byte offset of the crash in it
+        sha256          text     of the crash's own text
+        copies          count    how often this crash was found
+    """),
+    "frames": _columns("""
+        crash_id        text     crash
+        backtrace       count    0 = the panicking PCPU, 1.. = saved backtraces of others
+        pcpu            count    PCPU of this backtrace
+        index           count    0 = innermost
+        frame_pointer   address  frame pointer
+        address         address  return address
+        function        text     symbol
+        module          text     bare module name
+        module_version  text     as printed behind `#`
+        offset          count    bytes into the function
+        stack           address  first stack word
+        module_evidence list     how the module is known
+    """),
+    "modules": _columns("""
+        host            text     host
+        time            time     when the list was taken
+        crash_id        text     crash whose dump holds it
+        module          text     bare module name
+        base            address  start of the code
+        data            address  start of .data
+        bss             address  start of .bss
+        module_id       count    vmkernel's module id
+        source          text     file
+    """),
+    "uptimes": _columns("""
+        host            text     host
+        boot            time     start of the boot
+        end             time     when it ended; last sign of life while running or unknown
+        uptime          span     end - boot
+        observed        span     span of the boot that evidence shows alive
+        end_reason      list     how it ended
+        crash_id        text     the crash that ended it
+        evidence        text     kinds of evidence used, joined by `;`
+        source          text     file of the first of them
+    """),
+    "drivers": _columns("""
+        host            text     host
+        module          text     bare module name
+        version         text     normalised driver version
+        vib             text     VIB name or ID as printed
+        state           list     loaded, installed, pending, removed
+        observed_at     time     when it was true
+        boot            time     boot it was observed in
+        evidence        text     kind of observation
+        device          text     device it drives
+        firmware        text     that device's firmware version
+        source          text     file
+        line            count    line in it, from 1
+    """),
+    "problems": _columns("""
+        source          text     file, folder or inventory
+        host            text     host
+        line            count    line in it, from 1
+        problem         list     what kind of trouble
+        detail          text     what was found, what was expected
+    """),
+}
+
+# Behind the contract's seven: the stretches of a boot that evidence covers. `exposure` needs to know where the gaps are.
+AUXILIARY: dict[str, tuple[Column, ...]] = {
+    "coverage": _columns("""
+        host            text     host
+        boot            time     start of the boot it belongs to
+        start           time     first sign of life in the stretch
+        end             time     last sign of life in the stretch
+    """),
+}
+
+EXPOSURE: tuple[Column, ...] = _columns("""
+    host            text     host
+    module          text     driver module in question
+    version         text     version loaded in this stretch
+    boot            time     start of the boot
+    start           time     start of the stretch
+    end             time     end of the stretch
+    uptime_start    span     uptime when the stretch begins (delayed entry)
+    host_days       number   days at risk
+    crashes         count    crashes with this module guilty
+    unknown_crashes count    crashes with no module found guilty
+    other_crashes   count    crashes laid at another door
+    end_reason      list     how the stretch ended
+    model           text     hardware model
+    esxi_build      text     host build
+    cluster         text     cluster
+""")
+
+SORT_KEYS: dict[str, tuple[str, ...]] = {
+    "hosts": ("host",),
+    "crashes": ("host", "time", "crash_id"),
+    "frames": ("crash_id", "backtrace", "index"),
+    "modules": ("host", "time", "module"),
+    "uptimes": ("host", "boot"),
+    "drivers": ("host", "observed_at", "module", "source", "line"),
+    "problems": ("host", "source", "line"),
+    "coverage": ("host", "start"),
+}
+
+
+def columns_of(table: str) -> tuple[Column, ...]:
+    """The columns of one of the seven tables, of ``coverage`` or of ``exposure``."""
+    if table == "exposure":
+        return EXPOSURE
+    return TABLES.get(table) or AUXILIARY[table]
+
+
+def empty(table: str) -> pd.DataFrame:
+    """An empty table with the columns and dtypes of a full one.
+
+    Parameters
+    ----------
+    table : str
+        A key of ``TABLES`` or ``AUXILIARY``, or ``"exposure"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        No rows.
+    """
+    return build(table, [])
+
+
+def build(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as mappings -> the table, cast, in column order and sorted.
+
+    Parameters
+    ----------
+    table : str
+        A key of ``TABLES`` or ``AUXILIARY``, or ``"exposure"``.
+    rows : iterable of mappings
+        Column name -> value; a missing key or ``None`` is unknown. Keys that are no column are dropped.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Sorted by the table's keys, with a fresh ``RangeIndex``.
+    """
+    names = [column.name for column in columns_of(table)]
+    data: dict[str, list[Any]] = {name: [] for name in names}
+    for row in rows:
+        for name in names:
+            data[name].append(row.get(name))
+    return conform(table, pd.DataFrame({name: pd.Series(data[name], dtype=object) for name in names}))
+
+
+def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Cast, complete, order and sort a table; columns beyond the definition keep their place at the end.
+
+    Parameters
+    ----------
+    table : str
+        As for ``build``.
+    frame : pandas.DataFrame
+        Any subset of the columns; a missing one is filled with unknown.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new table.
+
+    Raises
+    ------
+    InputError
+        A value that the column's dtype cannot hold, or a word outside a closed list.
+    """
+    columns = columns_of(table)
+    cast = {}
+    for column in columns:
+        values = frame[column.name] if column.name in frame else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        cast[column.name] = _cast(table, column, values)
+    extra = {name: frame[name] for name in frame.columns if name not in cast}
+    out = pd.DataFrame({**cast, **extra}, index=frame.index)
+    keys = [key for key in SORT_KEYS.get(table, ()) if key in out]
+    if keys and len(out) > 1:
+        out = out.sort_values(keys, kind="stable", na_position="last")
+    return out.reset_index(drop=True)
+
+
+def _cast(table: str, column: Column, values: pd.Series) -> pd.Series:
+    if values.dtype == column.pandas_dtype:
+        return values
+    try:
+        if column.dtype == "category":
+            known = values.dropna().astype(str)
+            strange = sorted(set(known) - set(CLOSED_LISTS[column.name]))
+            if strange:
+                raise ValueError(f"{strange[0]!r} is none of {', '.join(CLOSED_LISTS[column.name])}")
+            return values.astype(object).where(values.notna(), None).astype(column.pandas_dtype)
+        if column.dtype == TIME:
+            return pd.to_datetime(values, utc=True).astype(TIME)
+        if column.dtype == SPAN:
+            return pd.to_timedelta(values).astype(SPAN)
+        return values.astype(column.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"table {table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})") from error
+
+
+def check(table: str, frame: pd.DataFrame) -> None:
+    """Raise unless a table has the defined columns, in order, with their dtypes.
+
+    Parameters
+    ----------
+    table : str
+        As for ``build``.
+    frame : pandas.DataFrame
+        The table to hold against the definition. Further columns may follow (``hosts`` carries the inventory's).
+
+    Raises
+    ------
+    InputError
+        The first difference, as found and as expected.
+    """
+    columns = columns_of(table)
+    names = [column.name for column in columns]
+    if list(frame.columns[: len(names)]) != names:
+        raise InputError(f"table {table}: found columns {list(frame.columns)}, expected {names} first, in this order")
+    for column in columns:
+        if frame[column.name].dtype != column.pandas_dtype:
+            raise InputError(f"table {table}, column {column.name}: found {frame[column.name].dtype}, expected {column.dtype}")
+
+
+def describe(table: str) -> pd.DataFrame:
+    """The definition itself as a table: ``column``, ``dtype``, ``meaning``, in column order."""
+    rows = [(column.name, column.dtype, column.meaning) for column in columns_of(table)]
+    return pd.DataFrame(rows, columns=["column", "dtype", "meaning"])

@@ -1,0 +1,286 @@
+"""Stories -> an evidence folder: rotated, packed, damaged, with the truth beside it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.simulate import text
+from psodlib.simulate.process import BAD, BASE, NEXT, History, Process, simulate_history
+from psodlib.simulate.psods import stamp
+
+__all__ = ["MARKER", "simulate_fleet"]
+
+MARKER = "This fleet is made up: psodlib's simulate_fleet wrote these files, and no such hosts exist.\n"
+DAY = text.DAY
+FRAGMENT = 1_000_000  # a support bundle splits larger files
+# Dates of the statistics' fleet, which runs 548 days; another length moves them along.
+SCALED = ("rollout_58_days", "rollout_58_spread", "rollout_60_days", "late_days")
+
+
+def simulate_fleet(
+    out: str | Path,
+    hosts: int = 60,
+    days: float = 365,
+    seed: int = 7,
+    start: str = "2013-12-01",
+    *,
+    clusters: int = 12,
+    bundles: float = 0.2,
+    rotation_loss: float = 0.25,
+    truncated: float = 0.1,
+    no_dump: float = 0.3,
+    cut_dump: float = 0.3,
+    **process: Any,
+) -> History:
+    """Write a made-up fleet's evidence folder in ESXi's own file formats, with the truth in ``truth/``.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder to write; made if missing, must be empty.
+    hosts, days, seed, start, clusters
+        As for `simulate_history`.
+    bundles : float
+        Share of hosts whose evidence is one vm-support ``.tgz``. The first of them is chatty: its ``vmkernel.log`` is
+        large enough to come in fragments.
+    rotation_loss : float
+        Share of hosts that kept only the newest rotation of ``vmkernel.log``, and all of ``vmksummary.log``.
+    truncated : float
+        Share of hosts whose oldest rotation of ``vmkernel.log`` is cut short.
+    no_dump, cut_dump : float
+        Of the crashes that cannot be attributed, the shares that left no dump log, or one that ends before the
+        backtrace. The rest names nothing but the vmkernel.
+    **process
+        Any field of `Process`. Dates of the roll-out default to the usual ones, stretched by ``days / 548``.
+
+    Returns
+    -------
+    History
+        What was written, as `simulate_history` gives it.
+
+    Raises
+    ------
+    InputError
+        A parameter out of its range, or a folder that is not empty.
+
+    Notes
+    -----
+    The same arguments write the same bytes with one version of zlib. A crash inside a gap of the logs still leaves its
+    dump log; `History.exposure` says what a reader can count.
+
+    Examples
+    --------
+    >>> history = simulate_fleet("fleet", hosts=20, clusters=4)  # doctest: +SKIP
+    """
+    shares = {"bundles": bundles, "rotation_loss": rotation_loss, "truncated": truncated, "no_dump": no_dump,
+              "cut_dump": cut_dump, "no_dump + cut_dump": no_dump + cut_dump}  # fmt: skip
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise InputError(f"{name} = {share}; expected 0 to 1")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: not an empty folder; delete it or name another")
+    process = {**_stretched(days), **process}
+    history = simulate_history(hosts, days, clusters, seed, start=start, **process)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "SIMULATED").write_text(MARKER, encoding="utf-8", newline="\n")
+    stories = list(_stories(history, seed, no_dump, cut_dump, round(bundles * hosts)))
+    for number, story in enumerate(stories):
+        rng = Random(f"{seed}/{story.host}/text")
+        files = _evidence(story, rng, rng.random() < rotation_loss, rng.random() < truncated)
+        if number < round(bundles * hosts):
+            _write_bundle(out / story.host, story, files)
+        else:
+            _write_plain(out / story.host, files)
+    inventory = ["host", "cluster", "vendor", "model", "users", "vms"]
+    _write_table(out / "inventory.csv", history.hosts[inventory])
+    given = {"hosts": hosts, "days": days, "seed": seed, "start": start, "clusters": clusters, **shares}
+    _write_truth(out / "truth", history, stories, given)
+    return history
+
+
+def _stretched(days: float) -> dict[str, Any]:
+    defaults, factor = Process(), days / 548
+    out: dict[str, Any] = {}
+    for name in SCALED:
+        value = getattr(defaults, name)
+        out[name] = value * factor if isinstance(value, float) else tuple(part * factor for part in value)
+    return out
+
+
+# --- History -> stories --------------------------------------------------------------------------------------------
+
+
+def _stories(history: History, seed: int, no_dump: float, cut_dump: float, bundled: int) -> Iterator[text.Story]:
+    boots, crashes, installs, gaps = (
+        dict(list(_in_ms(table).groupby("host", sort=False)))
+        for table in (history.boots, history.crashes, history.installs, history.gaps)
+    )
+    for number, host in enumerate(_rows(history.hosts)):
+        name = host.host
+        life = tuple(
+            text.Boot(b.boot, b.entry, b.end, b.end_reason, b.version, b.esxi_build) for b in _rows(boots.get(name))
+        )
+        if not life:
+            continue  # joined in the study's last moment
+        rng = Random(f"{seed}/{name}/dumps")
+        yield text.Story(
+            host=name,
+            model=host.model,
+            vms=host.vms,
+            boots=life,
+            crashes=tuple(_crash(row, rng, no_dump, cut_dump) for row in _rows(crashes.get(name))),
+            installs=tuple(
+                text.Install(i.time, i.version, i.removed, bool(i.rollback)) for i in _rows(installs.get(name))
+            ),
+            gaps=tuple((gap.start, gap.end) for gap in _rows(gaps.get(name))),
+            # A host that is down when the study ends was asked a minute before.
+            collected=life[-1].end - (0 if life[-1].end_reason == "running" else 60_000),
+            chatty=number == 0 and bundled > 0,
+        )
+
+
+def _crash(row: Any, rng: Random, no_dump: float, cut_dump: float) -> text.Crash:
+    draw = rng.random()
+    form = "none" if draw < no_dump else "cut" if draw < no_dump + cut_dump else "bare"
+    whole = row.attributed or row.deliberate
+    module = row.module if isinstance(row.module, str) else None
+    return text.Crash(row.time, row.boot, row.kind, module, "whole" if whole else form, bool(row.in_gap))
+
+
+def _rows(table: pd.DataFrame | None) -> Iterator[Any]:
+    return iter(()) if table is None else table.itertuples()
+
+
+def _in_ms(table: pd.DataFrame) -> pd.DataFrame:
+    times = [name for name, dtype in table.dtypes.items() if isinstance(dtype, pd.DatetimeTZDtype)]
+    return table.assign(**{str(name): table[name].astype("datetime64[ms, UTC]").astype("int64") for name in times})
+
+
+# --- Stories -> files ----------------------------------------------------------------------------------------------
+
+
+def _evidence(story: text.Story, rng: Random, lost: bool, cut: bool) -> dict[str, bytes]:
+    # Path as on the host -> bytes. vmksummary has whole seconds, like esxupdate; vmkernel has milliseconds.
+    files = {}
+    summary = _rotate(text.vmksummary_log(story), story.collected, 20, 90)
+    said = text.vmkernel_lines(story, rng)
+    kernel = _rotate(story.seen(said), story.collected, 31, 110)
+    if lost:
+        kernel = kernel[:2]
+    for name, rotations in (("vmksummary", summary), ("vmkernel", kernel)):
+        for number, lines in enumerate(rotations):
+            body = _join(lines, fraction=name == "vmkernel")
+            path = f"var/log/{name}.log" if number == 0 else f"var/log/{name}.{number - 1}.gz"
+            files[path] = gzip.compress(body, 9, mtime=0) if number else body
+    if cut and len(kernel) > 2:
+        oldest = f"var/log/vmkernel.{len(kernel) - 2}.gz"
+        files[oldest] = files[oldest][: len(files[oldest]) * 3 // 5]
+    files["var/log/esxupdate.log"] = _join(text.esxupdate_log(story), fraction=False)
+    dumps = [crash for crash in story.crashes if crash.form != "none"]
+    for number, crash in enumerate(dumps, start=1):
+        files[f"var/core/vmkernel-log.{number}"] = text.dump_log(story, crash, said, rng).encode()
+    for name, output in text.command_outputs(story).items():
+        files[f"commands/{name}"] = output.encode()
+    return files
+
+
+def _rotate(lines: Sequence[text.Line], now: int, newest: int, each: int) -> list[list[text.Line]]:
+    # Newest file first: the last `newest` days, then `each` days a file. A file without lines was never written.
+    ages: dict[int, list[text.Line]] = {}
+    for line in lines:
+        age = (now - line.time) / DAY
+        ages.setdefault(0 if age < newest else 1 + int((age - newest) // each), []).append(line)
+    ages.setdefault(0, [])
+    return [ages[number] for number in sorted(ages)]
+
+
+def _join(lines: Sequence[text.Line], fraction: bool) -> bytes:
+    return "".join(f"{stamp(line.time, fraction)} {line.text}\n" for line in lines).encode()
+
+
+def _write_plain(folder: Path, files: dict[str, bytes]) -> None:
+    for path, content in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def _write_bundle(folder: Path, story: text.Story, files: dict[str, bytes]) -> None:
+    # As vm-support packs it: one top folder, logs in var/run/log with links from var/log, large files in fragments.
+    moment = stamp(story.collected)
+    top = f"esx-{story.host}-{moment[:10]}--{moment[11:13]}.{moment[14:16]}-{34000 + len(story.host)}"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for path, content in files.items():
+            real = path.replace("var/log/", "var/run/log/")
+            for name, piece in _fragments(real, content):
+                _add(archive, f"{top}/{name}", story.collected, piece)
+                if real != path:
+                    link = name.replace("var/run/log/", "../run/log/")
+                    _add(archive, f"{top}/{name.replace('var/run/', 'var/')}", story.collected, link=link)
+        _add(archive, f"{top}/etc/vmware/esx.conf", story.collected, f'/adv/Misc/HostName = "{story.host}"\n'.encode())
+        _add(archive, f"{top}/action.log", story.collected, f"{moment} vm-support: done\n".encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{top}.tgz").write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
+
+
+def _fragments(name: str, content: bytes) -> list[tuple[str, bytes]]:
+    if len(content) <= FRAGMENT:
+        return [(name, content)]
+    starts = range(0, len(content), FRAGMENT)
+    return [(f"{name}.FRAG-{n:05d}", content[start : start + FRAGMENT]) for n, start in enumerate(starts)]
+
+
+def _add(archive: tarfile.TarFile, name: str, time: int, content: bytes = b"", link: str = "") -> None:
+    member = tarfile.TarInfo(name)
+    member.mtime, member.size = time // 1000, len(content)
+    if link:
+        member.type, member.linkname = tarfile.SYMTYPE, link
+    archive.addfile(member, io.BytesIO(content))
+
+
+# --- The truth -----------------------------------------------------------------------------------------------------
+
+
+def _write_truth(folder: Path, history: History, stories: Sequence[text.Story], given: dict[str, Any]) -> None:
+    folder.mkdir()
+    forms = {(story.host, crash.time): crash.form for story in stories for crash in story.crashes}
+    crashes = history.crashes.drop(columns="boot_row")
+    crashes["form"] = [forms[key] for key in zip(crashes["host"], _in_ms(crashes)["time"], strict=True)]
+    tables = {"crashes": crashes, "rates": _rates(history), "hosts": history.hosts, "boots": history.boots,
+              "installs": history.installs, "gaps": history.gaps}  # fmt: skip
+    for name, table in tables.items():
+        _write_table(folder / f"{name}.csv", table)
+    parameters = json.dumps({**given, **asdict(history.parameters)}, indent=1)
+    (folder / "parameters.json").write_text(parameters + "\n", encoding="utf-8", newline="\n")
+
+
+def _rates(history: History) -> pd.DataFrame:
+    # What a perfect reader can count, beside the rate that the dice were loaded with (host of hazard 1, per host-year).
+    rules = history.parameters
+    counted = history.exposure().groupby("version", observed=True)
+    rates = counted[["host_days", "crashes", "unknown_crashes", "other_crashes"]].sum().reset_index()
+    true = {BASE: 1.0, BAD: rules.ratio_58, NEXT: rules.ratio_60}
+    rates["driver_rate"] = [rules.driver_rate * true[version] for version in rates["version"]]
+    return rates.round({"host_days": 4})
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    times = {
+        str(name): [stamp(time) for time in _in_ms(table)[name]]
+        for name, dtype in table.dtypes.items()
+        if isinstance(dtype, pd.DatetimeTZDtype)
+    }
+    path.write_text(table.assign(**times).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")

@@ -1,0 +1,624 @@
+"""The made-up history of a fleet, as tables: who ran what, who crashed when, who was rolled back for it.
+
+    fleet ─▶ roll-out by cluster ─▶ the life of each host: boots, installs, crashes ─▶ History ─▶ exposure
+
+Every host starts on 5.5.0.50. Its cluster moves to .58 and later to .60; an installed version loads at the next boot. A
+driver crash on .58 may send the host back to .50, which is what makes such data hard: exposure then depends on outcome.
+Pure and seeded: the same seed gives the same tables. Times inside are days since ``start``; the tables bear UTC times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from psodlib import schema
+from psodlib.errors import InputError
+
+__all__ = ["MODULE", "SCENARIOS", "VERSIONS", "History", "Process", "simulate_history"]
+
+MODULE = "hpsa"
+BASE, BAD, NEXT = VERSIONS = ("5.5.0.50", "5.5.0.58", "5.5.0.60")
+MODELS = ("ProLiant DL380p Gen8", "ProLiant BL460c Gen8", "ProLiant DL360p Gen8")
+DAY_MS = 86_400_000
+YEAR = 365.25
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+# What else stops a host: kind, module that the crash's text blames (None: hardware or vmkernel), weight.
+BACKGROUND: tuple[tuple[str, str | None, int], ...] = (
+    ("machine_check", None, 4),
+    ("nmi", None, 3),
+    ("page_fault", "e1000", 2),
+    ("page_fault", "bnx2x", 3),
+    ("general_protection", "usb", 1),
+    ("spin_count", "bnx2x", 2),
+    ("no_heartbeat", "lpfc", 1),
+    ("assert", "vmfs3", 2),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """Every number that the made-up history depends on.
+
+    Parameters
+    ----------
+    driver_rate : float
+        Driver crashes per host-year on 5.5.0.50 for a host of hazard 1.
+    ratio_58, ratio_60 : float
+        Rate of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find.
+    background_rate : float
+        Crashes per host-year that are not the driver's.
+    deliberate_rate : float
+        Crashes per host-year that a person asks for (``CrashMe``).
+    frailty_variance : float
+        Variance of the hosts' hazard multiplier, whose mean is 1; 0 makes all hosts alike.
+    frailty_shape : {"gamma", "lognormal", "lemons", "clusters"}
+        Its distribution: ``lemons`` are a tenth of the hosts, all equally bad; ``clusters`` shares half of it in a
+        cluster.
+    model_share, model_hazard : sequence of float
+        Share of clusters and driver hazard multiplier of each hardware model.
+    late_share : float
+        Share of hosts that join the fleet during the study.
+    late_days : float
+        They join at a uniform time between 0 and this, days.
+    prior_uptime_days : float
+        The others have been up for a uniform time up to this when the study begins, days.
+    rollout_58_days : sequence of float
+        Day, by model, around which a cluster's move to .58 is centred.
+    rollout_58_spread : float
+        Half width of the uniform spread around it, days.
+    never_58 : float
+        Share of clusters that never move to .58.
+    rollout_60_days : tuple of float
+        First and last day of the uniform time at which a cluster moves to .60.
+    rollout_60_share : sequence of float
+        Share of clusters, by model, that move to .60 at all.
+    host_jitter_days : float
+        A host follows its cluster within a uniform time up to this, days.
+    load_days : float
+        Mean time from an install to the reboot planned for it, days (exponential). A crash loads it sooner.
+    reboot_days : float
+        Mean time between other planned reboots, days (exponential).
+    rollback : float
+        Probability that a driver crash on .58 sends the host back to .50.
+    rollback_hours : float
+        Mean time from the boot after that crash to the rollback and its reboot, hours (exponential).
+    pinned : float
+        Probability that a host sent back stays there and skips .60.
+    attribution : float
+        Probability that a crash can be attributed to its module.
+    gaps_per_host : float
+        Mean number of gaps in a host's logs (Poisson).
+    gap_days : float
+        Mean length of a gap, days (exponential).
+    weibull_shape : float
+        Shape of the driver hazard over uptime; 1 is constant, above 1 a leak. Scaled so that the mean hazard stays.
+    trend : float
+        The driver hazard changes by the factor ``exp(trend)`` over the study.
+    crash_hours : float
+        Mean time a crashed host stays down, hours (exponential).
+    reboot_minutes : float
+        Time an orderly reboot takes, minutes.
+    patches : sequence of (float, str)
+        ESXi builds and the day from which clusters move to each, spread over the 60 days that follow.
+    """
+
+    driver_rate: float = 0.25
+    ratio_58: float = 3.0
+    ratio_60: float = 1.0
+    background_rate: float = 0.15
+    deliberate_rate: float = 0.0
+    frailty_variance: float = 0.5
+    frailty_shape: str = "gamma"
+    model_share: Sequence[float] = (0.4, 0.3, 0.3)
+    model_hazard: Sequence[float] = (1.0, 2.0, 0.5)
+    late_share: float = 0.2
+    late_days: float = 365.0
+    prior_uptime_days: float = 60.0
+    rollout_58_days: Sequence[float] = (200.0, 120.0, 290.0)
+    rollout_58_spread: float = 60.0
+    never_58: float = 0.1
+    rollout_60_days: tuple[float, float] = (350.0, 450.0)
+    rollout_60_share: Sequence[float] = (0.7, 0.25, 0.85)
+    host_jitter_days: float = 14.0
+    load_days: float = 10.0
+    reboot_days: float = 75.0
+    rollback: float = 0.7
+    rollback_hours: float = 24.0
+    pinned: float = 0.5
+    attribution: float = 0.85
+    gaps_per_host: float = 1.0
+    gap_days: float = 14.0
+    weibull_shape: float = 1.0
+    trend: float = 0.0
+    crash_hours: float = 1.0
+    reboot_minutes: float = 8.0
+    patches: Sequence[tuple[float, str]] = ((0, "1331820"), (100, "1623387"), (212, "1892794"), (282, "2068190"))
+
+    def __post_init__(self) -> None:
+        shares = ("late_share", "never_58", "rollback", "pinned", "attribution")
+        for name in [f.name for f in fields(self) if isinstance(getattr(self, f.name), int | float)]:
+            value = float(getattr(self, name))
+            if not math.isfinite(value) or (value < 0 and name != "trend") or (value > 1 and name in shares):
+                raise InputError(f"{name} = {value}; expected {'0 to 1' if name in shares else 'a number from 0 up'}")
+        for name in ("reboot_days", "weibull_shape"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} = {getattr(self, name)}; expected more than 0")
+        if self.frailty_shape not in FRAILTIES:
+            raise InputError(f"frailty_shape = {self.frailty_shape!r}; expected one of {', '.join(FRAILTIES)}")
+
+
+_EVEN = {"model_hazard": (1.0, 1.0, 1.0), "rollout_58_days": (200.0,) * 3, "rollout_60_share": (0.6,) * 3}
+
+# The fleets that the statistics are held against: what each changes of the defaults, which are S3.
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "S0": {"frailty_variance": 0.0, "rollback": 0.0, **_EVEN},  # nothing in the way
+    "S1": {"rollback": 0.0, **_EVEN},  # + frail hosts
+    "S2": {"rollback": 0.0},  # + model goes with version and with hazard
+    "S3": {},  # + rollback after a crash
+    "S3null": {"ratio_58": 1.0},
+    "S3sparse": {"driver_rate": 0.25 / 8},
+    "S0sparse": {"driver_rate": 0.25 / 8, "frailty_variance": 0.0, "rollback": 0.0, **_EVEN},
+    "S3weib": {"weibull_shape": 1.6},
+    "S3trend": {"trend": 1.1},
+    "S3both": {"weibull_shape": 1.6, "trend": 1.1},
+    "S3logn": {"frailty_shape": "lognormal"},
+    "S3lemon": {"frailty_shape": "lemons"},
+    "S3clus": {"frailty_shape": "clusters"},
+    "S3phi2": {"frailty_variance": 2.0},
+    "S3full": {"attribution": 1.0, "gaps_per_host": 0.0},  # all attributed, nothing missing
+}
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened to a made-up fleet, all of it.
+
+    Parameters
+    ----------
+    hosts : DataFrame
+        One row a host: ``host``, ``cluster``, ``vendor``, ``model``, ``users``, ``vms``, ``entry`` (when it joined),
+        ``frailty`` (hazard multiplier, mean 1), ``hazard`` (of its model).
+    boots : DataFrame
+        One row a boot: ``host``, ``boot``, ``entry`` (later of boot and start of the study), ``end``, ``end_reason``
+        (crash, reboot, running), ``version`` (loaded), ``esxi_build``.
+    crashes : DataFrame
+        One row a crash: ``host``, ``time``, ``boot_row`` (row of ``boots``), ``boot``, ``version`` (of the driver,
+        loaded), ``module`` (the true culprit, None for hardware), ``kind`` (as its text shows it), ``driver`` (it was
+        the driver's), ``deliberate``, ``attributed`` (its text can tell), ``in_gap``.
+    installs : DataFrame
+        One row a change of the installed driver: ``host``, ``time``, ``version``, ``removed``, ``rollback``.
+    gaps : DataFrame
+        One row a gap in a host's logs: ``host``, ``start``, ``end``; never overlapping.
+    start, end : Timestamp
+        The study, UTC.
+    parameters : Process
+        What it was made with.
+    """
+
+    hosts: pd.DataFrame
+    boots: pd.DataFrame
+    crashes: pd.DataFrame
+    installs: pd.DataFrame
+    gaps: pd.DataFrame
+    start: pd.Timestamp
+    end: pd.Timestamp
+    parameters: Process = field(repr=False)
+
+    def exposure(self, known: bool = True, gaps: bool = True) -> pd.DataFrame:
+        """Host-days at risk by loaded version, as a perfect reader of the evidence would find them.
+
+        Parameters
+        ----------
+        known : bool
+            Count a crash that cannot be attributed as unknown; False looks behind the curtain.
+        gaps : bool
+            Leave gaps in the logs out, with the crashes inside them; False pretends that there were none.
+
+        Returns
+        -------
+        DataFrame
+            The contract's exposure table: one row a stretch of a boot, sorted by host and start. Deliberate crashes are
+            in no count.
+        """
+        stretches = _stretches(self.boots, self.gaps if gaps else self.gaps.iloc[:0])
+        boots = self.boots.iloc[stretches.boot].reset_index(drop=True)
+        last = stretches.end == _ms(boots["end"])
+        hosts = self.hosts.set_index("host").loc[boots["host"]]
+        counts = self._crash_counts(known)[stretches.boot] * last[:, None]
+        reason = boots["end_reason"].to_numpy(dtype=object)
+        return schema.conform("exposure", pd.DataFrame({
+            "host": boots["host"],
+            "module": MODULE,
+            "version": boots["version"],
+            "boot": boots["boot"],
+            "start": _utc(stretches.start),
+            "end": _utc(stretches.end),
+            "uptime_start": _utc(stretches.start) - boots["boot"],
+            "host_days": (stretches.end - stretches.start) / DAY_MS,
+            "crashes": counts[:, 0],
+            "unknown_crashes": counts[:, 1],
+            "other_crashes": counts[:, 2],
+            "end_reason": np.where(last, reason, "unknown"),
+            "model": hosts["model"].to_numpy(dtype=object),
+            "esxi_build": boots["esxi_build"],
+            "cluster": hosts["cluster"].to_numpy(dtype=object),
+        }))  # fmt: skip
+
+    def _crash_counts(self, known: bool) -> Integers:
+        # One row a boot: crashes of the driver, unknown, others. A boot ends by at most one crash.
+        crashes = self.crashes[~self.crashes["deliberate"]]
+        told = crashes["attributed"].to_numpy(dtype=bool) | (not known)
+        driver = crashes["driver"].to_numpy(dtype=bool)
+        counts = np.zeros((len(self.boots), 3), dtype=np.int64)
+        counts[crashes["boot_row"].to_numpy(dtype=np.int64), np.where(told, np.where(driver, 0, 2), 1)] = 1
+        return counts
+
+
+def simulate_history(
+    hosts: int = 500,
+    days: float = 548,
+    clusters: int = 50,
+    seed: int = 0,
+    *,
+    start: str = "2013-06-01",
+    **process: Any,
+) -> History:
+    """A fleet's made-up history: boots, installs, crashes and gaps, with every truth known.
+
+    Parameters
+    ----------
+    hosts : int
+        Number of hosts.
+    days : float
+        Length of the study, days.
+    clusters : int
+        Number of clusters; the hosts are dealt out evenly and in order.
+    seed : int
+        The same seed and arguments give the same history.
+    start : str
+        First moment of the study, UTC.
+    **process
+        Any field of `Process`: rates per host-year, times in days unless their name says otherwise. ``SCENARIOS`` holds
+        sets of them.
+
+    Returns
+    -------
+    History
+        Tables of hosts, boots, crashes, installs and gaps.
+
+    Raises
+    ------
+    InputError
+        An unknown parameter, or one out of its range.
+
+    Notes
+    -----
+    Driver hazard of host *h* with version *v* at uptime *u* and study time *t*::
+
+        driver_rate · ratio_v · model_hazard · frailty_h · (u / τ)^(k - 1) / Γ(k) · exp(trend · (t / days - 1/2))
+
+    with k the ``weibull_shape`` and τ = ``reboot_days``. Uptimes are roughly exponential with mean τ, so the mean of
+    the Weibull factor is about 1 whatever k.
+
+    Examples
+    --------
+    >>> history = simulate_history(hosts=20, clusters=2, seed=1)
+    >>> history.exposure().groupby("version")["host_days"].sum().gt(0).all()
+    True
+    """
+    names = [f.name for f in fields(Process)]
+    unknown = sorted(set(process) - set(names))
+    if unknown:
+        raise InputError(f"unknown parameter {unknown[0]!r}; expected any of {', '.join(names)}")
+    if hosts < 1 or clusters < 1 or not days > 0:
+        raise InputError(f"hosts = {hosts}, clusters = {clusters}, days = {days}; expected more than 0 of each")
+    rules = Process(**process)
+    rng = Random(seed)
+    plans = _plan(rng, rules, hosts, min(clusters, hosts), days)
+    record = _Record()
+    for number, plan in enumerate(plans):
+        _Life(rng, rules, days, number, plan, record).live()
+    return _tables(rules, plans, record, pd.Timestamp(start, tz="UTC"), days)
+
+
+# --- The fleet before anything happens ------------------------------------------------------------------------------
+
+
+class _Plan(NamedTuple):
+    # One host: who it is and what its cluster means it to run.
+    cluster: int
+    model: int
+    frailty: float
+    hazard: float  # driver crashes per day on .50 at the reference uptime and time
+    entry: float
+    boot: float  # start of its first boot; before the study for a host that was already up
+    moves: tuple[tuple[float, str], ...]  # (day, version) of the installs its cluster plans, in order
+    patches: tuple[tuple[float, str], ...]  # (day, ESXi build)
+    users: int
+    vms: int
+
+
+def _gamma(rng: Random, variance: float) -> float:
+    return rng.gammavariate(1 / variance, variance) if variance else 1.0
+
+
+def _lognormal(rng: Random, variance: float) -> float:
+    sigma2 = math.log1p(variance)
+    return rng.lognormvariate(-sigma2 / 2, math.sqrt(sigma2)) if variance else 1.0
+
+
+def _lemons(rng: Random, variance: float) -> float:
+    # One host in ten is bad; mean 1 and the variance fix both levels. The good ones' level may not fall below 0.
+    distance = min(math.sqrt(variance / 0.09), 10.0)
+    return 1 + 0.9 * distance if rng.random() < 0.1 else 1 - 0.1 * distance
+
+
+# Shape -> draw of one host's multiplier. `clusters` draws gammas, one for the cluster and one for the host.
+FRAILTIES = {"gamma": _gamma, "lognormal": _lognormal, "lemons": _lemons, "clusters": _gamma}
+
+
+def _plan(rng: Random, rules: Process, hosts: int, clusters: int, days: float) -> list[_Plan]:
+    shared = rules.frailty_shape == "clusters"
+    # Two independent factors of this variance multiply to the variance asked for.
+    variance = math.sqrt(1 + rules.frailty_variance) - 1 if shared else rules.frailty_variance
+    draw = FRAILTIES[rules.frailty_shape]
+    teams = [_plan_cluster(rng, rules, draw(rng, variance) if shared else 1.0) for _ in range(clusters)]
+    plans = []
+    for number in range(hosts):
+        cluster = number * clusters // hosts
+        team = teams[cluster]
+        frailty = team.frailty * draw(rng, variance)
+        late = rng.random() < rules.late_share
+        entry = rng.uniform(0, min(rules.late_days, days)) if late else 0.0
+        boot = entry if late else -rng.uniform(0, rules.prior_uptime_days)
+        moves = tuple((day + rng.uniform(0, rules.host_jitter_days), version) for day, version in team.moves)
+        hazard = rules.driver_rate * rules.model_hazard[team.model] * frailty / YEAR
+        vms = rng.randint(4, 10)
+        users = vms * rng.randint(20, 45)
+        plans.append(_Plan(cluster, team.model, frailty, hazard, entry, boot, moves, team.patches, users, vms))
+    return plans
+
+
+class _Team(NamedTuple):
+    # One cluster: its model and what it plans to install when.
+    model: int
+    frailty: float
+    moves: tuple[tuple[float, str], ...]
+    patches: tuple[tuple[float, str], ...]
+
+
+def _plan_cluster(rng: Random, rules: Process, frailty: float) -> _Team:
+    model = rng.choices(range(len(rules.model_share)), rules.model_share)[0]
+    moves = []
+    if rng.random() >= rules.never_58:
+        middle, spread = rules.rollout_58_days[model], rules.rollout_58_spread
+        moves.append((rng.uniform(middle - spread, middle + spread), BAD))
+    if rng.random() < rules.rollout_60_share[model]:
+        moves.append((rng.uniform(*rules.rollout_60_days), NEXT))
+    patches = tuple((day + (rng.uniform(0, 60) if day > 0 else -math.inf), build) for day, build in rules.patches)
+    return _Team(model, frailty, tuple(moves), patches)
+
+
+# --- The life of one host -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Record:
+    # Rows as tuples, times in days; `_tables` gives them names and clock times.
+    boots: list[tuple[Any, ...]] = field(default_factory=list)
+    crashes: list[tuple[Any, ...]] = field(default_factory=list)
+    installs: list[tuple[Any, ...]] = field(default_factory=list)
+    gaps: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+class _Life:
+    # One host from its entry to the end of the study; the only thing here that changes as it goes.
+
+    def __init__(self, rng: Random, rules: Process, days: float, number: int, plan: _Plan, record: _Record) -> None:
+        self.rng, self.rules, self.days, self.number, self.plan, self.record = rng, rules, days, number, plan, record
+        moves = sorted(plan.moves)
+        # What was due before the host joined is in its image.
+        self.loaded = next((version for day, version in reversed(moves) if day <= plan.entry), BASE)
+        self.installed = self.loaded
+        self.moves = [(day, version, False) for day, version in moves if day > plan.entry]
+        self.boot, self.now, self.load_at = plan.boot, plan.entry, math.inf
+        self.gaps = _draw_gaps(rng, rules, plan.entry, days)
+
+    def live(self) -> None:
+        self.record.gaps.extend((self.number, *gap) for gap in self.gaps)
+        while self.now < self.days:
+            entry = self.now
+            reason, cause = self.run_boot()
+            build = next(build for day, build in reversed(self.plan.patches) if day <= max(self.boot, 0.0))
+            self.record.boots.append((self.number, self.boot, entry, self.now, reason, self.loaded, build))
+            if cause:
+                self.crash(cause)
+            down = self.rules.reboot_minutes / 1440 + (_wait(self.rng, self.rules.crash_hours / 24) if cause else 0.0)
+            self.boot = self.now = self.now + down
+            self.loaded, self.load_at = self.installed, math.inf
+
+    def run_boot(self) -> tuple[str, str]:
+        # Until a crash, a reboot or the end of the study; installs on the way change what the next boot loads.
+        reboot = self.now + _wait(self.rng, self.rules.reboot_days)
+        while True:
+            # Nobody installs on a host that is down, or still coming up.
+            due = max(self.moves[0][0], self.boot + 0.5 / 24) if self.moves else math.inf
+            stop = min(reboot, self.load_at, due, self.days)
+            time, cause = self.first_crash(stop)
+            if time < stop:
+                self.now = time
+                return "crash", cause
+            self.now = stop
+            if stop == self.days:
+                return "running", ""
+            if stop != due:
+                return "reboot", ""
+            self.install(*self.moves.pop(0)[1:])
+
+    def install(self, version: str, rollback: bool) -> None:
+        if rollback and self.installed != BAD:
+            return  # .60 came in between
+        self.record.installs.append((self.number, self.now, version, self.installed, rollback))
+        self.installed = version
+        # Whoever rolls back does it in a maintenance window and reboots at once.
+        wait = 0.25 / 24 if rollback else _wait(self.rng, self.rules.load_days)
+        self.load_at = min(self.load_at, self.now + wait)
+
+    def first_crash(self, stop: float) -> tuple[float, str]:
+        times = [
+            (self.driver_crash(stop), "driver"),
+            (self.now + _wait(self.rng, _mean_days(self.rules.background_rate)), "background"),
+            (self.now + _wait(self.rng, _mean_days(self.rules.deliberate_rate)), "deliberate"),
+        ]
+        return min(times)
+
+    def driver_crash(self, stop: float) -> float:
+        # Inverse of the cumulated Weibull hazard, at the trend's peak; thinned down to the trend of the moment.
+        rules, shape, scale = self.rules, self.rules.weibull_shape, self.rules.reboot_days
+        ratio = {BASE: 1.0, BAD: rules.ratio_58, NEXT: rules.ratio_60}[self.loaded]
+        peak = abs(rules.trend) / 2
+        rate = self.plan.hazard * ratio * math.exp(peak)
+        if rate == 0:
+            return math.inf
+        uptime = self.now - self.boot
+        while self.boot + uptime < stop:
+            power = (uptime / scale) ** shape + _wait(self.rng, 1.0) * math.gamma(shape + 1) / (rate * scale)
+            uptime = scale * power ** (1 / shape)
+            height = rules.trend * ((self.boot + uptime) / self.days - 0.5) - peak
+            if height >= 0 or self.rng.random() < math.exp(height):
+                break
+        return self.boot + uptime
+
+    def crash(self, cause: str) -> None:
+        rng, rules = self.rng, self.rules
+        attributed = rng.random() < rules.attribution
+        kind, module = _what_stopped(rng, cause)
+        if not attributed and cause != "deliberate":
+            kind = "page_fault"  # text that names hardware, a lock or a source line would give its module away
+        in_gap = any(start <= self.now < end for start, end in self.gaps)
+        self.record.crashes.append((
+            self.number, self.now, len(self.record.boots) - 1, self.boot, self.loaded, module, kind, cause == "driver",
+            cause == "deliberate", attributed, in_gap,
+        ))  # fmt: skip
+        if cause == "driver" and self.loaded == self.installed == BAD and rng.random() < rules.rollback:
+            after = self.now + _wait(rng, rules.rollback_hours / 24)
+            self.moves = sorted([(after, BASE, True), *self.moves])
+            if rng.random() < rules.pinned:
+                self.moves = [move for move in self.moves if move[1] != NEXT]
+
+
+def _wait(rng: Random, mean: float) -> float:
+    # Exponential time; a mean of 0 is at once, an infinite one never. One draw each, so that streams stay in step.
+    draw = -math.log(1.0 - rng.random())
+    return mean * draw if mean < math.inf else math.inf
+
+
+def _mean_days(rate: float) -> float:
+    return YEAR / rate if rate else math.inf
+
+
+def _what_stopped(rng: Random, cause: str) -> tuple[str, str | None]:
+    if cause == "driver":
+        return ("general_protection" if rng.random() < 0.15 else "page_fault"), MODULE
+    if cause == "deliberate":
+        return "user_requested", None
+    kind, module, _ = rng.choices(BACKGROUND, [weight for *_, weight in BACKGROUND])[0]
+    return kind, module
+
+
+def _draw_gaps(rng: Random, rules: Process, entry: float, days: float) -> list[tuple[float, float]]:
+    # Arrivals of a Poisson process over the study, cut to the host's time in it and merged.
+    gaps: list[tuple[float, float]] = []
+    step = days / rules.gaps_per_host if rules.gaps_per_host else math.inf
+    start = _wait(rng, step)
+    while start < days:
+        end = min(start + _wait(rng, rules.gap_days), days)
+        if gaps and start <= gaps[-1][1]:
+            gaps[-1] = (gaps[-1][0], max(end, gaps[-1][1]))
+        elif end > entry:
+            gaps.append((max(start, entry), end))
+        start += _wait(rng, step)
+    return gaps
+
+
+# --- Tables ---------------------------------------------------------------------------------------------------------
+
+
+def _tables(rules: Process, plans: Sequence[_Plan], record: _Record, start: pd.Timestamp, days: float) -> History:
+    width = max(3, len(str(len(plans))))
+    names = np.array([f"esx{number + 1:0{width}d}" for number in range(len(plans))], dtype=object)
+
+    def table(rows: Sequence[tuple[Any, ...]], columns: str) -> pd.DataFrame:
+        # A row's first field is the host's number; `@` marks days since the start, kept to the millisecond, `?` a flag.
+        labels = columns.split()
+        values = list(zip(*rows, strict=True)) if rows else [()] * len(labels)
+        out = {}
+        for label, column in zip(labels, values, strict=True):
+            if label.startswith("@"):
+                days_in = np.rint(np.array(column, dtype=float) * DAY_MS).astype(np.int64)
+                out[label[1:]] = pd.Series(_utc(days_in + int(start.timestamp() * 1000)))
+            elif label.startswith("?"):
+                out[label[1:]] = pd.Series(column, dtype=bool)
+            elif label == "host":
+                out[label] = pd.Series(names[np.array(column, dtype=int)], dtype=object)
+            else:
+                out[label] = pd.Series(column)
+        return pd.DataFrame(out)
+
+    fleet = [
+        (number, f"cluster{plan.cluster + 1:02d}", "HP", MODELS[plan.model], plan.users, plan.vms, plan.entry,
+         plan.frailty, float(rules.model_hazard[plan.model]))
+        for number, plan in enumerate(plans)
+    ]  # fmt: skip
+    return History(
+        hosts=table(fleet, "host cluster vendor model users vms @entry frailty hazard"),
+        boots=table(record.boots, "host @boot @entry @end end_reason version esxi_build"),
+        crashes=table(
+            record.crashes, "host @time boot_row @boot version module kind ?driver ?deliberate ?attributed ?in_gap"
+        ),
+        installs=table(record.installs, "host @time version removed ?rollback"),
+        gaps=table(record.gaps, "host @start @end"),
+        start=start,
+        end=start + pd.Timedelta(days=days).round("ms"),
+        parameters=rules,
+    )
+
+
+def _ms(times: pd.Series[Any]) -> Integers:
+    return np.asarray(times.astype("datetime64[ms, UTC]").astype("int64"), dtype=np.int64)
+
+
+def _utc(ms: Integers) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(ms.astype("datetime64[ms]").astype("datetime64[ns]"), tz="UTC")
+
+
+class _Stretches(NamedTuple):
+    boot: Integers  # row of `boots`
+    start: Integers  # ms since 1970
+    end: Integers
+
+
+def _stretches(boots: pd.DataFrame, gaps: pd.DataFrame) -> _Stretches:
+    # Boots minus gaps. All hosts are laid end to end on one line, so that one sort does for the whole fleet.
+    order = {host: number for number, host in enumerate(boots["host"].unique())}
+    lane = 2**43  # more milliseconds than 200 years
+    offset, gap_offset = (table["host"].map(order).to_numpy(dtype=np.int64) * lane for table in (boots, gaps))
+    begin, finish = _ms(boots["entry"]) + offset, _ms(boots["end"]) + offset
+    gap_begin, gap_finish = _ms(gaps["start"]) + gap_offset, _ms(gaps["end"]) + gap_offset
+    cuts = np.unique(np.concatenate([begin, finish, gap_begin, gap_finish]))
+    left, right = cuts[:-1], cuts[1:]
+    boot = np.searchsorted(begin, left, side="right") - 1
+    alive = (boot >= 0) & (left < finish[boot])
+    gap = np.searchsorted(gap_begin, left, side="right") - 1
+    if len(gap_begin):
+        alive &= (gap < 0) | (left >= gap_finish[gap])
+    boot, left, right = boot[alive], left[alive], right[alive]
+    return _Stretches(boot, left - offset[boot], right - offset[boot])

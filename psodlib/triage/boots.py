@@ -1,0 +1,571 @@
+"""One host's boots, how each of them ended, what the evidence covers, and the driver version loaded in each.
+
+A boot's start comes, strongest first, from an uptime counter (heartbeat, ``vobd``, an uptime reading, a crash's own
+uptime), from a ``Host has booted`` line, or from the first sign of life after a stop. Evidence never stretches: a
+counter proves when a boot began, but only signs of life say that the host was watched.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from psodlib.records import Alive, Crash, Mark
+from psodlib.schema import CLOSED_LISTS
+
+__all__ = ["boots_of_host", "fleet_compliance", "loaded_versions"]
+
+SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
+BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
+STOPPING = timedelta(minutes=30)  # a host may still log this long after it said that it goes down
+SILENCE = timedelta(hours=2)  # heartbeats are hourly: a longer silence is a gap
+PLACING = timedelta(minutes=10)  # how far a crash placed by its uptime may lie before the last sign of life
+DUMP_DELAY = timedelta(hours=1)  # a dump is found this soon after the boot that follows the crash
+
+# What a mark says of how the boot that it lies in ended. A power button alone was a person at the machine or its iLO;
+# with an orderly line beside it the stop was orderly.
+END_OF_MARK = {"rebooting": "reboot", "powering_off": "shutdown", "halting": "shutdown", "power_button": "power"}
+_DAWN = datetime(1900, 1, 1, tzinfo=UTC)  # stands in for the start of a boot that nobody saw begin
+_DUSK = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    start: datetime
+    end: datetime
+    evidence: str
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Boot:
+    start: datetime | None  # None: running before the first evidence
+    until: datetime  # start of the next boot
+    seen_booting: bool = False  # a "Host has booted" line of the summary log belongs to it
+    signs: tuple[_Sign, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    crashes: tuple[tuple[datetime, Crash], ...] = ()
+
+    @property
+    def begin(self) -> datetime:
+        return self.start or _DAWN
+
+    @property
+    def last_sign(self) -> datetime | None:
+        return max((sign.end for sign in self.signs), default=self.start)
+
+
+def boots_of_host(
+    host: str,
+    alive: Sequence[Alive],
+    marks: Sequence[Mark],
+    crashes: Sequence[Crash],
+    last_seen: datetime | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """One host's boots and the stretches of them that evidence covers.
+
+    Parameters
+    ----------
+    host : str
+        The host; copied into every row.
+    alive : sequence of Alive
+        Stretches in which the host is known to have run; a heartbeat is a point with its ``boot``. Any order, overlaps
+        welcome.
+    marks : sequence of Mark
+        Boots and announced stops. Any order.
+    crashes : sequence of Crash
+        Its crashes, one a crash. A crash with an uptime and no time is placed where exactly one boot fits it.
+    last_seen : datetime, optional
+        When the evidence of this host was last taken; its newest sign of life without it. The last boot is ``running``
+        when its last sign of life is within two hours of it.
+
+    Returns
+    -------
+    uptimes : list of dict
+        One row a boot, in order; keys are the columns of ``uptimes``. ``boot`` is None for a boot that was running
+        before the first evidence and whose start no counter tells (the first row only). ``end`` of a crash, reboot or
+        shutdown is its own time, otherwise the last sign of life.
+    coverage : list of dict
+        One row a stretch without a silence of more than two hours; keys are the columns of ``coverage``.
+
+    Notes
+    -----
+    A boot ends in ``crash`` when a crash lies in it, or a core dump is found within an hour of the next boot and no
+    orderly stop was logged; ``crash_id`` is then None, and ``end`` is the last sign of life. ``reboot`` and
+    ``shutdown`` are announced; ``power`` is a power button with nothing orderly after it. ``unexplained`` is said only
+    when the evidence covers the end: the next boot was seen, and either the silence before it is under two hours or the
+    summary log, which has both sides of the silence, has nothing to say. Otherwise the end is ``unknown``.
+    """
+    starts = _starts(alive, marks, crashes)
+    boots = _fill(_windows(starts), alive, marks, crashes)
+    boots = _place_untimed(boots, [crash for crash in crashes if crash.time is None and crash.uptime is not None])
+    boots = [boot for boot in boots if boot.start or boot.signs or boot.marks or boot.crashes]
+    newest = max((boot.last_sign for boot in boots if boot.last_sign), default=None)
+    newest = max(filter(None, (last_seen, newest)), default=None)
+    uptimes, coverage = [], []
+    for boot, following in zip(boots, [*boots[1:], None][: len(boots)], strict=True):
+        row, stretches = _rows(host, boot, following, newest)
+        uptimes.append(row)
+        coverage.extend(stretches)
+    return uptimes, coverage
+
+
+# ---- where boots begin -----------------------------------------------------------------------------------------------
+
+
+def _starts(alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]) -> list[tuple[datetime, bool]]:
+    # (start, whether the summary log saw that boot) of every boot whose start something tells, in order. The vmkernel's
+    # own first lines are the start itself; every other "booted" line comes when booting is over.
+    exact = {item.boot for item in alive if item.boot}
+    exact |= {crash.time - crash.uptime for crash in crashes if crash.time and crash.uptime is not None}
+    exact |= {mark.time for mark in marks if mark.what == "booted" and mark.evidence == "vmkernel"}
+    starts = _with_booted(_first_of_each(sorted(exact)), alive, marks, crashes)
+    return _with_implied(starts, alive, marks, crashes)
+
+
+def _first_of_each(times: Sequence[datetime]) -> list[datetime]:
+    # Readings of one counter jitter by seconds: a run of close ones is one start, the earliest.
+    kept: list[datetime] = []
+    previous = None
+    for time in times:
+        if previous is None or time - previous > SAME_BOOT:
+            kept.append(time)
+        previous = time
+    return kept
+
+
+def _with_booted(
+    exact: Sequence[datetime], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
+) -> list[tuple[datetime, bool]]:
+    # "Host has booted" confirms a start shortly before it, unless the host stopped in between or the same log has
+    # confirmed that start already: then it is another boot. So it is where no start is known; a stretch that began while
+    # the host was booting, and goes on, then has the better time.
+    stops = sorted([m.time for m in marks if m.what in END_OF_MARK] + [c.time for c in crashes if c.time])
+    told: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}  # by start, then log
+    starts = list(exact)
+    booted = [mark for mark in marks if mark.what == "booted" and mark.evidence != "vmkernel"]
+    for mark in sorted(booted, key=lambda mark: mark.time):
+        at = bisect_right(starts, mark.time + SAME_BOOT) - 1
+        start = starts[at] if at >= 0 else _DAWN
+        stopped = bisect_left(stops, mark.time) > bisect_right(stops, start)
+        again = mark.time - told.get(start, {}).get(mark.evidence, mark.time) > SAME_BOOT
+        if mark.time - start > BOOTING or stopped or again:
+            before = bisect_left(stops, mark.time)
+            since = max(start, mark.time - BOOTING, stops[before - 1] if before else _DAWN)
+            start = min(
+                (item.start for item in alive if since < item.start <= mark.time <= item.end), default=mark.time
+            )
+            insort(starts, start)
+        told.setdefault(start, {}).setdefault(mark.evidence, mark.time)
+    return [(start, "vmksummary" in told[start]) for start in dict.fromkeys(starts) if start in told]
+
+
+def _with_implied(
+    starts: list[tuple[datetime, bool]], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
+) -> list[tuple[datetime, bool]]:
+    # Life after a stop with no known start between: there was a boot, and it began at the latest with that sign of
+    # life.
+    stops = {(crash.time, crash.time + timedelta(minutes=1)) for crash in crashes if crash.time}
+    stops |= {(mark.time, mark.time + STOPPING) for mark in marks if END_OF_MARK.get(mark.what, "power") != "power"}
+    signs = sorted((item.start, item.end) for item in alive)
+    times = [start for start, _ in starts]
+    implied: list[datetime] = []
+    index = 0
+    for stop, settled in sorted(stops, key=lambda pair: pair[1]):
+        while index < len(signs) and signs[index][1] <= settled:
+            index += 1
+        if index == len(signs):
+            break
+        # Inside a stretch that runs across the stop only its end is surely from after it.
+        start, end = signs[index]
+        at = bisect_right(times, (start if start > settled else end) + SAME_BOOT) - 1
+        if at < 0 or times[at] <= stop:
+            implied.append(max(start, settled))
+    return sorted([*starts, *((time, False) for time in _first_of_each(sorted(implied)))])
+
+
+# ---- what belongs to which boot --------------------------------------------------------------------------------------
+
+
+def _windows(starts: Sequence[tuple[datetime, bool]]) -> list[_Boot]:
+    # The first window is the boot that was running before anything tells of a start.
+    edges = [start for start, _ in starts]
+    first = _Boot(start=None, until=edges[0] if edges else _DUSK)
+    return [first] + [
+        _Boot(start=start, until=until, seen_booting=seen)
+        for (start, seen), until in zip(starts, [*edges[1:], _DUSK][: len(starts)], strict=True)
+    ]
+
+
+def _fill(boots: list[_Boot], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]) -> list[_Boot]:
+    begins = [boot.begin for boot in boots]
+
+    def at(time: datetime) -> int:
+        return max(bisect_right(begins, time) - 1, 0)
+
+    signs: list[list[_Sign]] = [[] for _ in boots]
+    for item in alive:
+        # A stretch that begins a moment before a start and goes on past it is that boot's: clocks differ by seconds.
+        first = at(item.start + SAME_BOOT)
+        first = first if item.end > begins[first] else at(item.start)
+        for index in range(first, max(at(item.end), first) + 1):
+            start, end = max(item.start, begins[index]), min(item.end, boots[index].until)
+            signs[index].append(_Sign(start, end, item.evidence, item.source))
+    placed_marks: list[list[Mark]] = [[] for _ in boots]
+    for mark in sorted(marks, key=lambda mark: mark.time):
+        # A line about a boot that carries a clock a little behind the counter still belongs to that boot.
+        slack = SAME_BOOT if mark.what in ("booted", "core_dump_found") else timedelta(0)
+        placed_marks[at(mark.time + slack)].append(mark)
+    placed_crashes: list[list[tuple[datetime, Crash]]] = [[] for _ in boots]
+    for crash in crashes:
+        if crash.time is not None:
+            placed_crashes[at(crash.time)].append((crash.time, crash))
+    return [
+        replace(
+            boot,
+            signs=tuple(sorted(signs[i] + _own_signs(placed_marks[i], placed_crashes[i]), key=lambda sign: sign.start)),
+            marks=tuple(placed_marks[i]),
+            crashes=tuple(sorted(placed_crashes[i], key=lambda pair: pair[0])),
+        )
+        for i, boot in enumerate(boots)
+    ]
+
+
+def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]]) -> list[_Sign]:
+    # A crash and a line about starting or stopping are signs of life too; a boot that was seen booting lived from its
+    # start.
+    signs = [
+        _Sign(mark.time, mark.time, mark.evidence, mark.source) for mark in marks if mark.what != "poweroff_unexplained"
+    ]
+    signs += [_Sign(time, time, "crash", crash.source) for time, crash in crashes]
+    return signs
+
+
+def _place_untimed(boots: list[_Boot], crashes: Sequence[Crash]) -> list[_Boot]:
+    # boot + uptime must fall between the last sign of life and the next start, in one boot only; one that was alive until
+    # shortly before goes before those whose evidence ended long before.
+    out = list(boots)
+    for crash in crashes:
+        fits = [(index, time, near) for index, boot in enumerate(out) for time, near in _fits(boot, crash)]
+        fits = [fit for fit in fits if fit[2]] or fits
+        if len(fits) == 1:
+            index, time, _ = fits[0]
+            sign = _Sign(time, time, "crash", crash.source)
+            out[index] = replace(out[index], crashes=((time, crash),), signs=(*out[index].signs, sign))
+    return out
+
+
+def _fits(boot: _Boot, crash: Crash) -> list[tuple[datetime, bool]]:
+    # When the crash would have been, and whether signs of life reach that far; empty where it cannot be of this boot.
+    last = boot.last_sign
+    if boot.start is None or boot.crashes or last is None or crash.uptime is None or _announced(boot):
+        return []
+    time = boot.start + crash.uptime
+    return [(min(time, boot.until), time - last <= SILENCE)] if last - PLACING <= time <= boot.until + SAME_BOOT else []
+
+
+# ---- how a boot ended ------------------------------------------------------------------------------------------------
+
+
+def _announced(boot: _Boot) -> Mark | None:
+    # The last announcement, if the host did not live on after it; an orderly line says more than a power button.
+    last = boot.last_sign
+    stops = [mark for mark in boot.marks if mark.what in END_OF_MARK and last and last - mark.time <= STOPPING]
+    orderly = [mark for mark in stops if mark.what != "power_button"]
+    return (orderly or stops or [None])[-1]  # type: ignore[list-item]
+
+
+def _ending(boot: _Boot, following: _Boot | None, newest: datetime | None) -> tuple[str, datetime | None, str | None]:
+    # (end_reason, end, crash_id)
+    last = boot.last_sign
+    if boot.crashes:
+        time, crash = boot.crashes[0]
+        return "crash", time, crash.crash_id
+    mark = _announced(boot)
+    if mark:
+        return END_OF_MARK[mark.what], mark.time, None
+    if following is None:
+        running = last is not None and newest is not None and newest - last <= SILENCE
+        return ("running" if running else "unknown"), last, None
+    if any(m.what == "core_dump_found" and m.time - following.begin <= DUMP_DELAY for m in following.marks):
+        return "crash", last, None
+    return ("unexplained" if _covered(boot, following) else "unknown"), last, None
+
+
+def _covered(boot: _Boot, following: _Boot) -> bool:
+    # A host can sit purple for days, so a long silence is a death only where one log has both sides of it.
+    if boot.last_sign is None or following.start is None:
+        return False
+    if following.start - boot.last_sign <= SILENCE:
+        return True
+    summary = any(sign.evidence in ("heartbeat", "vmksummary") and sign.end == boot.last_sign for sign in boot.signs)
+    return summary and following.seen_booting
+
+
+def _rows(
+    host: str, boot: _Boot, following: _Boot | None, newest: datetime | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    reason, end, crash_id = _ending(boot, following, newest)
+    stretches = [
+        (start, min(stop, end) if end else stop) for start, stop in _stretches(boot) if end is None or start <= end
+    ]
+    first = next((sign.source for sign in boot.signs if sign.source), None)
+    uptimes = {
+        "host": host,
+        "boot": boot.start,
+        "end": end,
+        "uptime": end - boot.start if end and boot.start else None,
+        "observed": sum((stop - start for start, stop in stretches), timedelta(0)),
+        "end_reason": reason,
+        "crash_id": crash_id,
+        "evidence": ";".join(sorted({sign.evidence for sign in boot.signs})),
+        "source": first,
+    }
+    coverage = [{"host": host, "boot": boot.start, "start": start, "end": stop} for start, stop in stretches]
+    return uptimes, coverage
+
+
+def _stretches(boot: _Boot) -> list[tuple[datetime, datetime]]:
+    # Signs of life closer than SILENCE are one stretch. A first sign soon after the start covers the start as well; a
+    # later one does not: that the counter reaches back proves survival, and survival is no observation.
+    out: list[tuple[datetime, datetime]] = []
+    for sign in boot.signs:
+        start = sign.start
+        if boot.start and not out and start - boot.start <= SILENCE:
+            start = boot.start
+        if out and start - out[-1][1] <= SILENCE:
+            out[-1] = (out[-1][0], max(out[-1][1], sign.end))
+        else:
+            out.append((start, sign.end))
+    return out
+
+
+# ---- the version loaded in each boot ---------------------------------------------------------------------------------
+
+# Evidence words of the ``drivers`` table that say what was loaded, strongest first, and the word each becomes.
+LOADED = {
+    "banner": "banner",
+    "proc": "proc",
+    "live_module": "live_module",
+    "ethtool": "live_module",
+    "adapter_list": "live_module",
+}
+INSTALLS = ("esxupdate", "vib_install")  # a completed change that the next boot will load
+_KEYS = ["host", "boot"]
+
+
+def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = "hpsa") -> pd.DataFrame:
+    """The version of one driver that was loaded in each boot.
+
+    Parameters
+    ----------
+    uptimes, drivers : DataFrame
+        Tables of a fleet.
+    module : str
+        Bare module name.
+
+    Returns
+    -------
+    DataFrame
+        One row a row of ``uptimes``, in its order: ``host``, ``boot``, ``version`` (NA when unknown),
+        ``driver_evidence`` (closed list) and ``pending`` (True when, during that boot, another version was installed
+        and not loaded).
+
+    Notes
+    -----
+    In this order, the first that is there:
+
+    1. read as loaded in that boot: ``banner``, ``proc``, ``live_module`` (also ``ethtool``). Loaded readings of
+       one boot that disagree are a ``conflict``; the strongest kind's earliest is kept;
+    2. ``vib_of_boot``: the VIB list taken in that boot before any change of it; a version that an install of that boot
+       says it removed was that boot's image too;
+    3. ``esxupdate_before_boot``: the image as it was last known before the boot: the last completed install, or what an
+       earlier boot is known to have loaded with no install since;
+    4. ``install_date``: a VIB's day of installation, when that day is before the day of the boot;
+    5. ``none``. A version is never carried back to boots before it was first seen: that would be "the latest", and
+       unknown stays unknown.
+
+    Everything is sorting and ``merge_asof``: near-linear in rows.
+    """
+    return _judged(uptimes, drivers, module)[[*_KEYS, "version", "driver_evidence", "pending"]]
+
+
+def _judged(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
+    # The table of `loaded_versions`, and `waiting`: the version that the disk held last, where it is not the loaded
+    # one.
+    boots = _numbered(uptimes)
+    readings = _in_their_boot(boots, drivers[drivers["module"].eq(module).fillna(False).to_numpy(dtype=bool)])
+    images = _images_of_boots(readings)
+    images = _carried(boots, images, readings)
+    images = _dated(boots, images, readings)
+    boots = boots.join(images)
+    boots["version"] = boots["version"].astype("string")
+    words = pd.CategoricalDtype(list(CLOSED_LISTS["driver_evidence"]))
+    boots["driver_evidence"] = boots["driver_evidence"].astype(object).fillna("none").astype(words)
+    told = _told_otherwise(boots, readings)
+    boots["pending"] = boots.index.isin(told.loc[told["differs"], "row"])
+    last = told.drop_duplicates("row", keep="last").set_index("row")
+    boots["waiting"] = last["version"].where(last["differs"]).reindex(boots.index).astype("string")
+    return boots
+
+
+def _numbered(uptimes: pd.DataFrame) -> pd.DataFrame:
+    # Boots with a start to sort by; the index is the row in `uptimes`.
+    boots = uptimes[_KEYS].reset_index(drop=True).copy()
+    # A reading from after a boot's known end is from a boot that nobody saw begin.
+    ended = uptimes["end_reason"].isin(["crash", "reboot", "shutdown", "power"]).reset_index(drop=True)
+    boots["over"] = uptimes["end"].reset_index(drop=True).where(ended) + STOPPING
+    boots["begin"] = boots["boot"].fillna(pd.Timestamp("1900-01-01", tz="UTC"))
+    return boots
+
+
+def _in_their_boot(boots: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
+    # Every reading with `row`, the boot that it lies in: the one its own words name, else the last to begin before it.
+    readings = drivers[["host", "version", "state", "observed_at", "boot", "evidence"]].reset_index(drop=True)
+    readings["order"] = np.arange(len(readings))
+    readings["state"] = readings["state"].astype("string")
+    begins = boots.reset_index(names="row").sort_values("begin", kind="stable")[["host", "begin", "over", "row"]]
+    named = readings[readings["boot"].notna()].sort_values("boot", kind="stable")
+    named = pd.merge_asof(
+        named,
+        begins,
+        left_on="boot",
+        right_on="begin",
+        by="host",
+        direction="nearest",
+        tolerance=pd.Timedelta(SAME_BOOT),
+    )
+    lost = readings[~readings["order"].isin(named.loc[named["row"].notna(), "order"]) & readings["observed_at"].notna()]
+    timed = pd.merge_asof(
+        lost.sort_values("observed_at", kind="stable"), begins, left_on="observed_at", right_on="begin", by="host"
+    )
+    timed["row"] = timed["row"].mask(timed["observed_at"] > timed["over"])
+    out = pd.concat([named[named["row"].notna()], timed], ignore_index=True)
+    out["observed_at"] = out["observed_at"].fillna(out["begin"])
+    # Of lines at one instant, what was removed comes before what replaced it.
+    out["removal"] = out["state"].eq("removed").fillna(False).astype(bool)
+    return out.sort_values(
+        ["observed_at", "removal", "order"], ascending=[True, False, True], kind="stable", ignore_index=True
+    )
+
+
+def _images_of_boots(readings: pd.DataFrame) -> pd.DataFrame:
+    # (version, driver_evidence) by row in `boots`, for boots with evidence of their own.
+    known = readings[readings["row"].notna() & readings["version"].notna()].copy()
+    known["row"] = known["row"].astype("int64")
+    rank = {word: rank for rank, word in enumerate(LOADED)}
+    loaded = known[known["evidence"].isin(LOADED) & known["state"].eq("loaded").fillna(False)].copy()
+    loaded["rank"] = loaded["evidence"].map(rank).astype("int64")
+    versions = loaded.groupby("row")["version"].nunique()
+    best = loaded.sort_values(["rank", "observed_at"], kind="stable").drop_duplicates("row").set_index("row")
+    direct = pd.DataFrame({"version": best["version"], "driver_evidence": best["evidence"].map(LOADED)})
+    direct.loc[versions.reindex(direct.index).gt(1), "driver_evidence"] = "conflict"
+    listed = _lists_before_change(known)
+    return pd.concat([direct, listed[~listed.index.isin(direct.index)]])
+
+
+def _lists_before_change(known: pd.DataFrame) -> pd.DataFrame:
+    # The first VIB list of a boot, if no change of that boot came before it; else what the first change removed.
+    changes = known["evidence"].isin(INSTALLS) | known["state"].eq("pending").fillna(False)
+    lists = known["evidence"].eq("vib_list") & known["state"].eq("installed").fillna(False)
+    first = known[lists | changes].drop_duplicates("row").set_index("row")
+    usable = first["evidence"].eq("vib_list") & first["state"].eq("installed") | first["removal"]
+    first = first[usable.fillna(False)]
+    return pd.DataFrame({"version": first["version"], "driver_evidence": "vib_of_boot"})
+
+
+def _carried(boots: pd.DataFrame, images: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    # For boots without evidence of their own: the last install, or the last known image, before the boot began. A
+    # removal with nothing in its place leaves the image unknown.
+    missing = boots[~boots.index.isin(images.index)]
+    changes = readings[readings["evidence"].isin(INSTALLS)]
+    changes = changes[["host", "observed_at", "version"]].assign(version=changes["version"].mask(changes["removal"]))
+    # A boot's image counts from its start and before any install of that boot, wherever in it the reading was taken.
+    seen = boots.loc[boots.index.isin(images.index), ["host", "begin"]].rename(columns={"begin": "observed_at"})
+    seen["version"] = images["version"].reindex(seen.index)
+    events = pd.concat([seen, changes], ignore_index=True).sort_values("observed_at", kind="stable")
+    found = pd.merge_asof(
+        missing.reset_index(names="row").sort_values("begin", kind="stable"),
+        events,
+        left_on="begin",
+        right_on="observed_at",
+        by="host",
+        allow_exact_matches=False,
+    ).set_index("row")
+    found = found[found["version"].notna()]
+    carried = pd.DataFrame({"version": found["version"], "driver_evidence": "esxupdate_before_boot"})
+    return pd.concat([images, carried])
+
+
+def _dated(boots: pd.DataFrame, images: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    # A day is coarse: only boots of later days.
+    missing = boots[~boots.index.isin(images.index)].reset_index(names="row")
+    missing["day"] = missing["begin"].dt.floor("D")
+    days = readings.loc[readings["evidence"].eq("install_date").fillna(False) & readings["version"].notna()]
+    days = days[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable")
+    found = pd.merge_asof(
+        missing.sort_values("day", kind="stable"),
+        days,
+        left_on="day",
+        right_on="observed_at",
+        by="host",
+        allow_exact_matches=False,
+    ).set_index("row")
+    found = found[found["version"].notna()]
+    return pd.concat([images, pd.DataFrame({"version": found["version"], "driver_evidence": "install_date"})])
+
+
+def _told_otherwise(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    # What the disk was said to hold in each boot, in order of time, and whether that differs from what was loaded.
+    on_disk = readings["state"].isin(["pending", "installed"]) & ~readings["evidence"].isin(["install_date"])
+    told = readings[on_disk & readings["row"].notna() & readings["version"].notna()][
+        ["row", "version", "state", "evidence"]
+    ]
+    told["row"] = told["row"].astype("int64")
+    certain = told["state"].eq("pending") | told["evidence"].isin(INSTALLS)
+    # A differing VIB list is a pending change only beside a version that is known to be loaded.
+    loaded = boots["version"].reindex(told["row"]).set_axis(told.index)
+    told["differs"] = told["version"].ne(loaded).fillna(certain).astype(bool)
+    return told
+
+
+def fleet_compliance(fleet: Any, module: str = "hpsa", pin: str = "5.5.0.50") -> pd.DataFrame:
+    """Which hosts run the pinned version of a driver, and which do not, and why.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its tables ``hosts``, ``uptimes`` and ``drivers`` are read.
+    module : str
+        Bare module name.
+    pin : str
+        Normalised version that every host should run.
+
+    Returns
+    -------
+    DataFrame
+        One row a host, by host: ``host``, ``boot`` (the last one), ``version`` (loaded in it), ``driver_evidence``,
+        ``waiting`` (another version that the disk held at last), ``status``: ``runs``; ``installed_not_booted`` (the
+        pin waits for a boot); ``about_to_drift`` (runs the pin, another version waits); ``drifted_back`` (ran the pin
+        in an earlier boot); ``other``; ``unknown``.
+    """
+    boots = _judged(fleet.uptimes, fleet.drivers, module)
+    last = boots.sort_values("begin", kind="stable").drop_duplicates("host", keep="last").set_index("host")
+    table = last.reindex(pd.Index(fleet.hosts["host"].sort_values(), name="host"))[
+        ["boot", "version", "driver_evidence", "waiting"]
+    ]
+    runs = table["version"].eq(pin).fillna(False)
+    waits = table["waiting"].eq(pin).fillna(False)
+    ran = table.index.isin(boots.loc[boots["version"].eq(pin).fillna(False), "host"])
+    status = pd.Series("other", index=table.index, dtype="string")
+    status = status.mask(table["version"].isna(), "unknown").mask(~runs & ran, "drifted_back")
+    status = status.mask(waits & ~runs, "installed_not_booted").mask(runs, "runs")
+    table["status"] = status.mask(runs & table["waiting"].notna(), "about_to_drift")
+    table["driver_evidence"] = table["driver_evidence"].fillna("none")
+    return table.reset_index()

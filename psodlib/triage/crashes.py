@@ -1,0 +1,132 @@
+"""Text -> judged crashes, and why they were judged so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+
+from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.records import Crash, Frame, Precursor
+from psodlib.triage.guilt import attribute_frames, find_guilty, irrelevant_rule, is_plumbing, junk, telling_frames
+from psodlib.triage.signature import frame_name, sign
+
+__all__ = ["explain", "judge", "parse_crashes"]
+
+
+def parse_crashes(text: str | bytes) -> list[Crash]:
+    """All crashes in one log's text, with guilt and signature.
+
+    Parameters
+    ----------
+    text : str or bytes
+        A dump log, a vmkernel log, a screen's transcript, or any part of one. Bytes are read as UTF-8; bytes that are
+        none survive.
+
+    Returns
+    -------
+    list of Crash
+        In the order of the text; empty when there is no crash. Damage is said in ``damage`` and never raises. What text
+        alone cannot tell (``driver_version``, ``known_issues``, a file) stays None.
+
+    Examples
+    --------
+    >>> log = "@BlueScreen: #PF Exception 14 in world 2097:hpsa IP 0x418018b7e594 addr 0x0"
+    >>> [crash.kind for crash in parse_crashes(log)]
+    ['page_fault']
+    """
+    crashes = [judge(crash) for crash in find_crashes(text)]
+    if all(crash.guilt != "none" for crash in crashes):
+        return crashes
+    # Where a stack tells nothing, what the same text said before the crash may.
+    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+    precursors = read_vmkernel(BytesIO(data), "").precursors
+    return [judge(crash, _said_before(crash, precursors)) for crash in crashes]
+
+
+def _said_before(crash: Crash, precursors: Sequence[Precursor]) -> list[Precursor]:
+    return [precursor for precursor in precursors if (precursor.line or 0) < (crash.line or 0)]
+
+
+def judge(crash: Crash, precursors: Sequence[Precursor] = ()) -> Crash:
+    """A crash with its frames' modules, its guilty module and its signature filled in.
+
+    Parameters
+    ----------
+    crash : Crash
+        As its text tells it; it is not changed.
+    precursors : sequence of Precursor
+        Warnings of the same host, quiet days included.
+
+    Returns
+    -------
+    Crash
+        A new one. Judging again gives the same.
+    """
+    crash = attribute_frames(crash)
+    verdict = find_guilty(crash, precursors)
+    signed = sign(crash)
+    return replace(
+        crash,
+        guilty_module=verdict.module,
+        guilty_function=verdict.function,
+        guilt=verdict.guilt,
+        deliberate=crash.deliberate or verdict.guilt == "deliberate",
+        signature=signed.signature,
+        proto_signature=signed.proto_signature,
+    )
+
+
+def explain(crash: Crash, precursors: Sequence[Precursor] = ()) -> str:
+    """Why a crash got its signature and its guilty module, for reading.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash, judged or not.
+    precursors : sequence of Precursor
+        As for ``judge``.
+
+    Returns
+    -------
+    str
+        Lines: the crash, every frame with what was made of it, the evidence against each suspect, the notes of each
+        rule.
+    """
+    crash = judge(crash, precursors)
+    verdict, signed = find_guilty(crash, precursors), sign(crash)
+    telling = set(telling_frames(crash))
+    lines = [
+        f"crash      {crash.crash_id or '?'}  {crash.host or 'host unknown'}  {crash.time or 'time unknown'}",
+        f"message    {crash.message or 'not in the text'}",
+        f"kind       {crash.kind}" + (f"; damaged: {crash.damage}" if crash.damage else ""),
+        f"signature  {signed.signature}   (rules of version {signed.version})",
+        f"guilty     {verdict.module or 'nobody'}, {verdict.function or 'function unknown'}; evidence: {verdict.guilt}",
+        "", "frames",
+        *(_frame_line(frame, frame in telling) for frame in crash.frames),
+        "", "suspects",
+        *(f"  {suspect.module:16} {suspect.evidence:16} {suspect.why}" for suspect in verdict.suspects),
+        "", "reasons",
+        *(f"  {note}" for note in (*signed.notes, *verdict.notes)),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _frame_line(frame: Frame, telling: bool) -> str:
+    module = f"{frame.module or '?'}" + (
+        f" ({frame.module_evidence})" if frame.module_evidence not in (None, "printed") else ""
+    )
+    return f"  {frame.backtrace}.{frame.index:<3} {frame_name(frame):40} {module:28} {_remark(frame, telling)}"
+
+
+def _remark(frame: Frame, telling: bool) -> str:
+    if not telling:
+        return "not the backtrace that can tell"
+    rule = irrelevant_rule(frame_name(frame))
+    if rule:
+        return f"irrelevant: {rule.reason}"
+    if junk(frame):
+        return "junk: no function is that long"
+    if frame.module is None:
+        return "module unknown"
+    return "plumbing" if is_plumbing(frame.module) else "suspect"

@@ -1,0 +1,382 @@
+"""Which module the evidence points at, how strongly, and who else is under suspicion.
+
+The kinds of evidence, strongest first, are the closed list ``guilt``. The kind says how a module came under suspicion;
+*which* module of a stack is meant goes by position: the innermost one that is no plumbing. Some crashes take the stack
+out of play: a machine check interrupts whoever runs, a stalled PCPU is found by another one, and a crash that a person
+asked
+for blames nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import lru_cache
+
+from psodlib.evidence.vmkernel import modules_named_by_kernel
+from psodlib.records import Crash, Frame, Precursor
+from psodlib.triage.lists import Rule, first_match, read_rules
+
+__all__ = [
+    "Suspect",
+    "Verdict",
+    "attribute_frames",
+    "find_guilty",
+    "irrelevant_rule",
+    "is_plumbing",
+    "junk",
+    "telling_frames",
+]
+
+MAX_TEXT = (
+    16 * 2**20
+)  # no module's code is longer (bytes): an address farther behind a base belongs to a module the map lacks
+MAX_OFFSET = 2**31  # bytes into a function; beyond it the "symbol" is junk at the end of a stack
+BEFORE = timedelta(hours=24)  # warnings this long before a crash are held against the module they name
+NOISE = 4  # ... when there are this many times more of them than on the host's quiet days
+
+# Whose own stack is printed when another PCPU does not answer.
+STALLED = ("no_heartbeat", "lost_heartbeat", "tlb_timeout")
+_MESSENGER = re.compile(r"Heartbeat_\w+|TLBDoInvalidate|TLB_\w+")
+_PCPU = re.compile(r"\bPCPU\s{0,3}(\d{1,5})\b")
+
+HARDWARE_KINDS = ("machine_check", "nmi")
+# (pattern, sample): the platform itself says that it failed.
+_HARDWARE = (
+    (re.compile(r"Machine Check Exception|machine check error"), "Machine Check Exception on PCPU12 in world 1:idle51"),
+    (re.compile(r"encountered a Hardware Error"), "System has encountered a Hardware Error - Please contact"),
+    (re.compile(r"\bLINT1\b"), "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed."),
+    (re.compile(r"PCI bus error|Fatal PCIe"), "PSOD due to PCI bus error"),
+    (re.compile(r"ApeiHEST\w*[^\n]{0,80}(?:Fatal error|requested PSOD)"), "ApeiHEST: 420: Fatal error from 00:04.0"),
+)  # fmt: skip
+_HARDWARE_FRAME = re.compile(r"PCIEDPC_\w+|ApeiHEST\w*")
+
+# vmklinux says where its own checks failed: `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside
+# vmklinux)`.
+_INSIDE = re.compile(r"\(inside (\w[\w.-]{0,60})\)")
+
+# A kind whose stack shows who stumbled, which need not be who dug the hole.
+VICTIM = {
+    "heap_corruption": "the stack shows who found the heap broken, not who broke it",
+    "spin_count": "the stack shows who waited for the lock, not who held it",
+    "no_heartbeat": "the panicking PCPU only noticed that another one did not answer",
+    "lost_heartbeat": "the panicking PCPU only noticed that another one did not answer",
+    "tlb_timeout": "the panicking PCPU only waited for one that did not answer",
+}  # fmt: skip
+_HEAP = re.compile(r"DLM_\w+|tmalloc_\w+|Heap_\w+|dlmalloc\w*")
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A module under suspicion.
+
+    Parameters
+    ----------
+    module : str
+        Bare name.
+    evidence : str
+        Kind of the strongest evidence against it, a word of the closed list ``guilt``.
+    why : str
+        That evidence in a sentence.
+    score : float
+        For ordering only: above 3 named by the kernel, 2 to 3 on the stack (nearer to the fault is higher), below 1 the
+        rest.
+    """
+
+    module: str
+    evidence: str
+    why: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What ``find_guilty`` concludes.
+
+    Parameters
+    ----------
+    module, function : str or None
+        The guilty module and its innermost function on the stack.
+    guilt : str
+        Strongest kind of evidence against it; ``hardware`` and ``deliberate`` have no module.
+    suspects : tuple of Suspect
+        Every module under suspicion, strongest first; the first one is ``module`` unless the stack was out of play.
+    notes : tuple of str
+        What a reader must know before believing it.
+    """
+
+    module: str | None
+    function: str | None
+    guilt: str
+    suspects: tuple[Suspect, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# ---- frames ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1 << 14)
+def is_plumbing(module: str) -> bool:
+    """Whether a module stands between drivers and the kernel (``rules/plumbing.txt``)."""
+    return first_match(read_rules("plumbing.txt"), module) is not None
+
+
+@lru_cache(maxsize=1 << 16)
+def irrelevant_rule(function: str) -> Rule | None:
+    """The line of ``rules/irrelevant.txt`` that a symbol matches, or None."""
+    return first_match(read_rules("irrelevant.txt"), function)
+
+
+@lru_cache(maxsize=1 << 16)
+def _prefix_rule(function: str) -> Rule | None:
+    rules = [
+        rule for rule in read_rules("symbol_prefixes.txt", mapped=True, plain=True) if function.startswith(rule.pattern)
+    ]
+    return max(rules, key=lambda rule: len(rule.pattern), default=None)
+
+
+def junk(frame: Frame) -> bool:
+    """Whether a frame's symbol is nonsense, as the last frame of many dumps is: an offset no function can have."""
+    return frame.offset is not None and not 0 <= frame.offset < MAX_OFFSET
+
+
+def telling_frames(crash: Crash) -> tuple[Frame, ...]:
+    """The backtrace that can tell of the cause, innermost frame first.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash.
+
+    Returns
+    -------
+    tuple of Frame
+        The panicking PCPU's, or, where a PCPU stalled, that one's. Empty when the text does not hold it.
+    """
+    own = tuple(frame for frame in crash.frames if frame.backtrace == 0)
+    if crash.kind not in STALLED:
+        return own
+    saved = [frame for frame in crash.frames if frame.backtrace > 0]
+    if saved:
+        stalled = {int(number) for number in _PCPU.findall(crash.message or "")}
+        first = next((frame for frame in saved if frame.pcpu in stalled), saved[0])
+        return tuple(frame for frame in saved if frame.backtrace == first.backtrace)
+    # Without the messenger's own functions on it, this is the stack of the PCPU that was told to stop.
+    if any(frame.function and _MESSENGER.fullmatch(frame.function) for frame in own):
+        return ()
+    return own
+
+
+def attribute_frames(crash: Crash) -> Crash:
+    """Name the module of frames that print none, by the dump's module map or by their symbol.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash; it is not changed.
+
+    Returns
+    -------
+    Crash
+        With ``module`` and ``module_evidence`` of such frames filled where the map or ``rules/symbol_prefixes.txt``
+        tells. A module that the dump prints is never overruled.
+
+    Notes
+    -----
+    By the map: the largest base at or below the address, no farther than 16 MiB, and with no frame of another printed
+    module in between (then the map lacks a module). By symbol: the longest matching prefix.
+    """
+    if all(frame.module for frame in crash.frames):
+        return crash
+    bases = sorted((module.base, module.module) for module in crash.modules if module.base)
+    listed = {module.module for module in crash.modules}
+    printed = [(frame.address, frame.module) for frame in crash.frames if frame.module and frame.address]
+    frames = tuple(frame if frame.module else _attribute(frame, bases, listed, printed) for frame in crash.frames)
+    return replace(crash, frames=frames)
+
+
+def _attribute(
+    frame: Frame, bases: Sequence[tuple[int, str]], listed: Iterable[str], printed: Sequence[tuple[int, str]]
+) -> Frame:
+    if junk(frame):
+        return frame
+    module = _in_map(frame.address, bases, printed) if frame.address else None
+    if module:
+        return replace(frame, module=module, module_evidence="module_map")
+    module = _by_symbol(frame.function, listed) if frame.function else None
+    return replace(frame, module=module, module_evidence="symbol_prefix") if module else frame
+
+
+def _in_map(address: int, bases: Sequence[tuple[int, str]], printed: Sequence[tuple[int, str]]) -> str | None:
+    at = bisect_right(bases, (address, "\U0010ffff")) - 1
+    if at < 0:
+        return None
+    base, module = bases[at]
+    if address - base > MAX_TEXT or any(base <= other <= address and name != module for other, name in printed):
+        return None
+    return module
+
+
+def _by_symbol(function: str, listed: Iterable[str]) -> str | None:
+    rule = _prefix_rule(function)
+    if rule is None or rule.value is None:
+        return None
+    choices = rule.value.split("|")
+    loaded = [module for module in choices if module in listed]
+    return loaded[0] if len(loaded) == 1 else choices[0]
+
+
+# ---- evidence --------------------------------------------------------------------------------------------------------
+
+
+def find_guilty(crash: Crash, precursors: Sequence[Precursor] = ()) -> Verdict:
+    """Weigh all evidence against modules and name the one it points at most strongly.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash, judged or not.
+    precursors : sequence of Precursor
+        Warnings of the same host from before the crash, quiet days included: only what stands out from those counts.
+
+    Returns
+    -------
+    Verdict
+        ``guilt`` is ``none`` when nothing points anywhere: no guess is made.
+    """
+    crash = attribute_frames(crash)
+    suspects = _ranked([*_named(crash), *_on_stack(crash), *_by_world(crash), *_by_precursors(crash, precursors)])
+    notes = _notes(crash)
+    if crash.deliberate or crash.kind == "user_requested":
+        return Verdict(
+            None, None, "deliberate", suspects, (*notes, "a person asked for this crash: nobody is to blame")
+        )
+    said = _hardware(crash)
+    if said and not (suspects and suspects[0].evidence == "named_by_kernel"):
+        return Verdict(
+            None, None, "hardware", suspects, (*notes, f"{said}: the stack only shows what ran at that moment")
+        )
+    if not suspects:
+        return Verdict(None, None, "none", (), notes)
+    best = suspects[0]
+    return Verdict(best.module, _innermost(crash, best.module), best.evidence, suspects, notes)
+
+
+def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
+    # One entry a module, its highest score; equal scores stay in the order of the evidence.
+    best: dict[str, Suspect] = {}
+    for suspect in suspects:
+        if suspect.module not in best or suspect.score > best[suspect.module].score:
+            best[suspect.module] = suspect
+    return tuple(sorted(best.values(), key=lambda suspect: -suspect.score))
+
+
+def _named(crash: Crash) -> Iterable[Suspect]:
+    # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
+    named = [(module, "the kernel lists it as involved in the panic") for module in modules_named_by_kernel(crash.text)]
+    named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(crash.message or "")]
+    for module, why in named:
+        yield Suspect(module, "named_by_kernel", why, 3.5 if is_plumbing(module) else 4.0)
+
+
+def _on_stack(crash: Crash) -> Iterable[Suspect]:
+    frames = [frame for frame in telling_frames(crash) if not junk(frame)]
+    strongest: dict[
+        str, tuple[str, Frame]
+    ] = {}  # a module's first frame decides its place, its best-known frame the kind of evidence
+    place: dict[str, int] = {}
+    for frame in frames:
+        for module, evidence in _accused(frame):
+            place.setdefault(module, len(place))
+            kind, named = strongest.get(module, (evidence, frame))
+            strongest[module] = min((kind, named), (evidence, frame), key=lambda pair: _STACK_KINDS.index(pair[0]))
+    for module, position in place.items():
+        evidence, frame = strongest[module]
+        # A symbol of a shim's own code (4.x prints every Linux driver as `esx`) is weaker than any module of its own.
+        shim = frame.module is not None and is_plumbing(frame.module)
+        score = (1.0 if shim else 2.0) + 1 / (1 + position)
+        yield Suspect(module, evidence, _told(frame, module, evidence), score)
+
+
+_STACK_KINDS = ("on_stack", "module_map", "symbol_prefix")
+_KIND_OF = {"printed": "on_stack", "module_map": "module_map", "symbol_prefix": "symbol_prefix", None: "on_stack"}
+
+
+def _accused(frame: Frame) -> Iterable[tuple[str, str]]:
+    if frame.function and irrelevant_rule(frame.function):
+        return
+    if frame.module and not is_plumbing(frame.module):
+        yield frame.module, _KIND_OF[frame.module_evidence]
+    elif frame.module and frame.module != "vmkernel" and frame.function:
+        module = _by_symbol(frame.function, ())
+        if module:
+            yield module, "symbol_prefix"
+
+
+def _told(frame: Frame, module: str, evidence: str) -> str:
+    where = f"frame {frame.index}, {frame.function or 'symbol unknown'}"
+    if evidence == "on_stack":
+        return f"{where}, is printed as {module}"
+    if evidence == "module_map":
+        return f"{where}, lies in {module} by the module map"
+    rule = _prefix_rule(frame.function or "")
+    return f"{where}, begins with {rule.pattern if rule else '?'} (symbol_prefixes.txt:{rule.line if rule else 0})"
+
+
+def _by_world(crash: Crash) -> Iterable[Suspect]:
+    rule = first_match(read_rules("world_names.txt", mapped=True), crash.world_name) if crash.world_name else None
+    if rule and rule.value and crash.kind not in STALLED:
+        yield Suspect(rule.value, "world_name", f"the world is called {crash.world_name}", 0.9)
+
+
+def _by_precursors(crash: Crash, precursors: Sequence[Precursor]) -> Iterable[Suspect]:
+    before = [p for p in precursors if p.module and (not p.time or not crash.time or p.time <= crash.time)]
+    near = [p for p in before if not p.time or not crash.time or crash.time - p.time <= BEFORE]
+    quiet = [p for p in before if p.time and crash.time and crash.time - p.time > BEFORE]
+    usual = Counter(p.module for p in quiet)
+    first = min((p.time for p in quiet if p.time), default=None)
+    days = max((crash.time - BEFORE - first) / timedelta(days=1), 1.0) if first and crash.time else 1.0
+    for module, count in Counter(p.module for p in near).items():
+        expected = usual[module] / days
+        if module and count >= NOISE * expected and not is_plumbing(module):
+            what = ", ".join(sorted({p.what for p in near if p.module == module}))
+            why = f"{count} warnings in the 24 h before ({what}), {expected:.2g} a day usually"
+            yield Suspect(module, "precursor_log", why, 0.5 * count / (count + expected + 1))
+
+
+def _hardware(crash: Crash) -> str | None:
+    # What in the crash says that the platform failed.
+    if crash.kind in HARDWARE_KINDS:
+        return f"a crash of kind {crash.kind}"
+    message = crash.message or ""
+    match = next(filter(None, (pattern.search(message) for pattern, _ in _HARDWARE)), None)
+    if match:
+        return f"the message says {match[0]!r}"
+    frame = next(
+        (f for f in crash.frames if f.backtrace == 0 and f.function and _HARDWARE_FRAME.fullmatch(f.function)), None
+    )
+    return f"{frame.function} is on the stack" if frame else None
+
+
+def _notes(crash: Crash) -> tuple[str, ...]:
+    notes = []
+    if crash.kind in VICTIM:
+        notes.append(f"a victim is not a culprit: {VICTIM[crash.kind]}")
+    elif any(frame.function and _HEAP.fullmatch(frame.function) for frame in telling_frames(crash)[:4]):
+        notes.append(f"a victim is not a culprit: {VICTIM['heap_corruption']}")
+    if crash.kind in STALLED and crash.frames and not telling_frames(crash):
+        notes.append("the backtrace of the PCPU that stalled is not in the text")
+    if not crash.frames:
+        notes.append("there is no backtrace")
+    return tuple(notes)
+
+
+def _innermost(crash: Crash, module: str) -> str | None:
+    for frame in telling_frames(crash):
+        if frame.function and module in (name for name, _ in _accused(frame)):
+            return frame.function
+    return None

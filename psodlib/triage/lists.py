@@ -1,0 +1,107 @@
+"""Rule lists: one pattern a line, and why it is there.
+
+A line is ``pattern``, optionally ``-> value``, then ``# reason``, each set off by two or more spaces::
+
+    Panic(_\\w+)?                     # the panic machinery itself
+    hpsa_               -> hpsa      # every symbol of the driver's source starts so
+
+Empty lines and lines that start with ``#`` are comments. Patterns are regular expressions that must match the whole
+text (prefix tables are plain text). A line without a reason is an error: nobody dares to remove a line that nobody can
+explain.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from psodlib.errors import RuleError
+
+__all__ = ["RULES", "Rule", "first_match", "read_rules"]
+
+RULES = Path(__file__).parent / "rules"
+_LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)?)(?: {2,}-> (?P<value>\S(?:.*?\S)?|\"\"))?(?: {2,}# (?P<reason>\S.*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a list.
+
+    Parameters
+    ----------
+    pattern : str
+        As written.
+    value : str or None
+        What the line maps to, for lists that map.
+    reason : str
+        Why the line is there.
+    file, line : str, int
+        Where it stands.
+    regex : re.Pattern
+        The compiled pattern.
+    """
+
+    pattern: str
+    value: str | None
+    reason: str
+    file: str
+    line: int
+    regex: re.Pattern[str]
+
+
+@cache
+def read_rules(file: str | Path, mapped: bool = False, plain: bool = False) -> tuple[Rule, ...]:
+    """Read a rule list.
+
+    Parameters
+    ----------
+    file : str or Path
+        A path, or the name of a list in the package's ``rules/``.
+    mapped : bool
+        Every line must carry ``-> value``; otherwise none may.
+    plain : bool
+        Patterns are plain text, not regular expressions.
+
+    Returns
+    -------
+    tuple of Rule
+        In the file's order.
+
+    Raises
+    ------
+    RuleError
+        A line that cannot be read, with its file and number.
+    """
+    path = RULES / file if isinstance(file, str) and "/" not in file else Path(file)
+    rules = []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError(path, 0, f"cannot be read ({error}); expected a text file in UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            rules.append(_rule(path, number, line.strip(), mapped, plain))
+    return tuple(rules)
+
+
+def _rule(path: Path, number: int, line: str, mapped: bool, plain: bool) -> Rule:
+    match = _LINE.fullmatch(line)
+    if match is None or not match["reason"]:
+        raise RuleError(path, number, f"found {line!r}, expected a pattern, two spaces and '# reason'")
+    if mapped is not (match["value"] is not None):
+        raise RuleError(
+            path, number, f"found {line!r}, expected {'a pattern and -> value' if mapped else 'a pattern without ->'}"
+        )
+    try:
+        regex = re.compile(re.escape(match["pattern"]) if plain else match["pattern"])
+    except re.error as error:
+        raise RuleError(path, number, f"{match['pattern']!r} is no regular expression: {error}") from error
+    value = "" if match["value"] == '""' else match["value"]
+    return Rule(match["pattern"], value, match["reason"], path.name, number, regex)
+
+
+def first_match(rules: tuple[Rule, ...], text: str) -> Rule | None:
+    """The first rule whose pattern is the whole of ``text``, or None."""
+    return next((rule for rule in rules if rule.regex.fullmatch(text)), None)

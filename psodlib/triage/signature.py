@@ -1,0 +1,252 @@
+"""The string that groups crashes of one cause, and how it came about.
+
+1. A crash that a person asked for, a machine check, an NMI, an I/O fault and a failed check in the source sign by what
+   they
+   name (bank, device, source line), never by the stack: the stack only shows who was interrupted, or who called the
+   check.
+2. Otherwise the backtrace that can tell is taken: the panicking PCPU's, or the stalled one's.
+3. Everything up to a *sentinel* (``rules/sentinel.txt``) is how the exception was delivered, and goes.
+4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack.
+5. The first frame that is left is the signature; while it is a *prefix* (``rules/prefix.txt``), or cannot be read, the
+   next is added.
+
+Symbols are compared without what ``rules/strip.txt`` cuts off. Offsets, addresses, versions, world ids and host names
+are never looked at. The kind is not part of a stack's signature: one bad pointer faults as #PF or as #GP by chance, and
+an excerpt without its header must meet the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from psodlib.records import Crash, Frame
+from psodlib.triage.guilt import irrelevant_rule, junk, telling_frames
+from psodlib.triage.lists import Rule, first_match, read_rules
+
+__all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign"]
+
+# Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
+SIGNATURE_VERSION = 1
+MAX_LENGTH = 255  # characters
+MAX_FRAMES = 40  # frames looked at
+SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not to this crash
+UNREADABLE = "?"  # stands for a frame whose symbol the text lost
+JOINT = " | "
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A crash's signature and its reasons.
+
+    Parameters
+    ----------
+    signature : str
+        Groups crashes of one cause.
+    proto_signature : str or None
+        All functions of the backtrace, unreduced; None without frames.
+    version : int
+        ``SIGNATURE_VERSION`` that made it.
+    notes : tuple of str
+        Each rule's change, in order, ``rule: what``.
+    """
+
+    signature: str
+    proto_signature: str | None
+    version: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a rule sees and gives back: the frames still in play, the signature once it is found, the notes so far."""
+
+    crash: Crash
+    frames: tuple[Frame, ...] = ()
+    signature: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def sign(crash: Crash) -> Signature:
+    """Sign one crash.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash; damage never raises.
+
+    Returns
+    -------
+    Signature
+        Without frames and without a name for what failed: ``no frames: <kind>``, a bucket of its own.
+
+    Examples
+    --------
+    >>> from psodlib.records import Crash, Frame
+    >>> names = ("Panic", "Heap_Free", "hpsa_scan_start")
+    >>> sign(Crash(frames=tuple(Frame(index=i, function=name) for i, name in enumerate(names)))).signature
+    'Heap_Free | hpsa_scan_start'
+    """
+    draft = Draft(crash)
+    for rule in RULES:
+        if draft.signature is None:
+            draft = _apply(rule, draft)
+    signature = draft.signature or f"no frames: {crash.kind}"
+    names = [frame_name(frame) for frame in crash.frames if frame.backtrace == 0] or [
+        frame_name(f) for f in crash.frames
+    ]
+    return Signature(signature[:MAX_LENGTH], JOINT.join(names) or None, SIGNATURE_VERSION, draft.notes)
+
+
+def _apply(rule: Callable[[Draft], Draft], draft: Draft) -> Draft:
+    # A rule that fails does not lose the crash; the others still sign it.
+    name = rule.__name__
+    try:
+        new = rule(draft)
+    except Exception as error:
+        return replace(draft, notes=(*draft.notes, f"{name}: failed, {type(error).__name__}: {error}"))
+    if new.signature is not None:
+        return replace(new, notes=(*new.notes, f"{name}: -> {new.signature}"))
+    return new
+
+
+# ---- signed by what the message names --------------------------------------------------------------------------------
+
+_DEVICE = re.compile(r"\b(?:[0-9a-fA-F]{4}:)?([0-9a-fA-F]{2,3}:[0-9a-fA-F]{2}\.[0-7])\b")
+_BANK = re.compile(r"\b[Bb]ank {0,2}(\d{1,3})\b|\bG[0-9a-fA-F]{1,2} B([0-9a-fA-F]{1,2}) S")
+_UNCORRECTED = re.compile(r"[^\n]{0,200}\b(?:UC |[Uu]ncorrect|[Ff]atal|SRAR|Machine Check)[^\n]{0,400}")
+_APEI = re.compile(r"[^\n]{0,200}(?:ApeiHEST|Fatal error from|IOMMU)[^\n]{0,400}")
+_SOURCE = re.compile(
+    r"\b(?:ASSERT|NOT_REACHED|NOT_IMPLEMENTED|VERIFY|PANIC|BUG)\b[^\n]{0,200}?([\w.-]{1,80}\.[chS]):(\d{1,7})"
+)
+_ERROR = re.compile(r"\b([A-Z][A-Za-z/ -]{2,40} (?:[Ee]rror|ERROR))\b")
+
+
+def by_request(draft: Draft) -> Draft:
+    """A person asked for it."""
+    crash = draft.crash
+    deliberate = crash.deliberate or crash.kind == "user_requested"
+    return replace(draft, signature="deliberate") if deliberate else draft
+
+
+def by_machine_check(draft: Draft) -> Draft:
+    """Bank and device, of the uncorrected error; a log also holds corrected ones, which did not crash."""
+    if draft.crash.kind != "machine_check":
+        return draft
+    text = " ".join(_UNCORRECTED.findall(_words(draft.crash)))
+    bank = _BANK.search(text)
+    parts = [f"bank {int(bank[1]) if bank[1] else int(bank[2], 16)}"] if bank else []
+    parts += [error for error in _ERROR.findall(text) if "achine check" not in error][:1] + _first(_DEVICE, text)
+    return replace(draft, signature="machine_check: " + (" ".join(parts) or "bank unknown"))
+
+
+def by_device(draft: Draft) -> Draft:
+    """The device that an NMI or an I/O fault names."""
+    if draft.crash.kind not in ("nmi", "iommu_fault"):
+        return draft
+    device = _first(_DEVICE, " ".join(_APEI.findall(_words(draft.crash)))) or _first(_DEVICE, draft.crash.message or "")
+    return replace(draft, signature=f"{draft.crash.kind}: " + (" ".join(device) or "device unknown"))
+
+
+def by_source(draft: Draft) -> Draft:
+    """File and line of a failed check.
+
+    The line moves between builds, but one file holds many checks, and a wrong merge hides more than a split.
+    """
+    match = _SOURCE.search(draft.crash.message or "")
+    return replace(draft, signature=f"{draft.crash.kind}: {match[1]}:{match[2]}") if match else draft
+
+
+def _words(crash: Crash) -> str:
+    return f"{crash.message or ''}\n{crash.text}"
+
+
+def _first(pattern: re.Pattern[str], text: str) -> list[str]:
+    match = pattern.search(text)
+    return [match[1].lower() if pattern is _DEVICE else match[1]] if match else []
+
+
+# ---- signed by the stack ---------------------------------------------------------------------------------------------
+
+
+def pick_backtrace(draft: Draft) -> Draft:
+    """The backtrace that can tell; without one, a bucket of its own."""
+    crash = draft.crash
+    if not crash.frames:
+        return replace(draft, signature=f"no frames: {crash.kind}")
+    frames = telling_frames(crash)
+    if not frames:
+        return replace(draft, signature=f"{crash.kind}: stalled PCPU's backtrace not in the text")
+    notes = (*draft.notes, f"pick_backtrace: number {frames[0].backtrace}, {len(frames)} frames")
+    return replace(draft, frames=frames[:MAX_FRAMES], notes=notes)
+
+
+def drop_delivery(draft: Draft) -> Draft:
+    """Everything up to the outermost sentinel among the innermost frames."""
+    last = max((i for i, frame in enumerate(draft.frames[:SENTINEL_DEPTH]) if _sentinel(frame.function)), default=None)
+    if last is None or not any(frame_name(frame) != UNREADABLE for frame in draft.frames[last + 1 :]):
+        return draft
+    note = f"drop_delivery: {last + 1} frames up to {draft.frames[last].function}"
+    return replace(draft, frames=draft.frames[last + 1 :], notes=(*draft.notes, note))
+
+
+def drop_irrelevant(draft: Draft) -> Draft:
+    """Frames of any crash, and junk."""
+    kept, notes = [], list(draft.notes)
+    for frame in draft.frames:
+        rule = irrelevant_rule(frame_name(frame)) if frame.function else None
+        if rule:
+            notes.append(f"drop_irrelevant: {frame.function} ({rule.file}:{rule.line}, {rule.reason})")
+        elif junk(frame):
+            notes.append(f"drop_irrelevant: {frame.function} (no function is that long)")
+        else:
+            kept.append(frame)
+    return replace(draft, frames=tuple(kept), notes=tuple(notes))
+
+
+def first_telling(draft: Draft) -> Draft:
+    """Frames up to and with the first that names a place."""
+    names: list[str] = []
+    for frame in draft.frames:
+        name = frame_name(frame)
+        if not names or names[-1] != name:  # recursion depth is chance
+            names.append(name)
+        if name != UNREADABLE and _prefix(name) is None:
+            break
+    if not any(name != UNREADABLE for name in names):
+        return replace(draft, signature=f"no telling frames: {draft.crash.kind}")
+    return replace(draft, signature=JOINT.join(names))
+
+
+RULES: tuple[Callable[[Draft], Draft], ...] = (
+    # These read the message alone, in the order of how little the stack can say.
+    by_request, by_machine_check, by_device, by_source,
+    # These read the stack. Sentinels before irrelevant frames, which would hide them.
+    pick_backtrace, drop_delivery, drop_irrelevant, first_telling,
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1 << 16)
+def _stripped(function: str) -> str:
+    for rule in read_rules("strip.txt", mapped=True):
+        function = rule.regex.sub(rule.value or "", function)
+    return function
+
+
+def frame_name(frame: Frame) -> str:
+    """A frame as signatures name it: its bare symbol, else ``module:?``, else ``?``."""
+    if frame.function:
+        return _stripped(frame.function) or UNREADABLE
+    return f"{frame.module}:{UNREADABLE}" if frame.module else UNREADABLE
+
+
+@lru_cache(maxsize=1 << 16)
+def _sentinel(function: str | None) -> Rule | None:
+    return first_match(read_rules("sentinel.txt"), function) if function else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _prefix(name: str) -> Rule | None:
+    return first_match(read_rules("prefix.txt"), name)

@@ -1,0 +1,459 @@
+"""A fleet and one driver -> the content of the two-page brief for management, and the sentences that every page shares.
+
+Each sentence with a number is made from the tables by one small function. ``document.py`` turns the content into HTML and
+PDF.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.fleet import Fleet
+from psodlib.risk.decision import PinDecision, decide_pin, expected_impact
+from psodlib.risk.exposure import exposure
+from psodlib.risk.rates import RateRatio, crash_rates
+from psodlib.views.document import Bullets, Document, Picture, Section, Table, Text
+from psodlib.views.words import between, count, day, figure, known, listing, literal, per_year, share
+from psodlib.views.writeup import SIMULATED
+
+__all__ = [
+    "Study", "brief", "cost", "facts", "next_steps", "reasons", "scope", "shown", "study", "tone", "turns", "unknowns",
+    "verdict",
+]  # fmt: skip
+
+MOST_CANDIDATES = 4  # by default; each pair is a contrast, and each contrast makes the others harder to tell
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a fleet says of one driver, computed once for every page.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The tables.
+    module : str
+        The driver in question.
+    exposure, rates : pandas.DataFrame
+        What ``exposure`` and ``crash_rates`` gave.
+    candidates : tuple of str
+        The versions to choose between.
+    decision : PinDecision or None
+        None where no decision can be made; ``why_none`` says why.
+    why_none : str
+        A sentence, empty when there is a decision.
+    outage_hours : float
+        Hours until the users of a crashed host work again.
+    """
+
+    fleet: Fleet
+    module: str
+    exposure: pd.DataFrame
+    rates: pd.DataFrame
+    candidates: tuple[str, ...]
+    decision: PinDecision | None
+    why_none: str = ""
+    outage_hours: float = 1.0
+
+    @cached_property
+    def hosts_now(self) -> pd.Series:
+        """Hosts by the version they loaded last; index ``version``, unknown left out."""
+        newest = self.exposure.sort_values("start").groupby("host", observed=True).tail(1)
+        return newest["version"].dropna().value_counts()
+
+
+def study(
+    fleet: Fleet, module: str = "hpsa", candidates: Sequence[str] | None = None, outage_hours: float = 1.0
+) -> Study:
+    """Exposure, rates and decision of one driver.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The tables.
+    module : str
+        The driver in question.
+    candidates : sequence of str, optional
+        Versions to choose between; by default those with most host-days, four at most.
+    outage_hours : float
+        Hours until the users of a crashed host work again: an assumption, which the brief states.
+
+    Returns
+    -------
+    Study
+        With ``decision`` None where fewer than two versions were seen loaded, or where the evidence allows no decision.
+
+    Raises
+    ------
+    InputError
+        A named candidate was never loaded, or ``outage_hours`` is not positive.
+    """
+    if not outage_hours > 0:
+        raise InputError(f"outage_hours is {outage_hours}; expected a number of hours above 0")
+    stretches = exposure(fleet, module=module)
+    rates = crash_rates(stretches, by="version")
+    seen = rates[rates.index.notna()].nlargest(MOST_CANDIDATES, "host_days").index
+    strange = [name for name in candidates or () if name not in rates.index]
+    if strange:
+        raise InputError(
+            f"candidate {strange[0]!r}: no host had it loaded; the evidence shows {listing(rates.index.dropna())}"
+        )
+    chosen = tuple(candidates or sorted(seen))
+    decision, why_none = _decided(stretches, module, chosen, len(fleet.hosts))
+    return Study(fleet, module, stretches, rates, chosen, decision, why_none, outage_hours)
+
+
+def _decided(stretches: pd.DataFrame, module: str, chosen: Sequence[str], hosts: int) -> tuple[PinDecision | None, str]:
+    if len(chosen) < 2:
+        seen = f"only {module} {literal(chosen[0])}" if chosen else f"no version of {module}"
+        return None, f"There is nothing to choose between: {seen} was seen loaded."
+    try:
+        return decide_pin(stretches, chosen, fleet_hosts=hosts), ""
+    except InputError as error:  # such as: only hosts that crashed are given
+        return None, f"No decision can be made: {error}."
+
+
+def brief(study: Study, pictures: Sequence[Picture] = ()) -> Document:
+    """The management brief of a study: two pages.
+
+    Parameters
+    ----------
+    study : Study
+        What ``study`` gave.
+    pictures : sequence of Picture
+        Three at most; shown under "What the evidence shows".
+
+    Returns
+    -------
+    Document
+        The content.
+    """
+    return Document(
+        title=f"Which {study.module} driver to pin",
+        subtitle=scope(study),
+        lead=verdict(study),
+        tone=tone(study),
+        notice=SIMULATED if study.fleet.simulated else "",
+        facts=facts(study),
+        sections=[
+            Section("What the evidence shows", [*pictures[:1], Bullets(shown(study))]),
+            Section("What each choice costs", cost(study)),
+            *([Section("How sure that is", pictures[1:2])] if len(pictures) > 1 else []),
+            *([Section("How the versions came and went", pictures[2:3])] if len(pictures) > 2 else []),
+            Section("What we do not know", [Bullets(unknowns(study))]),
+            Section("What would change the answer", [Bullets(turns(study))]),
+            Section("What happens next", [Bullets(next_steps(study))]),
+        ],
+    )
+
+
+# ---- the sentences -------------------------------------------------------------------------------------------
+
+
+def verdict(study: Study) -> str:
+    """The answer in one sentence.
+
+    Parameters
+    ----------
+    study : Study
+        What ``study`` gave.
+
+    Returns
+    -------
+    str
+        Which version to pin or to leave, or what is missing for an answer.
+    """
+    decision = study.decision
+    if decision is None:
+        return study.why_none
+    if decision.verdict == "pin":
+        return f"Pin {study.module} {literal(decision.pin)}: {listing(_contrasts(decision, decision.pin))}."
+    if decision.verdict == "avoid":
+        others = listing(name for name in study.candidates if name not in decision.avoid)
+        return (
+            f"Move off {study.module} {listing(decision.avoid)}. Which of the others to pin ({others}) the evidence"
+            " does not decide yet."
+        )
+    return f"Undecided: no version of {study.module} can be called better yet. {_needed(study)}"
+
+
+def tone(study: Study) -> str:
+    """The colour beside the verdict: ``good`` for a pin, ``bad`` for a version to leave, else ``open``."""
+    word = study.decision.verdict if study.decision else "undecided"
+    return {"pin": "good", "avoid": "bad"}.get(word, "open")
+
+
+def _contrasts(decision: PinDecision, pin: str | None) -> list[str]:
+    # The pinned version against each other one, always told from the other's side: how much worse it is.
+    return [_worse(ratio, ratio.version != pin) for ratio in decision.ratios if pin in (ratio.version, ratio.reference)]
+
+
+def _worse(ratio: RateRatio, as_is: bool) -> str:
+    name = literal(ratio.version if as_is else ratio.reference)
+    middle, low, high = (
+        (ratio.ratio, ratio.low, ratio.high) if as_is else (_over(ratio.ratio), _over(ratio.high), _over(ratio.low))
+    )
+    percent = f"{100 * (1 - ratio.alpha):g} % interval"
+    if low <= 0 and math.isinf(high):
+        return f"of {name} nothing can be said yet"
+    if math.isinf(middle) or math.isnan(middle):
+        return f"{name} crashes at least {figure(low)} times as often ({percent})"
+    return f"{name} crashes {figure(middle)} times as often ({percent} {between(low, high)})"
+
+
+def _over(value: float) -> float:
+    return math.inf if value == 0 else 1 / value
+
+
+def _rate(row: pd.Series) -> str:
+    rates = f"{per_year(row['rate'])} per host-year, 95 % interval {between(row['low'] * 365.25, row['high'] * 365.25)}"
+    return f"{count(row['crashes'], 'crash', 'crashes')} in {count(row['host_days'], 'host-day')} ({rates})"
+
+
+def _needed(study: Study) -> str:
+    needed = dict(study.decision.host_days_needed) if study.decision else {}
+    finite = {version: days for version, days in needed.items() if known(days) and float(days) < 1e9}
+    if not finite:
+        return "How many more host-days would decide it cannot be said from what was seen."
+    words = [f"{count(days, 'more host-day')} on {literal(version)}" for version, days in finite.items()]
+    return f"A verdict could fall after {listing(words)}."
+
+
+def scope(study: Study) -> str:
+    """Of which fleet and which time this speaks."""
+    hosts = study.fleet.hosts
+    seen = hosts["first_seen"].min(), hosts["last_seen"].max()
+    dates = f", {day(seen[0])} to {day(seen[1])}" if known(seen[0]) else ""
+    return f"{count(len(hosts), 'host')}{dates}; evidence read by psodlib"
+
+
+def facts(study: Study) -> list[tuple[str, str]]:
+    """The few figures that stand above the fold."""
+    stretches, crashes = study.exposure, study.fleet.crashes
+    return [
+        ("Hosts", f"{len(study.fleet.hosts):,}"),
+        ("Host-days watched", f"{stretches['host_days'].sum():,.0f}"),
+        (
+            f"Crashes laid at {study.module}",
+            f"{(crashes['guilty_module'] == study.module).sum():,} of {len(crashes):,}",
+        ),
+        ("Crashes with no module found", f"{(crashes['guilt'] == 'none').sum():,}"),
+    ]
+
+
+def shown(study: Study) -> list[str]:
+    """What the evidence shows of each version, and how the candidates compare."""
+    named = study.rates[study.rates.index.notna() & study.rates["rate"].notna()]
+    lines = [f"{study.module} {literal(version)}: {_rate(row)}." for version, row in named.head(6).iterrows()]
+    if study.decision and study.decision.pin is None:
+        lines += [f"{_worse(ratio, True)} as {literal(ratio.reference)}." for ratio in study.decision.ratios[:3]]
+    return lines or [f"No host-day with a known version of {study.module} was seen."]
+
+
+def reasons(study: Study) -> list[str]:
+    """Why the verdict is what it is, as the decision gives it; its warnings are among the ``unknowns``."""
+    if study.decision is None:
+        return [study.why_none]
+    warnings = {line for ratio in study.decision.ratios for line in ratio.warnings}
+    return [_sentence(reason) for reason in study.decision.reasons if reason not in warnings]
+
+
+def _sentence(words: object) -> str:
+    # The decision speaks in clauses; a page wants a capital letter and a full stop.
+    text = literal(words).strip()
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
+
+
+def cost(study: Study) -> list[Table | Text]:
+    """What a year with every host on one version would cost, a row a candidate."""
+    if not study.candidates:
+        return [Text(f"Not to be said: no version of {study.module} was seen loaded.")]
+    hosts = _with_numbers(study.fleet.hosts)
+    try:
+        impact = expected_impact(study.exposure, study.candidates, hosts=hosts, outage_hours=study.outage_hours)
+    except InputError as error:
+        return [Text(f"Not to be said: {error}.")]
+    kinds = [("crashes", "crashes_per_year", "Crashes a year")]
+    kinds += [
+        (word, f"{word}_per_year", f"{label} a year")
+        for word, label in (("user_hours", "User-hours"), ("vm_hours", "VM-hours"))
+        if f"{word}_per_year" in impact
+    ]
+    rows = [
+        [
+            literal(version),
+            *(
+                f"{figure(row[middle])} ({between(row[f'{word}_low'], row[f'{word}_high'])})"
+                for word, middle, _ in kinds
+            ),
+        ]
+        for version, row in impact.iterrows()
+    ]
+    return [
+        Table(
+            f"A year with all {len(hosts):,} hosts on one version (95 % interval)",
+            ["Version", *(label for *_, label in kinds)],
+            rows,
+        ),
+        Text(_assumption(study, len(kinds) > 1)),
+    ]
+
+
+def _with_numbers(hosts: pd.DataFrame) -> pd.DataFrame:
+    # An inventory may hold anything; only numbers count as users.
+    return hosts.assign(
+        **{name: pd.to_numeric(hosts[name], errors="coerce") for name in ("users", "vms") if name in hosts}
+    )
+
+
+def _assumption(study: Study, with_people: bool) -> str:
+    if not with_people:
+        return "User-hours cannot be said: no inventory with a column users or vms was given."
+    return (
+        f"Reckoned with {study.outage_hours:g} h until the users of a crashed host work again (an assumption)"
+        " and the average number of users and virtual machines a host in the inventory."
+    )
+
+
+def unknowns(study: Study) -> list[str]:
+    """What cannot be said, and how much of it there is.
+
+    Parameters
+    ----------
+    study : Study
+        What ``study`` gave.
+
+    Returns
+    -------
+    list of str
+        A sentence each; only what applies to this fleet.
+    """
+    fleet = study.fleet
+    lines = [
+        _unwatched(fleet),
+        _unversioned(study),
+        _unblamed(fleet),
+        _unexplained(fleet),
+        _unheard(fleet),
+        _unread(fleet),
+    ]
+    lines += _unadjusted(study)
+    if "cluster" not in fleet.hosts or fleet.hosts["cluster"].isna().all():
+        lines.append(
+            "No cluster is known for any host (no inventory was given, or it has no such column), so clusters are not"
+            " told apart."
+        )
+    return [line for line in lines if line] or [
+        "Nothing was found missing in the evidence; causes other than the driver are still not ruled out."
+    ]
+
+
+def _unwatched(fleet: Fleet) -> str:
+    lived, watched = (fleet.uptimes[name].sum() / pd.Timedelta(days=1) for name in ("uptime", "observed"))
+    if lived - watched < 1:
+        return ""
+    gap = lived - watched
+    return (
+        f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no evidence; crashes in them"
+        " are not counted."
+    )
+
+
+def _unversioned(study: Study) -> str:
+    stretches = study.exposure
+    days = stretches.loc[stretches["version"].isna(), "host_days"].sum()
+    if not days:
+        return ""
+    return (
+        f"For {count(days, 'host-day')} ({share(days, stretches['host_days'].sum())} of those watched) it is not known"
+        f" which version of {study.module} was loaded."
+    )
+
+
+def _unblamed(fleet: Fleet) -> str:
+    number = int((fleet.crashes["guilt"] == "none").sum())
+    if not number:
+        return ""
+    crashes = count(number, "crash names", "crashes name")
+    return f"{crashes} no module. The ratio is given with and without them."
+
+
+def _unexplained(fleet: Fleet) -> str:
+    number = int((fleet.uptimes["end_reason"] == "unexplained").sum())
+    return (
+        f"{count(number, 'stop')} of a host left no explanation: each may be a crash whose dump was lost."
+        if number
+        else ""
+    )
+
+
+def _unheard(fleet: Fleet) -> str:
+    number = int(fleet.hosts["last_seen"].isna().sum())
+    return f"{count(number, 'host')} of the inventory left no evidence at all." if number else ""
+
+
+def _unread(fleet: Fleet) -> str:
+    if fleet.problems.empty:
+        return ""
+    return (
+        f"{count(len(fleet.problems), 'file or line', 'files or lines')} could not be read or believed; the table of"
+        " problems lists them."
+    )
+
+
+def _unadjusted(study: Study) -> list[str]:
+    warnings = [
+        _sentence(line) for ratio in (study.decision.ratios if study.decision else ()) for line in ratio.warnings
+    ]
+    return list(dict.fromkeys(warnings))[:3]
+
+
+def turns(study: Study) -> list[str]:
+    """What evidence would turn the answer."""
+    if study.decision is None:
+        return [f"Evidence of a second version of {study.module} loaded on some hosts, with its host-days."]
+    found = [_sentence(words) for words in study.decision.would_change]
+    return found or ["Nothing that was looked at: more host-days of the same sort would only make it firmer."]
+
+
+def next_steps(study: Study) -> list[str]:
+    """What to do now, in order."""
+    decision, running = study.decision, study.hosts_now
+    again = "Collect the evidence again each week and make this report anew: it says when the answer changes."
+    if decision is None or decision.verdict == "undecided":
+        hold = f"Change no driver because of this report. {_needed(study) if decision else ''}".strip()
+        return [hold, _pace(study), again]
+    leaving = (
+        running.drop(labels=[decision.pin], errors="ignore")
+        if decision.verdict == "pin"
+        else running.reindex(list(decision.avoid)).dropna()
+    )
+    target = (
+        f"to {study.module} {literal(decision.pin)}"
+        if decision.pin
+        else f"off {study.module} {listing(decision.avoid)}"
+    )
+    if leaving.sum() == 0:
+        return ["No host that the evidence shows needs to change: none runs a version to leave.", again]
+    which = listing(f"{count(hosts, 'host')} on {version}" for version, hosts in leaving.items())
+    return [
+        f"Take {which} {target}: one host first, then in waves, each after a week without a new crash signature.",
+        "The write-up of the newest crash holds the commands, and the check to make after each reboot.",
+        again,
+    ]
+
+
+def _pace(study: Study) -> str:
+    if study.hosts_now.empty:
+        return (
+            "Collect the boot logs or command outputs that name the loaded driver version: without them no day counts"
+            " for any version."
+        )
+    hosts = listing(f"{count(number, 'host')} on {version}" for version, number in study.hosts_now.items())
+    return f"Go on collecting: {hosts} add as many host-days each day."

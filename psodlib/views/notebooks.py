@@ -1,0 +1,215 @@
+"""Runs a notebook on a source, and leaves it so that it diffs well.
+
+One kernel a notebook, started clean: none of the user's IPython profile, this psodlib importable, the notebook's own
+folder as working directory. Used by the report, by the tests, and by ``make notebooks``, which is
+``python -m psodlib.views.notebooks notebooks``: runs what is committed and writes it back with its outputs.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from psodlib.errors import InputError
+
+__all__ = ["refresh_notebooks", "run_notebook", "write_notebook"]
+
+KERNEL_START = 60  # seconds; takes about two on a quiet machine
+# A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
+HANGS = (CellTimeoutError, DeadKernelError, RuntimeError)
+FORMAT: Any = nbformat  # its functions bear no types
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, timeout: float = 120) -> NotebookNode:
+    """Run a notebook from top to bottom in a fresh kernel, with some of its parameters replaced.
+
+    Parameters
+    ----------
+    path : str or Path
+        The notebook. It is read, never written: ``write_notebook`` does that. Its folder is the kernel's working
+        directory, so relative paths mean what they mean to a reader who opens it.
+    parameters : mapping of str to None, bool, int, float, str, Path, list, tuple or dict, optional
+        Name -> value; they go into a cell tagged ``injected-parameters`` behind the one tagged ``parameters``.
+    timeout : float
+        Seconds a single cell may take.
+
+    Returns
+    -------
+    NotebookNode
+        The notebook with its outputs, execution counts 1..n, steady cell ids and nothing of this machine in its
+        metadata.
+
+    Raises
+    ------
+    InputError
+        No such notebook, no cell tagged ``parameters``, a parameter that it does not name, or a value that cannot be
+        written as a plain assignment.
+    nbclient.exceptions.CellExecutionError
+        A cell raised; the message holds its traceback.
+
+    Notes
+    -----
+    A hang or a kernel that dies is tried once more; the second time its error is raised.
+
+    Example
+    -------
+    >>> node = run_notebook("notebooks/02_the_fleet.ipynb", {"source": "evidence/"})  # doctest: +SKIP
+    """
+    path = Path(path).resolve()
+    node = _read(path)
+    if parameters:
+        _inject(node, parameters, path)
+    try:
+        return _execute(copy.deepcopy(node), path, timeout)
+    except HANGS:
+        return _execute(copy.deepcopy(node), path, timeout)
+
+
+def write_notebook(node: NotebookNode, path: str | Path) -> Path:
+    """Write a notebook as ``run_notebook`` gave it.
+
+    Parameters
+    ----------
+    node : NotebookNode
+        What ``run_notebook`` gave.
+    path : str or Path
+        Where to; the folder is made.
+
+    Returns
+    -------
+    Path
+        The file. Equal notebooks give equal bytes.
+    """
+    out = Path(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(FORMAT.writes(node) + "\n", encoding="utf-8", newline="\n")
+    return out
+
+
+def refresh_notebooks(folder: str | Path, jobs: int = 2) -> list[Path]:
+    """Run every notebook of a folder with the parameters it holds, and write each back with its outputs.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds ``*.ipynb``.
+    jobs : int
+        Kernels side by side.
+
+    Returns
+    -------
+    list of Path
+        The notebooks, in the order of their names. All ran before the first is written.
+
+    Raises
+    ------
+    InputError
+        The folder holds no notebook.
+    """
+    paths = sorted(Path(folder).glob("*.ipynb"))
+    if not paths:
+        raise InputError(f"{folder}: no notebook found; expected a folder with *.ipynb")
+    with ThreadPoolExecutor(jobs) as pool:
+        nodes = list(pool.map(run_notebook, paths))
+    return [write_notebook(node, path) for node, path in zip(nodes, paths, strict=True)]
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        node: NotebookNode = FORMAT.read(path, as_version=4)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such notebook") from None
+    except Exception as error:  # nbformat has no common base for what a broken file can raise
+        raise InputError(f"{path}: not a notebook ({error})") from error
+    return node
+
+
+def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> None:
+    at = next((i for i, cell in enumerate(node.cells) if "parameters" in cell.metadata.get("tags", [])), None)
+    if at is None:
+        raise InputError(f"{path}: no cell is tagged `parameters`; tag the one with the plain assignments")
+    known = _assigned(node.cells[at].source)
+    strange = sorted(set(parameters) - set(known))
+    if strange:
+        raise InputError(f"{path}: no parameter {strange[0]!r}; it has {', '.join(known) or 'none'}")
+    lines = [f"{name} = {_literal(name, value)}" for name, value in parameters.items()]
+    cell = FORMAT.v4.new_code_cell("\n".join(lines), metadata={"tags": ["injected-parameters"]})
+    node.cells.insert(at + 1, cell)
+
+
+def _assigned(source: str) -> list[str]:
+    statements = [each for each in ast.parse(source).body if isinstance(each, ast.Assign)]
+    return [target.id for each in statements for target in each.targets if isinstance(target, ast.Name)]
+
+
+def _literal(name: str, value: Any) -> str:
+    # Only what repr gives back letter by letter: nothing of the value is ever run.
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"parameter {name}: {value} cannot be written as a plain assignment; give a finite number")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_literal(name, each) for each in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_literal(name, key)}: {_literal(name, each)}' for key, each in value.items())}}}"
+    if value is None or type(value) in (bool, int, float, str):
+        return repr(value)
+    raise InputError(
+        f"parameter {name}: found {type(value).__name__}, expected None, a number, text, path, list or dict"
+    )
+
+
+def _execute(node: NotebookNode, path: Path, timeout: float) -> NotebookNode:
+    with tempfile.TemporaryDirectory(prefix="psod-kernel-") as profile:
+        client = NotebookClient(
+            node, timeout=timeout, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"], coalesce_streams=True,
+            record_timing=False, resources={"metadata": {"path": str(path.parent)}},
+        )  # fmt: skip
+        # The kernel's own stderr holds only its start-up chatter; what cells print comes through the notebook.
+        client.execute(env=_environment(profile), stderr=subprocess.DEVNULL)
+    return _tidied(node)
+
+
+def _environment(profile: str) -> dict[str, str]:
+    ours = str(Path(__file__).resolve().parents[2])
+    before = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([ours, before] if before else [ours]), "IPYTHONDIR": profile}
+
+
+def _tidied(node: NotebookNode) -> NotebookNode:
+    # The same source and data give the same bytes: counts 1..n, ids by place, no times, no versions of this machine.
+    node.metadata = FORMAT.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    ran = 0
+    for place, cell in enumerate(node.cells, start=1):
+        tags = cell.metadata.get("tags")
+        cell.metadata = FORMAT.from_dict({"tags": tags} if tags else {})
+        cell.id = f"cell-{place:02d}"
+        if cell.cell_type != "code":
+            continue
+        if cell.execution_count is not None:
+            ran += 1
+            cell.execution_count = ran
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
+    return node
+
+
+if __name__ == "__main__":
+    for written in refresh_notebooks(sys.argv[1] if len(sys.argv) > 1 else "notebooks"):
+        print(written)

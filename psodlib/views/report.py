@@ -1,0 +1,537 @@
+"""A source of evidence -> a folder of pages, PDFs, pictures and tables.
+
+    index.html            the verdict, the charts, the tables, and where the data came from
+    brief.html .pdf       two pages for whoever decides
+    writeup.html .pdf .md one crash, ready for a support case or a wiki
+    notebooks/*.html      the six notebooks, run on this source
+    charts/*.png .svg     each chart; its numbers in *.csv
+    tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
+
+No page has a script or fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
+HTML, PDF and Markdown, ``safe_html`` for what notebooks print, ``write_csv`` for spreadsheets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import bleach
+import pandas as pd
+from matplotlib.axes import Axes
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+
+from psodlib.errors import InputError
+from psodlib.fleet import Fleet, load
+from psodlib.triage.known_issues import load_issues
+from psodlib.views import charts
+from psodlib.views.brief import Study, brief, cost, facts, reasons, scope, study, tone, turns, unknowns, verdict
+from psodlib.views.document import (
+    Bullets,
+    Code,
+    Document,
+    Link,
+    Picture,
+    Section,
+    Table,
+    Text,
+    page,
+    to_html,
+    to_markdown,
+    to_pdf,
+)
+from psodlib.views.incident import incident_timeline
+from psodlib.views.notebooks import notebook_folder, run_notebook
+from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
+from psodlib.views.writeup import SIMULATED, choose_crash, write_up
+
+__all__ = ["Report", "report", "safe_html", "write_csv"]
+
+Progress = Callable[[str, int, int], None]
+Source = str | Path | Fleet
+
+KERNELS = 2  # side by side: more only wait for each other on a laptop
+ROWS = 25  # of a table on the index page; the rest is in tables/
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
+DOCUMENTS = (
+    Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
+    Link("brief.html", "The brief", "The same as a page"),
+    Link("writeup.pdf", "The write-up (PDF)", "One crash, for a support case"),
+    Link("writeup.html", "The write-up", "The same as a page"),
+    Link("writeup.md", "The write-up (Markdown)", "The same for a wiki"),
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of the report: its file name, how it is drawn from a study, and whether the brief shows it."""
+
+    name: str
+    draw: Callable[[Study, bool], Axes]
+    in_brief: bool = False
+
+
+CHARTS = (
+    Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up), in_brief=True),
+    Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up), in_brief=True),
+    Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up), in_brief=True),
+    Chart("host_days", lambda s, made_up: charts.plot_host_days(s.exposure, s.fleet.uptimes, simulated=made_up)),
+    Chart("uptime_at_crash", lambda s, made_up: charts.plot_uptime_at_crash(s.exposure, simulated=made_up)),
+    Chart("modules", lambda s, made_up: charts.plot_modules(s.fleet.crashes, simulated=made_up)),
+    Chart("fleet_map", lambda s, made_up: charts.plot_fleet_map(s.exposure, simulated=made_up)),
+    Chart("ascertainment", lambda s, made_up: charts.plot_ascertainment(
+        s.fleet.crashes, s.fleet.uptimes, s.fleet.coverage, simulated=made_up)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written: the folder, its first page, the fleet it speaks of, and notebooks that did not run to their end."""
+
+    folder: Path
+    index: Path
+    fleet: Fleet
+    failed: tuple[str, ...] = ()
+
+
+def report(
+    source: Source | Sequence[str | Path], out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
+    known_issues: str | Path | None = None, module: str = "hpsa", candidates: Sequence[str] | None = None,
+    crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Run everything on a source and leave a folder that can be read anywhere, with no network and no Python.
+
+    Parameters
+    ----------
+    source : str, Path, Fleet, or a sequence of str or Path
+        What ``load`` takes, or a Fleet already loaded.
+    out : str or Path
+        The folder to write; made if need be. It must not lie inside the evidence.
+    inventory, known_issues, jobs
+        As for ``load``.
+    module : str
+        The driver in question.
+    candidates : sequence of str, optional
+        Its versions to choose between; by default those with most host-days.
+    crash_id : str, optional
+        The crash to write up; by default the newest one laid at ``module``.
+    outage_hours : float
+        Hours until the users of a crashed host work again, for the cost of each choice.
+    progress : callable, optional
+        Called as ``progress(what, done, total)``.
+
+    Returns
+    -------
+    Report
+        ``index`` is the page to open.
+
+    Raises
+    ------
+    InputError
+        As ``load``; ``out`` inside the evidence; an unknown ``crash_id`` or candidate.
+    RuleError
+        A bad line in the known-issues file.
+
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> psod.report("evidence/", "report/", inventory="inventory.csv").index  # doctest: +SKIP
+    PosixPath('report/index.html')
+    """
+    sources = [] if isinstance(source, Fleet) else [source] if isinstance(source, (str, Path)) else list(source)
+    folder = _folder(sources, Path(out))
+    if isinstance(source, Fleet):
+        fleet = source
+    else:
+        fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
+    found = study(fleet, module, candidates, outage_hours)
+    crash = choose_crash(fleet, crash_id, module)
+    issues = load_issues(*([known_issues] if known_issues else []))
+    fleet.save(folder / "tables")
+    step = _Steps(progress, 4 + len(list(notebook_folder().glob('*.ipynb'))))
+    with ThreadPoolExecutor(KERNELS) as kernels:
+        running = _start_notebooks(kernels, folder, found, crash)
+        step("drawing charts")
+        pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
+        step("writing the brief")
+        _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
+        step("writing up a crash")
+        _publish(_case(found, crash, issues, folder), folder, "writeup")
+        step("writing tables")
+        tables = _tables(found, folder)
+        pages, failed = _finish_notebooks(running, fleet, folder, step)
+    index = folder / "index.html"
+    _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *pages]))
+    return Report(folder, index, fleet, failed)
+
+
+class _Steps:
+    # Counts what is done, for whoever watches.
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress(what, self.done, self.total)
+
+
+def _folder(sources: Sequence[str | Path], out: Path) -> Path:
+    # A report among the evidence would be read as evidence the next time.
+    for source in sources:
+        place = Path(source)
+        if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
+            raise InputError(
+                f"{out}: lies inside the evidence {place}, so the next load would read the report as evidence; "
+                "name a folder beside it"
+            )
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; expected a folder to write the report to")
+    for name in ("charts", "notebooks", "tables"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+# ---- charts, documents -------------------------------------------------------------------------------------------------
+
+
+def _picture(chart: Chart, found: Study, folder: Path) -> Picture:
+    return _saved(chart.draw(found, found.fleet.simulated), folder, chart.name)
+
+
+def _saved(ax: Axes, folder: Path, name: str) -> Picture:
+    # The picture, its SVG, its numbers; and in words, for whoever cannot see it, what the chart says of itself.
+    png, _ = charts.save_chart(ax, folder / "charts" / name)
+    data = write_csv(charts.numbers(ax), png.with_suffix(".csv"))
+    title, caption = _wording(ax)
+    return Picture(png, title, caption, data.relative_to(folder).as_posix())
+
+
+def _wording(ax: Axes) -> tuple[str, str]:
+    # What the chart itself says above and below the axes; there `\\$` stands for a dollar.
+    below = next((text.get_text() for text in ax.texts if text.get_gid() == "caption"), "")
+    title, caption = (" ".join(words.replace("\\$", "$").split()) for words in (ax.get_title(loc="left"), below))
+    return title, caption
+
+
+def _case(found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path) -> Document:
+    # A pin that the evidence favours is where the runbook goes to.
+    pin = found.decision.pin if found.decision else None
+    pictures = []
+    if crash is not None:
+        timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
+        pictures.append(_saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident"))
+    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures)
+
+
+def _publish(document: Document, folder: Path, name: str) -> None:
+    _write(folder / f"{name}.html", to_html(document, home="index.html"))
+    to_pdf(document, folder / f"{name}.pdf", f"{name}.typ")
+    if name == "writeup":
+        _write(folder / f"{name}.md", to_markdown(document))
+
+
+# ---- notebooks ---------------------------------------------------------------------------------------------------------
+
+
+def _start_notebooks(
+    kernels: ThreadPoolExecutor, folder: Path, found: Study, crash: pd.Series | None
+) -> dict[Path, Future[NotebookNode]]:
+    parameters = _parameters(folder, found, crash)
+    return {path: kernels.submit(run_notebook, path, parameters) for path in sorted(notebook_folder().glob("*.ipynb"))}
+
+
+def _finish_notebooks(
+    running: dict[Path, Future[NotebookNode]], fleet: Fleet, folder: Path, step: _Steps
+) -> tuple[list[Link], tuple[str, ...]]:
+    # One that fails costs its own page and no other; whoever called is told which.
+    links, failed = [], []
+    for path, future in running.items():
+        notice = SIMULATED if fleet.simulated else ""
+        href = f"notebooks/{path.stem}.html"
+        try:
+            title, html = _notebook_html(future.result())
+            about = ""
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            failed.append(path.stem)
+            title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
+            trouble = Document(
+                title=title,
+                lead=about,
+                tone="bad",
+                notice=notice,
+                sections=[Section("What happened", [Code(_last_lines(error))])],
+            )
+            _write(folder / href, to_html(trouble, home="../index.html"))
+        else:
+            _write(folder / href, page(title, html, notice, home="../index.html"))
+        links.append(Link(href, title, about))
+        step(f"notebook {path.stem}")
+    return links, tuple(failed)
+
+
+def _last_lines(error: Exception) -> str:
+    # A traceback's end says what happened; its colours are for terminals.
+    return "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[-6:])
+
+
+# What a notebook's page may hold; the rest of its markup is dropped, its text kept.
+TAGS = frozenset(
+    "h1 h2 h3 h4 h5 h6 p div span a img table caption thead tbody tr th td ul ol li dl dt dd pre code em strong b i sub"
+    " sup hr br blockquote del figure figcaption".split()
+)
+PNG = "data:image/png;base64,"
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    # Pictures only from the page itself, links only within it.
+    if name == "src":
+        return tag == "img" and value.startswith(PNG)
+    if name == "href":
+        return tag == "a" and value.startswith("#")
+    return (
+        name in ("class", "id")
+        or (name == "alt" and tag == "img")
+        or (name in ("colspan", "rowspan") and tag in ("td", "th"))
+    )
+
+
+def safe_html(html: str) -> str:
+    """Markup that notebooks print, with nothing left that runs, fetches or leads away.
+
+    Parameters
+    ----------
+    html : str
+        Any HTML.
+
+    Returns
+    -------
+    str
+        The same text with a short list of tags and attributes; table headers say what they head.
+    """
+    # A style block is no text to be read, so it goes with its content; pandas prints one a table.
+    bare = re.sub(r"<style\b[^>]*>[^<]*</style>", "", html)
+    safe = bleach.clean(bare, tags=TAGS, attributes=_may_stay, protocols=["data"], strip=True, strip_comments=True)
+    parts = re.split(r"(<thead>|</thead>)", safe)
+    for place, part in enumerate(parts):
+        head = place > 0 and parts[place - 1] == "<thead>"
+        parts[place] = part.replace("<th>", '<th scope="col">' if head else '<th scope="row">')
+    return "".join(parts)
+
+
+def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
+    title = next(
+        (cell.source.lstrip("# ").split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ")), "Notebook"
+    )
+    _describe_pictures(notebook)
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
+    )
+    body, _ = exporter.from_notebook_node(notebook)
+    return title, safe_html(body)
+
+
+def _describe_pictures(notebook: NotebookNode) -> None:
+    # nbconvert takes a picture's alternative text from the output's metadata.
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = next(
+                (line.lstrip("# ") for line in reversed(cell.source.split("\n")) if line.startswith("#")), heading
+            )
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                words = f"Chart of the section {heading}; the text beside it says what it shows."
+                output.setdefault("metadata", {}).setdefault("image/png", {}).setdefault("alt", words)
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------------
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """A table as CSV that a spreadsheet opens without computing anything.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Any table.
+    path : str or Path
+        The file to write.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Notes
+    -----
+    A cell of text, or a column's name, that begins with a character by which spreadsheets know a formula gets an apostrophe
+    before it. Numbers stay numbers, a negative one too.
+    """
+    safe = table.rename(columns=_no_formula)
+    for place, dtype in enumerate(safe.dtypes):
+        if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype)):
+            column = safe.iloc[:, place].astype(object)
+            safe.isetitem(place, column.map(_no_formula, na_action="ignore"))
+    out = Path(path)
+    with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        safe.to_csv(file, index=False, lineterminator="\n")
+    return out
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def _shortened(
+    caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[pd.Series], list[str]], whole: str
+) -> Table:
+    rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
+    more = len(table) - len(rows)
+    return Table(caption, columns, rows, f"and {more:,} more; all in {whole}" if more else f"Also as {whole}")
+
+
+def _tables(found: Study, folder: Path) -> list[Section]:
+    fleet = found.fleet
+    newest = fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
+    for name, table in (
+        ("crashes", newest),
+        ("problems", fleet.problems),
+        ("watched", _watched(fleet)),
+        ("versions", _versions(found)),
+    ):
+        write_csv(table, folder / "tables" / f"{name}.csv")
+    return [
+        Section("Crashes", [
+            _shortened("Crashes, newest first", CRASH_COLUMNS, newest, _crash_row, "tables/crashes.csv")
+            if len(newest) else Text("No crash was found in the evidence."),
+        ]),
+        Section("Driver versions", [
+            _shortened(f"{found.module}, by the version that was loaded", VERSION_COLUMNS, _versions(found), _version_row, "tables/versions.csv")
+            if len(found.rates) else Text(f"No host-day was seen for {found.module}."),
+        ]),
+        Section("How much of the time was watched", [
+            _shortened("Hosts, least watched first", WATCHED_COLUMNS, _watched(fleet), _watched_row, "tables/watched.csv")
+            if len(fleet.hosts) else Text("No host was found in the evidence."),
+        ]),
+        Section("Problems in the evidence", [
+            _shortened("What could not be read or believed", PROBLEM_COLUMNS, fleet.problems, _problem_row, "tables/problems.csv")
+            if len(fleet.problems) else Text("Every file was read."),
+        ]),
+    ]  # fmt: skip
+
+
+CRASH_COLUMNS = (
+    "When (UTC)", "Host", "Kind", "Guilty module", "Function", "Known by", "Uptime", "Known issue", "File and line",
+)  # fmt: skip
+VERSION_COLUMNS = ("Version", "Crashes", "Host-days", "Crashes per host-year", "95 % interval", "Hosts on it now")
+WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
+PROBLEM_COLUMNS = ("File", "Line", "Problem", "What was found")
+
+
+def _crash_row(row: pd.Series) -> list[str]:
+    place = f"{literal(row['source'])}:{row['line']}" if known(row["line"]) else literal(row["source"])
+    guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
+    return [
+        moment(row["time"]).removesuffix(" UTC"), literal(row["host"]), _words(row["kind"]), guilty or "none found",
+        _or_dash(row["guilty_function"]), _words(row["guilt"]), span(row["uptime"]),
+        _or_dash(row["known_issues"]).replace(";", ", "), place,
+    ]  # fmt: skip
+
+
+def _words(value: Any) -> str:
+    return literal(value).replace("_", " ")
+
+
+def _or_dash(value: Any) -> str:
+    return literal(value) if known(value) and value != "" else "–"
+
+
+def _versions(found: Study) -> pd.DataFrame:
+    table = found.rates.rename_axis("version").reset_index()
+    return table.assign(hosts_now=table["version"].map(found.hosts_now).fillna(0).astype("Int64"))
+
+
+def _version_row(row: pd.Series) -> list[str]:
+    zero = f"no crash; at most {per_year(row['upper_at_zero'])} (one-sided)"
+    interval = zero if row["crashes"] == 0 else f"{per_year(row['low'])} to {per_year(row['high'])}"
+    return [
+        literal(row["version"]), f"{row['crashes']:,}", f"{row['host_days']:,.0f}", per_year(row["rate"]), interval,
+        f"{row['hosts_now']:,}" if known(row["version"]) else "–",
+    ]  # fmt: skip
+
+
+def _watched(fleet: Fleet) -> pd.DataFrame:
+    boots = fleet.uptimes.groupby("host", observed=True).agg(
+        boots=("boot", "size"), up=("uptime", "sum"), watched=("observed", "sum")
+    )
+    table = fleet.hosts[["host", "first_seen", "last_seen"]].merge(boots, how="left", left_on="host", right_index=True)
+    for name in ("up", "watched"):
+        table[f"days_{name}"] = (table.pop(name) / pd.Timedelta(days=1)).fillna(0.0)
+    table["boots"] = table["boots"].fillna(0).astype("Int64")
+    table["share"] = (table["days_watched"] / table["days_up"].where(table["days_up"] > 0)).fillna(0.0)
+    order = ["host", "boots", "days_up", "days_watched", "share", "first_seen", "last_seen"]
+    return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
+
+
+def _watched_row(row: pd.Series) -> list[str]:
+    return [
+        literal(row["host"]), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}",
+        share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
+    ]  # fmt: skip
+
+
+def _problem_row(row: pd.Series) -> list[str]:
+    return [literal(row["source"]), _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
+
+
+# ---- the first page ----------------------------------------------------------------------------------------------------
+
+
+def _index(
+    found: Study, pictures: Sequence[Picture], tables: Sequence[Section], sources: Sequence[str | Path]
+) -> Document:
+    return Document(
+        title=f"Crash report: {found.module}",
+        subtitle=scope(found),
+        lead=verdict(found),
+        tone=tone(found),
+        notice=SIMULATED if found.fleet.simulated else "",
+        facts=facts(found),
+        sections=[
+            Section("Why", [Bullets(reasons(found))]),
+            Section("What each choice costs", cost(found)),
+            Section("Charts", pictures),
+            Section("What we do not know", [Bullets(unknowns(found))]),
+            Section("What would change the answer", [Bullets(turns(found))]),
+            *tables,
+            Section("Where the data came from", _provenance(found.fleet, sources)),
+        ],
+    )
+
+
+def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
+    read = f"Read from {listing(sources)}." if sources else "Made from a fleet that was already loaded."
+    kinds = fleet.drivers["evidence"].value_counts()
+    rows = [[_words(kind), f"{number:,}"] for kind, number in kinds.items()]
+    made = f"Made on {datetime.now(UTC):%Y-%m-%d} by psodlib {version('psodlib')}."
+    return [
+        Text(f"{read} {made} The tables behind every number are in tables/, as Parquet."),
+        *(
+            [Table("Observations of driver versions, by kind of evidence", ["Kind", "Observations"], rows)]
+            if rows
+            else []
+        ),
+    ]

@@ -1,0 +1,40 @@
+"""What every test may use: the shared folders where they are at hand, and one switch that forbids skips in CI."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
+# The reference folder stands beside the project where it is at hand; nothing of it is copied into the project.
+SHARED = ROOT.parent / "shared"
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference folder ../shared is not at hand")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The reference folder, or a skip that says so."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference folder ../shared is not at hand")
+    return SHARED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In CI a skip means that an install step is missing: say so loudly."""
+    if os.environ.get("PSOD_NO_SKIPS") and terminalreporter.stats.get("skipped"):
+        terminalreporter.write_line("PSOD_NO_SKIPS is set, and tests were skipped: see the reasons above", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Turn a run with skips into a failed one where PSOD_NO_SKIPS is set."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("PSOD_NO_SKIPS") and exitstatus == 0 and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,59 @@
+"""Every way to crash reads back as what it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+
+from psodlib.simulate.process import BACKGROUND, MODULE
+from psodlib.simulate.psods import STACKS, dump_text, stamp
+from psodlib.triage.crashes import parse_crashes
+
+WAYS = sorted({(stack.kind, stack.module or "") for stack in STACKS})
+TIME, UPTIME = 1_401_551_852_579, 2_578_450_166  # 31 May 2014, 29 days
+
+
+@pytest.mark.parametrize(("kind", "module"), WAYS)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_whole_dump_gives_its_kind_module_time_and_uptime(kind: str, module: str, seed: int) -> None:
+    text = dump_text(kind, module or None, TIME, UPTIME, "1623387", Random(seed), bare=False)
+    (crash,) = parse_crashes(text)
+    assert (crash.kind, crash.guilty_module) == (kind, module or None)
+    assert crash.time == datetime(2014, 5, 31, 15, 57, 32, 579_000, tzinfo=UTC)
+    assert crash.uptime == timedelta(milliseconds=UPTIME)
+    assert crash.esxi_build == "1623387" and crash.damage == "" and len(crash.frames) >= 6
+    assert crash.deliberate == (kind == "user_requested")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bare_dump_names_nobody(seed: int) -> None:
+    (crash,) = parse_crashes(dump_text("page_fault", MODULE, TIME, UPTIME, "1623387", Random(seed), bare=True))
+    assert (crash.kind, crash.guilty_module, crash.guilt) == ("page_fault", None, "none")
+
+
+def test_everything_that_stops_a_host_has_a_stack() -> None:
+    ways = {(stack.kind, stack.module) for stack in STACKS}
+    assert {(kind, module) for kind, module, _ in BACKGROUND} <= ways
+    assert {("page_fault", MODULE), ("general_protection", MODULE), ("user_requested", None)} <= ways
+    assert len({stack.frames for stack in STACKS if stack.module == MODULE}) >= 4
+
+
+def test_both_spellings_of_none_occur() -> None:
+    texts = [dump_text("page_fault", MODULE, TIME, UPTIME, "1", Random(seed), bare=False) for seed in range(20)]
+    assert {"@<None>#<None>+" in text for text in texts} == {True, False}
+    assert all(("@<None>#<None>+" in text) != ("@#+" in text) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("time", "whole", "text"),
+    [
+        (0, True, "1970-01-01T00:00:00.000Z"),
+        (TIME, True, "2014-05-31T15:57:32.579Z"),
+        (TIME, False, "2014-05-31T15:57:32Z"),
+        (1_456_790_399_999, True, "2016-02-29T23:59:59.999Z"),
+    ],
+)
+def test_stamps(time: int, whole: bool, text: str) -> None:
+    assert stamp(time, whole) == text
