@@ -26,8 +26,9 @@ help:  ## print this list
 setup: .venv/ready  ## make .venv from requirements.lock
 
 report: .venv/ready  ## report of the demo fleet and of the incident -> report/
-	$(BIN)/psod report data/demo-fleet --inventory data/inventory.csv -o report/demo-fleet
-	$(BIN)/psod report data/incident-2014-05-31 -o report/incident
+	@# exit code 1 means "done, and some files could not be read": the demo fleet has such files on purpose
+	$(BIN)/psod report data/demo-fleet --inventory data/inventory.csv -o report/demo-fleet || [ $$? -eq 1 ]
+	$(BIN)/psod report data/incident-2014-05-31 -o report/incident || [ $$? -eq 1 ]
 
 test: .venv/ready  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

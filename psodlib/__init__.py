@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from psodlib.fleet import Fleet, load
     from psodlib.records import Crash, Frame
     from psodlib.risk.canary import plan_canary, watch_canary
+    from psodlib.risk.decision import PinDecision, decide_pin
     from psodlib.risk.exposure import exposure
     from psodlib.risk.rates import Interval, RateRatio, crash_rates, rate_ratio
     from psodlib.risk.survival import time_to_crash
+    from psodlib.simulate import simulate_fleet
+    from psodlib.triage.boots import fleet_compliance
     from psodlib.triage.crashes import explain, parse_crashes
 
 # Public name -> the module it lives in. `tests/test_public.py` holds this, the contract and the docstrings together.
@@ -43,12 +46,15 @@ _HOME = {
     "explain": "triage.crashes", "parse_crashes": "triage.crashes",
     "Fleet": "fleet", "load": "fleet",
     "exposure": "risk.exposure",
+    "PinDecision": "risk.decision", "decide_pin": "risk.decision",
+    "fleet_compliance": "triage.boots",
+    "simulate_fleet": "simulate",
     "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
     "time_to_crash": "risk.survival",
     "plan_canary": "risk.canary", "watch_canary": "risk.canary",
 }  # fmt: skip
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 __version__ = _version("psodlib")
 
 

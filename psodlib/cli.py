@@ -35,8 +35,13 @@ err = Console(stderr=True, highlight=False)
 # Problems that cost no evidence: worth a row in the table, not an exit code.
 MILD = {"not_in_inventory", "no_evidence", "unknown_format", "empty", "bad_line"}
 
-Sources = Annotated[list[str], typer.Argument(help="Folders, files, archives or URLs of evidence; - reads standard input.", show_default=False)]
-Inventory = Annotated[Path | None, typer.Option(help="CSV with at least a column [b]host[/b]; cluster, model, users, vms are used.")]
+Sources = Annotated[
+    list[str],
+    typer.Argument(help="Folders, files, archives or URLs of evidence; - reads standard input.", show_default=False),
+]
+Inventory = Annotated[
+    Path | None, typer.Option(help="CSV with at least a column [b]host[/b]; cluster, model, users, vms are used.")
+]
 KnownIssues = Annotated[Path | None, typer.Option(help="Your own known issues (TOML), beside those that ship.")]
 Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default: as many as there are cores.")]
 
@@ -65,12 +70,19 @@ def load(
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
 def report(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report; made if need be.")] = Path("report"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report; made if need be.")] = Path(
+        "report"
+    ),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
     module: Annotated[str, typer.Option(help="The driver module in question.")] = "hpsa",
-    candidate: Annotated[list[str] | None, typer.Option(help="A version that might be pinned; may be given again. Default: all that ran.")] = None,
-    crash_id: Annotated[str | None, typer.Option(help="Crash of the write-up. Default: the newest of the module.")] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(help="A version that might be pinned; may be given again. Default: all that ran."),
+    ] = None,
+    crash_id: Annotated[
+        str | None, typer.Option(help="Crash of the write-up. Default: the newest of the module.")
+    ] = None,
     jobs: Jobs = None,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
@@ -96,7 +108,9 @@ def simulate(
     from psodlib.simulate import simulate_fleet
 
     simulate_fleet(folder, hosts=hosts, days=days, seed=seed)
-    out.print(f"Simulated fleet of {hosts} hosts in {escape(str(folder))}; the truth is in {escape(str(folder / 'truth'))}")
+    out.print(
+        f"Simulated fleet of {hosts} hosts in {escape(str(folder))}; the truth is in {escape(str(folder / 'truth'))}"
+    )
 
 
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
@@ -107,12 +121,14 @@ def explain(
     """Say why a crash has its signature and its guilty module."""
     from psodlib.fleet import explain_crash
 
-    out.print(explain_crash(crash_id, *sources), markup=False)
+    out.print(explain_crash(crash_id, *sources), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:  psod lab --folder my-case")
 def lab(
-    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default.")] = Path("work-notebooks"),
+    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default.")] = Path(
+        "work-notebooks"
+    ),
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
@@ -127,7 +143,9 @@ def lab(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
     if version:
         from psodlib import __version__
 
@@ -148,8 +166,10 @@ def _print_summary(fleet: Fleet) -> None:
     if fleet.simulated:
         out.print("Simulated fleet: made up, not measured.")
     seen = fleet.hosts.first_seen.notna().sum()
-    days = fleet.uptimes.observed.sum().total_seconds() / 86_400
-    out.print(f"{len(fleet.hosts)} hosts ({seen} with evidence), {len(fleet.crashes)} crashes, {days:,.0f} host-days observed")
+    days = fleet.uptimes.observed.dt.total_seconds().sum() / 86_400
+    out.print(
+        f"{len(fleet.hosts)} hosts ({seen} with evidence), {len(fleet.crashes)} crashes, {days:,.0f} host-days observed"
+    )
     if len(fleet.crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = fleet.crashes.groupby(names, observed=True, dropna=False).size().sort_values(ascending=False)
@@ -157,7 +177,7 @@ def _print_summary(fleet: Fleet) -> None:
     if len(fleet.problems):
         counts = fleet.problems.groupby("problem", observed=True).size().sort_values(ascending=False)
         first = fleet.problems.drop_duplicates("problem").set_index("problem")
-        rows = [(name, n, first.source[name], first.detail[name]) for name, n in counts.items()]
+        rows = [(name, n, *first.loc[[name], ["source", "detail"]].iloc[0]) for name, n in counts.items()]
         _print_table("Problems", ["problem", "rows", "first in", "what"], rows)
 
 
@@ -186,5 +206,5 @@ def main() -> None:
     try:
         app()
     except PsodError as error:
-        err.print(f"psod: {error}", style="red", markup=False)
+        err.print(f"psod: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from None

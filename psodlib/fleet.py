@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path, PurePath
@@ -22,14 +24,14 @@ from psodlib.evidence.sources import Item, Unit, iter_units, open_unit
 from psodlib.evidence.vmkernel import same_crash
 from psodlib.records import Crash, FileReading, HostFact, Precursor, Problem
 from psodlib.triage.boots import boots_of_host, loaded_versions
-from psodlib.triage.crashes import judge
+from psodlib.triage.crashes import explain, judge
 from psodlib.triage.known_issues import Issue, load_issues, match_issues
 
 __all__ = ["Fleet", "load"]
 
 
-def _empty(table: str) -> Any:
-    return field(default_factory=lambda: schema.empty(table))
+def _empty(table: str) -> Callable[[], pd.DataFrame]:
+    return lambda: schema.empty(table)
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,14 +49,14 @@ class Fleet:
         True when any of the evidence is made up (a ``SIMULATED`` marker stood beside it): pages must say so.
     """
 
-    hosts: pd.DataFrame = _empty("hosts")
-    crashes: pd.DataFrame = _empty("crashes")
-    frames: pd.DataFrame = _empty("frames")
-    modules: pd.DataFrame = _empty("modules")
-    uptimes: pd.DataFrame = _empty("uptimes")
-    drivers: pd.DataFrame = _empty("drivers")
-    problems: pd.DataFrame = _empty("problems")
-    coverage: pd.DataFrame = _empty("coverage")
+    hosts: pd.DataFrame = field(default_factory=_empty("hosts"))
+    crashes: pd.DataFrame = field(default_factory=_empty("crashes"))
+    frames: pd.DataFrame = field(default_factory=_empty("frames"))
+    modules: pd.DataFrame = field(default_factory=_empty("modules"))
+    uptimes: pd.DataFrame = field(default_factory=_empty("uptimes"))
+    drivers: pd.DataFrame = field(default_factory=_empty("drivers"))
+    problems: pd.DataFrame = field(default_factory=_empty("problems"))
+    coverage: pd.DataFrame = field(default_factory=_empty("coverage"))
     simulated: bool = False
 
     @property
@@ -113,7 +115,9 @@ class Fleet:
         for name in [*schema.TABLES, *schema.AUXILIARY]:
             part = Path(folder) / f"{name}.parquet"
             if not part.exists():
-                raise InputError(f"{part}: not found; expected a folder that Fleet.save wrote, with one Parquet file a table")
+                raise InputError(
+                    f"{part}: not found; expected a folder that Fleet.save wrote, with one Parquet file a table"
+                )
             try:
                 table = pd.read_parquet(part)
             except (OSError, ValueError) as error:
@@ -194,6 +198,44 @@ def load(
     return fleet
 
 
+def explain_crash(crash_id: str, *sources: str | Path) -> str:
+    """Say why a crash has its signature and its guilty module.
+
+    Parameters
+    ----------
+    crash_id : str
+        The crash, or the first digits of its id.
+    *sources : str or Path
+        Evidence that holds it, as for ``load``.
+
+    Returns
+    -------
+    str
+        Frames with each rule's verdict, and the evidence against each suspect.
+
+    Raises
+    ------
+    InputError
+        No crash, or more than one, has an id that begins so.
+    """
+    units, _ = _units(sources)
+    readings = [reading for unit in units for reading in read_unit(unit)[0]]
+    found = {crash.crash_id: (crash, reading) for reading in readings for crash in reading.crashes if crash.crash_id}
+    ids = sorted(found_id for found_id in found if found_id.startswith(crash_id))
+    if len(ids) != 1:
+        some = ", ".join(ids[:5] or sorted(found)[:5]) or "none"
+        raise InputError(f"{len(ids)} crashes have an id that begins with {crash_id!r}; here are: {some}")
+    crash, reading = found[ids[0]]
+    precursors = [
+        p
+        for other in readings
+        if (other.host or other.hint) == (reading.host or reading.hint)
+        for p in other.precursors
+        if p.time
+    ]
+    return explain(crash, _before(crash, precursors))
+
+
 def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:
     units: list[Unit] = []
     problems: list[Problem] = []
@@ -207,7 +249,9 @@ def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:
     return units, problems
 
 
-def _read_all(units: Sequence[Unit], jobs: int | None, client: Any) -> Iterator[tuple[Unit, tuple[list[FileReading], list[Problem]]]]:
+def _read_all(
+    units: Sequence[Unit], jobs: int | None, client: Any
+) -> Iterator[tuple[Unit, tuple[list[FileReading], list[Problem]]]]:
     if client is not None:
         futures = client.map(read_unit, units, pure=False)
         yield from ((unit, future.result()) for unit, future in zip(units, futures, strict=True))
@@ -220,7 +264,24 @@ def _read_all(units: Sequence[Unit], jobs: int | None, client: Any) -> Iterator[
     order = sorted(units, key=lambda unit: -unit.size)
     chunk = max(1, min(16, len(order) // (workers * 8)))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from zip(order, pool.map(read_unit, order, chunksize=chunk), strict=True)
+        with _anonymous_main():
+            results = pool.map(read_unit, order, chunksize=chunk)
+        yield from zip(order, results, strict=True)
+
+
+@contextmanager
+def _anonymous_main() -> Iterator[None]:
+    # A spawned process runs the caller's script again, unless that script guards itself; six lines of Python in a file do
+    # not. Without a file or spec there is nothing to run again, and `read_unit` needs nothing of it.
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if getattr(main, name, None) is not None}
+    try:
+        for name in hidden:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
@@ -256,13 +317,17 @@ def _cores() -> int:
 # ---- whose file is it -------------------------------------------------------------------------------------------------
 
 
-def name_hosts(readings: Sequence[FileReading]) -> tuple[list[tuple[str | None, FileReading]], list[Problem]]:
+def name_hosts(
+    readings: Sequence[FileReading], roster: Iterable[str] = ()
+) -> tuple[list[tuple[str | None, FileReading]], list[Problem]]:
     """Give every reading its host: by the file's own words, else by its place.
 
     Parameters
     ----------
     readings : sequence of FileReading
         As read; ``host`` is the file's own word, ``hint`` what its place says.
+    roster : iterable of str
+        Names of an inventory, which may be the full ones.
 
     Returns
     -------
@@ -280,7 +345,7 @@ def name_hosts(readings: Sequence[FileReading]) -> tuple[list[tuple[str | None, 
     for reading in readings:
         if reading.host and reading.hint:
             words[reading.hint][reading.host.lower()] += 1
-    canonical = _canonical({r.host for r in readings if r.host} | {r.hint for r in readings if r.hint})
+    canonical = _canonical({*roster, *(r.host for r in readings if r.host), *(r.hint for r in readings if r.hint)})
     problems = []
     spoken: dict[str, str] = {}
     for hint, counts in words.items():
@@ -295,7 +360,9 @@ def name_hosts(readings: Sequence[FileReading]) -> tuple[list[tuple[str | None, 
         word = reading.host or (spoken.get(reading.hint) or reading.hint if reading.hint else None)
         host = canonical[word.lower()] if word else None
         if host is None and not reading.irrelevant and (reading.crashes or reading.alive or reading.drivers):
-            problems.append(Problem(source=reading.source, problem="no_host", detail="neither text nor place names a host"))
+            problems.append(
+                Problem(source=reading.source, problem="no_host", detail="neither text nor place names a host")
+            )
         named.append((host, reading))
     return named, problems
 
@@ -309,7 +376,10 @@ def _canonical(names: Iterable[str]) -> dict[str, str]:
     for name in spellings:
         if "." in name and not name.replace(".", "").isdigit():
             full[name.partition(".")[0]].add(name)
-    return {name: spellings[next(iter(full[name]))] if len(full.get(name, ())) == 1 else shown for name, shown in spellings.items()}
+    return {
+        name: spellings[next(iter(full[name]))] if len(full.get(name, ())) == 1 else shown
+        for name, shown in spellings.items()
+    }
 
 
 # ---- one host ---------------------------------------------------------------------------------------------------------
@@ -342,7 +412,12 @@ def assemble(
     Fleet
         All tables conforming to ``psodlib.schema``.
     """
-    named, host_problems = name_hosts(sorted(readings, key=lambda reading: (reading.source, reading.host or "")))
+    if inventory is not None and "host" not in inventory:
+        raise InputError(f"the inventory has columns {list(inventory.columns)}; expected one named host")
+    roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
+    named, host_problems = name_hosts(
+        sorted(readings, key=lambda reading: (reading.source, reading.host or "")), roster
+    )
     by_host: dict[str | None, list[FileReading]] = defaultdict(list)
     for host, reading in named:
         if not reading.irrelevant:
@@ -353,6 +428,9 @@ def assemble(
     for host, found in by_host.items():
         for table, more in _rows_of_host(host, _once(found), crashes[host]).items():
             rows[table] += more
+    rows["problems"] = list(
+        {tuple(row.items()): row for row in rows["problems"]}.values()
+    )  # a mirror tells its trouble twice
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"] = _known(tables["crashes"], crashes, issues)
@@ -369,7 +447,9 @@ def _once(readings: Sequence[FileReading]) -> list[FileReading]:
     # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to.
     kept: dict[str, FileReading] = {}
     for reading in readings:
-        kept.setdefault(f"{reading.sha256}:{reading.kind}" if reading.sha256 and reading.size else reading.source, reading)
+        kept.setdefault(
+            f"{reading.sha256}:{reading.kind}" if reading.sha256 and reading.size else reading.source, reading
+        )
     return list(kept.values())
 
 
@@ -470,7 +550,9 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     rows["frames"] = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
     rows["modules"] = [_row(m) for reading in readings for m in reading.modules if m.crash_id is None]
     rows["modules"] += [
-        {**_row(m), "crash_id": crash.crash_id, "time": crash.time, "source": crash.source} for crash in crashes for m in crash.modules
+        {**_row(m), "crash_id": crash.crash_id, "time": crash.time, "source": crash.source}
+        for crash in crashes
+        for m in crash.modules
     ]
     rows["drivers"] = [row for reading in readings for row in _driver_rows(reading, uptimes)]
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
@@ -532,7 +614,9 @@ def _host_row(host: str, facts: Sequence[HostFact], coverage: Sequence[Row], cra
         row[name] = next((getattr(fact, name) for fact in newest if getattr(fact, name)), None)
     for name in ("esxi_version", "esxi_build"):
         row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
-    times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [crash.time for crash in crashes if crash.time]
+    times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [
+        crash.time for crash in crashes if crash.time
+    ]
     row["first_seen"], row["last_seen"] = min(times, default=None), max(times, default=None)
     return row
 
@@ -570,20 +654,30 @@ def _with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tupl
     # The inventory's columns beside the evidence's; where both know a host's model or build, the evidence is believed.
     if inventory is None:
         return hosts, schema.empty("problems")
-    if "host" not in inventory:
-        raise InputError(f"the inventory has columns {list(inventory.columns)}; expected one named host")
     canonical = _canonical([*hosts.host.dropna(), *inventory.host.dropna().astype("string")])
-    roster = inventory.assign(host=inventory.host.astype("string").map(lambda name: canonical[name.lower()], na_action="ignore"))
+    roster = inventory.assign(
+        host=inventory.host.astype("string").map(lambda name: canonical[name.lower()], na_action="ignore")
+    )
     roster = roster.dropna(subset=["host"]).drop_duplicates("host")
     joined = hosts.merge(roster, on="host", how="outer", suffixes=("", " of inventory"))
-    for column in [name for name in joined if name.endswith(" of inventory")]:
+    for column in [str(name) for name in joined if str(name).endswith(" of inventory")]:
         name = column.removesuffix(" of inventory")
         joined[name] = joined[name].fillna(joined.pop(column).astype(joined[name].dtype))
     problems = [
-        {"source": "inventory", "host": host, "problem": "no_evidence", "detail": "in the inventory; no file of it was found"}
+        {
+            "source": "inventory",
+            "host": host,
+            "problem": "no_evidence",
+            "detail": "in the inventory; no file of it was found",
+        }
         for host in sorted(set(roster.host) - set(hosts.host))
     ] + [
-        {"source": "inventory", "host": host, "problem": "not_in_inventory", "detail": "has evidence, and no row in the inventory"}
+        {
+            "source": "inventory",
+            "host": host,
+            "problem": "not_in_inventory",
+            "detail": "has evidence, and no row in the inventory",
+        }
         for host in sorted(set(hosts.host.dropna()) - set(roster.host))
     ]
     return schema.conform("hosts", joined), schema.build("problems", problems)

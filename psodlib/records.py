@@ -9,7 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-__all__ = ["Alive", "Crash", "DriverReading", "FileReading", "Frame", "HostFact", "Mark", "Module", "Precursor", "Problem"]
+__all__ = [
+    "Alive",
+    "Crash",
+    "DriverReading",
+    "FileReading",
+    "Frame",
+    "HostFact",
+    "Mark",
+    "Module",
+    "Precursor",
+    "Problem",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

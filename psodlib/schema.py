@@ -62,7 +62,7 @@ class Column:
     @property
     def pandas_dtype(self) -> Any:
         """The dtype to cast to; a closed list is a ``CategoricalDtype`` with all its words, in the list's order."""
-        return pd.CategoricalDtype(CLOSED_LISTS[self.name]) if self.dtype == "category" else self.dtype
+        return pd.CategoricalDtype(list(CLOSED_LISTS[self.name])) if self.dtype == "category" else self.dtype
 
 
 def _columns(text: str) -> tuple[Column, ...]:
@@ -285,7 +285,11 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     columns = columns_of(table)
     cast = {}
     for column in columns:
-        values = frame[column.name] if column.name in frame else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        values = (
+            frame[column.name]
+            if column.name in frame
+            else pd.Series([None] * len(frame), index=frame.index, dtype=object)
+        )
         cast[column.name] = _cast(table, column, values)
     extra = {name: frame[name] for name in frame.columns if name not in cast}
     out = pd.DataFrame({**cast, **extra}, index=frame.index)
@@ -295,7 +299,7 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     return out.reset_index(drop=True)
 
 
-def _cast(table: str, column: Column, values: pd.Series) -> pd.Series:
+def _cast(table: str, column: Column, values: Any) -> Any:
     if values.dtype == column.pandas_dtype:
         return values
     try:
@@ -311,7 +315,9 @@ def _cast(table: str, column: Column, values: pd.Series) -> pd.Series:
             return pd.to_timedelta(values).astype(SPAN)
         return values.astype(column.dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"table {table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})") from error
+        raise InputError(
+            f"table {table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})"
+        ) from error
 
 
 def check(table: str, frame: pd.DataFrame) -> None:
@@ -335,7 +341,9 @@ def check(table: str, frame: pd.DataFrame) -> None:
         raise InputError(f"table {table}: found columns {list(frame.columns)}, expected {names} first, in this order")
     for column in columns:
         if frame[column.name].dtype != column.pandas_dtype:
-            raise InputError(f"table {table}, column {column.name}: found {frame[column.name].dtype}, expected {column.dtype}")
+            raise InputError(
+                f"table {table}, column {column.name}: found {frame[column.name].dtype}, expected {column.dtype}"
+            )
 
 
 def describe(table: str) -> pd.DataFrame:

@@ -101,7 +101,11 @@ def test_unknown_is_na_everywhere(table: str) -> None:
 
 def test_rows_are_sorted_by_host_then_time() -> None:
     stamp = pd.Timestamp("2014-01-01", tz="UTC")
-    rows = [{"host": "b", "time": stamp}, {"host": "a", "time": stamp + pd.Timedelta("1D")}, {"host": "a", "time": stamp}]
+    rows = [
+        {"host": "b", "time": stamp},
+        {"host": "a", "time": stamp + pd.Timedelta("1D")},
+        {"host": "a", "time": stamp},
+    ]
     table = schema.build("crashes", rows)
     assert list(table.host) == ["a", "a", "b"] and list(table.index) == [0, 1, 2]
     assert table.time[0] < table.time[1]
@@ -129,7 +133,7 @@ def test_hosts_carry_what_the_inventory_brings() -> None:
 @pytest.mark.parametrize(("record", "table"), [(Crash, "crashes"), (Frame, "frames"), (Module, "modules")])
 def test_records_have_the_tables_columns(record: type, table: str) -> None:
     names = [f.name for f in fields(record)]
-    assert set(c.name for c in schema.TABLES[table]) <= set(names)
+    assert {c.name for c in schema.TABLES[table]} <= set(names)
 
 
 def test_a_default_crash_is_a_valid_row() -> None:

@@ -8,7 +8,6 @@ Recognition is by the shape of a line, never by a version banner, so every diale
 table, ``ROLES``. Each row carries a line that it must match; a test holds the table to it. Damage is a value; nothing here
 raises on text.
 """
-# ruff: noqa: E501  (the tables hold sample lines, and those are as long as log lines are)
 
 from __future__ import annotations
 
@@ -113,7 +112,8 @@ ROLES: tuple[_Role, ...] = (
     _role("detail", "System has encountered a Hardware Error - Please contact the hardware vendor",
           r"System has encountered a Hardware Error|Uncorrectable/\w+ memory error|MCA: \d+: UC Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d+: "),
     _role("lockup", "NMI: 1943: NMI IPI received. Was eip(base):ebp:cs [0x7eb2e(0x418009600000):0x4122c2307688:0x4010](Src 0x1, CPU140)",
-          r"(?:NMI: \d+: )?NMI IPI(?: received)?[.:]|(?:WARNING: |ALERT: )?Heartbeat: \d+: PCPU \S+ didn't have a heartbeat"),
+          r"(?:NMI: \d+: )?NMI IPI(?: received)?[.:]|(?:WARNING: |ALERT: )?Heartbeat: \d+: PCPU \S+ didn't have a heartbeat|.{0,80}NETDEV WATCHDOG"),
+    _role("cut", "0x4122e445b6a8:[0x418", r"0x[0-9a-fA-F]{0,16}(?::\s?(?:\[(?:0x[0-9a-fA-F]{0,16})?)?)?$"),
     _role("symbol", "NFS41_SMEventCreate@(nfs41client)#<None>+0x7d",
           r"(?P<function>[A-Za-z_.$][\w.$:~]*)@(?P<module>\([^)\s]*\)|<None>|[\w.\-]*)[#:](?P<version><None>|[\w.\-]*)(?:\+(?P<offset>0x[0-9a-fA-F]+))?\s*$"),
     _role("gdb", "#4  Res6NewFreeClusterEntry (rce=...)", r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]+) in )?(?P<function>[A-Za-z_][\w.$:~]*) ?\("),
@@ -149,12 +149,13 @@ _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.*Backtrace|Backtrace_Log")
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
 _FATAL = ("header", "message", "code_start", "uptime", "product", "other_cpu", "world", "fatal", "registers", "arm_pc")
-_OPENERS = (*_FATAL, *_FRAMES, "backtrace", "saved")
+_OPENERS = (*_FATAL, *_FRAMES, "saved", *_LIVES_ON)
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
 _SAME_MOMENT = timedelta(seconds=2)
-_NESTED = timedelta(minutes=2)  # a second panic while the first is being dumped
+_NESTED = timedelta(minutes=1)  # a second panic while the first is being dumped; no host boots this fast
 _LINE_LIMIT = 1 << 16
+_PIECE_LIMIT = 20_000  # lines of one crash; 512 PCPUs with 30 frames each stay below
 _ADDRESS_LIMIT = 1 << 64
 CENTURY = (1990, 2200)
 
@@ -265,7 +266,10 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
 def read_prefix(piece: Piece) -> None:
     # Everything before `cpuN:W)` is stamps, host and program, in whatever order a receiver put them.
     text = piece.body
-    found = _PREFIX_CPU.search(text, 0, 300) or _PREFIX_BARE.search(text, 0, 200)
+    head = text[:300]
+    found = (_PREFIX_CPU.search(head) if "cpu" in head else None) or (
+        _PREFIX_BARE.search(head) if "vmk" in head else None
+    )
     if not found:
         stamp = _TOKEN_STAMP.match(text)
         if stamp and text[stamp.end() : stamp.end() + 1] in (" ", "\t"):
@@ -360,23 +364,26 @@ def _span(text: str | None) -> timedelta | None:
 class _Block:
     pieces: list[Piece] = field(default_factory=list)
     gap: int = 0
+    time: datetime | None = None  # of the last line that belongs to the crash
+    firsts: dict[str, Piece] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
         self.gap = 0 if piece.role or not piece.body else self.gap + 1
+        if piece.role:
+            self.firsts.setdefault(piece.role, piece)
+            self.time = piece.time or self.time
 
     def first(self, *roles: str) -> Piece | None:
-        return next((piece for piece in self.pieces if piece.role in roles), None)
-
-    def last(self, *roles: str) -> Piece | None:
-        return next((piece for piece in reversed(self.pieces) if piece.role in roles), None)
+        found = [self.firsts[role] for role in roles if role in self.firsts]
+        return min(found, key=lambda piece: piece.start) if found else None
 
 
 def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
     block: _Block | None = None
     previous: Piece | None = None
     for piece in pieces:
-        if block and (block.gap > _GAP or _begins_another(block, piece)):
+        if block and (block.gap > _GAP or len(block.pieces) >= _PIECE_LIMIT or _begins_another(block, piece)):
             yield block
             block = None
         if block:
@@ -401,8 +408,7 @@ def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
 
 def _begins_another(block: _Block, piece: Piece) -> bool:
     # Does this piece open the next crash, or does it belong to the block?
-    last_time = next((p.time for p in reversed(block.pieces) if p.time and p.role), None)
-    if piece.time and last_time and abs(piece.time - last_time) > timedelta(minutes=10):
+    if piece.time and block.time and abs(piece.time - block.time) > timedelta(minutes=10):
         return True
     if piece.role in ("header", "message"):
         return _other_message(block, piece)
@@ -412,8 +418,12 @@ def _begins_another(block: _Block, piece: Piece) -> bool:
         return (first is not None and (block.pieces[-1] is not first)) or (whole and not piece.prefixed)
     if piece.role in ("code_start", "uptime"):
         known = block.first("code_start", "uptime")
-        return known is not None and known.group("uptime") != piece.group("uptime")
+        return known is not None and _apart(_span(known.group("uptime")), _span(piece.group("uptime")))
     return False
+
+
+def _apart(one: timedelta | None, other: timedelta | None) -> bool:
+    return one != other if one is None or other is None else abs(one - other) > _NESTED
 
 
 def _other_message(block: _Block, piece: Piece) -> bool:
@@ -425,12 +435,12 @@ def _other_message(block: _Block, piece: Piece) -> bool:
     if _alike(known, piece):
         return False
     if piece.role == "header" and known.role == "header":
-        return not (ended and _near(known, piece))
+        return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
     return (traced or ended) and not _near(known, piece)
 
 
-def _near(one: Piece, other: Piece) -> bool:
-    return one.time is not None and other.time is not None and abs(one.time - other.time) <= _SAME_MOMENT
+def _near(one: Piece, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
+    return one.time is not None and other.time is not None and abs(one.time - other.time) <= span
 
 
 def _alike(one: Piece, other: Piece) -> bool:
@@ -475,7 +485,6 @@ def _told(block: _Block) -> bool:
 
 def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     pieces = _trimmed(block.pieces)
-    block = _Block(pieces)
     raw = data[pieces[0].start - offset : pieces[-1].end - offset]
     message_piece = block.first("header") or block.first("message") or _screen_message(pieces)
     message = _message_of(message_piece)
@@ -484,6 +493,10 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     pcpu = _first_known(_pcpus(pieces, facts))
     modules = _module_map(pieces)
     frames = _attributed(_frames_of(_traces(pieces), pcpu), modules)
+    if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
+        frames[-1] = replace(
+            frames[-1], function=None, module=None, module_version=None, offset=None, module_evidence=None
+        )
     main = [frame for frame in frames if frame.backtrace == 0]
     product = block.first("product")
     crash = Crash(
@@ -519,8 +532,10 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
 
 
 def _trimmed(pieces: list[Piece]) -> list[Piece]:
+    # A crash begins behind the warnings that foretold it, and ends with its last line of a known role.
+    first = next(i for i, piece in enumerate(pieces) if piece.role and piece.role != "lockup")
     last = max(i for i, piece in enumerate(pieces) if piece.role and piece.role not in ("elided", "screen"))
-    return pieces[: last + 1]
+    return pieces[first : last + 1]
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:
@@ -672,7 +687,7 @@ def _frames_of(traces: list[_Trace], pcpu: int | None) -> list[Frame]:
         frames = [_frame(piece, 0, index, chosen.pcpu) for index, piece in enumerate(chosen.pieces)]
     saved: dict[int | None, list[Piece]] = {}
     for trace in traces:
-        if trace.saved and trace not in main:
+        if trace.saved and not any(trace is other for other in main):
             saved.setdefault(trace.pcpu, []).extend(trace.pieces)
     for number, (other, pieces) in enumerate(saved.items(), start=1):
         frames += [_frame(piece, number, index, other) for index, piece in enumerate(pieces)]
@@ -689,6 +704,12 @@ def _fullest(traces: list[_Trace]) -> _Trace:
         ):
             best = trace
     return best
+
+
+def _ends_in_a_frame(pieces: list[Piece]) -> bool:
+    # The text stops inside a frame: its neighbours print stack words, it does not get that far.
+    before = any(piece.group("stack") for piece in pieces[:-1] if piece.role == "frame")
+    return before and pieces[-1].role == "frame" and not pieces[-1].group("stack")
 
 
 _PLACEHOLDER = re.compile(r"[#X*]+|<None>|example\.com|")  # what masks, scrapers and the vmkernel print for "not told"
@@ -760,14 +781,13 @@ def _damage(pieces: list[Piece], crash: Crash, frames: list[Frame], raw: bytes) 
     framed = [i for i, role in enumerate(roles) if role in _FRAMES]
     if framed and "elided" in roles[framed[0] : framed[-1] + 2]:
         found.add("cut_backtrace")
-    if _CUT_FRAME.search(raw):
-        found.add("cut_line")
+    if "cut" in roles or _ends_in_a_frame(pieces):
+        found |= {"cut_line", "cut_backtrace"}
     if b"\0" in raw or any(frame.function is None for frame in frames) or _CONTROL.search(crash.message or ""):
         found.add("garbled")
     return ";".join(word for word in DAMAGE if word in found)
 
 
-_CUT_FRAME = re.compile(rb"0x[\da-f]{6,16}:\\?(?:\[(?:0x[\da-f]{0,16})?)?\s*$|stack:\s*$")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffd]|\\x[89a-f][0-9a-f]")
 
 
@@ -808,7 +828,7 @@ def find_crashes(text: str | bytes) -> list[Crash]:
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else bytes(text)
     return [
         read_crash(block, part, start)
-        for part, start, line in _regions(data)
+        for part, start, line in regions(data)
         for block in group_blocks(split_pieces(part, start, line))
         if _told(block)
     ]
@@ -824,11 +844,11 @@ _HINTS = (
 _HINT_FINDER = BytesAhoCorasick(list(_HINTS), matchkind=MatchKind.LeftmostFirst)
 
 
-def _regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     # The stretches worth a closer look, at whole lines, each with its offset and its first line's number.
     spans: list[tuple[int, int]] = []
     for _, at, _ in _HINT_FINDER.find_matches_as_indexes(data):
-        begin, stop = max(0, at - 4096), at + 16384
+        begin, stop = max(0, at - 4096), at + 8192
         if spans and begin <= spans[-1][1]:
             spans[-1] = (spans[-1][0], stop)
         else:

@@ -20,6 +20,7 @@ from psodlib.records import FileReading, Problem
 __all__ = ["read_item"]
 
 SNIFFED = 64 << 10
+MAX_NULS = 4 << 20
 _VMKERNEL = re.compile(rb"\bcpu\d{1,4}:\d{1,10}[^)\n]{0,80}\)|@BlueScreen:|\bVMK uptime: |\bCode start: 0x")
 # First bytes of files that are no text and no evidence -> kind.
 _MAGIC = (
@@ -28,7 +29,7 @@ _MAGIC = (
 )  # fmt: skip
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
-_FRAME = re.compile(r"\w@[\w.]+#?\w*\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
+_FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
 _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
@@ -55,12 +56,12 @@ def read_item(item: Item) -> list[FileReading]:
     -----
     Content never raises: damage and trouble stand in ``problems``.
     """
-    stream = item.open()
-    try:
-        readings = _read(stream, item)
-    except Exception as error:  # the last guard: a bug in a reader must not cost the other files
-        detail = f"{type(error).__name__}: {error}; please report this with the file"
-        readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
+    with item.open() as stream:
+        try:
+            readings = _read(stream, item)
+        except Exception as error:  # the last guard: a bug in a reader must not cost the other files
+            detail = f"{type(error).__name__}: {error}; please report this with the file"
+            readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
     return [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
 
 
@@ -86,6 +87,8 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
             if stream.problems
             else _only(item, Problem(source=item.source, problem="empty", detail="no bytes in it"))
         ]
+    if not head.strip(b"\0"):  # a ring buffer may begin with a long run of NULs
+        head = stream.peek(MAX_NULS).lstrip(b"\0")[:SNIFFED]
     binary = cast(BinaryIO, stream)
     encoding = next((encoding for magic, encoding in _BOMS if head.startswith(magic)), None)
     if encoding is not None:  # PowerShell's `>` writes UTF-16

@@ -652,6 +652,11 @@ class _Chain(io.RawIOBase):
             self._now = None
         return 0
 
+    def close(self) -> None:
+        if self._now is not None:
+            self._now.close()
+        super().close()
+
 
 class _Budget:
     # How much one unit has unfolded against how much was read of it, over all its layers.
@@ -801,6 +806,10 @@ class _Inflated(io.RawIOBase):
                 buffer[: len(data)] = data
                 return len(data)
 
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
     def _feed(self) -> bytes:
         # Small feeds: what an engine made of a feed is lost when the same feed holds the damage.
         more = self._stream.read(64 << 10) or b""
@@ -832,10 +841,14 @@ class _Zstd(io.RawIOBase):
         import pyarrow as pa
 
         self._inflated = pa.CompressedInputStream(pa.PythonFile(_NoClose(stream), mode="r"), "zstd")
-        self._budget = budget
+        self._stream, self._budget = stream, budget
 
     def readable(self) -> bool:
         return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
     def readinto(self, buffer: Any) -> int:
         try:

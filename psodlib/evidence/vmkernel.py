@@ -5,7 +5,6 @@ A stream is read in blocks; one Aho-Corasick pass finds the anchors. Around a cr
 needed to miss no silence. Only what bears a real header is a crash here: a log that nobody chose holds many backtraces of
 hosts that lived on.
 """
-# ruff: noqa: E501  (the tables hold sample lines, and those are as long as log lines are)
 
 from __future__ import annotations
 
@@ -28,6 +27,7 @@ from psodlib.evidence.psod import (
     read_count,
     read_crash,
     read_prefix,
+    regions,
     same_crash,
     split_pieces,
 )
@@ -43,6 +43,7 @@ _BLOCK = 1 << 19  # bytes a read; measured best, fits the second-level cache
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
 _AFTER = 1 << 16  # bytes read behind the last anchor
 _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
+_ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
 _HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-")
@@ -67,7 +68,7 @@ BANNERS: tuple[_LineRow, ...] = (
     _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
               r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
     _line_row(b" loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
-              r"\)(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
+              r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
     _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
               r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
     _line_row(b"etwork Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
@@ -84,11 +85,11 @@ PRECURSORS: tuple[_LineRow, ...] = (
     _line_row(b"LinDMA:", "dma_constraint",
               "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
               r"LinDMA: .{0,60}Cannot map"),
-    _line_row(b"ut of memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[)>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
-    _line_row(b"resetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[)>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
+    _line_row(b"ut of memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
+    _line_row(b"resetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
     _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", r"(?:WARNING: (?P<module>[a-z]\w{1,40})\b.{0,60})?FW went bad"),
     _line_row(b"controller lockup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000",
-              r"(?:^|[)>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}lockup detected"),
+              r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}lockup detected"),
     _line_row(b"have a heartbeat", "missed_heartbeat",
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
@@ -114,9 +115,9 @@ _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
 
 _SILENCE = timedelta(hours=2)
-_STAMP = re.compile(
-    rb"(?:^|\n)(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
-)
+_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
+_FIRST_STAMP = re.compile(_STAMPED)
+_STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
 
 
 @dataclass(slots=True)
@@ -144,31 +145,31 @@ class _Reader:
         self.parsed_to = 0  # no window reaches back behind this
         self.history = b""
         self.stretch: tuple[datetime, datetime] | None = None
-        self.hosts: dict[str, int] = {}
+        self.hosts: set[str] = set()
         self.last_time: datetime | None = None
         self.size = 0
 
     def feed(self, view: memoryview, start: int, line: int) -> None:
         """One block that begins at byte ``start`` and line ``line`` of the stream."""
-        raw = None
-        done: tuple[int, int] = (-1, -1)
-        for number, at, _ in _FINDER.find_matches_as_indexes(view):
-            raw = bytes(view) if raw is None else raw
-            anchor = _ANCHORS[number]
-            if anchor in _HEADER_ANCHORS:
+        matches = _FINDER.find_matches_as_indexes(view)
+        raw = bytes(view) if matches else b""
+        counted, seen = 0, (-1, -1)
+        for number, at, _ in matches:
+            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1
+            line, counted = line + raw.count(b"\n", counted, begin), max(counted, begin)
+            if _ANCHORS[number] in _HEADER_ANCHORS:
                 self._open(raw, start, line, at)
-            elif anchor in _MORE_ANCHORS and self.window:
+            elif _ANCHORS[number] in _MORE_ANCHORS and self.window:
                 self.window.until = max(self.window.until, start + at + _AFTER)
-            if _ROWS_AT[number]:
-                begin = raw.rfind(b"\n", max(0, at - 4096), at) + 1
-                if (begin, number) != done:
-                    done = (begin, number)
-                    end = raw.find(b"\n", at, at + 4096)
-                    text = raw[begin : end if end >= 0 else at + 4096]
-                    for row in _ROWS_AT[number]:
-                        self._row(row, text, line + raw.count(b"\n", 0, begin))
-        self._extend(raw if raw is not None else view, start)
+            if _ROWS_AT[number] and (begin, number) != seen:
+                seen = (begin, number)
+                end = raw.find(b"\n", at, at + _ROW_REACH)
+                text = raw[begin : end if end >= 0 else at + _ROW_REACH]
+                for row in _ROWS_AT[number]:
+                    self._row(row, text, line)
+        self._extend(raw or view, start)
         self._watch(view)
+        self._sample_host(view)
         self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
         self.size = start + len(view)
 
@@ -181,7 +182,8 @@ class _Reader:
             return
         begin = max(position - _BEFORE, self.parsed_to, start - len(self.history))
         before = self.history[len(self.history) - (start - begin) :] if begin < start else b""
-        first_line = line - before.count(b"\n") + (raw.count(b"\n", 0, begin - start) if begin > start else 0)
+        behind = before.count(b"\n") + raw.count(b"\n", max(0, begin - start), at)
+        first_line = line - behind  # `line` is the anchor's own
         self.window = _Window(begin, first_line, position + _AFTER, bytearray(before))
 
     def _extend(self, raw: bytes | memoryview, start: int) -> None:
@@ -218,27 +220,29 @@ class _Reader:
             self.window = _Window(self.parsed_to, line, max(window.until, self.parsed_to + _AFTER), bytearray(rest))
 
     def _read(self, data: bytes, start: int, line: int) -> None:
-        for block in group_blocks(split_pieces(data, start, line)):
-            if not bears_header(block):
-                continue
-            if len(self.crashes) >= _CRASH_LIMIT:
-                if not any(problem.problem == "too_large" for problem in self.problems):
-                    detail = f"more than {_CRASH_LIMIT} crashes in one file, the rest is not read"
-                    self.problems.append(
-                        Problem(source=self.source, problem="too_large", line=block.pieces[0].line, detail=detail)
-                    )
-                return
-            crash = read_crash(block, data, start)
-            modules = tuple(replace(module, source=self.source) for module in crash.modules)
-            self.crashes.append(replace(crash, source=self.source, modules=modules))
+        for part, at, lines in regions(data):
+            for block in group_blocks(split_pieces(part, start + at, line + lines - 1)):
+                if not bears_header(block):
+                    continue
+                if len(self.crashes) >= _CRASH_LIMIT:
+                    self._too_many(block.pieces[0].line)
+                    return
+                crash = read_crash(block, part, start + at)
+                modules = tuple(replace(module, source=self.source) for module in crash.modules)
+                self.crashes.append(replace(crash, source=self.source, modules=modules))
+
+    def _too_many(self, line: int) -> None:
+        if not any(problem.problem == "too_large" for problem in self.problems):
+            detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
+            self.problems.append(Problem(source=self.source, problem="too_large", line=line, detail=detail))
 
     def _row(self, row: _LineRow, raw: bytes, line: int) -> None:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
-        match = row.pattern.search(text)
-        if not match:
-            return
         piece = Piece(0, 0, line, text)
         read_prefix(piece)
+        match = row.pattern.search(text if row in FACTS else piece.body)
+        if not match:
+            return
         groups = match.groupdict()
         if row in BANNERS:
             self._loaded(row, groups, piece)
@@ -257,9 +261,7 @@ class _Reader:
                 )
         elif row.what == "boot":
             if moment := piece.time or self.last_time:
-                self.marks.append(
-                    Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line)
-                )
+                self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
         else:
             self.facts.append(
                 HostFact(
@@ -294,7 +296,7 @@ class _Reader:
 
     def _watch(self, view: memoryview) -> None:
         # See the first and the last stamp of the block, and look between them only where the span could hide a silence.
-        first = _STAMP.search(view)
+        first = _FIRST_STAMP.match(view) or _STAMP.search(view)
         start = _stamp(first) if first else None
         last = _last_stamp(view)
         if first is None or start is None or last is None:
@@ -311,6 +313,14 @@ class _Reader:
             else:
                 stack.append((middle[0], end, middle[1], stop))
                 stack.append((begin, middle[0], start, middle[1]))
+
+    def _sample_host(self, view: memoryview) -> None:
+        # Who speaks in the block's first line: a receiver's file of one host says the same everywhere.
+        text = bytes(view[:1024]).split(b"\n", 1)[0].decode("utf-8", "backslashreplace")
+        piece = Piece(0, 0, 0, text)
+        read_prefix(piece)
+        if piece.host:
+            self.hosts.add(piece.host.lower())
 
     def _see(self, moment: datetime) -> None:
         self.last_time = moment
@@ -429,9 +439,14 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
         reader.feed(view, start, line)
     reader._close(last=True)
     reader._end_stretch()
+    hosts = sorted(reader.hosts | {crash.host.lower() for crash in reader.crashes if crash.host})
+    if len(hosts) > 1:
+        detail = f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}"
+        reader.problems.append(Problem(source=source, problem="host_conflict", detail=detail))
     return FileReading(
         source=source,
         kind="vmkernel",
+        host=hosts[0] if len(hosts) == 1 else None,
         size=reader.size,
         crashes=tuple(reader.crashes),
         alive=tuple(reader.alive),

@@ -93,7 +93,8 @@ def _overlap(arms: dict[str, pd.DataFrame]) -> list[str]:
         return []
     shares = []
     for rows in arms.values():
-        month = (rows["start"] + (rows["end"] - rows["start"]) / 2).dt.strftime("%Y-%m")
+        middle = (rows["start"] + (rows["end"] - rows["start"]) / 2).dt
+        month = 12 * middle.year + middle.month
         days = rows["host_days"].groupby(month).sum()
         shares.append(days / days.sum() if days.sum() else days)
     if any(share.empty for share in shares):

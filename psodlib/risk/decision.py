@@ -251,7 +251,7 @@ def _judge(ratio: RateRatio, adjusted_p: float, rule: Rule, prior: float) -> tup
     if misses:
         return None, f"{ratio}. No winner: {'; '.join(misses)}"
     return better, (
-        f"{ratio}. {better} wins over {other}: it has the lower rate with probability {_chance(chance)}, and choosing it costs "
+        f"{ratio}. {better} wins over {other}: it has the lower rate with probability {_chance(chance)}, and it costs "
         f"on average {_small(cost * DAYS_PER_YEAR)} crashes a host-year should that be wrong"
     )
 
@@ -366,7 +366,7 @@ def _undone(ratio: RateRatio, winner: str, at: int, rule: Rule, prior: float) ->
         )
     if not ratio.adversarial.excludes_one:
         found.append(
-            f"the {sum(ratio.unknown_crashes)} crashes that name no module, were they all on {winner}, would undo its win"
+            f"the {sum(ratio.unknown_crashes)} crashes that name no module would undo the win of {winner}, were all its own"
         )
     return found
 

@@ -133,9 +133,8 @@ def _placed(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     found = crashes[crashes["stretch"] >= 0]
     last = found.groupby("stretch")["time"].max()
     stretches["crashed"] = stretches.index.isin(last.index)
-    stretches["end"] = stretches["end"].where(
-        ~stretches["crashed"], np.maximum(stretches["end"], last.reindex(stretches.index))
-    )
+    crashed_at = last.reindex(stretches.index).astype(stretches["end"].dtype)
+    stretches["end"] = stretches["end"].where(~(crashed_at > stretches["end"]), crashed_at)
     # A stretch without length is the crash itself seen in a gap: it says nothing of the time before it.
     instant = stretches.index[stretches["end"] <= stretches["start"]]
     crashes.loc[crashes["stretch"].isin(instant), "stretch"] = -1
@@ -174,7 +173,8 @@ def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
     timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time"]].sort_values("time")
     timed.index.name = "row"
     joined = pd.merge_asof(timed.reset_index(), boots, left_on="time", right_on="boot", by="host").set_index("row")
-    return (joined["before"] + np.minimum(joined["time"], joined["end"]) - joined["boot"]).reindex(crashes.index)
+    until = joined["time"].where(~(joined["time"] > joined["end"]), joined["end"])
+    return (joined["before"] + (until - joined["boot"])).reindex(crashes.index)
 
 
 def _repeats(crashes: pd.DataFrame, clock: pd.Series, mine: list[str], only: str | None = None) -> pd.Series:
@@ -239,7 +239,7 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A copy with plain numbers in ``host_days`` and the counts; a missing ``unknown_crashes`` is 0.
+        A copy with plain numbers in ``host_days`` and the counts and UTC times; a missing ``unknown_crashes`` is 0.
 
     Raises
     ------
@@ -267,6 +267,11 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
         out[column] = pd.to_numeric(out[column]).astype("float64").fillna(0.0) if column in out else 0.0
         if not np.isfinite(out[column]).all() or (out[column] < 0).any():
             raise InputError(f"column {column} holds a negative or infinite value; host-days and counts are 0 or more")
+    for column in ("start", "end"):
+        if column in out:
+            out[column] = pd.to_datetime(out[column], utc=True)
+    if "uptime_start" in out:
+        out["uptime_start"] = pd.to_timedelta(out["uptime_start"])
     if ((out["crashes"] + out["unknown_crashes"] > 0) & (out["host_days"] == 0)).any():
         raise InputError("a row has a crash in 0 host-days; a crash counts only with the time at risk that it ended")
     return out

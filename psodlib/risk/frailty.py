@@ -297,7 +297,7 @@ class _Best:
     converged: bool
 
 
-def _maximise(evaluate: Any, theta: Floats, tolerance: float = 1e-9, rounds: int = 200) -> _Best:
+def _maximise(evaluate: Any, theta: Floats, tolerance: float = 1e-12, rounds: int = 200) -> _Best:
     # Newton with Levenberg damping: raised where the information is not positive definite or a step does not climb.
     value, gradient, information = evaluate(theta)
     damping = 0.0

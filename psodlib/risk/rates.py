@@ -287,7 +287,7 @@ def _usable(exposure: pd.DataFrame, version: str, reference: str) -> tuple[pd.Da
             "it is not known which version those boots had loaded"
         )
     table = table[known]
-    seen = set(table.loc[table["host_days"] > 0, "version"])
+    seen = set(table.loc[table["host_days"] > 0, "version"].unique())
     for name in (version, reference):
         if name not in seen:
             raise InputError(

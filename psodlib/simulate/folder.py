@@ -141,9 +141,7 @@ def _stories(history: History, seed: int, no_dump: float, cut_dump: float, bundl
             vms=host.vms,
             boots=life,
             crashes=tuple(_crash(row, rng, no_dump, cut_dump) for row in _rows(crashes.get(name))),
-            installs=tuple(
-                text.Install(i.time, i.version, i.removed, bool(i.rollback)) for i in _rows(installs.get(name))
-            ),
+            installs=tuple(text.Install(i.time, i.version, i.removed) for i in _rows(installs.get(name))),
             gaps=tuple((gap.start, gap.end) for gap in _rows(gaps.get(name))),
             # A host that is down when the study ends was asked a minute before.
             collected=life[-1].end - (0 if life[-1].end_reason == "running" else 60_000),
@@ -156,7 +154,7 @@ def _crash(row: Any, rng: Random, no_dump: float, cut_dump: float) -> text.Crash
     form = "none" if draw < no_dump else "cut" if draw < no_dump + cut_dump else "bare"
     whole = row.attributed or row.deliberate
     module = row.module if isinstance(row.module, str) else None
-    return text.Crash(row.time, row.boot, row.kind, module, "whole" if whole else form, bool(row.in_gap))
+    return text.Crash(row.time, row.boot, row.kind, module, "whole" if whole else form)
 
 
 def _rows(table: pd.DataFrame | None) -> Iterator[Any]:

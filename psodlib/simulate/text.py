@@ -61,7 +61,6 @@ class Crash(NamedTuple):
     kind: str
     module: str | None
     form: str
-    in_gap: bool
 
 
 class Install(NamedTuple):
@@ -70,7 +69,6 @@ class Install(NamedTuple):
     time: int
     version: str
     removed: str
-    rollback: bool
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ def esxupdate_log(story: Story) -> list[Line]:
         In order of time; times have whole seconds. Kept through gaps: it is small and never rotates away.
     """
     first = story.boots[0]
-    built = Install(first.start - DAY, story.installs[0].removed if story.installs else first.version, "", False)
+    built = Install(first.start - DAY, story.installs[0].removed if story.installs else first.version, "")
     lines = [line for install in (built, *story.installs) for line in _install_lines(install)]
     return [line for line in lines if line.time <= story.collected]
 

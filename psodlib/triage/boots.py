@@ -144,10 +144,10 @@ def _with_booted(
     exact: Sequence[datetime], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
 ) -> list[tuple[datetime, bool]]:
     # "Host has booted" confirms a start shortly before it, unless the host stopped in between or the same log has
-    # confirmed that start already: then it is another boot. So it is where no start is known; a stretch that began while
-    # the host was booting, and goes on, then has the better time.
+    # confirmed that start already: then it is another boot. So it is where no start is known; a stretch that began
+    # while the host was booting, and goes on, then has the better time. `told` holds each start's lines, one a log.
     stops = sorted([m.time for m in marks if m.what in END_OF_MARK] + [c.time for c in crashes if c.time])
-    told: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}  # by start, then log
+    told: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}
     starts = list(exact)
     booted = [mark for mark in marks if mark.what == "booted" and mark.evidence != "vmkernel"]
     for mark in sorted(booted, key=lambda mark: mark.time):
@@ -248,8 +248,8 @@ def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]])
 
 
 def _place_untimed(boots: list[_Boot], crashes: Sequence[Crash]) -> list[_Boot]:
-    # boot + uptime must fall between the last sign of life and the next start, in one boot only; one that was alive until
-    # shortly before goes before those whose evidence ended long before.
+    # boot + uptime must fall between the last sign of life and the next start, in one boot only; one that was alive
+    # until shortly before goes before those whose evidence ended long before.
     out = list(boots)
     for crash in crashes:
         fits = [(index, time, near) for index, boot in enumerate(out) for time, near in _fits(boot, crash)]

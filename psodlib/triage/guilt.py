@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from psodlib.evidence.vmkernel import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
@@ -267,17 +267,17 @@ def find_guilty(crash: Crash, precursors: Sequence[Precursor] = ()) -> Verdict:
 
 
 def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
-    # One entry a module, its highest score; equal scores stay in the order of the evidence.
+    # One entry a module: its first, for the evidence comes strongest first.
     best: dict[str, Suspect] = {}
     for suspect in suspects:
-        if suspect.module not in best or suspect.score > best[suspect.module].score:
-            best[suspect.module] = suspect
+        best.setdefault(suspect.module, suspect)
     return tuple(sorted(best.values(), key=lambda suspect: -suspect.score))
 
 
 def _named(crash: Crash) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
-    named = [(module, "the kernel lists it as involved in the panic") for module in modules_named_by_kernel(crash.text)]
+    listed = modules_named_by_kernel(crash.text) if "involved in panic" in crash.text else ()
+    named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(crash.message or "")]
     for module, why in named:
         yield Suspect(module, "named_by_kernel", why, 3.5 if is_plumbing(module) else 4.0)
@@ -334,7 +334,10 @@ def _by_world(crash: Crash) -> Iterable[Suspect]:
 
 
 def _by_precursors(crash: Crash, precursors: Sequence[Precursor]) -> Iterable[Suspect]:
-    before = [p for p in precursors if p.module and (not p.time or not crash.time or p.time <= crash.time)]
+    if not precursors:
+        return
+    known = _listed_modules() | {module.module for module in crash.modules} | {frame.module for frame in crash.frames}
+    before = [p for p in precursors if p.module in known and (not p.time or not crash.time or p.time <= crash.time)]
     near = [p for p in before if not p.time or not crash.time or crash.time - p.time <= BEFORE]
     quiet = [p for p in before if p.time and crash.time and crash.time - p.time > BEFORE]
     usual = Counter(p.module for p in quiet)
@@ -346,6 +349,13 @@ def _by_precursors(crash: Crash, precursors: Sequence[Precursor]) -> Iterable[Su
             what = ", ".join(sorted({p.what for p in near if p.module == module}))
             why = f"{count} warnings in the 24 h before ({what}), {expected:.2g} a day usually"
             yield Suspect(module, "precursor_log", why, 0.5 * count / (count + expected + 1))
+
+
+@cache
+def _listed_modules() -> frozenset[str]:
+    # A warning begins with a word that may be a driver's name or any other; only a name that some list knows is suspect.
+    tables = (read_rules("symbol_prefixes.txt", mapped=True, plain=True), read_rules("world_names.txt", mapped=True))
+    return frozenset(name for rules in tables for rule in rules for name in (rule.value or "").split("|"))
 
 
 def _hardware(crash: Crash) -> str | None:

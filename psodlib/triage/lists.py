@@ -22,7 +22,7 @@ from psodlib.errors import RuleError
 __all__ = ["RULES", "Rule", "first_match", "read_rules"]
 
 RULES = Path(__file__).parent / "rules"
-_LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)?)(?: {2,}-> (?P<value>\S(?:.*?\S)?|\"\"))?(?: {2,}# (?P<reason>\S.*))?")
+_LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)??)(?: {2,}-> (?P<value>\S(?:.*?\S)??|\"\"))?(?: {2,}# (?P<reason>\S.*))?")
 
 
 @dataclass(frozen=True, slots=True)

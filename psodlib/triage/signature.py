@@ -5,7 +5,7 @@
    name (bank, device, source line), never by the stack: the stack only shows who was interrupted, or who called the
    check.
 2. Otherwise the backtrace that can tell is taken: the panicking PCPU's, or the stalled one's.
-3. Everything up to a *sentinel* (``rules/sentinel.txt``) is how the exception was delivered, and goes.
+3. Behind the panic machinery, everything up to a *sentinel* (``rules/sentinel.txt``) delivered the exception, and goes.
 4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack.
 5. The first frame that is left is the signature; while it is a *prefix* (``rules/prefix.txt``), or cannot be read, the
    next is added.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.guilt import irrelevant_rule, junk, telling_frames
+from psodlib.triage.guilt import irrelevant_rule, is_plumbing, junk, telling_frames
 from psodlib.triage.lists import Rule, first_match, read_rules
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign"]
@@ -33,6 +33,10 @@ SIGNATURE_VERSION = 1
 MAX_LENGTH = 255  # characters
 MAX_FRAMES = 40  # frames looked at
 SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not to this crash
+# Kinds whose panic is entered through an exception's or an NMI's gate.
+DELIVERED = (
+    "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "no_heartbeat", "lost_heartbeat",
+)  # fmt: skip
 UNREADABLE = "?"  # stands for a frame whose symbol the text lost
 JOINT = " | "
 
@@ -184,12 +188,19 @@ def pick_backtrace(draft: Draft) -> Draft:
 
 
 def drop_delivery(draft: Draft) -> Draft:
-    """Everything up to the outermost sentinel among the innermost frames."""
-    last = max((i for i, frame in enumerate(draft.frames[:SENTINEL_DEPTH]) if _sentinel(frame.function)), default=None)
-    if last is None or not any(frame_name(frame) != UNREADABLE for frame in draft.frames[last + 1 :]):
+    """Everything up to the innermost sentinel, when it is an exception that was delivered.
+
+    A gate farther out belongs to an older interrupt, whose handler is what crashed: so the stack must begin with the
+    panic machinery, and no driver may stand before the sentinel.
+    """
+    frames = draft.frames[:SENTINEL_DEPTH]
+    at = next((i for i, frame in enumerate(frames) if _sentinel(frame.function)), None)
+    if draft.crash.kind not in DELIVERED or at is None or not irrelevant_rule(frame_name(frames[0])):
         return draft
-    note = f"drop_delivery: {last + 1} frames up to {draft.frames[last].function}"
-    return replace(draft, frames=draft.frames[last + 1 :], notes=(*draft.notes, note))
+    if any(frame.module and not is_plumbing(frame.module) for frame in frames[:at]):
+        return draft
+    note = f"drop_delivery: {at + 1} frames up to {frames[at].function}"
+    return replace(draft, frames=draft.frames[at + 1 :], notes=(*draft.notes, note))
 
 
 def drop_irrelevant(draft: Draft) -> Draft:

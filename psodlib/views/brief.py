@@ -27,7 +27,7 @@ __all__ = [
     "verdict",
 ]  # fmt: skip
 
-MOST_CANDIDATES = 4  # by default; each pair is a contrast, and each contrast makes the others harder to tell
+MOST_CANDIDATES = 3  # by default; each pair is a contrast, and each contrast makes the others harder to tell
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def study(
     module : str
         The driver in question.
     candidates : sequence of str, optional
-        Versions to choose between; by default those with most host-days, four at most.
+        Versions to choose between; by default those with most host-days, three at most.
     outage_hours : float
         Hours until the users of a crashed host work again: an assumption, which the brief states.
 
@@ -111,23 +111,23 @@ def study(
 
 def _decided(stretches: pd.DataFrame, module: str, chosen: Sequence[str], hosts: int) -> tuple[PinDecision | None, str]:
     if len(chosen) < 2:
-        seen = f"only {module} {literal(chosen[0])}" if chosen else f"no version of {module}"
-        return None, f"There is nothing to choose between: {seen} was seen loaded."
+        seen = f"only {module} {literal(chosen[0])}" if chosen else f"no known version of {module}"
+        return None, f"There is nothing to choose between: {seen} has host-days that were watched."
     try:
         return decide_pin(stretches, chosen, fleet_hosts=hosts), ""
     except InputError as error:  # such as: only hosts that crashed are given
         return None, f"No decision can be made: {error}."
 
 
-def brief(study: Study, pictures: Sequence[Picture] = ()) -> Document:
+def brief(study: Study, pictures: Sequence[Picture | Text] = ()) -> Document:
     """The management brief of a study: two pages.
 
     Parameters
     ----------
     study : Study
         What ``study`` gave.
-    pictures : sequence of Picture
-        Three at most; shown under "What the evidence shows".
+    pictures : sequence of Picture or Text
+        Three at most: the rates, the ratio, the roll-out.
 
     Returns
     -------
@@ -144,8 +144,8 @@ def brief(study: Study, pictures: Sequence[Picture] = ()) -> Document:
         sections=[
             Section("What the evidence shows", [*pictures[:1], Bullets(shown(study))]),
             Section("What each choice costs", cost(study)),
-            *([Section("How sure that is", pictures[1:2])] if len(pictures) > 1 else []),
             *([Section("How the versions came and went", pictures[2:3])] if len(pictures) > 2 else []),
+            Section("How sure that is", [*pictures[1:2], Bullets(reasons(study)[:4])]),
             Section("What we do not know", [Bullets(unknowns(study))]),
             Section("What would change the answer", [Bullets(turns(study))]),
             Section("What happens next", [Bullets(next_steps(study))]),
@@ -218,11 +218,16 @@ def _rate(row: pd.Series) -> str:
 
 def _needed(study: Study) -> str:
     needed = dict(study.decision.host_days_needed) if study.decision else {}
-    finite = {version: days for version, days in needed.items() if known(days) and float(days) < 1e9}
-    if not finite:
-        return "How many more host-days would decide it cannot be said from what was seen."
-    words = [f"{count(days, 'more host-day')} on {literal(version)}" for version, days in finite.items()]
-    return f"A verdict could fall after {listing(words)}."
+    open_ones = {version: days for version, days in needed.items() if days}
+    if not open_ones:
+        return "No number of further host-days on one version alone would decide it, were they to go on as so far."
+    version = min(open_ones, key=lambda name: open_ones[name])
+    days, hosts = open_ones[version], len(study.fleet.hosts)
+    weeks = count(math.ceil(days / 7 / hosts), "week")
+    return (
+        f"The soonest that a verdict could fall is after {count(days, 'more host-day')} on {literal(version)}: {weeks}"
+        f" with {'the one host' if hosts == 1 else f'all {hosts:,} hosts'} on it."
+    )
 
 
 def scope(study: Study) -> str:
@@ -248,11 +253,10 @@ def facts(study: Study) -> list[tuple[str, str]]:
 
 
 def shown(study: Study) -> list[str]:
-    """What the evidence shows of each version, and how the candidates compare."""
-    named = study.rates[study.rates.index.notna() & study.rates["rate"].notna()]
+    """What the evidence shows of each version."""
+    named = study.rates[study.rates["rate"].notna()]
+    named = named[named.index.notna()]
     lines = [f"{study.module} {literal(version)}: {_rate(row)}." for version, row in named.head(6).iterrows()]
-    if study.decision and study.decision.pin is None:
-        lines += [f"{_worse(ratio, True)} as {literal(ratio.reference)}." for ratio in study.decision.ratios[:3]]
     return lines or [f"No host-day with a known version of {study.module} was seen."]
 
 
@@ -273,7 +277,7 @@ def _sentence(words: object) -> str:
 def cost(study: Study) -> list[Table | Text]:
     """What a year with every host on one version would cost, a row a candidate."""
     if not study.candidates:
-        return [Text(f"Not to be said: no version of {study.module} was seen loaded.")]
+        return [Text(f"Not to be said: no known version of {study.module} has host-days that were watched.")]
     hosts = _with_numbers(study.fleet.hosts)
     try:
         impact = expected_impact(study.exposure, study.candidates, hosts=hosts, outage_hours=study.outage_hours)
@@ -355,7 +359,7 @@ def unknowns(study: Study) -> list[str]:
 
 
 def _unwatched(fleet: Fleet) -> str:
-    lived, watched = (fleet.uptimes[name].sum() / pd.Timedelta(days=1) for name in ("uptime", "observed"))
+    lived, watched = (fleet.uptimes[name].dt.total_seconds().sum() / 86400 for name in ("uptime", "observed"))
     if lived - watched < 1:
         return ""
     gap = lived - watched

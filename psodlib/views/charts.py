@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
+import matplotlib
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,9 +52,12 @@ MOST_VERSIONS = 7  # more colours than this nobody tells apart
 LONGEST_LABEL = 34  # letters; a longer name loses its middle
 MOST_ROWS = 14  # modules drawn
 MAP_WIDTH = 24  # hosts in one line of the map
+WIDE_TILES = 6  # hosts a line up to which their names fit in
+NAME_IN_TILE = 12  # letters of it; host names differ at the end
 MOST_WEEKS = 104  # of waiting drawn; a longer way leaves the page
 MOST_LEGEND = 14  # names in a legend
 MANY_AT_RISK = 10  # boots under watch, for a curve
+DAY = pd.Timedelta(days=1)
 FEW = 5  # crashes below which no shape over uptime is claimed
 EVERYTHING, NO_MODULE = "all hosts", "no module found"
 
@@ -125,7 +129,8 @@ def _nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], sim
     # An empty panel reads as "nothing happened"; this one says what is missing.
     with plt.rc_context(STYLE):
         chart = _axes(ax, 0.9, legend=False)
-        chart.set_axis_off()
+        chart.set(xticks=[], yticks=[])
+        chart.spines[:].set_visible(False)
         chart.text(
             0.0,
             0.6,
@@ -246,7 +251,11 @@ def _styled(plot: Callable[P, Axes]) -> Callable[P, Axes]:
     @functools.wraps(plot)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Axes:
         with plt.rc_context(STYLE):
-            return plot(*args, **kwargs)
+            chart = plot(*args, **kwargs)
+            interactive = plt.isinteractive()
+        # A session's first figure starts the backend, and a notebook's turns interactive mode on: not ours to undo.
+        matplotlib.interactive(interactive)
+        return chart
 
     return styled
 
@@ -265,7 +274,7 @@ def _days_in_bins(start: Any, end: Any, edges: Any, group: Column) -> Table:
 
 
 def _in_days(times: Column, origin: pd.Timestamp) -> Any:
-    return ((times - origin) / pd.Timedelta(days=1)).to_numpy(dtype=float)
+    return ((times - origin) / DAY).to_numpy(dtype=float)
 
 
 def _weekly(exposure: Table) -> Table:
@@ -952,8 +961,8 @@ def _uptime_finding(table: Table) -> str:
         return f"{count(total, 'crash', 'crashes')}: too few to say at what uptime hosts crash"
     shares = sums / sums.sum()
     excess = (shares["crashes"] - shares["host_days"]).idxmax()
-    time = share(sums.loc[excess, "host_days"], sums["host_days"].sum())
-    return f"{sums.loc[excess, 'crashes']:,} of {total:,} crashes fell at {excess} days of uptime, {time} of the time"
+    crashes, time = (share(sums.loc[excess, name], sums[name].sum()) for name in ("crashes", "host_days"))
+    return f"{crashes} of {total:,} crashes fell at {excess} days of uptime, where {time} of the time was spent"
 
 
 @_styled
@@ -1046,8 +1055,9 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
 
     Notes
     -----
-    Solid with its band: 1 - Kaplan-Meier, as if nothing but the driver could end a boot. Dashed: Aalen-Johansen,
-    share of boots that the driver does end where reboots and other crashes come first. Drawn while 10 boots are under watch.
+    Solid with its band: 1 - Kaplan-Meier, as if nothing but the driver could end a boot. Dashed: Aalen-Johansen, the
+    share of boots that the driver does end where reboots and other crashes come first. Drawn while 10 boots are
+    under watch.
     """
     by = str(survival.columns[0])
     table: Table = survival[survival["at_risk"] >= MANY_AT_RISK]
@@ -1177,7 +1187,7 @@ def _modules_finding(totals: Column) -> str:
 
 @_styled
 def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """One square a host in its cluster's row, coloured by the version last loaded; a figure counts its crashes.
+    """One tile a host in its cluster's row, coloured by the version last loaded; a number counts its crashes.
 
     Parameters
     ----------
@@ -1203,30 +1213,24 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
     colours = version_colours(exposure["version"])
     lines = _map_lines(table)
     chart = _axes(ax, 0.6 + 0.26 * len(lines), [name for name, _ in lines])
+    widest = max(len(hosts) for _, hosts in lines)
     for y, (_, hosts) in enumerate(lines):
         for x, host in enumerate(hosts.itertuples()):
-            chart.add_patch(Rectangle((x - 0.45, y - 0.42), 0.9, 0.84, linewidth=0.5, **_fill(host.shown, colours)))
-            if host.crashes:
-                chart.text(
-                    x,
-                    y,
-                    f"{host.crashes:,}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    fontweight="bold",
-                    color=PAPER,
-                    gid="crashes",
-                )
+            chart.add_patch(Rectangle((x - 0.47, y - 0.42), 0.94, 0.84, linewidth=0.5, **_fill(host.shown, colours)))
+            name = _text(host.host)[-NAME_IN_TILE:] if widest <= WIDE_TILES else ""
+            number = f"{host.crashes:,}" if host.crashes else ""
+            words = "  ×".join(filter(None, (name, number))) if name else number
+            ink = INK if host.shown in QUIET else PAPER
+            chart.text(x, y, words, ha="center", va="center", fontsize=8, fontweight="bold", color=ink, gid="host")
     _rows(chart, [name for name, _ in lines])
-    chart.set_xlim(-0.6, max(MAP_WIDTH, max(len(hosts) for _, hosts in lines)) - 0.4)
+    chart.set_xlim(-0.5, widest - 0.5)
     chart.set_xticks([])
     chart.grid(False)
     chart.spines[["left", "bottom"]].set_visible(False)
-    chart.set_xlabel("One square is one host", loc="left")
+    chart.set_xlabel("One tile is one host", loc="left")
     _legend(chart, [_patch(name, colours) for name in _stack_order(table["shown"])], "Version last loaded")
     total = _evidence(exposure)
-    caption = f"{total}. The figure in a square counts the host's {_module_of(exposure)} crashes, on any version."
+    caption = f"{total}. The number in a tile counts the host's {_module_of(exposure)} crashes, on any version."
     return _finish(chart, _map_finding(table), caption, table.drop(columns="shown"), simulated)
 
 
@@ -1315,6 +1319,7 @@ def plot_ascertainment(
         bottom += wide[how].to_numpy()
     chart.bar(range(len(months)), -wide["no logs"], width=0.8, linewidth=0.5, **HOW["no logs"])
     chart.axhline(0, color=SOFT, linewidth=0.8)
+    chart.set_xlim(-0.6, max(len(months), 6) - 0.4)
     step = max(1, -(-len(months) // 12))
     chart.set_xticks(
         range(0, len(months), step),
@@ -1433,32 +1438,17 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
 
 
 def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str) -> None:
-    # Bars for what lasts, points for moments; a point is named only where the name before it leaves room.
-    free = rows["time"].min()
+    # Bars for what lasts, points for moments; a point is named where it differs from the one before
+    # and that one's name leaves room.
+    free, said = rows["time"].min(), None
     for row in rows.itertuples():
         if known(row.end):
-            ax.barh(
-                y,
-                row.end - row.time,
-                left=row.time,
-                height=0.34,
-                color=colour,
-                edgecolor=PAPER,
-                linewidth=0.8,
-                gid=row.lane,
-            )
+            ax.barh(y, row.end - row.time, left=row.time, height=0.34, color=colour, edgecolor=PAPER, gid=row.lane)
             continue
-        ax.plot(
-            [row.time],
-            [y],
-            marker="X" if row.lane == "crash" else "o",
-            markersize=8,
-            color=colour,
-            markeredgecolor=PAPER,
-            gid=row.lane,
-        )
-        if row.time >= free:
-            name = _label(row.what)
+        marker = "X" if row.lane == "crash" else "o"
+        ax.plot([row.time], [y], marker=marker, markersize=8, color=colour, markeredgecolor=PAPER, gid=row.lane)
+        if row.time >= free and row.what != said:
+            name, said = _label(row.what), row.what
             ax.annotate(
                 name, (row.time, y), xytext=(0, 7), textcoords="offset points", ha="left", fontsize=8, color=INK
             )
@@ -1513,7 +1503,8 @@ def plot_evidence_needed(
     horizon = now + min(max(table["weeks"].max(skipna=True) or 0, 4), MOST_WEEKS) * pd.Timedelta(weeks=1.04)
     entries = []
     for row in table.itertuples():
-        _gathered(chart, dated[(dated["version"] == row.version).fillna(False)], now, colours[row.version])
+        rows = dated[(dated["version"] == row.version).fillna(False)]
+        _gathered(chart, rows, dated["start"].min(), now, colours[row.version])
         if known(row.weeks) and row.weeks > 0:
             _way_to_go(chart, row, now, horizon, colours[row.version])
         entries.append(Line2D([], [], color=colours[row.version], label=_text(f"{row.version}: {_still_words(row)}")))
@@ -1545,15 +1536,13 @@ def _still_needed(decision: PinDecision, dated: Table) -> Table:
     return table.astype({"version": "string", "needed": "Float64", "weeks": "Float64"})
 
 
-def _gathered(ax: Any, rows: Table, now: pd.Timestamp, colour: str) -> None:
-    done = rows.sort_values("end")
-    ax.step(
-        [*done["end"], now],
-        [*done["host_days"].cumsum(), done["host_days"].sum()],
-        where="post",
-        color=colour,
-        linewidth=1.8,
-    )
+def _gathered(ax: Any, rows: Table, begin: pd.Timestamp, now: pd.Timestamp, colour: str) -> None:
+    # Host-days gathered until the end of each week.
+    weeks = np.append(np.arange(0, (now - begin) / DAY, 7), (now - begin) / DAY)
+    one = pd.Series("", index=rows.index)
+    days = _days_in_bins(_in_days(rows["start"], begin), _in_days(rows["end"], begin), weeks, one)
+    total = days.set_index("bin")["host_days"].reindex(range(len(weeks) - 1)).fillna(0).cumsum()
+    ax.plot([begin + week * DAY for week in weeks], [0, *total], color=colour, linewidth=1.8, gid="gathered")
 
 
 def _way_to_go(ax: Any, row: Any, now: pd.Timestamp, horizon: pd.Timestamp, colour: str) -> None:
@@ -1589,11 +1578,14 @@ def _still_finding(table: Table) -> str:
     waiting = table[(table["weeks"] > 0).fillna(False)]
     if len(waiting):
         first = waiting.loc[waiting["weeks"].idxmin()]
-        weeks = count(np.ceil(first["weeks"]), "week")
-        return f"At today's pace a verdict could fall in {weeks}, by way of {first['version']}"
-    if table["needed"].isna().all():
-        return "At the rates seen so far no amount of host-days would separate the candidates"
-    return "No verdict is under way: none of the candidates that lack host-days runs on any host"
+        wait = count(np.ceil(first["weeks"]), "week")
+        if first["weeks"] > MOST_WEEKS:
+            wait = f"{first['weeks'] / 52:,.0f} years"
+        return f"At today's pace a verdict could fall in {wait}, by way of {first['version']}"
+    if (table["needed"] > 0).fillna(False).any():
+        return "No verdict is under way: no host runs a candidate that lacks host-days"
+    open_ones = listing(table.loc[table["needed"].isna(), "version"])
+    return f"At the rates seen so far, no number of host-days on one version alone would place {open_ones}"
 
 
 # --- for the caller -------------------------------------------------------------------------------------------------

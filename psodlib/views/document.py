@@ -259,7 +259,7 @@ def to_pdf(document: Document, out: str | Path, style: str) -> Path:
 
 def _plain(document: Document, root: Path) -> dict[str, Any]:
     # typst may read nothing outside its root, so pictures go there under numbers of ours
-    content = _literally(asdict(document))
+    content: dict[str, Any] = _literally(asdict(document))
     for number, block in enumerate(block for section in content["sections"] for block in section["blocks"]):
         if block["kind"] == "picture":
             shutil.copyfile(block["file"], root / f"{number}.png")

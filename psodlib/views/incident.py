@@ -105,14 +105,19 @@ def _watched(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
 
 
 def _drivers(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
-    # The guilty module's versions; of many like observations of one boot the first is enough.
+    # The guilty module's versions; of many like observations of one boot the first is enough, and one without a version
+    # says nothing where another of the same boot has it.
     module = crash["guilty_module"]
+    found = [row for row in _here(fleet.drivers, crash) if pd.isna(module) or row.module == module]
+    told = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
     rows, seen = [], set()
-    for row in _here(fleet.drivers, crash):
+    for row in found:
         key = (row.module, row.version, row.state, row.boot, row.evidence)
-        if (pd.isna(module) or row.module == module) and not (pd.notna(row.boot) and key in seen):
-            seen.add(key)
-            words = [str(word) for word in (row.module, row.version, row.state) if pd.notna(word)]
-            rows.append({"time": row.observed_at, "lane": "driver", "what": " ".join(words), "detail": row.evidence,
-                         "source": row.source, "line": row.line})  # fmt: skip
+        repeated = pd.notna(row.boot) and key in seen
+        if repeated or (pd.isna(row.version) and (row.module, row.boot) in told):
+            continue
+        seen.add(key)
+        words = [str(word) for word in (row.module, row.version, row.state) if pd.notna(word)]
+        rows.append({"time": row.observed_at, "lane": "driver", "what": " ".join(words), "detail": row.evidence,
+                     "source": row.source, "line": row.line})  # fmt: skip
     return rows

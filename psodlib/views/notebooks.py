@@ -26,13 +26,34 @@ from nbformat import NotebookNode
 
 from psodlib.errors import InputError
 
-__all__ = ["refresh_notebooks", "run_notebook", "write_notebook"]
+__all__ = ["notebook_folder", "refresh_notebooks", "run_notebook", "write_notebook"]
 
 KERNEL_START = 60  # seconds; takes about two on a quiet machine
 # A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
 HANGS = (CellTimeoutError, DeadKernelError, RuntimeError)
 FORMAT: Any = nbformat  # its functions bear no types
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def notebook_folder() -> Path:
+    """Where the six notebooks are: in the project's own folder, or inside the installed package.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        Neither is there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    places = (package.parent / "notebooks", package / "_share" / "notebooks")
+    found = next((place for place in places if any(place.glob("0*.ipynb"))), None)
+    if found is None:
+        raise InputError(f"no notebooks in {places[0]} or {places[1]}; install psodlib from its wheel or its checkout")
+    return found
 
 
 def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, timeout: float = 120) -> NotebookNode:

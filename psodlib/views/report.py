@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import bleach
+import bleach  # type: ignore[import-untyped]
+import nbformat
 import pandas as pd
-from matplotlib.axes import Axes
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
@@ -53,6 +53,9 @@ from psodlib.views.notebooks import notebook_folder, run_notebook
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, choose_crash, write_up
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["Report", "report", "safe_html", "write_csv"]
 
 Progress = Callable[[str, int, int], None]
@@ -60,7 +63,7 @@ Source = str | Path | Fleet
 
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 25  # of a table on the index page; the rest is in tables/
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
 DOCUMENTS = (
     Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
     Link("brief.html", "The brief", "The same as a page"),
@@ -105,7 +108,8 @@ class Report:
 def report(
     source: Source | Sequence[str | Path], out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None, module: str = "hpsa", candidates: Sequence[str] | None = None,
-    crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, progress: Progress | None = None,
+    crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
+    progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Run everything on a source and leave a folder that can be read anywhere, with no network and no Python.
 
@@ -125,6 +129,8 @@ def report(
         The crash to write up; by default the newest one laid at ``module``.
     outage_hours : float
         Hours until the users of a crashed host work again, for the cost of each choice.
+    notebooks : bool
+        False leaves the notebooks' pages out, which take most of the time.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -156,17 +162,19 @@ def report(
     crash = choose_crash(fleet, crash_id, module)
     issues = load_issues(*([known_issues] if known_issues else []))
     fleet.save(folder / "tables")
-    step = _Steps(progress, 4 + len(list(notebook_folder().glob('*.ipynb'))))
+    paths = sorted(notebook_folder().glob("*.ipynb")) if notebooks else []
+    step = _Steps(progress, 4 + len(paths))
+    step("drawing charts")
+    pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
+    step("writing the brief")
+    _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
+    step("writing up a crash")
+    _publish(_case(found, crash, issues, folder), folder, "writeup")
+    step("writing tables")
+    tables = _tables(found, folder)
+    # Kernels only now: threads that import IPython while pyplot looks for it have been seen to trip over each other.
     with ThreadPoolExecutor(KERNELS) as kernels:
-        running = _start_notebooks(kernels, folder, found, crash)
-        step("drawing charts")
-        pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
-        step("writing the brief")
-        _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
-        step("writing up a crash")
-        _publish(_case(found, crash, issues, folder), folder, "writeup")
-        step("writing tables")
-        tables = _tables(found, folder)
+        running = {path: kernels.submit(run_notebook, path, _parameters(path, folder, found, crash)) for path in paths}
         pages, failed = _finish_notebooks(running, fleet, folder, step)
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *pages]))
@@ -207,15 +215,19 @@ def _write(path: Path, text: str) -> None:
 # ---- charts, documents -------------------------------------------------------------------------------------------------
 
 
-def _picture(chart: Chart, found: Study, folder: Path) -> Picture:
+def _picture(chart: Chart, found: Study, folder: Path) -> Picture | Text:
     return _saved(chart.draw(found, found.fleet.simulated), folder, chart.name)
 
 
-def _saved(ax: Axes, folder: Path, name: str) -> Picture:
-    # The picture, its SVG, its numbers; and in words, for whoever cannot see it, what the chart says of itself.
+def _saved(ax: Axes, folder: Path, name: str) -> Picture | Text:
+    # The picture, its SVG, its numbers; and in words, for whoever cannot see it, what the chart says of itself. A chart
+    # with nothing to show is said, not shown.
     png, _ = charts.save_chart(ax, folder / "charts" / name)
     data = write_csv(charts.numbers(ax), png.with_suffix(".csv"))
     title, caption = _wording(ax)
+    if charts.numbers(ax).empty:
+        remedy = next((text.get_text() for text in ax.texts if text.get_gid() != "caption"), "")
+        return Text(f"{title}. {' '.join(remedy.split())}")
     return Picture(png, title, caption, data.relative_to(folder).as_posix())
 
 
@@ -246,11 +258,15 @@ def _publish(document: Document, folder: Path, name: str) -> None:
 # ---- notebooks ---------------------------------------------------------------------------------------------------------
 
 
-def _start_notebooks(
-    kernels: ThreadPoolExecutor, folder: Path, found: Study, crash: pd.Series | None
-) -> dict[Path, Future[NotebookNode]]:
-    parameters = _parameters(folder, found, crash)
-    return {path: kernels.submit(run_notebook, path, parameters) for path in sorted(notebook_folder().glob("*.ipynb"))}
+def _parameters(path: Path, folder: Path, found: Study, crash: pd.Series | None) -> dict[str, Any]:
+    # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
+    given = {
+        "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.candidates) or None,
+        "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
+    }  # fmt: skip
+    cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
+    source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    return {name: value for name, value in given.items() if re.search(rf"^{name} *=", source, re.MULTILINE)}
 
 
 def _finish_notebooks(
@@ -288,9 +304,9 @@ def _last_lines(error: Exception) -> str:
 
 
 # What a notebook's page may hold; the rest of its markup is dropped, its text kept.
-TAGS = frozenset(
+TAGS = (
     "h1 h2 h3 h4 h5 h6 p div span a img table caption thead tbody tr th td ul ol li dl dt dd pre code em strong b i sub"
-    " sup hr br blockquote del figure figcaption".split()
+    " sup hr br blockquote del figure figcaption"
 )
 PNG = "data:image/png;base64,"
 
@@ -323,7 +339,9 @@ def safe_html(html: str) -> str:
     """
     # A style block is no text to be read, so it goes with its content; pandas prints one a table.
     bare = re.sub(r"<style\b[^>]*>[^<]*</style>", "", html)
-    safe = bleach.clean(bare, tags=TAGS, attributes=_may_stay, protocols=["data"], strip=True, strip_comments=True)
+    safe = bleach.clean(
+        bare, tags=TAGS.split(), attributes=_may_stay, protocols=["data"], strip=True, strip_comments=True
+    )
     parts = re.split(r"(<thead>|</thead>)", safe)
     for place, part in enumerate(parts):
         head = place > 0 and parts[place - 1] == "<thead>"
@@ -336,7 +354,7 @@ def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
         (cell.source.lstrip("# ").split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ")), "Notebook"
     )
     _describe_pictures(notebook)
-    exporter = HTMLExporter(
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
     )
     body, _ = exporter.from_notebook_node(notebook)
@@ -378,13 +396,13 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
     Notes
     -----
     A cell of text, or a column's name, that begins with a character by which spreadsheets know a formula gets an apostrophe
-    before it. Numbers stay numbers, a negative one too.
+    before it. Numbers stay numbers, a negative one too. Control characters are written out.
     """
     safe = table.rename(columns=_no_formula)
     for place, dtype in enumerate(safe.dtypes):
         if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype)):
             column = safe.iloc[:, place].astype(object)
-            safe.isetitem(place, column.map(_no_formula, na_action="ignore"))
+            safe.isetitem(place, column.map(_no_formula, na_action="ignore").to_numpy())
     out = Path(path)
     with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         safe.to_csv(file, index=False, lineterminator="\n")
@@ -392,7 +410,10 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
 
 
 def _no_formula(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = literal(cell)  # a bare carriage return would begin a row of its own
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _shortened(
@@ -479,7 +500,7 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     )
     table = fleet.hosts[["host", "first_seen", "last_seen"]].merge(boots, how="left", left_on="host", right_index=True)
     for name in ("up", "watched"):
-        table[f"days_{name}"] = (table.pop(name) / pd.Timedelta(days=1)).fillna(0.0)
+        table[f"days_{name}"] = (table.pop(name).dt.total_seconds() / 86400).fillna(0.0)
     table["boots"] = table["boots"].fillna(0).astype("Int64")
     table["share"] = (table["days_watched"] / table["days_up"].where(table["days_up"] > 0)).fillna(0.0)
     order = ["host", "boots", "days_up", "days_watched", "share", "first_seen", "last_seen"]
@@ -501,7 +522,7 @@ def _problem_row(row: pd.Series) -> list[str]:
 
 
 def _index(
-    found: Study, pictures: Sequence[Picture], tables: Sequence[Section], sources: Sequence[str | Path]
+    found: Study, pictures: Sequence[Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
 ) -> Document:
     return Document(
         title=f"Crash report: {found.module}",

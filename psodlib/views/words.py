@@ -116,7 +116,7 @@ def figure(value: Any) -> str:
         return "unbounded"
     if number == 0 or abs(number) < 1e-6:
         return "0"
-    decimals = max(0, 1 - math.floor(math.log10(abs(number))))
+    decimals = max(0, 1 - math.floor(math.log10(abs(float(f"{number:.2g}")))))
     return f"{number:,.{decimals}f}"
 
 

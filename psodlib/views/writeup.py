@@ -103,7 +103,7 @@ def write_up(
     *,
     issues: Sequence[Issue] = (),
     go_to: str | None = None,
-    pictures: Sequence[Picture] = (),
+    pictures: Sequence[Picture | Text] = (),
 ) -> Document:
     """The write-up of one crash.
 
@@ -117,7 +117,7 @@ def write_up(
         The known issues there are; those that the crash matches are quoted.
     go_to : str, optional
         The driver version that the pin decision favours; else the host's own last one before is proposed.
-    pictures : sequence of Picture
+    pictures : sequence of Picture or Text
         Shown under the timeline.
 
     Returns
@@ -201,24 +201,34 @@ def _boots(fleet: Fleet, crash: pd.Series) -> tuple[pd.DataFrame, int]:
 def _timeline_table(case: _Case) -> Table:
     # Changes only: a version that was seen again the next day is no news.
     facts = case.timeline[case.timeline["lane"] != "watched"]
-    news = facts[(facts["lane"] != "driver") | ~facts.duplicated(["lane", "what"])]
+    bare = facts["what"] == f"{case.module} loaded"  # and no word of the version
+    news = facts[(facts["lane"] != "driver") | ~(facts.duplicated(["lane", "what"]) | bare)]
     shown = news.tail(30)
     rows = [
-        [moment(row["time"]).removesuffix(" UTC"), _happened(case, row), _place(row["source"], row["line"])] for _, row in shown.iterrows()
+        [moment(row["time"]).removesuffix(" UTC"), _happened(case, row), _place(row["source"], row["line"])]
+        for _, row in shown.iterrows()
     ]
     left_out = len(news) - len(shown)
     note = f"{count(left_out, 'earlier fact')} left out." if left_out else ""
     return Table(f"{case.host} around the crash", ["When (UTC)", "What", "Known from"], rows, note, widths=(22, 46, 32))
 
 
+ENDS = {
+    "crash": "this boot ended in a crash", "reboot": "until a planned reboot", "shutdown": "until a shutdown",
+    "power": "until the power went", "unexplained": "until a stop that nothing explains", "running": "and still ran when the evidence ends",
+}  # fmt: skip
+
+
 def _happened(case: _Case, row: pd.Series) -> str:
-    words = {"crash": "The crash", "another crash": "Another crash", "boot": "The host booted"}
-    what, detail = words.get(str(row["what"]), literal(row["what"])), literal(row["detail"]).replace("_", " ")
-    if row["lane"] == "boot" and known(case.crash["time"]) and known(row["time"]) and row["time"] > case.crash["time"]:
-        what = f"The host booted, {span(row['time'] - case.crash['time'])} after the crash"
+    words = {"crash": "The crash", "another crash": "Another crash"}
+    what, detail = words.get(str(row["what"]), literal(row["what"])), literal(row["detail"])
     if row["lane"] == "crash":
-        return f"{what}: {literal(row['detail'])}"
-    return f"{what} (known from {detail})" if row["lane"] == "driver" else f"{what}; {detail}"
+        return f"{what}: {detail}"
+    if row["lane"] == "driver":
+        return f"{what} (known from {detail.replace('_', ' ')})"
+    later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
+    since = f", {span(row['time'] - case.crash['time'])} after the crash" if later else ""
+    return f"The host booted{since}; {ENDS.get(detail.removeprefix('ended by '), 'how it ended is not known')}"
 
 
 def _place(source: Any, line: Any) -> str:
@@ -266,10 +276,16 @@ def _evidence_table(case: _Case) -> Table:
 def _loaded_before(case: _Case) -> list[list[str]]:
     # The newest reading of the version that the crash is charged to; it may be older than the timeline reaches.
     drivers = case.fleet.drivers[case.fleet.drivers["host"] == case.crash["host"]]
-    same = drivers[(drivers["module"] == case.crash["guilty_module"]) & (drivers["version"] == case.crash["driver_version"])]
+    same = drivers[
+        (drivers["module"] == case.crash["guilty_module"]) & (drivers["version"] == case.crash["driver_version"])
+    ]
     rows = same[same["observed_at"] <= case.crash["time"]].sort_values("observed_at").tail(1)
     return [
-        [f"{case.module} {case.version} {literal(row['state'])} on {moment(row['observed_at'])}", _place(row["source"], row["line"]), ""]
+        [
+            f"{case.module} {case.version} {literal(row['state'])} on {moment(row['observed_at'])}",
+            _place(row["source"], row["line"]),
+            "",
+        ]
         for _, row in rows.iterrows()
     ]
 
@@ -280,7 +296,10 @@ def _facts_behind(case: _Case) -> pd.DataFrame:
     if not known(case.crash["time"]):
         return facts.tail(12)
     before, after = facts[facts["time"] <= case.crash["time"]], facts[facts["time"] > case.crash["time"]]
-    return pd.concat([before.groupby("lane").tail(2), after.groupby("lane").head(3)])
+    nearest: pd.DataFrame = pd.concat(
+        [before.groupby("lane").tail(2), after.groupby("lane").head(3), facts[facts["time"].isna()].head(6)]
+    )
+    return nearest
 
 
 def _stack(case: _Case) -> list[Table]:
@@ -389,9 +408,7 @@ def _people(case: _Case) -> str:
 
 def _known_issue(case: _Case) -> list[Text | Bullets]:
     if not known(case.crash["known_issues"]) or not str(case.crash["known_issues"]):
-        return [
-            Text("None of the known issues on file matches this crash. That does not mean that the vendor knows none.")
-        ]
+        return [Text("No known issue on file matches this crash. That does not mean that the vendor knows none.")]
     if not case.matched:
         return [Text(f"Matches: {literal(case.crash['known_issues']).replace(';', ', ')}.")]
     return [Bullets([_issue_line(issue) for issue in case.matched])]
@@ -399,7 +416,10 @@ def _known_issue(case: _Case) -> list[Text | Bullets]:
 
 def _issue_line(issue: Issue) -> str:
     fixed = f" Fixed in {literal(issue.fixed_in)}." if issue.fixed_in else ""
-    return f"{literal(issue.id)}, {literal(issue.title)}.{fixed} {literal(issue.remedy)} (Source: {literal(issue.source)}; {issue.sure})"
+    return (
+        f"{literal(issue.id)}, {literal(issue.title)}.{fixed} {literal(issue.remedy)} (Source: {literal(issue.source)};"
+        f" {issue.sure})"
+    )
 
 
 def _runbook(case: _Case) -> list[Text | Steps]:

@@ -113,7 +113,7 @@ def test_a_host_that_sat_purple_for_days_is_unexplained_when_one_log_has_both_si
 def test_an_uptime_that_fits_two_boots_or_none_places_nothing():
     twins = [*LIFE, *beats("02 00:00", "02 01:00", "02 10:00"), *beats("03 00:00", "03 01:00", "03 02:00")]
     assert ("crash", "c") not in ends(twins, [], [Crash(crash_id="c", uptime=10 * HOUR + 20 * HOUR / 60)])
-    assert ("crash", "c") not in ends(twins, [], [Crash(crash_id="c", uptime=5 * HOUR)])
+    assert ("crash", "c") not in ends(twins, [], [Crash(crash_id="c", uptime=HOUR)])
 
 
 def test_the_last_boot_runs_only_as_far_as_the_collection():
@@ -167,7 +167,7 @@ def test_nothing_gives_nothing():
     assert boots_of_host("esx1", [], [], []) == ([], [])
 
 
-# ---- loaded versions --------------------------------------------------------------------------------------------------
+# ---- loaded versions ------------------------------------------------------------------------------------------------
 
 BOOTS = ["01 00:00", "05 00:00", "09 00:00"]
 
@@ -198,13 +198,15 @@ def loaded(*readings: dict) -> list[tuple]:
     return [(None if pd.isna(version) else version, evidence, bool(pending)) for version, evidence, pending in rows]
 
 
+V50 = "5.5.0.50"
 NONE = (None, "none", False)
+BOOTED = (V50, "esxupdate_before_boot", False)
 
 
 @pytest.mark.parametrize(
     ("readings", "expected"),
     [
-        ([], [NONE, NONE, NONE]),
+        ([], [NONE] * 3),
         # Known in one boot: carried on to later ones, never back.
         (
             [reading("banner", "05 00:01")],
@@ -213,12 +215,12 @@ NONE = (None, "none", False)
         # An install loads with the next boot, and waits until then.
         (
             [reading("banner", "01 00:01"), reading("esxupdate", "02 00:00", "5.5.0.50")],
-            [("5.5.0.58", "banner", True), ("5.5.0.50", "esxupdate_before_boot", False)] + [("5.5.0.50", "esxupdate_before_boot", False)],
+            [("5.5.0.58", "banner", True), BOOTED, BOOTED],
         ),
         # The list after the install shows the new version while the old one runs.
         (
-            [reading("proc", "05 01:00"), reading("vib_install", "06 00:00", "5.5.0.50"), reading("vib_list", "06 01:00", "5.5.0.50")],
-            [NONE, ("5.5.0.58", "proc", True), ("5.5.0.50", "esxupdate_before_boot", False)],
+            [reading("proc", "05 01:00"), reading("vib_install", "06 00:00", V50), reading("vib_list", "06 01:00", V50)],
+            [NONE, ("5.5.0.58", "proc", True), BOOTED],
         ),
         # What an install removed was that boot's image.
         (
@@ -231,7 +233,10 @@ NONE = (None, "none", False)
             [NONE, NONE, ("5.5.0.58", "vib_of_boot", True)],
         ),
         # A list beside a pending image taken before it proves nothing.
-        ([reading("rebooting_image", "09 01:00", "5.5.0.50"), reading("vib_list", "09 02:00", "5.5.0.50")], [NONE, NONE, (None, "none", True)]),
+        (
+            [reading("rebooting_image", "09 01:00", V50), reading("vib_list", "09 02:00", V50)],
+            [NONE, NONE, (None, "none", True)],
+        ),
         # A silent fall back to the old bank: the banner wins over the log.
         (
             [reading("esxupdate", "02 00:00", "5.5.0.50"), reading("banner", "05 00:01", "5.5.0.58")],
@@ -291,7 +296,7 @@ def test_a_boot_without_a_start_still_gets_its_version():
     assert list(loaded_versions(table, drivers)["version"]) == ["5.5.0.58"]
 
 
-# ---- compliance -------------------------------------------------------------------------------------------------------
+# ---- compliance -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from psodlib.records import FileReading, Problem
 
 __all__ = ["KINDS", "Kind", "read_artifact", "read_inventory", "recognise"]
 
-SNIFFED = 2000  # lines looked at to recognise a file
+SNIFFED = 400  # lines looked at to recognise a file
+MAX_LOOK = 1000  # characters of a line looked at
 MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
 
 
@@ -73,51 +74,51 @@ KINDS: tuple[Kind, ...] = (
     _kind("hostd", "2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.boot",
           _HEAD + r"(?:(?:Hostd|hostd|Vpxa|vpxa)(?:\[\d+\])?: |\[[0-9A-F]{6,12} +(?:info|verbose|warning|error|trivia|panic) '|"
           r"(?:info|verbose|warning|error) (?:hostd|vpxa)\[)", logs.read_hostd),
-    _kind("proc_node", "HP HPSA Driver (v 5.5.0.58-1OEM)", rf"^\s*(?:Driver Version:\s*)?{commands.BANNER.replace('?P<name>', '').replace('?P<version>', '')}",
+    _kind("proc_node", "HP HPSA Driver (v 5.5.0.58-1OEM)", rf"^[ \t]*(?:Driver Version:\s*)?{commands.BANNER.replace('?P<name>', '').replace('?P<version>', '')}",
           commands.read_proc_node),
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
-          r"^\s*VIBs (?:Installed|Removed): ?", vibs.read_vib_install),
+          r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install),
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
-          r'\A\s*(?:\[\s*\{|\{\s*"|\[\s*\])', rows.read_rows),
+          r'\A(?:\[\s*\{|\{\s*"|\[\s*\])', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
-          r"\A\s*(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
+          r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
     _kind("formatter", "AcceptanceLevel,CreationDate,ID,InstallDate,Name,Status,Vendor,Version,",
-          r"\A\s*(?=[^\n]*\b(?:AcceptanceLevel|ProductName|HBAName|IsLoaded|PCIDevice|Build)\b)[\w ]+(?:,[\w ]*){2,}\s*$", rows.read_rows),
+          r"\A(?=[^\n]*\b(?:AcceptanceLevel|ProductName|HBAName|IsLoaded|PCIDevice|Build)\b)[\w ]+(?:,[\w ]*){2,}[ \t]*$", rows.read_rows),
     _kind("uname", "VMkernel esx01.lab 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64 GNU/Linux",
-          r"^\s*VMkernel \S+ \d+\.\d+\.\d+ #\d+ SMP", commands.read_uname),
+          r"^[ \t]*VMkernel \S+ \d+\.\d+\.\d+ #\d+ SMP", commands.read_uname),
     _kind("version", "   Product: VMware ESXi\n   Version: 5.5.0\n   Build: Releasebuild-1331820",
-          r"^[#\s]*Product: VMware ESX", rows.read_rows),
+          r"^[# \t]*Product: VMware ESX", rows.read_rows),
     _kind("platform", "Platform Information\n   UUID: 0x37\n   Product Name: ProLiant DL380p Gen8\n   Vendor Name: HP",
-          r"^\s*Product Name: ", rows.read_rows),
+          r"^[ \t]*Product Name: ", rows.read_rows),
     _kind("smbios", '  System Info: #1\n    Manufacturer: "HP"\n    Product: "ProLiant DL380p Gen8"',
-          r"^\s*System Info(?:rmation)?\b", commands.read_smbios),
+          r"^[ \t]*System Info(?:rmation)?\b", commands.read_smbios),
     _kind("module_file", "vmkload_mod module information\n input file: /usr/lib/vmware/vmkmod/hpsa\n Version: Version 5.5.0.58, Build: 1331820",
-          r"^\s*(?:input file|Module File): ", rows.read_rows),
+          r"^[ \t]*(?:input file|Module File): ", rows.read_rows),
     _kind("module_file", " Version: Version 5.5.0.58-1OEM, Build: 1331820, Interface: 9.2 Built on: Jul 29 2013",
-          r"^\s*Version: (?:Version )?\S+, Build: \d+, Interface: ", rows.read_rows, command=r"vmkload_mod|module.get"),
-    _kind("module_file", "Version: 7.703.18.00-1OEM.650.0.0.4598673", r"^\s*[Vv]ersion: \S+\s*$", rows.read_rows, command=r"vmkload_mod|module.get"),
+          r"^[ \t]*Version: (?:Version )?\S+, Build: \d+, Interface: ", rows.read_rows, command=r"vmkload_mod|module.get"),
+    _kind("module_file", "Version: 7.703.18.00-1OEM.650.0.0.4598673", r"^[ \t]*[Vv]ersion: \S+[ \t]*$", rows.read_rows, command=r"vmkload_mod|module.get"),
     _kind("ethtool", "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: FFV7.10.17 bc 7.10.11\nbus-info: 0000:01:00.0",
-          r"^\s*(?:firmware-version|Firmware Version): ", rows.read_rows),
+          r"^[ \t]*(?:firmware-version|Firmware Version): ", rows.read_rows),
     _kind("module_table", "Name                     Used    Size (kb)", r"^Name +(?:Used +Size|R/O Addr)", commands.read_module_table),
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
           r"^Name +Is Loaded", rows.read_rows),
     _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
-          r"^\s*(?:vmhba\d+ +[\w-]+ +(?:link-\S+|unknown|online|offline|unbound) |vmnic\d+ +[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d +[\w-]+ )",
+          r"^[ \t]*(?:vmhba\d+ +[\w-]+ +(?:link-\S+|unknown|online|offline|unbound) |vmnic\d+ +[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d +[\w-]+ )",
           commands.read_devices),
     _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
           r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,
           irrelevant=True),
     _kind("vib_get", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM.550.0.0.1331820\n   Name: scsi-hpsa\n   Version: 5.5.0.58-1OEM.550.0.0.1331820\n   Type: bootbank\n   Vendor: HP",
-          r"^\s*Name: \S+\s*\n\s*Version: \S+\s*\n", rows.read_rows),
+          r"^[ \t]*Name: \S+[ \t]*\n[ \t]*Version: \S+[ \t]*\n", rows.read_rows),
     _kind("vib_list", "scsi-hpsa   5.5.0.58-1OEM.550.0.0.1331820   Hewlett-Packard   VMwareCertified   2014-03-20",
-          r"^\s*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}\s*$", vibs.read_vib_list),
+          r"^[ \t]*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}[ \t]*$", vibs.read_vib_list),
     _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
-          rf"^\s*(?:\.\.\.)?{vibs.VIB_ID.pattern}(?:,|\s*$)", vibs.read_vib_ids),
-    _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^\s*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
-    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"\A\s*[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}\s*\Z", commands.read_date),
-    _kind("uptime", " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05", r"^\s*\d{1,2}:\d\d:\d\d up (?:\d+ day|\d+:\d\d|\d+ min)", commands.read_uptime),
-    _kind("uptime", "2578450166000", r"\A\s*\d{6,18}\s*\Z", commands.read_uptime_micros, command=r"uptime"),
-    _kind("module_names", "vmkapi_mgmt\nvmkapi_socket\nhpsa", r"\A(?:\s*\w[\w.-]*\s*\n)*\s*(?:vmkapi_\w+|vmklinux\w*|com\.vmware\.\w+)\s*$",
+          rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_ID.pattern}(?:,|[ \t]*$)", vibs.read_vib_ids),
+    _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
+    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"\A[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}\s*\Z", commands.read_date),
+    _kind("uptime", " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05", r"^[ \t]*\d{1,2}:\d\d:\d\d up (?:\d+ day|\d+:\d\d|\d+ min)", commands.read_uptime),
+    _kind("uptime", "2578450166000", r"\A\d{6,18}\s*\Z", commands.read_uptime_micros, command=r"uptime"),
+    _kind("module_names", "vmkapi_mgmt\nvmkapi_socket\nhpsa", r"\A(?:[\w.-]{1,60}\n){0,400}?(?:vmkapi_\w+|vmklinux\w*|com\.vmware\.\w+)[ \t]*$",
           commands.read_module_names),
 )  # fmt: skip
 
@@ -137,7 +138,9 @@ def recognise(text: str, command: str = "") -> Kind | None:
     Kind or None
         None for a text of no known kind.
     """
-    return next((kind for kind in KINDS if kind.fits(text, command)), None)
+    # Cut, so that no line of a hostile length is searched by every pattern.
+    head = "\n".join(line[:MAX_LOOK] for line in text[: 64 << 10].lstrip().split("\n"))
+    return next((kind for kind in KINDS if kind.fits(head, command)), None)
 
 
 def read_artifact(stream: BinaryIO, source: str, name: str, when: datetime | None = None) -> list[FileReading]:

@@ -16,6 +16,7 @@ __all__ = ["VIB_ID", "read_vib_ids", "read_vib_install", "read_vib_list", "readi
 VIB_ID = re.compile(
     r"(?<![\w.-])[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
 )
+MAX_ROW = 1000  # characters of a table's row; a longer line is none
 _ROW = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w.+-]{1,80})\s+(?P<rest>\S.*?)\s+(?P<day>\d{4}-\d\d-\d\d)(?:\s+\S+(?: \S+){0,3})?\s*$"
 )
@@ -63,7 +64,7 @@ def read_vib_list(part: Part, found: Findings) -> None:
     """``esxcli software vib list`` with or without header and dashes, and tables that also hold the ID and a summary."""
     state, evidence = state_of(part)
     for number, line in part.lines:
-        match = _ROW.match(line)
+        match = _ROW.match(line) if len(line) < MAX_ROW else None
         version = _VERSION.search(match["rest"] + " ") if match else None
         if match is None or version is None:
             continue

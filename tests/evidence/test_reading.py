@@ -1,0 +1,177 @@
+"""Whatever comes is used, recognised as irrelevant, or listed; and each file of the reference corpus is read as it should."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from psodlib.evidence import reading as reading_module
+from psodlib.evidence.reading import read_item
+from psodlib.evidence.sources import Item, iter_items
+from psodlib.records import FileReading
+from tests.conftest import SHARED, needs_shared
+
+CRASH = (
+    "{stamp}cpu14:960)@BlueScreen: Spin count exceeded (iplLock) - possible deadlock\n"
+    "{stamp}cpu14:960)Code start: 0x418018200000 VMK uptime: 29:20:14:10.166\n"
+    "{stamp}cpu14:960)0x412426e5dda0:[0x418018b7e594]hpsa_scan_start@<None>#<None>+0x39c stack: 0x410b0c037060\n"
+)
+
+
+def read(path: Path) -> list[FileReading]:
+    readings = [reading for item in iter_items(path) if isinstance(item, Item) for reading in read_item(item)]
+    assert not [p for r in readings for p in r.problems if "please report" in p.detail]  # the last guard was not needed
+    return readings
+
+
+def write(tmp_path: Path, data: bytes | str, name: str = "vmkernel.log") -> Path:
+    (tmp_path / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    return tmp_path
+
+
+def test_a_receiver_with_several_hosts_gives_each_its_own(tmp_path: Path) -> None:
+    one = CRASH.format(stamp="<181>2014-05-31T15:57:32.579Z esx01.lab vmkernel: ").split("\n")
+    two = [f"<14>2014-05-31T{hour}:00:01Z esx02.lab heartbeat: up 1d{hour}h0m1s, 3 VMs; [] []" for hour in (13, 14, 15)]
+    text = "\n".join([two[0], one[0], two[1], one[1], "<166>2014-05-31T15:57:33Z esx03 Rhttpproxy: noise", one[2], two[2], ""])
+    readings = {reading.host: reading for reading in read(write(tmp_path, text, "receiver.log"))}
+    assert set(readings) == {"esx01.lab", "esx02.lab", "esx03"}
+    (crash,) = readings["esx01.lab"].crashes
+    assert (crash.kind, crash.line, len(crash.frames)) == ("spin_count", 2, 1)
+    assert text.encode()[crash.offset :].startswith(one[0].encode()[:10])
+    (alive,) = readings["esx02.lab"].alive
+    assert (alive.start.hour, alive.end.hour, alive.line) == (13, 15, 1)
+    assert readings["esx03"].irrelevant
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<181>2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "May 31 11:57:33 10.0.0.5 <181>2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "2014-05-31T11:57:33-04:00 relay 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "<181>1 2014-05-31T15:57:32.579Z esx01 vmkernel 2097 - - ",
+        "May 31 15:57:32 esx01 vmkernel: ",
+    ],
+)
+def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None:
+    (reading,) = read(write(tmp_path, CRASH.format(stamp=head)))
+    assert reading.host == "esx01"
+    assert len(reading.crashes) == 1
+
+
+def test_a_local_log_names_no_host(tmp_path: Path) -> None:
+    for stamp in ("2014-05-31T15:57:32.579Z ", "2023-05-31T15:57:32.579Z In(182) vmkernel: ", "Jul 26 01:26:46 vmkernel: 7:21:06:31.383 "):
+        (reading,) = read(write(tmp_path, CRASH.format(stamp=stamp)))
+        assert (reading.host, reading.kind, len(reading.crashes)) == (None, "vmkernel", 1)
+
+
+def test_a_bundle_name_is_stronger_than_a_syslog_line(tmp_path: Path) -> None:
+    folder = tmp_path / "esx-esx01.lab-2014-06-01--10.05-345"
+    folder.mkdir()
+    write(folder, CRASH.format(stamp="May 31 15:57:32 esx01 vmkernel: "))
+    (reading,) = read(tmp_path)
+    assert (reading.host, reading.hint) == (None, "esx01.lab")
+    assert reading.mtime == datetime(2014, 6, 1, 10, 5, tzinfo=UTC)
+
+
+IRRELEVANT = {
+    "picture": b"\x89PNG\r\n\x1a\n" + bytes(100), "document": b"%PDF-1.4\n" + bytes(range(256)), "workbook": b"PK\x03\x04aaaa[Content_Types].xml" + bytes(600),
+    "manifest": b'{"hosts": ["esx01"], "files": 12}\n', "inventory": b"host,cluster\nesx01,XA\n",
+    "prose": b"This fleet is made up. No host of this name ever was, and nobody lost any work over it.\n",
+    "another log": b"2014-05-31T15:57:32Z crond: hourly job ran\n2014-05-31T16:57:32Z crond: hourly job ran\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IRRELEVANT)
+def test_what_is_none_of_ours_is_recognised(tmp_path: Path, case: str) -> None:
+    (reading,) = read(write(tmp_path, IRRELEVANT[case], "file.dat"))
+    assert reading.irrelevant and reading.kind and not reading.problems
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "empty"),
+        (bytes(range(1, 256)) * 300, "not_text"),
+        (b"qwertz 4711 asdf;yxcv = 12\nfoo(bar) => 0x12\n", "unknown_format"),
+        (b"0x412426e5dda0:[0x418018b7e594]hpsa_scan_start@<None>#<None>+0x39c stack: 0x410b0c037060\n", "unknown_format"),
+    ],
+)
+def test_what_cannot_be_used_is_listed(tmp_path: Path, data: bytes, problem: str) -> None:
+    (reading,) = read(write(tmp_path, data))
+    assert [one.problem for one in reading.problems] == [problem]
+    assert not reading.crashes
+
+
+@pytest.mark.parametrize("form", ["utf-8", "utf-8-sig", "utf-16", "NULs", "gz", "capture"])
+def test_one_crash_in_many_clothes(tmp_path: Path, form: str) -> None:
+    text = CRASH.format(stamp="2014-05-31T15:57:32.579Z ")
+    data = {
+        "NULs": bytes(200_000) + text.encode(), "gz": gzip.compress(text.encode()),
+        "capture": b"[root@esx01:~] cat /var/core/vmkernel-log.1\n" + text.encode() + b"[root@esx01:~] vmware -v\nVMware ESXi 5.5.0 build-1331820\n",
+    }.get(form) or text.encode(form)  # fmt: skip
+    readings = read(write(tmp_path, data))
+    (crash,) = [crash for reading in readings for crash in reading.crashes]
+    assert (crash.kind, len(crash.frames)) == ("spin_count", 1)
+    if form == "capture":
+        assert {fact.esxi_version for reading in readings for fact in reading.facts} == {"5.5.0"}
+
+
+def test_the_last_guard_makes_a_problem_of_a_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(reading_module, "_read_text", broken)
+    (item,) = iter_items(write(tmp_path, "text\n"))
+    assert isinstance(item, Item)
+    (reading,) = read_item(item)
+    assert [problem.problem for problem in reading.problems] == ["unreadable"]
+    assert "a bug" in reading.problems[0].detail
+
+
+# File -> kind, and how many of what it must give.
+CORPUS = {
+    "b01_vmknvme_atlantic_boot_70": ("vmkernel", {"drivers": 2}),
+    "b04_vmkload_mod_be2net": ("module_file", {"drivers": 1}),
+    "b05_vmksummary_bootstop": ("vmksummary", {"marks": 7}),
+    "b06_vmksummary_heartbeat": ("vmksummary", {"alive": 2}),
+    "b07_vmksummary_esx3": ("syslog:vmksummary", {"alive": 1, "facts": 1}),
+    "b08_esxcfg_nics": ("devices", {"drivers": 3}),
+    "b09_ethtool_e1000e": ("ethtool", {"drivers": 1}),
+    "b10_bnx2x_vmkload_ethtool": ("ethtool+module_file", {"drivers": 2}),
+    "b11_adapter_list_perc_65": ("devices+module_file+vmkchdev", {"drivers": 5}),
+    "b12_version_get": ("version+release", {"facts": 5}),
+    "b13_vib_list_hpsa_67": ("vib_list", {"drivers": 8}),
+    "b14_vib_table_hpsa_55": ("vib_list", {"drivers": 4}),
+    "b15_vmkchdev_lines": ("vmkchdev", {}),
+    "b16_vmkload_e1000_50": ("release+module_file+ethtool", {"drivers": 2, "facts": 1}),
+    "b17_esxupdate_51": ("esxupdate", {}),
+    "b18_platform_get": ("platform", {"facts": 3}),
+    "b19_module_get_e1000_50": ("module_file", {"drivers": 1}),
+    "b20_vib_ids_install_60": ("vib_ids", {"drivers": 6}),
+    "b21_release_strings": ("release", {"facts": 2}),
+}
+
+
+@needs_shared
+@pytest.mark.parametrize("name", CORPUS)
+def test_the_reference_corpus(name: str) -> None:
+    kind, expected = CORPUS[name]
+    reading = read(SHARED / "corpus" / "evidence" / f"{name}.log")[0]
+    assert reading.kind == kind
+    lists = ("crashes", "alive", "marks", "drivers", "facts")
+    found = {field: len(getattr(reading, field)) for field in lists if field in expected or kind != "vmkernel"}
+    assert found == {**dict.fromkeys(found, 0), **expected}
+    assert not reading.problems
+
+
+@needs_shared
+def test_the_versions_in_the_reference_corpus() -> None:
+    readings = [reading for path in sorted((SHARED / "corpus" / "evidence").glob("*.log")) for reading in read(path)]
+    versions = {(driver.module, driver.version) for reading in readings for driver in reading.drivers}
+    assert versions >= {("hpsa", "6.0.0.84"), ("hpsa", "5.5.0.124"), ("be2net", "4.0.88.0"), ("lsi_mr3", "7.703.18.00"), ("e1000", "8.0.3.1")}
+    assert {reading.host for reading in readings} >= {"wfs100", "hp", "esxi5.vjlab.local", "myhost", "esxhostname"}

@@ -1,0 +1,217 @@
+"""Host-time bookkeeping: each rule by a small fleet written out by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from psodlib import schema
+from psodlib.errors import InputError
+from psodlib.risk.exposure import check_exposure, exposure, split_stretches, unplaced_crashes
+from psodlib.simulate.process import simulate_history
+
+START = pd.Timestamp("2014-01-01", tz="UTC")
+
+
+def day(number):
+    return START + pd.Timedelta(days=number)
+
+
+def fleet(*, boots=(), coverage=None, crashes=(), drivers=(), hosts=("a",), cluster="c1"):
+    """Boots (host, boot, end, end_reason, crash_id), coverage (host, boot, start, end), days since START."""
+    uptimes = [
+        {"host": h, "boot": day(b), "end": day(e), "uptime": pd.Timedelta(days=e - b), "observed": pd.Timedelta(days=e - b),
+         "end_reason": why, "crash_id": crash}
+        for h, b, e, why, crash in boots
+    ]  # fmt: skip
+    if coverage is None:
+        coverage = [(h, b, b, e) for h, b, e, _, _ in boots]
+    return SimpleNamespace(
+        hosts=schema.build("hosts", [{"host": h, "model": "DL380"} for h in hosts]).assign(cluster=cluster),
+        crashes=schema.build("crashes", [{"guilt": "on_stack", "guilty_module": "hpsa", **c} for c in crashes]),
+        uptimes=schema.build("uptimes", uptimes),
+        drivers=schema.build(
+            "drivers",
+            [{"host": h, "module": "hpsa", "version": v, "state": "loaded", "observed_at": day(t), "boot": day(t),
+              "evidence": "banner"} for h, t, v in drivers],
+        ),
+        coverage=schema.build("coverage", [{"host": h, "boot": day(b), "start": day(s), "end": day(e)} for h, b, s, e in coverage]),
+    )  # fmt: skip
+
+
+def crash(crash_id, time, host="a", **more):
+    return {"crash_id": crash_id, "host": host, "time": day(time), **more}
+
+
+def test_the_crash_that_ends_a_boot_counts_on_the_version_loaded_then():
+    found = exposure(
+        fleet(
+            boots=[("a", 0, 30, "crash", "x"), ("a", 30.1, 60, "running", None)],
+            crashes=[crash("x", 30)],
+            drivers=[("a", 0, "5.5.0.58"), ("a", 30.1, "5.5.0.50")],
+        )
+    )
+    schema.check("exposure", found)
+    assert found[["version", "crashes", "end_reason"]].values.tolist() == [
+        ["5.5.0.58", 1, "crash"], ["5.5.0.50", 0, "running"],
+    ]  # fmt: skip
+    assert found["host_days"].tolist() == pytest.approx([30, 29.9])
+    assert found["model"].tolist() == ["DL380"] * 2 and found["cluster"].tolist() == ["c1"] * 2
+
+
+def test_a_gap_is_in_neither_numerator_nor_denominator():
+    data = fleet(
+        boots=[("a", 0, 40, "crash", "x"), ("a", 41, 50, "running", None)],
+        coverage=[("a", 0, 2, 10), ("a", 0, 20, 30), ("a", 41, 41, 50)],
+        crashes=[crash("x", 40)],
+        drivers=[("a", 0, "58"), ("a", 41, "58")],
+    )
+    found = exposure(data)
+    assert found["host_days"].tolist() == pytest.approx([8, 10, 9])
+    assert found["crashes"].sum() == 0 and found.attrs["unplaced_crashes"] == 1
+    assert found["end_reason"].tolist() == ["unknown", "unknown", "running"]
+    assert found["uptime_start"].dt.days.tolist() == [2, 20, 0]
+    lost = unplaced_crashes(data)
+    assert lost[["crash_id", "why"]].values.tolist() == [["x", "in a gap of the evidence"]]
+
+
+def test_a_crash_after_the_last_heartbeat_extends_its_stretch():
+    found = exposure(
+        fleet(boots=[("a", 0, 10.03, "crash", "x")], coverage=[("a", 0, 0, 10)], crashes=[crash("x", 10.03)])
+    )
+    assert found["crashes"].tolist() == [1] and found["host_days"].tolist() == pytest.approx([10.03])
+
+
+def test_a_crash_seen_only_as_an_instant_in_a_gap_is_unplaced():
+    found = exposure(
+        fleet(
+            boots=[("a", 0, 30, "crash", "x")],
+            coverage=[("a", 0, 0, 10), ("a", 0, 30, 30)],
+            crashes=[crash("x", 30)],
+        )
+    )
+    assert found["crashes"].sum() == 0 and found.attrs["unplaced_crashes"] == 1
+
+
+def test_a_boot_that_crashed_before_its_first_heartbeat_counts():
+    found = exposure(
+        fleet(
+            boots=[("a", 0, 10, "reboot", None), ("a", 10.01, 10.03, "crash", "x")],
+            coverage=[("a", 0, 0, 10)],
+            crashes=[crash("x", 10.03)],
+            drivers=[("a", 0, "50"), ("a", 10.01, "58")],
+        )
+    )
+    assert found[["version", "crashes"]].values.tolist() == [["50", 0], ["58", 1]]
+
+
+def test_a_boot_loop_is_one_event_and_the_raw_number_is_kept():
+    storm = [("x0", 10.0), ("x1", 10.02), ("x2", 10.04)]
+    boots = [("a", 0, 10, "crash", "x0"), ("a", 10.01, 10.02, "crash", "x1"), ("a", 10.03, 10.04, "crash", "x2")]
+    later = [("a", 10.05, 30, "crash", "y"), ("a", 30.1, 40, "running", None)]
+    found = exposure(fleet(boots=boots + later, crashes=[crash(*each) for each in [*storm, ("y", 30)]]))
+    assert found["crashes"].sum() == 2 and found.attrs["collapsed_crashes"] == 2
+
+
+def test_what_is_not_the_drivers_and_what_nobody_knows():
+    boots = [("a", 10 * n, 10 * n + 9, "crash", f"x{n}") for n in range(5)]
+    kinds = [
+        {"guilty_module": "e1000"}, {"guilty_module": None, "guilt": "none"}, {"guilty_module": None, "guilt": "hardware"},
+        {"guilty_module": None, "guilt": "deliberate", "deliberate": True}, {"guilty_module": "hpsa", "deliberate": True},
+    ]  # fmt: skip
+    found = exposure(fleet(boots=boots, crashes=[crash(f"x{n}", 10 * n + 9, **k) for n, k in enumerate(kinds)]))
+    assert found[["crashes", "unknown_crashes", "other_crashes"]].sum().tolist() == [0, 1, 4]
+
+
+def test_a_crash_of_which_only_a_dump_is_left_is_unknown():
+    found = exposure(fleet(boots=[("a", 0, 10, "crash", None), ("a", 11, 20, "running", None)]))
+    assert found["unknown_crashes"].tolist() == [1, 0]
+
+
+def test_hosts_that_never_crashed_stay_in_and_unknown_versions_stay_unknown():
+    found = exposure(
+        fleet(
+            boots=[("a", 0, 10, "running", None), ("b", 0, 20, "running", None)],
+            hosts=("a", "b", "never_seen"), drivers=[("a", 0, "58")],
+        )
+    )  # fmt: skip
+    assert found["host"].tolist() == ["a", "b"]
+    assert found["version"].isna().tolist() == [False, True]
+
+
+def test_without_coverage_the_last_observed_span_is_taken():
+    data = fleet(boots=[("a", 0, 10, "running", None)], drivers=[("a", 0, "58")])
+    data.uptimes["observed"] = pd.to_timedelta([4], unit="D")
+    del data.coverage
+    found = exposure(data)
+    assert found["host_days"].tolist() == [4] and found["uptime_start"].dt.days.tolist() == [6]
+
+
+def test_an_empty_fleet_gives_an_empty_table():
+    found = exposure(fleet(hosts=()))
+    schema.check("exposure", found)
+    assert found.empty
+
+
+def test_a_made_up_history_gives_the_exposure_of_a_perfect_reader():
+    history = simulate_history(hosts=80, clusters=8, seed=4)
+    ids = history.crashes.reset_index(names="number").assign(crash_id=lambda t: "c" + t["number"].astype(str))
+    boots = history.boots.reset_index(names="boot_row").merge(ids[["boot_row", "crash_id"]], on="boot_row", how="left")
+    known = history.exposure()
+    guilty = np.where(ids["attributed"], np.where(ids["driver"], "hpsa", ids["module"].fillna("e1000")), None)
+    data = SimpleNamespace(
+        hosts=schema.conform("hosts", history.hosts[["host", "model", "cluster"]]),
+        crashes=schema.conform("crashes", ids[["crash_id", "host", "time", "deliberate"]].assign(
+            guilty_module=guilty, guilt=np.where(ids["attributed"], "on_stack", "none"))),
+        uptimes=schema.conform("uptimes", boots[["host", "boot", "end", "end_reason", "crash_id"]].assign(
+            uptime=boots["end"] - boots["boot"])),
+        drivers=schema.conform("drivers", boots[["host", "boot", "version"]].assign(
+            module="hpsa", state="loaded", evidence="banner", observed_at=boots["boot"])),
+        coverage=schema.conform("coverage", known[["host", "boot", "start", "end"]]),
+    )  # fmt: skip
+    found = exposure(data)
+    mine, theirs = (
+        table.groupby("version")[["host_days", "crashes", "unknown_crashes"]].sum().astype(float)
+        for table in (found, known)
+    )
+    lost = ids["in_gap"].sum() - found.attrs["unplaced_crashes"]
+    assert 0 <= lost <= 1  # a crash within two hours of the start of a gap
+    assert mine["host_days"].to_numpy() == pytest.approx(theirs["host_days"].to_numpy(), abs=0.1)
+    difference = (mine - theirs)[["crashes", "unknown_crashes"]].to_numpy()
+    assert np.abs(difference).sum() <= found.attrs["collapsed_crashes"] + lost
+
+
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        (pd.DataFrame({"host": ["a"], "version": ["58"], "crashes": [3]}), "without the host-days"),
+        (pd.DataFrame({"crash_id": ["x"], "host": ["a"]}), "without the host-days"),
+        (pd.DataFrame({"host": ["a"], "version": ["58"]}), "snapshot"),
+        (pd.DataFrame({"host": ["a"], "host_days": [3.0], "crashes": [1]}), "lacks version"),
+        (pd.DataFrame({"host": ["a"], "version": ["58"], "host_days": [-3.0], "crashes": [1]}), "negative"),
+        (pd.DataFrame({"host": ["a"], "version": ["58"], "host_days": [0.0], "crashes": [1]}), "0 host-days"),
+        ("exposure.csv", "found a str"),
+    ],
+)
+def test_what_is_no_exposure_is_refused_in_one_sentence(table, word):
+    with pytest.raises(InputError, match=word) as caught:
+        check_exposure(table)
+    assert "\n" not in str(caught.value)
+
+
+def test_stretches_are_cut_at_bands_and_quarters_and_nothing_is_lost():
+    table = exposure(
+        fleet(boots=[("a", 0, 100, "crash", "x"), ("a", 101, 104, "running", None)], crashes=[crash("x", 100)])
+    )
+    pieces = split_stretches(table, uptime=True, quarter=True)
+    assert pieces["host_days"].tolist() == pytest.approx([7, 8, 15, 30, 30, 10, 3])
+    assert pieces["uptime"].tolist() == [0, 1, 2, 3, 4, 4, 0]
+    assert pieces["quarter"].tolist() == [1, 1, 1, 1, 1, 2, 2]
+    assert pieces["last"].tolist() == [False] * 5 + [True, True]
+
+
+def test_a_stretch_of_unknown_age_is_not_cut():
+    table = exposure(fleet(boots=[("a", 0, 100, "running", None)])).assign(uptime_start=pd.to_timedelta([None]))
+    pieces = split_stretches(table, uptime=True)
+    assert pieces[["host_days", "uptime"]].values.tolist() == [[100, -1]]

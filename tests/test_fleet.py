@@ -1,0 +1,228 @@
+"""load(): what was simulated is found again, the incident reads as it should, and bad input is told, not lost."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import DATA
+
+import psodlib as psod
+from psodlib import schema
+from psodlib.triage.boots import loaded_versions
+
+INCIDENT = DATA / "incident-2014-05-31"
+RESTORED = DATA / "incident-2014-05-31-restored"
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fleet") / "evidence"
+    psod.simulate_fleet(
+        folder, hosts=14, days=150, seed=3, driver_rate=2.0, background_rate=1.0, deliberate_rate=0.3, bundles=0.3
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fleet(made_up: Path) -> psod.Fleet:
+    return psod.load(made_up, inventory=made_up / "inventory.csv", jobs=2)
+
+
+def truth(folder: Path, name: str, *times: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "truth" / f"{name}.csv", parse_dates=list(times))
+
+
+def test_tables_conform(fleet: psod.Fleet) -> None:
+    for name, table in fleet.tables.items():
+        schema.check(name, table)
+    schema.check("coverage", fleet.coverage)
+    assert fleet.simulated
+
+
+def test_every_crash_with_a_text_is_found_once(fleet: psod.Fleet, made_up: Path) -> None:
+    made = truth(made_up, "crashes", "time")
+    with_text = made[made.form != "none"]
+    assert len(with_text) > 20
+    found = with_text.merge(fleet.crashes, on="host", suffixes=("", "_found"))
+    near = (found.time - found.time_found).abs() < pd.Timedelta("2s")
+    assert near.sum() == len(with_text) == len(fleet.crashes)
+    assert fleet.crashes.crash_id.is_unique
+    same = found[near]
+    assert (same.kind == same.kind_found.astype(str)).all()
+
+
+def test_the_driver_is_blamed_where_the_text_allows_it_and_nowhere_else(fleet: psod.Fleet, made_up: Path) -> None:
+    made = truth(made_up, "crashes", "time")
+    found = made.merge(fleet.crashes, on="host", suffixes=("", "_found"))
+    same = found[(found.time - found.time_found).abs() < pd.Timedelta("2s")]
+    blamed = (same.guilty_module == "hpsa").fillna(False)
+    assert (blamed == (same.driver & same.attributed)).all()
+    assert (same[same.deliberate].guilt == "deliberate").all()
+
+
+def test_boots_and_loaded_versions_are_the_truth(fleet: psod.Fleet, made_up: Path) -> None:
+    made = truth(made_up, "boots", "boot", "end")
+    versions = loaded_versions(fleet.uptimes, fleet.drivers)
+    found = pd.merge_asof(
+        versions.dropna(subset=["boot"]).sort_values("boot").astype({"boot": "datetime64[us, UTC]", "host": "object"}),
+        made.rename(columns={"version": "made"}).astype({"boot": "datetime64[us, UTC]", "host": "object"}).sort_values("boot"),
+        on="boot", by="host", direction="nearest", tolerance=pd.Timedelta("30min"),
+    )  # fmt: skip
+    assert found.made.notna().mean() > 0.99  # no boot that never was
+    assert len(found) >= 0.97 * len(made)  # gaps may hide a few
+    known = found[found.version.notna()]
+    assert len(known) >= 0.9 * len(found)
+    assert (known.version == known.made).all()
+
+
+def test_exposure_is_the_truth(fleet: psod.Fleet, made_up: Path) -> None:
+    rates = truth(made_up, "rates").set_index("version")
+    table = psod.exposure(fleet)
+    sums = table.groupby("version")[["host_days", "crashes", "unknown_crashes"]].sum()
+    assert sums.host_days.to_numpy() == pytest.approx(rates.host_days.to_numpy(), rel=0.03)
+    assert abs(sums.crashes.sum() - rates.crashes.sum()) <= 1
+
+
+def test_load_does_not_depend_on_order_or_processes(made_up: Path, fleet: psod.Fleet) -> None:
+    folders = sorted(p for p in made_up.iterdir() if p.is_dir() and p.name != "truth")[:4]
+    alone = psod.load(*folders, jobs=1)
+    shuffled = list(folders)
+    random.Random(1).shuffle(shuffled)
+    pooled = psod.load(*shuffled, jobs=2)
+    for name in schema.TABLES:
+        pd.testing.assert_frame_equal(getattr(alone, name), getattr(pooled, name))
+    hosts = {folder.name for folder in folders}
+    assert set(alone.crashes.crash_id) == set(fleet.crashes.crash_id[fleet.crashes.host.isin(hosts)])
+
+
+def test_save_and_open_give_the_same_fleet(fleet: psod.Fleet, tmp_path: Path) -> None:
+    again = psod.Fleet.open(fleet.save(tmp_path / "store"))
+    for name in [*schema.TABLES, *schema.AUXILIARY]:
+        pd.testing.assert_frame_equal(getattr(fleet, name), getattr(again, name))
+    assert again.simulated
+
+
+def test_open_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(psod.InputError, match=r"hosts\.parquet: not found; expected a folder that Fleet\.save wrote"):
+        psod.Fleet.open(tmp_path)
+
+
+def test_empty_fleet_has_every_table() -> None:
+    empty = psod.Fleet()
+    for name, table in empty.tables.items():
+        schema.check(name, table)
+    assert repr(empty).startswith("Fleet(0 hosts, 0 crashes")
+
+
+@pytest.mark.parametrize("folder", [INCIDENT, RESTORED])
+def test_the_incident(folder: Path) -> None:
+    crash = psod.load(folder).crashes.iloc[0]
+    assert (crash.kind, crash.exception, crash.pcpu) == ("page_fault", 14, 14)
+    assert (crash.guilty_module, crash.guilty_function, crash.guilt) == (
+        "hpsa",
+        "hpsa_update_scsi_devices",
+        "symbol_prefix",
+    )
+    assert crash.time == pd.Timestamp("2014-05-31T15:57:32.579Z")
+
+
+def test_the_incidents_session_tells_the_version_that_crashed() -> None:
+    fleet = psod.load(INCIDENT)
+    crash = fleet.crashes.iloc[0]
+    assert crash.driver_version == "5.5.0.58"
+    assert "KB2075978" in crash.known_issues.split(";")
+    # what the session shows after the rollback belongs to a boot that no log has seen
+    after = fleet.drivers[(fleet.drivers.state == "loaded") & (fleet.drivers.version == "5.5.0.50")]
+    assert after.boot.isna().all() and len(after) == 1
+
+
+def test_both_spellings_of_none_are_one_crash() -> None:
+    both = psod.load(INCIDENT, RESTORED)
+    assert len(both.crashes) == 1 and both.crashes.copies[0] == 2
+    assert both.frames.module.head(3).eq("hpsa").all()
+
+
+def test_a_dump_alone_gives_no_host_days() -> None:
+    # The dump exists because the host crashed: its own minutes are no watched time.
+    table = psod.exposure(psod.load(INCIDENT))
+    assert table.host_days.sum() == 0
+
+
+def test_no_source_and_no_file_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(psod.InputError, match="no source"):
+        psod.load()
+    with pytest.raises(psod.InputError, match="does not exist"):
+        psod.load(tmp_path / "nowhere")
+    with pytest.raises(psod.InputError, match=r"no file in .*expected an evidence folder"):
+        psod.load(tmp_path)
+
+
+def test_bad_files_are_problems_and_the_rest_is_loaded(tmp_path: Path) -> None:
+    host = tmp_path / "esx01"
+    shutil.copytree(INCIDENT / "incident-host", host)
+    log = (INCIDENT / "incident-host/var/core/vmkernel-log.1").read_bytes()
+    lines = b"".join(
+        b"2014-01-01T00:%02d:00.000Z cpu0:1)ScsiCore: %d: all is well %x\n"
+        % (i % 60, i, random.Random(i).getrandbits(64))
+        for i in range(4000)
+    )
+    (host / "vmkernel.0.gz").write_bytes(gzip.compress(lines, mtime=0)[:-2000])
+    (host / "vmkernel.log").write_bytes(random.Random(0).randbytes(5000))
+    (host / "notes.txt").write_text("x1 = 7; y2 = 9\n" * 50)
+    (host / "empty.log").touch()
+    (tmp_path / "esx02").mkdir()
+    (tmp_path / "esx02" / "vmkernel-log.1").write_bytes(
+        log.replace(b"14:10.166", b"14:11.166").replace(b"57:32", b"58:33")
+    )
+    fleet = psod.load(tmp_path)
+    assert len(fleet.crashes) == 2
+    told = {Path(s).name: p for s, p in zip(fleet.problems.source, fleet.problems.problem.astype(str), strict=True)}
+    assert told == {
+        "vmkernel.0.gz": "truncated",
+        "vmkernel.log": "not_text",
+        "notes.txt": "unknown_format",
+        "empty.log": "empty",
+    }
+
+
+def test_inventory_joins_by_short_name_and_tells_who_is_missing(tmp_path: Path) -> None:
+    roster = tmp_path / "hosts.csv"
+    roster.write_text("Name,Cluster,Users\nINCIDENT-HOST.corp.example,A,40\nesx99.corp.example,B,7\n")
+    fleet = psod.load(INCIDENT, inventory=roster)
+    assert list(fleet.hosts.host) == ["INCIDENT-HOST.corp.example", "esx99.corp.example"]
+    assert list(fleet.hosts.cluster) == ["A", "B"]
+    assert fleet.crashes.host[0] == "INCIDENT-HOST.corp.example"
+    told = fleet.problems[fleet.problems.problem == "no_evidence"]
+    assert list(told.host) == ["esx99.corp.example"]
+    bare = psod.load(INCIDENT, inventory=pd.DataFrame({"host": ["other"]}))
+    assert set(bare.problems.problem.dropna()) >= {"no_evidence", "not_in_inventory"}
+
+
+def test_inventory_without_host_is_an_error(tmp_path: Path) -> None:
+    roster = tmp_path / "hosts.csv"
+    roster.write_text("machine_room,floor\n1,2\n")
+    with pytest.raises(psod.InputError, match="host"):
+        psod.load(INCIDENT, inventory=roster)
+    with pytest.raises(psod.InputError, match="expected one named host"):
+        psod.load(INCIDENT, inventory=pd.DataFrame({"floor": [1]}))
+
+
+def test_progress_is_told_for_each_file() -> None:
+    seen: list[tuple[int, int]] = []
+    psod.load(INCIDENT, progress=lambda what, done, total: seen.append((done, total)))
+    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)]
+
+
+def test_a_plain_script_may_load_with_several_processes(tmp_path: Path) -> None:
+    # No `if __name__ == "__main__"`: that is how six lines of Python look.
+    script = tmp_path / "six_lines.py"
+    script.write_text(f"import psodlib as psod\nprint('ran')\nprint(len(psod.load({str(INCIDENT)!r}, {str(RESTORED)!r}, jobs=2).crashes))\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["ran", "1"]

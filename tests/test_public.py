@@ -1,0 +1,57 @@
+"""The public names: one list, each importable, each documented as the house wants it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import psodlib as psod
+
+FUNCTIONS = [name for name in psod.__all__ if inspect.isfunction(getattr(psod, name))]
+
+
+def test_all_is_sorted_and_importable() -> None:
+    assert psod.__all__ == sorted(psod.__all__)
+    assert {getattr(psod, name).__name__ for name in psod.__all__} == set(psod.__all__)
+    assert set(psod.__all__) <= set(dir(psod))
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    source = Path(psod.__file__).read_text()
+    block = source[source.index("if TYPE_CHECKING:") : source.index("# Public name ->")]
+    seen = set(re.findall(r"\b\w+\b", " ".join(re.findall(r"import ([^#\n]+|\([^)]*\))", block))))
+    assert set(psod.__all__) <= seen
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = psod.nonsense
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_say_shapes_units_and_errors(name: str) -> None:
+    doc = inspect.getdoc(getattr(psod, name)) or ""
+    assert doc.split("\n")[0].endswith("."), "one sentence first"
+    assert "Parameters\n----------" in doc and re.search(r"(Returns|Yields)\n-------?", doc), doc[:200]
+    for parameter in inspect.signature(getattr(psod, name)).parameters:
+        assert re.search(rf"^\W*(?:\w+, )*\*{{0,2}}{parameter}\b", doc, re.M), f"{parameter} is not documented"
+
+
+def test_the_contracts_calls_exist(shared: Path) -> None:
+    table = (shared / "contract.md").read_text().split("## 2.")[0]
+    calls = re.findall(r"^\| `(\w+)\(", table, re.M)
+    assert len(calls) > 10
+    missing = [call for call in calls if not call.startswith("plot_") and call not in psod.__all__]
+    assert missing == []
+    assert any(name.startswith("plot_") for name in psod.__all__)
+
+
+def test_importing_costs_no_matplotlib_or_scipy() -> None:
+    code = "import sys, psodlib.cli; print([m for m in ('matplotlib', 'scipy', 'statsmodels', 'paramiko', 'IPython', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,299 @@
+"""Who is blamed, by which evidence, and who is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from psodlib.evidence.vmkernel import find_crashes
+from psodlib.records import Crash, Frame, Module, Precursor
+from psodlib.schema import CLOSED_LISTS
+from psodlib.triage import guilt
+from psodlib.triage.crashes import parse_crashes
+from psodlib.triage.guilt import attribute_frames, find_guilty, is_plumbing, telling_frames
+from psodlib.triage.lists import read_rules
+
+
+def stack(*names: str, backtrace: int = 0, pcpu: int | None = None) -> tuple[Frame, ...]:
+    """`function@module` words -> frames; without a module the dump printed none."""
+    frames = []
+    for index, name in enumerate(names):
+        function, _, module = name.partition("@")
+        printed = {"module": module, "module_evidence": "printed"} if module else {}
+        frames.append(Frame(backtrace=backtrace, pcpu=pcpu, index=index, function=function or None, **printed))
+    return tuple(frames)
+
+
+INCIDENT = stack(
+    "hpsa_update_scsi_devices", "hpsa_scan_start", "hpsa_kickoff_rescan", "kthread@com.vmware.driverAPI",
+    "LinuxStartFunc@com.vmware.driverAPI", "vmkWorldFunc@vmkernel", "CpuSched_StartWorld@vmkernel",
+)  # fmt: skip
+
+
+def verdict(*names: str, **fields) -> tuple[str | None, str | None, str]:
+    found = find_guilty(Crash(frames=stack(*names), **fields))
+    return found.module, found.function, found.guilt
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["hpsa_isr@hpsa", "x@vmkernel"], ("hpsa", "hpsa_isr", "on_stack")),
+        (["Panic@vmkernel", "vmk_Memset@vmkernel", "EQOSEnable@eqos"], ("eqos", "EQOSEnable", "on_stack")),
+        # The innermost module that is no plumbing, whichever kind of evidence names it.
+        (["hpsa_isr", "nmp_Issue@nmp"], ("hpsa", "hpsa_isr", "symbol_prefix")),
+        (["panic@tcpip4", "ip_init@tcpip4"], ("tcpip4", "ip_init", "on_stack")),
+        # Plumbing is never blamed.
+        (["netdev_tx@com.vmware.driverAPI", "x@vmkernel", "LinuxStartFunc@vmklinux_9"], (None, None, "none")),
+        # 4.x prints every Linux driver as `esx`; a module of its own goes first.
+        (["DLM_free@vmkernel", "hid_disconnect@esx"], ("usb", "hid_disconnect", "symbol_prefix")),
+        (["hid_disconnect@esx", "x@hpsa"], ("hpsa", "x", "on_stack")),
+        # Nobody.
+        (["SP_WaitLock@vmkernel", "TeamES_Output"], (None, None, "none")),
+        ([], (None, None, "none")),
+    ],
+)
+def test_by_the_stack(names, expected):
+    assert verdict(*names) == expected
+
+
+def test_the_incident_is_laid_at_its_driver():
+    found = find_guilty(Crash(kind="page_fault", world_name="vmklinux_9:h", frames=INCIDENT))
+    assert (found.module, found.function, found.guilt) == ("hpsa", "hpsa_update_scsi_devices", "symbol_prefix")
+    assert [suspect.module for suspect in found.suspects] == ["hpsa"]
+
+
+def test_a_module_known_better_by_another_frame_counts_by_that():
+    frames = stack("hpsa_isr", "hpsa_poll@hpsa")
+    assert find_guilty(Crash(frames=frames)).guilt == "on_stack"
+
+
+# ---- frames without a module ----------------------------------------------------------------------------------------
+
+MAP = (
+    Module(module="vmkernel", base=None),
+    Module(module="vmklinux", base=0x418018800000),
+    Module(module="hpsa", base=0x418018B7E000),
+    Module(module="lpfc", base=0x418018C00000),
+)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (Frame(address=0x418018B7E594, function="x"), ("hpsa", "module_map")),
+        (Frame(address=0x418018B7E000), ("hpsa", "module_map")),
+        (Frame(address=0x418018B7DFFF, function="x"), ("vmklinux", "module_map")),
+        (Frame(address=0x418018000000, function="x"), (None, None)),
+        (Frame(address=0x418018C00000 + guilt.MAX_TEXT + 1, function="x"), (None, None)),
+        (Frame(address=0x418018000000, function="hpsa_isr"), ("hpsa", "symbol_prefix")),
+        (
+            Frame(address=0x418018B7E594, function="x", module="printed", module_evidence="printed"),
+            ("printed", "printed"),
+        ),
+        (Frame(address=0x418018B7E594, function="__vmk_versionInfo_str", offset=0xE6C3AEB5), (None, None)),
+        (Frame(), (None, None)),
+    ],
+)
+def test_attribution(frame, expected):
+    crash = Crash(frames=(frame,), modules=MAP)
+    named = attribute_frames(crash).frames[0]
+    assert (named.module, named.module_evidence) == expected
+    assert crash.frames[0] is frame
+    assert attribute_frames(attribute_frames(crash)) == attribute_frames(crash)
+
+
+def test_a_map_that_lacks_a_module_attributes_nothing_behind_it():
+    printed = Frame(index=0, address=0x418018B80000, function="bnx2_poll", module="bnx2", module_evidence="printed")
+    lost = Frame(index=1, address=0x418018B90000, function="x")
+    assert attribute_frames(Crash(frames=(printed, lost), modules=MAP)).frames[1].module is None
+
+
+@pytest.mark.parametrize(
+    ("function", "loaded", "module"),
+    [
+        ("be_char_ioctl", (), "be2iscsi"),
+        ("be_xmit", (), "be2net"),
+        ("ixgbe_poll", ("ixgben",), "ixgben"),
+        ("ixgbe_poll", ("ixgbe", "ixgben"), "ixgbe"),
+        ("bnx2x_poll", (), "bnx2x"),
+        ("bnx2_poll", (), "bnx2"),
+        ("e1000e_poll", (), "e1000e"),
+        ("qla24xxProcessResponseQueue", ("qlnativefc",), "qlnativefc"),
+        ("nothing_known", (), None),
+    ],
+)
+def test_symbol_prefixes(function, loaded, module):
+    modules = tuple(Module(module=name) for name in loaded)
+    assert attribute_frames(Crash(frames=stack(function), modules=modules)).frames[0].module == module
+
+
+# ---- off the stack --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"kind": "user_requested", "message": "CrashMe"}, "deliberate"),
+        ({"deliberate": True}, "deliberate"),
+        ({"kind": "machine_check"}, "hardware"),
+        ({"kind": "nmi"}, "hardware"),
+        ({"kind": "other", "message": "PSOD due to PCI bus error"}, "hardware"),
+    ],
+)
+def test_the_stack_is_out_of_play(fields, expected):
+    found = find_guilty(Crash(frames=INCIDENT, **fields))
+    assert (found.module, found.guilt) == (None, expected)
+    assert [suspect.module for suspect in found.suspects] == ["hpsa"]
+
+
+def test_a_contained_device_is_hardware():
+    assert verdict("Panic@vmkernel", "PCIEDPC_EDRHandler@vmkernel")[2] == "hardware"
+
+
+def test_the_kernel_names_a_module():
+    assert verdict("x@vmkernel", message="BUG: failure at a.h:1/f()! (inside vmklinux)") == (
+        "vmklinux",
+        None,
+        "named_by_kernel",
+    )
+    text = "Module(s) involved in panic: [vmkernel 9.0], [vmklinux 9.2], [nvme_pcie 1.2.4.11-1vmw (VMW)]"
+    assert verdict("a@tcpip4", "nvme_poll@nvme_pcie", text=text) == ("nvme_pcie", "nvme_poll", "named_by_kernel")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("hpsa_monitor", "hpsa"), ("usb", "usb"), ("vmklinux_9:h", None), ("idle51", None)]
+)
+def test_the_world(name, module):
+    assert verdict("x@vmkernel", world_name=name)[0] == module
+
+
+@pytest.mark.parametrize("kind", ["no_heartbeat", "lost_heartbeat", "tlb_timeout"])
+def test_the_messenger_of_a_stall_is_not_blamed(kind):
+    own = stack("Panic@vmkernel", "TLBDoInvalidate@vmkernel", "hpsa_free@hpsa")
+    crash = Crash(kind=kind, message="PCPU 5 locked up", frames=own, world_name="hpsa_worker")
+    assert find_guilty(crash).guilt == "none"
+    stalled = (*stack("x@vmkernel", "lpfc_poll@lpfc", backtrace=1, pcpu=5),)
+    found = find_guilty(replace(crash, frames=own + stalled))
+    assert (found.module, found.function) == ("lpfc", "lpfc_poll")
+    assert any("victim" in note for note in found.notes)
+
+
+def test_without_a_messenger_on_it_the_stack_is_the_stalled_one():
+    assert verdict("lpfc_poll@lpfc", kind="no_heartbeat") == ("lpfc", "lpfc_poll", "on_stack")
+    assert telling_frames(Crash(kind="no_heartbeat")) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("heap_corruption", ["x@hpsa"]), ("spin_count", ["x@hpsa"]), ("page_fault", ["DLM_free@vmkernel", "x@hpsa"])],
+)
+def test_victims_say_so(kind, names):
+    assert any(
+        "a victim is not a culprit" in note for note in find_guilty(Crash(kind=kind, frames=stack(*names))).notes
+    )
+
+
+# ---- before the crash -----------------------------------------------------------------------------------------------
+
+WHEN = datetime(2014, 5, 31, 15, 57, tzinfo=UTC)
+
+
+def warned(module: str, *hours_before: float) -> list[Precursor]:
+    return [Precursor(time=WHEN - timedelta(hours=h), what="out_of_memory", module=module) for h in hours_before]
+
+
+@pytest.mark.parametrize(
+    ("precursors", "module"),
+    [
+        (warned("hpsa", 1, 2, 3), "hpsa"),
+        # No more than on any other day.
+        (warned("hpsa", 1, *range(30, 300, 24)), None),
+        # A leak among the usual noise of another.
+        (warned("hpsa", *range(1, 20)) + warned("lpfc", 1, *range(30, 300, 24)), "hpsa"),
+        # After the crash, or long before.
+        (warned("hpsa", -1), None),
+        (warned("hpsa", 100), None),
+        # Plumbing.
+        (warned("vmklinux", 1, 2, 3), None),
+        ([Precursor(time=None, what="device_reset", module="hpsa")], "hpsa"),
+        ([Precursor(time=WHEN, what="device_reset")], None),
+        # A word that is nobody's name.
+        (warned("cpu4", 1, 2, 3), None),
+    ],
+)
+def test_precursors(precursors, module):
+    crash = Crash(kind="page_fault", time=WHEN, frames=stack("Heap_Free@vmkernel", "x@vmkernel"))
+    found = find_guilty(crash, precursors)
+    assert (found.module, found.guilt) == (module, "precursor_log" if module else "none")
+
+
+def test_the_stack_goes_before_the_log():
+    found = find_guilty(Crash(time=WHEN, frames=stack("x@lpfc")), warned("hpsa", 1, 2, 3))
+    assert [suspect.module for suspect in found.suspects] == ["lpfc", "hpsa"]
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_hardware_pattern_matches_its_own_sample():
+    for pattern, sample in guilt._HARDWARE:
+        assert pattern.search(sample), sample
+
+
+def test_no_module_of_the_prefix_table_is_plumbing():
+    names = {
+        name
+        for rule in read_rules("symbol_prefixes.txt", mapped=True, plain=True)
+        for name in (rule.value or "").split("|")
+    }
+    assert not [name for name in names if is_plumbing(name) and name != "libata"]
+
+
+def test_prefixes_are_written_once():
+    patterns = [rule.pattern for rule in read_rules("symbol_prefixes.txt", mapped=True, plain=True)]
+    assert len(patterns) == len(set(patterns))
+
+
+# ---- real crashes ---------------------------------------------------------------------------------------------------
+
+# Where the verdict differs from what the page's author blames, and why that is right: the text does not show it.
+DIFFERS = {
+    "050_pf14_cam_taskq_null": "the author blames firmware of the BMC, which is no module; the text is one line without a stack",
+    "056_tlb_pcc_hp_esxi50": "hardware by the article; the text shows only a PCPU that did not answer (known issue c03543898)",
+    "057_noheartbeat_pcc_hp_esxi50": "the same article",
+    "058_damaged_pcc_two_crashes_joined": "the same article",
+    "059_tlb_hpsa_itechlounge": "hpsa by hearsay; the text has no frames and names no module",
+    "075_spin_qlnativefc_masked": "one line of qlnativefc before the panic, of a kind that is no listed warning",
+}
+
+
+def test_the_corpus_case_by_case(shared):
+    cases = sorted((shared / "corpus" / "crashes").glob("*.json"))
+    assert cases
+    wrong = []
+    for file in cases:
+        label = json.loads(file.read_text(encoding="utf-8"))
+        blamed = label["blamed"]["module"]
+        for crash in parse_crashes(file.with_suffix(".log").read_bytes()):
+            found = crash.guilt if crash.guilt in ("hardware", "deliberate") else crash.guilty_module
+            why = DIFFERS.get(file.stem, "as blamed")
+            print(f"{file.stem:42} blamed {blamed or '-':14} found {found or '-':14} {crash.guilt:16} {why}")
+            if (found == blamed) is (file.stem in DIFFERS):
+                wrong.append((file.stem, blamed, found))
+    assert not wrong
+
+
+def test_the_real_incident(shared):
+    (crash,) = find_crashes((shared / "incident" / "vmkernel-log.1").read_bytes())
+    found = find_guilty(crash)
+    assert (found.module, found.function, found.guilt) == ("hpsa", "hpsa_update_scsi_devices", "symbol_prefix")
+
+
+def test_every_kind_of_guilt_is_of_the_closed_list():
+    assert {"named_by_kernel", "on_stack", "module_map", "symbol_prefix", "world_name", "precursor_log"} < set(
+        CLOSED_LISTS["guilt"]
+    )

@@ -1,0 +1,136 @@
+"""The report's pages in a real browser with the network off: nothing asked for, nothing complained of, nothing cut off."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from views import hand_made
+
+from psodlib.views.report import report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="chromium is not installed (apt-get install chromium)"),
+]
+# Neither its updates nor its own services: the test counts every request.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+# What a reader would notice: pictures that did not load, words that run out of the page, contrast below 4.5:1.
+LOOK = """() => ({
+  broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt),
+  silent: [...document.images].filter(i => !i.alt.trim()).length,
+  sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  headings: [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => +h.tagName[1]),
+  nameless: [...document.querySelectorAll('a,[tabindex="0"]')].filter(e => !(e.textContent.trim() || e.getAttribute('aria-label'))).length,
+})"""
+CONTRAST = """() => {
+  const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => { const f = [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * f[0] + .7152 * f[1] + .0722 * f[2]; };
+  const paper = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0) return c; } return [255, 255, 255]; };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+    const [a, b] = [light(rgb(getComputedStyle(e).color)), light(paper(e))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) poor.push([e.tagName, e.className, e.textContent.slice(0, 40), ratio.toFixed(2)]);
+  }
+  return poor;
+}"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole report, notebooks and all, of a fleet with markup in its words."""
+    fleet = hand_made.fleet(hosts=6, crashing=3, words={"message": "<script>alert(1)</script> in world 7:vmklinux_9:h"})
+    written = report(fleet, tmp_path_factory.mktemp("browser") / "report")
+    assert written.failed == ()
+    return written.folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium."""
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=60_000)
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_pages_open_offline_and_are_whole(made: Path, browser: Any, tmp_path: Path, size: str, scheme: str) -> None:
+    pages = [*made.glob("*.html"), *made.glob("notebooks/*.html")]
+    assert len(pages) == 9
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, offline=True, color_scheme=scheme)
+    for path in pages:
+        page = context.new_page()
+        said: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message, said=said: said.append(message.text))
+        page.on("pageerror", lambda error, said=said: said.append(str(error)))
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.goto(path.as_uri(), timeout=30_000)
+        seen = page.evaluate(LOOK)
+        assert said == [], path.name
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == [], path.name
+        assert seen["broken"] == [] and seen["silent"] == 0 and seen["nameless"] == 0, path.name
+        assert seen["sideways"] <= 0, path.name
+        steps = seen["headings"]
+        assert steps[0] == 1 and steps.count(1) == 1, path.name
+        assert all(after <= before + 1 for before, after in pairwise(steps)), (path.name, steps)
+        assert page.evaluate(CONTRAST) == [], path.name
+        page.screenshot(path=tmp_path / f"{path.stem}-{size}-{scheme}.png", full_page=True, timeout=30_000)
+        page.close()
+    context.close()
+
+
+def test_every_link_of_the_first_page_leads_somewhere(made: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((made / "index.html").as_uri(), timeout=30_000)
+    hrefs = page.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
+    page.close()
+    assert {"brief.pdf", "writeup.html", "notebooks/05_pin_decision.html", "charts/rates.csv"} <= set(hrefs)
+    assert [href for href in hrefs if not href.startswith("#") and not (made / href).is_file()] == []
+
+
+def test_keyboard_reaches_the_content_first(made: Path, browser: Any) -> None:
+    page = browser.new_page()
+    page.goto((made / "index.html").as_uri(), timeout=30_000)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.close()
+
+
+@pytest.mark.skipif(not shutil.which("pdftoppm"), reason="pdftoppm (poppler-utils) is not installed")
+@pytest.mark.parametrize(("name", "most"), [("brief", 2), ("writeup", 4)])
+def test_pdf_pages_are_neither_blank_nor_cut(made: Path, tmp_path: Path, name: str, most: int) -> None:
+    subprocess.run(["pdftoppm", "-r", "40", "-gray", made / f"{name}.pdf", tmp_path / "p"], check=True, timeout=60)
+    pages = sorted(tmp_path.glob("p*.pgm"))
+    assert 1 <= len(pages) <= most
+    for page in pages:
+        _, size, _, pixels = page.read_bytes().split(b"\n", 3)
+        width, height = (int(part) for part in size.split())
+        rows = [pixels[row * width : (row + 1) * width] for row in range(height)]
+        assert sum(min(row) < 128 for row in rows) > 20, f"{page.name} is blank"
+        margin = round(width * 12 / 210)  # 12 of the 18 mm margin: nothing may stand there
+        assert all(min(row[:margin]) > 200 and min(row[-margin:]) > 200 for row in rows), (
+            f"{page.name} runs over its margin"
+        )
