@@ -492,7 +492,7 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     facts = _message_facts(message)
     pcpu = _first_known(_pcpus(pieces, facts))
     modules = _module_map(pieces)
-    frames = _attributed(_frames_of(_traces(pieces), pcpu), modules)
+    frames = _frames_of(_traces(pieces), pcpu)
     if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
         frames[-1] = replace(
             frames[-1], function=None, module=None, module_version=None, offset=None, module_evidence=None
@@ -751,20 +751,6 @@ def _module_map(pieces: list[Piece]) -> list[Module]:
     ]
 
 
-_MODULE_SPAN = 1 << 25  # no module's code is larger; an address farther from every base belongs to none
-
-
-def _attributed(frames: list[Frame], modules: list[Module]) -> list[Frame]:
-    # A frame that prints no module belongs to the one whose base is the nearest below its address.
-    bases = sorted((module.base, module.module) for module in modules if module.base)
-    if not bases:
-        return frames
-    return [_placed(frame, bases) if frame.module is None and frame.address else frame for frame in frames]
-
-
-def _placed(frame: Frame, bases: list[tuple[int, str]]) -> Frame:
-    below = [(base, name) for base, name in bases if base <= (frame.address or 0) < base + _MODULE_SPAN]
-    return replace(frame, module=below[-1][1], module_evidence="module_map") if below else frame
 
 
 def _damage(pieces: list[Piece], crash: Crash, frames: list[Frame], raw: bytes) -> str:

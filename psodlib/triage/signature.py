@@ -31,6 +31,7 @@ __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "si
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
 SIGNATURE_VERSION = 1
 MAX_LENGTH = 255  # characters
+MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
 SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not to this crash
 # Kinds whose panic is entered through an exception's or an NMI's gate.
@@ -150,7 +151,7 @@ def by_device(draft: Draft) -> Draft:
     """The device that an NMI or an I/O fault names."""
     if draft.crash.kind not in ("nmi", "iommu_fault"):
         return draft
-    device = _first(_DEVICE, " ".join(_APEI.findall(_words(draft.crash)))) or _first(_DEVICE, draft.crash.message or "")
+    device = _first(_DEVICE, " ".join(_APEI.findall(_words(draft.crash)))) or _first(_DEVICE, _message(draft.crash))
     return replace(draft, signature=f"{draft.crash.kind}: " + (" ".join(device) or "device unknown"))
 
 
@@ -159,12 +160,16 @@ def by_source(draft: Draft) -> Draft:
 
     The line moves between builds, but one file holds many checks, and a wrong merge hides more than a split.
     """
-    match = _SOURCE.search(draft.crash.message or "")
+    match = _SOURCE.search(_message(draft.crash))
     return replace(draft, signature=f"{draft.crash.kind}: {match[1]}:{match[2]}") if match else draft
 
 
 def _words(crash: Crash) -> str:
-    return f"{crash.message or ''}\n{crash.text}"
+    return f"{_message(crash)}\n{crash.text[:MAX_TEXT]}"
+
+
+def _message(crash: Crash) -> str:
+    return (crash.message or "")[:MAX_MESSAGE]
 
 
 def _first(pattern: re.Pattern[str], text: str) -> list[str]:

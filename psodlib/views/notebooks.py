@@ -8,6 +8,7 @@ folder as working directory. Used by the report, by the tests, and by ``make not
 from __future__ import annotations
 
 import ast
+import asyncio
 import copy
 import math
 import os
@@ -202,7 +203,10 @@ def _execute(node: NotebookNode, path: Path, timeout: float) -> NotebookNode:
             record_timing=False, resources={"metadata": {"path": str(path.parent)}},
         )  # fmt: skip
         # The kernel's own stderr holds only its start-up chatter; what cells print comes through the notebook.
-        client.execute(env=_environment(profile), stderr=subprocess.DEVNULL)
+        running = client.async_execute(env=_environment(profile), stderr=subprocess.DEVNULL)
+        # In a thread of its own the event loop is ours to close, also where the caller has one running (a notebook).
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, running).result()
     return _tidied(node)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import bleach  # type: ignore[import-untyped]
 import nbformat
 import pandas as pd
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
@@ -162,8 +162,7 @@ def report(
     crash = choose_crash(fleet, crash_id, module)
     issues = load_issues(*([known_issues] if known_issues else []))
     fleet.save(folder / "tables")
-    paths = sorted(notebook_folder().glob("*.ipynb")) if notebooks else []
-    step = _Steps(progress, 4 + len(paths))
+    step = _Steps(progress, 4 + (len(_notebooks()) if notebooks else 0))
     step("drawing charts")
     pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
     step("writing the brief")
@@ -172,12 +171,9 @@ def report(
     _publish(_case(found, crash, issues, folder), folder, "writeup")
     step("writing tables")
     tables = _tables(found, folder)
-    # Kernels only now: threads that import IPython while pyplot looks for it have been seen to trip over each other.
-    with ThreadPoolExecutor(KERNELS) as kernels:
-        running = {path: kernels.submit(run_notebook, path, _parameters(path, folder, found, crash)) for path in paths}
-        pages, failed = _finish_notebooks(running, fleet, folder, step)
+    links, failed = _run_notebooks(found, crash, folder, step) if notebooks else ([], ())
     index = folder / "index.html"
-    _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *pages]))
+    _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
     return Report(folder, index, fleet, failed)
 
 
@@ -258,6 +254,28 @@ def _publish(document: Document, folder: Path, name: str) -> None:
 # ---- notebooks ---------------------------------------------------------------------------------------------------------
 
 
+def _notebooks() -> list[Path]:
+    return sorted(notebook_folder().glob("*.ipynb"))
+
+
+def _run_notebooks(
+    found: Study, crash: pd.Series | None, folder: Path, step: _Steps
+) -> tuple[list[Link], tuple[str, ...]]:
+    # Behind the charts, not beside them: threads that import IPython while pyplot looks for it trip over each other.
+    given = {path: _parameters(path, folder, found, crash) for path in _notebooks()}
+    links, failed = [], []
+    with ThreadPoolExecutor(KERNELS) as kernels:
+        running = {path: kernels.submit(run_notebook, path, parameters) for path, parameters in given.items()}
+        for path, ran in running.items():
+            step(f"notebook {path.stem}")
+            # one that does not read this fleet shows something else, such as the real incident
+            notice = SIMULATED if found.fleet.simulated and "fleet_folder" in given[path] else ""
+            link, whole = _write_notebook(path, ran, notice, folder)
+            links.append(link)
+            failed += [] if whole else [path.stem]
+    return links, tuple(failed)
+
+
 def _parameters(path: Path, folder: Path, found: Study, crash: pd.Series | None) -> dict[str, Any]:
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
@@ -269,33 +287,19 @@ def _parameters(path: Path, folder: Path, found: Study, crash: pd.Series | None)
     return {name: value for name, value in given.items() if re.search(rf"^{name} *=", source, re.MULTILINE)}
 
 
-def _finish_notebooks(
-    running: dict[Path, Future[NotebookNode]], fleet: Fleet, folder: Path, step: _Steps
-) -> tuple[list[Link], tuple[str, ...]]:
+def _write_notebook(path: Path, ran: Future[NotebookNode], notice: str, folder: Path) -> tuple[Link, bool]:
     # One that fails costs its own page and no other; whoever called is told which.
-    links, failed = [], []
-    for path, future in running.items():
-        notice = SIMULATED if fleet.simulated else ""
-        href = f"notebooks/{path.stem}.html"
-        try:
-            title, html = _notebook_html(future.result())
-            about = ""
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            failed.append(path.stem)
-            title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
-            trouble = Document(
-                title=title,
-                lead=about,
-                tone="bad",
-                notice=notice,
-                sections=[Section("What happened", [Code(_last_lines(error))])],
-            )
-            _write(folder / href, to_html(trouble, home="../index.html"))
-        else:
-            _write(folder / href, page(title, html, notice, home="../index.html"))
-        links.append(Link(href, title, about))
-        step(f"notebook {path.stem}")
-    return links, tuple(failed)
+    href = f"notebooks/{path.stem}.html"
+    try:
+        title, html = _notebook_html(ran.result())
+        _write(folder / href, page(title, html, notice, home="../index.html"))
+        return Link(href, title), True
+    except (CellExecutionError, TimeoutError, RuntimeError) as error:
+        title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
+        sections = [Section("What happened", [Code(_last_lines(error))])]
+        trouble = Document(title=title, lead=about, tone="bad", notice=notice, sections=sections)
+        _write(folder / href, to_html(trouble, home="../index.html"))
+        return Link(href, title, about), False
 
 
 def _last_lines(error: Exception) -> str:
@@ -468,7 +472,7 @@ def _crash_row(row: pd.Series) -> list[str]:
     return [
         moment(row["time"]).removesuffix(" UTC"), literal(row["host"]), _words(row["kind"]), guilty or "none found",
         _or_dash(row["guilty_function"]), _words(row["guilt"]), span(row["uptime"]),
-        _or_dash(row["known_issues"]).replace(";", ", "), place,
+        _or_dash(row["known_issues"]).replace(";", ", "), place if len(place) <= 44 else f"…{place[-43:]}",
     ]  # fmt: skip
 
 

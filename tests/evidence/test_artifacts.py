@@ -35,20 +35,28 @@ def test_every_sample_is_of_its_own_row(index: int) -> None:
 
 @pytest.mark.parametrize("index", range(len(PROMPTS)), ids=lambda index: PROMPTS[index][0])
 def test_every_prompt_is_of_its_own_row(index: int) -> None:
-    name, sample, pattern = PROMPTS[index]
+    _, sample, pattern = PROMPTS[index]
     match = find_prompt(sample)
     assert match is not None and match.re is pattern and match["command"]
 
 
 def test_heartbeats_of_one_boot_are_one_stretch() -> None:
-    beats = [f"2014-05-31T{hour:02d}:00:01Z heartbeat: up 3d{hour}h0m0s, {hour} VMs; [[1 vmx 1kB]] []" for hour in (1, 2, 3, 7, 8)]
+    beats = [
+        f"2014-05-31T{hour:02d}:00:01Z heartbeat: up 3d{hour}h0m0s, {hour} VMs; [[1 vmx 1kB]] []"
+        for hour in (1, 2, 3, 7, 8)
+    ]
     beats.insert(3, "2014-05-31T05:00:01Z bootstop: file core dump found")
     beats.append("2014-05-31T09:00:00Z heartbeat: up 0d0h30m0s, 0 VMs; [] []")
     reading = read("\n".join(beats))
     day = datetime(2014, 5, 31, tzinfo=UTC)
-    spans = [((one.start - day) / timedelta(hours=1) // 1, (one.end - day) / timedelta(hours=1) // 1) for one in reading.alive]
+    spans = [
+        ((one.start - day) / timedelta(hours=1) // 1, (one.end - day) / timedelta(hours=1) // 1)
+        for one in reading.alive
+    ]
     assert spans == [(1, 3), (7, 8), (9, 9)]
-    assert [one.boot for one in reading.alive] == [day - timedelta(days=3) + timedelta(seconds=1)] * 2 + [day + timedelta(hours=8.5)]
+    assert [one.boot for one in reading.alive] == [day - timedelta(days=3) + timedelta(seconds=1)] * 2 + [
+        day + timedelta(hours=8.5)
+    ]
     assert [one.vms for one in reading.alive] == [3, 8, 0]
     assert [(mark.what, mark.line) for mark in reading.marks] == [("core_dump_found", 4)]
 
@@ -62,8 +70,14 @@ def test_heartbeats_of_one_boot_are_one_stretch() -> None:
         ("2025-09-18T02:45:00.360Z Host has booted", "booted"),
         ("2025-09-18T02:45:00.360Z In(14) bootstop[2098]: Host is rebooting", "rebooting"),
         ("2014-12-10T18:01:03.496Z: [GenericCorrelator] 14807183us: [vob.user.host.boot] Host has booted.", "booted"),
-        ("2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.poweroff.reason.unavailable", "poweroff_unexplained"),
-        ("2023-05-31T15:57:01.123Z In(166) Hostd[2099]: Task Created : haTask-ha-host-vim.HostSystem.reboot-12", "rebooting"),
+        (
+            "2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.poweroff.reason.unavailable",
+            "poweroff_unexplained",
+        ),
+        (
+            "2023-05-31T15:57:01.123Z In(166) Hostd[2099]: Task Created : haTask-ha-host-vim.HostSystem.reboot-12",
+            "rebooting",
+        ),
     ],
 )
 def test_marks(line: str, what: str) -> None:
@@ -146,11 +160,16 @@ def test_a_vib_list_reads_alike_in_every_form(form: str, how: str) -> None:
     if "file" in how:
         reading = read(text, name.replace(".txt", option + ".txt"))
     else:
-        reading = read(f"[root@esx01:~] esxcli software vib list {option.removeprefix('-')}\n{text}\n[root@esx01:~] \n", "capture.txt")
+        reading = read(
+            f"[root@esx01:~] esxcli software vib list {option.removeprefix('-')}\n{text}\n[root@esx01:~] \n",
+            "capture.txt",
+        )
         assert reading.host == "esx01"
     (driver,) = reading.drivers
     assert (driver.module, driver.version) == ("hpsa", "6.0.0.84")
-    assert (driver.state, driver.evidence) == (("pending", "rebooting_image") if "pending" in how else ("installed", "vib_list"))
+    assert (driver.state, driver.evidence) == (
+        ("pending", "rebooting_image") if "pending" in how else ("installed", "vib_list")
+    )
     assert driver.installed_on == datetime(2019, 12, 27, tzinfo=UTC)
 
 
@@ -184,7 +203,13 @@ Driver Build: 2
 
 def test_proc_nodes() -> None:
     (driver,) = read("HP HPSA Driver (v 5.5.0.58-1OEM)\nhpsa0: SCSI host: 2 nr_cmds: 1020\n").drivers
-    assert (driver.module, driver.version, driver.state, driver.evidence, driver.device) == ("hpsa", "5.5.0.58", "loaded", "proc", "hpsa0")
+    assert (driver.module, driver.version, driver.state, driver.evidence, driver.device) == (
+        "hpsa",
+        "5.5.0.58",
+        "loaded",
+        "proc",
+        "hpsa0",
+    )
     (driver,) = read(NODE).drivers
     assert (driver.version, driver.device, driver.firmware) == ("5.0.0.28", "hpsa0", "3.04")
 
@@ -192,8 +217,15 @@ def test_proc_nodes() -> None:
 def test_modules_and_devices() -> None:
     text = "vmkload_mod module information\n input file: /usr/lib/vmware/vmkmod/hpsa\n License: GPL\n Version: Version 5.5.0.58, Build: 1331820, Interface: 9.2\n"
     assert versions(text) == [("hpsa", "5.5.0.58", "loaded", "live_module")]
-    assert versions("~ # vmkload_mod -s bnx2x | grep Version\n Version: Version 2.710.70.v55.7, Build: 1331820, Interface: 9.2\n")[0][0] == "bnx2x"
-    (driver,) = read("[root@hp:~] ethtool -i vmnic0\ndriver: e1000e\nversion: 3.2.2.1-NAPI\nfirmware-version: 0.8-4\nbus-info: 0000:00:1f.6\n").drivers
+    assert (
+        versions(
+            "~ # vmkload_mod -s bnx2x | grep Version\n Version: Version 2.710.70.v55.7, Build: 1331820, Interface: 9.2\n"
+        )[0][0]
+        == "bnx2x"
+    )
+    (driver,) = read(
+        "[root@hp:~] ethtool -i vmnic0\ndriver: e1000e\nversion: 3.2.2.1-NAPI\nfirmware-version: 0.8-4\nbus-info: 0000:00:1f.6\n"
+    ).drivers
     assert (driver.module, driver.device, driver.firmware) == ("e1000e", "vmnic0", "0.8-4")
     rows = "vmhba0  hpsa              link-n/a  sas.5001                    (0:3:0.0) HP Smart Array P420i\n"
     assert [(r.module, r.device) for r in read(rows).drivers] == [("hpsa", "vmhba0")]
@@ -203,7 +235,11 @@ def test_modules_and_devices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("475200000000\n", "localcli_system-stats-uptime-get.txt"), (" 10:00:00 up 5 days, 12:00:00, load average: 0.05\n", "uptime.txt")]
+    ("text", "name"),
+    [
+        ("475200000000\n", "localcli_system-stats-uptime-get.txt"),
+        (" 10:00:00 up 5 days, 12:00:00, load average: 0.05\n", "uptime.txt"),
+    ],
 )
 def test_an_uptime_places_the_boot_where_its_time_is_known(text: str, name: str) -> None:
     assert read(text, name, WHEN).alive[0].boot == WHEN - timedelta(days=5, hours=12)
@@ -232,7 +268,12 @@ def test_stamps(text: str, expected: datetime | None) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_an_inventory_by_whatever_names(tmp_path: Path, delimiter: str, encoding: str) -> None:
-    rows = [["Host", "Cluster", "Manufacturer", "# VMs", "CPU Model"], ["esx01", "XA", "HP", "25", "E5"], ["ESX01", "XB", "HP", "1", ""], ["esx02", "", "", "", ""]]
+    rows = [
+        ["Host", "Cluster", "Manufacturer", "# VMs", "CPU Model"],
+        ["esx01", "XA", "HP", "25", "E5"],
+        ["ESX01", "XB", "HP", "1", ""],
+        ["esx02", "", "", "", ""],
+    ]
     path = tmp_path / "inventory.csv"
     path.write_text("\r\n".join(delimiter.join(row) for row in rows), encoding=encoding)
     table = read_inventory(path)
@@ -243,7 +284,9 @@ def test_an_inventory_by_whatever_names(tmp_path: Path, delimiter: str, encoding
     assert table.attrs["duplicates"] == ["ESX01"]
 
 
-@pytest.mark.parametrize(("text", "words"), [("Serial,Model\nx,y\n", "Serial, Model"), ("", r"\(none\)"), ("PK\x03\x04", "workbook")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("Serial,Model\nx,y\n", "Serial, Model"), ("", r"\(none\)"), ("PK\x03\x04", "workbook")]
+)
 def test_an_inventory_that_names_no_host(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "inventory.csv").write_text(text)
     with pytest.raises(InputError, match=words):

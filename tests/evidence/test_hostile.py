@@ -117,7 +117,9 @@ def test_two_members_of_one_name_are_both_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_a_bomb_is_named_and_stopped(tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_named_and_stopped(
+    tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "RATIO_FLOOR", 1 << 20)
     (tmp_path / "vmkernel.0.gz").write_bytes(pack(bytes(24 << 20)))
     readings, problems = read(tmp_path)

@@ -93,7 +93,9 @@ ARCHIVES = {
     "tar.xz": lzma.compress(tar({f"{BUNDLE}/var/log/vmkernel.log": TEXT}, "w:")),
     "zip": zipped({f"{BUNDLE}/var/log/vmkernel.log": TEXT}),
     "gz inside": tar({f"{BUNDLE}/var/log/vmkernel.log": gzip.compress(TEXT)}),
-    "vCenter zip of tgz": zipped({"esx-07.lab-vm2014-6-01@10-05-26.tgz": tar({f"{BUNDLE}/var/log/vmkernel.log": TEXT})}),
+    "vCenter zip of tgz": zipped(
+        {"esx-07.lab-vm2014-6-01@10-05-26.tgz": tar({f"{BUNDLE}/var/log/vmkernel.log": TEXT})}
+    ),
     "zip in tgz": tar({"export.zip": zipped({f"{BUNDLE}/var/log/vmkernel.log": TEXT})}),
 }
 
@@ -135,8 +137,12 @@ def test_fragments_are_one_file_by_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("numbers", "runs"), [((0, 1, 3, 4), ["01", "34"]), ((2, 3), ["23"]), ((3, 0, 2, 1), ["0123"])])
-def test_fragments_are_never_glued_over_a_hole(tmp_path: Path, numbers: tuple[int, ...], runs: list[str], packed: bool) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "runs"), [((0, 1, 3, 4), ["01", "34"]), ((2, 3), ["23"]), ((3, 0, 2, 1), ["0123"])]
+)
+def test_fragments_are_never_glued_over_a_hole(
+    tmp_path: Path, numbers: tuple[int, ...], runs: list[str], packed: bool
+) -> None:
     pieces = {f"{BUNDLE}/var/core/dump.FRAG-{number:05d}": str(number).encode() for number in numbers}
     if packed:
         (tmp_path / "b.tgz").write_bytes(tar(pieces))
@@ -144,7 +150,7 @@ def test_fragments_are_never_glued_over_a_hole(tmp_path: Path, numbers: tuple[in
         for name, data in pieces.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(data)
-    found = [found for found in iter_items(tmp_path)]
+    found = list(iter_items(tmp_path))
     read_runs = []
     for item in iter_items(tmp_path):
         if isinstance(item, Item):
@@ -204,7 +210,9 @@ def test_a_date_beside_the_outputs_tells_the_collection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("marker", "expected"), [("", set()), ("evidence", set()), (None, {"truth/crashes.csv"})])
-def test_the_answer_key_is_read_only_where_nothing_is_simulated(tmp_path: Path, marker: str | None, expected: set[str]) -> None:
+def test_the_answer_key_is_read_only_where_nothing_is_simulated(
+    tmp_path: Path, marker: str | None, expected: set[str]
+) -> None:
     (tmp_path / "truth").mkdir()
     (tmp_path / "evidence").mkdir()
     (tmp_path / "truth" / "crashes.csv").write_bytes(b"host,time\n")
@@ -238,7 +246,9 @@ def test_a_stream_knows_the_hash_of_what_it_gave(tmp_path: Path) -> None:
     assert (stream.sha256, stream.count) == (hashlib.sha256(TEXT).hexdigest(), len(TEXT))
 
 
-@pytest.mark.parametrize("data", [TEXT, gzip.compress(TEXT), tar({"vmkernel.log": TEXT}), zipped({"vmkernel.log": TEXT})])
+@pytest.mark.parametrize(
+    "data", [TEXT, gzip.compress(TEXT), tar({"vmkernel.log": TEXT}), zipped({"vmkernel.log": TEXT})]
+)
 def test_stdin(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     contents = [item.open().read() for item in iter_items("-") if isinstance(item, Item)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_rollout_keeps_every_host_day_and_crash(exposure):
     numbers = charts.numbers(ax)
     assert numbers["host_days"].sum() == pytest.approx(exposure["host_days"].sum())
     assert numbers["crashes"].sum() == exposure["crashes"].sum() == 9
-    assert set(numbers["week"].dt.dayofweek) == {0}
+    assert set(numbers["week"].dt.day_of_week) == {0}
     drawn = sum(len(point.get_xdata()) for point in artists(ax, "crash"))
     assert drawn == 10  # nine of the driver, one unknown
     assert title(ax).startswith("5.5.0.58 took 8 of 9 hpsa crashes in ")
@@ -324,7 +325,10 @@ def test_a_version_has_one_colour_in_all_charts(exposure):
     for ax in (charts.plot_rollout(exposure), charts.plot_host_days(exposure), charts.plot_fleet_map(exposure)):
         handles = {text.get_text(): handle for text, handle in
                    zip(ax.get_legend().get_texts(), ax.get_legend().legend_handles, strict=True)}  # fmt: skip
+        assert set(colours) & set(handles)
         for version, colour in colours.items():
+            if version not in handles:  # the map shows only what was loaded last
+                continue
             assert matplotlib.colors.to_hex(handles[version].get_facecolor()) == colour
 
 
@@ -338,7 +342,7 @@ def test_no_label_is_cut_for_few_or_many_long_names(number):
         assert len(boxes) == number
         assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
         heights = sorted(box.y0 for box in boxes)
-        assert min(b - a for a, b in zip(heights[:-1], heights[1:], strict=True)) > boxes[0].height * 0.8
+        assert min(b - a for a, b in pairwise(heights)) > boxes[0].height * 0.8
     assert len(charts.plot_rollout(table).get_legend().get_texts()) <= 10
 
 

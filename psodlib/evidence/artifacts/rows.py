@@ -28,7 +28,6 @@ _XML_FIELD = re.compile(
 )
 _DRIVER_VERSION = re.compile(r"^(?:Version\s+)?(?P<version>[^\s,]+)")
 _BUILD = re.compile(r"(\d{4,12})")
-_SMBIOS = re.compile(r"^\s*(?P<key>Manufacturer|Product|Serial)\s*:\s*\"?(?P<value>[^\"]*)\"?\s*$")
 
 
 def _key(text: str) -> str:

@@ -1,0 +1,238 @@
+"""The evidence folder of a host: safe names, private files, and the manifest of what came from where.
+
+A file comes as ``name.part`` and takes its name when it is whole. What is about to be replaced by other bytes is kept in
+``earlier/``: a host throws its old logs away, we do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+
+__all__ = ["Folder", "Manifest", "Record", "ascertainment"]
+
+MANIFEST = "manifest.json"
+STATES = ("whole", "partial", "absent", "failed", "skipped", "earlier")
+
+
+@dataclass
+class Record:
+    """One file of the manifest: where it stood, where it is, and whether it is whole.
+
+    ``state``: whole; partial (a ``.part`` holds what came); absent (the host has none); failed; skipped (a limit, or no
+    room); earlier (the host has it no more). ``path`` of a command is the command.
+    """
+
+    path: str
+    local: str | None
+    size: int | None = None
+    mtime: int | None = None
+    sha256: str | None = None
+    state: str = "failed"
+    detail: str = ""
+
+
+@dataclass
+class Manifest:
+    """What is known of one host's collection. No secret has a place in it."""
+
+    host: str
+    address: str = ""
+    port: int = 22
+    user: str = ""
+    host_key: str = ""
+    started: str = ""
+    finished: str = ""
+    state: str = "failed"  # complete, partial (problems with some files), failed (nothing new), interrupted
+    why: str = ""
+    transfer: str = ""  # sftp, shell
+    clock_offset: float | None = None  # seconds that the host's clock is ahead of ours
+    bytes: int = 0  # fetched in this run
+    files: list[Record] = field(default_factory=list)
+    refused_names: list[str] = field(default_factory=list)
+
+    def get(self, path: str) -> Record | None:
+        """The record of a path; None if there is none."""
+        return next((record for record in self.files if record.path == path and record.state != "earlier"), None)
+
+    def put(self, record: Record) -> Record:
+        """Set the record of its path."""
+        self.files = [old for old in self.files if old.path != record.path or old.state == "earlier"]
+        self.files.append(record)
+        return record
+
+
+def _loaded(text: str) -> Manifest | None:
+    # A manifest as we write it; None for anything else, which is then as if there were none.
+    try:
+        told = json.loads(text)
+        names = {f.name for f in fields(Manifest)}
+        manifest = Manifest(**{key: value for key, value in told.items() if key in names})
+        manifest.files = [Record(**row) for row in told["files"]]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return manifest
+
+
+class Folder:
+    """The local side of one host.
+
+    Parameters
+    ----------
+    root : Path
+        The evidence folder.
+    host : str
+        Its name, which becomes the folder's.
+    """
+
+    def __init__(self, root: Path, host: str) -> None:
+        self.path = root / re.sub(r"[^A-Za-z0-9_.-]", "_", host)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of the run before; None where there is none that can be read."""
+        try:
+            return _loaded((self.path / MANIFEST).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def save(self, manifest: Manifest) -> None:
+        """Write the manifest, all or nothing. Every character beyond ASCII is escaped."""
+        spare = self.path / f".{MANIFEST}.part"
+        with self.open(spare.name, "wb") as file:
+            file.write(json.dumps(asdict(manifest), indent=1).encode("ascii"))
+        os.replace(spare, self.path / MANIFEST)
+
+    def local(self, remote: str) -> str:
+        """The local name of a remote path of the plan, below the host's folder."""
+        parts = [re.sub(r"[^A-Za-z0-9_.-]", "_", part) for part in remote.split("/")]
+        return "/".join(part for part in parts if part.strip("."))
+
+    def open(self, name: str, mode: str) -> BinaryIO:
+        """Open a file below the host's folder, readable by its owner only; no link is followed.
+
+        Parameters
+        ----------
+        name : str
+            From ``local``.
+        mode : str
+            ``rb``, ``wb`` (empty) or ``ab`` (at its end).
+
+        Returns
+        -------
+        BinaryIO
+            Buffered.
+        """
+        path = self.path / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = {"rb": os.O_RDONLY, "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
+        return os.fdopen(os.open(path, flags[mode] | getattr(os, "O_NOFOLLOW", 0), 0o600), mode)  # type: ignore[return-value]
+
+    def size(self, name: str) -> int | None:
+        """Size of a plain file; None where there is none."""
+        try:
+            info = os.lstat(self.path / name)
+        except OSError:
+            return None
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
+
+    def copy(self, name: str, to: str) -> None:
+        """Copy a file's bytes."""
+        with self.open(name, "rb") as source, self.open(to, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def finish(self, record: Record, manifest: Manifest) -> None:
+        """A whole ``.part`` takes its name; other bytes that had it are kept in ``earlier/``."""
+        assert record.local is not None
+        part, final = self.path / f"{record.local}.part", self.path / record.local
+        with part.open("rb") as file:
+            record.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if self.size(record.local) is not None:
+            self._keep(record, manifest, part)
+        os.replace(part, final)
+        if record.mtime is not None and 0 < record.mtime < 7_258_118_400:
+            os.utime(final, (record.mtime, record.mtime))
+        record.size, record.state = os.path.getsize(final), "whole"
+
+    def _keep(self, record: Record, manifest: Manifest, part: Path) -> None:
+        assert record.local is not None
+        old = self.path / record.local
+        with old.open("rb") as before, part.open("rb") as after:
+            if _starts_with(after, before):
+                return  # the log only grew
+            before.seek(0)
+            digest = hashlib.file_digest(before, "sha256").hexdigest()
+        name = f"earlier/{digest[:12]}-{old.name}"
+        (self.path / "earlier").mkdir(mode=0o700, exist_ok=True)
+        os.replace(old, self.path / name)
+        if not any(r.sha256 == digest and r.state == "earlier" for r in manifest.files):
+            manifest.files.append(Record(record.path, name, self.size(name), None, digest, "earlier"))
+
+    def drop_copies(self, manifest: Manifest) -> None:
+        """Remove from ``earlier/`` what a rotation only renamed."""
+        whole = {record.sha256 for record in manifest.files if record.state == "whole"}
+        for record in [r for r in manifest.files if r.state == "earlier" and r.sha256 in whole]:
+            with contextlib.suppress(OSError):
+                (self.path / str(record.local)).unlink()
+            manifest.files.remove(record)
+
+    def set_aside_outputs(self, started: str) -> None:
+        """Move the outputs of the run before into a folder of their time: an older version is evidence too."""
+        old = self.path / "commands"
+        names = [entry.name for entry in old.iterdir() if entry.is_file()] if old.is_dir() else []
+        if names:
+            stamp = re.sub(r"[^0-9TZ]", "", started) or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            (old / stamp).mkdir(mode=0o700, exist_ok=True)
+            for name in names:
+                os.replace(old / name, old / stamp / name)
+
+
+def _starts_with(longer: BinaryIO, shorter: BinaryIO) -> bool:
+    while block := shorter.read(1 << 20):
+        if longer.read(len(block)) != block:
+            return False
+    return True
+
+
+def ascertainment(out: str | Path) -> pd.DataFrame:
+    """Which hosts gave a dump's log, logs only, outputs only or nothing, and why.
+
+    Parameters
+    ----------
+    out : str or Path
+        A collected evidence folder.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a host, by host: ``host``, ``gave`` (dump, logs, outputs, nothing), ``state`` (of the last visit), ``dumps``, ``logs``,
+        ``outputs`` (whole files, Int64), ``partial`` (Int64), ``clock_offset`` (seconds the host is ahead), ``why``.
+    """
+    rows = []
+    for path in sorted(Path(out).glob(f"*/{MANIFEST}")):
+        manifest = Folder(path.parent.parent, path.parent.name).manifest()
+        if manifest is None:
+            continue
+        whole = [str(record.local) for record in manifest.files if record.state in ("whole", "earlier")]
+        dumps = sum("vmkernel-log" in name for name in whole)
+        outputs = sum(name.startswith("commands/") for name in whole)
+        logs = len(whole) - dumps - outputs
+        gave = "dump" if dumps else "logs" if logs else "outputs" if outputs else "nothing"
+        partial = sum(record.state == "partial" for record in manifest.files)
+        reasons = [manifest.why, *(f"{r.path}: {r.detail}" for r in manifest.files if r.detail and r.state in ("partial", "failed", "skipped"))]
+        rows.append((manifest.host, gave, manifest.state, dumps, logs, outputs, partial, manifest.clock_offset, "; ".join(filter(None, reasons))))
+    columns = ["host", "gave", "state", "dumps", "logs", "outputs", "partial", "clock_offset", "why"]
+    kinds = {"host": "string", "gave": "string", "state": "string", "why": "string", "dumps": "Int64", "logs": "Int64",
+             "outputs": "Int64", "partial": "Int64", "clock_offset": "Float64"}  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).astype(kinds)

@@ -1,0 +1,130 @@
+"""Names, a file of names or an inventory -> the hosts to visit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.evidence.artifacts import read_inventory
+
+__all__ = ["Target", "read_hosts"]
+
+_NAME = re.compile(r"(?!-)[A-Za-z0-9_.:-]{1,253}")
+_PLACE = re.compile(r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
+_TRUE = {"1", "true", "yes", "y", "x"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One host to visit: its name (and folder), where its SSH server is, and how to treat it.
+
+    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first and only passes on.
+    """
+
+    name: str
+    address: str
+    port: int = 22
+    user: str | None = None
+    legacy: bool = False
+    jump: Target | None = None
+
+    @property
+    def key_name(self) -> str:
+        """The name under which known_hosts holds its key."""
+        return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
+
+
+def read_hosts(
+    hosts: str | Path | Iterable[str | Target], *, legacy: Iterable[str] = (), jump: str | None = None
+) -> list[Target]:
+    """Resolve what a caller names as hosts.
+
+    Parameters
+    ----------
+    hosts : str, Path or iterable of str or Target
+        A name (``[user@]name[:port]``), several, a text file with one a line (``#`` comments), or an inventory CSV with
+        ``host`` and, where needed, ``user``, ``port``, ``address``, ``jump`` (``[user@]name[:port]``) and ``legacy``.
+    legacy : iterable of str
+        Names of hosts that may use SHA-1 algorithms.
+    jump : str, optional
+        Jump host of those that name none.
+
+    Returns
+    -------
+    list of Target
+        In the order given, each once.
+
+    Raises
+    ------
+    InputError
+        A name that is none, one name for two places, a legacy name that is not among the hosts, or no host at all.
+    """
+    if isinstance(hosts, (str, Path)):
+        listed: list[str | Target] = _from_file(Path(hosts)) if os.path.isfile(hosts) else [str(hosts)]
+    else:
+        listed = list(hosts)
+    old = set(legacy)
+    found: dict[str, Target] = {}
+    for entry in listed:
+        target = entry if isinstance(entry, Target) else _parse(entry)
+        target = _with(target, target.legacy or target.name in old, target.jump or (_parse(jump) if jump else None))
+        if found.setdefault(target.name.lower(), target) != target:
+            raise InputError(f"the host {target.name} stands twice with different places; give each its own name")
+    if not found:
+        raise InputError("no host was given; name hosts, a file with one a line, or an inventory CSV with a column 'host'")
+    if unknown := sorted(old - {target.name for target in found.values()}):
+        raise InputError(f"{', '.join(unknown)}: listed as legacy, but not among the hosts; correct the name")
+    return list(found.values())
+
+
+def _with(target: Target, legacy: bool, jump: Target | None) -> Target:
+    return Target(
+        name=target.name, address=target.address, port=target.port, user=target.user, legacy=legacy, jump=jump
+    )
+
+
+def _parse(text: str) -> Target:
+    match = _PLACE.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is no host; expected [user@]name[:port]")
+    name = match["name"].strip("[]")
+    return Target(name=_checked(name), address=name, port=_port(match["port"] or "22", name), user=match["user"])
+
+
+def _checked(name: str) -> str:
+    # The name becomes a folder: nothing that could leave it, and not the simulator's answer key.
+    if not _NAME.fullmatch(name) or not name.strip(".") or name.lower() in {"truth", "simulated"}:
+        raise InputError(f"{name!r} cannot name a host; expected letters, digits, dots, - and _")
+    return name
+
+
+def _port(text: str, name: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise InputError(f"{name}: {text!r} is no port; expected 1 to 65535")
+    return int(text)
+
+
+def _from_file(path: Path) -> list[str | Target]:
+    if path.suffix.lower() == ".csv":
+        return [_from_row(row) for row in read_inventory(path).to_dict("records")]
+    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8-sig", "replace").split("\n"))
+    return [line for line in lines if line]
+
+
+def _from_row(row: dict[str, object]) -> Target:
+    cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}  # type: ignore[call-overload]
+    jump = cells.get("jump") or cells.get("jump_host")
+    return Target(
+        name=_checked(cells["host"]),
+        address=_checked(cells.get("address", cells["host"])),
+        port=_port(cells.get("port", "22").removesuffix(".0"), cells["host"]),
+        user=cells.get("user"),
+        legacy=cells.get("legacy", "").lower() in _TRUE,
+        jump=_parse(jump) if jump else None,
+    )

@@ -1,0 +1,562 @@
+"""Host keys, credentials, and one attempt a host.
+
+A login that is refused is never tried again: ESXi locks an account after a few failures, and a wrong password tried on a
+fleet would lock them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from psodlib.collector.hosts import Target
+from psodlib.errors import CollectError, InputError
+
+__all__ = [
+    "Connection", "Credentials", "Gate", "HostKeys", "Secret", "ask_password", "connect", "password_from_command",
+    "password_from_keyring", "printable",
+]  # fmt: skip
+
+PasswordSource = Callable[[str], str]  # user -> password
+MAX_REFUSALS = 3
+# Switched off unless a host is listed as legacy: SHA-1 and older everywhere, and ciphers nobody should speak any more.
+_OLD = {
+    "kex": ["diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1"],
+    "keys": ["ssh-rsa"],
+    "pubkeys": ["ssh-rsa"],
+    "macs": ["hmac-sha1", "hmac-sha1-96", "hmac-md5", "hmac-md5-96"],
+    "ciphers": ["3des-cbc", "aes128-cbc", "aes192-cbc", "aes256-cbc"],
+}
+# A 5.x server takes no other signature of an RSA user key, and does not say so.
+_LEGACY = {"pubkeys": ["rsa-sha2-512", "rsa-sha2-256"]}
+_PASSWORD_PROMPT = re.compile(r"(?!.*\b(?:new|current|old|retype|re-enter|again|change|one-time|otp)\b).{0,80}password.{0,80}", re.I | re.S)
+_EXPIRED = re.compile(r"\b(?:new|current|old|retype|change|expired)\b", re.I)
+
+
+def printable(text: object, limit: int = 200) -> str:
+    """Text of a server as one line that a terminal can bear: what cannot be printed is escaped.
+
+    Parameters
+    ----------
+    text : object
+        Its ``str`` is taken.
+    limit : int
+        Characters kept.
+
+    Returns
+    -------
+    str
+        No control characters, no line breaks.
+    """
+    cut = str(text)[:limit]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+class Secret:
+    """A password that shows itself to nobody: not in a repr, a format, a pickle or a traceback of its holder."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The password; the one place to call it is the login itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not pickled")
+
+
+def ask_password(prompt: str = "Password of {user}: ") -> PasswordSource:
+    """Ask for the password at the terminal, once a user.
+
+    Parameters
+    ----------
+    prompt : str
+        Shown; ``{user}`` is filled in.
+
+    Returns
+    -------
+    callable
+        For ``collect(password=...)``.
+    """
+    return lambda user: getpass.getpass(prompt.format(user=user))
+
+
+def password_from_keyring(service: str = "psod") -> PasswordSource:
+    """Take the password from the system's keyring, by the package ``keyring`` where it is installed.
+
+    Parameters
+    ----------
+    service : str
+        Under which ``keyring set SERVICE USER`` stored it.
+
+    Returns
+    -------
+    callable
+        For ``collect(password=...)``; raises ``InputError`` where there is no keyring or no entry.
+    """
+
+    def read(user: str) -> str:
+        try:
+            found = importlib.import_module("keyring").get_password(service, user)
+        except ImportError:
+            raise InputError("the package keyring is not installed; install it, or take the password from a command") from None
+        except Exception as error:  # each backend has its own errors, and their words may hold what they were asked
+            raise InputError(f"the keyring failed ({type(error).__name__}); is it unlocked?") from None
+        if not found:
+            raise InputError(f"the keyring holds nothing for {user}; store it with: keyring set {service} {user}")
+        return str(found)
+
+    return read
+
+
+def password_from_command(words: Sequence[str]) -> PasswordSource:
+    """Take the password from the first line that a command prints, e.g. a password manager's.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The command and its arguments; ``{user}`` is filled in. No shell is involved.
+
+    Returns
+    -------
+    callable
+        For ``collect(password=...)``; raises ``InputError`` where the command fails, without its output.
+    """
+    if isinstance(words, str) or not words:
+        raise InputError("a password command is a list of words, e.g. ['pass', 'show', 'esxi/{user}']")
+
+    def read(user: str) -> str:
+        try:
+            done = subprocess.run(
+                [word.replace("{user}", user) for word in words], stdout=subprocess.PIPE, timeout=120, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InputError(f"the password command failed ({type(error).__name__}); run it by hand") from None
+        first = done.stdout.decode("utf-8", "replace").split("\n")[0].rstrip("\r")
+        if done.returncode or not first:
+            raise InputError(f"the password command gave no password (exit code {done.returncode}); run it by hand")
+        return first
+
+    return read
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The one way to log in of a run: a key, the agent's keys, or a password."""
+
+    key: paramiko.PKey | None = field(default=None, repr=False)
+    agent: bool = False
+    passwords: dict[str, Secret] = field(default_factory=dict, repr=False)  # by user
+
+    @classmethod
+    def gather(
+        cls, users: Sequence[str], key: str | Path | None, agent: bool, password: PasswordSource | None
+    ) -> Credentials:
+        """Load the key or ask for each user's password, before any host is visited.
+
+        Parameters
+        ----------
+        users : sequence of str
+            All users of the run.
+        key : str or Path, optional
+            File of a private key.
+        agent : bool
+            Use the SSH agent's keys.
+        password : callable, optional
+            User -> password; also unlocks an encrypted key.
+
+        Returns
+        -------
+        Credentials
+            Ready for every host.
+
+        Raises
+        ------
+        InputError
+            No way to log in, more than one, or one that does not work.
+        """
+        if password is not None and not callable(password):
+            raise InputError("password must be a way to get it (ask_password(), password_from_keyring(), "
+                             "password_from_command([...])), never the password itself")  # fmt: skip
+        if key is not None and agent or (password is not None and agent) or not (key or agent or password):
+            raise InputError("give one way to log in: a key, the agent, or a source of the password")
+        if key is not None:
+            return cls(key=_load_key(Path(key), password))
+        if agent or password is None:
+            return cls(agent=True)
+        return cls(passwords={user: Secret(password(user)) for user in dict.fromkeys(users)})
+
+
+def _load_key(path: Path, password: PasswordSource | None) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.PasswordRequiredException, TypeError):  # cryptography says TypeError of an encrypted key
+        if password is None:
+            raise InputError(f"{path}: the key is encrypted; also give a source of its passphrase") from None
+    except Exception as error:
+        raise InputError(f"{path}: no private key that can be used ({type(error).__name__})") from None
+    try:
+        return paramiko.PKey.from_path(path, passphrase=password(str(path)).encode())
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: the passphrase does not open the key ({type(error).__name__})") from None
+
+
+class Gate:
+    """Lets logins through, and shuts after three refusals in a row.
+
+    While refusals and logins under way could together reach three, further logins wait for an answer: a wrong password
+    reaches three hosts, not three and a poolful.
+    """
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._refused = 0
+        self._under_way = 0
+        self._proven = False
+        self.shut = False
+
+    @contextlib.contextmanager
+    def attempt(self, host: str) -> Iterator[None]:
+        """Surround one login.
+
+        Parameters
+        ----------
+        host : str
+            For the error.
+
+        Raises
+        ------
+        CollectError
+            The gate is shut: the login is not tried.
+        """
+        with self._state:
+            self._state.wait_for(self._open)
+            if self.shut:
+                raise CollectError(host, "not tried: the run stopped after three refused logins in a row; check the password "
+                                         "or key on one host, then run again")  # fmt: skip
+            self._under_way += 1
+        outcome = None
+        try:
+            yield
+            outcome = True
+        except _Refused:
+            outcome = False
+            raise
+        finally:
+            with self._state:
+                self._under_way -= 1
+                if outcome is not None:
+                    self._proven = outcome or (self._proven and self._refused == 0)
+                    self._refused = 0 if outcome else self._refused + 1
+                    self.shut = self.shut or self._refused >= MAX_REFUSALS
+                self._state.notify_all()
+
+    def _open(self) -> bool:
+        return self.shut or self._refused + (0 if self._proven and not self._refused else self._under_way) < MAX_REFUSALS
+
+    def close(self) -> None:
+        """Let nobody through any more."""
+        with self._state:
+            self.shut = True
+            self._state.notify_all()
+
+
+class _Refused(CollectError):
+    # The server looked at the credential and said no.
+    pass
+
+
+# --- host keys --------------------------------------------------------------------------------------------------------
+
+
+class HostKeys:
+    """The project's known_hosts: unknown keys are refused unless trusted on first use, changed keys always.
+
+    Parameters
+    ----------
+    path : str or Path
+        In OpenSSH's format; need not exist.
+    trust_first_use : bool
+        Write the key of a host that is not in it.
+    """
+
+    def __init__(self, path: str | Path, trust_first_use: bool = False) -> None:
+        self.path, self.trust = Path(path), trust_first_use
+        self._lock = threading.Lock()
+        self._keys = paramiko.HostKeys()
+        self.trusted: list[str] = []  # "host fingerprint", for the user to compare
+        if self.path.exists():
+            try:
+                self._keys.load(str(self.path))
+            except Exception as error:
+                raise InputError(f"{self.path}: not a known_hosts file ({type(error).__name__})") from None
+
+    def types(self, name: str) -> list[str]:
+        """Key types that are known of a host."""
+        with self._lock:
+            return list((self._keys.lookup(name) or {}).keys())
+
+    def check(self, target: Target, key: paramiko.PKey) -> str:
+        """Compare a server's key with what is known; give its fingerprint.
+
+        Parameters
+        ----------
+        target : Target
+            The host.
+        key : paramiko.PKey
+            As the server proved it.
+
+        Returns
+        -------
+        str
+            ``SHA256:...`` as ``ssh-keygen -l`` prints it.
+
+        Raises
+        ------
+        CollectError
+            Unknown and not to be trusted, or changed.
+        """
+        with self._lock:
+            known = self._keys.lookup(target.key_name)
+            if known and self._keys.check(target.key_name, key):
+                return str(key.fingerprint)
+            if known:
+                raise CollectError(target.name, f"host key CHANGED, now {key.fingerprint}: a reinstalled host, or somebody in "
+                                                f"between. Nothing was sent. If the host was reinstalled, remove its line from {self.path}")  # fmt: skip
+            if not self.trust:
+                raise CollectError(target.name, f"host key unknown ({key.fingerprint}); compare it at the host's console, then add it "
+                                                f"to {self.path} or run once with trust on first use")  # fmt: skip
+            self._keys.add(target.key_name, key.get_name(), key)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(f"{target.key_name} {key.get_name()} {key.get_base64()}\n")
+            self.trusted.append(f"{target.name} {key.fingerprint}")
+            return str(key.fingerprint)
+
+
+# --- connecting -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Connection:
+    """One host's connection, watched from outside: whoever waits too long is cut off.
+
+    The clock of ``patience`` starts anew with every sign of life; ``ends`` is the end of the whole visit. Both in seconds
+    of ``time.monotonic``.
+    """
+
+    target: Target
+    ends: float
+    patience: float
+    doing: str = "connecting"
+    transport: paramiko.Transport | None = None
+    fingerprint: str = ""
+    why: str = ""  # set by who cut it off
+    last: float = field(default_factory=time.monotonic)
+    socks: list[Any] = field(default_factory=list, repr=False)
+
+    def touch(self, doing: str = "") -> None:
+        """A sign of life; raises where the connection was cut off meanwhile."""
+        self.last = time.monotonic()
+        self.doing = doing or self.doing
+        if self.why:
+            raise CollectError(self.target.name, self.why)
+
+    def overdue(self, now: float) -> str:
+        """Why it should be cut off; "" while all is well."""
+        if now > self.ends:
+            return f"the time limit of the visit passed while {self.doing}; what came is kept, the next run goes on"
+        if now - self.last > self.patience:
+            return f"nothing came for {self.patience:.0f} s while {self.doing}; what came is kept, the next run goes on"
+        return ""
+
+    def cut(self, why: str) -> None:
+        """End it from another thread; whoever waits on it wakes with an error."""
+        self.why = self.why or why
+        for sock in self.socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def close(self) -> None:
+        """The ordinary end."""
+        if self.transport is not None:
+            self.transport.close()
+        for sock in self.socks:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+
+def connect(
+    link: Connection, user: str, credentials: Credentials, keys: HostKeys, gate: Gate, connect_limit: float, login_limit: float
+) -> None:
+    """Connect, check the host's key, log in once.
+
+    Parameters
+    ----------
+    link : Connection
+        Gets its ``transport`` and ``fingerprint``.
+    user : str
+        The run's user, where the target names none.
+    credentials, keys, gate
+        Of the run.
+    connect_limit, login_limit : float
+        Seconds.
+
+    Raises
+    ------
+    CollectError
+        With what to do.
+    """
+    target, through = link.target, None
+    try:
+        if target.jump is not None:
+            jump = _open(link, target.jump, None, keys, connect_limit)
+            _log_in(link, jump, target.jump, target.jump.user or user, credentials, gate, login_limit)
+            through = jump.open_channel("direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=connect_limit)
+        link.transport = _open(link, target, through, keys, connect_limit)
+        _log_in(link, link.transport, target, target.user or user, credentials, gate, login_limit)
+    except CollectError:
+        raise
+    except Exception as error:  # paramiko raises whatever its threads met
+        raise CollectError(target.name, link.why or _why_not_connected(error, target)) from None
+
+
+def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit: float) -> paramiko.Transport:
+    # A transport whose server has proved a key that we know.
+    sock = channel or socket.create_connection((target.address, target.port), timeout=limit)
+    link.socks.append(sock)
+    link.touch()
+    transport = paramiko.Transport(sock, disabled_algorithms=_LEGACY if target.legacy else _OLD)
+    transport.banner_timeout = transport.handshake_timeout = limit
+    options = transport.get_security_options()
+    wanted = [name for known in keys.types(target.key_name) for name in _same_key(known) if name in options.key_types]
+    if wanted:  # ask for the key that we know, or another one would look like a change
+        options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
+    transport.start_client(timeout=limit)
+    link.fingerprint = keys.check(target, transport.get_remote_server_key())
+    return transport
+
+
+def _same_key(kind: str) -> tuple[str, ...]:
+    return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if kind == "ssh-rsa" else (kind,)
+
+
+def _log_in(
+    link: Connection, transport: paramiko.Transport, target: Target, user: str, credentials: Credentials, gate: Gate, limit: float
+) -> None:
+    transport.auth_timeout = limit
+    link.patience = float("inf")  # waiting for the gate is not the host's fault
+    with gate.attempt(target.name):
+        link.patience = limit
+        link.touch("logging in")
+        try:
+            if credentials.key is not None:
+                transport.auth_publickey(user, credentials.key)
+            elif credentials.agent:
+                _log_in_by_agent(transport, target, user)
+            else:
+                _log_in_by_password(transport, target, user, credentials.passwords[user])
+        except paramiko.BadAuthenticationType as error:
+            offered = printable(", ".join(error.allowed_types))
+            raise _Refused(target.name, f"the host does not take this way of logging in; it offers: {offered}") from None
+        except paramiko.AuthenticationException as error:
+            if "timeout" in str(error).lower():
+                raise CollectError(target.name, f"no answer to the login within {limit:.0f} s; try again later") from None
+            raise _Refused(target.name, "login refused: wrong user, password or key, or the host is in lockdown mode (take it out of "
+                                        "lockdown or add the user to its exception users), or the account is locked (wait 15 "
+                                        "minutes); not tried again")  from None  # fmt: skip
+
+
+def _log_in_by_agent(transport: paramiko.Transport, target: Target, user: str) -> None:
+    # One key: each further one would be a further attempt.
+    keys = paramiko.Agent().get_keys()
+    if not keys:
+        raise CollectError(target.name, "the SSH agent holds no key; add one with ssh-add")
+    transport.auth_publickey(user, keys[0])
+
+
+def _log_in_by_password(transport: paramiko.Transport, target: Target, user: str, secret: Secret) -> None:
+    # ESXi offers keyboard-interactive only; asking for "none" costs no attempt and tells what is offered.
+    offered: Sequence[str] = []
+    try:
+        transport.auth_none(user)
+        return
+    except paramiko.BadAuthenticationType as error:
+        offered = error.allowed_types
+    if "keyboard-interactive" not in offered:
+        transport.auth_password(user, secret.reveal(), fallback=False)
+        return
+    answers = _Answers(secret)
+    try:
+        transport.auth_interactive(user, answers)
+    except Exception:
+        if answers.refused:
+            raise _Refused(target.name, answers.refused) from None
+        raise
+
+
+class _Answers:
+    # Answers the password's prompt once, and nothing else ever.
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+        self._given = False
+        self.refused = ""
+
+    def __call__(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+        if not prompts:
+            return []
+        text, echo = prompts[0]
+        if len(prompts) == 1 and not echo and not self._given and _PASSWORD_PROMPT.fullmatch(text.strip()):
+            self._given = True
+            return [self._secret.reveal()]
+        asked = " ".join((title, instructions, *(prompt for prompt, _ in prompts)))
+        if _EXPIRED.search(asked[:2000]):
+            self.refused = "the password has expired: the host asks for a new one; log in by hand and change it"
+        elif self._given and len(prompts) == 1:
+            self.refused = "login refused: the password was not taken; not tried again (the host may also be in lockdown mode)"
+        else:
+            self.refused = f"the host asks for more than a password ({printable(text, 60)!r}); use a key for it"
+        raise paramiko.SSHException("prompt refused")  # ends the connection, so that nothing is answered
+
+
+def _why_not_connected(error: Exception, target: Target) -> str:
+    # What happened on the way -> what to do. Only our own words and a server's made printable.
+    place = f"{target.address}:{target.port}"
+    if isinstance(error, ConnectionRefusedError):
+        return f"SSH is off: {place} refuses connections; start the service TSM-SSH (Host > Services > SSH), then run again"
+    if isinstance(error, socket.gaierror):
+        return f"the name {target.address} does not resolve; correct it or give an address"
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        return f"no answer from {place}; is the host up, and does a firewall let SSH through?"
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        return "no common algorithms: the host only speaks SHA-1 SSH (ESXi 5.x); list it as legacy if you accept that"
+    if isinstance(error, paramiko.ssh_exception.ChannelException):
+        return f"the jump host does not pass on to {place}; check AllowTcpForwarding there"
+    if isinstance(error, (EOFError, ConnectionError)) or "banner" in str(error).lower():
+        return f"{place} closed the connection before the login ({printable(error) or type(error).__name__}); is it an SSH server?"
+    return f"{type(error).__name__}: {printable(error)}"

@@ -1,0 +1,309 @@
+"""What a logged-in connection can do: list, read from an offset, run. Over SFTP where it is, else by the shell.
+
+Names that a server lists are compared with a pattern of plain characters before anything is done with them; its texts are
+bytes in files, never a command, a path of ours or something printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import shlex
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import paramiko
+
+from psodlib.collector.login import Connection, printable
+from psodlib.errors import CollectError
+
+__all__ = ["Entry", "Output", "Remote", "RemoteError"]
+
+BLOCK = 32 << 10
+AHEAD = 32  # read requests of one block under way: 1 MiB, whatever the file's size
+MAX_OUTPUT = 16 << 20  # bytes of one command
+MAX_LISTED = 20_000  # names of one folder
+HASHES = ("sha256sum", "md5sum")  # busybox has at least the second
+
+
+class RemoteError(Exception):
+    """One file or command did not work; the connection still does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A plain file as the host lists it: size in bytes, mtime in seconds since 1970."""
+
+    path: str
+    size: int
+    mtime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A command's end: ``code`` None where the server tells none; ``cut`` where it wrote more than we take."""
+
+    data: bytes
+    error: bytes
+    code: int | None
+    cut: bool = False
+
+
+@dataclass
+class Remote:
+    """The files and commands of one host.
+
+    Parameters
+    ----------
+    link : Connection
+        Logged in.
+    sftp : bool
+        Try SFTP first.
+    """
+
+    link: Connection
+    sftp: bool = True
+    odd_names: list[str] = field(default_factory=list)  # listed names that were refused, made printable
+    _files: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.sftp:
+            self.link.touch("opening SFTP")
+            try:
+                self._files = paramiko.SFTPClient.from_transport(self.link.transport)
+            except (paramiko.SSHException, EOFError, OSError):
+                self.link.touch()  # raises if we were cut off; else the host has no SFTP
+        self.sftp = self._files is not None
+
+    def run(self, command: str, limit: int = MAX_OUTPUT) -> Output:
+        """Run one of our own commands and take its output.
+
+        Parameters
+        ----------
+        command : str
+            Built from the plan and checked names alone.
+        limit : int
+            Bytes of output that are taken.
+
+        Returns
+        -------
+        Output
+            Never raises on the command's failure.
+        """
+        self.link.touch(f"running {command.split()[0]}")
+        with self._channel(command) as channel:
+            parts: dict[bool, list[bytes]] = {False: [], True: []}
+            taken = 0
+            while taken <= limit:
+                # Both streams are drained in turn, or a full pipe would stop the host's command.
+                ready = channel.recv_stderr_ready()
+                piece = channel.recv_stderr(BLOCK) if ready else channel.recv(BLOCK)
+                if not piece and not ready:
+                    break
+                parts[ready].append(piece)
+                taken += len(piece)
+                self.link.touch()
+            while taken <= limit and (piece := channel.recv_stderr(BLOCK)):
+                parts[True].append(piece)
+                taken += len(piece)
+                self.link.touch()
+            cut = taken > limit
+            code = None if cut else channel.recv_exit_status()
+            return Output(b"".join(parts[False])[:limit], b"".join(parts[True])[:4096], None if code == -1 else code, cut)
+
+    def list(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
+        """The plain files of a folder whose names match, links followed.
+
+        Parameters
+        ----------
+        folder : str
+            Of the plan.
+        name : re.Pattern
+            Must match the whole name.
+
+        Returns
+        -------
+        list of Entry or None
+            By name; None where the folder is not there.
+        """
+        self.link.touch(f"listing {folder}")
+        rows = self._listed_by_sftp(folder, name) if self.sftp else self._listed_by_shell(folder)
+        if rows is None:
+            return None
+        found: dict[str, Entry] = {}
+        for told, size, mtime, mode in rows:
+            if not name.fullmatch(told):
+                self._note_odd(told)
+            elif stat.S_ISREG(mode) and size >= 0:
+                found.setdefault(told, Entry(f"{folder}/{told}", size, mtime))
+        return [found[key] for key in sorted(found)]
+
+    def read(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+        """Bytes of a file, at most ``size`` from ``offset``; fewer where the server ends early.
+
+        Parameters
+        ----------
+        path : str
+            From ``list``.
+        offset, size : int
+            Bytes.
+
+        Yields
+        ------
+        bytes
+            Blocks.
+
+        Raises
+        ------
+        RemoteError
+            The file cannot be read.
+        """
+        self.link.touch(f"reading {path}")
+        blocks = self._read_by_sftp(path, offset, size) if self.sftp else self._read_by_shell(path, offset, size)
+        with contextlib.closing(blocks):
+            for block in blocks:
+                self.link.touch()
+                yield block
+
+    def hash(self, path: str, size: int) -> tuple[str, str] | None:
+        """Hash that the host itself computes of a file's first bytes.
+
+        Parameters
+        ----------
+        path : str
+            From ``list``.
+        size : int
+            Bytes.
+
+        Returns
+        -------
+        (name, hexadecimal) or None
+            None where the host has no tool for it.
+        """
+        for tool in HASHES:
+            said = self.run(f"head -c {size} {shlex.quote(path)} | {tool}", 4096)
+            match = re.match(rb"([0-9a-f]{32,64})\b", said.data)
+            if match:
+                return tool.removesuffix("sum"), match[1].decode()
+        return None
+
+    def size(self, path: str) -> int | None:
+        """Size of a file now; None where it is gone."""
+        folder, _, name = path.rpartition("/")
+        listed = self.list(folder, re.compile(re.escape(name)))
+        return listed[0].size if listed else None
+
+    @contextlib.contextmanager
+    def _channel(self, command: str) -> Iterator[paramiko.Channel]:
+        transport = self.link.transport
+        assert transport is not None
+        try:
+            channel = transport.open_session(timeout=self.link.patience)
+            try:
+                channel.exec_command(command)
+                yield channel
+            finally:
+                channel.close()
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        # The connection's end, in the words of who ended it.
+        self.link.touch()
+        raise CollectError(
+            self.link.target.name,
+            f"the connection broke while {self.link.doing} ({printable(error) or type(error).__name__}); what came is kept, "
+            "the next run goes on",
+        ) from None
+
+    def _note_odd(self, told: str) -> None:
+        # Only names that no honest host has are worth telling; other files of the folder are not ours.
+        shown = printable(told, 120)
+        if not re.fullmatch(r"[\w.+@ ,:~-]+", told) and shown not in self.odd_names and len(self.odd_names) < 50:
+            self.odd_names.append(shown)
+
+    def _listed_by_sftp(self, folder: str, name: re.Pattern[str]) -> list[tuple[str, int, int, int]] | None:
+        rows = []
+        try:
+            for told in islice(self._files.listdir_iter(folder), MAX_LISTED):
+                self.link.touch()
+                if name.fullmatch(told.filename):
+                    info = self._files.stat(f"{folder}/{told.filename}")
+                    rows.append((told.filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0))
+                else:
+                    rows.append((told.filename, 0, 0, 0))
+        except (paramiko.SSHException, EOFError) as error:
+            self._lost(error)
+        except OSError as error:
+            if error.errno is None or not self._alive():
+                self._lost(error)
+            return rows or None
+        return rows
+
+    def _listed_by_shell(self, folder: str) -> list[tuple[str, int, int, int]] | None:
+        said = self.run(f"cd {shlex.quote(folder)} && stat -L -c '%s %Y %f %n' -- *", 4 << 20)
+        lines = said.data.decode("utf-8", "surrogateescape").split("\n")
+        rows = []
+        for line in lines[:MAX_LISTED]:
+            match = re.fullmatch(r"(\d{1,18}) (\d{1,12}) ([0-9a-f]{1,8}) (.+)", line)
+            if match:
+                rows.append((match[4], int(match[1]), int(match[2]), int(match[3], 16)))
+            elif line:
+                self._note_odd(line)  # the second half of a name with a line break
+        return rows if rows or said.code == 0 else None
+
+    def _read_by_sftp(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+        try:
+            file = self._files.open(path, "rb")
+            try:
+                file.seek(offset)
+                file.prefetch(offset + size, max_concurrent_requests=AHEAD)
+                left = size
+                while left and (block := file.read(min(BLOCK, left))):
+                    left -= len(block)
+                    yield block
+            finally:
+                if self._alive():
+                    file.close()
+        except (paramiko.SSHException, EOFError) as error:
+            self._lost(error)
+        except OSError as error:
+            if not self._alive():
+                self._lost(error)
+            raise RemoteError(printable(error)) from None
+
+    def _read_by_shell(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+        name = shlex.quote(path)
+        with self._channel(f"tail -c +{offset + 1} {name}" if offset else f"cat {name}") as channel:
+            left = size
+            while left and (block := channel.recv(min(BLOCK, left))):
+                left -= len(block)
+                yield block
+            if left == size and size:
+                raise RemoteError(printable(channel.recv_stderr(400).decode("utf-8", "replace").strip()) or "nothing came")
+
+    def _alive(self) -> bool:
+        transport = self.link.transport
+        return transport is not None and transport.is_active() and not self.link.why
+
+
+def same_hash(data: Any, said: tuple[str, str]) -> bool:
+    """Whether a local file has the hash that the host said.
+
+    Parameters
+    ----------
+    data : BinaryIO
+        Open at its start.
+    said : (name, hexadecimal)
+        From ``Remote.hash``.
+
+    Returns
+    -------
+    bool
+        True where they agree.
+    """
+    return hashlib.file_digest(data, said[0]).hexdigest() == said[1]
