@@ -183,7 +183,7 @@ def test_a_notebook_runs_on_any_fleet(path, kind, tmp_path, clean_session):
     folder = FLEETS[kind]().save(tmp_path / "tables")
     shown = run_here(path, {"fleet_folder": str(folder)})
     html = "".join(value._repr_html_() or "" for value in shown if hasattr(value, "_repr_html_"))
-    assert html and "<script" not in html and "javascript:b)" not in re.sub(r"[^<]*&lt;script[^<]*", "", html)
+    assert html and not re.search(r"<(?!/?(p|ul|li|span|pre|div|style|table|thead|tbody|tr|th|td)\b)", html)
     assert ("Simulated fleet" in html) == (kind == "hostile")
 
 
@@ -192,7 +192,7 @@ def test_the_first_notebook_runs_on_a_text_without_a_crash(tmp_path, monkeypatch
     log.parent.mkdir()
     log.write_text("2014-05-31T15:57:32.579Z cpu14:9607609)nothing happened\n")
     shown = run_here(NOTEBOOKS[0], {"log": str(log), "incident": str(tmp_path)})
-    assert "There is no crash in this text." in str(shown[0])
+    assert "There is no crash in this text." in [str(value) for value in shown]
 
 
 # --- in a kernel -------------------------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
 """Hosts -> evidence folder, by SSH and read-only. The only network of the house.
 
-    plan.py      what is fetched, what for, and what it costs the host: one table
-    hosts.py     names, a file or an inventory -> the hosts to visit
-    login.py     host keys, credentials, one attempt a host
-    remote.py    a connection's listing, reading and running, over SFTP or the shell
-    folder.py    local names, files and the manifest
-    visit.py     one host from connect to close
-    pool.py      many hosts at once: ``collect``
-    pin.py       which hosts run the pinned driver right now: ``verify``
+plan.py      what is fetched, what for, and what it costs the host: one table
+hosts.py     names, a file or an inventory -> the hosts to visit
+login.py     host keys, credentials, one attempt a host
+remote.py    a connection's listing, reading and running, over SFTP or the shell
+folder.py    local names, files and the manifest
+visit.py     one host from connect to close
+pool.py      many hosts at once: ``collect``
+pin.py       which hosts run the pinned driver right now: ``verify``
 """
 
 from __future__ import annotations

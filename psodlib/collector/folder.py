@@ -136,7 +136,11 @@ class Folder:
         """
         path = self.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = {"rb": os.O_RDONLY, "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND}
+        flags = {
+            "rb": os.O_RDONLY,
+            "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+            "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+        }
         return os.fdopen(os.open(path, flags[mode] | getattr(os, "O_NOFOLLOW", 0), 0o600), mode)  # type: ignore[return-value]
 
     def size(self, name: str) -> int | None:
@@ -230,8 +234,27 @@ def ascertainment(out: str | Path) -> pd.DataFrame:
         logs = len(whole) - dumps - outputs
         gave = "dump" if dumps else "logs" if logs else "outputs" if outputs else "nothing"
         partial = sum(record.state == "partial" for record in manifest.files)
-        reasons = [manifest.why, *(f"{r.path}: {r.detail}" for r in manifest.files if r.detail and r.state in ("partial", "failed", "skipped"))]
-        rows.append((manifest.host, gave, manifest.state, dumps, logs, outputs, partial, manifest.clock_offset, "; ".join(filter(None, reasons))))
+        reasons = [
+            manifest.why,
+            *(
+                f"{r.path}: {r.detail}"
+                for r in manifest.files
+                if r.detail and r.state in ("partial", "failed", "skipped")
+            ),
+        ]
+        rows.append(
+            (
+                manifest.host,
+                gave,
+                manifest.state,
+                dumps,
+                logs,
+                outputs,
+                partial,
+                manifest.clock_offset,
+                "; ".join(filter(None, reasons)),
+            )
+        )
     columns = ["host", "gave", "state", "dumps", "logs", "outputs", "partial", "clock_offset", "why"]
     kinds = {"host": "string", "gave": "string", "state": "string", "why": "string", "dumps": "Int64", "logs": "Int64",
              "outputs": "Int64", "partial": "Int64", "clock_offset": "Float64"}  # fmt: skip

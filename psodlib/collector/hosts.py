@@ -16,7 +16,9 @@ from psodlib.evidence.artifacts import read_inventory
 __all__ = ["Target", "read_hosts"]
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_.:-]{1,253}")
-_PLACE = re.compile(r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
+_PLACE = re.compile(
+    r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
+)
 _TRUE = {"1", "true", "yes", "y", "x"}
 
 
@@ -77,7 +79,9 @@ def read_hosts(
         if found.setdefault(target.name.lower(), target) != target:
             raise InputError(f"the host {target.name} stands twice with different places; give each its own name")
     if not found:
-        raise InputError("no host was given; name hosts, a file with one a line, or an inventory CSV with a column 'host'")
+        raise InputError(
+            "no host was given; name hosts, a file with one a line, or an inventory CSV with a column 'host'"
+        )
     if unknown := sorted(old - {target.name for target in found.values()}):
         raise InputError(f"{', '.join(unknown)}: listed as legacy, but not among the hosts; correct the name")
     return list(found.values())

@@ -41,7 +41,9 @@ _OLD = {
 }
 # A 5.x server takes no other signature of an RSA user key, and does not say so.
 _LEGACY = {"pubkeys": ["rsa-sha2-512", "rsa-sha2-256"]}
-_PASSWORD_PROMPT = re.compile(r"(?!.*\b(?:new|current|old|retype|re-enter|again|change|one-time|otp)\b).{0,80}password.{0,80}", re.I | re.S)
+_PASSWORD_PROMPT = re.compile(
+    r"(?!.*\b(?:new|current|old|retype|re-enter|again|change|one-time|otp)\b).{0,80}password.{0,80}", re.I | re.S
+)
 _EXPIRED = re.compile(r"\b(?:new|current|old|retype|change|expired)\b", re.I)
 
 
@@ -120,7 +122,9 @@ def password_from_keyring(service: str = "psod") -> PasswordSource:
         try:
             found = importlib.import_module("keyring").get_password(service, user)
         except ImportError:
-            raise InputError("the package keyring is not installed; install it, or take the password from a command") from None
+            raise InputError(
+                "the package keyring is not installed; install it, or take the password from a command"
+            ) from None
         except Exception as error:  # each backend has its own errors, and their words may hold what they were asked
             raise InputError(f"the keyring failed ({type(error).__name__}); is it unlocked?") from None
         if not found:
@@ -275,7 +279,9 @@ class Gate:
                 self._state.notify_all()
 
     def _open(self) -> bool:
-        return self.shut or self._refused + (0 if self._proven and not self._refused else self._under_way) < MAX_REFUSALS
+        return (
+            self.shut or self._refused + (0 if self._proven and not self._refused else self._under_way) < MAX_REFUSALS
+        )
 
     def close(self) -> None:
         """Let nobody through any more."""
@@ -412,7 +418,13 @@ class Connection:
 
 
 def connect(
-    link: Connection, user: str, credentials: Credentials, keys: HostKeys, gate: Gate, connect_limit: float, login_limit: float
+    link: Connection,
+    user: str,
+    credentials: Credentials,
+    keys: HostKeys,
+    gate: Gate,
+    connect_limit: float,
+    login_limit: float,
 ) -> None:
     """Connect, check the host's key, log in once.
 
@@ -437,7 +449,9 @@ def connect(
         if target.jump is not None:
             jump = _open(link, target.jump, None, keys, connect_limit)
             _log_in(link, jump, target.jump, target.jump.user or user, credentials, gate, login_limit)
-            through = jump.open_channel("direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=connect_limit)
+            through = jump.open_channel(
+                "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=connect_limit
+            )
         link.transport = _open(link, target, through, keys, connect_limit)
         _log_in(link, link.transport, target, target.user or user, credentials, gate, login_limit)
     except CollectError:
@@ -467,7 +481,13 @@ def _same_key(kind: str) -> tuple[str, ...]:
 
 
 def _log_in(
-    link: Connection, transport: paramiko.Transport, target: Target, user: str, credentials: Credentials, gate: Gate, limit: float
+    link: Connection,
+    transport: paramiko.Transport,
+    target: Target,
+    user: str,
+    credentials: Credentials,
+    gate: Gate,
+    limit: float,
 ) -> None:
     transport.auth_timeout = limit
     link.patience = float("inf")  # waiting for the gate is not the host's fault
@@ -483,10 +503,14 @@ def _log_in(
                 _log_in_by_password(transport, target, user, credentials.passwords[user])
         except paramiko.BadAuthenticationType as error:
             offered = printable(", ".join(error.allowed_types))
-            raise _Refused(target.name, f"the host does not take this way of logging in; it offers: {offered}") from None
+            raise _Refused(
+                target.name, f"the host does not take this way of logging in; it offers: {offered}"
+            ) from None
         except paramiko.AuthenticationException as error:
             if "timeout" in str(error).lower():
-                raise CollectError(target.name, f"no answer to the login within {limit:.0f} s; try again later") from None
+                raise CollectError(
+                    target.name, f"no answer to the login within {limit:.0f} s; try again later"
+                ) from None
             raise _Refused(target.name, "login refused: wrong user, password or key, or the host is in lockdown mode (take it out of "
                                         "lockdown or add the user to its exception users), or the account is locked (wait 15 "
                                         "minutes); not tried again")  from None  # fmt: skip
@@ -538,7 +562,9 @@ class _Answers:
         if _EXPIRED.search(asked[:2000]):
             self.refused = "the password has expired: the host asks for a new one; log in by hand and change it"
         elif self._given and len(prompts) == 1:
-            self.refused = "login refused: the password was not taken; not tried again (the host may also be in lockdown mode)"
+            self.refused = (
+                "login refused: the password was not taken; not tried again (the host may also be in lockdown mode)"
+            )
         else:
             self.refused = f"the host asks for more than a password ({printable(text, 60)!r}); use a key for it"
         raise paramiko.SSHException("prompt refused")  # ends the connection, so that nothing is answered

@@ -11,6 +11,7 @@ import hashlib
 import re
 import shlex
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -99,21 +100,25 @@ class Remote:
             parts: dict[bool, list[bytes]] = {False: [], True: []}
             taken = 0
             while taken <= limit:
-                # Both streams are drained in turn, or a full pipe would stop the host's command.
-                ready = channel.recv_stderr_ready()
-                piece = channel.recv_stderr(BLOCK) if ready else channel.recv(BLOCK)
-                if not piece and not ready:
+                ended = channel.eof_received or channel.closed
+                # Both streams are drained, or a full one would stop the host's command.
+                is_error = not channel.recv_ready() and channel.recv_stderr_ready()
+                if is_error or channel.recv_ready():
+                    parts[is_error].append(channel.recv_stderr(BLOCK) if is_error else channel.recv(BLOCK))
+                    taken += len(parts[is_error][-1])
+                    self.link.touch()
+                elif ended:
                     break
-                parts[ready].append(piece)
-                taken += len(piece)
-                self.link.touch()
-            while taken <= limit and (piece := channel.recv_stderr(BLOCK)):
-                parts[True].append(piece)
-                taken += len(piece)
-                self.link.touch()
-            cut = taken > limit
-            code = None if cut else channel.recv_exit_status()
-            return Output(b"".join(parts[False])[:limit], b"".join(parts[True])[:4096], None if code == -1 else code, cut)
+                else:
+                    time.sleep(0.003)
+            code = None if taken > limit else channel.recv_exit_status()
+            self._check_alive()
+            return Output(
+                b"".join(parts[False])[:limit],
+                b"".join(parts[True])[:4096],
+                None if code == -1 else code,
+                taken > limit,
+            )
 
     def list(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
         """The plain files of a folder whose names match, links followed.
@@ -239,7 +244,7 @@ class Remote:
         except (paramiko.SSHException, EOFError) as error:
             self._lost(error)
         except OSError as error:
-            if error.errno is None or not self._alive():
+            if not self._alive():
                 self._lost(error)
             return rows or None
         return rows
@@ -260,12 +265,14 @@ class Remote:
         try:
             file = self._files.open(path, "rb")
             try:
-                file.seek(offset)
-                file.prefetch(offset + size, max_concurrent_requests=AHEAD)
-                left = size
-                while left and (block := file.read(min(BLOCK, left))):
-                    left -= len(block)
-                    yield block
+                for begin in range(offset, offset + size, BLOCK * AHEAD):
+                    end = min(begin + BLOCK * AHEAD, offset + size)
+                    window = [(at, min(BLOCK, end - at)) for at in range(begin, end, BLOCK)]
+                    for (_, wanted), block in zip(window, file.readv(window), strict=True):
+                        if block:
+                            yield block
+                        if len(block) < wanted:
+                            return
             finally:
                 if self._alive():
                     file.close()
@@ -283,8 +290,15 @@ class Remote:
             while left and (block := channel.recv(min(BLOCK, left))):
                 left -= len(block)
                 yield block
+            self._check_alive()
             if left == size and size:
-                raise RemoteError(printable(channel.recv_stderr(400).decode("utf-8", "replace").strip()) or "nothing came")
+                raise RemoteError(
+                    printable(channel.recv_stderr(400).decode("utf-8", "replace").strip()) or "nothing came"
+                )
+
+    def _check_alive(self) -> None:
+        if not self._alive():
+            self._lost(EOFError())
 
     def _alive(self) -> bool:
         transport = self.link.transport

@@ -1500,7 +1500,7 @@ def plot_evidence_needed(
         return _nothing(ax, "How long a verdict will take is not known", remedy, list(table.columns), simulated)
     chart = _axes(ax)
     now, colours = dated["end"].max(), version_colours(exposure["version"])
-    horizon = now + min(max(table["weeks"].max(skipna=True) or 0, 4), MOST_WEEKS) * pd.Timedelta(weeks=1.04)
+    horizon = now + min(max(table["weeks"].fillna(0).max(), 4), MOST_WEEKS) * pd.Timedelta(weeks=1.04)
     entries = []
     for row in table.itertuples():
         rows = dated[(dated["version"] == row.version).fillna(False)]

@@ -86,7 +86,7 @@ def _before_and_after(table: Any, version: str, reference: str) -> tuple[Pair, P
     if "end" not in table:
         return (0.0, 0.0), (0.0, 0.0)
     crash = table[(table["version"] == version) & (table["crashes"] > 0)].groupby("host")["end"].min()
-    at = table["host"].map(crash)
+    at = crash.reindex(table["host"]).set_axis(table.index)
     after = (table["version"] == reference) & (table["end"] > at)
     story = table["host"].isin(set(table.loc[after, "host"]))
     return _sums(table[story & (table["version"] == version) & (table["end"] <= at)]), _sums(table[story & after])

@@ -1,0 +1,86 @@
+"""Which hosts run the pinned driver right now: the version evidence is collected and read, nothing is inferred from history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from psodlib.collector.folder import Folder
+from psodlib.collector.hosts import Target
+from psodlib.collector.pool import collect
+from psodlib.evidence.reading import read_item
+from psodlib.evidence.sources import Item, iter_items
+from psodlib.records import DriverReading
+
+__all__ = ["verify"]
+
+# Strongest first: the loaded driver's own word, then the file that this boot's image holds.
+_LOADED = ("proc", "live_module")
+
+
+def verify(
+    hosts: str | Path | Iterable[str | Target], out: str | Path, *, module: str = "hpsa", pin: str, **options: Any
+) -> pd.DataFrame:
+    """Ask every host which version of a driver it runs, and compare it with the pin.
+
+    Parameters
+    ----------
+    hosts, out
+        As for ``collect``; only the outputs that tell versions are fetched.
+    module : str
+        Bare module name.
+    pin : str
+        Normalised version that every host should run.
+    **options
+        Further options of ``collect``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a host in the order given: ``host``, ``version`` (loaded now), ``driver_evidence`` (proc, live_module, none), ``waiting`` (another
+        version that the next boot will load), ``status``, ``why``. ``status``: ``runs``; ``about_to_drift`` (runs the pin, another version
+        waits); ``installed_not_booted`` (the pin waits for a boot); ``other``; ``unknown`` (not reached, or no evidence).
+
+    Raises
+    ------
+    InputError
+        As ``collect``.
+    """
+    run = collect(hosts, out, module=module, version_only=True, **options)
+    rows = []
+    for host, reached, why in zip(
+        run.hosts["host"], run.hosts["state"].isin(["complete", "partial"]), run.hosts["why"], strict=True
+    ):
+        readings = _readings(Folder(run.out, host).path / "commands", module) if reached else []
+        version, evidence, waiting = _judge(readings)
+        rows.append((host, version, evidence, waiting, _status(version, waiting, pin), why))
+    columns = ["host", "version", "driver_evidence", "waiting", "status", "why"]
+    return pd.DataFrame(rows, columns=columns, dtype="string")
+
+
+def _readings(folder: Path, module: str) -> list[DriverReading]:
+    # Of the latest visit alone: what older visits gave lies in folders below.
+    if not folder.is_dir():
+        return []
+    items = iter_items(*(path for path in sorted(folder.iterdir()) if path.is_file()))
+    found = [reading for item in items if isinstance(item, Item) for reading in read_item(item)]
+    return [driver for reading in found for driver in reading.drivers if driver.module == module and driver.version]
+
+
+def _judge(readings: list[DriverReading]) -> tuple[str | None, str, str | None]:
+    # (version loaded, by which evidence, another version that waits for the next boot)
+    loaded = next(((r.version, kind) for kind in _LOADED for r in readings if r.evidence == kind), (None, "none"))
+    held = [r.version for state in ("pending", "installed") for r in readings if r.state == state]
+    waiting = held[0] if held and held[0] != loaded[0] else None
+    return loaded[0], loaded[1], waiting
+
+
+def _status(version: str | None, waiting: str | None, pin: str) -> str:
+    if version == pin:
+        return "runs" if waiting is None else "about_to_drift"
+    if waiting == pin:
+        return "installed_not_booted"
+    return "unknown" if version is None else "other"

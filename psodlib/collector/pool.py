@@ -1,0 +1,276 @@
+"""Many hosts at once, with honest bounds: the main thread watches, the workers visit."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from psodlib.collector.folder import Folder, Manifest
+from psodlib.collector.hosts import Target, read_hosts
+from psodlib.collector.login import Connection, Credentials, Gate, HostKeys, PasswordSource, connect, printable
+from psodlib.collector.plan import safe_module
+from psodlib.collector.remote import Remote
+from psodlib.collector.visit import Limits, LocalTrouble, visit
+from psodlib.errors import CollectError, InputError
+
+__all__ = ["MAX_POOL", "Collection", "collect"]
+
+MAX_POOL = 32
+TICK = 0.2  # seconds between two looks of the watch
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a run of ``collect`` did.
+
+    ``hosts`` has one row a host in the order given: ``host``, ``state`` (complete, partial, failed, interrupted), ``files`` (whole, after the run),
+    ``bytes`` (fetched in it), ``seconds``, ``clock_offset`` (seconds ahead of ours), ``why``. ``trusted`` lists the host keys that
+    were trusted on first use, to be compared; ``stopped`` says why the run ended early, "" if it did not.
+    """
+
+    out: Path
+    hosts: pd.DataFrame
+    trusted: tuple[str, ...] = ()
+    stopped: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every host gave all that was asked of it."""
+        return not self.stopped and bool((self.hosts["state"] == "complete").all())
+
+
+def collect(
+    hosts: str | Path | Iterable[str | Target],
+    out: str | Path,
+    *,
+    user: str = "root",
+    key: str | Path | None = None,
+    agent: bool = False,
+    password: PasswordSource | None = None,
+    known_hosts: str | Path = "known_hosts",
+    trust_first_use: bool = False,
+    legacy: Iterable[str] = (),
+    jump: str | None = None,
+    module: str = "hpsa",
+    version_only: bool = False,
+    pool: int = 8,
+    limits: Limits | None = None,
+    sftp: bool = True,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Collection:
+    """Fetch the crash evidence of hosts by SSH, read-only, and go on where an earlier run stopped.
+
+    Parameters
+    ----------
+    hosts : str, Path or iterable of str or Target
+        As ``read_hosts`` takes them: names, a file, or an inventory CSV.
+    out : str or Path
+        The evidence folder; made if need be. Files are readable by their owner only.
+    user : str
+        Of hosts that name none.
+    key : str or Path, optional
+        File of a private key.
+    agent : bool
+        Log in with the first key of the SSH agent.
+    password : callable, optional
+        ``ask_password()``, ``password_from_keyring()`` or ``password_from_command([...])``; beside ``key`` the source of
+        its passphrase. The password itself is never taken. Just one of key, agent and password logs in.
+    known_hosts : str or Path
+        The project's file of host keys.
+    trust_first_use : bool
+        Write keys of unknown hosts there. A changed key is refused always.
+    legacy : iterable of str
+        Hosts that may use SHA-1 algorithms (ESXi 5.x); each is named in a warning.
+    jump : str, optional
+        ``[user@]name[:port]`` to go through, where a host names none; logged in with the same credential.
+    module : str
+        The driver whose version is asked for.
+    version_only : bool
+        Only the outputs that tell versions.
+    pool : int
+        Hosts at a time, 1 to 32.
+    limits : Limits, optional
+        Seconds and bytes of each host's visit.
+    sftp : bool
+        False reads by the shell at once.
+    progress : callable, optional
+        Called with (what, hosts done, hosts), from the calling thread; ``what`` has the bytes and the slowest host.
+
+    Returns
+    -------
+    Collection
+        One row a host; the details are in each host's ``manifest.json``.
+
+    Raises
+    ------
+    InputError
+        Wrong use, found before any host is visited.
+    KeyboardInterrupt
+        After Ctrl-C, when the manifests are written.
+
+    Notes
+    -----
+    A refused login is never tried again, and after three in a row the run stops. The first logins go three at a time
+    until one succeeds, so that a wrong password reaches three hosts at most.
+    """
+    targets = read_hosts(hosts, legacy=legacy, jump=jump)
+    safe_module(module)
+    if not 1 <= pool <= MAX_POOL:
+        raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
+    users = [t.user or user for target in targets for t in (target, target.jump) if t is not None]
+    credentials = Credentials.gather(users, key, agent, password)
+    for target in targets:
+        if target.legacy:
+            warnings.warn(
+                f"{target.name}: listed as legacy, SHA-1 algorithms are allowed for it", UserWarning, stacklevel=2
+            )
+    root = Path(out)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys = HostKeys(known_hosts, trust_first_use)
+    run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
+    run.visit_all(targets, pool, progress)
+    rows = [run.rows[target.name] for target in targets]
+    return Collection(
+        root,
+        _table(rows),
+        tuple(keys.trusted),
+        run.stopped or ("three refused logins in a row" if run.gate.shut else ""),
+    )
+
+
+@dataclass
+class _Run:
+    root: Path
+    user: str
+    credentials: Credentials = field(repr=False)
+    keys: HostKeys
+    module: str
+    version_only: bool
+    limits: Limits
+    sftp: bool
+    gate: Gate = field(default_factory=Gate)
+    stopped: str = ""
+    rows: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    under_way: dict[str, tuple[Connection, Manifest, float]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    bytes_done: int = 0
+
+    def visit_all(
+        self, targets: list[Target], pool: int, progress: Callable[[str, int, int | None], None] | None
+    ) -> None:
+        executor = ThreadPoolExecutor(pool, thread_name_prefix="psod-collect")
+        futures: set[Future[None]] = {executor.submit(self.visit_one, target) for target in targets}
+        try:
+            while futures:
+                done, futures = wait(futures, timeout=TICK, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                self._watch()
+                if progress:
+                    progress(self._doing(), len(targets) - len(futures), len(targets))
+        except BaseException:
+            self._stop("interrupted; what came is kept, run again to go on")
+            raise
+        finally:
+            executor.shutdown(wait=True)
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        with self.lock:
+            links = [link for link, _, _ in self.under_way.values()]
+        for link in links:
+            why = link.overdue(now)
+            if why:
+                link.cut(why)
+
+    def _stop(self, why: str) -> None:
+        # Whoever is under way is cut off, whoever waits is not let in; both write their manifests.
+        self.stopped = self.stopped or why
+        self.gate.close()
+        with self.lock:
+            links = [link for link, _, _ in self.under_way.values()]
+        for link in links:
+            link.cut(self.stopped)
+
+    def _doing(self) -> str:
+        with self.lock:
+            total = self.bytes_done + sum(manifest.bytes for _, manifest, _ in self.under_way.values())
+            slowest = min(self.under_way.values(), key=lambda entry: entry[2], default=None)
+        text = f"{total / 1e6:,.1f} MB"
+        if slowest is not None:
+            text += f", slowest {slowest[0].target.name} ({time.monotonic() - slowest[2]:.0f} s, {printable(slowest[0].doing, 40)})"
+        return text
+
+    def visit_one(self, target: Target) -> None:
+        begun = time.monotonic()
+        if self.stopped:
+            self.rows[target.name] = (target.name, "interrupted", 0, 0, 0.0, None, f"not tried: {self.stopped}")
+            return
+        link = Connection(target, begun + self.limits.total, self.limits.connect + 5)
+        try:
+            folder = Folder(self.root, target.name)
+            manifest = folder.manifest() or Manifest(target.name)
+        except OSError as error:
+            self._stop(f"cannot write to {self.root}: {error.strerror}")
+            self.rows[target.name] = (target.name, "failed", 0, 0, 0.0, None, self.stopped)
+            return
+        manifest.bytes, manifest.why, manifest.clock_offset = 0, "", None
+        with self.lock:
+            self.under_way[target.name] = (link, manifest, begun)
+        try:
+            self._visit(link, folder, manifest)
+        finally:
+            link.close()
+            with self.lock:
+                del self.under_way[target.name]
+                self.bytes_done += manifest.bytes
+            self._finish(folder, manifest)
+            files = sum(record.state == "whole" for record in manifest.files)
+            self.rows[target.name] = (
+                target.name, manifest.state, files, manifest.bytes, round(time.monotonic() - begun, 1), manifest.clock_offset, manifest.why,
+            )  # fmt: skip
+
+    def _visit(self, link: Connection, folder: Folder, manifest: Manifest) -> None:
+        target = link.target
+        manifest.host, manifest.address, manifest.port = target.name, target.address, target.port
+        manifest.user = target.user or self.user
+        manifest.state = "failed"
+        try:
+            connect(link, self.user, self.credentials, self.keys, self.gate, self.limits.connect, self.limits.login)
+            manifest.host_key = link.fingerprint
+            manifest.state, link.patience = "partial", self.limits.idle
+            visit(Remote(link, self.sftp), folder, manifest, self.limits, self.module, self.version_only)
+            open_ends = [r for r in manifest.files if r.state in ("partial", "failed", "skipped")]
+            manifest.state = "partial" if open_ends else "complete"
+            manifest.why = "; ".join(f"{r.path}: {r.detail}" for r in open_ends[:3])
+        except CollectError as error:
+            manifest.why = str(error).removeprefix(f"{target.name}: ")
+            manifest.state = "interrupted" if self.stopped else manifest.state
+        except LocalTrouble as error:
+            manifest.why = str(error)
+            self._stop(str(error))
+        except Exception as error:  # a server found a way that we did not think of: it costs this host only
+            manifest.why = f"{type(error).__name__}: {printable(error)}; please report this"
+
+    def _finish(self, folder: Folder, manifest: Manifest) -> None:
+        manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            folder.save(manifest)
+        except OSError as error:
+            self._stop(f"cannot write to {folder.path}: {os.strerror(error.errno or 0)}; make room, then run again")
+            manifest.state, manifest.why = "failed", self.stopped
+
+
+def _table(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+    kinds = {"host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64",
+             "clock_offset": "Float64", "why": "string"}  # fmt: skip
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
