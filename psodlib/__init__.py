@@ -37,6 +37,22 @@ if TYPE_CHECKING:
     from psodlib.simulate import simulate_fleet
     from psodlib.triage.boots import fleet_compliance
     from psodlib.triage.crashes import explain, parse_crashes
+    from psodlib.views.charts import (
+        plot_ascertainment,
+        plot_evidence_needed,
+        plot_fleet_map,
+        plot_hazard,
+        plot_host_days,
+        plot_incident,
+        plot_modules,
+        plot_rates,
+        plot_ratio,
+        plot_rollout,
+        plot_survival,
+        plot_uptime_at_crash,
+        plot_weekly_rate,
+    )
+    from psodlib.views.report import report
 
 # Public name -> the module it lives in. `tests/test_public.py` holds this, the contract and the docstrings together.
 _HOME = {
@@ -52,6 +68,25 @@ _HOME = {
     "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
     "time_to_crash": "risk.survival",
     "plan_canary": "risk.canary", "watch_canary": "risk.canary",
+    "report": "views.report",
+    **dict.fromkeys(
+        [
+            "plot_ascertainment",
+            "plot_evidence_needed",
+            "plot_fleet_map",
+            "plot_hazard",
+            "plot_host_days",
+            "plot_incident",
+            "plot_modules",
+            "plot_rates",
+            "plot_ratio",
+            "plot_rollout",
+            "plot_survival",
+            "plot_uptime_at_crash",
+            "plot_weekly_rate",
+        ],
+        "views.charts",
+    ),
 }  # fmt: skip
 
 __all__ = sorted(_HOME)

@@ -94,7 +94,9 @@ def report(
             candidates=candidate or None, crash_id=crash_id, jobs=jobs, progress=progress,
         )  # fmt: skip
     out.print(f"Report: {escape(str(written.index))}")
-    raise typer.Exit(_exit_code(written.fleet))
+    for name in written.failed:
+        out.print(f"notebook {escape(name)} did not run to its end; its page says where")
+    raise typer.Exit(1 if written.failed else _exit_code(written.fleet))
 
 
 @app.command(epilog="Example:  psod simulate made-up/ --hosts 60 --days 365 --seed 7")

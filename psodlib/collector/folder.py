@@ -54,7 +54,7 @@ class Manifest:
     host_key: str = ""
     started: str = ""
     finished: str = ""
-    state: str = "failed"  # complete, partial (problems with some files), failed (nothing new), interrupted
+    state: str = "failed"  # complete, partial (some files), failed (no login), interrupted, not_tried
     why: str = ""
     transfer: str = ""  # sftp, shell
     clock_offset: float | None = None  # seconds that the host's clock is ahead of ours
@@ -196,7 +196,7 @@ class Folder:
         old = self.path / "commands"
         names = [entry.name for entry in old.iterdir() if entry.is_file()] if old.is_dir() else []
         if names:
-            stamp = re.sub(r"[^0-9TZ]", "", started) or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            stamp = re.sub(r"[^0-9T]", "", started)[:15] or datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
             (old / stamp).mkdir(mode=0o700, exist_ok=True)
             for name in names:
                 os.replace(old / name, old / stamp / name)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -121,8 +122,8 @@ def _from_file(path: Path) -> list[str | Target]:
     return [line for line in lines if line]
 
 
-def _from_row(row: dict[str, object]) -> Target:
-    cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}  # type: ignore[call-overload]
+def _from_row(row: dict[Any, Any]) -> Target:
+    cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}
     jump = cells.get("jump") or cells.get("jump_host")
     return Target(
         name=_checked(cells["host"]),

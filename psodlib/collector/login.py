@@ -203,7 +203,7 @@ class Credentials:
         if password is not None and not callable(password):
             raise InputError("password must be a way to get it (ask_password(), password_from_keyring(), "
                              "password_from_command([...])), never the password itself")  # fmt: skip
-        if key is not None and agent or (password is not None and agent) or not (key or agent or password):
+        if (key is not None and agent) or (password is not None and agent) or not (key or agent or password):
             raise InputError("give one way to log in: a key, the agent, or a source of the password")
         if key is not None:
             return cls(key=_load_key(Path(key), password))
@@ -464,6 +464,8 @@ def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit:
     # A transport whose server has proved a key that we know.
     sock = channel or socket.create_connection((target.address, target.port), timeout=limit)
     link.socks.append(sock)
+    if channel is None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # many small requests: none may wait for another
     link.touch()
     transport = paramiko.Transport(sock, disabled_algorithms=_LEGACY if target.legacy else _OLD)
     transport.banner_timeout = transport.handshake_timeout = limit

@@ -28,8 +28,9 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Files of the first folder that exists whose names match; only plain names pass, whatever a server lists."""
+    """Files of the first folder that has some whose names match; only plain names pass, whatever a server lists."""
 
+    label: str
     folders: tuple[str, ...]
     name: re.Pattern[str]
     why: str
@@ -62,9 +63,9 @@ COMMANDS: tuple[Command, ...] = (
 
 # In the order of what a lost connection would cost most.
 LOGS: tuple[Logs, ...] = (
-    Logs(("/var/core",), re.compile(r"vmkernel-log[\w.-]{0,60}"), "dump logs that somebody extracted before", _READS),
+    Logs("vmkernel-log.*", ("/var/core",), re.compile(r"vmkernel-log[\w.-]{0,60}"), "dump logs that somebody extracted before", _READS),
     *(
-        Logs(("/var/run/log", "/var/log"), re.compile(rf"{name}\.(?:log(?:\.\d{{1,3}})?|\d{{1,3}}(?:\.gz)?)"), why, _READS)
+        Logs(f"{name}.*", ("/var/run/log", "/var/log"), re.compile(rf"{name}\.(?:log(?:\.\d{{1,3}})?|\d{{1,3}}(?:\.gz)?)"), why, _READS)
         for name, why in (
             ("vmksummary", "boots, heartbeats, uptimes over months"),
             ("vmkernel", "the hours before a crash, driver banners at boot"),
@@ -76,6 +77,7 @@ LOGS: tuple[Logs, ...] = (
 )  # fmt: skip
 
 DUMPS = Logs(
+    "vmkernel-zdump*",
     ("/var/core",),
     re.compile(r"vmkernel-zdump[\w.-]{0,60}"),
     "core dumps whose log nobody extracted",
@@ -143,7 +145,7 @@ def plan_table(module: str = "hpsa") -> pd.DataFrame:
     """
     safe_module(module)
     rows = [("; else ".join(c.lines).format(module=module), c.why, c.cost) for c in COMMANDS]
-    rows += [(f"{' or '.join(group.folders)}: {group.name.pattern}", group.why, group.cost) for group in LOGS]
-    extract = "; else ".join(EXTRACTORS).format(dump=f"{DUMPS.folders[0]}/{DUMPS.name.pattern}")
+    rows += [(f"{' or '.join(group.folders)}: {group.label}", group.why, group.cost) for group in LOGS]
+    extract = "; else ".join(EXTRACTORS).format(dump=f"{DUMPS.folders[0]}/{DUMPS.label}")
     rows.append((f"{extract} (in {' or '.join(ROOM_FOLDERS)} on {DATASTORES})", DUMPS.why, DUMPS.cost))
     return pd.DataFrame(rows, columns=["what", "why", "cost"], dtype="string")

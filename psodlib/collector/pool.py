@@ -25,6 +25,7 @@ from psodlib.errors import CollectError, InputError
 __all__ = ["MAX_POOL", "Collection", "collect"]
 
 MAX_POOL = 32
+CLOCK_WARNED = 60.0  # seconds
 TICK = 0.2  # seconds between two looks of the watch
 
 
@@ -32,7 +33,7 @@ TICK = 0.2  # seconds between two looks of the watch
 class Collection:
     """What a run of ``collect`` did.
 
-    ``hosts`` has one row a host in the order given: ``host``, ``state`` (complete, partial, failed, interrupted), ``files`` (whole, after the run),
+    ``hosts`` has one row a host in the order given: ``host``, ``state`` (complete, partial, failed, interrupted, not_tried), ``files`` (whole, after the run),
     ``bytes`` (fetched in it), ``seconds``, ``clock_offset`` (seconds ahead of ours), ``why``. ``trusted`` lists the host keys that
     were trusted on first use, to be compared; ``stopped`` says why the run ended early, "" if it did not.
     """
@@ -212,9 +213,6 @@ class _Run:
 
     def visit_one(self, target: Target) -> None:
         begun = time.monotonic()
-        if self.stopped:
-            self.rows[target.name] = (target.name, "interrupted", 0, 0, 0.0, None, f"not tried: {self.stopped}")
-            return
         link = Connection(target, begun + self.limits.total, self.limits.connect + 5)
         try:
             folder = Folder(self.root, target.name)
@@ -244,6 +242,10 @@ class _Run:
         manifest.host, manifest.address, manifest.port = target.name, target.address, target.port
         manifest.user = target.user or self.user
         manifest.state = "failed"
+        stopped = self.stopped or ("three logins in a row were refused" if self.gate.shut else "")
+        if stopped:
+            manifest.state, manifest.why = "not_tried", f"the run had stopped: {stopped}"
+            return
         try:
             connect(link, self.user, self.credentials, self.keys, self.gate, self.limits.connect, self.limits.login)
             manifest.host_key = link.fingerprint
@@ -251,7 +253,7 @@ class _Run:
             visit(Remote(link, self.sftp), folder, manifest, self.limits, self.module, self.version_only)
             open_ends = [r for r in manifest.files if r.state in ("partial", "failed", "skipped")]
             manifest.state = "partial" if open_ends else "complete"
-            manifest.why = "; ".join(f"{r.path}: {r.detail}" for r in open_ends[:3])
+            manifest.why = "; ".join([f"{r.path}: {r.detail}" for r in open_ends[:3]] + _wrong_clock(manifest))
         except CollectError as error:
             manifest.why = str(error).removeprefix(f"{target.name}: ")
             manifest.state = "interrupted" if self.stopped else manifest.state
@@ -268,6 +270,16 @@ class _Run:
         except OSError as error:
             self._stop(f"cannot write to {folder.path}: {os.strerror(error.errno or 0)}; make room, then run again")
             manifest.state, manifest.why = "failed", self.stopped
+
+
+def _wrong_clock(manifest: Manifest) -> list[str]:
+    ahead = manifest.clock_offset or 0.0
+    far = abs(ahead) > CLOCK_WARNED
+    return (
+        [f"its clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; its times are as it tells them"]
+        if far
+        else []
+    )
 
 
 def _table(rows: list[tuple[object, ...]]) -> pd.DataFrame:

@@ -12,9 +12,8 @@ import re
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import paramiko
@@ -120,7 +119,7 @@ class Remote:
                 taken > limit,
             )
 
-    def list(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
+    def listing(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
         """The plain files of a folder whose names match, links followed.
 
         Parameters
@@ -153,7 +152,7 @@ class Remote:
         Parameters
         ----------
         path : str
-            From ``list``.
+            From ``listing``.
         offset, size : int
             Bytes.
 
@@ -174,13 +173,13 @@ class Remote:
                 self.link.touch()
                 yield block
 
-    def hash(self, path: str, size: int) -> tuple[str, str] | None:
+    def hash_of(self, path: str, size: int) -> tuple[str, str] | None:
         """Hash that the host itself computes of a file's first bytes.
 
         Parameters
         ----------
         path : str
-            From ``list``.
+            From ``listing``.
         size : int
             Bytes.
 
@@ -199,7 +198,7 @@ class Remote:
     def size(self, path: str) -> int | None:
         """Size of a file now; None where it is gone."""
         folder, _, name = path.rpartition("/")
-        listed = self.list(folder, re.compile(re.escape(name)))
+        listed = self.listing(folder, re.compile(re.escape(name)))
         return listed[0].size if listed else None
 
     @contextlib.contextmanager
@@ -234,15 +233,27 @@ class Remote:
     def _listed_by_sftp(self, folder: str, name: re.Pattern[str]) -> list[tuple[str, int, int, int]] | None:
         rows = []
         try:
-            for told in islice(self._files.listdir_iter(folder), MAX_LISTED):
+            told = []
+            for attributes in self._files.listdir_iter(
+                folder
+            ):  # to its end: answers of other requests may not come between
+                told.append(attributes.filename)
                 self.link.touch()
-                if name.fullmatch(told.filename):
-                    info = self._files.stat(f"{folder}/{told.filename}")
-                    rows.append((told.filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0))
-                else:
-                    rows.append((told.filename, 0, 0, 0))
+                if len(told) > MAX_LISTED:
+                    raise CollectError(
+                        self.link.target.name, f"{folder} lists more than {MAX_LISTED} names; not collected from"
+                    )
+            for filename in told:
+                info = self._files.stat(f"{folder}/{filename}") if name.fullmatch(filename) else None
+                rows.append(
+                    (filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0)
+                    if info
+                    else (filename, 0, 0, 0)
+                )
         except (paramiko.SSHException, EOFError) as error:
             self._lost(error)
+        except CollectError:
+            raise
         except OSError as error:
             if not self._alive():
                 self._lost(error)
@@ -261,7 +272,7 @@ class Remote:
                 self._note_odd(line)  # the second half of a name with a line break
         return rows if rows or said.code == 0 else None
 
-    def _read_by_sftp(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+    def _read_by_sftp(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
         try:
             file = self._files.open(path, "rb")
             try:
@@ -283,7 +294,7 @@ class Remote:
                 self._lost(error)
             raise RemoteError(printable(error)) from None
 
-    def _read_by_shell(self, path: str, offset: int, size: int) -> Iterator[bytes]:
+    def _read_by_shell(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
         name = shlex.quote(path)
         with self._channel(f"tail -c +{offset + 1} {name}" if offset else f"cat {name}") as channel:
             left = size
@@ -313,7 +324,7 @@ def same_hash(data: Any, said: tuple[str, str]) -> bool:
     data : BinaryIO
         Open at its start.
     said : (name, hexadecimal)
-        From ``Remote.hash``.
+        From ``Remote.hash_of``.
 
     Returns
     -------

@@ -36,7 +36,6 @@ HEAD = 64 << 10  # bytes at the begin of a file that tell whether it is still th
 OVERLAP = 4 << 10  # bytes before the offset that must agree too
 SAVED_EVERY = 64 << 20
 ROUNDS = 3  # a log that rotates under our hands is listed anew, so often
-CLOCK_WARNED = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,11 +127,11 @@ def _fetch_output(remote: Remote, folder: Folder, manifest: Manifest, command: C
             continue
         if line == "date":
             manifest.clock_offset = _clock_offset(said.data, (before + time.time()) / 2)
-        record.state, record.detail = ("partial", "more output than is taken; cut") if said.cut else ("whole", "")
         part = f"{record.local}.part"
         with folder.open(part, "wb") as file:
             file.write(said.data)
         folder.finish(record, manifest)
+        record.state, record.detail = ("partial", "more output than is taken; cut") if said.cut else ("whole", "")
         manifest.bytes += len(said.data)
         break
     if record.local is not None and record.state == "absent":
@@ -166,11 +165,13 @@ def _fetch_group(remote: Remote, folder: Folder, manifest: Manifest, limits: Lim
 
 
 def _listed(remote: Remote, group: Logs, manifest: Manifest) -> list[Entry]:
+    nothing = Record(f"{group.folders[0]}/{group.label}", None, state="absent", detail="no such file")
+    manifest.put(nothing)
     for place in group.folders:
-        entries = remote.list(place, group.name)
+        entries = remote.listing(place, group.name)
         if entries:
+            manifest.files.remove(nothing)
             return entries
-    manifest.put(Record(f"{group.folders[0]}/{group.name.pattern}", None, state="absent", detail="no such file"))
     return []
 
 
@@ -185,7 +186,8 @@ def _fetch(
     # One file; True where it was rotated while it was read.
     old = manifest.get(entry.path)
     local = folder.local(entry.path)
-    if old and _is_same(old, entry) and folder.size(local) == entry.size:
+    # Two archives of one second and size cannot be told apart by their listing: their bytes decide below.
+    if old and folder.size(local) == entry.size and [r.path for r in manifest.files if _could_be(r, entry)] == [entry.path]:
         return False
     if entry.size > limits.bytes - manifest.bytes:
         detail = f"{entry.size} bytes would pass the limit of {limits.bytes} a host"
@@ -206,21 +208,18 @@ def _fetch(
         return False
 
 
-def _is_same(record: Record, entry: Entry) -> bool:
-    return record.state == "whole" and (record.size, record.mtime) == (entry.size, entry.mtime)
+def _could_be(record: Record, entry: Entry) -> bool:
+    same = record.state == "whole" and (record.size, record.mtime) == (entry.size, entry.mtime)
+    return same and _family(record.path) == _family(entry.path)
 
 
 def _begin(remote: Remote, folder: Folder, manifest: Manifest, entry: Entry, old: Record | None) -> int:
     # Puts into .part what we already have of the file, if its head and its end prove it; gives the offset to go on from.
     part = f"{folder.local(entry.path)}.part"
-    candidates = [part] if old and old.state == "partial" and "differ" not in old.detail else []
-    if old and old.state == "whole" and old.local:
-        candidates.append(old.local)
-    renamed = (
-        r
-        for r in manifest.files
-        if _is_same(r, entry) and r.path != entry.path and _family(r.path) == _family(entry.path)
-    )
+    # A .part counts even without its record, which a full disk may have cost; not one that the host's hash disowned.
+    candidates = [] if old and "differ" in old.detail else [part]
+    candidates.append(folder.local(entry.path))
+    renamed = (r for r in manifest.files if _could_be(r, entry) and r.path != entry.path)
     candidates += [r.local for r in renamed if r.local]
     for name in candidates:
         have = folder.size(name)
@@ -275,7 +274,7 @@ def _check(
         )
         return rotated and any(_family(path) == _family(entry.path) for path in siblings)
     if not remote.sftp and not rotated:
-        said = remote.hash(entry.path, entry.size)
+        said = remote.hash_of(entry.path, entry.size)
         with folder.open(part, "rb") as file:
             if said and not same_hash(file, said):
                 record.detail = f"the bytes differ from the {said[0]} that the host computes; fetched anew next time"
@@ -300,8 +299,8 @@ def _agrees_now(remote: Remote, folder: Folder, part: str, entry: Entry) -> bool
 
 
 def _extract_dumps(remote: Remote, folder: Folder, manifest: Manifest, limits: Limits) -> None:
-    dumps = remote.list(DUMPS.folders[0], DUMPS.name) or []
-    logs = {entry.path for entry in remote.list(LOGS[0].folders[0], LOGS[0].name) or []}
+    dumps = remote.listing(DUMPS.folders[0], DUMPS.name) or []
+    logs = {entry.path for entry in remote.listing(LOGS[0].folders[0], LOGS[0].name) or []}
     for dump in dumps:
         known = manifest.get(dump.path)
         if dump.path.replace("vmkernel-zdump", "vmkernel-log") in logs or (
@@ -345,7 +344,7 @@ def _extract(
     try:
         for line in EXTRACTORS:
             said = remote.run(f"cd {work} && {line.format(dump=shlex.quote(dump.path))} >/dev/null")
-            made = remote.list(work, LOGS[0].name)
+            made = remote.listing(work, LOGS[0].name)
             if made:
                 _fetch_extracted(remote, folder, manifest, limits, record, dump, made[0])
                 break

@@ -751,8 +751,6 @@ def _module_map(pieces: list[Piece]) -> list[Module]:
     ]
 
 
-
-
 def _damage(pieces: list[Piece], crash: Crash, frames: list[Frame], raw: bytes) -> str:
     found = set().union(*(piece.damage for piece in pieces if piece.role))
     if crash.message is None:

@@ -21,7 +21,8 @@ __all__ = ["read_item"]
 
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
-_VMKERNEL = re.compile(rb"\bcpu\d{1,4}:\d{1,10}[^)\n]{0,80}\)|@BlueScreen:|\bVMK uptime: |\bCode start: 0x")
+_VMKERNEL_WORDS = (b"@BlueScreen:", b"VMK uptime: ", b"Code start: 0x")
+_VMKERNEL_PREFIX = re.compile(rb"cpu(?<=\bcpu)\d{1,4}:\d{1,10}[^)\n]{0,80}\)")
 # First bytes of files that are no text and no evidence -> kind.
 _MAGIC = (
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
@@ -94,7 +95,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
     if encoding is not None:  # PowerShell's `>` writes UTF-16
         binary = cast(BinaryIO, _Recoded(stream, encoding))
         head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    elif not _VMKERNEL.search(head) and (kind := _binary_kind(head)):
+    elif not _is_vmkernel(head) and (kind := _binary_kind(head)):
         return [_of_binary(kind, item)]
     return _read_text(binary, head, item)
 
@@ -110,14 +111,18 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
     if is_syslog(head):
         return read_syslog(stream, item.source, read_part)
     text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
-    like_vmkernel = bool(_VMKERNEL.search(head)) and not _is_json(text)
-    if has_prompt(text.split("\n")):
+    like_vmkernel = _is_vmkernel(head) and not _is_json(text)
+    if has_prompt(text):
         return _read_capture(stream, item, like_vmkernel)
     command = item.name.rpartition("/")[2].removesuffix(".txt")
     if not like_vmkernel and recognise(text, command):
         return read_artifact(stream, item.source, item.name, _taken(item))
     reading = read_vmkernel(stream, item.source)
     return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
+
+
+def _is_vmkernel(head: bytes) -> bool:
+    return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
 
 
 def _is_json(text: str) -> bool:

@@ -8,7 +8,8 @@ from io import BytesIO
 
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash, Frame, Precursor
-from psodlib.triage.guilt import attribute_frames, find_guilty, irrelevant_rule, is_plumbing, junk, telling_frames
+from psodlib.triage.guilt import attribute_frames, irrelevant_rule, is_plumbing, junk, telling_frames, weigh_evidence
+from psodlib.triage.precursors import Said
 from psodlib.triage.signature import frame_name, sign
 
 __all__ = ["explain", "judge", "parse_crashes"]
@@ -48,15 +49,15 @@ def _said_before(crash: Crash, precursors: Sequence[Precursor]) -> list[Precurso
     return [precursor for precursor in precursors if (precursor.line or 0) < (crash.line or 0)]
 
 
-def judge(crash: Crash, precursors: Sequence[Precursor] = ()) -> Crash:
+def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     """A crash with its frames' modules, its guilty module and its signature filled in.
 
     Parameters
     ----------
     crash : Crash
         As its text tells it; it is not changed.
-    precursors : sequence of Precursor
-        Warnings of the same host, quiet days included.
+    precursors : Said or sequence of Precursor
+        Warnings of the same host, quiet days included; best as ``precursors.hear`` made of them once for the host.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def judge(crash: Crash, precursors: Sequence[Precursor] = ()) -> Crash:
         A new one. Judging again gives the same.
     """
     crash = attribute_frames(crash)
-    verdict = find_guilty(crash, precursors)
+    verdict = weigh_evidence(crash, precursors)
     signed = sign(crash)
     return replace(
         crash,
@@ -77,14 +78,14 @@ def judge(crash: Crash, precursors: Sequence[Precursor] = ()) -> Crash:
     )
 
 
-def explain(crash: Crash, precursors: Sequence[Precursor] = ()) -> str:
+def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
     """Why a crash got its signature and its guilty module, for reading.
 
     Parameters
     ----------
     crash : Crash
         Any crash, judged or not.
-    precursors : sequence of Precursor
+    precursors : Said or sequence of Precursor
         As for ``judge``.
 
     Returns
@@ -94,7 +95,7 @@ def explain(crash: Crash, precursors: Sequence[Precursor] = ()) -> str:
         rule.
     """
     crash = judge(crash, precursors)
-    verdict, signed = find_guilty(crash, precursors), sign(crash)
+    verdict, signed = weigh_evidence(crash, precursors), sign(crash)
     telling = set(telling_frames(crash))
     lines = [
         f"crash      {crash.crash_id or '?'}  {crash.host or 'host unknown'}  {crash.time or 'time unknown'}",

@@ -10,16 +10,15 @@ for blames nobody.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cache, lru_cache
 
 from psodlib.evidence.vmkernel import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
 from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.precursors import Said, hear, standouts
 
 __all__ = [
     "Suspect",
@@ -30,14 +29,13 @@ __all__ = [
     "is_plumbing",
     "junk",
     "telling_frames",
+    "weigh_evidence",
 ]
 
-MAX_TEXT = (
-    16 * 2**20
-)  # no module's code is longer (bytes): an address farther behind a base belongs to a module the map lacks
+# No module's code is longer (bytes): an address farther behind a base belongs to a module that the map lacks.
+MAX_TEXT = 16 * 2**20
+MAX_MESSAGE = 2_000  # characters of a message that are searched
 MAX_OFFSET = 2**31  # bytes into a function; beyond it the "symbol" is junk at the end of a stack
-BEFORE = timedelta(hours=24)  # warnings this long before a crash are held against the module they name
-NOISE = 4  # ... when there are this many times more of them than on the host's quiet days
 
 # Whose own stack is printed when another PCPU does not answer.
 STALLED = ("no_heartbeat", "lost_heartbeat", "tlb_timeout")
@@ -67,6 +65,7 @@ VICTIM = {
     "lost_heartbeat": "the panicking PCPU only noticed that another one did not answer",
     "tlb_timeout": "the panicking PCPU only waited for one that did not answer",
 }  # fmt: skip
+_HEAP_SUFFIX = re.compile(r"(?:[-_.]?[Hh]eap)?(?:[-_.]?\d{1,5})?$")
 _HEAP = re.compile(r"DLM_\w+|tmalloc_\w+|Heap_\w+|dlmalloc\w*")
 
 
@@ -162,7 +161,7 @@ def telling_frames(crash: Crash) -> tuple[Frame, ...]:
         return own
     saved = [frame for frame in crash.frames if frame.backtrace > 0]
     if saved:
-        stalled = {int(number) for number in _PCPU.findall(crash.message or "")}
+        stalled = {int(number) for number in _PCPU.findall(_message(crash))}
         first = next((frame for frame in saved if frame.pcpu in stalled), saved[0])
         return tuple(frame for frame in saved if frame.backtrace == first.backtrace)
     # Without the messenger's own functions on it, this is the stack of the PCPU that was told to stop.
@@ -194,7 +193,7 @@ def attribute_frames(crash: Crash) -> Crash:
         return crash
     bases = sorted((module.base, module.module) for module in crash.modules if module.base)
     listed = {module.module for module in crash.modules}
-    printed = [(frame.address, frame.module) for frame in crash.frames if frame.module and frame.address]
+    printed = sorted((frame.address, frame.module) for frame in crash.frames if frame.module and frame.address)
     frames = tuple(frame if frame.module else _attribute(frame, bases, listed, printed) for frame in crash.frames)
     return replace(crash, frames=frames)
 
@@ -216,7 +215,8 @@ def _in_map(address: int, bases: Sequence[tuple[int, str]], printed: Sequence[tu
     if at < 0:
         return None
     base, module = bases[at]
-    if address - base > MAX_TEXT or any(base <= other <= address and name != module for other, name in printed):
+    between = printed[bisect_left(printed, (base, "")) : bisect_right(printed, (address, "\U0010ffff"))]
+    if address - base > MAX_TEXT or any(name != module for _, name in between):
         return None
     return module
 
@@ -233,24 +233,42 @@ def _by_symbol(function: str, listed: Iterable[str]) -> str | None:
 # ---- evidence --------------------------------------------------------------------------------------------------------
 
 
-def find_guilty(crash: Crash, precursors: Sequence[Precursor] = ()) -> Verdict:
+def find_guilty(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """Weigh all evidence against modules and name the one it points at most strongly.
 
     Parameters
     ----------
     crash : Crash
         Any crash, judged or not.
-    precursors : sequence of Precursor
-        Warnings of the same host from before the crash, quiet days included: only what stands out from those counts.
+    precursors : Said or sequence of Precursor
+        Warnings of the same host, quiet days included: only what stands out from those counts. What
+        ``precursors.hear`` made of them also knows when the host was watched, and is made once a host.
 
     Returns
     -------
     Verdict
         ``guilt`` is ``none`` when nothing points anywhere: no guess is made.
     """
-    crash = attribute_frames(crash)
-    suspects = _ranked([*_named(crash), *_on_stack(crash), *_by_world(crash), *_by_precursors(crash, precursors)])
-    notes = _notes(crash)
+    return weigh_evidence(attribute_frames(crash), precursors)
+
+
+def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
+    """``find_guilty`` for a crash that ``attribute_frames`` has seen.
+
+    Parameters
+    ----------
+    crash, precursors
+        As for ``find_guilty``.
+
+    Returns
+    -------
+    Verdict
+        The same.
+    """
+    frames = [frame for frame in telling_frames(crash) if not junk(frame)]
+    told = _by_precursors(crash, precursors) if precursors else []
+    suspects = _ranked([*_named(crash), *_on_stack(frames), *_by_world(crash), *told])
+    notes = _notes(crash, frames, suspects)
     if crash.deliberate or crash.kind == "user_requested":
         return Verdict(
             None, None, "deliberate", suspects, (*notes, "a person asked for this crash: nobody is to blame")
@@ -263,7 +281,7 @@ def find_guilty(crash: Crash, precursors: Sequence[Precursor] = ()) -> Verdict:
     if not suspects:
         return Verdict(None, None, "none", (), notes)
     best = suspects[0]
-    return Verdict(best.module, _innermost(crash, best.module), best.evidence, suspects, notes)
+    return Verdict(best.module, _innermost(frames, best.module), best.evidence, suspects, notes)
 
 
 def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
@@ -278,24 +296,20 @@ def _named(crash: Crash) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
     listed = modules_named_by_kernel(crash.text) if "involved in panic" in crash.text else ()
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
-    named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(crash.message or "")]
+    named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(_message(crash))]
     for module, why in named:
         yield Suspect(module, "named_by_kernel", why, 3.5 if is_plumbing(module) else 4.0)
 
 
-def _on_stack(crash: Crash) -> Iterable[Suspect]:
-    frames = [frame for frame in telling_frames(crash) if not junk(frame)]
-    strongest: dict[
-        str, tuple[str, Frame]
-    ] = {}  # a module's first frame decides its place, its best-known frame the kind of evidence
-    place: dict[str, int] = {}
+def _on_stack(frames: Sequence[Frame]) -> Iterable[Suspect]:
+    # A module's first frame decides its place, its best-known frame the kind of evidence.
+    strongest: dict[str, tuple[str, Frame]] = {}
     for frame in frames:
-        for module, evidence in _accused(frame):
-            place.setdefault(module, len(place))
-            kind, named = strongest.get(module, (evidence, frame))
-            strongest[module] = min((kind, named), (evidence, frame), key=lambda pair: _STACK_KINDS.index(pair[0]))
-    for module, position in place.items():
-        evidence, frame = strongest[module]
+        for module, evidence in _accused(frame.function, frame.module, frame.module_evidence):
+            known = strongest.get(module)
+            if known is None or _STACK_KINDS.index(evidence) < _STACK_KINDS.index(known[0]):
+                strongest[module] = (evidence, frame)
+    for position, (module, (evidence, frame)) in enumerate(strongest.items()):
         # A symbol of a shim's own code (4.x prints every Linux driver as `esx`) is weaker than any module of its own.
         shim = frame.module is not None and is_plumbing(frame.module)
         score = (1.0 if shim else 2.0) + 1 / (1 + position)
@@ -306,15 +320,15 @@ _STACK_KINDS = ("on_stack", "module_map", "symbol_prefix")
 _KIND_OF = {"printed": "on_stack", "module_map": "module_map", "symbol_prefix": "symbol_prefix", None: "on_stack"}
 
 
-def _accused(frame: Frame) -> Iterable[tuple[str, str]]:
-    if frame.function and irrelevant_rule(frame.function):
-        return
-    if frame.module and not is_plumbing(frame.module):
-        yield frame.module, _KIND_OF[frame.module_evidence]
-    elif frame.module and frame.module != "vmkernel" and frame.function:
-        module = _by_symbol(frame.function, ())
-        if module:
-            yield module, "symbol_prefix"
+@lru_cache(maxsize=1 << 16)
+def _accused(function: str | None, module: str | None, evidence: str | None) -> tuple[tuple[str, str], ...]:
+    # (module, kind of evidence) of whom a frame on the stack accuses.
+    if function and irrelevant_rule(function):
+        return ()
+    if module and not is_plumbing(module):
+        return ((module, _KIND_OF[evidence]),)
+    named = _by_symbol(function, ()) if module and module != "vmkernel" and function else None
+    return ((named, "symbol_prefix"),) if named else ()
 
 
 def _told(frame: Frame, module: str, evidence: str) -> str:
@@ -328,27 +342,29 @@ def _told(frame: Frame, module: str, evidence: str) -> str:
 
 
 def _by_world(crash: Crash) -> Iterable[Suspect]:
-    rule = first_match(read_rules("world_names.txt", mapped=True), crash.world_name) if crash.world_name else None
+    rule = _world_rule(crash.world_name) if crash.world_name else None
     if rule and rule.value and crash.kind not in STALLED:
         yield Suspect(rule.value, "world_name", f"the world is called {crash.world_name}", 0.9)
 
 
-def _by_precursors(crash: Crash, precursors: Sequence[Precursor]) -> Iterable[Suspect]:
-    if not precursors:
-        return
-    known = _listed_modules() | {module.module for module in crash.modules} | {frame.module for frame in crash.frames}
-    before = [p for p in precursors if p.module in known and (not p.time or not crash.time or p.time <= crash.time)]
-    near = [p for p in before if not p.time or not crash.time or crash.time - p.time <= BEFORE]
-    quiet = [p for p in before if p.time and crash.time and crash.time - p.time > BEFORE]
-    usual = Counter(p.module for p in quiet)
-    first = min((p.time for p in quiet if p.time), default=None)
-    days = max((crash.time - BEFORE - first) / timedelta(days=1), 1.0) if first and crash.time else 1.0
-    for module, count in Counter(p.module for p in near).items():
-        expected = usual[module] / days
-        if module and count >= NOISE * expected and not is_plumbing(module):
-            what = ", ".join(sorted({p.what for p in near if p.module == module}))
-            why = f"{count} warnings in the 24 h before ({what}), {expected:.2g} a day usually"
-            yield Suspect(module, "precursor_log", why, 0.5 * count / (count + expected + 1))
+@lru_cache(maxsize=1 << 12)
+def _world_rule(name: str) -> Rule | None:
+    return first_match(read_rules("world_names.txt", mapped=True), name)
+
+
+def _by_precursors(crash: Crash, precursors: Said | Sequence[Precursor]) -> Iterable[Suspect]:
+    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    loaded = {module.module for module in crash.modules} | {frame.module for frame in crash.frames if frame.module}
+    for found in standouts(said, crash):
+        module = _owner(found.module, loaded)
+        if module and not is_plumbing(module):
+            yield Suspect(module, "precursor_log", found.why, 0.6 * found.weight)
+
+
+def _owner(name: str, loaded: Set[str]) -> str | None:
+    # A heap bears its module's name, or that and a suffix: `hpsa`, `hpsa-heap`, `lpfc_0`.
+    bare = _HEAP_SUFFIX.sub("", name)
+    return next((word for word in (name, bare) if word in loaded or word in _listed_modules()), None)
 
 
 @cache
@@ -362,7 +378,7 @@ def _hardware(crash: Crash) -> str | None:
     # What in the crash says that the platform failed.
     if crash.kind in HARDWARE_KINDS:
         return f"a crash of kind {crash.kind}"
-    message = crash.message or ""
+    message = _message(crash)
     match = next(filter(None, (pattern.search(message) for pattern, _ in _HARDWARE)), None)
     if match:
         return f"the message says {match[0]!r}"
@@ -372,21 +388,34 @@ def _hardware(crash: Crash) -> str | None:
     return f"{frame.function} is on the stack" if frame else None
 
 
-def _notes(crash: Crash) -> tuple[str, ...]:
+def _notes(crash: Crash, frames: Sequence[Frame], suspects: Sequence[Suspect]) -> tuple[str, ...]:
     notes = []
     if crash.kind in VICTIM:
         notes.append(f"a victim is not a culprit: {VICTIM[crash.kind]}")
-    elif any(frame.function and _HEAP.fullmatch(frame.function) for frame in telling_frames(crash)[:4]):
+    elif any(frame.function and _of_heap(frame.function) for frame in frames[:4]):
         notes.append(f"a victim is not a culprit: {VICTIM['heap_corruption']}")
-    if crash.kind in STALLED and crash.frames and not telling_frames(crash):
+    if crash.kind in STALLED and crash.frames and not frames:
         notes.append("the backtrace of the PCPU that stalled is not in the text")
     if not crash.frames:
         notes.append("there is no backtrace")
+    logged = next((suspect for suspect in suspects if suspect.evidence == "precursor_log"), None)
+    if logged and suspects[0] is not logged:
+        notes.append(f"the log points elsewhere than the stack: {logged.module}, {logged.why}")
     return tuple(notes)
 
 
-def _innermost(crash: Crash, module: str) -> str | None:
-    for frame in telling_frames(crash):
-        if frame.function and module in (name for name, _ in _accused(frame)):
+@lru_cache(maxsize=1 << 14)
+def _of_heap(function: str) -> bool:
+    return _HEAP.fullmatch(function) is not None
+
+
+def _innermost(frames: Sequence[Frame], module: str) -> str | None:
+    for frame in frames:
+        accused = _accused(frame.function, frame.module, frame.module_evidence)
+        if frame.function and module in (name for name, _ in accused):
             return frame.function
     return None
+
+
+def _message(crash: Crash) -> str:
+    return (crash.message or "")[:MAX_MESSAGE]

@@ -121,8 +121,8 @@ def _apply(rule: Callable[[Draft], Draft], draft: Draft) -> Draft:
 
 _DEVICE = re.compile(r"\b(?:[0-9a-fA-F]{4}:)?([0-9a-fA-F]{2,3}:[0-9a-fA-F]{2}\.[0-7])\b")
 _BANK = re.compile(r"\b[Bb]ank {0,2}(\d{1,3})\b|\bG[0-9a-fA-F]{1,2} B([0-9a-fA-F]{1,2}) S")
-_UNCORRECTED = re.compile(r"[^\n]{0,200}\b(?:UC |[Uu]ncorrect|[Ff]atal|SRAR|Machine Check)[^\n]{0,400}")
-_APEI = re.compile(r"[^\n]{0,200}(?:ApeiHEST|Fatal error from|IOMMU)[^\n]{0,400}")
+_UNCORRECTED = re.compile(r"\b(?:UC |[Uu]ncorrect|[Ff]atal|SRAR|Machine Check)")
+_APEI = re.compile(r"ApeiHEST|Fatal error from|IOMMU")
 _SOURCE = re.compile(
     r"\b(?:ASSERT|NOT_REACHED|NOT_IMPLEMENTED|VERIFY|PANIC|BUG)\b[^\n]{0,200}?([\w.-]{1,80}\.[chS]):(\d{1,7})"
 )
@@ -140,7 +140,7 @@ def by_machine_check(draft: Draft) -> Draft:
     """Bank and device, of the uncorrected error; a log also holds corrected ones, which did not crash."""
     if draft.crash.kind != "machine_check":
         return draft
-    text = " ".join(_UNCORRECTED.findall(_words(draft.crash)))
+    text = _around(_UNCORRECTED, _words(draft.crash))
     bank = _BANK.search(text)
     parts = [f"bank {int(bank[1]) if bank[1] else int(bank[2], 16)}"] if bank else []
     parts += [error for error in _ERROR.findall(text) if "achine check" not in error][:1] + _first(_DEVICE, text)
@@ -151,7 +151,7 @@ def by_device(draft: Draft) -> Draft:
     """The device that an NMI or an I/O fault names."""
     if draft.crash.kind not in ("nmi", "iommu_fault"):
         return draft
-    device = _first(_DEVICE, " ".join(_APEI.findall(_words(draft.crash)))) or _first(_DEVICE, _message(draft.crash))
+    device = _first(_DEVICE, _around(_APEI, _words(draft.crash))) or _first(_DEVICE, _message(draft.crash))
     return replace(draft, signature=f"{draft.crash.kind}: " + (" ".join(device) or "device unknown"))
 
 
@@ -162,6 +162,18 @@ def by_source(draft: Draft) -> Draft:
     """
     match = _SOURCE.search(_message(draft.crash))
     return replace(draft, signature=f"{draft.crash.kind}: {match[1]}:{match[2]}") if match else draft
+
+
+def _around(pattern: re.Pattern[str], text: str) -> str:
+    # What stands on the lines that hold the pattern, near it.
+    parts, done = [], 0
+    for match in pattern.finditer(text):
+        if match.start() >= done:
+            begin = max(text.rfind("\n", done, match.start()) + 1, match.start() - 200, done)
+            stop = text.find("\n", match.end(), match.end() + 400)
+            done = stop if stop >= 0 else match.end() + 400
+            parts.append(text[begin:done])
+    return " ".join(parts)
 
 
 def _words(crash: Crash) -> str:

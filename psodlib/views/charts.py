@@ -833,6 +833,11 @@ def _forest_row(ax: Any, y: int, row: Any, low: float, high: float) -> None:
 
 def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
     decided = [one for one in ratios if one.low > 1 or one.high < 1]
+    if len(ratios) > 1:
+        pairs = listing((f"{one.version} against {one.reference}" for one in decided), 3)
+        which = f"{len(decided)} of {len(ratios)} intervals exclude equal rates ({pairs}), before"
+        none = f"None of {len(ratios)} intervals excludes equal rates, even before"
+        return f"{which if decided else none} correction for their number"
     one = (decided or list(ratios))[0]
     certainty = f"{100 * (1 - one.alpha):g}\u00a0% interval {between(one.low, one.high)}"
     if decided:

@@ -18,7 +18,7 @@ from psodlib.views.document import Block, Bullets, Code, Section, Steps, Table, 
 from psodlib.views.words import count, day, known, listing, literal, moment, share, span
 
 __all__ = [
-    "Prose", "Shown", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
+    "Prose", "Shown", "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
     "line_by_line", "notice", "say", "signature_table",
 ]  # fmt: skip
 
@@ -134,6 +134,30 @@ def notice(fleet: Tables) -> Prose:
 
 
 @dataclass(frozen=True, repr=False)
+class TextTable:
+    """A table of words as a notebook shows it: flush left, whole, without its index.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Any; its cells are shown letter by letter.
+    """
+
+    table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):
+            shown = self.table.map(literal).to_html(index=False, border=0)
+        # The cells are escaped, so these tags are ours alone.
+        for tag in ("th", "td"):
+            shown = shown.replace(f"<{tag}>", f'<{tag} style="text-align: left">')
+        return shown.replace("$", "<span>$</span>")
+
+
+@dataclass(frozen=True, repr=False)
 class Shown:
     """A section of a ``Document`` as a notebook shows it: its blocks one below the other, without its heading.
 
@@ -169,7 +193,7 @@ def _block(block: Block) -> str:
         case Table():
             shown = pd.DataFrame([[literal(cell) for cell in row] for row in block.rows], columns=list(block.columns))
             words = say(f"{block.caption}." if block.caption else "", block.note)
-            return words._repr_html_() + shown.to_html(index=False, border=0).replace("$", "<span>$</span>")
+            return words._repr_html_() + TextTable(shown)._repr_html_()
         case _:
             return ""
 

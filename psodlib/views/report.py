@@ -350,7 +350,9 @@ def safe_html(html: str) -> str:
     for place, part in enumerate(parts):
         head = place > 0 and parts[place - 1] == "<thead>"
         parts[place] = part.replace("<th>", '<th scope="col">' if head else '<th scope="row">')
-    return "".join(parts)
+    # An empty corner heads nothing; a table that may be wider than the page must be reachable by keyboard to be pushed.
+    empty = re.compile(r'<th scope="(?:col|row)"></th>')
+    return empty.sub("<td></td>", "".join(parts)).replace("<table", '<table tabindex="0"')
 
 
 def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:

@@ -267,8 +267,11 @@ def _evidence_table(case: _Case) -> Table:
         [f"The crash's own text{copies}", _place(crash["source"], crash["line"]), literal(crash["sha256"])],
     ]
     rows += _loaded_before(case)
+    told = {place for _, place, _ in rows}
     for _, row in _facts_behind(case).iterrows():
-        rows.append([_happened(case, row), _place(row["source"], row["line"]), ""])
+        place = _place(row["source"], row["line"])
+        if place not in told or row["lane"] == "boot":
+            rows.append([_happened(case, row), place, ""])
     note = "The hash is SHA-256 over the crash's own lines: whoever holds the file can check that they are these."
     return Table("Where each fact stands", ["Fact", "File and line", "SHA-256"], rows, note, widths=(34, 34, 32))
 

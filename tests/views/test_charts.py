@@ -266,6 +266,13 @@ def test_the_forest_says_which_way_the_interval_points(interval, words):
     assert title(charts.plot_ratio(a_ratio(*interval))) == words
 
 
+def test_several_contrasts_are_not_called_decided_one_by_one():
+    several = [a_ratio(3.0, 1.5, 6.0), a_ratio(1.2, 0.4, 3.0)]
+    words = "1 of 2 intervals exclude equal rates (2 against 1), before correction for their number"
+    assert title(charts.plot_ratio(several)) == words
+    assert title(charts.plot_ratio(several[1:] * 2)).startswith("None of 2 intervals")
+
+
 def test_an_unbounded_interval_ends_in_an_arrow_and_none_is_drawn_for_no_information():
     ax = charts.plot_ratio(a_ratio(float("inf"), 2.0, float("inf")))
     assert {point.get_marker() for point in artists(ax, "beyond")} == {">"}

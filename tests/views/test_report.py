@@ -151,7 +151,7 @@ def test_safe_html_keeps_text_tables_and_pictures_and_nothing_that_acts() -> Non
     picture = "data:image/png;base64,iVBORw0KGgo="
     html = (
         "<h1 id='a'>T</h1><style scoped>.dataframe {}</style><table border='1'"
-        " class='dataframe'><thead><tr><th>n</th></tr></thead><tbody><tr><th>0</th><td>&lt;script&gt;1&lt;/script&gt;</td></tr></tbody></table><img"
+        " class='dataframe'><thead><tr><th></th><th>n</th></tr></thead><tbody><tr><th>0</th><td>&lt;script&gt;1&lt;/script&gt;</td></tr></tbody></table><img"
         f" src='{picture}' alt='A chart'><script>alert(1)</script><iframe src='http://e'></iframe><a"
         " href='http://evil.example'>away</a><a href='#a'>here</a><a href='javascript:alert(1)'>j</a><img"
         " src='http://e/x.png'><img src='data:image/svg+xml;base64,PHN2Zz4='><div onclick='x()'"
@@ -162,6 +162,7 @@ def test_safe_html_keeps_text_tables_and_pictures_and_nothing_that_acts() -> Non
     safe = safe_html(html)
     found = assert_harmless(safe.replace("<img>", ""))
     assert ("img", "src", picture) in found.attributes and ("a", "href", "#a") in found.attributes
+    assert '<table tabindex="0" class="dataframe">' in safe and "<td></td>" in safe
     assert '<th scope="col">n</th>' in safe and '<th scope="row">0</th>' in safe
     assert "&lt;script&gt;1&lt;/script&gt;" in safe and ".dataframe" not in safe and "away" in found.text
     assert not {"style", "meta", "link", "base", "form"} & set(found.tags) and "evil.example" not in safe

@@ -166,9 +166,10 @@ def read_artifact(stream: BinaryIO, source: str, name: str, when: datetime | Non
     lines = numbered_lines(stream)
     first = list(islice(lines, SNIFFED))
     part = Part(source, chain(first, lines), name.rpartition("/")[2].removesuffix(".txt"), when)
-    if has_prompt(text for _, text in first):
+    head = "\n".join(text for _, text in first)
+    if has_prompt(head):
         return _read_terminal(part)
-    kind = recognise("\n".join(text for _, text in first), part.command)
+    kind = recognise(head, part.command)
     if kind is None:
         return []
     found = Findings()

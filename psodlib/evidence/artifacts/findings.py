@@ -5,18 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import BinaryIO
 
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
-__all__ = ["ISO_STAMP", "MAX_SILENCE", "Findings", "Life", "Part", "numbered_lines", "parse_stamp"]
+__all__ = [
+    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "moment_of", "numbered_lines", "parse_micros",
+    "parse_stamp", "stamp_micros",
+]  # fmt: skip
 
-MAX_SILENCE = timedelta(hours=2)  # heartbeats come hourly: a longer silence is a gap
-SAME_BOOT = timedelta(minutes=2)  # boots derived from `stamp - up` closer than this are one
+SECOND = 1_000_000  # microseconds
+_SILENCE = 2 * 3600 * SECOND  # heartbeats come hourly: a longer silence is a gap
+_SAME_BOOT = 120 * SECOND  # boots derived from `stamp - up` closer than this are one
+MAX_UP = 73_000 * 86_400 * SECOND  # an uptime beyond two centuries is none
 MAX_LINE = 64 << 10  # characters of a line that are looked at
 ISO_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
-_STAMP = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?")
+STAMP_PARTS = r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?"
+_STAMP = re.compile(STAMP_PARTS, re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -45,12 +53,22 @@ class Findings:
     modules: list[Module] = field(default_factory=list)
     facts: list[HostFact] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    bad_times: int = 0
+    first_bad_time: int | None = None
+
+    def note_bad_time(self, line: int) -> None:
+        """A line whose stamp cannot be, or bears no year: its sign of life is lost, and the file's problems say so."""
+        self.bad_times += 1
+        self.first_bad_time = self.first_bad_time or line
 
     def __bool__(self) -> bool:
         return bool(self.alive or self.marks or self.drivers or self.modules or self.facts)
 
     def reading(self, source: str, kind: str) -> FileReading:
         """The findings as the frozen record of one file."""
+        if self.bad_times:
+            detail = f"{self.bad_times} lines with a time that cannot be or without a year; not used as signs of life"
+            self.problems.append(Problem(source=source, problem="bad_time", line=self.first_bad_time, detail=detail))
         return FileReading(
             source=source, kind=kind, host=self.host, alive=tuple(self.alive), marks=tuple(self.marks),
             drivers=tuple(self.drivers), modules=tuple(self.modules), facts=tuple(self.facts), problems=tuple(self.problems),
@@ -58,53 +76,117 @@ class Findings:
 
 
 class Life:
-    """Signs of life in the order of a log -> ``Alive`` stretches, merged while reading."""
+    """Signs of life in the order of a log -> ``Alive`` stretches, merged while reading. Times are whole microseconds."""
 
     def __init__(self, source: str, evidence: str) -> None:
         self._source, self._evidence = source, evidence
-        self._open: Alive | None = None
-        self._up: timedelta | None = None
+        self._start: int | None = None
+        self._end = 0
+        self._boot: int | None = None
+        self._up: int | None = None
+        self._vms: int | None = None
+        self._line: int | None = None
         self.stretches: list[Alive] = []
 
-    def add(
-        self, stamp: datetime, up: timedelta | None = None, vms: int | None = None, line: int | None = None
-    ) -> None:
-        """One sign of life: its stamp, the uptime and the number of VMs it tells, its line."""
-        boot = _derived_boot(stamp, up)
-        now = self._open
-        if now is not None and self._continues(now, stamp, up, boot):
-            self._open = Alive(
-                start=now.start, end=stamp, boot=now.boot or boot, evidence=now.evidence, source=now.source, line=now.line,
-                vms=now.vms if vms is None else vms,
-            )  # fmt: skip
-        else:
-            self.close()
-            self._open = Alive(
-                start=stamp, end=stamp, boot=boot, evidence=self._evidence, vms=vms, source=self._source, line=line
-            )
-        self._up = up
-
-    def _continues(self, now: Alive, stamp: datetime, up: timedelta | None, boot: datetime | None) -> bool:
-        if not now.end <= stamp <= now.end + MAX_SILENCE:
-            return False
+    def add(self, stamp: int, up: int | None = None, vms: int | None = None, line: int | None = None) -> None:
+        """One sign of life: its stamp (microseconds since 1970), the uptime and the number of VMs it tells, its line."""
+        boot = None if up is None or up > MAX_UP else stamp - up
         # A printed uptime that did not move is a copyist's, no reboot.
-        return boot is None or now.boot is None or abs(boot - now.boot) <= SAME_BOOT or up == self._up
+        if (
+            self._start is None
+            or not self._end <= stamp <= self._end + _SILENCE
+            or not (boot is None or self._boot is None or abs(boot - self._boot) <= _SAME_BOOT or up == self._up)
+        ):
+            self.close()
+            self._start, self._boot, self._vms, self._line = stamp, boot, vms, line
+        self._end, self._up = stamp, up
+        if self._boot is None:
+            self._boot = boot
+        if vms is not None:
+            self._vms = vms
 
     def close(self) -> list[Alive]:
         """End the stretch that is open and give all."""
-        if self._open is not None:
-            self.stretches.append(self._open)
-            self._open = None
+        if self._start is not None:
+            boot = None if self._boot is None else bounded(moment_of(self._boot))
+            self.stretches.append(
+                Alive(
+                    start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self._evidence, vms=self._vms,
+                    source=self._source, line=self._line,
+                )
+            )  # fmt: skip
+            self._start = None
         return self.stretches
-
-
-def _derived_boot(stamp: datetime, up: timedelta | None) -> datetime | None:
-    return None if up is None or up > timedelta(days=73_000) else bounded(stamp - up)
 
 
 def bounded(stamp: datetime) -> datetime | None:
     """The time itself, or None outside 1990..2200."""
     return stamp if 1990 <= stamp.year < 2200 else None
+
+
+def moment_of(micros: int) -> datetime:
+    """Microseconds since 1970 as aware UTC time."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+@lru_cache(maxsize=1 << 12)
+def _midnight(day: str) -> int | None:
+    # A log says the same day thousands of times.
+    try:
+        found = date.fromisoformat(day)
+    except ValueError:
+        return None
+    return (found - _EPOCH.date()).days * 86_400 * SECOND if 1990 <= found.year < 2200 else None
+
+
+@lru_cache(maxsize=1 << 12)
+def _clock(text: str) -> int | None:
+    hour, minute, second = int(text[:2]), int(text[3:5]), int(text[6:])
+    return (hour * 3600 + minute * 60 + second) * SECOND if hour < 24 and minute < 60 and second <= 60 else None
+
+
+def stamp_micros(day: str, clock: str, fraction: str | None, zone: str | None) -> int | None:
+    """The parts of an ISO stamp, as the groups of ``STAMP_PARTS`` give them, as microseconds since 1970.
+
+    Parameters
+    ----------
+    day, clock : str
+        ``2014-05-31`` and ``15:57:32``.
+    fraction, zone : str or None
+        Digits behind the point; ``Z``, ``+02:00`` or None, which is UTC.
+
+    Returns
+    -------
+    int or None
+        None for a time that cannot be, or outside 1990..2200.
+    """
+    start, passed = _midnight(day), _clock(clock)
+    if start is None or passed is None:
+        return None
+    micros = start + passed
+    if fraction:
+        micros += int(fraction[:6].ljust(6, "0"))
+    if zone and zone != "Z":
+        ahead = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * SECOND
+        micros += ahead if zone[0] == "-" else -ahead
+    return micros
+
+
+def parse_micros(text: str) -> int | None:
+    """ISO stamp at the start of a text as microseconds since 1970; None where there is none or it cannot be.
+
+    Parameters
+    ----------
+    text : str
+        E.g. ``2014-05-31T15:57:32.579Z cpu14:...``.
+
+    Returns
+    -------
+    int or None
+        As ``stamp_micros``.
+    """
+    match = _STAMP.match(text)
+    return None if match is None else stamp_micros(*match.groups())
 
 
 def parse_stamp(text: str) -> datetime | None:
@@ -120,22 +202,8 @@ def parse_stamp(text: str) -> datetime | None:
     datetime or None
         Microseconds; further digits are cut.
     """
-    match = _STAMP.match(text)
-    if match is None:
-        return None
-    zone = match[8]
-    try:
-        offset = (
-            UTC
-            if zone in (None, "Z")
-            else timezone((1 if zone[0] == "+" else -1) * timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:])))
-        )
-        fraction = int((match[7] or "0")[:6].ljust(6, "0"))
-        year, month, day, hour, minute, second = (int(part) for part in match.group(1, 2, 3, 4, 5, 6))
-        stamp = datetime(year, month, day, hour, minute, min(second, 59), fraction, offset)
-        return bounded(stamp.astimezone(UTC))
-    except (ValueError, OverflowError):
-        return None
+    micros = parse_micros(text)
+    return None if micros is None else moment_of(micros)
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -153,16 +221,21 @@ def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
     """
     number, rest = 1, b""
     while block := stream.read(256 << 10):
-        *lines, tail = block.split(b"\n")
-        for line in lines:
-            yield number, _decoded(rest + line if rest else line)
-            number, rest = number + 1, b""
-        rest = rest + tail if len(rest) < MAX_LINE else rest
+        end = block.rfind(b"\n")
+        if end >= 0:
+            lines = _decoded(rest + block[:end])
+            yield from enumerate(lines, number)
+            number, rest, block = number + len(lines), b"", block[end + 1 :]
+        rest = rest + block if len(rest) < MAX_LINE else rest
     if rest:
-        yield number, _decoded(rest)
+        yield number, _decoded(rest)[0]
 
 
-def _decoded(line: bytes) -> str:
-    text = line[:MAX_LINE].replace(b"\0", b"").decode("utf-8", "backslashreplace")
-    text = text[:-1] if text.endswith("\r") else text
-    return _ANSI.sub("", text) if "\x1b" in text else text
+def _decoded(lines: bytes) -> list[str]:
+    # Many lines at a time: what few of them need is done to none where the block does not hold it.
+    text = lines.replace(b"\0", b"").decode("utf-8", "backslashreplace")
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    if "\r" in text:
+        text = (text + "\n").replace("\r\n", "\n")[:-1]
+    return [line if len(line) <= MAX_LINE else line[:MAX_LINE] for line in text.split("\n")]

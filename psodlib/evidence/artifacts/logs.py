@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Life, Part, bounded, parse_stamp
+from psodlib.evidence.artifacts.findings import (
+    ISO_STAMP,
+    SECOND,
+    STAMP_PARTS,
+    Findings,
+    Life,
+    Part,
+    bounded,
+    moment_of,
+    parse_micros,
+    parse_stamp,
+    stamp_micros,
+)  # fmt: skip
 from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
 from psodlib.records import HostFact, Mark
 
 __all__ = ["MARKS", "read_esxupdate", "read_hostd", "read_vmksummary", "read_vmksummary_classic", "read_vobd"]
 
 # 8.0 puts a severity between stamp and program: `In(14)`; `+` marks a continuation.
-LOG_HEAD = rf"(?P<stamp>{ISO_STAMP}):?\s+(?:[A-Z][a-z]\(\d{{1,3}}\)\+?\s+)?"
+LOG_GAP = r":?\s+(?:[A-Z][a-z]\(\d{1,3}\)\+?\s+)?"
+LOG_HEAD = rf"(?P<stamp>{ISO_STAMP})" + LOG_GAP
 _SUMMARY = re.compile(LOG_HEAD + r"(?:vmksummary(?:\[\d+\])?:\s*)?(?P<text>(?:heartbeat|bootstop|Host |mark).{0,400})")
-_UP = re.compile(
-    r"heartbeat(?:\[\d+\])?:\s*up (?:(\d{1,6})d)?(?:(\d{1,2})h)?(?:(\d{1,2})m)?(?:(\d{1,2})s)?(?:,\s*(\d{1,6}) VM)?"
+_HEARTBEAT = re.compile(
+    STAMP_PARTS + LOG_GAP + r"(?:vmksummary(?:\[\d+\])?:\s*)?heartbeat(?:\[\d+\])?:\s*"
+    r"up (?:(\d{1,6})d)?(?:(\d{1,2})h)?(?:(\d{1,2})m)?(?:(\d{1,2})s)?(?:,\s*(\d{1,6}) VM)?",
+    re.ASCII,
 )
 _CLASSIC = re.compile(
     r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>\S+) logger: \((?P<epoch>\d{9,10})\) hb: vmk loaded, "
@@ -67,18 +82,29 @@ def read_vmksummary(part: Part, found: Findings) -> None:
     """``vmksummary.log`` of 5.0 to 8.x: hourly heartbeats become stretches, boots and stops become marks."""
     life = Life(part.source, "heartbeat")
     for number, line in part.lines:
-        match = _SUMMARY.match(line)
-        stamp = parse_stamp(match["stamp"]) if match else None
-        if match is None or stamp is None:
+        beat = _HEARTBEAT.match(line)
+        if beat is None:
+            _read_stop(line, number, part, found)
             continue
-        up = _UP.match(match["text"])
-        if up:
-            days, hours, minutes, seconds, vms = (int(value) if value else 0 for value in up.groups())
-            span = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-            life.add(stamp, span, vms if up[5] else None, number)
-        else:
-            found.marks += _mark(match["text"], stamp, "vmksummary", part.source, number)
+        day, clock, fraction, zone, days, hours, minutes, seconds, vms = beat.groups("0")
+        stamp = stamp_micros(day, clock, fraction, "Z" if zone == "0" else zone)
+        if stamp is None:
+            found.note_bad_time(number)
+            continue
+        up = (int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * SECOND
+        life.add(stamp, up, int(vms) if beat[9] else None, number)
     found.alive += life.close()
+
+
+def _read_stop(line: str, number: int, part: Part, found: Findings) -> None:
+    match = _SUMMARY.match(line)
+    if match is None:
+        return
+    stamp = parse_stamp(match["stamp"])
+    if stamp is None:
+        found.note_bad_time(number)
+    else:
+        found.marks += _mark(match["text"], stamp, "vmksummary", part.source, number)
 
 
 def read_vmksummary_classic(part: Part, found: Findings) -> None:
@@ -87,10 +113,13 @@ def read_vmksummary_classic(part: Part, found: Findings) -> None:
     builds: dict[str, HostFact] = {}
     for number, line in part.lines:
         match = _CLASSIC.match(line)
-        stamp = bounded(datetime.fromtimestamp(int(match["epoch"]), UTC)) if match else None
-        if match is None or stamp is None:
+        if match is None:
             continue
-        life.add(stamp, timedelta(seconds=float(match["up"])), int(match["vms"]), number)
+        stamp = bounded(datetime.fromtimestamp(int(match["epoch"]), UTC))
+        if stamp is None:
+            found.note_bad_time(number)
+            continue
+        life.add(int(match["epoch"]) * SECOND, int(float(match["up"]) * SECOND), int(match["vms"]), number)
         builds[match["build"]] = HostFact(host=match["host"], esxi_build=match["build"], time=stamp, source=part.source)
         found.host = found.host or match["host"]
     found.alive += life.close()
@@ -102,12 +131,15 @@ def read_vobd(part: Part, found: Findings) -> None:
     life = Life(part.source, "vobd")
     for number, line in part.lines:
         match = _VOB.match(line)
-        stamp = parse_stamp(match["stamp"]) if match else None
-        if match is None or stamp is None:
+        if match is None:
             continue
-        life.add(stamp, timedelta(microseconds=int(match["us"])), line=number)
+        stamp = parse_micros(match["stamp"])
+        if stamp is None:
+            found.note_bad_time(number)
+            continue
+        life.add(stamp, int(match["us"]), line=number)
         if ".host." in match["event"]:
-            found.marks += _mark(match["event"], stamp, "vobd", part.source, number)
+            found.marks += _mark(match["event"], moment_of(stamp), "vobd", part.source, number)
     found.alive += life.close()
 
 
@@ -120,18 +152,18 @@ def read_hostd(part: Part, found: Findings) -> None:
             continue
         if line[:13] != hour:  # a stamp an hour is enough for coverage
             for text in (last, line):
-                stamp = parse_stamp(text)
-                if stamp:
-                    life.add(stamp, line=number)
+                seen = parse_micros(text)
+                if seen is not None:
+                    life.add(seen, line=number)
             hour = line[:13]
         last = line
         if "esx." in line or "HostSystem." in line or "Host is " in line or "DCUI: " in line or "Host has " in line:
             stamp = parse_stamp(line)
             if stamp:
                 found.marks += _mark(line, stamp, "hostd", part.source, number)
-    stamp = parse_stamp(last)
-    if stamp:
-        life.add(stamp)
+    seen = parse_micros(last)
+    if seen is not None:
+        life.add(seen)
     found.alive += life.close()
 
 

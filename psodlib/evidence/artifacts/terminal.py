@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from psodlib.evidence.artifacts.findings import Part
 
-__all__ = ["PROMPTS", "find_prompt", "split_terminal"]
+__all__ = ["PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
+
+MAX_PROMPT = 2000  # characters of a line with a prompt
 
 # Words that begin a command whose prompt was lost or is a bare `#`, as people paste them.
 _COMMANDS = (
@@ -27,6 +28,11 @@ PROMPTS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("bare", "# esxcli software vib list", rf"(?:[#$>] ?)?(?P<command>{_COMMANDS}.*)$"),
     )
 )  # fmt: skip
+
+# All of them in one search, which begins with a literal so that it runs from line to line.
+_ANY_PROMPT = re.compile(
+    "\n(?=" + "|".join(re.sub(r"\?P<\w+>", "?:", pattern.pattern) for *_, pattern in PROMPTS) + ")", re.MULTILINE
+)
 
 
 def find_prompt(line: str) -> re.Match[str] | None:
@@ -82,6 +88,19 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
     return outputs
 
 
-def has_prompt(lines: Iterable[str]) -> bool:
-    """Whether any of these lines shows a prompt with a command."""
-    return any(match is not None and match["command"] for match in map(find_prompt, lines))
+def has_prompt(text: str) -> bool:
+    """Whether any line of a text shows a prompt with a command.
+
+    Parameters
+    ----------
+    text : str
+        The beginning of a file.
+
+    Returns
+    -------
+    bool
+        True for a capture of a terminal.
+    """
+    starts = (match.end() - 1 for match in _ANY_PROMPT.finditer("\n" + text))
+    found = (find_prompt(text[start : start + MAX_PROMPT].partition("\n")[0]) for start in starts)
+    return any(match is not None and match["command"] for match in found)

@@ -1,0 +1,247 @@
+"""What the collector would do, before it touches any host."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from psodlib.collector import (
+    ask_password,
+    collect,
+    password_from_command,
+    password_from_keyring,
+    plan_table,
+    read_hosts,
+)
+from psodlib.collector.folder import Folder, Manifest, Record
+from psodlib.collector.login import _PASSWORD_PROMPT, Credentials, Gate, Secret, _Refused, printable
+from psodlib.collector.plan import COMMANDS, DUMPS, EXTRACTORS, LOGS, output_name
+from psodlib.errors import CollectError, InputError
+
+
+def test_plan_names_every_entry_its_purpose_and_cost() -> None:
+    plan = plan_table("hpsa")
+    assert list(plan.columns) == ["what", "why", "cost"]
+    assert len(plan) == len(COMMANDS) + len(LOGS) + 1
+    assert plan.notna().all().all() and (plan != "").all().all()
+    assert not plan["what"].str.contains(r"\{module\}", regex=True).any()
+
+
+def test_plan_never_consumes_a_dump_nor_writes_outside_its_own_folder() -> None:
+    lines = [line for command in COMMANDS for line in command.lines] + list(EXTRACTORS)
+    assert not any(" -n" in f"{line} " for line in lines)
+    assert not any(re.search(r">|\b(?:rm|vm-support|set|install|update|remove)\b| -C", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("date", "date.txt"),
+        ("uname -a", "uname_-a.txt"),
+        ("localcli software vib list", "localcli_software-vib-list.txt"),
+        ("localcli software vib get --rebooting-image", "localcli_software-vib-get---rebooting-image.txt"),
+        ("cat /proc/scsi/hpsa/2", "cat_procscsihpsa2.txt"),
+        ("vmkload_mod -v10 -l", "vmkload_mod_-v10--l.txt"),
+    ],
+)
+def test_outputs_are_named_as_vm_support_names_them(command: str, name: str) -> None:
+    assert output_name(command) == name
+
+
+HOSTILE = [
+    "../x",
+    "vmkernel.log/../../x",
+    "vmkernel.log\n",
+    "vmkernel.log;id",
+    "vmkernel.'.gz",
+    "\x1b[2Jvmkernel.log",
+    "vmkernel.log.part",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_match_no_pattern_of_the_plan(name: str) -> None:
+    assert not any(group.name.fullmatch(name) for group in (*LOGS, DUMPS))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vmkernel.log", "vmkernel.0.gz", "vmkernel.12.gz", "vmksummary.log", "vmkernel-log.1", "vmkernel-log-FILE.2"],
+)
+def test_honest_names_match(name: str) -> None:
+    assert any(group.name.fullmatch(name) for group in LOGS)
+
+
+def test_hosts_from_names_file_and_inventory(tmp_path: Path) -> None:
+    assert [(t.name, t.user, t.port) for t in read_hosts(["esx1", "admin@esx2:2222"])] == [
+        ("esx1", None, 22),
+        ("esx2", "admin", 2222),
+    ]
+    (tmp_path / "hosts.txt").write_text("# the rack\nesx1\n\nesx2  # old\n")
+    assert [t.name for t in read_hosts(tmp_path / "hosts.txt", legacy=["esx2"]) if t.legacy] == ["esx2"]
+    (tmp_path / "hosts.csv").write_text(
+        "Name,Cluster,User,Port,Address,Jump Host,Legacy\nesx1,A,root,2222,10.0.0.1,me@gate:23,yes\nesx2,A,,,,,\n"
+    )
+    first, second = read_hosts(tmp_path / "hosts.csv")
+    assert (first.address, first.port, first.user, first.legacy, first.key_name) == (
+        "10.0.0.1",
+        2222,
+        "root",
+        True,
+        "[10.0.0.1]:2222",
+    )
+    assert first.jump is not None and (first.jump.name, first.jump.user, first.jump.port) == ("gate", "me", 23)
+    assert (second.address, second.port, second.legacy, second.jump, second.key_name) == (
+        "esx2",
+        22,
+        False,
+        None,
+        "esx2",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "a/b", "-oProxyCommand=x", "esx 1", "truth", "esx\n1", "esx;id", "esx:99999", "$(id)"]
+)
+def test_what_cannot_name_a_host_is_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        read_hosts([name])
+
+
+def test_wrong_use_is_found_before_any_host_is_visited(tmp_path: Path) -> None:
+    for options in (
+        {"pool": 0},
+        {"pool": 33},
+        {"module": "hpsa;id"},
+        {"legacy": ["other"]},
+        {},
+        {"agent": True, "password": ask_password()},
+    ):
+        with pytest.raises(InputError):
+            collect(["esx1"], tmp_path / "out", **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="never the password itself") as caught:
+        collect(["esx1"], tmp_path / "out", password="hunter2-hunter2")  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_secret_shows_itself_to_nobody() -> None:
+    secret = Secret("hunter2")
+    for text in (repr(secret), str(secret), f"{secret}", repr([secret]), repr(Credentials(passwords={"root": secret}))):
+        assert "hunter2" not in text
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+def test_password_from_a_command_tells_nothing_of_its_output() -> None:
+    assert password_from_command(["echo", "pw-of-{user}"])("root") == "pw-of-root"
+    with pytest.raises(InputError) as caught:
+        password_from_command(["sh", "-c", "echo hunter2; exit 3"])("root")
+    assert "hunter2" not in str(caught.value) and "3" in str(caught.value)
+    with pytest.raises(InputError):
+        password_from_command("echo x")
+
+
+def test_no_keyring_is_a_plain_message() -> None:
+    with pytest.raises(InputError, match="keyring"):
+        password_from_keyring()("root")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answered"),
+    [("Password:", True), ("Password for root@esx01:", True), ("(root@10.0.0.1) Password:", True), ("New password:", False),
+     ("Current password:", False), ("(current) UNIX password:", False), ("One-time password:", False), ("Passcode:", False), ("Code:", False)],
+)  # fmt: skip
+def test_only_a_password_prompt_is_answered(prompt: str, answered: bool) -> None:
+    assert bool(_PASSWORD_PROMPT.fullmatch(prompt)) == answered
+
+
+def test_gate_lets_three_wrong_logins_through_however_many_wait() -> None:
+    gate, tried, lock = Gate(), [], threading.Lock()
+
+    def log_in(number: int) -> None:
+        try:
+            with gate.attempt(f"h{number}"):
+                with lock:
+                    tried.append(number)
+                raise _Refused(f"h{number}", "no")
+        except CollectError:
+            pass
+
+    threads = [threading.Thread(target=log_in, args=(n,)) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(tried) == 3 and gate.shut
+
+
+def test_gate_starts_counting_anew_after_a_success() -> None:
+    gate = Gate()
+    for works in (False, False, True, False, False):
+        try:
+            with gate.attempt("h"):
+                if not works:
+                    raise _Refused("h", "no")
+        except CollectError:
+            pass
+    assert not gate.shut
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J\x1b]0;title\x07", "a\nb\rc", "\u202egnp", "\ud800", "\x9b31m"])
+def test_printable_leaves_nothing_that_moves_a_cursor(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    shown.encode()
+
+
+def test_local_names_stay_in_the_hosts_folder(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "fe80::1")
+    assert folder.path == tmp_path / "fe80__1"
+    for remote in ("/var/run/log/vmkernel.log", "/../../etc/passwd", "//a/./..//b", "/x\ny"):
+        assert (folder.path / folder.local(remote)).resolve().is_relative_to(folder.path.resolve())
+
+
+def test_files_are_private_and_links_are_not_followed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "esx1")
+    with folder.open("a/b", "wb") as file:
+        file.write(b"x")
+    assert stat.S_IMODE(os.stat(folder.path / "a/b").st_mode) == 0o600
+    (folder.path / "link").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError):
+        folder.open("link", "wb")
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"host": "x", "files": [{"odd": 1}]}', "\x00"])
+def test_a_damaged_manifest_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    folder = Folder(tmp_path, "esx1")
+    (folder.path / "manifest.json").write_text(text)
+    assert folder.manifest() is None
+
+
+def test_manifest_comes_back_as_it_was(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "esx1")
+    manifest = Manifest("esx1", why="\x1b[2J ü", files=[Record("/var/log/x", "var/log/x", 3, 4, "ab", "whole")])
+    folder.save(manifest)
+    assert folder.manifest() == manifest
+    assert (folder.path / "manifest.json").read_bytes().isascii()
+    assert b"\x1b" not in (folder.path / "manifest.json").read_bytes()
+
+
+def test_bytes_that_a_host_threw_away_are_kept(tmp_path: Path) -> None:
+    folder, manifest = Folder(tmp_path, "esx1"), Manifest("esx1")
+    for content in (b"one", b"one two", b"three"):
+        with folder.open("log.part", "wb") as file:
+            file.write(content)
+        folder.finish(manifest.put(Record("/log", "log")), manifest)
+    assert (folder.path / "log").read_bytes() == b"three"
+    assert [p.read_bytes() for p in (folder.path / "earlier").iterdir()] == [b"one two"]
+    assert [r.state for r in manifest.files] == ["whole", "earlier"]
