@@ -97,7 +97,9 @@ def test_a_bar_on_a_terminal_and_none_in_a_pipe() -> None:
     assert "\x1b" not in run("load", INCIDENT).stderr
     main, child = pty.openpty()
     command = [sys.executable, "-c", "from psodlib.cli import main; main()", "load", str(INCIDENT)]
-    with subprocess.Popen(command, stderr=child, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}) as process:
+    with subprocess.Popen(
+        command, stderr=child, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}
+    ) as process:
         process.wait(timeout=60)
     os.close(child)
     shown = os.read(main, 1 << 16)

@@ -223,6 +223,8 @@ def test_progress_is_told_for_each_file() -> None:
 def test_a_plain_script_may_load_with_several_processes(tmp_path: Path) -> None:
     # No `if __name__ == "__main__"`: that is how six lines of Python look.
     script = tmp_path / "six_lines.py"
-    script.write_text(f"import psodlib as psod\nprint('ran')\nprint(len(psod.load({str(INCIDENT)!r}, {str(RESTORED)!r}, jobs=2).crashes))\n")
+    script.write_text(
+        f"import psodlib as psod\nprint('ran')\nprint(len(psod.load({str(INCIDENT)!r}, {str(RESTORED)!r}, jobs=2).crashes))\n"
+    )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["ran", "1"]

@@ -37,6 +37,8 @@ MAX_TEXT = 16 * 2**20
 MAX_MESSAGE = 2_000  # characters of a message that are searched
 MAX_OFFSET = 2**31  # bytes into a function; beyond it the "symbol" is junk at the end of a stack
 
+LONG_PREFIX = 5  # letters: no other module's symbols begin with `hpsa_`; with `be_` they may
+
 # Whose own stack is printed when another PCPU does not answer.
 STALLED = ("no_heartbeat", "lost_heartbeat", "tlb_timeout")
 _MESSENGER = re.compile(r"Heartbeat_\w+|TLBDoInvalidate|TLB_\w+")
@@ -187,7 +189,8 @@ def attribute_frames(crash: Crash) -> Crash:
     Notes
     -----
     By the map: the largest base at or below the address, no farther than 16 MiB, and with no frame of another printed
-    module in between (then the map lacks a module). By symbol: the longest matching prefix.
+    module in between (then the map lacks a module). A symbol that a long prefix gives to a module that the map lacks
+    overrules it: then a line of the map is lost. By symbol: the longest matching prefix.
     """
     if all(frame.module for frame in crash.frames):
         return crash
@@ -204,10 +207,15 @@ def _attribute(
     if junk(frame):
         return frame
     module = _in_map(frame.address, bases, printed) if frame.address else None
-    if module:
+    named = _by_symbol(frame.function, listed) if frame.function else None
+    if module and not (named and named not in listed and _speaks_for_itself(frame.function or "")):
         return replace(frame, module=module, module_evidence="module_map")
-    module = _by_symbol(frame.function, listed) if frame.function else None
-    return replace(frame, module=module, module_evidence="symbol_prefix") if module else frame
+    return replace(frame, module=named, module_evidence="symbol_prefix") if named else frame
+
+
+def _speaks_for_itself(function: str) -> bool:
+    rule = _prefix_rule(function)
+    return rule is not None and len(rule.pattern) >= LONG_PREFIX
 
 
 def _in_map(address: int, bases: Sequence[tuple[int, str]], printed: Sequence[tuple[int, str]]) -> str | None:
@@ -356,7 +364,7 @@ def _by_precursors(crash: Crash, precursors: Said | Sequence[Precursor]) -> Iter
     said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
     loaded = {module.module for module in crash.modules} | {frame.module for frame in crash.frames if frame.module}
     for found in standouts(said, crash):
-        module = _owner(found.module, loaded)
+        module = found.module if found.module in said.drivers else _owner(found.module, loaded)
         if module and not is_plumbing(module):
             yield Suspect(module, "precursor_log", found.why, 0.6 * found.weight)
 

@@ -7,6 +7,7 @@ crash.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,9 @@ WEIGHT = {
 }  # fmt: skip
 VICTIMS = ("out_of_memory", "command_abort", "heap_align_failed")
 
+_DEVICE = re.compile(
+    r"\b([a-z]\w{1,40}) [0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"
+)  # <4>hpsa 0000:03:00.0: resetting
 Key = tuple[str, str]  # module or heap, what was said of it
 
 
@@ -52,12 +56,15 @@ class Said:
         Minutes of them outside the day before any crash.
     quiet_days : float or None
         Watched days outside the day before any crash; None when no evidence tells.
+    drivers : frozenset of str
+        Names that a warning puts before a PCI address: surely drivers, though no list knows them.
     """
 
     minutes: Mapping[Key, tuple[datetime, ...]] = field(default_factory=dict)
     untimed: tuple[Precursor, ...] = ()
     quiet: Mapping[Key, int] = field(default_factory=dict)
     quiet_days: float | None = None
+    drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,8 @@ def hear(precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: 
     if not watched and minutes:
         watched = [(min(times[0] for times in minutes.values()), max(times[-1] for times in minutes.values()))]
     days = (_length(watched) - _overlap(watched, loud)) / DAY if watched else None
-    return Said(minutes, tuple(p for p in precursors if not p.time), quiet, days)
+    drivers = frozenset(match[1] for p in precursors for match in [_DEVICE.search(p.text)] if match)
+    return Said(minutes, tuple(p for p in precursors if not p.time), quiet, days, drivers)
 
 
 def standouts(said: Said, crash: Crash) -> list[Standout]:

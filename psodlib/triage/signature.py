@@ -8,7 +8,7 @@
 3. Behind the panic machinery, everything up to a *sentinel* (``rules/sentinel.txt``) delivered the exception, and goes.
 4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack.
 5. The first frame that is left is the signature; while it is a *prefix* (``rules/prefix.txt``), or cannot be read, the
-   next is added.
+   next is added. Of prefixes of one family in a row only the outermost stays.
 
 Symbols are compared without what ``rules/strip.txt`` cuts off. Offsets, addresses, versions, world ids and host names
 are never looked at. The kind is not part of a stack's signature: one bad pointer faults as #PF or as #GP by chance, and
@@ -29,7 +29,7 @@ from psodlib.triage.lists import Rule, first_match, read_rules
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
-SIGNATURE_VERSION = 1
+SIGNATURE_VERSION = 2
 MAX_LENGTH = 255  # characters
 MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
@@ -237,15 +237,22 @@ def drop_irrelevant(draft: Draft) -> Draft:
 def first_telling(draft: Draft) -> Draft:
     """Frames up to and with the first that names a place."""
     names: list[str] = []
+    notes, family = list(draft.notes), None
     for frame in draft.frames:
         name = frame_name(frame)
-        if not names or names[-1] != name:  # recursion depth is chance
+        prefix = None if name == UNREADABLE else _prefix(name)
+        if names and prefix and prefix.value == family:  # depth is chance, of recursion as of the allocator
+            if names[-1] != name:
+                notes.append(f"first_telling: {names[-1]} is {family} inside {name}")
+            names[-1] = name
+        elif not names or names[-1] != name:
             names.append(name)
-        if name != UNREADABLE and _prefix(name) is None:
+        family = prefix.value if prefix else None
+        if name != UNREADABLE and prefix is None:
             break
     if not any(name != UNREADABLE for name in names):
         return replace(draft, signature=f"no telling frames: {draft.crash.kind}")
-    return replace(draft, signature=JOINT.join(names))
+    return replace(draft, signature=JOINT.join(names), notes=tuple(notes))
 
 
 RULES: tuple[Callable[[Draft], Draft], ...] = (
@@ -277,4 +284,4 @@ def _sentinel(function: str | None) -> Rule | None:
 
 @lru_cache(maxsize=1 << 16)
 def _prefix(name: str) -> Rule | None:
-    return first_match(read_rules("prefix.txt"), name)
+    return first_match(read_rules("prefix.txt", mapped=True), name)

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psodlib.evidence import sources
+from psodlib.evidence import archives, streams
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, Limits, iter_items
 from psodlib.records import FileReading, Problem
@@ -120,7 +120,7 @@ def test_two_members_of_one_name_are_both_read(tmp_path: Path) -> None:
 def test_a_bomb_is_named_and_stopped(
     tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "RATIO_FLOOR", 1 << 20)
+    monkeypatch.setattr(streams, "RATIO_FLOOR", 1 << 20)
     (tmp_path / "vmkernel.0.gz").write_bytes(pack(bytes(24 << 20)))
     readings, problems = read(tmp_path)
     assert "too_large" in words(problems)
@@ -140,7 +140,7 @@ def test_the_limits_can_be_moved(tmp_path: Path) -> None:
 
 
 def test_a_bomb_within_archives_is_counted_over_all_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RATIO_FLOOR", 1 << 20)
+    monkeypatch.setattr(streams, "RATIO_FLOOR", 1 << 20)
     inner = gzip.compress(bytes(40 << 20))
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(write_tar(tmp_path / "inner.tgz", *(member(f"{n}.gz", inner) for n in range(4))), "inner.tgz")
@@ -150,7 +150,7 @@ def test_a_bomb_within_archives_is_counted_over_all_layers(tmp_path: Path, monke
 
 
 def test_a_header_that_is_a_flood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_HEADER", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_HEADER", 1 << 20)
     info = tarfile.TarInfo("vmkernel.log")
     info.size, info.pax_headers = 10, {"comment": os.urandom(2 << 20).hex()}
     with tarfile.open(tmp_path / "a.tgz", "w:gz", format=tarfile.PAX_FORMAT, compresslevel=1) as archive:

@@ -8,7 +8,7 @@ from psodlib.errors import RuleError
 from psodlib.triage.lists import RULES, first_match, read_rules
 
 LISTS = {
-    "irrelevant.txt": {}, "prefix.txt": {}, "sentinel.txt": {}, "plumbing.txt": {}, "strip.txt": {"mapped": True},
+    "irrelevant.txt": {}, "prefix.txt": {"mapped": True}, "sentinel.txt": {}, "plumbing.txt": {}, "strip.txt": {"mapped": True},
     "world_names.txt": {"mapped": True}, "symbol_prefixes.txt": {"mapped": True, "plain": True},
 }  # fmt: skip
 

@@ -1,0 +1,129 @@
+"""What a path says of a file: how to show it, whose host it is, when it was taken, which fragments belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+from psodlib.records import Problem
+
+__all__ = ["FRAGMENT", "Place", "is_one_host", "member_place", "place_of", "runs_of", "shown", "stamp_of"]
+
+_BUNDLE = re.compile(
+    r"(?:esx-(?P<host>.+)-|(?:esx|vm-support)-)(?P<day>\d{4}-\d\d-\d\d)--(?P<hour>\d\d)\.(?P<minute>\d\d)(?:[-.]\d+)*$"
+)
+_VCENTER = re.compile(r"(?P<host>[^/]+)-vm\d{4}-\d{1,2}-\d{1,2}@\d{1,2}-\d{1,2}-\d{1,2}\.tgz$")
+FRAGMENT = re.compile(r"(?P<base>.+)\.FRAG-(?P<number>\d{5})$")
+# Folders inside a host's folder: the name above the first of them is the host's.
+_INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})
+_NO_HOST = frozenset({"", ".", "..", "localhost", "localhost.localdomain", "tmp"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    # Where a file stands and what that says of its host.
+    source: str
+    name: str
+    hint: str | None = None
+    hint_kind: str | None = None
+    collected: datetime | None = None
+    mtime: datetime | None = None
+    size: int = 0
+
+
+def is_one_host(folders: Sequence[str] | set[str], names: Sequence[str]) -> bool:
+    # A folder is a host's own when it has a bundle's inner folders, or files and no folders of others.
+    visible = {name for name in folders if not name.startswith(".")}
+    return bool(visible & {"commands", "var"}) or (bool(names) and not visible - _INNER)
+
+
+def place_of(path: str, parts: Sequence[str], root: str, one_host: bool) -> Place:
+    # `parts` are below `root`, the name of the folder that was given.
+    hint, kind, collected = _bundle_hint([root, *parts])
+    if hint is None:
+        folder = root if one_host else parts[0] if len(parts) > 1 else None
+        if folder is not None and folder.lower() not in _NO_HOST and not _BUNDLE.match(folder):
+            hint, kind = folder, "folder"
+    return Place(
+        source=shown(path),
+        name=shown("/".join(parts)),
+        hint=shown(hint) if hint else None,
+        hint_kind=kind,
+        collected=collected,
+    )
+
+
+def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
+    # A member of the archive at `outer`; the innermost bundle name wins, a plain folder only where nothing else is known.
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    hint, kind, collected = _bundle_hint([PurePosixPath(outer.name).name, *parts])
+    if hint is None and outer.hint is not None:
+        hint, kind = outer.hint, outer.hint_kind
+    elif hint is None:
+        inner = next((index for index, part in enumerate(parts[:-1]) if part in _INNER), len(parts) - 1)
+        folder = parts[inner - 1] if inner > 0 else None
+        if folder is not None and folder.lower() not in _NO_HOST and not _BUNDLE.match(folder):
+            hint, kind = folder, "folder"
+    return Place(
+        source=f"{outer.source}!{shown(name)}", name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
+        collected=collected or outer.collected, mtime=stamp_of(mtime), size=size,
+    )  # fmt: skip
+
+
+def _bundle_hint(parts: Sequence[str]) -> tuple[str | None, str | None, datetime | None]:
+    # Host and time as the innermost bundle name among the parts tells them; read from the right, hosts contain `-`.
+    host, collected = None, None
+    for part in reversed(parts):
+        match = _BUNDLE.match(re.sub(r"\.(tgz|tar\.gz|tar|zip)$", "", part))
+        named = match or _VCENTER.match(part)
+        if match and collected is None:
+            collected = _bundle_time(match)
+        if named and host is None and (named["host"] or "").lower() not in _NO_HOST:
+            host = named["host"]
+    return host, "bundle" if host else None, collected
+
+
+def _bundle_time(match: re.Match[str]) -> datetime | None:
+    try:
+        return datetime.strptime(f"{match['day']} {match['hour']}:{match['minute']}", "%Y-%m-%d %H:%M").replace(
+            tzinfo=UTC
+        )
+    except ValueError:
+        return None
+
+
+def stamp_of(seconds: float) -> datetime | None:
+    # A file's stamp as UTC; None outside 1990..2200, where it is no stamp.
+    return datetime.fromtimestamp(seconds, UTC) if 631_152_000 <= seconds < 7_258_118_400 else None
+
+
+def runs_of(numbered: Mapping[int, Any], source: str) -> Iterator[Any]:
+    # Pieces by number -> runs without a hole, and a Problem for each hole.
+    run: list[Any] = []
+    expected = 0
+    for number in sorted(numbered):
+        if number != expected:
+            if run:
+                yield run
+            missing = f"FRAG-{expected:05d}" + (f" to {number - 1:05d}" if number - 1 > expected else "")
+            yield Problem(
+                source=source, problem="fragment_missing", detail=f"{missing} missing; nothing is glued over the hole"
+            )
+            run = []
+        run.append(numbered[number])
+        expected = number + 1
+    yield run
+
+
+def shown(text: str) -> str:
+    # A path as a table can hold it: undecodable bytes and control characters escaped.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    )
