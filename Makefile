@@ -10,17 +10,16 @@ BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The lock is installed with hashes, then this package alone. uv where it can be had, plain pip where not.
+# The lock is installed with hashes, then this package alone: by uv, and by plain pip where uv is not to be had or fails.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .venv/ready: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv here: using plain pip (slower)"
-	@if test -x $(BIN)/uv; then \
+	@$(PIP) install uv || echo "no uv here"
+	@{ test -x $(BIN)/uv && \
 	   $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock && \
-	   $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
-	 else \
-	   $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
-	   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
-	 fi
+	   $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . ; } || \
+	 { echo "installing with plain pip instead (slower)" && \
+	   $(PIP) install --require-hashes -r requirements.lock && $(PIP) install --no-deps -e . ; }
 	@touch $@
 
 setup: .venv/ready  ## make .venv from requirements.lock
@@ -33,7 +32,7 @@ report: .venv/ready  ## report of the demo fleet and of the incident -> report/
 test: .venv/ready  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/ready  ## ruff, mypy strict, the committed notebooks
+check: .venv/ready  ## ruff (format and rules) and mypy strict
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

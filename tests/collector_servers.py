@@ -201,6 +201,7 @@ class Liar:
                 sock, _ = self.sock.accept()
             except OSError:
                 return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.lie == "silent":
                 self.transports.append(sock)  # type: ignore[arg-type]
                 continue
@@ -213,6 +214,8 @@ class Liar:
 
     def stop(self) -> None:
         self.ended.set()
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes accept
         self.sock.close()
         for transport in self.transports:
             transport.close()
@@ -252,7 +255,11 @@ class _Door(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._answer, args=(channel, command.decode()), daemon=True).start()
+        answer = threading.Timer(
+            0.01, self._answer, (channel, command.decode())
+        )  # after the request's own confirmation
+        answer.daemon = True
+        answer.start()
         return True
 
     def _answer(self, channel: paramiko.Channel, command: str) -> None:

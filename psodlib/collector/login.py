@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import importlib
+import logging
 import re
 import socket
 import subprocess
@@ -45,6 +46,10 @@ _PASSWORD_PROMPT = re.compile(
     r"(?!.*\b(?:new|current|old|retype|re-enter|again|change|one-time|otp)\b).{0,80}password.{0,80}", re.I | re.S
 )
 _EXPIRED = re.compile(r"\b(?:new|current|old|retype|change|expired)\b", re.I)
+
+
+# Where nobody set up logging, Python would print paramiko's tracebacks, with a server's words in them.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 def printable(text: object, limit: int = 200) -> str:
@@ -474,7 +479,11 @@ def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit:
     if wanted:  # ask for the key that we know, or another one would look like a change
         options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
     transport.start_client(timeout=limit)
-    link.fingerprint = keys.check(target, transport.get_remote_server_key())
+    try:
+        proved = transport.get_remote_server_key()
+    except paramiko.SSHException:  # start_client returns as if all were well when its time is over
+        raise TimeoutError from None
+    link.fingerprint = keys.check(target, proved)
     return transport
 
 
@@ -580,7 +589,7 @@ def _why_not_connected(error: Exception, target: Target) -> str:
     if isinstance(error, socket.gaierror):
         return f"the name {target.address} does not resolve; correct it or give an address"
     if isinstance(error, (TimeoutError, socket.timeout)):
-        return f"no answer from {place}; is the host up, and does a firewall let SSH through?"
+        return f"no answer from {place}; is the host up, is it an SSH server, does a firewall let SSH through?"
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         return "no common algorithms: the host only speaks SHA-1 SSH (ESXi 5.x); list it as legacy if you accept that"
     if isinstance(error, paramiko.ssh_exception.ChannelException):

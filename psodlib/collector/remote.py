@@ -12,11 +12,13 @@ import re
 import shlex
 import stat
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import paramiko
+from paramiko.sftp import CMD_DATA, CMD_READ, int64
 
 from psodlib.collector.login import Connection, printable
 from psodlib.errors import CollectError
@@ -276,14 +278,7 @@ class Remote:
         try:
             file = self._files.open(path, "rb")
             try:
-                for begin in range(offset, offset + size, BLOCK * AHEAD):
-                    end = min(begin + BLOCK * AHEAD, offset + size)
-                    window = [(at, min(BLOCK, end - at)) for at in range(begin, end, BLOCK)]
-                    for (_, wanted), block in zip(window, file.readv(window), strict=True):
-                        if block:
-                            yield block
-                        if len(block) < wanted:
-                            return
+                yield from _Ahead(self._files, file.handle).blocks(offset, size)
             finally:
                 if self._alive():
                     file.close()
@@ -314,6 +309,55 @@ class Remote:
     def _alive(self) -> bool:
         transport = self.link.transport
         return transport is not None and transport.is_active() and not self.link.why
+
+
+class _Ahead:
+    # Reads a file with a bounded number of requests under way. paramiko's own prefetch asks for a whole file at once, from a
+    # thread of its own, and waits for ever where a server ends a file early; so its two lower calls are used here.
+    def __init__(self, files: Any, handle: bytes) -> None:
+        self._files, self._handle = files, handle
+        self._answers: dict[int, bytes | Exception] = {}
+
+    def blocks(self, offset: int, size: int) -> Iterator[bytes]:
+        end, asked = offset + size, offset
+        waiting: deque[tuple[int, int, int]] = deque()
+        while waiting or asked < end:
+            while asked < end and len(waiting) < AHEAD:
+                wanted = min(BLOCK, end - asked)
+                waiting.append((self._ask(asked, wanted), asked, wanted))
+                asked += wanted
+            number, at, wanted = waiting.popleft()
+            while wanted:  # a server may give less than was asked for
+                block = self._take(number)
+                if not block:
+                    return
+                yield block[:wanted]
+                at, wanted = at + len(block), max(0, wanted - len(block))
+                number = self._ask(at, wanted) if wanted else 0
+
+    def _ask(self, offset: int, size: int) -> int:
+        return int(self._files._async_request(self, CMD_READ, self._handle, int64(offset), size))
+
+    def _take(self, number: int) -> bytes:
+        while number not in self._answers:
+            self._files._read_response()
+        answer = self._answers.pop(number)
+        if isinstance(answer, EOFError):
+            return b""
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _async_response(self, kind: int, message: Any, number: int) -> None:
+        # Called by paramiko for every answer to one of our numbers.
+        if kind == CMD_DATA:
+            self._answers[number] = message.get_string()
+            return
+        try:
+            self._files._convert_status(message)
+            self._answers[number] = OSError("neither data nor an error came")
+        except Exception as error:
+            self._answers[number] = error
 
 
 def same_hash(data: Any, said: tuple[str, str]) -> bool:

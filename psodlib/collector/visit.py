@@ -187,7 +187,11 @@ def _fetch(
     old = manifest.get(entry.path)
     local = folder.local(entry.path)
     # Two archives of one second and size cannot be told apart by their listing: their bytes decide below.
-    if old and folder.size(local) == entry.size and [r.path for r in manifest.files if _could_be(r, entry)] == [entry.path]:
+    if (
+        old
+        and folder.size(local) == entry.size
+        and [r.path for r in manifest.files if _could_be(r, entry)] == [entry.path]
+    ):
         return False
     if entry.size > limits.bytes - manifest.bytes:
         detail = f"{entry.size} bytes would pass the limit of {limits.bytes} a host"

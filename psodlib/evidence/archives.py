@@ -6,8 +6,10 @@ import io
 import posixpath
 import re
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -330,6 +332,7 @@ class _Sized(io.RawIOBase):
 
 
 def _zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[_Entry | Problem]:
+    file = None
     try:
         file = _seekable(stream, wraps)
         _check_directory(file)
@@ -345,6 +348,73 @@ def _zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> It
     except Exception as error:  # a damaged directory shows in many ways
         problem, detail = diagnose(error)
         yield Problem(source=outer.source, problem=problem, detail=detail)
+        if file is not None and problem == "damaged_archive":
+            yield from _headed_entries(file, outer, budget)
+
+
+def _headed_entries(file: Any, outer: Place, budget: Budget) -> Iterator[_Entry | Problem]:
+    # A zip whose list of members is cut off or damaged: each member still has a header of its own before its bytes.
+    at, count = 0, 0
+    while count < budget.limits.members and (at := _next_header(file, at)) >= 0:
+        file.seek(at)
+        header = file.read(30)
+        if len(header) < 30:
+            return
+        flags, method, packed, name_size, more_size = struct.unpack("<6xHH8xI4xHH", header)
+        name, problem = _safe_name(file.read(name_size).decode("utf-8", "surrogateescape"), outer)
+        if problem:
+            yield problem
+        at += 30 + name_size + more_size
+        readable = method == zipfile.ZIP_DEFLATED or (method == zipfile.ZIP_STORED and packed)
+        if name and not name.endswith("/") and readable and not flags & 1:
+            count += 1
+            file.seek(at)
+            raw = _Headed(file, None if method == zipfile.ZIP_DEFLATED else packed)
+            yield _Entry(member_place(outer, name, packed, -1.0), partial(_Metered, raw, budget))
+            at = max(at, raw.end)
+
+
+def _next_header(file: Any, at: int) -> int:
+    # Where the next member's header begins, or -1.
+    rest = b""
+    file.seek(at)
+    while block := file.read(BLOCK):
+        found = (rest + block).find(b"PK\x03\x04")
+        if found >= 0:
+            return int(at - len(rest) + found)
+        at, rest = at + len(block), block[-3:]
+    return -1
+
+
+class _Headed:
+    # The bytes of a member behind its header: stored, of a known size, or deflated, which ends by itself.
+    def __init__(self, file: Any, size: int | None) -> None:
+        self._file, self._left = file, size
+        self._engine = zlib.decompressobj(-zlib.MAX_WBITS) if size is None else None
+        self.end = file.tell()
+
+    def read(self, size: int) -> bytes:
+        if self._engine is None:
+            self._file.seek(self.end)
+            data = self._file.read(min(size, self._left or 0))
+            self._left = (self._left or 0) - len(data)
+            if not data and self._left:
+                raise EOFError
+            self.end += len(data)
+            return bytes(data)
+        data = b""
+        while not data and not self._engine.eof:
+            packed = self._engine.unconsumed_tail
+            if not packed:
+                self._file.seek(self.end)
+                packed = self._file.read(64 << 10)
+                self.end += len(packed)
+            if not packed:
+                raise EOFError
+            data = self._engine.decompress(packed, size)
+            if self._engine.eof:
+                self.end -= len(self._engine.unused_data)
+        return data
 
 
 def _check_directory(file: Any) -> None:

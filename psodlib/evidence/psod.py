@@ -108,7 +108,8 @@ ROLES: tuple[_Role, ...] = (
     _role("message", "PSOD due to PCI bus error", r"(?P<message>PSOD due to .*)"),
     _role("message", "IOMMU fault detected: domain 3", r"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error).*)"),
     _role("fatal", "IDT: 1895: Uncorrectable/unrecoverable machine check error",
-          r"IDT: \d+: Uncorrectable/unrecoverable machine check|NMI: \d+: \w+ requested PSOD"),
+          r"IDT: \d+: Uncorrectable/unrecoverable machine check"),
+    _role("requested", "NMI: 709: ApeiHESTNmiHandler requested PSOD", r"(?:ALERT: |WARNING: )?(?P<message>NMI: \d+: \w+ requested PSOD.*)"),
     _role("detail", "System has encountered a Hardware Error - Please contact the hardware vendor",
           r"System has encountered a Hardware Error|Uncorrectable/\w+ memory error|MCA: \d+: UC Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d+: "),
     _role("lockup", "NMI: 1943: NMI IPI received. Was eip(base):ebp:cs [0x7eb2e(0x418009600000):0x4122c2307688:0x4010](Src 0x1, CPU140)",
@@ -148,7 +149,19 @@ EXCEPTIONS = {
 _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.*Backtrace|Backtrace_Log")
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
-_FATAL = ("header", "message", "code_start", "uptime", "product", "other_cpu", "world", "fatal", "registers", "arm_pc")
+_FATAL = (
+    "header",
+    "message",
+    "code_start",
+    "uptime",
+    "product",
+    "other_cpu",
+    "world",
+    "fatal",
+    "requested",
+    "registers",
+    "arm_pc",
+)
 _OPENERS = (*_FATAL, *_FRAMES, "saved", *_LIVES_ON)
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
@@ -225,6 +238,8 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
     while position < len(data):
         end = data.find(b"\n", position)
         end = len(data) if end < 0 else end
+        if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
+            position = end - len(data[position:end].lstrip(b"\0"))
         cuts = _cuts(data, position, end)
         for start, stop in zip(cuts, [*cuts[1:], end], strict=True):
             piece = _piece(data[start:stop], offset + start, line)
@@ -460,8 +475,9 @@ def _plain(message: str | None) -> str:
 
 
 def bears_header(block: _Block) -> bool:
-    # Only a real header, or a product line with what a purple screen shows below it: enough for a log that nobody chose.
-    if block.first("header"):
+    # Only a real header, a handler's word that it asked for the screen, or a product line with what a purple screen shows
+    # below it: enough for a log that nobody chose.
+    if block.first("header", "requested"):
         return True
     return (
         block.first("product") is not None
@@ -486,7 +502,9 @@ def _told(block: _Block) -> bool:
 def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     pieces = _trimmed(block.pieces)
     raw = data[pieces[0].start - offset : pieces[-1].end - offset]
-    message_piece = block.first("header") or block.first("message") or _screen_message(pieces)
+    message_piece = (
+        block.first("header") or block.first("message") or block.first("requested") or _screen_message(pieces)
+    )
     message = _message_of(message_piece)
     code = block.first("code_start") or block.first("uptime")
     facts = _message_facts(message)
@@ -594,8 +612,8 @@ def _kind_of(message: str | None, facts: _Facts, frames: list[Frame], block: _Bl
                 return kind
     if facts.exception is not None:
         return EXCEPTIONS.get(facts.exception, "other")
-    if fatal := block.first("fatal"):
-        return "nmi" if fatal.body.startswith("NMI") else "machine_check"
+    if block.first("fatal"):
+        return "machine_check"
     panicking = any(_PANICKING.match(frame.function or "") for frame in frames[:6])
     return "panic" if panicking else "other"
 

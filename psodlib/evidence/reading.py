@@ -34,6 +34,11 @@ _FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1
 _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
+# Headings with blank lines around, fences, rules of tables, links: two of them make a text a document.
+_MARKDOWN = re.compile(
+    r"(?:\A|\n\n)#{1,6} [A-Z][^\n:]*(?=\n\s*\n)|^(?:```|~~~|\|?(?: ?:?-{3,}:? ?\|)+ ?(?::?-{3,}:?)? ?$)|\[[^\]\n]{1,80}\]\(\w[^)\s]{1,300}\)",
+    re.MULTILINE,
+)
 _STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )")
 # Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
 _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
@@ -88,8 +93,11 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
             if stream.problems
             else _only(item, Problem(source=item.source, problem="empty", detail="no bytes in it"))
         ]
-    if not head.strip(b"\0"):  # a ring buffer may begin with a long run of NULs
-        head = stream.peek(MAX_NULS).lstrip(b"\0")[:SNIFFED]
+    if not head.strip(b"\0"):  # a file whose host crashed may begin with blocks that were never written
+        whole = stream.peek(MAX_NULS)
+        head = whole.lstrip(b"\0")[:SNIFFED]
+        detail = f"begins with {len(whole) - len(whole.lstrip(bytes(1)))} NULs or more: what stood there is lost"
+        stream.problems.append(Problem(source=item.source, problem="bad_line", line=1, detail=detail))
     binary = cast(BinaryIO, stream)
     encoding = next((encoding for magic, encoding in _BOMS if head.startswith(magic)), None)
     if encoding is not None:  # PowerShell's `>` writes UTF-16
@@ -112,6 +120,8 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
         return read_syslog(stream, item.source, read_part)
     text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
     like_vmkernel = _is_vmkernel(head) and not _is_json(text)
+    if len(_MARKDOWN.findall(text)) > 1:
+        return [_of_document(text, item)]
     if has_prompt(text):
         return _read_capture(stream, item, like_vmkernel)
     command = item.name.rpartition("/")[2].removesuffix(".txt")
@@ -123,6 +133,14 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
 
 def _is_vmkernel(head: bytes) -> bool:
     return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
+
+
+def _of_document(text: str, item: Item) -> FileReading:
+    # What a page quotes may be another host's, another day's: nobody took it as evidence.
+    if "BlueScreen:" not in text:
+        return FileReading(source=item.source, kind="document", irrelevant=True)
+    detail = "a document that quotes a crash, no evidence of a host; `parse_crashes` reads what it quotes"
+    return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
 
 
 def _is_json(text: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, BinaryIO
 
-from psodlib.records import FileReading
+from psodlib.records import FileReading, Problem
 
 __all__ = ["HostLine", "is_syslog", "parse_host_line", "read_syslog"]
 
@@ -137,7 +137,8 @@ def read_syslog(
     def flush(key: tuple[bytes, str]) -> int:
         chunk = pending.pop(key)
         kind = "vmkernel" if key[1] == "vmkernel" else "artifact"
-        done[key[0]] += [_moved(reading, chunk) for reading in read_part(BytesIO(bytes(chunk.data)), source, kind)]
+        readings = read_part(BytesIO(bytes(chunk.data)), source, kind) or [_of_yearless(source, key[1])]
+        done[key[0]] += [_moved(reading, chunk) for reading in readings]
         return len(chunk.data)
 
     for number, offset, line in _lines(stream):
@@ -163,6 +164,14 @@ def read_syslog(
     return [
         _joined(readings, source, host.decode("utf-8", "backslashreplace") or None) for host, readings in done.items()
     ]
+
+
+def _of_yearless(source: str, stream: str) -> FileReading:
+    # The line's program names its reader, so it can only be the stamp that nobody reads.
+    detail = f"lines of {stream} with a stamp without a year; not used as signs of life"
+    return FileReading(
+        source=source, kind=stream, problems=(Problem(source=source, problem="bad_time", line=1, detail=detail),)
+    )
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
@@ -203,6 +212,7 @@ def _joined(readings: list[FileReading], source: str, host: str | None) -> FileR
     merged: dict[str, Any] = {
         name: tuple(record for reading in readings for record in getattr(reading, name)) for name in lists
     }
+    merged["problems"] = tuple({(one.problem, one.detail): one for one in reversed(merged["problems"])}.values())[::-1]
     kinds = sorted({reading.kind for reading in readings})
     return FileReading(
         source=source, kind="syslog:" + "+".join(kinds), host=host, irrelevant=not any(merged.values()), **merged

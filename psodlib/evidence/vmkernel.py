@@ -46,7 +46,7 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-")
+_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-", b"requested PSOD")
 _MORE_ANCHORS = (b":[0x", b" .bss 0x", b"Code start:", b"Saved backtrace")
 
 
@@ -117,6 +117,7 @@ _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing
 _SILENCE = timedelta(hours=2)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
 _FIRST_STAMP = re.compile(_STAMPED)
+_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
 _STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
 
 
@@ -146,17 +147,19 @@ class _Reader:
         self.history = b""
         self.stretch: tuple[datetime, datetime] | None = None
         self.hosts: set[str] = set()
+        self.bad_time: int | None = None  # the first line whose stamp cannot be
         self.last_time: datetime | None = None
         self.size = 0
 
     def feed(self, view: memoryview, start: int, line: int) -> None:
         """One block that begins at byte ``start`` and line ``line`` of the stream."""
         matches = _FINDER.find_matches_as_indexes(view)
+        block_line = line
         raw = bytes(view) if matches else b""
         counted, seen = 0, (-1, -1)
         for number, at, _ in matches:
-            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1
-            line, counted = line + raw.count(b"\n", counted, begin), max(counted, begin)
+            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
+            line, counted = line + raw.count(b"\n", counted, at), at
             if _ANCHORS[number] in _HEADER_ANCHORS:
                 self._open(raw, start, line, at)
             elif _ANCHORS[number] in _MORE_ANCHORS and self.window:
@@ -168,7 +171,7 @@ class _Reader:
                 for row in _ROWS_AT[number]:
                     self._row(row, text, line)
         self._extend(raw or view, start)
-        self._watch(view)
+        self._watch(view, block_line)
         self._sample_host(view)
         self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
         self.size = start + len(view)
@@ -211,7 +214,7 @@ class _Reader:
             keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1
             data = data[:keep] if keep > _WINDOW_LIMIT // 2 else data
         skip = 0
-        if window.start > self.parsed_to:
+        if window.start > self.parsed_to and not data.startswith(b"\0"):  # behind a run of NULs a line begins
             skip = data.find(b"\n") + 1
         self._read(data[skip:], window.start + skip, window.line + (1 if skip else 0))
         self.parsed_to = window.start + len(data)
@@ -294,11 +297,16 @@ class _Reader:
 
     # -- coverage
 
-    def _watch(self, view: memoryview) -> None:
+    def _watch(self, view: memoryview, line: int) -> None:
         # See the first and the last stamp of the block, and look between them only where the span could hide a silence.
-        first = _FIRST_STAMP.match(view) or _STAMP.search(view)
+        blank = len(view) - len(bytes(view).lstrip(b"\0")) if view[0] == 0 else 0
+        first = _FIRST_STAMP.match(view, blank) or _STAMP.search(view)
         start = _stamp(first) if first else None
-        last = _last_stamp(view)
+        last = _last_stamp(view) or (None if first is None or start is None else (first.start(), start))
+        if self.bad_time is None and first is not None and start is None:
+            self.bad_time = line + bytes(view[: first.start() + 1]).count(b"\n")
+        elif self.size == 0 and _YEARLESS.match(view, blank):
+            self.bad_time = line
         if first is None or start is None or last is None:
             return
         stack = [(first.start(), last[0], start, last[1])]
@@ -335,6 +343,13 @@ class _Reader:
             start, end = self.stretch
             self.alive.append(Alive(start=start, end=end, source=self.source))
             self.stretch = None
+
+
+def _problem_of_time(source: str, line: int) -> Problem:
+    detail = (
+        "a stamp that cannot be, or without a year; what bears one has no time, and such lines are no signs of life"
+    )
+    return Problem(source=source, problem="bad_time", line=line, detail=detail)
 
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
@@ -439,6 +454,8 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
         reader.feed(view, start, line)
     reader._close(last=True)
     reader._end_stretch()
+    if reader.bad_time is not None:
+        reader.problems.append(_problem_of_time(source, reader.bad_time))
     hosts = sorted(reader.hosts | {crash.host.lower() for crash in reader.crashes if crash.host})
     if len(hosts) > 1:
         detail = f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import bleach  # type: ignore[import-untyped]
 import nbformat
@@ -53,9 +53,6 @@ from psodlib.views.notebooks import notebook_folder, run_notebook
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, choose_crash, write_up
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = ["Report", "report", "safe_html", "write_csv"]
 
 Progress = Callable[[str, int, int], None]
@@ -78,7 +75,7 @@ class Chart:
     """A chart of the report: its file name, how it is drawn from a study, and whether the brief shows it."""
 
     name: str
-    draw: Callable[[Study, bool], Axes]
+    draw: Callable[[Study, bool], charts.Axes]
     in_brief: bool = False
 
 
@@ -215,23 +212,15 @@ def _picture(chart: Chart, found: Study, folder: Path) -> Picture | Text:
     return _saved(chart.draw(found, found.fleet.simulated), folder, chart.name)
 
 
-def _saved(ax: Axes, folder: Path, name: str) -> Picture | Text:
+def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
     # The picture, its SVG, its numbers; and in words, for whoever cannot see it, what the chart says of itself. A chart
     # with nothing to show is said, not shown.
     png, _ = charts.save_chart(ax, folder / "charts" / name)
     data = write_csv(charts.numbers(ax), png.with_suffix(".csv"))
-    title, caption = _wording(ax)
-    if charts.numbers(ax).empty:
-        remedy = next((text.get_text() for text in ax.texts if text.get_gid() != "caption"), "")
-        return Text(f"{title}. {' '.join(remedy.split())}")
+    title, caption, inside = charts.wording(ax)
+    if inside:
+        return Text(f"{title}. {inside}")
     return Picture(png, title, caption, data.relative_to(folder).as_posix())
-
-
-def _wording(ax: Axes) -> tuple[str, str]:
-    # What the chart itself says above and below the axes; there `\\$` stands for a dollar.
-    below = next((text.get_text() for text in ax.texts if text.get_gid() == "caption"), "")
-    title, caption = (" ".join(words.replace("\\$", "$").split()) for words in (ax.get_title(loc="left"), below))
-    return title, caption
 
 
 def _case(found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path) -> Document:

@@ -1,0 +1,102 @@
+"""Collecting from 200 loopback hosts: wall time by pool size, peak memory and bytes, beside a plain `for h in ...; do scp ...` loop.
+
+    python benchmarks/collect.py [hosts] [pool ...]
+
+Needs root, sshd and unshare, as the collector's tests do; touches loopback only. asyncssh joins the table where it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from collector_servers import Esx, make_key, why_no_sshd  # noqa: E402
+
+SERVERS = 4
+COLLECT = """
+import json, resource, sys, time
+from psodlib.collector import Target, collect
+ports, out, key, known, pool, count = json.loads(sys.argv[1])
+hosts = [Target(name=f"esx{n:03}", address="127.0.0.1", port=ports[n % len(ports)]) for n in range(count)]
+begun = time.monotonic()
+run = collect(hosts, out, key=key, known_hosts=known, trust_first_use=True, pool=pool)
+seconds = time.monotonic() - begun
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([seconds, peak, int(run.hosts.bytes.sum()), int((run.hosts.state == "complete").sum())]))
+"""
+ASYNC = """
+import asyncio, asyncssh, json, os, resource, sys, time
+ports, out, key, known, pool, count = json.loads(sys.argv[1])
+async def one(gate, n):
+    async with gate, asyncssh.connect("127.0.0.1", ports[n % len(ports)], username="root", client_keys=[key], known_hosts=None) as link:
+        os.makedirs(f"{out}/{n}")
+        async with link.start_sftp_client() as files:
+            await files.mget(["/var/run/log/*", "/var/core/*"], f"{out}/{n}")
+async def main():
+    gate = asyncio.Semaphore(pool)
+    await asyncio.gather(*(one(gate, n) for n in range(count)))
+begun = time.monotonic()
+asyncio.run(main())
+size = sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(out) for f in fs)
+print(json.dumps([time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, size, count]))
+"""
+
+
+def measured(script: str, *arguments: object) -> list[float]:
+    """Run one way in a process of its own; seconds, peak MB, bytes, hosts."""
+    done = subprocess.run([sys.executable, "-c", script, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
+    return list(json.loads(done.stdout))
+
+
+def scp_loop(ports: list[int], out: Path, key: Path, count: int) -> list[float]:
+    """What an administrator types: one host after the other, logs and dumps only."""
+    begun = time.monotonic()
+    for number in range(count):
+        folder = out / f"esx{number:03}"
+        folder.mkdir(parents=True)
+        words = ["scp", "-q", "-i", str(key), "-P", str(ports[number % len(ports)]), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        subprocess.run([*words, "root@127.0.0.1:/var/run/log/*", str(folder)], check=True, timeout=60, capture_output=True)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return [time.monotonic() - begun, 0, size, count]
+
+
+def main(count: int = 200, pools: tuple[int, ...] = (1, 8, 16, 32)) -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        key, host_key = make_key(work / "user"), make_key(work / "host")
+        servers = [Esx(work / f"root{n}", f"esx{n}") for n in range(SERVERS)]
+        try:
+            for server in servers:
+                server.start(user_key=key, host_key=host_key)
+            ports = [server.port for server in servers]
+            rows = {"scp loop (logs only)": scp_loop(ports, work / "scp", key, count)}
+            for pool in pools:
+                rows[f"psod collect, pool {pool}"] = measured(COLLECT, ports, str(work / f"out{pool}"), str(key), str(work / "known"), pool, count)
+            rows["psod collect, second run"] = measured(COLLECT, ports, str(work / f"out{pools[-1]}"), str(key), str(work / "known"), pools[-1], count)
+            if importlib.util.find_spec("asyncssh"):
+                rows["asyncssh, 32 at once (logs only)"] = measured(ASYNC, ports, str(work / "async"), str(key), "", 32, count)
+        finally:
+            for server in servers:
+                server.stop()
+    print(f"{count} hosts behind {SERVERS} sshd on loopback")
+    print(f"{'way':34} {'seconds':>8} {'hosts/s':>8} {'peak MB':>8} {'MB':>8} {'whole':>6}")
+    for way, (seconds, peak, size, whole) in rows.items():
+        print(f"{way:34} {seconds:8.1f} {count / seconds:8.1f} {peak or float('nan'):8.0f} {size / 1e6:8.1f} {whole:6.0f}")
+    if not importlib.util.find_spec("asyncssh"):
+        print("asyncssh is not installed here: not measured")
+
+
+if __name__ == "__main__":
+    reason = why_no_sshd()
+    if reason:
+        raise SystemExit(f"cannot measure: {reason}")
+    main(*([int(sys.argv[1])] if sys.argv[1:] else []), *([tuple(map(int, sys.argv[2:]))] if sys.argv[2:] else []))

@@ -1,0 +1,321 @@
+"""Which attribute goes with a signature: model, firmware, ESXi build, driver version, uptime band, cluster.
+
+It lives here and not in ``triage/``: an association is a comparison of rates, and rates need host-days at risk.
+
+The attributes hang together: a model comes with its firmware, a roll-out goes by cluster, a new driver has young boots.
+So each is tested inside strata of its parents, and once more inside strata of all the others that are not its own
+consequence: what stands in the first test only may be another attribute's shadow, and is said to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from psodlib.errors import InputError
+from psodlib.risk import exact
+from psodlib.risk.exposure import Floats, Tables, check_exposure, exposure, split_stretches
+
+__all__ = ["ATTRIBUTES", "associations", "attributes_of_signature"]
+
+# Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "model": (),
+    "firmware": ("model",),
+    "esxi_build": ("model", "firmware"),
+    "version": ("model", "firmware", "esxi_build"),
+    "uptime": ("model", "version"),
+    "cluster": ("model", "firmware", "esxi_build", "version"),
+}
+# A cluster decides all the others of its hosts: given the cluster, model or version have nothing left to vary.
+SHADOWS = ("model", "firmware", "esxi_build", "version", "uptime")
+BANDS = ("0-7 d", "7-15 d", "15-30 d", "30-60 d", "60-120 d", "over 120 d")
+FEW = 3  # crashes; with fewer nothing is tested
+
+_WHAT = "counted "  # stands for which crashes
+_COLUMNS = ("attribute", "value", "crashes", "expected", "host_days", "hosts", "ratio", "low", "high", "p", "p_holm",
+            "p_given_others", "found", "note")  # fmt: skip
+
+
+def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) -> pd.DataFrame:
+    """Which attributes go with the crashes of one signature, per host-day at risk.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Or anything with its tables as attributes.
+    signature : str
+        As in ``crashes.signature``.
+    alpha : float
+        Chance of any false finding that is accepted, over all that is tested.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As ``associations`` gives it, over the host-days of the whole fleet, with ``attrs["signature"]``.
+
+    Raises
+    ------
+    InputError
+        The fleet has no crash of that signature.
+
+    Notes
+    -----
+    The version is that of the driver which most crashes of the signature are laid to; without one there is none. Host-days
+    are those that evidence watched; crashes in gaps are left out with them. ``model``, ``esxi_build`` and ``cluster`` are
+    the host's newest.
+
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> table = psod.attributes_of_signature(fleet, "hpsa_update_scsi_devices")  # doctest: +SKIP
+    >>> table.attrs["says"]  # doctest: +SKIP
+    """
+    out = associations(_at_risk(fleet, signature), alpha)
+    out.attrs |= {"signature": signature, "says": out.attrs["says"].replace(_WHAT, f"of {signature!r} ")}
+    return out
+
+
+def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
+    """Which attributes go with the crashes that an exposure table counts.
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        From ``exposure``; a column ``firmware`` is used where it has one. Columns of ``ATTRIBUTES`` that it lacks are left
+        out and said so.
+    alpha : float
+        Chance of any false finding that is accepted, over all that is tested.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a value of an attribute that could be tested, the clearest first: ``attribute``, ``value``, ``crashes``
+        (of the signature, with that value), ``expected`` (if the attribute did not matter inside the strata of its
+        parents), ``host_days``, ``hosts`` (that crashed so), ``ratio``, ``low``, ``high`` (rate with the value over the
+        rate without, Mantel-Haenszel), ``p``, ``p_holm``, ``p_given_others`` (NaN where nothing is left to compare),
+        ``found``, ``note``. ``attrs``: ``says`` (one sentence, which may be that nothing was found), ``left_out``
+        (attribute -> why it could not be tested), ``crashes``, ``host_days``.
+
+    Notes
+    -----
+    Inside a stratum with D crashes, of which a share q of the host-days has the value, the crashes with it are
+    Binomial(D, q) when the attribute does not matter; their sum over strata is compared with its exact distribution,
+    p = twice the smaller mid-P tail. One lemon host crashes again and again, so a second p comes from the score's
+    variance between hosts, and the larger of the two counts. Holm's correction covers every value of every attribute.
+
+    A host's own crashes are no independent events, and neither is a roll-back after a crash: a version that hosts fled from
+    is better compared by ``rate_ratio``.
+    """
+    table = _pieces(exposure)
+    crashes, left_out = int(table["crashes"].sum()), _left_out(table)
+    tested = [name for name in ATTRIBUTES if name not in left_out] if crashes >= FEW else []
+    rows = [row for name in tested for row in _tested(table, name, tested, alpha)]
+    out = pd.DataFrame(rows, columns=list(_COLUMNS))
+    out["p_holm"] = exact.holm(out["p"])
+    clear = out["p_holm"] <= alpha
+    out.loc[clear & out["p_given_others"].isna(), "note"] = "cannot be told apart from the other attributes"
+    shadow = clear & (out["p_given_others"] > alpha)
+    out.loc[shadow, "note"] = "goes with another attribute: nothing is left of it inside that one's strata"
+    out["found"] = (clear & ~shadow).astype("boolean")
+    out = out.astype({"attribute": "string", "value": "string", "note": "string", "crashes": "Int64", "hosts": "Int64"})
+    out = out.sort_values(["p", "attribute", "value"], kind="stable", ignore_index=True)
+    days = float(table["host_days"].sum())
+    out.attrs = {"says": _says(out, crashes, days, alpha), "left_out": left_out, "crashes": crashes, "host_days": days}
+    return out
+
+
+# ---- time at risk ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Relabelled:
+    # The fleet's tables, with one signature's crashes as the only ones that count.
+    hosts: pd.DataFrame
+    crashes: pd.DataFrame
+    uptimes: pd.DataFrame
+    drivers: pd.DataFrame
+    coverage: pd.DataFrame | None
+
+
+def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
+    # The exposure table in which only the signature's crashes count, with the firmware of the driver's devices.
+    mine = fleet.crashes["signature"].eq(signature).fillna(False).astype(bool)
+    if not mine.any():
+        some = ", ".join(map(repr, fleet.crashes["signature"].dropna().unique()[:5])) or "none"
+        raise InputError(f"no crash has the signature {signature!r}; expected one of crashes.signature, such as {some}")
+    guilty = fleet.crashes.loc[mine, "guilty_module"].dropna()
+    module = None if guilty.empty else str(guilty.mode().iloc[0])
+    counted = fleet.crashes.assign(
+        guilty_module=np.where(mine, module or "nobody", "another"), guilt="on_stack", deliberate=False
+    )
+    tables = _Relabelled(fleet.hosts, counted, fleet.uptimes, fleet.drivers, getattr(fleet, "coverage", None))
+    stretches = exposure(tables, module or "nobody")
+    return stretches.assign(firmware=_firmware(stretches, fleet.drivers, module))
+
+
+def _pieces(exposure: pd.DataFrame) -> pd.DataFrame:
+    # Cut where the uptime band changes; columns that are not there are unknown.
+    table = check_exposure(exposure).reset_index(drop=True)
+    absent = {name: pd.array([None] * len(table), dtype="string") for name in ATTRIBUTES if name not in table}
+    table = table.assign(**absent)
+    if not {"start", "end", "uptime_start"} <= set(table):
+        return table
+    pieces = split_stretches(table, uptime=True)
+    table = table.iloc[pieces["row"]].reset_index(drop=True)
+    bands = [BANDS[code] if code >= 0 else None for code in pieces["uptime"]]
+    return table.assign(
+        host_days=pieces["host_days"],
+        crashes=table["crashes"].where(pieces["last"], 0.0),
+        uptime=pd.array(bands, dtype="string"),
+    )
+
+
+def _firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str | None) -> pd.Series:
+    # What was last read before the stretch's end; a host whose every reading agrees had it all along.
+    known = drivers[drivers["module"].eq(module or "").fillna(False) & drivers["firmware"].notna()]
+    empty = pd.Series(pd.NA, index=stretches.index, dtype="string")
+    if known.empty:
+        return empty
+    per_time = known.groupby(["host", "observed_at"], dropna=False)["firmware"]
+    read = per_time.agg(lambda texts: ", ".join(sorted(set(texts)))).astype("string").reset_index()
+    by_host = read.groupby("host")["firmware"]
+    steady = by_host.first()[by_host.nunique() == 1]
+    timed = read[read["observed_at"].notna()].sort_values("observed_at")
+    ends = stretches[["host", "end"]].reset_index(names="row").sort_values("end")
+    joined = pd.merge_asof(ends, timed, left_on="end", right_on="observed_at", by="host").set_index("row")["firmware"]
+    return stretches["host"].map(steady).astype("string").fillna(joined.reindex(stretches.index))
+
+
+def _left_out(table: pd.DataFrame) -> dict[str, str]:
+    # Why an attribute cannot be tested.
+    reasons = {}
+    for name in ATTRIBUTES:
+        values = table.loc[table["host_days"] > 0, name].dropna().unique()
+        if len(values) == 0:
+            reasons[name] = "not in the evidence"
+        elif len(values) == 1:
+            reasons[name] = f"the same everywhere: {values[0]}"
+    return reasons
+
+
+# ---- tests -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cells:
+    # Host-days and crashes by (host, stratum, value), as numbers.
+    host: Any
+    stratum: Any
+    value: Any
+    days: Floats
+    crashes: Floats
+
+
+def _cells(table: pd.DataFrame, name: str, within: Sequence[str]) -> tuple[_Cells, list[str]]:
+    known = table[table[name].notna() & (table["host_days"] > 0)]
+    keys = [known[parent].astype("string").fillna("unknown") for parent in within]
+    stratum = pd.factorize(pd.MultiIndex.from_arrays(keys))[0] if keys else np.zeros(len(known), dtype=np.int64)
+    value, names = pd.factorize(known[name].astype("string"), sort=True)
+    sums = pd.DataFrame({
+        "host": pd.factorize(known["host"])[0], "stratum": stratum, "value": value,
+        "days": known["host_days"].to_numpy(dtype=float), "crashes": known["crashes"].to_numpy(dtype=float),
+    }).groupby(["host", "stratum", "value"], as_index=False).sum()  # fmt: skip
+    columns = [sums[column].to_numpy() for column in ("host", "stratum", "value", "days", "crashes")]
+    return _Cells(*columns), list(names)
+
+
+def _tested(table: pd.DataFrame, name: str, tested: Sequence[str], alpha: float) -> list[dict[str, Any]]:
+    within = [parent for parent in ATTRIBUTES[name] if parent in tested]
+    others = [other for other in SHADOWS if other in tested and other != name]
+    cells, values = _cells(table, name, within)
+    wide, _ = _cells(table, name, others)
+    rows: list[dict[str, Any]] = []
+    for code, value in enumerate(values):
+        result = _test(cells, code)
+        if result is not None:
+            again = _test(wide, code) if others != within else result
+            rows.append({"attribute": name, "value": value, **_row(cells, code, result, alpha),
+                         "p_given_others": again.p if again else math.nan})  # fmt: skip
+    # Two values mirror each other: one test, told by the value with more crashes than expected.
+    return [max(rows, key=lambda row: row["crashes"] - row["expected"])] if len(rows) == len(values) == 2 else rows
+
+
+@dataclass(frozen=True)
+class _Result:
+    p: float
+    observed: float
+    expected: float
+
+
+def _test(cells: _Cells, code: int) -> _Result | None:
+    # None when no stratum holds a crash and host-days both with and without the value.
+    size = int(cells.stratum.max()) + 1 if len(cells.stratum) else 0
+    has = cells.value == code
+    days = np.bincount(cells.stratum, cells.days, size)
+    share = np.bincount(cells.stratum, cells.days * has, size) / np.where(days > 0, days, 1.0)
+    total = np.bincount(cells.stratum, cells.crashes, size)
+    telling = (share > 0) & (share < 1) & (total > 0)
+    if not telling.any():
+        return None
+    inside = telling[cells.stratum]
+    observed, expected = float(np.sum((cells.crashes * has)[inside])), float(np.sum((total * share)[telling]))
+    p = max(
+        _exact_p(observed, total[telling], share[telling]),
+        _host_p(cells, inside, has, share, total / np.where(days > 0, days, 1.0)),
+    )
+    return _Result(p, observed, expected)
+
+
+def _exact_p(observed: float, totals: Any, shares: Any) -> float:
+    # Two-sided mid-P against the sum of one binomial a stratum.
+    chance = np.ones(1)
+    for total, share in zip(totals, shares, strict=True):
+        chance = np.convolve(chance, stats.binom.pmf(np.arange(int(total) + 1), int(total), share))
+    at = round(observed)
+    half = chance[at] / 2
+    return float(min(1.0, 2 * min(chance[:at].sum() + half, chance[at + 1 :].sum() + half)))
+
+
+def _host_p(cells: _Cells, inside: Any, has: Any, share: Floats, rate: Floats) -> float:
+    # Score test with the variance taken between hosts: what one host alone does proves nothing.
+    residual = (has - share[cells.stratum]) * (cells.crashes - rate[cells.stratum] * cells.days)
+    scores = np.bincount(cells.host[inside], residual[inside])
+    spread = math.sqrt(float(np.sum(scores**2)))
+    return float(2 * stats.norm.sf(abs(float(scores.sum())) / spread)) if spread > 0 else 1.0
+
+
+def _row(cells: _Cells, code: int, result: _Result, alpha: float) -> dict[str, Any]:
+    size = int(cells.stratum.max()) + 1
+    has = cells.value == code
+    sums = [
+        np.bincount(cells.stratum, values * side, size)
+        for side in (has, ~has)
+        for values in (cells.crashes, cells.days)
+    ]
+    ratio = exact.mantel_haenszel(sums[0], sums[1], sums[2], sums[3], alpha)
+    crashed = cells.host[has & (cells.crashes > 0)]
+    note = "all of them on one host" if result.observed > 1 and len(set(crashed)) == 1 else None
+    return {
+        "crashes": int(np.sum(cells.crashes[has])), "expected": result.expected, "host_days": float(np.sum(cells.days[has])),
+        "hosts": len(set(crashed)), "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "p": result.p, "note": note,
+    }  # fmt: skip
+
+
+def _says(out: pd.DataFrame, crashes: int, days: float, alpha: float) -> str:
+    where = f"{crashes} crash{'es' if crashes != 1 else ''} {_WHAT}in {days:,.0f} watched host-days"
+    if crashes < FEW:
+        return f"Nothing tested: {where}, and fewer than {FEW} crashes can tell of nothing."
+    found = out[out["found"]]
+    if found.empty:
+        tried = ", ".join(dict.fromkeys(out["attribute"])) or "nothing"
+        return f"Nothing found: {where}; tested {tried}, {len(out)} values, at {alpha:g} over all of them."
+    told = [f"{row.attribute} {row.value} ({row.crashes} crashes where {row.expected:.1f} were expected, corrected p {row.p_holm:.2g})"
+            for row in found.itertuples()]  # fmt: skip
+    return f"Found: {'; '.join(told)}. {where}."

@@ -1,0 +1,231 @@
+"""Which module the crashes are laid at, and how it is known that a host stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from psodlib.views.charts.style import (
+    PAPER,
+    SOFT,
+    Column,
+    Table,
+    add_legend,
+    finish,
+    name_rows,
+    new_axes,
+    nothing,
+    styled,
+)
+from psodlib.views.charts.sums import hosts_in_words
+from psodlib.views.words import count
+
+MOST_ROWS = 14  # modules drawn
+NO_MODULE = "no module found"
+# From the strongest evidence to none: dark to pale.
+GUILT_COLOURS = {
+    "named_by_kernel": "#08306b", "on_stack": "#0072b2", "module_map": "#3f97c9", "symbol_prefix": "#86bfdf",
+    "world_name": "#d7b5d8", "precursor_log": "#cc79a7", "hardware": "#e69f00", "deliberate": "#009e73",
+    "none": "#b8b8b8",
+}  # fmt: skip
+HOW: dict[str, dict[str, Any]] = {
+    "dump": {"facecolor": "#0072b2", "edgecolor": PAPER},
+    "log only": {"facecolor": "#56b4e9", "edgecolor": PAPER},
+    "unexplained reboot": {"facecolor": "#e69f00", "edgecolor": PAPER},
+    "no logs": {"facecolor": "#8a8a8a", "edgecolor": SOFT, "hatch": "////"},
+}  # fmt: skip
+DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
+
+
+@styled
+def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """Crashes by guilty module, stacked by the kind of evidence against it.
+
+    Parameters
+    ----------
+    crashes : pandas.DataFrame
+        The fleet's ``crashes``.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``module`` ("no module found" included), ``guilt``, ``crashes``.
+    """
+    columns = ["module", "guilt", "crashes"]
+    if crashes.empty:
+        return nothing(ax, "No crash was found", "So there is no module to name.", columns, simulated)
+    named = pd.DataFrame({
+        "module": crashes["guilty_module"].astype("string").fillna(NO_MODULE),
+        "guilt": crashes["guilt"].astype("string").fillna("none"),
+    })  # fmt: skip
+    table = named.groupby(["module", "guilt"], as_index=False).size().rename(columns={"size": "crashes"})
+    totals = table.groupby("module")["crashes"].sum().sort_values(ascending=False, kind="stable")
+    shown = [
+        *(name for name in totals.index[:MOST_ROWS] if name != NO_MODULE),
+        *([NO_MODULE] if NO_MODULE in totals else []),
+    ]
+    chart = new_axes(ax, 0.8 + 0.32 * len(shown), shown)
+    wide = table.pivot(index="module", columns="guilt", values="crashes").reindex(shown).fillna(0)
+    left = np.zeros(len(shown))
+    kinds = [kind for kind in GUILT_COLOURS if kind in wide]
+    for kind in kinds:
+        chart.barh(
+            range(len(shown)),
+            wide[kind],
+            left=left,
+            height=0.72,
+            color=GUILT_COLOURS[kind],
+            edgecolor=PAPER,
+            linewidth=0.5,
+        )
+        left += wide[kind].to_numpy()
+    for y, height in enumerate(left):
+        place: Any = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+        chart.annotate(f"{height:,.0f}", (height, y), fontsize=8.5, color=SOFT, **place)
+    name_rows(chart, shown)
+    chart.xaxis.set_major_locator(MaxNLocator(integer=True))
+    chart.set_xlabel("Crashes")
+    chart.set_xlim(0, float(left.max()) * 1.08)
+    add_legend(
+        chart,
+        [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in kinds],
+        "Evidence against it",
+    )
+    hidden = len(totals) - len(shown)
+    more = f" {count(hidden, 'further module')} with fewer crashes not drawn." if hidden > 0 else ""
+    total = f"{count(len(crashes), 'crash', 'crashes')} on {hosts_in_words(crashes['host'].nunique())}"
+    caption = f"{total}. Counts rank no driver: they know no host-days.{more}"
+    return finish(chart, _modules_finding(totals), caption, table.sort_values(["module", "guilt"]), simulated)
+
+
+def _modules_finding(totals: Column) -> str:
+    everything = int(totals.sum())
+    unnamed = int(totals.get(NO_MODULE, 0))
+    named = totals.drop(NO_MODULE, errors="ignore")
+    if named.empty:
+        return f"No module could be named for any of {count(everything, 'crash', 'crashes')}"
+    first = f"{named.index[0]} is the guilty module of {named.iloc[0]:,} of {count(everything, 'crash', 'crashes')}"
+    return f"{first}; {unnamed:,} {'names' if unnamed == 1 else 'name'} no module" if unnamed else first
+
+
+@styled
+def plot_ascertainment(
+    crashes: pd.DataFrame,
+    uptimes: pd.DataFrame,
+    coverage: pd.DataFrame | None = None,
+    *,
+    simulated: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """How each month's stops are known: dump, log only, unexplained reboot; and below zero the hosts without any log.
+
+    Parameters
+    ----------
+    crashes, uptimes : pandas.DataFrame
+        The fleet's tables.
+    coverage : pandas.DataFrame, optional
+        The fleet's ``coverage``: says which hosts left no log in a month.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``month``, ``how`` (dump, log only, unexplained reboot, no logs), ``count`` (of stops; of hosts
+        for "no logs").
+    """
+    table = _ascertained(crashes, uptimes, coverage)
+    if table.empty:
+        return nothing(
+            ax,
+            "Nothing stopped, and no host was seen",
+            "There is neither a crash nor a boot with a time.",
+            list(table.columns),
+            simulated,
+        )
+    chart = new_axes(ax)
+    months = pd.period_range(table["month"].min(), table["month"].max(), freq="M").strftime("%Y-%m")
+    wide = table.pivot(index="month", columns="how", values="count").reindex(index=months, columns=list(HOW)).fillna(0)
+    bottom = np.zeros(len(months))
+    for how in list(HOW)[:3]:
+        chart.bar(range(len(months)), wide[how], bottom=bottom, width=0.8, linewidth=0.5, **HOW[how])
+        bottom += wide[how].to_numpy()
+    chart.bar(range(len(months)), -wide["no logs"], width=0.8, linewidth=0.5, **HOW["no logs"])
+    chart.axhline(0, color=SOFT, linewidth=0.8)
+    chart.set_xlim(-0.6, max(len(months), 6) - 0.4)
+    step = max(1, -(-len(months) // 12))
+    chart.set_xticks(
+        range(0, len(months), step),
+        months[::step],
+        rotation=0 if len(months) <= 8 else 35,
+        ha="center" if len(months) <= 8 else "right",
+    )
+    chart.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{abs(y):,.0f}"))
+    chart.yaxis.set_major_locator(MaxNLocator(integer=True))
+    chart.set_ylabel("Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops")
+    chart.set_xlabel("Month (UTC)")
+    shown = [how for how in HOW if wide[how].any()]
+    add_legend(chart, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
+    doubt = count(int(wide["unexplained reboot"].sum()), "unexplained reboot")
+    caption = (
+        f"{count(len(crashes), 'crash', 'crashes')} and {doubt} of {hosts_in_words(uptimes['host'].nunique())}. "
+        "A reboot that nothing explains may be a crash whose dump and log were lost."
+    )
+    return finish(chart, _ascertainment_finding(wide), caption, table, simulated)
+
+
+def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Table:
+    dump = crashes["source"].astype("string").str.contains(DUMP_NAME, regex=True).fillna(False)
+    parts = [
+        pd.DataFrame({"month": _month(crashes["time"]), "how": np.where(dump, "dump", "log only")}),
+        pd.DataFrame(
+            {"month": _month(uptimes.loc[uptimes["end_reason"] == "unexplained", "end"]), "how": "unexplained reboot"}
+        ),
+        _silent(uptimes, coverage),
+    ]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1]).dropna()
+    table = table.groupby(["month", "how"], as_index=False).size().rename(columns={"size": "count"})
+    return table.sort_values(["month", "how"], ignore_index=True)
+
+
+def _month(times: Column) -> Column:
+    return times.dt.strftime("%Y-%m").astype("string")
+
+
+def _silent(uptimes: Table, coverage: Table | None) -> Table:
+    # One row for each month, between a host's first and last sign of life, in which no evidence covers a moment of it.
+    if coverage is None or coverage.empty:
+        return pd.DataFrame({"month": pd.Series(dtype="string"), "how": pd.Series(dtype="string")})
+    months = []
+    for _, rows in coverage.dropna(subset=["start", "end"]).groupby("host"):
+        first, last = (_serial(rows[edge]) for edge in ("start", "end"))
+        watched = {month for low, high in zip(first, last, strict=True) for month in range(low, high + 1)}
+        months += sorted(set(range(min(watched), max(watched) + 1)) - watched)
+    return pd.DataFrame(
+        {"month": pd.Series([f"{m // 12:04d}-{m % 12 + 1:02d}" for m in months], dtype="string"), "how": "no logs"}
+    )
+
+
+def _serial(times: Column) -> Column:
+    return times.dt.year * 12 + times.dt.month - 1
+
+
+def _ascertainment_finding(wide: Table) -> str:
+    totals = wide.sum()
+    stops = totals["dump"] + totals["log only"]
+    if not stops:
+        return f"No crash is on record; {count(totals['unexplained reboot'], 'reboot')} without an explanation"
+    doubt = totals["unexplained reboot"]
+    first = f"{totals['dump']:,.0f} of {count(stops, 'crash', 'crashes')} left a dump"
+    return (
+        f"{first}; {count(doubt, 'more stop')} {'is' if doubt == 1 else 'are'} unexplained"
+        if doubt
+        else f"{first}; no stop is unexplained"
+    )

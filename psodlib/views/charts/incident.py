@@ -1,0 +1,101 @@
+"""One host around its crash, one line of time a kind of fact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from psodlib.views.charts.style import (
+    INK,
+    PALETTE,
+    PAPER,
+    Table,
+    finish,
+    name_rows,
+    new_axes,
+    nothing,
+    short_label,
+    styled,
+    time_axis,
+)
+from psodlib.views.incident import LANES
+from psodlib.views.words import count, known, moment, span
+
+LANE_COLOURS = {"boot": "#0072b2", "watched": "#8a8a8a", "driver": "#009e73", "crash": "#d55e00"}
+
+
+@styled
+def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """What is known of one host up to its crash and after, one line of time a kind of fact.
+
+    Parameters
+    ----------
+    timeline : pandas.DataFrame
+        What ``incident_timeline`` gives: ``time``, ``end``, ``lane``, ``what``, ``detail``, ``source``, ``line``,
+        ``sha256``.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: the timeline's dated facts, sorted.
+    """
+    dated = timeline[timeline["time"].notna()].sort_values("time", kind="stable", ignore_index=True)
+    if dated.empty:
+        return nothing(
+            ax,
+            "No moment of this incident is known",
+            "No fact about this host bears a time.",
+            list(timeline.columns),
+            simulated,
+        )
+    lanes = [lane for lane in LANES if (dated["lane"] == lane).any()]
+    ends = dated["end"].fillna(dated["time"])
+    reach = max(ends.max() - dated["time"].min(), pd.Timedelta(hours=1))
+    chart = new_axes(ax, 0.7 + 0.6 * len(lanes), lanes, legend=False)
+    chart.set_xlim(dated["time"].min() - 0.03 * reach, ends.max() + 0.16 * reach)
+    for y, lane in enumerate(lanes):
+        _lane(chart, y, dated[dated["lane"] == lane], reach, LANE_COLOURS[lane])
+    for time in dated.loc[dated["what"] == "crash", "time"]:
+        chart.axvline(time, color=PALETTE[1], linewidth=1.2, zorder=0.6)
+    name_rows(chart, lanes)
+    time_axis(chart)
+    chart.set_xlabel("Time (UTC)")
+    facts = f"{count(len(dated), 'dated fact')} from {count(dated['source'].nunique(), 'file')}"
+    caption = f"{facts}, {moment(dated['time'].min())} to {moment(ends.max())}. Bars last, points are moments."
+    return finish(chart, _incident_finding(dated), caption, dated, simulated)
+
+
+def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str) -> None:
+    # Bars for what lasts, points for moments; a point is named where it differs from the one before
+    # and that one's name leaves room.
+    free, said = rows["time"].min(), None
+    for row in rows.itertuples():
+        if known(row.end):
+            ax.barh(y, row.end - row.time, left=row.time, height=0.34, color=colour, edgecolor=PAPER, gid=row.lane)
+            continue
+        marker = "X" if row.lane == "crash" else "o"
+        ax.plot([row.time], [y], marker=marker, markersize=8, color=colour, markeredgecolor=PAPER, gid=row.lane)
+        if row.time >= free and row.what != said:
+            name, said = short_label(row.what), row.what
+            ax.annotate(
+                name, (row.time, y), xytext=(0, 7), textcoords="offset points", ha="left", fontsize=8, color=INK
+            )
+            free = row.time + reach * 0.016 * len(name)
+
+
+def _incident_finding(dated: Table) -> str:
+    crash = dated[dated["what"] == "crash"]
+    if crash.empty:
+        return "The crash itself bears no time; around it this is known"
+    time = crash["time"].iloc[0]
+    boot = dated[(dated["lane"] == "boot") & (dated["time"] < time) & (dated["end"] >= time - pd.Timedelta(hours=2))]
+    loaded = dated[
+        (dated["lane"] == "driver") & dated["what"].str.endswith(" loaded").fillna(False) & (dated["time"] <= time)
+    ]
+    with_driver = f" with {loaded['what'].iloc[-1]}" if len(loaded) else ""
+    after = f", {span(time - boot['time'].iloc[-1])} after boot" if len(boot) else ""
+    return f"The host crashed on {moment(time)}{after}{with_driver}"

@@ -1,0 +1,298 @@
+"""Rates with their intervals, and ratios of two rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from psodlib.views.charts.style import (
+    INK,
+    PALE,
+    PALETTE,
+    PAPER,
+    QUIET,
+    SOFT,
+    UNKNOWN_VERSION,
+    Table,
+    add_legend,
+    finish,
+    name_rows,
+    new_axes,
+    nothing,
+    shown_text,
+    stack_order,
+    styled,
+    version_colours,
+)
+from psodlib.views.charts.sums import days_in_words, hosts_in_words
+from psodlib.views.words import DAYS_A_YEAR, between, count, figure, known, listing
+
+if TYPE_CHECKING:
+    from psodlib.risk.rates import RateRatio  # brings scipy, which most charts do without
+
+FOREST_COLUMNS = ("contrast", "estimate", "ratio", "low", "high")
+MAIN_ESTIMATES = ("headline", "known crashes only", "with unknown crashes", "worst cases of unknown", "crude")
+
+
+@styled
+def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """Crash rates per host-year with intervals, the naive count ghosted beside each.
+
+    A group without a crash is shown by its one-sided 95 % upper bound, an open triangle that points to lower rates.
+
+    Parameters
+    ----------
+    rates : pandas.DataFrame
+        What ``crash_rates`` gives: the group as index, ``crashes``, ``host_days``, and per host-day ``rate``, ``low``,
+        ``high``, ``upper_at_zero``.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``group``, ``crashes``, ``host_days``, and per host-year ``rate``, ``low``, ``high``,
+        ``upper_at_zero``.
+    """
+    table = _per_host_year(rates)
+    if table.empty:
+        return nothing(ax, "No rate can be given", "No group has any host-day at risk.", list(table.columns), simulated)
+    names = list(table["group"])
+    chart = new_axes(ax, 0.9 + 0.42 * len(names), names)
+    colours = version_colours(names)
+    for y, row in enumerate(table.itertuples()):
+        _rate_row(chart, y, row, colours.get(row.group, QUIET[UNKNOWN_VERSION][0]))
+    name_rows(chart, names)
+    reach = _reach(table)
+    chart.set_xlim(0, reach)
+    chart.set_xlabel("Crashes per host-year")
+    _ghost_counts(chart, table, reach)
+    marks = [
+        Line2D([], [], color=INK, marker="o", label="rate, 95 % interval"),
+        Patch(facecolor="#efefef", edgecolor=PALE, label="bare count"),
+    ]
+    if (table["crashes"] == 0).any():
+        marks.append(
+            Line2D(
+                [], [], color=INK, marker="<", markerfacecolor=PAPER, linestyle=":", label="no crash: 95 % upper bound"
+            )
+        )
+    add_legend(chart, marks)
+    total = days_in_words(float(table["host_days"].sum()))
+    crashes = count(int(table["crashes"].sum()), "crash", "crashes")
+    caption = (
+        f"{crashes} in {total}; Garwood 95 % intervals. The grey bars are the bare counts on their own scale: they "
+        "mostly show where the host-days are."
+    )
+    return finish(chart, _rates_finding(table), caption, table, simulated)
+
+
+def _per_host_year(rates: Table) -> Table:
+    table = rates.reset_index() if rates.index.name is not None else rates.reset_index(drop=True)
+    measured = ["crashes", "host_days", "rate", "low", "high", "upper_at_zero"]
+    by = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")][:1]
+    out = pd.DataFrame(
+        {"group": table[by[0]].astype("string").fillna(UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)}
+    )
+    for name in measured:
+        values = pd.to_numeric(table[name]).astype("float64") if name in table else np.nan
+        out[name] = values if name in ("crashes", "host_days") else values * DAYS_A_YEAR
+    out = out[out["host_days"] > 0]
+    return out.sort_values(
+        "group", key=lambda names: names.map({name: i for i, name in enumerate(stack_order(names))})
+    ).reset_index(drop=True)
+
+
+def _rate_row(ax: Any, y: int, row: Any, colour: str) -> None:
+    if row.crashes:
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", gid="interval")
+        ax.plot([row.rate], [y], marker="o", markersize=7, color=colour, markeredgecolor=PAPER)
+    elif known(row.upper_at_zero):
+        ax.plot([0, row.upper_at_zero], [y, y], color=colour, linewidth=1.6, linestyle=":", gid="interval")
+        ax.plot(
+            [row.upper_at_zero],
+            [y],
+            marker="<",
+            markersize=7,
+            markerfacecolor=PAPER,
+            markeredgecolor=colour,
+            gid="upper bound",
+        )
+    note = f"{count(int(row.crashes), 'crash', 'crashes')} in {days_in_words(row.host_days)}"
+    ax.annotate(
+        note,
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 9),
+        textcoords="offset points",
+        ha="right",
+        fontsize=7.5,
+        color=SOFT,
+    )
+
+
+def _reach(table: Table) -> float:
+    # Far enough for every rate and for most intervals; one group of few days must not flatten the others.
+    highs = table["high"].where(table["crashes"] > 0, table["upper_at_zero"]).dropna()
+    if highs.empty:
+        return 1.0
+    wanted = max(float(table["rate"].max()) * 1.5, float(highs.median()) * 2.5)
+    return min(float(highs.max()), wanted) * 1.12
+
+
+def _ghost_counts(ax: Any, table: Table, reach: float) -> None:
+    most = max(float(table["crashes"].max()), 1.0)
+    ax.barh(
+        range(len(table)),
+        table["crashes"] / most * reach * 0.9,
+        height=0.8,
+        color="#efefef",
+        edgecolor=PALE,
+        linewidth=0.6,
+        zorder=0.5,
+        gid="count",
+    )
+
+
+def _rates_finding(table: Table) -> str:
+    crashed = table[table["crashes"] > 0]
+    if crashed.empty:
+        best = table.loc[table["upper_at_zero"].idxmin()]
+        bound = f"the tightest bound is {figure(best['upper_at_zero'])} per host-year ({best['group']})"
+        return f"No crash in {days_in_words(float(table['host_days'].sum()))}: {bound}"
+    top = crashed.loc[crashed["rate"].idxmax()]
+    first = f"{top['group']}: {figure(top['rate'])} crashes per host-year ({between(top['low'], top['high'])})"
+    others = table.drop(index=top.name)
+    if others.empty:
+        return f"{first}; there is nothing to compare it with"
+    ceiling = others["high"].where(others["crashes"] > 0, others["upper_at_zero"])
+    below = list(others.loc[ceiling < top["low"], "group"])
+    if len(below) == len(others):
+        return f"{first}, and its interval lies above every other"
+    if below:
+        return f"{first}; its interval lies above that of {listing(below, 3)}, not of every other"
+    return f"{first}, the highest; but intervals overlap, so this ranks nothing"
+
+
+@styled
+def plot_ratio(ratios: RateRatio | Sequence[RateRatio], *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """Forest plot of a rate ratio: headline, known crashes only, with unknown, worst case, crude, other adjustments.
+
+    Parameters
+    ----------
+    ratios : RateRatio or sequence of RateRatio
+        What ``rate_ratio`` gives, or ``PinDecision.ratios``. Several are drawn one below the other.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``contrast``, ``estimate``, ``ratio``, ``low``, ``high``; NaN where there is no
+        information, inf where unbounded.
+    """
+    several: Any = [ratios] if hasattr(ratios, "reference") else list(ratios)
+    table = pd.DataFrame([row for one in several for row in _forest(one)], columns=FOREST_COLUMNS)
+    if len(several) > 1:
+        table = table[table["estimate"].isin(MAIN_ESTIMATES)].reset_index(drop=True)
+    if table.empty:
+        remedy = "Two versions with host-days are needed for a ratio."
+        return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
+    names = list(table["estimate"] if len(several) == 1 else _grouped_names(table))
+    chart = new_axes(ax, 0.8 + 0.3 * len(names), names, legend=False)
+    chart.set_xscale("log")
+    low, high = _ratio_limits(table)
+    chart.set_xlim(low, high)
+    for y, row in enumerate(table.itertuples()):
+        _forest_row(chart, y, row, low, high)
+    chart.axvline(1, color=INK, linewidth=1)
+    name_rows(chart, names)
+    chart.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    chart.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    chart.xaxis.set_minor_locator(NullLocator())
+    chart.tick_params(axis="y", pad=9)
+    references = {one.reference for one in several}
+    whose = f"{several[0].reference}'s" if len(references) == 1 else "the second version's"
+    chart.set_xlabel(shown_text(f"Crash rate as a multiple of {whose} (log scale)"))
+    return finish(chart, _ratio_finding(several), _ratio_caption(several), table, simulated)
+
+
+def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
+    estimates = [
+        ("headline", (ratio.ratio, ratio.low, ratio.high)), ("known crashes only", ratio.known_only),
+        ("with unknown crashes", ratio.with_unknown), ("worst cases of unknown", ratio.adversarial),
+        ("crude", ratio.crude), ("Mantel–Haenszel by model", ratio.mantel_haenszel), *ratio.sensitivity,
+    ]  # fmt: skip
+    return [
+        (f"{ratio.version} / {ratio.reference}", name, *(float(x) for x in interval)) for name, interval in estimates
+    ]
+
+
+def _grouped_names(table: Table) -> Iterable[str]:
+    # With several contrasts, the first row of each bears the contrast's name.
+    for row in table.itertuples():
+        yield f"{row.contrast}: headline" if row.estimate == "headline" else row.estimate
+
+
+def _ratio_limits(table: Table) -> tuple[float, float]:
+    # All that is finite, 1 always, and never more than three powers of ten to a side.
+    values = table[["ratio", "low", "high"]].to_numpy(dtype=float).ravel()
+    finite = values[np.isfinite(values) & (values > 0)]
+    low, high = (min(finite.min(), 0.5), max(finite.max(), 2.0)) if len(finite) else (0.1, 10.0)
+    return max(low / 1.4, 1e-3), min(high * 1.4, 1e3)
+
+
+def _forest_row(ax: Any, y: int, row: Any, low: float, high: float) -> None:
+    first = row.estimate == "headline"
+    colour = PALETTE[0] if first else SOFT
+    if np.isnan(row.low) or np.isnan(row.high) or (row.low <= 0 and np.isinf(row.high)):
+        ax.annotate(
+            "no information", (1, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=SOFT
+        )
+        return
+    ends = max(row.low, low), min(row.high, high)
+    ax.plot(ends, [y, y], color=colour, linewidth=3 if first else 1.6, solid_capstyle="butt", gid="interval")
+    # An end beyond the page, or nowhere, is an arrow.
+    for end, edge, marker in ((row.low, low, "<"), (row.high, high, ">")):
+        if (marker == "<" and end < edge) or (marker == ">" and end > edge):
+            ax.plot([edge], [y], marker=marker, markersize=7, color=colour, clip_on=False, gid="beyond")
+    if low <= row.ratio <= high:
+        ax.plot([row.ratio], [y], marker="D" if first else "o", markersize=8 if first else 5, color=colour, gid="ratio")
+
+
+def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
+    decided = [one for one in ratios if one.low > 1 or one.high < 1]
+    if len(ratios) > 1:
+        pairs = listing((f"{one.version} against {one.reference}" for one in decided), 3)
+        which = f"{len(decided)} of {len(ratios)} intervals exclude equal rates ({pairs}), before"
+        none = f"None of {len(ratios)} intervals excludes equal rates, even before"
+        return f"{which if decided else none} correction for their number"
+    one = (decided or list(ratios))[0]
+    certainty = f"{100 * (1 - one.alpha):g}\u00a0% interval {between(one.low, one.high)}"
+    if decided:
+        word = "more" if one.low > 1 else "less"
+        times = figure(one.ratio) if known(one.ratio) else "no information"
+        return f"{one.version} crashes {word} often than {one.reference}: {times} times its rate ({certainty})"
+    if np.isinf(one.high) and one.low <= 0:
+        return f"Nothing can be said yet of {one.version} against {one.reference}"
+    return f"Open whether {one.version} crashes more or less often than {one.reference} ({certainty})"
+
+
+def _ratio_caption(ratios: Sequence[RateRatio]) -> str:
+    parts = []
+    for one in ratios:
+        arms = [
+            f"{name} {count(int(crashes), 'crash', 'crashes')} in {days_in_words(days)} on {hosts_in_words(hosts)}"
+            for name, crashes, days, hosts in zip(
+                (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True
+            )
+        ]
+        parts.append(f"{arms[0]}, {arms[1]} ({one.method.replace('_', ' ')})")
+    return f"{'; '.join(parts)}. Arrows: the interval goes on, or has no end."

@@ -1,0 +1,225 @@
+"""How every chart looks: colours, the frame with its title and caption, labels, legends.
+
+Text that came out of a log is drawn letter by letter: no mathtext, no control characters, no missing glyphs.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeAlias
+
+import matplotlib
+import matplotlib.dates as mdates
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+
+from psodlib.views.words import known, literal
+
+INK, SOFT, PALE, PAPER = "#222222", "#666666", "#c9c9c9", "#ffffff"
+CRASH = "#000000"
+# Okabe and Ito's colours (2008), without the yellow that is lost on white paper; then the same, lighter.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5c99", "#8c6d31", "#66aad1", "#e69e66")
+UNKNOWN_VERSION, NOT_WATCHED, OTHERS = "version unknown", "not watched", "other versions"
+QUIET = {UNKNOWN_VERSION: ("#8a8a8a", "////"), NOT_WATCHED: (PAPER, "...."), OTHERS: (PALE, "")}
+MOST_VERSIONS = 7  # more colours than this nobody tells apart
+LONGEST_LABEL = 34  # letters; a longer name loses its middle
+DAY = pd.Timedelta(days=1)
+P = ParamSpec("P")
+# A DataFrame and a Series: pandas-stubs gives each cell the union of all types, so inside this wing's charts they go unchecked.
+Table: TypeAlias = Any
+Column: TypeAlias = Any
+STYLE: Any = {
+    "font.family": "DejaVu Sans", "font.size": 9.5, "text.usetex": False, "text.color": INK,
+    "figure.facecolor": PAPER, "savefig.facecolor": PAPER, "savefig.transparent": False, "figure.dpi": 110,
+    "axes.facecolor": PAPER, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.titlesize": 12,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlepad": 10,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#e6e6e6", "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "legend.frameon": False, "legend.fontsize": 9, "svg.hashsalt": "psodlib", "svg.fonttype": "none",
+    "hatch.linewidth": 0.6, "hatch.color": "#5a5a5a",
+}  # fmt: skip
+WIDTH = 6.4  # inches of the plot itself; labels and legend come on top
+
+
+def styled(plot: Callable[P, Axes]) -> Callable[P, Axes]:
+    """One style for a ``plot_*``, and none of it left behind in the caller's session."""
+
+    @functools.wraps(plot)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Axes:
+        with plt.rc_context(STYLE):
+            chart = plot(*args, **kwargs)
+            interactive = plt.isinteractive()
+        # A session's first figure starts the backend, and a notebook's turns interactive mode on: not ours to undo.
+        matplotlib.interactive(interactive)
+        return chart
+
+    return drawn
+
+
+def new_axes(ax: Any | None, height: float = 3.4, labels: Iterable[str] = (), legend: bool = True) -> Any:
+    """Where to draw: the given Axes, else a figure that long labels and a legend widen, so that the plot keeps its width."""
+    if ax is not None:
+        return ax
+    longest = max((len(label) for label in labels), default=6)
+    width = WIDTH + 0.075 * longest + (1.6 if legend else 0.2)
+    return plt.subplots(figsize=(width, height + 0.9), layout="constrained")[1]
+
+
+def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -> Axes:
+    """Title, caption and table twin of a chart; the last thing that every ``plot_*`` does."""
+    # Title and caption are wrapped to the plot's width: about 11 and 16 letters an inch in these sizes.
+    own = ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1
+    inches = WIDTH if own else max(ax.get_window_extent().width / ax.figure.dpi, 3.0)
+    ax.set_title(shown_text(textwrap.fill(finding, round(inches * 11.5)), keep_breaks=True), loc="left")
+    words = f"Simulated fleet. {caption}" if simulated else caption
+    # Hung on the x label, so that it stays below it whatever the ticks do.
+    ax.annotate(
+        shown_text(textwrap.fill(words, round(inches * 16)), keep_breaks=True),
+        xy=(0, 0), xycoords=("axes fraction", ax.xaxis.label), xytext=(0, -8), textcoords="offset points",
+        ha="left", va="top", fontsize=8, color=SOFT, annotation_clip=False, gid="caption",
+    )  # fmt: skip
+    ax.psod_numbers = table.reset_index(drop=True)
+    chart: Axes = ax
+    return chart
+
+
+def nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], simulated: bool) -> Axes:
+    """A panel that says what is missing, because an empty one reads as "nothing happened"."""
+    with plt.rc_context(STYLE):
+        chart = new_axes(ax, 0.9, legend=False)
+        chart.set(xticks=[], yticks=[])
+        chart.spines[:].set_visible(False)
+        chart.text(
+            0.0,
+            0.6,
+            shown_text(textwrap.fill(remedy, 80), keep_breaks=True),
+            transform=chart.transAxes,
+            color=SOFT,
+            va="center",
+        )
+        return finish(
+            chart, what, "Nothing is drawn because nothing is known.", pd.DataFrame(columns=list(columns)), simulated
+        )
+
+
+def add_legend(ax: Any, entries: Sequence[Any], title: str | None = None) -> None:
+    """A legend beside the plot, never over it."""
+    if entries:
+        legend = ax.legend(
+            handles=entries,
+            title=title,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1.0),
+            borderaxespad=0,
+            alignment="left",
+        )
+        legend.get_title().set_fontsize(9)
+
+
+def name_rows(ax: Any, names: Sequence[str]) -> None:
+    """One name a row, read from the top."""
+    ax.set_yticks(range(len(names)), [short_label(name) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.grid(False, axis="y")
+
+
+def time_axis(ax: Any) -> None:
+    """Dates that say year and month once."""
+    dates: Any = mdates  # untyped
+    locator = dates.AutoDateLocator(minticks=3, maxticks=9)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+def shown_text(value: Any, keep_breaks: bool = False) -> str:
+    """Text letter by letter: ``$`` would start mathtext, an unknown glyph draw a box, a break run off."""
+    shown = literal(value)
+    if not keep_breaks:
+        shown = " ".join(shown.split())
+    letters = (c if c == "\n" or ord(c) in _glyphs() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    return "".join(letters).replace("$", r"\$")
+
+
+def short_label(value: Any) -> str:
+    """A name of bounded length; it loses its middle, because host names differ at both ends."""
+    shown = " ".join(literal(value).split())
+    if len(shown) > LONGEST_LABEL:
+        half = (LONGEST_LABEL - 1) // 2
+        shown = f"{shown[:half]}…{shown[-half:]}"
+    return shown_text(shown)
+
+
+def _natural(value: str) -> list[tuple[int, int, str]]:
+    # 5.5.0.9 before 5.5.0.58; bounded digits, because a name may be anything.
+    return [
+        (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part)
+        for part in re.split(r"([0-9]{1,18})", str(value))
+        if part
+    ]
+
+
+def in_order(values: Iterable[Any]) -> list[str]:
+    """Known names, each once, with 5.5.0.9 before 5.5.0.58."""
+    return sorted({str(value) for value in values if known(value)}, key=_natural)
+
+
+def version_colours(versions: Iterable[Any]) -> dict[str, str]:
+    """A colour for each version of a fleet, the same in every chart that is given the same versions.
+
+    Parameters
+    ----------
+    versions : iterable of str
+        Driver versions; repeats and unknown are passed over.
+
+    Returns
+    -------
+    dict of str to str
+        Version -> hex colour, in the order of versions.
+    """
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(in_order(versions)) if name not in QUIET}
+
+
+def version_patch(name: str, colours: dict[str, str]) -> Patch:
+    """The entry of a version in a legend."""
+    return Patch(label=short_label(name), linewidth=0.5, **version_fill(name, colours))
+
+
+def version_fill(name: str, colours: dict[str, str]) -> dict[str, Any]:
+    """How a version's bar is filled; what is not known is grey and hatched, so that it reads without colour too."""
+    if name in QUIET:
+        colour, hatch = QUIET[name]
+        return {"facecolor": colour, "hatch": hatch, "edgecolor": SOFT}
+    return {"facecolor": colours[name], "edgecolor": PAPER}
+
+
+def lumped(versions: Column, weight: Column) -> Column:
+    """Versions with the most host-days by name, the rest as one grey; unknown stays itself."""
+    named = versions.astype("string").fillna(UNKNOWN_VERSION)
+    totals = (
+        weight.groupby(named).sum().drop(UNKNOWN_VERSION, errors="ignore").sort_values(ascending=False, kind="stable")
+    )
+    if len(totals) > MOST_VERSIONS:
+        named = named.mask(named.isin(totals.index[MOST_VERSIONS - 1 :]), OTHERS)
+    return named
+
+
+def stack_order(names: Iterable[str]) -> list[str]:
+    """Versions in order, then what is not known."""
+    quiet = [OTHERS, UNKNOWN_VERSION, NOT_WATCHED]
+    present = set(names)
+    return [*in_order(present - set(quiet)), *(name for name in quiet if name in present)]

@@ -1,0 +1,293 @@
+"""Crashes by the uptime of their boots: counts, hazard, survival."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from psodlib.views.charts.style import (
+    PALE,
+    PAPER,
+    SOFT,
+    Column,
+    Table,
+    add_legend,
+    finish,
+    in_order,
+    lumped,
+    new_axes,
+    nothing,
+    stack_order,
+    styled,
+    version_colours,
+    version_fill,
+    version_patch,
+)
+from psodlib.views.charts.sums import column_of, days_in_words, evidence_in_words, with_dates
+from psodlib.views.words import DAYS_A_YEAR, between, count, figure, share
+
+MOST_LEGEND = 14  # names in a legend
+MANY_AT_RISK = 10  # boots under watch, for a curve
+FEW = 5  # crashes below which no shape over uptime is claimed
+
+
+@styled
+def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """Share of crashes beside share of host-days, by band of uptime.
+
+    If uptime did not matter, the two bars of each band would be alike.
+
+    Parameters
+    ----------
+    exposure : pandas.DataFrame
+        Exposure table with ``uptime_start``; a crash ends its stretch.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``band``, ``version``, ``host_days``, ``crashes``.
+    """
+    table = _banded(exposure)
+    if table.empty:
+        return nothing(
+            ax,
+            "Uptime at crash is not known",
+            "No stretch says how long its boot had run.",
+            list(table.columns),
+            simulated,
+        )
+    bands = list(dict.fromkeys(table["band"]))
+    crashes, days = table["crashes"].sum(), table["host_days"].sum()
+    colours = version_colours(exposure["version"])
+    chart = new_axes(ax, 3.2)
+    at_risk = table.groupby("band")["host_days"].sum().reindex(bands)
+    chart.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=PALE, gid="host-days")
+    bottom = np.zeros(len(bands))
+    for name in stack_order(table["version"]):
+        part = (
+            table[table["version"] == name].set_index("band")["crashes"].reindex(bands).fillna(0).to_numpy(dtype=float)
+        )
+        heights = 100 * part / max(crashes, 1)
+        chart.bar(
+            np.arange(len(bands)) + 0.2,
+            heights,
+            width=0.38,
+            bottom=bottom,
+            linewidth=0.5,
+            **version_fill(name, colours),
+        )
+        bottom += heights
+    _band_notes(chart, bands, 100 * at_risk.to_numpy() / days, at_risk.to_numpy(), bottom, table)
+    chart.set_ylabel("Share of all (%)")
+    chart.set_xlabel("Uptime of the boot (days)")
+    with_crash = [
+        name for name in stack_order(table["version"]) if table.loc[table["version"] == name, "crashes"].any()
+    ]
+    add_legend(
+        chart,
+        [Patch(facecolor=PALE, label="host-days at risk"), *(version_patch(name, colours) for name in with_crash)],
+        "Grey: time. Colour: crashes",
+    )
+    caption = (
+        f"{evidence_in_words(exposure)}. Each pair: share of the host-days and share of the crashes at that uptime; alike "
+        "means that uptime does not matter."
+    )
+    return finish(chart, _uptime_finding(table), caption, table, simulated)
+
+
+def _banded(exposure: Table) -> Table:
+    # band, version, host_days, crashes in the order of bands; only bands that any host reached.
+    aged = exposure.assign(uptime_start=column_of(exposure, "uptime_start"))
+    aged = with_dates(aged[aged["uptime_start"].notna()])
+    if aged.empty:
+        return pd.DataFrame(columns=["band", "version", "host_days", "crashes"])
+    from psodlib.risk.survival import hazard_by_uptime  # brings scipy, which most charts do without
+
+    table: Table = hazard_by_uptime(aged.assign(version=lumped(aged["version"], aged["host_days"])))
+    table = table.rename(columns={"uptime": "band"})[["band", "version", "host_days", "crashes"]]
+    return table.sort_values("band", key=_natural_ranks, kind="stable", ignore_index=True)
+
+
+def _natural_ranks(names: Column) -> Column:
+    return names.map({name: rank for rank, name in enumerate(in_order(names))})
+
+
+def _band_notes(ax: Any, bands: Sequence[str], time_tops: Any, days: Any, crash_tops: Any, table: Table) -> None:
+    ax.set_xticks(range(len(bands)), bands)
+    ax.grid(False, axis="x")
+    crashes = table.groupby("band")["crashes"].sum().reindex(bands).to_numpy()
+    for x in range(len(bands)):
+        for place, top, note in (
+            (x - 0.2, time_tops[x], f"{days[x]:,.0f} d"),
+            (x + 0.2, crash_tops[x], f"{crashes[x]:,}"),
+        ):
+            ax.annotate(
+                note, (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7.5, color=SOFT
+            )
+
+
+def _uptime_finding(table: Table) -> str:
+    sums = table.groupby("band", sort=False)[["host_days", "crashes"]].sum()
+    total = int(sums["crashes"].sum())
+    if not total:
+        return f"No crash at any uptime in {days_in_words(float(sums['host_days'].sum()))}"
+    if total < FEW:
+        return f"{count(total, 'crash', 'crashes')}: too few to say at what uptime hosts crash"
+    shares = sums / sums.sum()
+    excess = (shares["crashes"] - shares["host_days"]).idxmax()
+    crashes, time = (share(sums.loc[excess, name], sums[name].sum()) for name in ("crashes", "host_days"))
+    return f"{crashes} of {total:,} crashes fell at {excess} days of uptime, where {time} of the time was spent"
+
+
+@styled
+def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """Crashes per host-year by band of uptime and version, with Garwood 95 % intervals.
+
+    Parameters
+    ----------
+    hazard : pandas.DataFrame
+        What ``risk.survival.hazard_by_uptime`` gives.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``version``, ``uptime``, ``crashes``, ``host_days``, and per host-year ``rate``, ``low``,
+        ``high``.
+    """
+    if hazard.empty:
+        remedy = "No stretch says how long its boot had run."
+        return nothing(ax, "No hazard by uptime", remedy, list(hazard.columns), simulated)
+    yearly = {name: hazard[name] * DAYS_A_YEAR for name in ("rate", "low", "high")}
+    table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
+    bands, versions = in_order(table["uptime"]), in_order(table["version"])
+    colours = version_colours(versions)
+    chart = new_axes(ax, 3.2)
+    step = min(0.16, 0.8 / len(versions))
+    for i, name in enumerate(versions):
+        rows = table[table["version"] == name]
+        crashed = (rows["crashes"] > 0).to_numpy(dtype=bool)
+        xs = np.array([bands.index(band) for band in rows["uptime"]]) + (i - (len(versions) - 1) / 2) * step
+        # Without a crash there is no rate to mark, only how high it may be.
+        lines = ["solid" if some else "dotted" for some in crashed]
+        chart.vlines(xs, rows["low"], rows["high"], color=colours[name], linewidth=2, linestyles=lines, gid="interval")
+        rates = rows.loc[crashed, "rate"]
+        chart.plot(
+            xs[crashed], rates, linestyle="", marker="o", markersize=6, color=colours[name], markeredgecolor=PAPER
+        )
+    chart.set_xticks(range(len(bands)), bands)
+    chart.grid(False, axis="x")
+    tops = table.loc[table["crashes"] > 0, "high"]
+    chart.set_ylim(0, 1.1 * float(tops.quantile(0.9)) if len(tops) else None)
+    chart.set_ylabel("Crashes per host-year")
+    chart.set_xlabel("Uptime of the boot (days)")
+    add_legend(chart, [version_patch(name, colours) for name in versions[:MOST_LEGEND]], "Version loaded")
+    total = (
+        f"{count(int(table['crashes'].sum()), 'crash', 'crashes')} in {days_in_words(float(table['host_days'].sum()))}"
+    )
+    caption = (
+        f"{total}. Lines: Garwood 95 % intervals, cut at the top; dotted without a crash. Hosts prone to crash leave "
+        "the long uptimes early, so a flat or falling course is no proof that uptime is harmless."
+    )
+    return finish(chart, _hazard_finding(table, bands), caption, table, simulated)
+
+
+def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
+    if not table["crashes"].sum():
+        return f"No crash at any uptime in {days_in_words(float(table['host_days'].sum()))}"
+    worst = table.groupby("version")["crashes"].sum().idxmax()
+    rows = (
+        table[(table["version"] == worst) & (table["crashes"] > 0)]
+        .set_index("uptime")
+        .reindex(bands)
+        .dropna(subset=["rate"])
+    )
+    if rows["crashes"].sum() < FEW or len(rows) < 2:
+        return f"{worst}: {count(int(rows['crashes'].sum()), 'crash', 'crashes')}, too few to show a course over uptime"
+    first, last = rows.iloc[0], rows.iloc[-1]
+    course = (
+        "rises" if last["low"] > first["high"] else "falls" if last["high"] < first["low"] else "shows no clear course"
+    )
+    ends = f"{figure(first['rate'])} per host-year at {rows.index[0]} days, {figure(last['rate'])} at {rows.index[-1]}"
+    return f"The crash rate of {worst} {course} with uptime: {ends}"
+
+
+@styled
+def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """Share of boots that the driver has crashed by an uptime, by version, with 95 % bands.
+
+    Parameters
+    ----------
+    survival : pandas.DataFrame
+        What ``time_to_crash`` gives.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: the table, as far as it is drawn.
+
+    Notes
+    -----
+    Solid with its band: 1 - Kaplan-Meier, as if nothing but the driver could end a boot. Dashed: Aalen-Johansen, the
+    share of boots that the driver does end where reboots and other crashes come first. Drawn while 10 boots are
+    under watch.
+    """
+    by = str(survival.columns[0])
+    table: Table = survival[survival["at_risk"] >= MANY_AT_RISK]
+    table = table[table.groupby(by)["days"].transform("count") > 1]
+    if table.empty:
+        remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would be anecdote."
+        return nothing(ax, "No curve of time to crash", remedy, list(survival.columns), simulated)
+    names = in_order(table[by])
+    colours = version_colours(survival[by])
+    chart = new_axes(ax)
+    for name in names:
+        rows = table[table[by] == name]
+        steps: Any = {"where": "post", "color": colours[name]}
+        chart.fill_between(
+            rows["days"], 100 * (1 - rows["high"]), 100 * (1 - rows["low"]), step="post", alpha=0.18, linewidth=0,
+            color=colours[name], gid="interval",
+        )  # fmt: skip
+        chart.step(rows["days"], 100 * (1 - rows["survival"]), linewidth=2, **steps)
+        chart.step(rows["days"], 100 * rows["incidence"], linewidth=1, linestyle="--", **steps)
+    chart.set_xlim(0, None)
+    chart.set_ylim(0, max(2.0, 115 * float((1 - table["survival"]).max())))
+    chart.set_ylabel("Boots crashed by the driver (%)")
+    chart.set_xlabel("Uptime of the boot (days)")
+    kinds = [
+        Line2D([], [], color=SOFT, label="were there no other end"),
+        Line2D([], [], color=SOFT, ls="--", label="with reboots"),
+    ]
+    add_legend(chart, [*(version_patch(name, colours) for name in names), *kinds], by.replace("_", " ").capitalize())
+    ends = ", ".join(
+        f"{name} {count(int(rows['crashes'].sum()), 'crash', 'crashes')}" for name, rows in table.groupby(by)
+    )
+    caption = (
+        f"{ends}; drawn while {MANY_AT_RISK} boots are under watch. Bands: 95 % (log-log). Boots are conditional on "
+        "having reached the uptime where a curve begins."
+    )
+    return finish(chart, _survival_finding(table, by), caption, table, simulated)
+
+
+def _survival_finding(table: Table, by: str) -> str:
+    # All curves are read at one uptime, the longest that all of them reach.
+    at = float(table.groupby(by)["days"].max().min())
+    last = table[table["days"] <= at].groupby(by).tail(1).set_index(by)
+    if not last["crashes"].sum() and (last["survival"] == 1).all():
+        return f"No boot was crashed by the driver within {figure(at)} days of uptime"
+    worst = last["survival"].idxmin()
+    row = last.loc[worst]
+    spread = between(100 * (1 - row["high"]), 100 * (1 - row["low"]))
+    crashed = f"{figure(100 * (1 - row['survival']))}\u00a0% ({spread})"
+    return f"Within {at:.0f} days of uptime the driver crashes {crashed} of boots on {worst}"
