@@ -7,7 +7,7 @@ The way of the data, and the files it walks through:
                                                   triage, signatures               rates, ratio, decision
                                                         └────────── charts, notebooks, report ──────┘
 
-    evidence/  bytes -> records        triage/  records -> what happened     fleet.py  records -> tables
+    evidence/  bytes -> records        triage/  records -> what happened     assemble.py, fleet.py  -> tables
     risk/      tables -> numbers       views/   numbers -> people            cli.py    the same words on a command line
 
 >>> import psodlib as psod

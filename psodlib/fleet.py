@@ -1,33 +1,30 @@
-"""load(): evidence and triage -> a Fleet of tables; the one place with parallelism, de-duplication and Parquet."""
+"""load(): evidence folder -> Fleet; the one place with processes and Parquet. What the files mean together is ``assemble``'s."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
 
 from psodlib import schema
+from psodlib.assemble import assemble, name_hosts, said_before
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, Unit, iter_units, open_unit
-from psodlib.evidence.vmkernel import same_crash
-from psodlib.records import Crash, FileReading, HostFact, Precursor, Problem
-from psodlib.triage.boots import boots_of_host, loaded_versions
-from psodlib.triage.crashes import explain, judge
-from psodlib.triage.known_issues import Issue, load_issues, match_issues
+from psodlib.records import FileReading, Problem
+from psodlib.triage.crashes import explain
+from psodlib.triage.known_issues import load_issues
 
-__all__ = ["Fleet", "load"]
+__all__ = ["Fleet", "explain_crash", "load", "read_unit"]
 
 
 def _empty(table: str) -> Callable[[], pd.DataFrame]:
@@ -130,7 +127,6 @@ class Fleet:
 Progress = Callable[[str, int, int], None]
 
 SMALL = 4 << 20  # bytes: below this a pool of processes costs more than it saves (measured: 0.6 s to start one)
-BEFORE = timedelta(days=1)  # how far back lines before a crash are heard as its precursors
 
 
 def load(
@@ -192,7 +188,8 @@ def load(
         problems += troubles
         if progress:
             progress(unit.source, done, len(units))
-    fleet = assemble(readings, inventory=roster, issues=issues, problems=problems)
+    tables = assemble(readings, inventory=roster, issues=issues, problems=problems)
+    fleet = Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
     if store is not None:
         fleet.save(store)
     return fleet
@@ -219,21 +216,15 @@ def explain_crash(crash_id: str, *sources: str | Path) -> str:
         No crash, or more than one, has an id that begins so.
     """
     units, _ = _units(sources)
-    readings = [reading for unit in units for reading in read_unit(unit)[0]]
-    found = {crash.crash_id: (crash, reading) for reading in readings for crash in reading.crashes if crash.crash_id}
+    named, _ = name_hosts([reading for unit in units for reading in read_unit(unit)[0]])
+    found = {crash.crash_id: (host, crash) for host, reading in named for crash in reading.crashes if crash.crash_id}
     ids = sorted(found_id for found_id in found if found_id.startswith(crash_id))
     if len(ids) != 1:
         some = ", ".join(ids[:5] or sorted(found)[:5]) or "none"
         raise InputError(f"{len(ids)} crashes have an id that begins with {crash_id!r}; here are: {some}")
-    crash, reading = found[ids[0]]
-    precursors = [
-        p
-        for other in readings
-        if (other.host or other.hint) == (reading.host or reading.hint)
-        for p in other.precursors
-        if p.time
-    ]
-    return explain(crash, _before(crash, precursors))
+    its_host, crash = found[ids[0]]
+    precursors = [p for host, reading in named if host == its_host for p in reading.precursors]
+    return explain(replace(crash, host=its_host), said_before(crash, precursors))
 
 
 def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:
@@ -312,372 +303,3 @@ def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
 def _cores() -> int:
     # Those that this process may use, where the system tells.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# ---- whose file is it -------------------------------------------------------------------------------------------------
-
-
-def name_hosts(
-    readings: Sequence[FileReading], roster: Iterable[str] = ()
-) -> tuple[list[tuple[str | None, FileReading]], list[Problem]]:
-    """Give every reading its host: by the file's own words, else by its place.
-
-    Parameters
-    ----------
-    readings : sequence of FileReading
-        As read; ``host`` is the file's own word, ``hint`` what its place says.
-    roster : iterable of str
-        Names of an inventory, which may be the full ones.
-
-    Returns
-    -------
-    named : list of (host, reading)
-        ``host`` is None where nothing tells it.
-    problems : list of Problem
-        ``host_conflict`` where the files of one place name several hosts, ``no_host`` where nothing names one.
-
-    Notes
-    -----
-    One file of a bundle or folder that says which host it is speaks for its silent neighbours. Names are compared without
-    case, and a short name is the full one's host when only one full name begins with it.
-    """
-    words: dict[str, Counter[str]] = defaultdict(Counter)
-    for reading in readings:
-        if reading.host and reading.hint:
-            words[reading.hint][reading.host.lower()] += 1
-    canonical = _canonical({*roster, *(r.host for r in readings if r.host), *(r.hint for r in readings if r.hint)})
-    problems = []
-    spoken: dict[str, str] = {}
-    for hint, counts in words.items():
-        names = {canonical[name] for name in counts}
-        if len(names) == 1:
-            spoken[hint] = names.pop()
-        else:
-            detail = f"its files name {', '.join(sorted(names))}; each file goes to the host it names, the silent ones to {hint}"
-            problems.append(Problem(source=hint, problem="host_conflict", host=hint, detail=detail))
-    named: list[tuple[str | None, FileReading]] = []
-    for reading in readings:
-        word = reading.host or (spoken.get(reading.hint) or reading.hint if reading.hint else None)
-        host = canonical[word.lower()] if word else None
-        if host is None and not reading.irrelevant and (reading.crashes or reading.alive or reading.drivers):
-            problems.append(
-                Problem(source=reading.source, problem="no_host", detail="neither text nor place names a host")
-            )
-        named.append((host, reading))
-    return named, problems
-
-
-def _canonical(names: Iterable[str]) -> dict[str, str]:
-    # Lower-cased name -> the spelling to show. A short name joins the one full name that begins with it.
-    spellings: dict[str, str] = {}
-    for name in sorted(names):
-        spellings.setdefault(name.lower(), name)
-    full: dict[str, set[str]] = defaultdict(set)
-    for name in spellings:
-        if "." in name and not name.replace(".", "").isdigit():
-            full[name.partition(".")[0]].add(name)
-    return {
-        name: spellings[next(iter(full[name]))] if len(full.get(name, ())) == 1 else shown
-        for name, shown in spellings.items()
-    }
-
-
-# ---- one host ---------------------------------------------------------------------------------------------------------
-
-Row = dict[str, Any]
-
-
-def assemble(
-    readings: Sequence[FileReading],
-    *,
-    inventory: pd.DataFrame | None = None,
-    issues: Sequence[Issue] = (),
-    problems: Iterable[Problem] = (),
-) -> Fleet:
-    """What the files say, one by one -> what happened to the fleet.
-
-    Parameters
-    ----------
-    readings : sequence of FileReading
-        One or more a file, in any order; the result does not depend on it.
-    inventory : pandas.DataFrame, optional
-        One row a host, column ``host`` and any others.
-    issues : sequence of Issue
-        Known issues to match crashes against.
-    problems : iterable of Problem
-        Troubles met before a file could be read.
-
-    Returns
-    -------
-    Fleet
-        All tables conforming to ``psodlib.schema``.
-    """
-    if inventory is not None and "host" not in inventory:
-        raise InputError(f"the inventory has columns {list(inventory.columns)}; expected one named host")
-    roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
-    named, host_problems = name_hosts(
-        sorted(readings, key=lambda reading: (reading.source, reading.host or "")), roster
-    )
-    by_host: dict[str | None, list[FileReading]] = defaultdict(list)
-    for host, reading in named:
-        if not reading.irrelevant:
-            by_host[host].append(reading)
-    rows: dict[str, list[Row]] = defaultdict(list)
-    rows["problems"] = [_row(problem) for problem in [*problems, *host_problems]]
-    crashes = _one_row_a_crash({host: _judged(found) for host, found in by_host.items()})
-    for host, found in by_host.items():
-        for table, more in _rows_of_host(host, _once(found), crashes[host]).items():
-            rows[table] += more
-    rows["problems"] = list(
-        {tuple(row.items()): row for row in rows["problems"]}.values()
-    )  # a mirror tells its trouble twice
-    tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
-    tables["crashes"] = _with_driver_version(tables)
-    tables["crashes"]["known_issues"] = _known(tables["crashes"], crashes, issues)
-    tables["hosts"], missing = _with_inventory(tables["hosts"], inventory)
-    tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
-    return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
-
-
-def _row(record: Any) -> Row:
-    return {f.name: getattr(record, f.name) for f in fields(record)}
-
-
-def _once(readings: Sequence[FileReading]) -> list[FileReading]:
-    # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to.
-    kept: dict[str, FileReading] = {}
-    for reading in readings:
-        kept.setdefault(
-            f"{reading.sha256}:{reading.kind}" if reading.sha256 and reading.size else reading.source, reading
-        )
-    return list(kept.values())
-
-
-def _judged(readings: Sequence[FileReading]) -> list[Crash]:
-    # A mirror inside one bundle is no second sighting; the same file in two places is.
-    precursors = sorted((p for reading in readings for p in reading.precursors if p.time), key=_when)
-    seen: set[tuple[str, str | None]] = set()
-    out = []
-    for reading in readings:
-        place = (reading.source.rpartition("!")[0] or reading.source, reading.sha256)
-        if reading.crashes and place not in seen:
-            out += [judge(crash, precursors=_before(crash, precursors)) for crash in reading.crashes]
-        seen.add(place)
-    return out
-
-
-def _when(precursor: Precursor) -> datetime:
-    assert precursor.time is not None
-    return precursor.time
-
-
-def _before(crash: Crash, precursors: Sequence[Precursor]) -> list[Precursor]:
-    time = crash.time
-    return [p for p in precursors if time and time - BEFORE <= _when(p) <= time]
-
-
-def _one_row_a_crash(by_host: dict[str | None, list[Crash]]) -> dict[str | None, list[Crash]]:
-    # Copies of one crash -> the best copy, with the number of copies. The same crash under two host names (an address in a
-    # syslog tree, the name in a bundle) is one as well, and goes to the host with the better copy.
-    best: dict[str, tuple[str | None, Crash]] = {}
-    for host in sorted(by_host, key=lambda name: (name is None, name or "")):
-        for crash in _merged(by_host[host]):
-            key = crash.crash_id or f"{host}:{crash.source}:{crash.offset}"
-            if key in best:
-                known_host, known = best[key]
-                copies = known.copies + crash.copies
-                if _quality(crash) > _quality(known) and host is not None:
-                    known_host, known = host, crash
-                best[key] = (known_host, replace(known, copies=copies))
-            else:
-                best[key] = (host, crash)
-    out: dict[str | None, list[Crash]] = {host: [] for host in by_host}
-    for host, crash in best.values():
-        out[host].append(replace(crash, host=host))
-    return out
-
-
-def _merged(crashes: Sequence[Crash]) -> list[Crash]:
-    # One host's copies. Only those that share a key can be one crash, so a flood of crashes stays linear.
-    groups: list[list[Crash]] = []
-    by_key: dict[Any, list[int]] = defaultdict(list)
-    for crash in sorted(crashes, key=_quality, reverse=True):
-        keys = _keys(crash)
-        places = {place for key in keys for place in by_key[key][:8]}
-        at = next((place for place in sorted(places) if same_crash(groups[place][0], crash)), None)
-        if at is None:
-            at = len(groups)
-            groups.append([])
-        groups[at].append(crash)
-        for key in keys:
-            if at not in by_key[key]:
-                by_key[key].append(at)
-    return [_fullest(group) for group in groups]
-
-
-def _keys(crash: Crash) -> list[Any]:
-    keys: list[Any] = [crash.crash_id]
-    if crash.uptime is not None:
-        keys.append(crash.uptime)
-    if crash.time is not None:
-        second = int(crash.time.timestamp())
-        keys += [second - 2, second, second + 2] if second % 2 == 0 else [second - 1, second + 1]
-    return keys
-
-
-def _quality(crash: Crash) -> tuple[int, int, int, str]:
-    damage = len(crash.damage.split(";")) if crash.damage else 0
-    return (-damage, len(crash.frames), len(crash.modules), crash.sha256 or "")
-
-
-def _fullest(copies: Sequence[Crash]) -> Crash:
-    # The best copy, its unknown time filled from the others: a screen text knows the stack, a log knows when.
-    best = copies[0]
-    filled: dict[str, Any] = {}
-    for name in ("time", "uptime", "esxi_version", "esxi_build", "pcpu", "world_id", "world_name", "code_start"):
-        if getattr(best, name) is None:
-            filled[name] = next((getattr(copy, name) for copy in copies if getattr(copy, name) is not None), None)
-    return replace(best, copies=len(copies), **filled)
-
-
-def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Sequence[Crash]) -> dict[str, list[Row]]:
-    alive = [item for reading in readings if not _ends_in_crash(reading) for item in reading.alive]
-    marks = [mark for reading in readings for mark in reading.marks]
-    facts = [fact for reading in readings for fact in reading.facts]
-    uptimes, coverage = boots_of_host(host or "", alive, marks, crashes, _last_taken(readings))
-    rows: dict[str, list[Row]] = {"uptimes": uptimes, "coverage": coverage}
-    rows["crashes"] = [_row(_with_facts(crash, facts)) for crash in crashes]
-    rows["frames"] = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
-    rows["modules"] = [_row(m) for reading in readings for m in reading.modules if m.crash_id is None]
-    rows["modules"] += [
-        {**_row(m), "crash_id": crash.crash_id, "time": crash.time, "source": crash.source}
-        for crash in crashes
-        for m in crash.modules
-    ]
-    rows["drivers"] = [row for reading in readings for row in _driver_rows(reading, uptimes)]
-    rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
-    for row in [row for table in rows.values() for row in table]:
-        row["host"] = host
-    if host is not None:
-        rows["hosts"] = [_host_row(host, facts, coverage, crashes)]
-    return rows
-
-
-def _ends_in_crash(reading: FileReading) -> bool:
-    # A dump log exists because the host crashed: its minutes before the crash are no watched time, or the rate of a fleet
-    # with nothing but dumps would be a crash a minute.
-    last = max((crash.time for crash in reading.crashes if crash.time), default=None)
-    return last is not None and all(item.end <= last + timedelta(minutes=1) for item in reading.alive)
-
-
-def _last_taken(readings: Sequence[FileReading]) -> datetime | None:
-    return max((reading.collected for reading in readings if reading.collected), default=None)
-
-
-def _with_facts(crash: Crash, facts: Sequence[HostFact]) -> Crash:
-    # The version that crashed: the crash's own words, else the newest fact from before it, else the oldest after it.
-    if crash.esxi_version and crash.esxi_build:
-        return crash
-    told = [fact for fact in facts if fact.esxi_build or fact.esxi_version]
-    timed = sorted((fact for fact in told if fact.time), key=lambda fact: fact.time)  # type: ignore[arg-type, return-value]
-    before = [fact for fact in timed if crash.time and fact.time and fact.time <= crash.time]
-    order = [*reversed(before), *timed[len(before) :], *(fact for fact in told if not fact.time)]
-    version = crash.esxi_version or next((fact.esxi_version for fact in order if fact.esxi_version), None)
-    build = crash.esxi_build or next((fact.esxi_build for fact in order if fact.esxi_build), None)
-    return replace(crash, esxi_version=version, esxi_build=build)
-
-
-def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
-    # A command's output bears no time of its own. With the time of the collection it stands in that boot; without, it was
-    # taken in the last boot that the evidence knows, or after it; and what a terminal session shows after it installed
-    # something belongs to a boot that the logs have not seen.
-    starts = [row["boot"] for row in uptimes]
-    changed = False
-    for driver in sorted(reading.drivers, key=lambda driver: driver.line or 0):
-        row = _row(driver)
-        row["observed_at"] = driver.observed_at or reading.collected
-        if row["observed_at"] is not None:
-            row["boot"] = max((start for start in starts if start and start <= row["observed_at"]), default=None)
-        elif starts and not (changed and driver.state == "loaded"):
-            row["boot"] = starts[-1]
-        changed = changed or driver.evidence == "vib_install"
-        yield row
-        if driver.installed_on is not None:
-            yield {**row, "observed_at": driver.installed_on, "boot": None, "evidence": "install_date"}
-
-
-def _host_row(host: str, facts: Sequence[HostFact], coverage: Sequence[Row], crashes: Sequence[Crash]) -> Row:
-    newest = sorted(facts, key=lambda fact: (fact.time is None, fact.time or datetime.min), reverse=True)
-    newest.sort(key=lambda fact: fact.time.timestamp() if fact.time else float("inf"), reverse=True)
-    row: Row = {"host": host}
-    for name in ("esxi_version", "esxi_build", "vendor", "model"):
-        row[name] = next((getattr(fact, name) for fact in newest if getattr(fact, name)), None)
-    for name in ("esxi_version", "esxi_build"):
-        row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
-    times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [
-        crash.time for crash in crashes if crash.time
-    ]
-    row["first_seen"], row["last_seen"] = min(times, default=None), max(times, default=None)
-    return row
-
-
-# ---- across tables ----------------------------------------------------------------------------------------------------
-
-
-def _with_driver_version(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    # driver_version: what was loaded, of the guilty module, in the boot that the crash ended.
-    crashes = tables["crashes"].copy()
-    ended = tables["uptimes"].loc[tables["uptimes"].crash_id.notna(), ["crash_id", "host", "boot"]]
-    for module in crashes.guilty_module.dropna().unique():
-        versions = loaded_versions(tables["uptimes"], tables["drivers"], module)
-        known = ended.merge(versions, on=["host", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
-        mine = (crashes.guilty_module == module).fillna(False)
-        for column, source in (("driver_version", "version"), ("driver_evidence", "driver_evidence")):
-            crashes.loc[mine, column] = crashes.loc[mine, "crash_id"].map(known[source])
-    guilty = crashes.guilty_module.notna()
-    crashes.loc[guilty, "driver_evidence"] = crashes.loc[guilty, "driver_evidence"].fillna("none")
-    return schema.conform("crashes", crashes)
-
-
-def _known(table: pd.DataFrame, crashes: dict[str | None, list[Crash]], issues: Sequence[Issue]) -> pd.Series:
-    # Ids of the known issues that a crash matches, now that its driver version is known.
-    whole = {crash.crash_id: crash for found in crashes.values() for crash in found}
-    matched = []
-    for crash_id, version, build in zip(table.crash_id, table.driver_version, table.esxi_build, strict=True):
-        crash = replace(whole[crash_id], esxi_build=None if pd.isna(build) else build)
-        found = match_issues(crash, None if pd.isna(version) else version, issues)
-        matched.append(";".join(match.issue.id for match in found) or None)
-    return pd.Series(matched, index=table.index, dtype="string")
-
-
-def _with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    # The inventory's columns beside the evidence's; where both know a host's model or build, the evidence is believed.
-    if inventory is None:
-        return hosts, schema.empty("problems")
-    canonical = _canonical([*hosts.host.dropna(), *inventory.host.dropna().astype("string")])
-    roster = inventory.assign(
-        host=inventory.host.astype("string").map(lambda name: canonical[name.lower()], na_action="ignore")
-    )
-    roster = roster.dropna(subset=["host"]).drop_duplicates("host")
-    joined = hosts.merge(roster, on="host", how="outer", suffixes=("", " of inventory"))
-    for column in [str(name) for name in joined if str(name).endswith(" of inventory")]:
-        name = column.removesuffix(" of inventory")
-        joined[name] = joined[name].fillna(joined.pop(column).astype(joined[name].dtype))
-    problems = [
-        {
-            "source": "inventory",
-            "host": host,
-            "problem": "no_evidence",
-            "detail": "in the inventory; no file of it was found",
-        }
-        for host in sorted(set(roster.host) - set(hosts.host))
-    ] + [
-        {
-            "source": "inventory",
-            "host": host,
-            "problem": "not_in_inventory",
-            "detail": "has evidence, and no row in the inventory",
-        }
-        for host in sorted(set(hosts.host.dropna()) - set(roster.host))
-    ]
-    return schema.conform("hosts", joined), schema.build("problems", problems)
