@@ -1,6 +1,6 @@
 """Collecting from 200 loopback hosts: wall time by pool size, peak memory and bytes, beside a plain `for h in ...; do scp ...` loop.
 
-    python benchmarks/collect.py [hosts] [pool ...]
+    python benchmarks/collect.py [hosts] [pool ...]     (each row as it is measured)
 
 Needs root, sshd and unshare, as the collector's tests do; touches loopback only. asyncssh joins the table where it is installed.
 """
@@ -52,7 +52,14 @@ print(json.dumps([time.monotonic() - begun, resource.getrusage(resource.RUSAGE_S
 
 def measured(script: str, *arguments: object) -> list[float]:
     """Run one way in a process of its own; seconds, peak MB, bytes, hosts."""
-    done = subprocess.run([sys.executable, "-c", script, json.dumps(arguments)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+    )
     return list(json.loads(done.stdout))
 
 
@@ -62,8 +69,21 @@ def scp_loop(ports: list[int], out: Path, key: Path, count: int) -> list[float]:
     for number in range(count):
         folder = out / f"esx{number:03}"
         folder.mkdir(parents=True)
-        words = ["scp", "-q", "-i", str(key), "-P", str(ports[number % len(ports)]), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
-        subprocess.run([*words, "root@127.0.0.1:/var/run/log/*", str(folder)], check=True, timeout=60, capture_output=True)
+        words = [
+            "scp",
+            "-q",
+            "-i",
+            str(key),
+            "-P",
+            str(ports[number % len(ports)]),
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]
+        subprocess.run(
+            [*words, "root@127.0.0.1:/var/run/log/*", str(folder)], check=True, timeout=60, capture_output=True
+        )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return [time.monotonic() - begun, 0, size, count]
 
@@ -78,21 +98,32 @@ def main(count: int = 200, pools: tuple[int, ...] = (1, 8, 16, 32)) -> None:
             for server in servers:
                 server.start(user_key=key, host_key=host_key)
             ports = [server.port for server in servers]
-            rows = {"scp loop (logs only)": scp_loop(ports, work / "scp", key, count)}
+
+            def way(name: str, script: str, out: str, pool: int) -> None:
+                show(name, measured(script, ports, str(work / out), str(key), str(work / "known"), pool, count), count)
+
+            print(f"{count} hosts behind {SERVERS} sshd on loopback")
+            print(f"{'way':34} {'seconds':>8} {'hosts/s':>8} {'peak MB':>8} {'MB':>8} {'whole':>6}")
             for pool in pools:
-                rows[f"psod collect, pool {pool}"] = measured(COLLECT, ports, str(work / f"out{pool}"), str(key), str(work / "known"), pool, count)
-            rows["psod collect, second run"] = measured(COLLECT, ports, str(work / f"out{pools[-1]}"), str(key), str(work / "known"), pools[-1], count)
+                way(f"psod collect, pool {pool}", COLLECT, f"out{pool}", pool)
+            way(f"psod collect, pool {pools[-1]}, second run", COLLECT, f"out{pools[-1]}", pools[-1])
             if importlib.util.find_spec("asyncssh"):
-                rows["asyncssh, 32 at once (logs only)"] = measured(ASYNC, ports, str(work / "async"), str(key), "", 32, count)
+                way("asyncssh, 32 at once (logs only)", ASYNC, "async", 32)
+            else:
+                print("asyncssh is not installed here: not measured")
+            show("scp loop (logs only)", scp_loop(ports, work / "scp", key, count), count)
         finally:
             for server in servers:
                 server.stop()
-    print(f"{count} hosts behind {SERVERS} sshd on loopback")
-    print(f"{'way':34} {'seconds':>8} {'hosts/s':>8} {'peak MB':>8} {'MB':>8} {'whole':>6}")
-    for way, (seconds, peak, size, whole) in rows.items():
-        print(f"{way:34} {seconds:8.1f} {count / seconds:8.1f} {peak or float('nan'):8.0f} {size / 1e6:8.1f} {whole:6.0f}")
-    if not importlib.util.find_spec("asyncssh"):
-        print("asyncssh is not installed here: not measured")
+
+
+def show(way: str, figures: list[float], count: int) -> None:
+    """Print one row."""
+    seconds, peak, size, whole = figures
+    print(
+        f"{way:34} {seconds:8.1f} {count / seconds:8.1f} {peak or float('nan'):8.0f} {size / 1e6:8.1f} {whole:6.0f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

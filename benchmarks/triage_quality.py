@@ -15,16 +15,19 @@ import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+from types import SimpleNamespace
 from typing import NamedTuple
 
+from psodlib import schema
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash
 from psodlib.triage.crashes import judge
 from psodlib.triage.guilt import attribute_frames
 from psodlib.triage.precursors import hear
+from psodlib.triage.similar import propose_merges
 
 WHEN = datetime(2014, 6, 1, 4, 0, tzinfo=UTC)
 DAMAGED, MAPPED, RICH = (
@@ -324,6 +327,7 @@ def main() -> None:
     items = [item for item in read_back if item]
     _print_ways(items, len(read_back))
     _print_evidence(items)
+    _print_merges(items)
     if options.misses:
         _print_misses(items)
 
@@ -359,6 +363,27 @@ def _print_evidence(items: Sequence[Judged]) -> None:
         print(
             f"| {kind} | {len(found)} | {right / len(found):.1%} | {(len(found) - right - none) / len(found):.1%} | {none / len(found):.1%} |"
         )
+
+
+def _print_merges(items: Sequence[Judged]) -> None:
+    # A proposal is right when the commonest cause of both signatures is the same.
+    crashes = [replace(item.crash, crash_id=f"{i:06d}") for i, item in enumerate(items)]
+    frames = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
+    tables = SimpleNamespace(crashes=schema.build("crashes", map(_row, crashes)), frames=schema.build("frames", frames))
+    causes = defaultdict(Counter)
+    for item in items:
+        causes[item.crash.signature][item.cause.name] += 1
+    cause = {signature: found.most_common(1)[0][0] for signature, found in causes.items()}
+    print("\n| likeness from | merges proposed | right |\n" + "| --- " * 3 + "|")
+    merges = propose_merges(tables, 0.3)
+    for least in (0.4, 0.5, 0.6, 0.7, 0.8):
+        pairs = merges[merges["likeness"] >= least]
+        right = sum(cause[one] == cause[other] for one, other in zip(pairs["signature"], pairs["other"], strict=True))
+        print(f"| {least} | {len(pairs)} | {right} |")
+
+
+def _row(record: object) -> dict[str, object]:
+    return {f.name: getattr(record, f.name) for f in fields(record)}  # type: ignore[arg-type]
 
 
 def _print_misses(items: Sequence[Judged]) -> None:

@@ -26,6 +26,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psodlib.collector import collect, verify
     from psodlib.errors import CollectError, InputError, PsodError, RuleError, SmallSampleWarning
     from psodlib.fleet import Fleet, load
     from psodlib.records import Crash, Frame
@@ -52,12 +53,15 @@ if TYPE_CHECKING:
         plot_uptime_at_crash,
         plot_weekly_rate,
     )
+    from psodlib.views.explore import explore
     from psodlib.views.report import report
 
 # Public name -> the module it lives in. `tests/test_public.py` holds this, the contract and the docstrings together.
 _HOME = {
     "CollectError": "errors", "InputError": "errors", "PsodError": "errors", "RuleError": "errors",
     "SmallSampleWarning": "errors",
+    "collect": "collector",
+    "verify": "collector",
     "Crash": "records", "Frame": "records",
     "explain": "triage.crashes", "parse_crashes": "triage.crashes",
     "Fleet": "fleet", "load": "fleet",
@@ -68,6 +72,7 @@ _HOME = {
     "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
     "time_to_crash": "risk.survival",
     "plan_canary": "risk.canary", "watch_canary": "risk.canary",
+    "explore": "views.explore",
     "report": "views.report",
     **dict.fromkeys(
         [

@@ -19,6 +19,8 @@ from rich.table import Table
 from psodlib.errors import PsodError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from psodlib.fleet import Fleet
 
 app = typer.Typer(
@@ -44,6 +46,32 @@ Inventory = Annotated[
 ]
 KnownIssues = Annotated[Path | None, typer.Option(help="Your own known issues (TOML), beside those that ship.")]
 Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default: as many as there are cores.")]
+Hosts = Annotated[
+    list[str], typer.Argument(help="Host names, a file with one a line, or an inventory CSV.", show_default=False)
+]
+User = Annotated[str, typer.Option(help="Account on the hosts.")]
+Key = Annotated[Path | None, typer.Option(help="Private key to log in with.")]
+Agent = Annotated[bool, typer.Option("--agent", help="Ask the SSH agent for a key.")]
+Ask = Annotated[bool, typer.Option("--ask-password", help="Ask for the password here, once.")]
+Keyring = Annotated[
+    str | None,
+    typer.Option("--password-keyring", help="Take the password from the system's keyring, under this service."),
+]
+Command = Annotated[
+    str | None, typer.Option("--password-command", help="Take it from a command, e.g. [b]pass show esxi/{user}[/b].")
+]
+Known = Annotated[Path, typer.Option(help="Host keys that are trusted.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-first-use",
+        help="Trust a host key that is not known yet, and print it. A changed one is refused always.",
+    ),
+]
+Legacy = Annotated[list[str] | None, typer.Option(help="A host that may use SHA-1 (ESXi 5.x); may be given again.")]
+Jump = Annotated[str | None, typer.Option(help="Host to go through.")]
+Pool = Annotated[int, typer.Option(min=1, max=32, help="Hosts at once.")]
+Module = Annotated[str, typer.Option(help="The driver module in question.")]
 
 
 @app.command(epilog="Example:  psod load evidence/ --inventory hosts.csv -o fleet/")
@@ -75,7 +103,7 @@ def report(
     ),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
-    module: Annotated[str, typer.Option(help="The driver module in question.")] = "hpsa",
+    module: Module = "hpsa",
     candidate: Annotated[
         list[str] | None,
         typer.Option(help="A version that might be pinned; may be given again. Default: all that ran."),
@@ -113,6 +141,123 @@ def simulate(
     out.print(
         f"Simulated fleet of {hosts} hosts in {escape(str(folder))}; the truth is in {escape(str(folder / 'truth'))}"
     )
+
+
+@app.command(epilog="Example:  psod collect hosts.csv -o evidence/ --key ~/.ssh/esxi --dry-run")
+def collect(
+    hosts: Hosts,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Evidence folder; a second run fetches only what is new.")
+    ] = Path("evidence"),
+    user: User = "root",
+    key: Key = None,
+    agent: Agent = False,
+    ask_password: Ask = False,
+    password_keyring: Keyring = None,
+    password_command: Command = None,
+    known_hosts: Known = Path("known_hosts"),
+    trust_first_use: Trust = False,
+    legacy: Legacy = None,
+    jump: Jump = None,
+    module: Module = "hpsa",
+    pool: Pool = 8,
+    connect: Annotated[float, typer.Option(help="Seconds to connect.")] = 10,
+    login: Annotated[float, typer.Option(help="Seconds to log in.")] = 30,
+    idle: Annotated[float, typer.Option(help="Seconds without a byte.")] = 60,
+    total: Annotated[float, typer.Option(help="Seconds a host.")] = 1800,
+    max_bytes: Annotated[int, typer.Option(help="Bytes a host.")] = 4 << 30,
+    no_sftp: Annotated[bool, typer.Option("--no-sftp", help="Read files through the shell.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print hosts, what would be fetched and what it costs them.")
+    ] = False,
+) -> None:
+    """Fetch the evidence of many hosts by SSH, read-only and resumable."""
+    from psodlib import collector
+
+    source = hosts[0] if len(hosts) == 1 else hosts
+    if dry_run:
+        targets = collector.read_hosts(source, legacy=legacy or [], jump=jump)
+        plan = collector.plan_table(module)
+        _print_table("What would be fetched", plan)
+        out.print(
+            f"from {len(targets)} hosts: {escape(', '.join(target.name for target in targets[:20]))}{' ...' if len(targets) > 20 else ''}"
+        )
+        return
+    password = _password(ask_password, password_keyring, password_command)
+    limits = collector.Limits(connect=connect, login=login, idle=idle, total=total, bytes=max_bytes)
+    with _bar("collecting") as progress, _resumable():
+        done = collector.collect(
+            source, output, user=user, key=key, agent=agent, password=password, known_hosts=known_hosts,
+            trust_first_use=trust_first_use, legacy=legacy or [], jump=jump, module=module, pool=pool, limits=limits,
+            sftp=not no_sftp, progress=progress,
+        )  # fmt: skip
+    for line in done.trusted:
+        out.print(f"trusted on first use, compare it: {escape(_plain(line))}")
+    wanting = done.hosts[done.hosts["state"] != "complete"]
+    out.print(
+        f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {escape(str(output))}"
+    )
+    if len(wanting):
+        _print_table("Not complete", wanting[["host", "state", "why"]])
+    if done.stopped:
+        out.print(f"Stopped: {escape(_plain(done.stopped))}")
+    raise typer.Exit(0 if done.complete else 1)
+
+
+@app.command(epilog="Example:  psod verify hosts.csv --module hpsa --pin 5.5.0.50 --key ~/.ssh/esxi")
+def verify(
+    hosts: Hosts,
+    pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Evidence folder for what is read.")] = Path(
+        "evidence-verify"
+    ),
+    user: User = "root",
+    key: Key = None,
+    agent: Agent = False,
+    ask_password: Ask = False,
+    password_keyring: Keyring = None,
+    password_command: Command = None,
+    known_hosts: Known = Path("known_hosts"),
+    trust_first_use: Trust = False,
+    legacy: Legacy = None,
+    jump: Jump = None,
+    module: Module = "hpsa",
+    pool: Pool = 8,
+) -> None:
+    """Ask every host which version it runs, and compare it with the pin; exit code 1 unless all run it."""
+    from psodlib import collector
+
+    password = _password(ask_password, password_keyring, password_command)
+    with _bar("asking") as progress, _resumable():
+        table = collector.verify(
+            hosts[0] if len(hosts) == 1 else hosts, output, module=module, pin=pin, user=user, key=key, agent=agent,
+            password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
+            pool=pool, progress=progress,
+        )  # fmt: skip
+    _print_table(f"{module} against the pin {pin}", table)
+    raise typer.Exit(0 if (table["status"] == "runs").all() else 1)
+
+
+def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
+    # Where the password comes from; it never stands on a command line.
+    import shlex
+
+    from psodlib import collector
+
+    if command:
+        return collector.password_from_command(shlex.split(command))
+    if keyring:
+        return collector.password_from_keyring(keyring)
+    return collector.ask_password() if ask else None
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print("stopped; run it again to go on")
+        raise typer.Exit(130) from None
 
 
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
@@ -169,29 +314,27 @@ def _print_summary(fleet: Fleet) -> None:
         out.print("Simulated fleet: made up, not measured.")
     seen = fleet.hosts.first_seen.notna().sum()
     days = fleet.uptimes.observed.dt.total_seconds().sum() / 86_400
-    out.print(
-        f"{len(fleet.hosts)} hosts ({seen} with evidence), {len(fleet.crashes)} crashes, {days:,.0f} host-days observed"
-    )
+    crashes = "1 crash" if len(fleet.crashes) == 1 else f"{len(fleet.crashes)} crashes"
+    hosts = "1 host" if len(fleet.hosts) == 1 else f"{len(fleet.hosts)} hosts"
+    out.print(f"{hosts} ({seen} with evidence), {crashes}, {days:,.0f} host-days observed")
     if len(fleet.crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
-        counts = fleet.crashes.groupby(names, observed=True, dropna=False).size().sort_values(ascending=False)
-        _print_table("Crashes", [*names, "crashes"], [(*key, n) for key, n in counts.head(15).items()])  # type: ignore[misc]
+        counts = fleet.crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
+        _print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
     if len(fleet.problems):
-        counts = fleet.problems.groupby("problem", observed=True).size().sort_values(ascending=False)
-        first = fleet.problems.drop_duplicates("problem").set_index("problem")
-        rows = [(name, n, *first.loc[[name], ["source", "detail"]].iloc[0]) for name, n in counts.items()]
-        _print_table("Problems", ["problem", "rows", "first in", "what"], rows)
+        told = fleet.problems.assign(rows=fleet.problems.groupby("problem", observed=True)["source"].transform("size"))
+        _print_table("Problems", told.drop_duplicates("problem")[["problem", "rows", "source", "detail"]])
 
 
-def _print_table(title: str, names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    import pandas as pd
+def _print_table(title: str, table: pd.DataFrame) -> None:
+    from pandas import isna
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if pd.isna(value) else escape(_plain(str(value))) for value in row))
-    out.print(table)
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in table.columns:
+        shown.add_column(str(name), overflow="fold")
+    for row in table.itertuples(index=False):
+        shown.add_row(*("-" if isna(value) else escape(_plain(str(value))) for value in row))
+    out.print(shown)
 
 
 def _plain(text: str) -> str:

@@ -22,6 +22,7 @@ import paramiko
 import pytest
 
 START_LIMIT = 10.0
+LIFE = 900  # seconds after which a server dies, should its test be killed
 REPLAY = """#!/bin/sh
 # Replays a recorded output; what was not recorded is the system's own command, or does not exist.
 name=${0##*/}
@@ -38,7 +39,7 @@ echo "$name: not found" >&2
 exit 127
 """
 COMMANDS = ("date", "uptime", "uname", "localcli", "esxcli", "cat", "vmkload_mod", "esxcfg-module", "esxcfg-dumppart",
-            "vmkdump_extract", "readlink")  # fmt: skip
+            "vmkdump_extract", "readlink", "sha256sum")  # fmt: skip
 OUTPUTS = {
     "uptime ": " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05\n",
     "uname -a": "VMkernel {name} 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64 GNU/Linux\n",
@@ -144,20 +145,42 @@ class Esx:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def start(self, *, user_key: Path, host_key: Path, options: str = "", sftp: bool = True, before: str = "") -> Esx:
+    def start(
+        self,
+        *,
+        user_key: Path,
+        host_key: Path,
+        options: str = "",
+        sftp: bool = True,
+        before: str = "",
+        passwords: str = "no",
+    ) -> Esx:
         shutil.copy(f"{user_key}.pub", self.root / "auth")
         shutil.copy(host_key, self.root / "hostkey")
         (self.root / "hostkey").chmod(0o600)
         (self.root / "sshd.conf").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey /hostkey\nAuthorizedKeysFile /auth\nStrictModes no\nPidFile none\n"
-            "PermitRootLogin yes\nPasswordAuthentication no\nMaxStartups 200\nMaxSessions 20\nLogLevel VERBOSE\nSetEnv PATH=/esx:/usr/bin:/bin\n"
+            f"PermitRootLogin yes\nPasswordAuthentication {passwords}\nMaxStartups 200\nMaxSessions 20\nLogLevel VERBOSE\nSetEnv PATH=/esx:/usr/bin:/bin\n"
             + ("Subsystem sftp internal-sftp\n" if sftp else "") + (options or "UsePAM no\nKbdInteractiveAuthentication no\n")
         )  # fmt: skip
         mounts = "".join(f"mount --rbind /{d} {self.root}/{d}\n" for d in ("usr", "dev", "proc"))
         script = f"set -e\nmount --make-rprivate /\n{mounts}{before}\nexec chroot {self.root} /usr/sbin/sshd -D -e -f /sshd.conf"
         with (self.root / "sshd.log").open("wb") as log:
             self.process = subprocess.Popen(
-                ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script],
+                [
+                    "timeout",
+                    "-s",
+                    "KILL",
+                    str(LIFE),
+                    "unshare",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "sh",
+                    "-c",
+                    script,
+                ],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

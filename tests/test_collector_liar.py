@@ -32,7 +32,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path: Path, key: Path) -> Any:
     def go(liar: Liar, **options: Any) -> Collection:
         options = {"key": key, "known_hosts": tmp_path / "known_hosts", "trust_first_use": True} | options
-        options.setdefault("limits", Limits(connect=2, login=5, idle=2, total=20))
+        options.setdefault("limits", Limits(connect=2, login=5, idle=1, total=20))
         return collect([Target(name="liar", address="127.0.0.1", port=liar.port)], tmp_path / "out", **options)
 
     return go
@@ -72,7 +72,7 @@ def test_an_absurd_size_is_not_begun(run: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("lie", "said"),
-    [("stall", "nothing came for 2 s while reading"), ("disconnect", "the connection broke while reading")],
+    [("stall", "nothing came for 1 s while reading"), ("disconnect", "the connection broke while reading")],
 )
 def test_what_came_before_the_end_is_kept_and_the_next_run_goes_on(
     run: Any, tmp_path: Path, lie: str, said: str
@@ -91,7 +91,7 @@ def test_what_came_before_the_end_is_kept_and_the_next_run_goes_on(
 
 def test_a_slow_server_meets_the_total_limit(run: Any, tmp_path: Path) -> None:
     with lying("slow", content=b"y" * 3_000_000) as liar:
-        result = run(liar, limits=Limits(connect=2, login=5, idle=2, total=3))
+        result = run(liar, limits=Limits(connect=2, login=5, idle=2, total=2))
     assert "time limit of the visit" in result.hosts.why[0]
     assert (tmp_path / "out/liar" / f"{LOG}.part").stat().st_size > 0
 
@@ -119,7 +119,7 @@ def test_a_command_that_hangs_or_floods_is_bounded(run: Any, tmp_path: Path, lie
     with lying(lie) as liar:
         result = run(liar)
     if lie == "stall-command":
-        assert "nothing came for 2 s while running uptime" in result.hosts.why[0]
+        assert "nothing came for 1 s while running uptime" in result.hosts.why[0]
     else:
         assert (tmp_path / "out/liar" / LOG).read_bytes() == liar.content, "the rest of the host was collected"
     if lie == "flood":

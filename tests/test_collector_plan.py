@@ -9,6 +9,7 @@ import stat
 import threading
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from psodlib.collector import (
@@ -19,8 +20,9 @@ from psodlib.collector import (
     plan_table,
     read_hosts,
 )
+from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.login import _PASSWORD_PROMPT, Credentials, Gate, Secret, _Refused, printable
+from psodlib.collector.login import _PASSWORD_PROMPT, Gate, _Refused, printable
 from psodlib.collector.plan import COMMANDS, DUMPS, EXTRACTORS, LOGS, output_name
 from psodlib.errors import CollectError, InputError
 
@@ -245,3 +247,13 @@ def test_bytes_that_a_host_threw_away_are_kept(tmp_path: Path) -> None:
     assert (folder.path / "log").read_bytes() == b"three"
     assert [p.read_bytes() for p in (folder.path / "earlier").iterdir()] == [b"one two"]
     assert [r.state for r in manifest.files] == ["whole", "earlier"]
+
+
+def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    paramiko.ECDSAKey.generate().write_private_key_file(str(path), password="open-sesame-99")
+    assert Credentials.gather(["root"], path, False, lambda user: "open-sesame-99").key is not None
+    for source in (None, lambda user: "wrong-44"):
+        with pytest.raises(InputError) as caught:
+            Credentials.gather(["root"], path, False, source)
+        assert "wrong-44" not in str(caught.value) and "passphrase" in str(caught.value)

@@ -263,7 +263,7 @@ def test_sha1_is_off_unless_the_host_is_listed(esx: Any, run: Any, keys: Any) ->
 KEYBOARD = "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\nPubkeyAuthentication no\n"
 
 
-def keyboard_host(esx: Any, name: str = "esx01") -> Esx:
+def keyboard_host(esx: Any, **options: Any) -> Esx:
     def set_password(host: Esx) -> None:
         hashed = subprocess.run(
             ["openssl", "passwd", "-6", "-stdin"],
@@ -281,7 +281,7 @@ def keyboard_host(esx: Any, name: str = "esx01") -> Esx:
             )
         )
 
-    return esx(set_password, name=name, options=KEYBOARD)
+    return esx(set_password, **({"options": KEYBOARD} | options))
 
 
 def test_keyboard_interactive_is_answered_and_the_password_reaches_no_text(
@@ -388,17 +388,60 @@ def test_full_disk_stops_the_run_and_the_next_goes_on(esx: Any, run: Any, tmp_pa
         subprocess.run(["umount", str(small)], check=True, timeout=10)
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    ["a'b.log", "$(touch pwned)", "vmkernel.log\nvmkernel.9.gz", "\x1b[2Jvmkernel.7.gz", "vmkernel.5.gz;id", "-rf"],
-)
+HOSTILE = [
+    "a'b.log",
+    "$(touch pwned)",
+    "vmkernel.log\nvmkernel.9.gz",
+    "\x1b[2Jvmkernel.7.gz",
+    "vmkernel.5.gz;id",
+    "-rf",
+    "`id`",
+]
+
+
 @pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "shell"])
-def test_hostile_names_on_a_real_server_do_nothing(
-    esx: Any, run: Any, tmp_path: Path, hostile: str, sftp: bool
-) -> None:
-    result = run(esx(lambda h: h.log(hostile, "x"), sftp=sftp))
+def test_hostile_names_on_a_real_server_do_nothing(esx: Any, run: Any, tmp_path: Path, sftp: bool) -> None:
+    result = run(esx(lambda host: [host.log(name, "x") for name in HOSTILE], sftp=sftp))
     assert result.hosts.state[0] == "complete", result.hosts.why[0]
     names = {p.name for p in (tmp_path / "evidence/esx01/var/run/log").iterdir()}
     assert names == {"vmkernel.log", "vmkernel.0.gz", "vmkernel.1.gz", "vmksummary.log"}
     assert not list(tmp_path.rglob("pwned"))
-    assert all(name.isprintable() for name in manifest(tmp_path).refused_names)
+    refused = manifest(tmp_path).refused_names
+    assert len(refused) >= 4 and all(name.isprintable() for name in refused)
+
+
+def test_the_agents_first_key_logs_in(
+    esx: Any, run: Any, tmp_path: Path, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = esx()
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL) as agent:
+        try:
+            empty = run(host, key=None, agent=True)
+            subprocess.run(["ssh-add", "-q", str(keys["user"])], check=True, timeout=10)
+            full = run(host, key=None, agent=True)
+        finally:
+            agent.terminate()
+    assert "ssh-add" in empty.hosts.why[0] and full.complete
+
+
+def test_a_server_with_plain_passwords_is_served_too(esx: Any, run: Any) -> None:
+    host = keyboard_host(
+        esx, options="UsePAM yes\nKbdInteractiveAuthentication no\nPubkeyAuthentication no\n", passwords="yes"
+    )
+    assert run(host, key=None, password=lambda user: PASSWORD).complete
+    assert "Accepted password" in host.said()
+
+
+def test_a_hash_that_does_not_agree_is_told_and_the_file_fetched_anew(esx: Any, run: Any, tmp_path: Path) -> None:
+    host = esx(lambda h: h.record("sha256sum ", "0" * 64 + "  -\n"), sftp=False)
+    assert run(host).hosts.state[0] == "partial"
+    told = manifest(tmp_path).get("/var/run/log/vmkernel.log")
+    assert told is not None and told.state == "partial" and "differ from the sha256" in told.detail
+    ours = tmp_path / "evidence/esx01/var/run/log"
+    assert (ours / "vmkernel.log.part").read_bytes() == (host.root / "run/log/vmkernel.log").read_bytes(), (
+        "nothing is lost"
+    )
+    (host.root / "replay/sha256sum ").unlink()
+    assert run(host).complete
+    assert not list(ours.glob("*.part"))

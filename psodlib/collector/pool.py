@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from psodlib.collector.credentials import Credentials, PasswordSource
 from psodlib.collector.folder import Folder, Manifest
 from psodlib.collector.hosts import Target, read_hosts
-from psodlib.collector.login import Connection, Credentials, Gate, HostKeys, PasswordSource, connect, printable
+from psodlib.collector.login import Connection, Gate, HostKeys, connect, printable
 from psodlib.collector.plan import safe_module
 from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Limits, LocalTrouble, visit

@@ -199,9 +199,18 @@ class Remote:
 
     def size(self, path: str) -> int | None:
         """Size of a file now; None where it is gone."""
-        folder, _, name = path.rpartition("/")
-        listed = self.listing(folder, re.compile(re.escape(name)))
-        return listed[0].size if listed else None
+        if not self.sftp:
+            said = self.run(f"stat -L -c %s {shlex.quote(path)}", 4096).data.strip()
+            return int(said) if re.fullmatch(rb"\d{1,18}", said) else None
+        self.link.touch(f"looking at {path}")
+        try:
+            return int(self._files.stat(path).st_size or 0)
+        except (paramiko.SSHException, EOFError) as error:
+            self._lost(error)
+        except OSError as error:
+            if not self._alive():
+                self._lost(error)
+        return None
 
     @contextlib.contextmanager
     def _channel(self, command: str) -> Iterator[paramiko.Channel]:

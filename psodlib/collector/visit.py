@@ -205,6 +205,9 @@ def _fetch(
     try:
         offset = _begin(remote, folder, manifest, entry, old)
         _take(remote, folder, manifest, record, entry, offset)
+        if offset and not _still_agrees(remote, folder, f"{local}.part", entry):
+            record.detail = "rotated while it was continued: the bytes differ; fetched anew"
+            return True
         return _check(remote, folder, manifest, record, entry, siblings)
     except RemoteError as error:
         held = folder.size(f"{local}.part")
@@ -286,13 +289,13 @@ def _check(
         record.detail = "" if said else "size checked, the host has no tool for a hash"
     else:
         record.detail = ""
-    if rotated and not _agrees_now(remote, folder, part, entry):
+    if rotated and not _still_agrees(remote, folder, part, entry):
         record.mtime = None  # these bytes have another name by now; the next look fetches what has this one
     folder.finish(record, manifest)
     return rotated
 
 
-def _agrees_now(remote: Remote, folder: Folder, part: str, entry: Entry) -> bool:
+def _still_agrees(remote: Remote, folder: Folder, part: str, entry: Entry) -> bool:
     try:
         return _agrees(remote, folder, part, min(entry.size, HEAD), entry.path)
     except RemoteError:

@@ -126,7 +126,8 @@ def _once(stream: Stream) -> Callable[[], Stream]:
     def opener() -> Stream:
         if stream.closed:
             raise InputError("an archive's member must be read before the next item is drawn")
-        hashed = Stream(stream, stream._source, stream.problems, hashed=True)
+        hashed = Stream(stream, stream._source, stream.problems)
+        hashed.begin_hash()
         return hashed
 
     return opener

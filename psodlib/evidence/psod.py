@@ -185,6 +185,7 @@ _CUT = re.compile(
     rb"|Backtrace for current CPU"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}): ?\\?\[0x"
 )
+_BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 _TOKEN_STAMP = re.compile(_ISO)
 _TOKEN_UPTIME = re.compile(_UPTIME)
 _TOKEN_PROGRAM = re.compile(r"vmk(?:ernel|warning|alert)(?:\[\d+\])?:?")
@@ -254,7 +255,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
     cuts, previous_end, first = [start], start, True
     for match in _CUT.finditer(data, start, end):
         own_prefix = first and b"cpu" in match[0] and match.start() - start < 256
-        joined = match.start() != previous_end and data[previous_end : match.start()].strip()
+        joined = not _BLANK.fullmatch(data, previous_end, match.start())
         if joined and not own_prefix:
             cuts.append(match.start())
         previous_end, first = match.end(), False

@@ -23,7 +23,18 @@ from psodlib.errors import InputError
 from psodlib.evidence.archives import Item, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, is_one_host, place_of, runs_of, shown, stamp_of
-from psodlib.evidence.streams import MAX_WRAPS, Budget, Chain, DiskFile, Limits, Stream, diagnose, unwrapped, wrap_of
+from psodlib.evidence.streams import (
+    HASHED,
+    MAX_WRAPS,
+    Budget,
+    Chain,
+    DiskFile,
+    Limits,
+    Stream,
+    diagnose,
+    unwrapped,
+    wrap_of,
+)
 from psodlib.records import Problem
 
 __all__ = ["Item", "Limits", "Stream", "Unit", "iter_items", "iter_units", "open_unit"]
@@ -312,14 +323,16 @@ def _reopen(unit: Unit, limits: Limits) -> Stream:
     problems: list[Problem] = []
     budget = Budget(limits)
     try:
-        stream = Stream(budget.counted(_open_paths(unit)), unit.source, problems, hashed=True)
+        stream = Stream(budget.counted(_open_paths(unit)), unit.source, problems)
     except Exception as error:  # it vanished since it was looked at
         problem, detail = diagnose(error)
         problems.append(Problem(source=unit.source, problem=problem, detail=detail))
-        return Stream(io.BytesIO(), unit.source, problems, hashed=True)
+        return Stream(io.BytesIO(), unit.source, problems)
     for _ in range(MAX_WRAPS):
         wrap = wrap_of(stream.peek(512))
         if wrap is None:
             break
-        stream = Stream(unwrapped(wrap, stream, budget), unit.source, problems, hashed=True)
+        stream = Stream(unwrapped(wrap, stream, budget), unit.source, problems)
+    if unit.size <= HASHED:
+        stream.begin_hash()
     return stream

@@ -21,7 +21,7 @@ from isal import igzip_lib
 from psodlib.records import Problem
 
 __all__ = [
-    "MAX_MEMBERS", "MAX_RATIO", "MAX_SIZE", "MAX_WRAPS", "Budget", "Chain", "Counted", "DiskFile", "Limits", "Stream", "Trouble",
+    "HASHED", "MAX_MEMBERS", "MAX_RATIO", "MAX_SIZE", "MAX_WRAPS", "Budget", "Chain", "Counted", "DiskFile", "Limits", "Stream", "Trouble",
     "diagnose", "unwrapped", "wrap_of",
 ]  # fmt: skip
 
@@ -55,16 +55,18 @@ class Stream(io.RawIOBase):
     ``sha256`` (hexadecimal) and ``count`` are of the bytes read so far; ``sha256`` is None where content is too large to hash.
     """
 
-    def __init__(
-        self, raw: io.RawIOBase | BinaryIO, source: str, problems: list[Problem] | None = None, hashed: bool = False
-    ) -> None:
+    def __init__(self, raw: io.RawIOBase | BinaryIO, source: str, problems: list[Problem] | None = None) -> None:
         super().__init__()
         self._raw, self._source = raw, source
         self._head = b""
         self._ended = False
-        self._hash = hashlib.sha256() if hashed else None
+        self._hash: Any = None
         self.count = 0
         self.problems: list[Problem] = [] if problems is None else problems
+
+    def begin_hash(self) -> None:
+        """Hash what is read from here on, unless it is too much."""
+        self._hash = hashlib.sha256()
 
     def readable(self) -> bool:
         """Always."""

@@ -46,8 +46,8 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-", b"requested PSOD")
-_MORE_ANCHORS = (b":[0x", b" .bss 0x", b"Code start:", b"Saved backtrace")
+_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-", b"ed PSOD")
+_MORE = (b":[0x", b" .bss 0x", b"Code start:", b"Saved backtrace")  # in an open window: there is more to come
 
 
 class _LineRow(NamedTuple):
@@ -62,16 +62,17 @@ def _line_row(anchor: bytes, what: str, sample: str, pattern: str) -> _LineRow:
 
 
 # Lines that say which driver was loaded, and in which version where they print one. The anchor finds the line, the pattern
-# reads it.
+# reads it. An anchor begins with three bytes that are rare in logs: the search looks at those first, and `con` or ` lo`
+# would stop it in every line.
 BANNERS: tuple[_LineRow, ...] = (
     _line_row(b"HPSA Driver (v", "hpsa", "<6>HP HPSA Driver (v 5.5.0.58-1OEM)", r"HPE? HPSA Driver \(v (?P<version>[\w.\-]{1,64})\)"),
     _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
               r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
-    _line_row(b" loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
+    _line_row(b"loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
               r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
     _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
               r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
-    _line_row(b"etwork Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
+    _line_row(b"k Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
               r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
 )  # fmt: skip
 
@@ -85,31 +86,31 @@ PRECURSORS: tuple[_LineRow, ...] = (
     _line_row(b"LinDMA:", "dma_constraint",
               "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
               r"LinDMA: .{0,60}Cannot map"),
-    _line_row(b"ut of memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
-    _line_row(b"resetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
+    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
+    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
     _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", r"(?:WARNING: (?P<module>[a-z]\w{1,40})\b.{0,60})?FW went bad"),
-    _line_row(b"controller lockup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000",
+    _line_row(b"kup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000",
               r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}lockup detected"),
     _line_row(b"have a heartbeat", "missed_heartbeat",
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
     _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40})_(?:eh_)?abort_command|abort_command"),
-    _line_row(b"recoverable machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
+    _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
 )  # fmt: skip
 
 # What the file says of the host itself, and where a boot begins.
 FACTS: tuple[_LineRow, ...] = (
-    _line_row(b"Release build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
+    _line_row(b"build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
               r"VMkernel (?P<host>\S{1,253}) (?P<version>\d+\.\d+\.\d+) #\d+ SMP Release build-(?P<build>\d+)"),
-    _line_row(b" build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
+    _line_row(b"build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
     _line_row(b"Releasebuild-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
               r"VMware ESX(?:i| Server)?(?: (?P<version>\d+\.\d+(?:\.\d+)?))? \[Releasebuild-(?P<build>\d+)"),
     _line_row(b"TSC: ", "boot", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
-    _line_row(b"Starting VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
+    _line_row(b"g VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
 )  # fmt: skip
 
 _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
-_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *_MORE_ANCHORS, *(row.anchor for row in _ROWS))),)
+_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in _ROWS))),)
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
 _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
@@ -162,8 +163,6 @@ class _Reader:
             line, counted = line + raw.count(b"\n", counted, at), at
             if _ANCHORS[number] in _HEADER_ANCHORS:
                 self._open(raw, start, line, at)
-            elif _ANCHORS[number] in _MORE_ANCHORS and self.window:
-                self.window.until = max(self.window.until, start + at + _AFTER)
             if _ROWS_AT[number] and (begin, number) != seen:
                 seen = (begin, number)
                 end = raw.find(b"\n", at, at + _ROW_REACH)
@@ -195,9 +194,12 @@ class _Reader:
         if window is None:
             return
         have = window.start + len(window.data)
-        stop = min(window.until, start + len(raw))
-        if stop > have:
+        while have < (stop := min(window.until, start + len(raw))):
             window.data += raw[have - start : stop - start]
+            last = max(window.data.rfind(word, max(0, have - window.start - 32)) for word in _MORE)
+            have = stop
+            if last >= 0:
+                window.until = max(window.until, window.start + last + _AFTER)
         if window.until <= start + len(raw):
             self._close(last=False)
         elif len(window.data) > _WINDOW_LIMIT:
@@ -388,6 +390,7 @@ def _slices(stream: BinaryIO) -> Iterator[tuple[memoryview, int, int]]:
     # the next block; of a line longer than a block only enough is carried to find an anchor across the cut.
     buffer = bytearray(2 * _BLOCK + 1024)
     view = memoryview(buffer)
+    bytes_of, scratch = np.frombuffer(buffer, np.uint8), np.empty(len(buffer), bool)
     filled = offset = 0
     line, ended = 1, False
     while not ended:
@@ -398,7 +401,8 @@ def _slices(stream: BinaryIO) -> Iterator[tuple[memoryview, int, int]]:
         if cut <= 0:
             continue
         yield view[:cut], offset, line
-        line += int(np.count_nonzero(np.frombuffer(buffer, np.uint8, cut) == 10))
+        line_ends = np.equal(bytes_of[:cut], 10, out=scratch[:cut])
+        line += int(np.count_nonzero(line_ends))
         offset += cut
         rest = bytes(view[cut:filled])
         view[: len(rest)] = rest

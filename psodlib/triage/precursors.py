@@ -21,6 +21,7 @@ __all__ = ["BEFORE", "Said", "Standout", "hear", "standouts"]
 BEFORE = timedelta(hours=24)  # warnings this long before a crash may foretell it
 NOISE = 4  # ... when there are this many times more of them than on quiet days
 DAY = timedelta(days=1)
+SILENCE = timedelta(hours=2)  # heartbeats are hourly points: between two of them the host was watched
 
 # How far a warning points at the module it names. One whose own heap is full, or whose device stopped answering, is
 # itself in trouble; one that is refused memory or has a command aborted may be the victim of another.
@@ -114,7 +115,7 @@ def hear(precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: 
     minutes = {key: tuple(sorted(times)) for key, times in found.items()}
     loud = _merged((c.time - BEFORE, c.time) for c in crashes if c.time)
     quiet = {key: len(times) - sum(_within(times, *span) for span in loud) for key, times in minutes.items()}
-    watched = _merged((item.start, item.end) for item in alive)
+    watched = _merged(((item.start, item.end) for item in alive), SILENCE)
     if not watched and minutes:
         watched = [(min(times[0] for times in minutes.values()), max(times[-1] for times in minutes.values()))]
     days = (_length(watched) - _overlap(watched, loud)) / DAY if watched else None
@@ -178,10 +179,12 @@ def _within(times: Sequence[datetime], start: datetime, end: datetime) -> int:
     return bisect_right(times, end) - bisect_left(times, start)
 
 
-def _merged(spans: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+def _merged(
+    spans: Iterable[tuple[datetime, datetime]], reach: timedelta = timedelta(0)
+) -> list[tuple[datetime, datetime]]:
     out: list[tuple[datetime, datetime]] = []
     for start, end in sorted(spans):
-        if out and start <= out[-1][1]:
+        if out and start - out[-1][1] <= reach:
             out[-1] = (out[-1][0], max(out[-1][1], end))
         else:
             out.append((start, end))

@@ -26,7 +26,7 @@ from psodlib.records import Crash, Frame
 from psodlib.triage.guilt import irrelevant_rule, is_plumbing, junk, telling_frames
 from psodlib.triage.lists import Rule, first_match, read_rules
 
-__all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign"]
+__all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
 SIGNATURE_VERSION = 2
@@ -261,6 +261,25 @@ RULES: tuple[Callable[[Draft], Draft], ...] = (
     # These read the stack. Sentinels before irrelevant frames, which would hide them.
     pick_backtrace, drop_delivery, drop_irrelevant, first_telling,
 )  # fmt: skip
+
+
+def telling_names(crash: Crash) -> tuple[str, ...]:
+    """The functions of a crash that its signature is made of or could be, innermost first.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash.
+
+    Returns
+    -------
+    tuple of str
+        Names of the telling backtrace without delivery, machinery and junk; a lost symbol is ``?``.
+    """
+    draft = Draft(crash)
+    for rule in (pick_backtrace, drop_delivery, drop_irrelevant):
+        draft = _apply(rule, draft)
+    return tuple(frame_name(frame) for frame in draft.frames)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -16,17 +16,18 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.risk.decision import PinDecision, decide_pin, expected_impact
-from psodlib.risk.exposure import exposure
+from psodlib.risk.exposure import exposure, unplaced_crashes
 from psodlib.risk.rates import RateRatio, crash_rates
 from psodlib.views.document import Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.words import between, count, day, figure, known, listing, literal, per_year, share
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
-    "Study", "brief", "cost", "facts", "next_steps", "reasons", "scope", "shown", "study", "tone", "turns", "unknowns",
+    "Study", "brief", "cautions", "cost", "facts", "next_steps", "reasons", "scope", "shown", "study", "tone", "turns", "unknowns",
     "verdict",
 ]  # fmt: skip
 
+MOST_CAUTIONS = 3  # in two pages; the report's first page has them all
 MOST_CANDIDATES = 3  # by default; each pair is a contrast, and each contrast makes the others harder to tell
 
 
@@ -146,7 +147,7 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = ()) -> Document:
             Section("What each choice costs", cost(study)),
             *([Section("How the versions came and went", pictures[2:3])] if len(pictures) > 2 else []),
             Section("How sure that is", [*pictures[1:2], Bullets(reasons(study)[:4])]),
-            Section("What we do not know", [Bullets(unknowns(study))]),
+            Section("What we do not know", [Bullets([*unknowns(study), *cautions(study)[:MOST_CAUTIONS]])]),
             Section("What would change the answer", [Bullets(turns(study))]),
             Section("What happens next", [Bullets(next_steps(study))]),
         ],
@@ -244,12 +245,16 @@ def facts(study: Study) -> list[tuple[str, str]]:
     return [
         ("Hosts", f"{len(study.fleet.hosts):,}"),
         ("Host-days watched", f"{stretches['host_days'].sum():,.0f}"),
-        (
-            f"Crashes laid at {study.module}",
-            f"{(crashes['guilty_module'] == study.module).sum():,} of {len(crashes):,}",
-        ),
+        (f"Crashes laid at {study.module}", _laid(study)),
         ("Crashes with no module found", f"{(crashes['guilt'] == 'none').sum():,}"),
     ]
+
+
+def _laid(study: Study) -> str:
+    # Rates count fewer crashes than the table holds; said where the two numbers first meet.
+    laid = int((study.fleet.crashes["guilty_module"] == study.module).sum())
+    counted = int(study.exposure["crashes"].sum())
+    return f"{laid:,} of {len(study.fleet.crashes):,}" + (f"; {counted:,} in rates" if counted != laid else "")
 
 
 def shown(study: Study) -> list[str]:
@@ -261,11 +266,23 @@ def shown(study: Study) -> list[str]:
 
 
 def reasons(study: Study) -> list[str]:
-    """Why the verdict is what it is, as the decision gives it; its warnings are among the ``unknowns``."""
+    """Why the verdict is what it is, as the decision gives it, without its ``cautions``."""
     if study.decision is None:
         return [study.why_none]
-    warnings = {line for ratio in study.decision.ratios for line in ratio.warnings}
-    return [_sentence(reason) for reason in study.decision.reasons if reason not in warnings]
+    warnings = _warnings(study)
+    return [_sentence(reason) for reason in study.decision.reasons if not reason.endswith(warnings)]
+
+
+def cautions(study: Study) -> list[str]:
+    """What the decision warns of: adjustments it could not make, and how far it can be trusted."""
+    warnings = _warnings(study)
+    given = study.decision.reasons if study.decision else ()
+    return [_sentence(reason) for reason in given if reason.endswith(warnings)]
+
+
+def _warnings(study: Study) -> tuple[str, ...]:
+    # As the ratios bear them; among the reasons one may stand behind the name of its contrast.
+    return tuple(line for ratio in (study.decision.ratios if study.decision else ()) for line in ratio.warnings)
 
 
 def _sentence(words: object) -> str:
@@ -341,13 +358,14 @@ def unknowns(study: Study) -> list[str]:
     fleet = study.fleet
     lines = [
         _unwatched(fleet),
+        _unplaced(study),
         _unversioned(study),
         _unblamed(fleet),
+        _textless(fleet),
         _unexplained(fleet),
         _unheard(fleet),
         _unread(fleet),
     ]
-    lines += _unadjusted(study)
     if "cluster" not in fleet.hosts or fleet.hosts["cluster"].isna().all():
         lines.append(
             "No cluster is known for any host (no inventory was given, or it has no such column), so clusters are not"
@@ -369,6 +387,14 @@ def _unwatched(fleet: Fleet) -> str:
     )
 
 
+def _unplaced(study: Study) -> str:
+    lost = unplaced_crashes(study.fleet, study.module)
+    if lost.empty:
+        return ""
+    lies, laid = count(len(lost), "crash lies", "crashes lie"), int((lost["guilty_module"] == study.module).sum())
+    return f"{lies} in time that nobody watched and {'is' if len(lost) == 1 else 'are'} in no rate ({laid:,} laid at {study.module})."
+
+
 def _unversioned(study: Study) -> str:
     stretches = study.exposure
     days = stretches.loc[stretches["version"].isna(), "host_days"].sum()
@@ -386,6 +412,13 @@ def _unblamed(fleet: Fleet) -> str:
         return ""
     crashes = count(number, "crash names", "crashes name")
     return f"{crashes} no module. The ratio is given with and without them."
+
+
+def _textless(fleet: Fleet) -> str:
+    boots = fleet.uptimes
+    number = int(((boots["end_reason"] == "crash") & boots["crash_id"].isna()).sum())
+    ended = count(number, "boot ended in a crash", "boots ended in a crash")
+    return f"{ended} whose text is lost; each counts as a crash with no module found." if number else ""
 
 
 def _unexplained(fleet: Fleet) -> str:
@@ -409,13 +442,6 @@ def _unread(fleet: Fleet) -> str:
         f"{count(len(fleet.problems), 'file or line', 'files or lines')} could not be read or believed; the table of"
         " problems lists them."
     )
-
-
-def _unadjusted(study: Study) -> list[str]:
-    warnings = [
-        _sentence(line) for ratio in (study.decision.ratios if study.decision else ()) for line in ratio.warnings
-    ]
-    return list(dict.fromkeys(warnings))[:3]
 
 
 def turns(study: Study) -> list[str]:

@@ -64,7 +64,7 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
         reach = pd.Timedelta(days=days)
         begins, ends = table["time"], table["end"].fillna(table["time"])
         table = table[begins.isna() | ((begins <= crash["time"] + reach) & (ends >= crash["time"] - reach))]
-    return table.sort_values(["time", "lane"], kind="stable", na_position="last", ignore_index=True)
+    return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
 
 
 def _here(table: pd.DataFrame, crash: Any) -> Any:

@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 
 from psodlib.errors import InputError
 
-__all__ = ["notebook_folder", "refresh_notebooks", "run_notebook", "write_notebook"]
+__all__ = ["notebook_folder", "refresh_notebooks", "run_notebook", "share_folder", "write_notebook"]
 
 KERNEL_START = 60  # seconds; takes about two on a quiet machine
 # A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
@@ -36,13 +36,13 @@ FORMAT: Any = nbformat  # its functions bear no types
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def notebook_folder() -> Path:
-    """Where the six notebooks are: in the project's own folder, or inside the installed package.
+def share_folder() -> Path:
+    """Where ``notebooks/`` and ``data/`` lie side by side: the checkout if there is one, else inside the installed package.
 
     Returns
     -------
     Path
-        The folder.
+        The folder. From a notebook in it, ``../data/incident-2014-05-31`` is the real incident in both places.
 
     Raises
     ------
@@ -50,11 +50,27 @@ def notebook_folder() -> Path:
         Neither is there.
     """
     package = Path(__file__).resolve().parents[1]
-    places = (package.parent / "notebooks", package / "_share" / "notebooks")
-    found = next((place for place in places if any(place.glob("0*.ipynb"))), None)
+    places = (package.parent, package / "_share")
+    found = next((place for place in places if any((place / "notebooks").glob("0*.ipynb"))), None)
     if found is None:
         raise InputError(f"no notebooks in {places[0]} or {places[1]}; install psodlib from its wheel or its checkout")
     return found
+
+
+def notebook_folder() -> Path:
+    """Where the six notebooks are.
+
+    Returns
+    -------
+    Path
+        ``notebooks`` of the ``share_folder``.
+
+    Raises
+    ------
+    InputError
+        They are in neither place.
+    """
+    return share_folder() / "notebooks"
 
 
 def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, timeout: float = 120) -> NotebookNode:

@@ -14,6 +14,7 @@ HTML, PDF and Markdown, ``safe_html`` for what notebooks print, ``write_csv`` fo
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,11 +30,25 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
+from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.triage.known_issues import load_issues
 from psodlib.views import charts
-from psodlib.views.brief import Study, brief, cost, facts, reasons, scope, study, tone, turns, unknowns, verdict
+from psodlib.views.brief import (
+    Study,
+    brief,
+    cautions,
+    cost,
+    facts,
+    reasons,
+    scope,
+    study,
+    tone,
+    turns,
+    unknowns,
+    verdict,
+)
 from psodlib.views.document import (
     Bullets,
     Code,
@@ -79,12 +94,22 @@ class Chart:
     in_brief: bool = False
 
 
+def _survival(exposure: pd.DataFrame) -> pd.DataFrame:
+    # That few boots were under watch is said by the chart, which draws no curve of fewer than ten.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallSampleWarning)
+        return time_to_crash(exposure)
+
+
 CHARTS = (
     Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up), in_brief=True),
     Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up), in_brief=True),
     Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up), in_brief=True),
     Chart("host_days", lambda s, made_up: charts.plot_host_days(s.exposure, s.fleet.uptimes, simulated=made_up)),
     Chart("uptime_at_crash", lambda s, made_up: charts.plot_uptime_at_crash(s.exposure, simulated=made_up)),
+    Chart("hazard", lambda s, made_up: charts.plot_hazard(hazard_by_uptime(s.exposure), simulated=made_up)),
+    Chart("survival", lambda s, made_up: charts.plot_survival(_survival(s.exposure), simulated=made_up)),
+    Chart("evidence_needed", lambda s, made_up: charts.plot_evidence_needed(s.decision, s.exposure, simulated=made_up)),
     Chart("modules", lambda s, made_up: charts.plot_modules(s.fleet.crashes, simulated=made_up)),
     Chart("fleet_map", lambda s, made_up: charts.plot_fleet_map(s.exposure, simulated=made_up)),
     Chart("ascertainment", lambda s, made_up: charts.plot_ascertainment(
@@ -528,6 +553,7 @@ def _index(
         facts=facts(found),
         sections=[
             Section("Why", [Bullets(reasons(found))]),
+            *([Section("How far to trust it", [Bullets(cautions(found))])] if cautions(found) else []),
             Section("What each choice costs", cost(found)),
             Section("Charts", pictures),
             Section("What we do not know", [Bullets(unknowns(found))]),

@@ -198,6 +198,12 @@ def _boots(fleet: Fleet, crash: pd.Series) -> tuple[pd.DataFrame, int]:
     return boots, int(own[0]) if len(own) else -1
 
 
+UNDATED = (
+    "Of a fact whose time is unknown only the order is known: facts of one file stand as they follow each other in it; "
+    "where they stand against the dated ones is open."
+)
+
+
 def _timeline_table(case: _Case) -> Table:
     # Changes only: a version that was seen again the next day is no news.
     facts = case.timeline[case.timeline["lane"] != "watched"]
@@ -209,7 +215,11 @@ def _timeline_table(case: _Case) -> Table:
         for _, row in shown.iterrows()
     ]
     left_out = len(news) - len(shown)
-    note = f"{count(left_out, 'earlier fact')} left out." if left_out else ""
+    notes = [
+        f"{count(left_out, 'earlier fact')} left out." if left_out else "",
+        UNDATED if shown["time"].isna().any() else "",
+    ]
+    note = " ".join(filter(None, notes))
     return Table(f"{case.host} around the crash", ["When (UTC)", "What", "Known from"], rows, note, widths=(22, 46, 32))
 
 
@@ -379,6 +389,10 @@ def _impact(case: _Case) -> list[str]:
                      f"carry the same signature: {literal(case.crash['signature'])}.")  # fmt: skip
     else:
         lines.append(f"No other crash in the evidence carries its signature: {literal(case.crash['signature'])}.")
+    if not (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any():
+        lines.append(
+            "This is the report of one case: for how many host-days hosts ran without a crash is not known, so no rate can be given."
+        )
     return lines
 
 
@@ -439,12 +453,15 @@ def _runbook(case: _Case) -> list[Text | Steps]:
 
 
 def _target(case: _Case) -> str | None:
-    # The version to go to: what the decision favours, else what this host had loaded before the one that crashed.
+    # The version to go to: what the decision favours, else what this host had loaded before the one that crashed,
+    # unless a known issue names that one.
     if case.go_to and case.go_to != case.version:
         return case.go_to
     boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, str(case.module))
     boots = boots[(boots["host"] == case.crash["host"]) & boots["version"].notna()]
     earlier = boots[(boots["boot"] < case.crash["time"]) & (boots["version"] != case.crash["driver_version"])]
+    named = {version for issue in case.issues if issue.module == case.module for version in issue.versions}
+    earlier = earlier[~earlier["version"].isin(named)]
     if len(earlier):
         return literal(earlier.sort_values("boot")["version"].iloc[-1])
     known_good = [version for module, version in BUNDLES if module == case.module and version != case.version]

@@ -19,9 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psodlib.evidence import archives, streams
+from psodlib.evidence import archives, streams, vmkernel
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, Limits, iter_items
+from psodlib.fleet import load
 from psodlib.records import FileReading, Problem
 from psodlib.schema import CLOSED_LISTS
 
@@ -216,6 +217,35 @@ def test_a_cut_archive_gives_what_came_before(tmp_path: Path, share: float, form
         assert sum(reading.size for reading in readings) > 0.6 * share * sum(map(len, parts.values()))
 
 
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_zip_without_its_list_of_members_gives_those_before_the_cut(
+    tmp_path: Path, share: float, method: int
+) -> None:
+    noise = random.Random(7)
+    parts = {f"{n}.log": b"".join(LINE % noise.getrandbits(60) for _ in range(3000)) for n in range(6)}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data[: int(len(data) * share)])
+    readings, problems = read(tmp_path)
+    assert [reading.source.rpartition("!")[2] for reading in readings] == list(parts)[: len(readings)]
+    assert len(readings) == int(6 * share) + 1
+    assert [reading.size for reading in readings[:-1]] == [len(part) for part in parts.values()][: len(readings) - 1]
+    assert "damaged_archive" in words(problems)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
+def test_one_wrong_bit_in_a_gz_is_told(tmp_path: Path, at: float) -> None:
+    packed = bytearray(gzip.compress(LOG))
+    packed[int(len(packed) * at)] ^= 0x10
+    (tmp_path / "vmkernel.0.gz").write_bytes(packed)
+    readings, problems = read(tmp_path)
+    assert words(problems) == ["damaged_archive"]
+    assert len(readings) == 1
+
+
 # --- folders and files ----------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +381,66 @@ def test_any_change_to_any_file_is_survived(tmp_path: Path, sample: bytes, at: i
     readings, problems = read(tmp_path)
     assert not any("please report" in problem.detail for problem in problems)
     assert problems or any(reading.kind for reading in readings)
+
+
+CRASH = (
+    b"2014-05-31T15:57:32.579Z cpu14:960)@BlueScreen: Spin count exceeded (iplLock) - possible deadlock\n"
+    b"2014-05-31T15:57:32.580Z cpu14:960)Code start: 0x418018200000 VMK uptime: 29:20:14:10.166\n"
+    b"2014-05-31T15:57:32.581Z cpu14:960)0x412426e5dda0:[0x418018b7e594]hpsa_scan_start@<None>#<None>+0x39c stack: 0x410b0c037060\n"
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [bytes(70_000) + CRASH, LOG + bytes(700_000) + CRASH, CRASH.replace(b"\n", b"\r\n"), CRASH.replace(b"exceeded ", b"exceeded\r "),
+     CRASH.replace(b"@", b"\x1b[45m@").replace(b"\n", b"\x1b[0m\n"), CRASH.replace(b" - ", b" \xff\xfe "), b"x" * (3 << 20) + b"\n" + CRASH,
+     CRASH + b"x" * (3 << 20), bytes(5 << 20) + b"\n" + CRASH],
+    ids=["NULs", "NULs within", "CRLF", "CR inside a message", "colours", "not UTF-8", "a long line before", "a long line after", "5 MB of NULs"],
+)  # fmt: skip
+def test_a_crash_is_found_in_spite_of_it(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "vmkernel.log").write_bytes(data)
+    readings, _ = read(tmp_path)
+    (crash,) = [crash for reading in readings for crash in reading.crashes]
+    assert (crash.kind, len(crash.frames), crash.frames[0].function) == ("spin_count", 1, "hpsa_scan_start")
+    assert crash.line == data.count(b"\n", 0, crash.offset) + 1
+    assert data[crash.offset :].startswith(b"2014-05-31T15:57:32.579Z")
+
+
+@pytest.mark.parametrize("line", [b"@BlueScreen: \n", CRASH.split(b"\n")[0] + b"\n"])
+def test_a_flood_of_headers_ends(tmp_path: Path, line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vmkernel.log").write_bytes(line * 12_000)
+    readings, _ = read(tmp_path)
+    assert 1 <= len(readings[0].crashes) <= 10
+
+
+def test_a_flood_of_crashes_is_cut_off_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmkernel, "_CRASH_LIMIT", 20)
+    flood = b"".join(
+        CRASH.replace(b"31T15", b"%02dT%02d" % (1 + n // 24, n % 24)).replace(b":10.166", b":10.%03d" % n)
+        for n in range(60)
+    )
+    (tmp_path / "vmkernel.log").write_bytes(flood)
+    readings, problems = read(tmp_path)
+    assert len(readings[0].crashes) == 20
+    assert words(problems) == ["too_large"]
+
+
+def test_nothing_of_all_that_raises_out_of_load(tmp_path: Path) -> None:
+    for number, (data, _) in enumerate(NASTY.values()):
+        (tmp_path / "esx01").mkdir(exist_ok=True)
+        (tmp_path / "esx01" / f"vmkernel.{number}").write_bytes(data)
+    os.mkfifo(tmp_path / "esx01" / "pipe")
+    write_tar(
+        tmp_path / "esx01" / "a.tgz",
+        member("../evil.log"),
+        member("/abs.log"),
+        member("l", b"", type=tarfile.SYMTYPE, linkname="/x"),
+    )
+    fleet = load(tmp_path, jobs=1)
+    assert {"empty", "bad_line", "bad_time", "damaged_archive", "unsafe_member", "unreadable"} <= set(
+        fleet.problems.problem
+    )
+    assert fleet.problems.source.notna().all()
 
 
 def test_a_thousandfold_of_lines_takes_no_more_memory(tmp_path: Path) -> None:

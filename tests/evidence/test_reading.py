@@ -190,3 +190,43 @@ def test_the_versions_in_the_reference_corpus() -> None:
         ("e1000", "8.0.3.1"),
     }
     assert {reading.host for reading in readings} >= {"wfs100", "hp", "esxi5.vjlab.local", "myhost", "esxhostname"}
+
+
+NOTE = """# What we did on Monday
+
+We looked at the host, and this is what it said.
+
+{rule}
+[root@esx01:~] esxcli software vib list
+Name       Version                       Vendor  Acceptance Level  Install Date
+---------  ----------------------------  ------  ----------------  ------------
+scsi-hpsa  5.5.0.58-1OEM.550.0.0.1331820 HP      VMwareCertified   2014-03-20
+{rule}
+"""
+
+
+@pytest.mark.parametrize("rule", ["```", "~~~", "| a | b |\n| --- | --- |", "See [the page](https://example.org/a)."])
+def test_a_document_that_quotes_a_terminal_is_no_evidence(tmp_path: Path, rule: str) -> None:
+    (reading,) = read(write(tmp_path, NOTE.format(rule=rule), "notes.md"))
+    assert (reading.kind, reading.irrelevant, reading.drivers) == ("document", True, ())
+
+
+def test_the_same_capture_on_its_own_is_evidence(tmp_path: Path) -> None:
+    capture = NOTE.format(rule="").partition("said.")[2]
+    (reading,) = read(write(tmp_path, capture, "notes.md"))
+    assert [driver.version for driver in reading.drivers] == ["5.5.0.58"]
+
+
+def test_a_document_that_quotes_a_crash_is_listed(tmp_path: Path) -> None:
+    (reading,) = read(write(tmp_path, "```\n" + CRASH.format(stamp="") + "```\n", "forum.md"))
+    assert reading.crashes == ()
+    assert [problem.problem for problem in reading.problems] == ["unknown_format"]
+
+
+def test_a_handler_that_asked_for_the_screen_is_a_header(tmp_path: Path) -> None:
+    stamp = "2016-03-04T05:06:07.100Z cpu0:32817)"
+    quiet = "".join(f"{stamp}Net: {n}: link up\n" for n in range(30))
+    text = f"{quiet}{stamp}NMI: 709: ApeiHESTNmiHandler requested PSOD\n{stamp}0x4122e445b4d8:[0x418014a7b71a]NMI_Handle@vmkernel#nover+0x61\n{quiet}"
+    (reading,) = read(write(tmp_path, text))
+    (crash,) = reading.crashes
+    assert (crash.kind, crash.line, len(crash.frames)) == ("nmi", 31, 1)

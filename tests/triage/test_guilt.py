@@ -113,6 +113,20 @@ def test_a_map_that_lacks_a_module_attributes_nothing_behind_it():
 
 
 @pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("bnx2x_poll", ("bnx2x", "symbol_prefix")),  # the map lost bnx2x's line
+        ("lpfc_poll", ("hpsa", "module_map")),  # the map has lpfc, elsewhere: it knows better than a name
+        ("be_xmit", ("hpsa", "module_map")),  # too short a prefix to overrule anything
+    ],
+)
+def test_a_symbol_overrules_a_map_only_where_that_lost_a_line(function, expected):
+    frame = Frame(address=0x418018B7E594, function=function)
+    named = attribute_frames(Crash(frames=(frame,), modules=MAP)).frames[0]
+    assert (named.module, named.module_evidence) == expected
+
+
+@pytest.mark.parametrize(
     ("function", "loaded", "module"),
     [
         ("be_char_ioctl", (), "be2iscsi"),

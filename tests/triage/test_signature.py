@@ -189,3 +189,10 @@ def test_no_driver_function_is_plumbing_by_accident(file):
     ]
     rules = read_rules(file, mapped=file == "prefix.txt")
     assert not [name for name in names for rule in rules if rule.regex.fullmatch(name)]
+
+
+@pytest.mark.parametrize("kind", ["machine_check", "nmi", "spin_count", "other"])
+def test_a_giant_message_and_text_cost_little_and_change_nothing(kind):
+    words = "Machine Check Exception bank "
+    crash = Crash(kind=kind, message=words * 20_000, text=words * 20_000)
+    assert sign(crash).signature == sign(Crash(kind=kind, message=words * 40, text=words * 40)).signature

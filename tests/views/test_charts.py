@@ -141,10 +141,14 @@ def test_every_chart_says_its_finding_its_units_and_what_it_rests_on(draw, name)
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_leaves_the_callers_style_alone_and_draws_where_it_is_told(draw, name):
-    before = dict(matplotlib.rcParams)
-    ax = plt.subplots(figsize=(4, 3))[1]
-    assert draw(name, ax=ax) is ax
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context():
+        # Nothing that an earlier test may have left behind: a style of the caller's own, unlike ours.
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"font.size": 7.25, "axes.titlesize": 21, "axes.spines.top": True})
+        before = dict(matplotlib.rcParams)
+        ax = plt.subplots(figsize=(4, 3))[1]
+        assert draw(name, ax=ax) is ax and draw(name) is not ax
+        assert dict(matplotlib.rcParams) == before
 
 
 NOTHING = {
@@ -227,6 +231,24 @@ def test_rates_are_per_host_year_with_intervals_and_a_ghosted_count(exposure):
     assert "Crashes per host-year" in ax.get_xlabel()
 
 
+def test_the_counts_behind_a_rate_stand_beside_its_bar_and_not_on_it(exposure):
+    ax = charts.plot_rates(crash_rates(exposure[exposure["version"].notna()]))
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "5.5.0.50\n1 crash in 480 host-days", "5.5.0.58\n8 crashes in 306 host-days",
+    ]  # fmt: skip
+    assert all(label.get_window_extent().x1 < ax.get_window_extent().x0 for label in ax.get_yticklabels())
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_no_text_of_a_chart_is_too_small_to_print(draw, name):
+    ax = draw(name)
+    ax.figure.canvas.draw()
+    texts = [*ax.texts, ax.title, ax.xaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
+    assert min(text.get_fontsize() for text in texts) >= 8.5
+    assert ax.figure.get_figwidth() < 9.5  # a page holds 6.9: shrunk to it, 8.5 points stay above 6
+
+
 def test_a_version_without_a_crash_is_shown_by_its_upper_bound_alone():
     table = pd.DataFrame({"host": ["a", "b"], "version": ["1", "2"], "host_days": [100.0, 100.0], "crashes": [0, 3]})
     ax = charts.plot_rates(crash_rates(table))
@@ -291,13 +313,20 @@ def test_modules_are_counted_by_evidence_and_the_unnamed_stand_last(crashes):
     ax = charts.plot_modules(crashes)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["hpsa", "no module found"]
     assert title(ax) == "hpsa is the guilty module of 2 of 3 crashes; 1 names no module"
+    asked_for = charts.plot_modules(crashes.assign(guilt=["on_stack", "module_map", "deliberate"]))
+    assert [label.get_text() for label in asked_for.get_yticklabels()] == ["hpsa", "hardware, or asked for"]
+    assert "no module" not in title(asked_for)
 
 
 def test_ascertainment_tells_dump_log_and_doubt_apart(crashes, uptimes, coverage):
     ax = charts.plot_ascertainment(crashes, uptimes, coverage)
     counts = charts.numbers(ax).groupby("how")["count"].sum().to_dict()
-    assert counts == {"dump": 2, "log only": 1, "unexplained reboot": 1, "no logs": 1}
-    assert title(ax) == "2 of 3 crashes left a dump; 1 more stop is unexplained"
+    assert counts == {"dump": 2, "log only": 1, "no text": 1, "unexplained reboot": 1, "no logs": 1}
+    assert title(ax) == "2 of 4 crashes left a dump, 1 only a trace; 1 more stop is unexplained"
+    with_text = uptimes.assign(crash_id=pd.array(["c0", None, None], dtype="string"))
+    assert title(charts.plot_ascertainment(crashes, with_text)) == (
+        "2 of 3 crashes left a dump; 1 more stop is unexplained"
+    )
 
 
 def test_the_map_has_a_tile_a_host_and_the_newest_version(exposure):

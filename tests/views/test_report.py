@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import struct
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from views import hand_made
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
-from psodlib.views.brief import brief, study, unknowns, verdict
+from psodlib.triage.known_issues import load_issues
+from psodlib.views.brief import brief, cautions, facts, reasons, study, unknowns, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
 from psodlib.views.report import report, safe_html, write_csv
 from psodlib.views.words import between, count, figure, listing, literal, share, span
@@ -311,6 +313,72 @@ def test_write_up_names_commands_evidence_and_check() -> None:
     assert "# reboot -f" in text and text.count("# cat /proc/scsi/hpsa/2") == 2
     assert "esx/var/core/vmkernel-log.1:1" in text and "9f" * 32 in text
     assert "Hewlett-Packard\\_bootbank\\_scsi-hpsa\\_5.5.0.50-1OEM.550.0.0.1198611" in text
+
+
+def test_a_fact_without_a_time_is_said_to_have_only_its_order() -> None:
+    fleet = hand_made.fleet()
+    dated = to_markdown(write_up(fleet, choose_crash(fleet)))
+    undated = without(fleet, drivers=fleet.drivers.assign(observed_at=pd.NaT))
+    words = to_markdown(write_up(undated, choose_crash(undated)))
+    assert "only the order is known" in words and "only the order is known" not in dated
+
+
+def test_one_case_without_host_days_is_given_no_rate() -> None:
+    fleet = hand_made.fleet()
+    alone = without(fleet, uptimes=fleet.uptimes.assign(observed=pd.Timedelta(0)))
+    words = [to_markdown(write_up(each, choose_crash(each))) for each in (fleet, alone)]
+    assert ["no rate can be given" in text for text in words] == [False, True]
+
+
+def test_the_runbook_does_not_go_back_to_a_version_of_a_known_issue() -> None:
+    fleet = hand_made.fleet()
+    crash = fleet.crashes.iloc[0].copy()
+    crash["driver_version"], crash["time"] = "5.5.0.50", crash["time"] + 90 * hand_made.DAY
+    named, unnamed = (to_markdown(write_up(fleet, crash, issues=issues)) for issues in (load_issues(), ()))
+    assert "to 5.5.0.58: it is the version to go back to" in unnamed
+    assert "Which version of hpsa to go to is open" in named
+
+
+def test_a_crash_in_unwatched_time_is_counted_out_loud() -> None:
+    fleet = hand_made.fleet()
+    host = fleet.crashes["host"].iloc[0]
+    blind = Fleet(**fleet.tables, coverage=fleet.coverage[fleet.coverage["host"] != host], simulated=True)
+    found = study(blind)
+    assert dict(facts(found))["Crashes laid at hpsa"] == "8 of 8; 7 in rates"
+    assert "1 crash lies in time that nobody watched and is in no rate (1 laid at hpsa)." in unknowns(found)
+    assert dict(facts(study(fleet)))["Crashes laid at hpsa"] == "8 of 8"
+
+
+def test_a_crash_whose_text_is_lost_is_named_among_what_is_not_known() -> None:
+    fleet = hand_made.fleet()
+    trace = without(fleet, crashes=fleet.crashes.iloc[1:], uptimes=fleet.uptimes.assign(
+        crash_id=fleet.uptimes["crash_id"].mask(fleet.uptimes["crash_id"] == fleet.crashes["crash_id"].iloc[0])))  # fmt: skip
+    assert "1 boot ended in a crash whose text is lost; each counts as a crash with no module found." in unknowns(
+        study(trace)
+    )
+
+
+def test_cautions_are_told_apart_from_reasons() -> None:
+    found = study(hand_made.fleet())
+    warned = [line for ratio in found.decision.ratios for line in ratio.warnings] if found.decision else []
+    assert warned and len(cautions(found)) >= 1
+    assert found.decision and len(reasons(found)) + len(cautions(found)) == len(found.decision.reasons)
+    assert not set(reasons(found)) & set(cautions(found))
+
+
+@pdftotext
+def test_the_brief_is_two_pages_with_words_that_can_be_read(tmp_path: Path) -> None:
+    folder = report(hand_made.fleet(), tmp_path / "r", notebooks=False).folder
+    pages = subprocess.run(["pdftotext", folder / "brief.pdf", "-"], capture_output=True, check=True).stdout.count(
+        b"\f"
+    )
+    assert pages <= 2
+    widths = [
+        struct.unpack(">I", (folder / "charts" / f"{name}.png").read_bytes()[16:20])[0]
+        for name in ("rates", "ratio", "rollout")
+    ]
+    # 8.5 points at 220 dots an inch, shrunk to a page's 174 mm, are still 8 (to a tenth)
+    assert min(8.5 * min(1.0, 174 / 25.4 * 220 / width) for width in widths) > 7.95
 
 
 def test_a_crash_that_is_not_there_is_an_error() -> None:

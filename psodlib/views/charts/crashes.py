@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psodlib.views.charts.style import (
     PAPER,
+    SMALL,
     SOFT,
     Column,
     Table,
@@ -26,7 +27,7 @@ from psodlib.views.charts.sums import hosts_in_words
 from psodlib.views.words import count
 
 MOST_ROWS = 14  # modules drawn
-NO_MODULE = "no module found"
+NO_MODULE, NO_DRIVER = "no module found", "hardware, or asked for"
 # From the strongest evidence to none: dark to pale.
 GUILT_COLOURS = {
     "named_by_kernel": "#08306b", "on_stack": "#0072b2", "module_map": "#3f97c9", "symbol_prefix": "#86bfdf",
@@ -36,6 +37,7 @@ GUILT_COLOURS = {
 HOW: dict[str, dict[str, Any]] = {
     "dump": {"facecolor": "#0072b2", "edgecolor": PAPER},
     "log only": {"facecolor": "#56b4e9", "edgecolor": PAPER},
+    "no text": {"facecolor": "#cc79a7", "edgecolor": PAPER},
     "unexplained reboot": {"facecolor": "#e69f00", "edgecolor": PAPER},
     "no logs": {"facecolor": "#8a8a8a", "edgecolor": SOFT, "hatch": "////"},
 }  # fmt: skip
@@ -56,20 +58,20 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     Returns
     -------
     matplotlib.axes.Axes
-        ``numbers(ax)``: ``module`` ("no module found" included), ``guilt``, ``crashes``.
+        ``numbers(ax)``: ``module`` ("hardware, or asked for" and "no module found" included), ``guilt``, ``crashes``.
     """
     columns = ["module", "guilt", "crashes"]
     if crashes.empty:
         return nothing(ax, "No crash was found", "So there is no module to name.", columns, simulated)
     named = pd.DataFrame({
-        "module": crashes["guilty_module"].astype("string").fillna(NO_MODULE),
+        "module": crashes["guilty_module"].astype("string").fillna(crashes["guilt"].map(_nobody).astype("string")),
         "guilt": crashes["guilt"].astype("string").fillna("none"),
     })  # fmt: skip
     table = named.groupby(["module", "guilt"], as_index=False).size().rename(columns={"size": "crashes"})
     totals = table.groupby("module")["crashes"].sum().sort_values(ascending=False, kind="stable")
     shown = [
-        *(name for name in totals.index[:MOST_ROWS] if name != NO_MODULE),
-        *([NO_MODULE] if NO_MODULE in totals else []),
+        *(name for name in totals.index[:MOST_ROWS] if name not in (NO_MODULE, NO_DRIVER)),
+        *(name for name in (NO_DRIVER, NO_MODULE) if name in totals),
     ]
     chart = new_axes(ax, 0.8 + 0.32 * len(shown), shown)
     wide = table.pivot(index="module", columns="guilt", values="crashes").reindex(shown).fillna(0)
@@ -88,7 +90,7 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
         left += wide[kind].to_numpy()
     for y, height in enumerate(left):
         place: Any = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-        chart.annotate(f"{height:,.0f}", (height, y), fontsize=8.5, color=SOFT, **place)
+        chart.annotate(f"{height:,.0f}", (height, y), fontsize=SMALL, color=SOFT, **place)
     name_rows(chart, shown)
     chart.xaxis.set_major_locator(MaxNLocator(integer=True))
     chart.set_xlabel("Crashes")
@@ -105,10 +107,15 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     return finish(chart, _modules_finding(totals), caption, table.sort_values(["module", "guilt"]), simulated)
 
 
+def _nobody(guilt: object) -> str:
+    # That no driver did it is a finding, not a failure to find one.
+    return NO_DRIVER if guilt in ("hardware", "deliberate") else NO_MODULE
+
+
 def _modules_finding(totals: Column) -> str:
     everything = int(totals.sum())
     unnamed = int(totals.get(NO_MODULE, 0))
-    named = totals.drop(NO_MODULE, errors="ignore")
+    named = totals.drop([NO_MODULE, NO_DRIVER], errors="ignore")
     if named.empty:
         return f"No module could be named for any of {count(everything, 'crash', 'crashes')}"
     first = f"{named.index[0]} is the guilty module of {named.iloc[0]:,} of {count(everything, 'crash', 'crashes')}"
@@ -124,7 +131,7 @@ def plot_ascertainment(
     simulated: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """How each month's stops are known: dump, log only, unexplained reboot; and below zero the hosts without any log.
+    """How each month's stops are known, crashes and unexplained reboots; and below zero the hosts without any log.
 
     Parameters
     ----------
@@ -138,8 +145,12 @@ def plot_ascertainment(
     Returns
     -------
     matplotlib.axes.Axes
-        ``numbers(ax)``: ``month``, ``how`` (dump, log only, unexplained reboot, no logs), ``count`` (of stops; of hosts
-        for "no logs").
+        ``numbers(ax)``: ``month``, ``how`` (dump, log only, no text, unexplained reboot, no logs), ``count`` (of stops;
+        of hosts for "no logs").
+
+    Notes
+    -----
+    "No text" is a boot that ended in a crash of which only a trace is left, such as a line that a core dump was found.
     """
     table = _ascertained(crashes, uptimes, coverage)
     if table.empty:
@@ -154,7 +165,7 @@ def plot_ascertainment(
     months = pd.period_range(table["month"].min(), table["month"].max(), freq="M").strftime("%Y-%m")
     wide = table.pivot(index="month", columns="how", values="count").reindex(index=months, columns=list(HOW)).fillna(0)
     bottom = np.zeros(len(months))
-    for how in list(HOW)[:3]:
+    for how in list(HOW)[:-1]:
         chart.bar(range(len(months)), wide[how], bottom=bottom, width=0.8, linewidth=0.5, **HOW[how])
         bottom += wide[how].to_numpy()
     chart.bar(range(len(months)), -wide["no logs"], width=0.8, linewidth=0.5, **HOW["no logs"])
@@ -174,8 +185,10 @@ def plot_ascertainment(
     shown = [how for how in HOW if wide[how].any()]
     add_legend(chart, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
     doubt = count(int(wide["unexplained reboot"].sum()), "unexplained reboot")
+    trace = int(wide["no text"].sum())
+    more = f", {count(trace, 'crash', 'crashes')} of which only the trace of a core dump is left," if trace else ""
     caption = (
-        f"{count(len(crashes), 'crash', 'crashes')} and {doubt} of {hosts_in_words(uptimes['host'].nunique())}. "
+        f"{count(len(crashes), 'crash', 'crashes')} with text{more} and {doubt} on {hosts_in_words(uptimes['host'].nunique())}. "
         "A reboot that nothing explains may be a crash whose dump and log were lost."
     )
     return finish(chart, _ascertainment_finding(wide), caption, table, simulated)
@@ -185,6 +198,7 @@ def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Tabl
     dump = crashes["source"].astype("string").str.contains(DUMP_NAME, regex=True).fillna(False)
     parts = [
         pd.DataFrame({"month": _month(crashes["time"]), "how": np.where(dump, "dump", "log only")}),
+        pd.DataFrame({"month": _month(uptimes.loc[_textless(uptimes), "end"]), "how": "no text"}),
         pd.DataFrame(
             {"month": _month(uptimes.loc[uptimes["end_reason"] == "unexplained", "end"]), "how": "unexplained reboot"}
         ),
@@ -193,6 +207,10 @@ def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Tabl
     table = pd.concat([part for part in parts if len(part)] or parts[:1]).dropna()
     table = table.groupby(["month", "how"], as_index=False).size().rename(columns={"size": "count"})
     return table.sort_values(["month", "how"], ignore_index=True)
+
+
+def _textless(uptimes: Table) -> Column:
+    return (uptimes["end_reason"] == "crash") & uptimes["crash_id"].isna()
 
 
 def _month(times: Column) -> Column:
@@ -219,13 +237,13 @@ def _serial(times: Column) -> Column:
 
 def _ascertainment_finding(wide: Table) -> str:
     totals = wide.sum()
-    stops = totals["dump"] + totals["log only"]
+    stops = totals["dump"] + totals["log only"] + totals["no text"]
     if not stops:
         return f"No crash is on record; {count(totals['unexplained reboot'], 'reboot')} without an explanation"
     doubt = totals["unexplained reboot"]
     first = f"{totals['dump']:,.0f} of {count(stops, 'crash', 'crashes')} left a dump"
-    return (
-        f"{first}; {count(doubt, 'more stop')} {'is' if doubt == 1 else 'are'} unexplained"
-        if doubt
-        else f"{first}; no stop is unexplained"
-    )
+    if totals["no text"]:
+        first += f", {totals['no text']:,.0f} only a trace"
+    if not doubt:
+        return f"{first}; no stop is unexplained"
+    return f"{first}; {count(doubt, 'more stop')} {'is' if doubt == 1 else 'are'} unexplained"

@@ -35,14 +35,14 @@ MOST_WEEKS = 104  # of waiting drawn; a longer way leaves the page
 
 @styled
 def plot_evidence_needed(
-    decision: PinDecision, exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None
+    decision: PinDecision | None, exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None
 ) -> Axes:
     """Host-days gathered by each candidate over time, and the way still to go until a verdict could fall.
 
     Parameters
     ----------
-    decision : PinDecision
-        What ``decide_pin`` gives.
+    decision : PinDecision or None
+        What ``decide_pin`` gives; None where there is nothing to decide.
     exposure : pandas.DataFrame
         The exposure it was made from: gives the host-days so far and the pace of the last four weeks.
     simulated, ax
@@ -86,10 +86,10 @@ def plot_evidence_needed(
     return finish(chart, _still_finding(table), caption, table, simulated)
 
 
-def _still_needed(decision: PinDecision, dated: Table) -> Table:
+def _still_needed(decision: PinDecision | None, dated: Table) -> Table:
     rows = []
     recent = dated["end"].max() - pd.Timedelta(weeks=4)
-    for version, needed in decision.host_days_needed.items():
+    for version, needed in (decision.host_days_needed if decision else {}).items():
         here = dated[(dated["version"] == version).fillna(False)]
         late = here[here["end"] > recent]
         pace = float((late["end"] - late["start"].clip(lower=recent)).sum() / pd.Timedelta(days=1)) / 4

@@ -14,6 +14,7 @@ from psodlib.views.charts.style import (
     OTHERS,
     PAPER,
     QUIET,
+    SMALL,
     UNKNOWN_VERSION,
     Table,
     add_legend,
@@ -171,7 +172,7 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
             number = f"{host.crashes:,}" if host.crashes else ""
             words = "  ×".join(filter(None, (name, number))) if name else number
             ink = INK if host.shown in QUIET else PAPER
-            chart.text(x, y, words, ha="center", va="center", fontsize=8, fontweight="bold", color=ink, gid="host")
+            chart.text(x, y, words, ha="center", va="center", fontsize=SMALL, fontweight="bold", color=ink, gid="host")
     name_rows(chart, [name for name, _ in lines])
     chart.set_xlim(-0.5, widest - 0.5)
     chart.set_xticks([])

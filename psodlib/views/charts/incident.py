@@ -11,6 +11,7 @@ from psodlib.views.charts.style import (
     INK,
     PALETTE,
     PAPER,
+    SMALL,
     Table,
     finish,
     name_rows,
@@ -55,7 +56,7 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     lanes = [lane for lane in LANES if (dated["lane"] == lane).any()]
     ends = dated["end"].fillna(dated["time"])
     reach = max(ends.max() - dated["time"].min(), pd.Timedelta(hours=1))
-    chart = new_axes(ax, 0.7 + 0.6 * len(lanes), lanes, legend=False)
+    chart = new_axes(ax, 0.6 + 0.42 * len(lanes), lanes, legend=False)
     chart.set_xlim(dated["time"].min() - 0.03 * reach, ends.max() + 0.16 * reach)
     for y, lane in enumerate(lanes):
         _lane(chart, y, dated[dated["lane"] == lane], reach, LANE_COLOURS[lane])
@@ -82,7 +83,7 @@ def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str) -> Non
         if row.time >= free and row.what != said:
             name, said = short_label(row.what), row.what
             ax.annotate(
-                name, (row.time, y), xytext=(0, 7), textcoords="offset points", ha="left", fontsize=8, color=INK
+                name, (row.time, y), xytext=(5, 6), textcoords="offset points", ha="left", fontsize=SMALL, color=INK
             )
             free = row.time + reach * 0.016 * len(name)
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from psodlib.views.charts.style import (
@@ -18,10 +16,10 @@ from psodlib.views.charts.style import (
     PALETTE,
     PAPER,
     QUIET,
+    SMALL,
     SOFT,
     UNKNOWN_VERSION,
     Table,
-    add_legend,
     finish,
     name_rows,
     new_axes,
@@ -65,31 +63,24 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     if table.empty:
         return nothing(ax, "No rate can be given", "No group has any host-day at risk.", list(table.columns), simulated)
     names = list(table["group"])
-    chart = new_axes(ax, 0.9 + 0.42 * len(names), names)
+    notes = [
+        f"{count(row.crashes, 'crash', 'crashes')} in {days_in_words(row.host_days)}" for row in table.itertuples()
+    ]
+    chart = new_axes(ax, 0.6 + 0.4 * len(names), [*names, *notes], legend=False)
     colours = version_colours(names)
     for y, row in enumerate(table.itertuples()):
         _rate_row(chart, y, row, colours.get(row.group, QUIET[UNKNOWN_VERSION][0]))
-    name_rows(chart, names)
+    name_rows(chart, names, notes)
     reach = _reach(table)
     chart.set_xlim(0, reach)
     chart.set_xlabel("Crashes per host-year")
     _ghost_counts(chart, table, reach)
-    marks = [
-        Line2D([], [], color=INK, marker="o", label="rate, 95 % interval"),
-        Patch(facecolor="#efefef", edgecolor=PALE, label="bare count"),
-    ]
-    if (table["crashes"] == 0).any():
-        marks.append(
-            Line2D(
-                [], [], color=INK, marker="<", markerfacecolor=PAPER, linestyle=":", label="no crash: 95 % upper bound"
-            )
-        )
-    add_legend(chart, marks)
     total = days_in_words(float(table["host_days"].sum()))
     crashes = count(int(table["crashes"].sum()), "crash", "crashes")
+    bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
     caption = (
-        f"{crashes} in {total}; Garwood 95 % intervals. The grey bars are the bare counts on their own scale: they "
-        "mostly show where the host-days are."
+        f"{crashes} in {total}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
+        "scale: they mostly show where the host-days are."
     )
     return finish(chart, _rates_finding(table), caption, table, simulated)
 
@@ -125,17 +116,6 @@ def _rate_row(ax: Any, y: int, row: Any, colour: str) -> None:
             markeredgecolor=colour,
             gid="upper bound",
         )
-    note = f"{count(int(row.crashes), 'crash', 'crashes')} in {days_in_words(row.host_days)}"
-    ax.annotate(
-        note,
-        (1, y),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 9),
-        textcoords="offset points",
-        ha="right",
-        fontsize=7.5,
-        color=SOFT,
-    )
 
 
 def _reach(table: Table) -> float:
@@ -206,7 +186,7 @@ def plot_ratio(ratios: RateRatio | Sequence[RateRatio], *, simulated: bool = Fal
         remedy = "Two versions with host-days are needed for a ratio."
         return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
     names = list(table["estimate"] if len(several) == 1 else _grouped_names(table))
-    chart = new_axes(ax, 0.8 + 0.3 * len(names), names, legend=False)
+    chart = new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
     chart.set_xscale("log")
     low, high = _ratio_limits(table)
     chart.set_xlim(low, high)
@@ -254,7 +234,7 @@ def _forest_row(ax: Any, y: int, row: Any, low: float, high: float) -> None:
     colour = PALETTE[0] if first else SOFT
     if np.isnan(row.low) or np.isnan(row.high) or (row.low <= 0 and np.isinf(row.high)):
         ax.annotate(
-            "no information", (1, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8, color=SOFT
+            "no information", (1, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=SMALL, color=SOFT
         )
         return
     ends = max(row.low, low), min(row.high, high)

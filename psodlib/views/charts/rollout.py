@@ -68,7 +68,7 @@ def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | 
         return nothing(ax, "No host-days to show over time", remedy, columns, simulated)
     table = weekly_sums(dated)
     colours = version_colours(exposure["version"])
-    chart = new_axes(ax)
+    chart = new_axes(ax, 2.1)
     top = _stack_weeks(chart, table, colours)
     _crash_points(chart, table, colours, top)
     chart.set_ylabel("Host-days a week")

@@ -45,7 +45,9 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 9, "svg.hashsalt": "psodlib", "svg.fonttype": "none",
     "hatch.linewidth": 0.6, "hatch.color": "#5a5a5a",
 }  # fmt: skip
-WIDTH = 6.4  # inches of the plot itself; labels and legend come on top
+WIDTH = 4.7  # inches of the plot itself; with labels and legend about a printed page, so that 8 points stay 8 points
+LEGEND = 1.6  # inches beside it
+SMALL = 8.5  # points; no text of a chart is smaller
 
 
 def styled(plot: Callable[P, Axes]) -> Callable[P, Axes]:
@@ -63,31 +65,35 @@ def styled(plot: Callable[P, Axes]) -> Callable[P, Axes]:
     return drawn
 
 
-def new_axes(ax: Any | None, height: float = 3.4, labels: Iterable[str] = (), legend: bool = True) -> Any:
+def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), legend: bool = True) -> Any:
     """Where to draw: the given Axes, else a figure that long labels and a legend widen, so that the plot keeps its width."""
     if ax is not None:
         return ax
     longest = max((len(label) for label in labels), default=6)
-    width = WIDTH + 0.075 * longest + (1.6 if legend else 0.2)
+    width = WIDTH + 0.075 * longest + (LEGEND if legend else 0.2)
     return plt.subplots(figsize=(width, height + 0.9), layout="constrained")[1]
 
 
 def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -> Axes:
     """Title, caption and table twin of a chart; the last thing that every ``plot_*`` does."""
-    # Title and caption are wrapped to the plot's width: about 11 and 16 letters an inch in these sizes.
+    # Title and caption are as wide as plot and legend: about 11 and 15 letters an inch in these sizes.
     own = ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1
-    inches = WIDTH if own else max(ax.get_window_extent().width / ax.figure.dpi, 3.0)
-    ax.set_title(shown_text(textwrap.fill(finding, round(inches * 11.5)), keep_breaks=True), loc="left")
+    inches = WIDTH + LEGEND * bool(ax.get_legend()) if own else max(ax.get_window_extent().width / ax.figure.dpi, 3.0)
+    ax.set_title(_wrapped(finding, inches * 11.5), loc="left")
     words = f"Simulated fleet. {caption}" if simulated else caption
     # Hung on the x label, so that it stays below it whatever the ticks do.
     ax.annotate(
-        shown_text(textwrap.fill(words, round(inches * 16)), keep_breaks=True),
+        _wrapped(words, inches * 15),
         xy=(0, 0), xycoords=("axes fraction", ax.xaxis.label), xytext=(0, -8), textcoords="offset points",
-        ha="left", va="top", fontsize=8, color=SOFT, annotation_clip=False, gid="caption",
+        ha="left", va="top", fontsize=SMALL, color=SOFT, annotation_clip=False, gid="caption",
     )  # fmt: skip
     ax.psod_numbers = table.reset_index(drop=True)
     chart: Axes = ax
     return chart
+
+
+def _wrapped(words: str, letters: float) -> str:
+    return shown_text(textwrap.fill(words, round(letters), break_on_hyphens=False), keep_breaks=True)
 
 
 def nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], simulated: bool) -> Axes:
@@ -99,7 +105,7 @@ def nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], simu
         chart.text(
             0.0,
             0.6,
-            shown_text(textwrap.fill(remedy, 80), keep_breaks=True),
+            _wrapped(remedy, 80),
             transform=chart.transAxes,
             color=SOFT,
             va="center",
@@ -123,9 +129,12 @@ def add_legend(ax: Any, entries: Sequence[Any], title: str | None = None) -> Non
         legend.get_title().set_fontsize(9)
 
 
-def name_rows(ax: Any, names: Sequence[str]) -> None:
-    """One name a row, read from the top."""
-    ax.set_yticks(range(len(names)), [short_label(name) for name in names])
+def name_rows(ax: Any, names: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """One name a row, read from the top; a note stands under its name."""
+    labels = [short_label(name) for name in names]
+    if notes:
+        labels = [f"{label}\n{shown_text(note)}" for label, note in zip(labels, notes, strict=True)]
+    ax.set_yticks(range(len(names)), labels)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from psodlib.views.charts.style import (
     PALE,
     PAPER,
+    SMALL,
     SOFT,
     Column,
     Table,
@@ -67,7 +68,7 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     bands = list(dict.fromkeys(table["band"]))
     crashes, days = table["crashes"].sum(), table["host_days"].sum()
     colours = version_colours(exposure["version"])
-    chart = new_axes(ax, 3.2)
+    chart = new_axes(ax)
     at_risk = table.groupby("band")["host_days"].sum().reindex(bands)
     chart.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=PALE, gid="host-days")
     bottom = np.zeros(len(bands))
@@ -85,9 +86,9 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
             **version_fill(name, colours),
         )
         bottom += heights
-    _band_notes(chart, bands, 100 * at_risk.to_numpy() / days, at_risk.to_numpy(), bottom, table)
+    _band_notes(chart, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
     chart.set_ylabel("Share of all (%)")
-    chart.set_xlabel("Uptime of the boot (days)")
+    chart.set_xlabel("Uptime of the boot (days), and host-days spent at it")
     with_crash = [
         name for name in stack_order(table["version"]) if table.loc[table["version"] == name, "crashes"].any()
     ]
@@ -120,18 +121,13 @@ def _natural_ranks(names: Column) -> Column:
     return names.map({name: rank for rank, name in enumerate(in_order(names))})
 
 
-def _band_notes(ax: Any, bands: Sequence[str], time_tops: Any, days: Any, crash_tops: Any, table: Table) -> None:
-    ax.set_xticks(range(len(bands)), bands)
+def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, crashes: Column) -> None:
+    # The host-days stand under the bands, where no bar can reach them.
+    ax.set_xticks(range(len(bands)), [f"{band}\n{days[band]:,.0f} d" for band in bands])
     ax.grid(False, axis="x")
-    crashes = table.groupby("band")["crashes"].sum().reindex(bands).to_numpy()
-    for x in range(len(bands)):
-        for place, top, note in (
-            (x - 0.2, time_tops[x], f"{days[x]:,.0f} d"),
-            (x + 0.2, crash_tops[x], f"{crashes[x]:,}"),
-        ):
-            ax.annotate(
-                note, (place, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=7.5, color=SOFT
-            )
+    place: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
+    for x, band in enumerate(bands):
+        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=SMALL, color=SOFT, **place)
 
 
 def _uptime_finding(table: Table) -> str:
@@ -171,7 +167,7 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
     bands, versions = in_order(table["uptime"]), in_order(table["version"])
     colours = version_colours(versions)
-    chart = new_axes(ax, 3.2)
+    chart = new_axes(ax)
     step = min(0.16, 0.8 / len(versions))
     for i, name in enumerate(versions):
         rows = table[table["version"] == name]

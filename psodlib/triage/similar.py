@@ -1,0 +1,202 @@
+"""Which crashes look alike though their signatures differ: proposals for a person, never a merge.
+
+Two stacks are aligned frame by frame, as texts are by an edit distance. A frame weighs by where it stands (the innermost
+most) and by how rare its function is in this fleet, so that a shared `Heap_Free` says little and a shared
+`hpsa_scan_start` much. After TraceSim (Vasiliev, Koznov, Chernishev et al. 2020, arXiv 2009.12590), with weights that need no
+training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Protocol
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.records import Crash, Frame
+from psodlib.triage.signature import UNREADABLE, telling_names
+
+__all__ = ["alike", "propose_merges", "similar_crashes", "stacks_of"]
+
+LEAST = 0.6  # likeness from which a merge is proposed
+SHOWN = 3  # shared functions that are named
+COMMON = 0.5  # a function on more than this share of all stacks brings no two signatures together
+
+Stack = tuple[str, ...]
+
+
+class Tables(Protocol):
+    """The tables of a ``Fleet`` that are read."""
+
+    @property
+    def crashes(self) -> pd.DataFrame: ...
+    @property
+    def frames(self) -> pd.DataFrame: ...
+
+
+def similar_crashes(fleet: Tables, crash_id: str, count: int = 20) -> pd.DataFrame:
+    """The crashes whose stack is most like that of one crash.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its tables ``crashes`` and ``frames`` are read.
+    crash_id : str
+        The crash.
+    count : int
+        How many to give.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The most alike first: ``crash_id``, ``host``, ``time``, ``signature``, ``likeness`` (0 to 1), ``shared`` (the
+        weightiest functions that both have, joined by `;`), ``proposal`` (``same`` signature, ``merge`` for another one
+        that is at least 0.6 alike, NA otherwise). Crashes without a readable frame are not in it.
+
+    Raises
+    ------
+    InputError
+        No crash has that id.
+    """
+    crashes = fleet.crashes.set_index("crash_id")
+    if crash_id not in crashes.index:
+        raise InputError(f"no crash has the id {crash_id!r}; expected one of crashes.crash_id")
+    stacks = stacks_of(fleet)
+    mine = stacks.get(crash_id, ())
+    rarity = _rarity(stacks.values())
+    scores = {stack: alike(mine, stack, rarity) for stack in set(stacks.values())} if mine else {}
+    found = [
+        (scores[stack], other) for other, stack in stacks.items() if other != crash_id and scores.get(stack, 0.0) > 0
+    ]
+    signature = crashes.at[crash_id, "signature"]
+    rows = []
+    for score, other in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:count]:
+        row = crashes.loc[other]
+        proposal = "same" if row["signature"] == signature else "merge" if score >= LEAST else None
+        rows.append(
+            (other, row["host"], row["time"], row["signature"], score, _shared(mine, stacks[other], rarity), proposal)
+        )
+    columns = ["crash_id", "host", "time", "signature", "likeness", "shared", "proposal"]
+    text = dict.fromkeys(["crash_id", "host", "signature", "shared", "proposal"], "string")
+    table = pd.DataFrame(rows, columns=columns).astype({**text, "likeness": "float64"})
+    return table.assign(time=pd.to_datetime(table["time"], utc=True).astype("datetime64[ns, UTC]"))
+
+
+def propose_merges(fleet: Tables, least: float = LEAST) -> pd.DataFrame:
+    """Pairs of signatures that may be one cause: for a person to look at.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its tables ``crashes`` and ``frames`` are read.
+    least : float
+        Likeness from which a pair is given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The most alike first: ``signature``, ``other``, ``crashes``, ``other_crashes``, ``likeness`` (of the two most
+        alike among each one's five commonest stacks), ``shared``. Only pairs that share a function which fewer than
+        half of all stacks have are compared.
+    """
+    stacks = stacks_of(fleet)
+    rarity = _rarity(stacks.values())
+    signatures = dict(zip(fleet.crashes["crash_id"], fleet.crashes["signature"], strict=True))
+    counts = Counter(fleet.crashes["signature"].dropna())
+    by_signature: dict[str, Counter[Stack]] = defaultdict(Counter)
+    for crash_id, stack in stacks.items():
+        if isinstance(signatures[crash_id], str):
+            by_signature[signatures[crash_id]][stack] += 1
+    usual = {name: [stack for stack, _ in found.most_common(5)] for name, found in by_signature.items()}
+    rows = []
+    for one, other in _candidates(usual):
+        pairs = [(alike(a, b, rarity), _shared(a, b, rarity)) for a in usual[one] for b in usual[other]]
+        score, shared = max(pairs)
+        if score >= least:
+            rows.append((one, other, counts[one], counts[other], score, shared))
+    columns = ["signature", "other", "crashes", "other_crashes", "likeness", "shared"]
+    text = dict.fromkeys(["signature", "other", "shared"], "string")
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.astype({**text, "crashes": "Int64", "other_crashes": "Int64", "likeness": "float64"})
+    return table.sort_values(["likeness", "signature", "other"], ascending=[False, True, True], ignore_index=True)
+
+
+def alike(one: Sequence[str], other: Sequence[str], rarity: Mapping[str, float]) -> float:
+    """How alike two stacks are.
+
+    Parameters
+    ----------
+    one, other : sequence of str
+        Function names, innermost first.
+    rarity : mapping of str to float
+        Weight of each function, 0 to 1; a function that is not in it weighs 1.
+
+    Returns
+    -------
+    float
+        1 for equal stacks, 0 where no function is shared or a stack is empty.
+
+    Notes
+    -----
+    Weight of frame *i*: rarity / (1 + i). Leaving a frame out costs its weight, a match at different depths the
+    difference of the weights; likeness = 1 - cost / (all weights). Time grows with the product of the lengths.
+    """
+    mine, its = ([rarity.get(name, 1.0) / (1 + i) for i, name in enumerate(stack)] for stack in (one, other))
+    whole = sum(mine) + sum(its)
+    if not one or not other or not whole:
+        return 0.0
+    above = [0.0]
+    for weight in its:
+        above.append(above[-1] + weight)
+    for name, weight in zip(one, mine, strict=True):
+        row = [above[0] + weight]
+        for at, (other_name, other_weight) in enumerate(zip(other, its, strict=True)):
+            cost = min(above[at + 1] + weight, row[at] + other_weight)
+            if name == other_name:
+                cost = min(cost, above[at] + abs(weight - other_weight))
+            row.append(cost)
+        above = row
+    return max(0.0, 1 - above[-1] / whole) if set(one) & set(other) else 0.0
+
+
+def stacks_of(fleet: Tables) -> dict[str, Stack]:
+    """The functions of each crash that can tell, as its signature saw them; crashes without any are left out."""
+    columns = ["crash_id", "backtrace", "pcpu", "index", "function", "module", "offset"]
+    frames: dict[str, list[Frame]] = defaultdict(list)
+    for row in fleet.frames[columns].astype(object).itertuples(index=False):
+        known: dict[str, Any] = {name: value for name, value in zip(columns, row, strict=True) if not pd.isna(value)}
+        frames[known.get("crash_id", "")].append(Frame(**known))
+    stacks = {}
+    heads = fleet.crashes[["crash_id", "kind", "message"]].astype(object).itertuples(index=False)
+    for crash_id, kind, message in heads:
+        words = {name: value for name, value in (("kind", kind), ("message", message)) if not pd.isna(value)}
+        names = telling_names(Crash(frames=tuple(frames.get(crash_id, ())), **words))
+        if any(name != UNREADABLE for name in names):
+            stacks[crash_id] = names
+    return stacks
+
+
+def _rarity(stacks: Iterable[Stack]) -> dict[str, float]:
+    # Of functions over different stacks: a boot loop of one host makes nothing common.
+    different = set(stacks)
+    seen = Counter(name for stack in different for name in set(stack))
+    most = math.log(1 + len(different))
+    return {name: 0.0 if name == UNREADABLE else math.log(1 + len(different) / n) / most for name, n in seen.items()}
+
+
+def _shared(one: Stack, other: Stack, rarity: Mapping[str, float]) -> str:
+    both = sorted(set(one) & set(other), key=lambda name: (-rarity.get(name, 1.0) / (1 + one.index(name)), name))
+    return ";".join(both[:SHOWN])
+
+
+def _candidates(usual: Mapping[str, Sequence[Stack]]) -> list[tuple[str, str]]:
+    users: dict[str, set[str]] = defaultdict(set)
+    for signature, stacks in usual.items():
+        for name in {name for stack in stacks for name in stack}:
+            users[name].add(signature)
+    rare = [found for name, found in users.items() if name != UNREADABLE and len(found) <= max(2, COMMON * len(usual))]
+    return sorted({pair for found in rare for pair in combinations(sorted(found), 2)})

@@ -1,0 +1,393 @@
+"""One crash: its purple screen, frames, versions, issues, kin and reasons. Tables -> HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from psodlib.records import Crash, Frame
+from psodlib.triage.guilt import weigh_evidence
+from psodlib.triage.known_issues import Issue
+from psodlib.triage.signature import sign
+from psodlib.views.charts import PALETTE
+from psodlib.views.explore.markup import KERNEL, chip, clipped, joined, label, said, shown, table_of
+from psodlib.views.explore.original import lines_before
+from psodlib.views.explore.selection import NOT_KNOWN, Atlas, same
+from psodlib.views.incident import incident_timeline
+from psodlib.views.words import UNKNOWN, count, known, moment, span
+
+__all__ = [
+    "crash_html", "facts_html", "frames_html", "issues_html", "link_text", "reasons_html", "screen_html", "sections", "similar",
+    "similar_html",
+]  # fmt: skip
+
+GUILTY, NO_MODULE = PALETTE[1], "module unknown"
+LONGEST_MESSAGE = 4_000
+MOST_FRAMES = 120
+MOST_ALIKE = 8  # similar crashes named
+ALIKE = 0.5  # share of functions in common from which two stacks are called alike
+KERNEL_MODULES = ("vmkernel", "com.vmware.driverAPI", "vmklinux", "vmklinux_9")
+
+
+def screen_html(crash: Any, frames: pd.DataFrame) -> str:
+    """A crash as the purple screen it was, as far as the tables have it.
+
+    Parameters
+    ----------
+    crash : row of ``crashes``
+        The crash.
+    frames : pandas.DataFrame
+        Its frames.
+
+    Returns
+    -------
+    str
+        HTML; lines of the guilty module are bright. Registers are not in the tables, and the screen says so.
+    """
+    build = f" [Releasebuild-{label(crash['esxi_build'])} x86_64]" if known(crash["esxi_build"]) else ""
+    lines = [
+        shown(f"VMware ESXi {label(crash['esxi_version'])}{build}"),
+        shown(crash["message"] if known(crash["message"]) else "(no message in the text)", LONGEST_MESSAGE),
+        shown("(registers are in the dump, not in these tables)"),
+        shown(f"*PCPU{label(crash['pcpu'])}:{label(crash['world_id'])}/{label(crash['world_name'])}"),
+        shown(f"Code start: {_hex(crash['code_start'])} VMK uptime: {_vmk_uptime(crash['uptime'])}"),
+    ]
+    rows = list(frames.head(MOST_FRAMES).itertuples())
+    lines += [_screen_frame(row, same(row.module, crash["guilty_module"])) for row in rows]
+    if not rows:
+        lines.append(shown("(no frame could be read)"))
+    if len(frames) > MOST_FRAMES:
+        lines.append(shown(f"({count(len(frames) - MOST_FRAMES, 'more frame')})"))
+    return str(Markup('<pre class="screen">{}</pre>').format(Markup("\n").join(lines)))
+
+
+def _screen_frame(frame: Any, guilty: bool) -> Markup:
+    offset = f"+{_hex(frame.offset)}" if known(frame.offset) else ""
+    module = f"@{label(frame.module)}" if known(frame.module) else "@<None>"
+    stack = f" stack: {_hex(frame.stack)}" if known(frame.stack) else ""
+    pointer = f"{_hex(frame.frame_pointer)}:" if known(frame.frame_pointer) else ""
+    address = f"[{_hex(frame.address)}]" if known(frame.address) else ""
+    text = shown(f"{pointer}{address}{label(frame.function, 120)}{module}{offset}{stack}")
+    return Markup("<b>{}</b>").format(text) if guilty else text
+
+
+def _hex(value: Any) -> str:
+    return f"0x{int(value):x}" if known(value) else UNKNOWN
+
+
+def _vmk_uptime(value: Any) -> str:
+    if not known(value):
+        return UNKNOWN
+    seconds, milliseconds = divmod(int(pd.Timedelta(value) / pd.Timedelta(milliseconds=1)), 1000)
+    minutes, hours = seconds // 60, seconds // 3600
+    return f"{hours // 24}:{hours % 24:02d}:{minutes % 60:02d}:{seconds % 60:02d}.{milliseconds:03d}"
+
+
+def frames_html(crash: Any, frames: pd.DataFrame) -> str:
+    """A crash's frames, each with its module's colour; the guilty module's are marked in words too.
+
+    Parameters
+    ----------
+    crash : row of ``crashes``
+        The crash.
+    frames : pandas.DataFrame
+        Its frames.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    if frames.empty:
+        return str(said("No frame could be read, so no stack tells who was running."))
+    colours = _module_colours(frames["module"], crash["guilty_module"])
+    body = []
+    for row in frames.head(MOST_FRAMES).itertuples():
+        guilty = same(row.module, crash["guilty_module"])
+        name = row.module if known(row.module) else NO_MODULE
+        owner = Markup("{}{}").format(chip(colours[str(name)]), shown(name))
+        how = str(row.module_evidence).replace("_", " ") if known(row.module_evidence) else ""
+        cells = [
+            Markup('<td class="n">{}.{}</td>').format(row.backtrace, row.index),
+            Markup('<td class="m">{}{}</td>').format(
+                shown(row.function), f"+{_hex(row.offset)}" if known(row.offset) else ""
+            ),
+            Markup("<td>{}</td><td>{}</td>").format(owner, how),
+            Markup('<td class="mark">{}</td>').format("◀ guilty" if guilty else ""),
+        ]
+        body.append(Markup('<tr class="{}">{}</tr>').format("guilty" if guilty else "", joined(cells)))
+    head = joined(Markup("<th>{}</th>").format(name) for name in ("Frame", "Function", "Module", "Known by", ""))
+    return str(Markup('<div class="wide"><table><tr>{}</tr>{}</table></div>').format(head, joined(body)))
+
+
+def _module_colours(modules: pd.Series[Any], guilty: Any) -> dict[str, str]:
+    # The guilty one is always the same colour, the kernel always grey.
+    names = [str(name) for name in modules.dropna().unique()]
+    free = [colour for colour in PALETTE if colour != GUILTY]
+    others = [name for name in names if name not in KERNEL_MODULES and not same(name, guilty)]
+    colours = dict.fromkeys(names, KERNEL) | {name: free[i % len(free)] for i, name in enumerate(others)}
+    if known(guilty):
+        colours[str(guilty)] = GUILTY
+    return colours | {NO_MODULE: "transparent"}
+
+
+def facts_html(atlas: Atlas, crash: Any) -> str:
+    """Where and when it crashed, on which versions, known how.
+
+    Parameters
+    ----------
+    atlas : Atlas
+        The fleet.
+    crash : row of ``Atlas.crashes``
+        The crash.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    driver = "unknown"
+    if known(crash["guilty_module"]):
+        how = str(crash["driver_evidence"]).replace("_", " ") if known(crash["driver_evidence"]) else "no evidence"
+        driver = f"{label(crash['guilty_module'])} {label(crash['driver_version'])} (by {how})"
+    rows = [
+        ("Host", f"{label(crash['host'], 90)}; cluster {_or_unknown(crash['cluster'])}; {_or_unknown(crash['model'])}"),
+        ("Time", moment(crash["time"])),
+        ("Life of that boot", span(crash["uptime"])),
+        ("Kind", str(crash["kind"]).replace("_", " ")),
+        ("ESXi", f"{label(crash['esxi_version'])}, build {_or_unknown(crash['esxi_build'])}"),
+        ("Guilty module", f"{label(crash['guilty_module'])} (evidence: {str(crash['guilt']).replace('_', ' ')})"),
+        ("Loaded driver", driver),
+        ("Signature", label(_or_unknown(crash["signature"]), 260)),
+        ("Damage", label(crash["damage"]).replace(";", ", ") if known(crash["damage"]) and crash["damage"] else "none"),
+        ("Copies found", f"{crash['copies']}"),
+    ]  # fmt: skip
+    body = [Markup("<tr><th>{}</th><td>{}</td></tr>").format(label, shown(value)) for label, value in rows]
+    return str(Markup("<table>{}</table>").format(joined(body)))
+
+
+def _or_unknown(value: Any) -> str:
+    return label(value, 260) if known(value) and value != NOT_KNOWN else UNKNOWN
+
+
+def issues_html(crash: Any, issues: Sequence[Issue]) -> str:
+    """The known issues that the crash does not contradict.
+
+    Parameters
+    ----------
+    crash : row of ``crashes``
+        The crash.
+    issues : sequence of Issue
+        For titles and remedies; one that is not among them is named by its id.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    ids = [word for word in str(crash["known_issues"]).split(";") if word] if known(crash["known_issues"]) else []
+    if not ids:
+        return str(said("No known issue matches."))
+    told = {issue.id: issue for issue in issues}
+    items = [f"{name}: {told[name].title}. {told[name].remedy}" if name in told else name for name in ids[:MOST_ALIKE]]
+    return str(Markup("<ul>{}</ul>").format(joined(Markup("<li>{}</li>").format(shown(item, 900)) for item in items)))
+
+
+def similar(atlas: Atlas, crash_id: str) -> pd.DataFrame:
+    """Crashes like one crash: those of its signature, then other signatures whose stacks share most functions.
+
+    Parameters
+    ----------
+    atlas : Atlas
+        The fleet.
+    crash_id : str
+        The crash.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of ``Atlas.crashes`` with ``alike`` (share of functions in common, 0 to 1) and ``same`` (same signature);
+        the same signature first, then by ``alike``.
+    """
+    me, mine = atlas.crash(crash_id), atlas.functions.get(crash_id, frozenset())
+    others = atlas.crashes[atlas.crashes["crash_id"] != crash_id]
+    stacks = [atlas.functions.get(str(other), frozenset()) for other in others["crash_id"]]
+    alike = [len(mine & stack) / len(mine | stack) if mine and stack else 0.0 for stack in stacks]
+    same = (others["signature"] == me["signature"]) & (me["signature"] != NOT_KNOWN)
+    table = others.assign(alike=alike, same=same)
+    return table[table["same"] | (table["alike"] >= ALIKE)].sort_values(
+        ["same", "alike"], ascending=False, kind="stable"
+    )
+
+
+def similar_html(atlas: Atlas, crash_id: str) -> str:
+    """``similar`` in words and a short table.
+
+    Parameters
+    ----------
+    atlas : Atlas
+        The fleet.
+    crash_id : str
+        The crash.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    table = similar(atlas, crash_id)
+    same = int(table["same"].sum())
+    hosts = table.loc[table["same"], "host"].nunique()
+    words = said(
+        f"{count(same, 'other crash has', 'other crashes have')} this signature, on {count(hosts, 'host')}; "
+        f"{count(len(table) - same, 'crash of another signature has', 'crashes of other signatures have')} a stack that is alike."
+    )
+    if table.empty:
+        return str(words)
+    rows = [
+        (shown(row.crash_id), shown(moment(row.time)), shown(row.host), shown(row.signature or UNKNOWN),
+         shown(row.driver_version or UNKNOWN), shown(f"{row.alike:.0%}"))
+        for row in table.head(MOST_ALIKE).itertuples()
+    ]  # fmt: skip
+    head = ("Crash", "Time", "Host", "Signature", "Driver version", "Functions shared")
+    return str(words + table_of(head, rows, machine=(0,)))
+
+
+def reasons_html(crash: Any, frames: pd.DataFrame) -> str:
+    """Why the crash has its signature and its guilty module: what each rule made of it.
+
+    Parameters
+    ----------
+    crash : row of ``crashes``
+        The crash.
+    frames : pandas.DataFrame
+        Its frames.
+
+    Returns
+    -------
+    str
+        HTML. The rules run again on what the tables hold; where they come to another end than with the whole text, the
+        difference is said.
+    """
+    record = _record(crash, frames)
+    signed, verdict = sign(record), weigh_evidence(record)
+    notes = [*signed.notes, *(f"{s.module}: {s.why} ({s.evidence.replace('_', ' ')})" for s in verdict.suspects)]
+    items = [*notes, *verdict.notes]
+    if signed.signature != record.signature:
+        items.append(
+            f"The tables alone would sign {signed.signature!r}; the whole text, which load had, signed {record.signature!r}."
+        )
+    return str(Markup("<ul>{}</ul>").format(joined(Markup("<li>{}</li>").format(shown(item, 600)) for item in items)))
+
+
+def _record(crash: Any, frames: pd.DataFrame) -> Crash:
+    # A row of the table as the rules want it: unknown is None.
+    def plain(row: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
+        return {name: row[name] for name in names if name in row and known(row[name])}
+
+    names = [part.name for part in fields(Frame)]
+    stack = tuple(Frame(**plain(row, names)) for row in frames.head(MOST_FRAMES).to_dict("records"))
+    own = {part.name for part in fields(Crash)} - {"frames", "modules", "text"}
+    return Crash(**plain(crash.to_dict(), own), frames=stack)
+
+
+def link_text(crash: Any) -> str:
+    """Where a crash's text stands, to paste into a ticket: file, line, byte and hash.
+
+    Parameters
+    ----------
+    crash : row of ``crashes``
+        The crash.
+
+    Returns
+    -------
+    str
+        One line of plain text.
+    """
+    place = f"{clipped(crash['source'], 1_000)}:{crash['line'] if known(crash['line']) else '?'}"
+    byte = f" byte {crash['offset']}" if known(crash["offset"]) else ""
+    return " ".join(f"{place}{byte} sha256:{label(crash['sha256'], 64)}".split())
+
+
+def _before_html(atlas: Atlas, crash: Any) -> Markup:
+    # The log's own lines where its file is at hand and unchanged; what the tables say of the weeks before, always.
+    lines = lines_before(crash["source"], crash["offset"], crash["sha256"])
+    printed = (
+        Markup("<pre>{}</pre>").format(Markup("\n").join(shown(line) for line in lines))
+        if lines
+        else said(
+            "The lines before it are not at hand: its file is inside an archive, elsewhere, changed, or begins with the crash."
+        )
+    )
+    facts = (
+        incident_timeline(atlas.host(crash["host"]), str(crash["crash_id"])) if known(crash["host"]) else pd.DataFrame()
+    )
+    if len(facts):
+        facts = facts[
+            facts["time"].notna() & ~facts["what"].isin(["evidence", "crash"]) & ~(facts["time"] > crash["time"])
+        ].tail(10)
+    if facts.empty:
+        return printed
+    rows = [
+        (shown(moment(row.time)), shown(row.what), shown(row.detail if known(row.detail) else ""))
+        for row in facts.itertuples()
+    ]
+    return printed + table_of(("Time", "Fact", "As the evidence has it"), rows)
+
+
+def crash_html(atlas: Atlas, crash_id: str) -> str:
+    """All that is known of one crash, for a widget or a page.
+
+    Parameters
+    ----------
+    atlas : Atlas
+        The fleet.
+    crash_id : str
+        The crash.
+
+    Returns
+    -------
+    str
+        HTML without a script.
+
+    Raises
+    ------
+    InputError
+        The fleet has no such crash.
+    """
+    link = Markup('<p><code class="link">{}</code></p>').format(shown(link_text(atlas.crash(crash_id)), 1_200))
+    return str(sections(atlas, crash_id) + Markup("<h4>Where it stands</h4>") + link)
+
+
+def sections(atlas: Atlas, crash_id: str) -> Markup:
+    """All that is known of one crash, but for its place.
+
+    Parameters
+    ----------
+    atlas : Atlas
+        The fleet.
+    crash_id : str
+        The crash.
+
+    Returns
+    -------
+    markupsafe.Markup
+        A heading and a view for each thing known.
+
+    Raises
+    ------
+    InputError
+        The fleet has no such crash.
+    """
+    crash, frames = atlas.crash(crash_id), atlas.part("frames", crash_id)
+    parts = [
+        ("The screen", screen_html(crash, frames)), ("Versions and place", facts_html(atlas, crash)),
+        ("Frames", frames_html(crash, frames)), ("Before the crash", _before_html(atlas, crash)),
+        ("Known issues", issues_html(crash, atlas.issues)), ("Similar crashes", similar_html(atlas, crash_id)),
+        ("Why this signature and this module", reasons_html(crash, frames)),
+    ]  # fmt: skip
+    return joined(Markup("<h4>{}</h4>{}").format(title, Markup(body)) for title, body in parts)

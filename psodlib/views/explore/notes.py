@@ -1,0 +1,133 @@
+"""What people say of a crash: tags and notes, kept as JSON beside the store, exported with the write-up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from psodlib.errors import InputError
+from psodlib.views.document import Block, Section, Text
+
+__all__ = ["Note", "note_section", "read_notes", "write_note"]
+
+MOST_NOTE = 20_000  # letters
+MOST_TAGS = 20
+NOTES_FILE = "crash_notes.json"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What people say of a crash.
+
+    Parameters
+    ----------
+    tags : tuple of str
+        Short words to find it by.
+    text : str
+        Free text.
+    changed : str
+        When it was last changed, ISO 8601 in UTC.
+    """
+
+    tags: tuple[str, ...] = ()
+    text: str = ""
+    changed: str = ""
+
+
+def read_notes(folder: str | Path) -> dict[str, Note]:
+    """The tags and notes saved beside a store.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where ``write_note`` wrote; it need not exist.
+
+    Returns
+    -------
+    dict of str to Note
+        By ``crash_id``; empty where nothing was saved.
+
+    Raises
+    ------
+    InputError
+        The file is there and is not what ``write_note`` writes.
+    """
+    file = Path(folder) / NOTES_FILE
+    if not file.exists():
+        return {}
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            str(crash_id): Note(tuple(str(tag) for tag in entry["tags"]), str(entry["text"]), str(entry["changed"]))
+            for crash_id, entry in saved.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{file}: not a file of crash notes ({type(error).__name__}: {error}); mend it or move it away, nothing was overwritten"
+        ) from error
+
+
+def write_note(folder: str | Path, crash_id: str, note: Note) -> Path:
+    """Save one crash's tags and note beside the store; the others' stay as they are on disk.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if need be.
+    crash_id : str
+        The crash.
+    note : Note
+        An empty one takes the crash's entry away.
+
+    Returns
+    -------
+    Path
+        The file, ``crash_notes.json``.
+
+    Raises
+    ------
+    InputError
+        The note is too long, or the file that is there cannot be read.
+    """
+    if len(note.text) > MOST_NOTE or len(note.tags) > MOST_TAGS:
+        raise InputError(
+            f"a note of {len(note.text):,} letters with {len(note.tags)} tags; at most {MOST_NOTE:,} letters and {MOST_TAGS} tags"
+        )
+    file = Path(folder) / NOTES_FILE
+    # Read again: somebody else may have saved since.
+    notes = {key: asdict(value) for key, value in read_notes(folder).items() if key != crash_id}
+    if note.tags or note.text:
+        notes[crash_id] = asdict(note)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    # ASCII alone, so that no letter, half of a surrogate pair included, stops the writing.
+    part.write_text(json.dumps(dict(sorted(notes.items())), indent=1), encoding="ascii")
+    part.replace(file)
+    return file
+
+
+def note_section(notes: Mapping[str, Note], crash_id: str) -> Section | None:
+    """What people say of a crash, as a section of its write-up.
+
+    Parameters
+    ----------
+    notes : mapping of str to Note
+        From ``read_notes``.
+    crash_id : str
+        The crash.
+
+    Returns
+    -------
+    Section or None
+        None where nobody said anything.
+    """
+    note = notes.get(crash_id)
+    if note is None:
+        return None
+    blocks: list[Block] = [Text(f"Tags: {', '.join(note.tags)}.")] if note.tags else []
+    blocks += [Text(line) for line in note.text.split("\n") if line.strip()]
+    blocks.append(Text(f"Noted on {note.changed or 'a day unknown'}."))
+    return Section("Notes of the people who looked at it", blocks)

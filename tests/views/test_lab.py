@@ -1,0 +1,183 @@
+"""The explorer in a real JupyterLab and a real browser: filtered, a crash chosen, tagged; log text stays text in the DOM."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+from views import hand_made
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="chromium is not installed (apt-get install chromium)"),
+]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+ATTACK = "<img src=x onerror=window.planted=1><script>window.planted=1</script>"
+CELL = """
+from psodlib.fleet import Fleet
+from psodlib.views.explore import explore
+explore(Fleet.open("store"), notes="store")
+"""
+# Set where somebody wants to look at the pictures: a folder that outlives the test.
+PICTURES = os.environ.get("PSOD_PICTURES")
+
+
+def planted() -> Any:
+    """A small fleet with two signatures, markup in the words of one host's crash."""
+    fleet = hand_made.fleet(hosts=9, crashing=6, words={"detail": ATTACK})
+    crashes, frames = fleet.crashes, fleet.frames
+    crashes.loc[3:, "signature"] = "bnx2x_start_xmit"
+    crashes.loc[4:, "kind"] = "spin_count"
+    bad = crashes.index[-1]
+    for name in ("message", "world_name", "guilty_function", "driver_version", "source", "signature", "sha256"):
+        crashes.loc[bad, name] = f"{name} {ATTACK}"
+    crashes.loc[bad, "time"] = pd.Timestamp("2026-06-01", tz="UTC")
+    frames.loc[frames["crash_id"] == crashes.loc[bad, "crash_id"], "function"] = ATTACK
+    return fleet
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """JupyterLab on loopback with a token, and its folder: a notebook of one cell, a saved fleet."""
+    work = tmp_path_factory.mktemp("lab")
+    planted().save(work / "store")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    nbformat.write(notebook, work / "explore.ipynb")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    # The tree under test, whatever is installed; none of the person's own settings.
+    homes = {name: str(work / f".{name}") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+    environment = {**os.environ, **homes, "HOME": str(work), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}", "--LabApp.news_url=", "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+    with (work / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api", server, work / "server.log")
+            yield f"http://127.0.0.1:{port}/lab/tree/explore.ipynb?token={token}", work
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(5)
+
+
+def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except urllib.error.HTTPError as error:  # 403 without the token means: it is up
+            error.close()
+            return
+        except OSError:
+            time.sleep(0.25)
+    pytest.fail(f"JupyterLab did not come up: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def page(lab: tuple[str, Path]) -> Iterator[Any]:
+    """The notebook, run, with the explorer on the screen."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=30_000)
+        context = browser.new_context(viewport={"width": 1440, "height": 2300})
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        opened = context.new_page()
+        opened.set_default_timeout(20_000)
+        opened.goto(lab[0], timeout=30_000)
+        expect = playwright.expect
+        expect(opened.locator(".jp-NotebookPanel .jp-Cell").first).to_be_visible(timeout=30_000)
+        expect(opened.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=30_000)
+        news = opened.get_by_role("button", name="No", exact=True)
+        if news.count():
+            news.first.click()
+        opened.get_by_role("menuitem", name="Run", exact=True).click()
+        opened.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        expect(opened.locator(".psx .screen")).to_be_visible(timeout=40_000)
+        yield opened
+        browser.close()
+
+
+def _picture(page: Any, folder: Path, name: str) -> None:
+    page.screenshot(path=Path(PICTURES or folder) / f"{name}.png", full_page=True)
+
+
+def _filter(page: Any, label: str) -> Any:
+    return page.locator(".widget-dropdown", has=page.get_by_text(label, exact=True)).locator("select")
+
+
+def test_a_filter_narrows_the_list_and_the_other_filters(page: Any, lab: tuple[str, Path]) -> None:
+    expect = playwright.expect
+    expect(page.get_by_text("6 of 6 crashes on 6 hosts.")).to_be_visible()
+    _picture(page, lab[1], "lab-light")
+    _filter(page, "Kind").select_option(label="page_fault (4)")
+    expect(page.get_by_text("4 of 6 crashes on 4 hosts.")).to_be_visible()
+    offered = _filter(page, "Signature").locator("option").all_text_contents()
+    assert [re.sub(r".*\((\d+)\)", r"\1", text) for text in offered] == ["4", "3", "1"]
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.get_by_text("6 of 6 crashes on 6 hosts.")).to_be_visible()
+
+
+def test_log_text_is_text_in_the_live_page(page: Any) -> None:
+    page.locator(".psx-list select").select_option(index=0)
+    playwright.expect(page.locator(".psx .screen")).to_contain_text(ATTACK)
+    assert page.evaluate("window.planted") is None
+    assert page.locator(".psx img, .psx script").count() == 0
+    assert page.locator(".psx [onerror]").count() == 0
+
+
+def test_a_chosen_crash_is_shown_tagged_noted_and_its_link_copied(page: Any, lab: tuple[str, Path]) -> None:
+    expect = playwright.expect
+    page.locator(".psx-list select").select_option(index=4)
+    expect(page.locator(".psx .screen")).to_contain_text("#PF Exception 14 in world 9607609:vmklinux_9:h")
+    expect(page.locator(".psx tr.guilty").first).to_contain_text("◀ guilty")
+    page.locator("select", has=page.locator("option", has_text="Common tags…")).select_option(label="duplicate")
+    page.get_by_placeholder("Note", exact=True).fill("seen in Lab")
+    page.get_by_role("button", name="Save tags and note").click()
+    expect(page.get_by_text("Saved in store/crash_notes.json.")).to_be_visible()
+    saved = json.loads((lab[1] / "store" / "crash_notes.json").read_text())
+    [(crash_id, note)] = saved.items()
+    assert (note["tags"], note["text"]) == (["duplicate"], "seen in Lab")
+    assert crash_id == "c000000000000001"
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == f"esx/var/core/vmkernel-log.1:1 byte 0 sha256:{'9f' * 32}"
+
+
+def test_it_reads_in_dark_too(page: Any, lab: tuple[str, Path]) -> None:
+    page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    playwright.expect(page.locator("body[data-jp-theme-light=false]")).to_be_attached()
+    ink, paper = page.locator(".psx:has(svg)").evaluate(
+        "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
+    )
+    assert _light(ink) - _light(paper) > 100
+    _picture(page, lab[1], "lab-dark")
+
+
+def _light(colour: str) -> float:
+    return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
