@@ -43,6 +43,9 @@ lab: .venv/ready  ## JupyterLab on a working copy of the notebooks
 notebooks: .venv/ready  ## run the committed notebooks on the demo data, outputs in place
 	$(BIN)/python -m psodlib.views.notebooks notebooks
 
+signatures: .venv/ready  ## signatures that moved against tests/golden/signatures.txt (RENEW=1 writes it)
+	$(BIN)/python benchmarks/triage_signatures.py $(if $(RENEW),--renew)
+
 bench: .venv/ready  ## the benchmark scripts; each prints a table
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 

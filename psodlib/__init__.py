@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from psodlib.errors import CollectError, InputError, PsodError, RuleError, SmallSampleWarning
     from psodlib.fleet import Fleet, load
     from psodlib.records import Crash, Frame
+    from psodlib.risk.association import attributes_of_signature
     from psodlib.risk.canary import plan_canary, watch_canary
     from psodlib.risk.decision import PinDecision, decide_pin
     from psodlib.risk.exposure import exposure
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from psodlib.simulate import simulate_fleet
     from psodlib.triage.boots import fleet_compliance
     from psodlib.triage.crashes import explain, parse_crashes
+    from psodlib.triage.devices import device_table
+    from psodlib.triage.similar import propose_merges, similar_crashes
     from psodlib.views.charts import (
         plot_ascertainment,
         plot_evidence_needed,
@@ -60,6 +63,10 @@ if TYPE_CHECKING:
 _HOME = {
     "CollectError": "errors", "InputError": "errors", "PsodError": "errors", "RuleError": "errors",
     "SmallSampleWarning": "errors",
+    "attributes_of_signature": "risk.association",
+    "device_table": "triage.devices",
+    "propose_merges": "triage.similar",
+    "similar_crashes": "triage.similar",
     "collect": "collector",
     "verify": "collector",
     "Crash": "records", "Frame": "records",

@@ -13,14 +13,13 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.vmkernel import same_crash
-from psodlib.records import Crash, FileReading, HostFact, Precursor, Problem
+from psodlib.records import Crash, FileReading, HostFact, Problem
 from psodlib.triage.boots import boots_of_host, loaded_versions
 from psodlib.triage.crashes import judge
 from psodlib.triage.known_issues import Issue, match_issues
+from psodlib.triage.precursors import Said, hear
 
-__all__ = ["assemble", "name_hosts", "said_before"]
-
-BEFORE = timedelta(days=1)  # how far back lines before a crash are heard as its precursors
+__all__ = ["assemble", "name_hosts", "said_by_host"]
 
 
 # ---- whose file is it -------------------------------------------------------------------------------------------------
@@ -169,39 +168,35 @@ def _once(readings: Sequence[FileReading]) -> list[FileReading]:
 
 def _judged(readings: Sequence[FileReading]) -> list[Crash]:
     # A mirror inside one bundle is no second sighting; the same file in two places is.
-    precursors = [p for reading in readings for p in reading.precursors]
+    said = said_by_host(readings)
     seen: set[tuple[str, str | None]] = set()
     out = []
     for reading in readings:
         place = (reading.source.rpartition("!")[0] or reading.source, reading.sha256)
         if reading.crashes and place not in seen:
-            out += [judge(crash, precursors=said_before(crash, precursors)) for crash in reading.crashes]
+            out += [judge(crash, said) for crash in reading.crashes]
         seen.add(place)
     return out
 
 
-def _when(precursor: Precursor) -> datetime:
-    assert precursor.time is not None
-    return precursor.time
-
-
-def said_before(crash: Crash, precursors: Iterable[Precursor]) -> list[Precursor]:
-    """The warnings of the day before a crash.
+def said_by_host(readings: Sequence[FileReading]) -> Said:
+    """One host's warnings, those before its crashes and those of its quiet days.
 
     Parameters
     ----------
-    crash : Crash
-        Without a time nothing is before it.
-    precursors : iterable of Precursor
-        Of the same host.
+    readings : sequence of FileReading
+        All of the host's.
 
     Returns
     -------
-    list of Precursor
-        In order of time.
+    Said
+        For ``judge`` and ``explain``.
     """
-    time = crash.time
-    return sorted((p for p in precursors if time and p.time and time - BEFORE <= p.time <= time), key=_when)
+    return hear(
+        [p for reading in readings for p in reading.precursors],
+        [a for reading in readings for a in reading.alive],
+        [c for reading in readings for c in reading.crashes],
+    )
 
 
 def _one_row_a_crash(by_host: dict[str | None, list[Crash]]) -> dict[str | None, list[Crash]]:
@@ -284,11 +279,20 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     ]
     rows["drivers"] = [row for reading in readings for row in _driver_rows(reading, uptimes)]
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
+    placed = {row["crash_id"] for row in uptimes}
+    rows["problems"] += [_row(_unplaced(crash)) for crash in crashes if crash.crash_id not in placed]
+    if host is not None and (facts or uptimes or crashes or rows["drivers"] or rows["modules"]):
+        rows["hosts"] = [_host_row(host, facts, coverage, crashes)]
     for row in [row for table in rows.values() for row in table]:
         row["host"] = host
-    if host is not None:
-        rows["hosts"] = [_host_row(host, facts, coverage, crashes)]
     return rows
+
+
+def _unplaced(crash: Crash) -> Problem:
+    detail = "no boot of this host is known to have ended in it, so it is in no rate"
+    return Problem(
+        source=crash.source or "", problem="unplaced_crash", line=crash.line, detail=f"crash {crash.crash_id}: {detail}"
+    )
 
 
 def _ends_in_crash(reading: FileReading) -> bool:
@@ -354,16 +358,16 @@ def _host_row(host: str, facts: Sequence[HostFact], coverage: Sequence[Row], cra
 
 def _with_driver_version(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     # driver_version: what was loaded, of the guilty module, in the boot that the crash ended.
-    crashes = tables["crashes"].copy()
+    crashes = tables["crashes"].astype({"driver_version": "object", "driver_evidence": "object"})
     ended = tables["uptimes"].loc[tables["uptimes"].crash_id.notna(), ["crash_id", "host", "boot"]]
     for module in crashes.guilty_module.dropna().unique():
         versions = loaded_versions(tables["uptimes"], tables["drivers"], module)
         known = ended.merge(versions, on=["host", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
         mine = (crashes.guilty_module == module).fillna(False)
         for column, source in (("driver_version", "version"), ("driver_evidence", "driver_evidence")):
-            crashes.loc[mine, column] = crashes.loc[mine, "crash_id"].map(known[source])
-    guilty = crashes.guilty_module.notna()
-    crashes.loc[guilty, "driver_evidence"] = crashes.loc[guilty, "driver_evidence"].fillna("none")
+            crashes.loc[mine, column] = crashes.loc[mine, "crash_id"].map(known[source].astype("object"))
+    nothing = crashes.guilty_module.notna() & crashes.driver_evidence.isna()
+    crashes.loc[nothing, "driver_evidence"] = "none"
     return schema.conform("crashes", crashes)
 
 
@@ -383,10 +387,11 @@ def _with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tupl
     if inventory is None:
         return hosts, schema.empty("problems")
     canonical = _canonical([*hosts.host.dropna(), *inventory.host.dropna().astype("string")])
-    roster = inventory.assign(
-        host=inventory.host.astype("string").map(lambda name: canonical[name.lower()], na_action="ignore")
-    )
-    roster = roster.dropna(subset=["host"]).drop_duplicates("host")
+    roster = _plain_columns(inventory)
+    roster["host"] = roster.host.map(lambda name: canonical[name.lower()], na_action="ignore")
+    roster = roster.dropna(subset=["host"])
+    twice = sorted(set(roster.host[roster.host.duplicated()]) | set(inventory.attrs.get("duplicates", ())))
+    roster = roster.drop_duplicates("host")
     joined = hosts.merge(roster, on="host", how="outer", suffixes=("", " of inventory"))
     for column in [str(name) for name in joined if str(name).endswith(" of inventory")]:
         name = column.removesuffix(" of inventory")
@@ -408,4 +413,18 @@ def _with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tupl
         }
         for host in sorted(set(hosts.host.dropna()) - set(roster.host))
     ]
+    problems += [
+        {"source": "inventory", "host": host, "problem": "bad_line", "detail": "more than one row; the first is used"}
+        for host in twice
+    ]
     return schema.conform("hosts", joined), schema.build("problems", problems)
+
+
+def _plain_columns(inventory: pd.DataFrame) -> pd.DataFrame:
+    # Columns that Parquet can hold, each once; what only evidence may say (when a host was seen) keeps its own name.
+    roster = inventory.loc[:, ~inventory.columns.duplicated()].rename(columns=str)
+    roster = roster.rename(columns={name: f"inventory_{name}" for name in ("first_seen", "last_seen")})
+    mixed = [name for name in roster if roster[name].dtype == object]
+    return roster.astype(
+        dict.fromkeys({*mixed, "host", "esxi_version", "esxi_build", "vendor", "model"} & set(roster), "string")
+    )

@@ -35,7 +35,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 # Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = {"not_in_inventory", "no_evidence", "unknown_format", "empty", "bad_line"}
+MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line"}
 
 Sources = Annotated[
     list[str],
@@ -268,7 +268,8 @@ def explain(
     """Say why a crash has its signature and its guilty module."""
     from psodlib.fleet import explain_crash
 
-    out.print(explain_crash(crash_id, *sources), markup=False, soft_wrap=True)
+    for line in explain_crash(crash_id, *sources).split("\n"):
+        out.print(_plain(line), markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:  psod lab --folder my-case")

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
-from psodlib.assemble import assemble, name_hosts, said_before
+from psodlib.assemble import assemble, name_hosts, said_by_host
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import read_item
@@ -77,8 +77,20 @@ class Fleet:
         -------
         Path
             The folder.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written.
         """
         out = Path(folder)
+        try:
+            self._write(out)
+        except OSError as error:
+            raise InputError(f"{out}: the tables cannot be saved there ({error})") from error
+        return out
+
+    def _write(self, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for name in [*schema.TABLES, *schema.AUXILIARY]:
             table: pd.DataFrame = getattr(self, name).copy()
@@ -86,7 +98,6 @@ class Fleet:
             part = out / f"{name}.parquet"
             table.to_parquet(part.with_suffix(".part"), index=False)
             part.with_suffix(".part").replace(part)  # a reader never sees half a table
-        return out
 
     @classmethod
     def open(cls, folder: str | Path) -> Fleet:
@@ -117,9 +128,12 @@ class Fleet:
                 )
             try:
                 table = pd.read_parquet(part)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # damaged Parquet raises whatever the damage hits
                 raise InputError(f"{part}: not a readable Parquet file ({error}); save the fleet again") from error
             simulated = simulated or bool(table.attrs.pop("simulated", False))
+            names = [column.name for column in schema.columns_of(name)]
+            if list(table.columns[: len(names)]) != names:
+                raise InputError(f"{part}: found columns {list(table.columns)}, expected {names}; save the fleet again")
             tables[name] = schema.conform(name, table)
         return cls(**tables, simulated=simulated)
 
@@ -223,8 +237,8 @@ def explain_crash(crash_id: str, *sources: str | Path) -> str:
         some = ", ".join(ids[:5] or sorted(found)[:5]) or "none"
         raise InputError(f"{len(ids)} crashes have an id that begins with {crash_id!r}; here are: {some}")
     its_host, crash = found[ids[0]]
-    precursors = [p for host, reading in named if host == its_host for p in reading.precursors]
-    return explain(replace(crash, host=its_host), said_before(crash, precursors))
+    said = said_by_host([reading for host, reading in named if host == its_host])
+    return explain(replace(crash, host=its_host), said)
 
 
 def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:

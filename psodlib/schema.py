@@ -209,7 +209,7 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "crashes": ("host", "time", "crash_id"),
     "frames": ("crash_id", "backtrace", "index"),
     "modules": ("host", "time", "module"),
-    "uptimes": ("host", "boot"),
+    "uptimes": ("host", "end", "boot"),  # a first boot whose start nobody knows still comes first
     "drivers": ("host", "observed_at", "module", "source", "line"),
     "problems": ("host", "source", "line"),
     "coverage": ("host", "start"),

@@ -795,16 +795,16 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffd]|\\x[89a-f][0-9a-f]")
 
 
 def _identity(crash: Crash, facts: _Facts, frames: list[Frame]) -> str:
-    # What every copy of one crash prints alike. Neither host nor wall clock: a receiver rewrites both.
+    # What every copy of one crash prints alike. Neither host nor wall clock: a receiver rewrites both. But without an
+    # uptime nothing tells a crash from the next one of the same world at the same place, so then the second counts.
     milliseconds = crash.uptime // timedelta(milliseconds=1) if crash.uptime is not None else None
     innermost = (frames[0].frame_pointer, frames[0].address, frames[0].function) if frames else None
     shared = (
         crash.kind, crash.exception, crash.world_id, facts.ip, crash.fault_address, crash.code_start, milliseconds, innermost,
         _plain(crash.message),
     )  # fmt: skip
-    particular = (crash.uptime, facts.ip, crash.code_start, frames[0].address if frames else None)
-    if all(fact is None for fact in particular):
-        shared = (*shared, crash.time.isoformat() if crash.time else None)  # type: ignore[assignment]
+    if crash.uptime is None and crash.time is not None:
+        shared = (*shared, int(crash.time.timestamp()))  # type: ignore[assignment]
     return hashlib.sha256(repr(shared).encode()).hexdigest()[:16]
 
 

@@ -35,6 +35,7 @@ _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
 # Headings with blank lines around, fences, rules of tables, links: two of them make a text a document.
+_MARKDOWN_SIGNS = ("```", "~~~", "](", "---|", "--- |", "# ")
 _MARKDOWN = re.compile(
     r"(?:\A|\n\n)#{1,6} [A-Z][^\n:]*(?=\n\s*\n)|^(?:```|~~~|\|?(?: ?:?-{3,}:? ?\|)+ ?(?::?-{3,}:?)? ?$)|\[[^\]\n]{1,80}\]\(\w[^)\s]{1,300}\)",
     re.MULTILINE,
@@ -120,7 +121,7 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
         return read_syslog(stream, item.source, read_part)
     text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
     like_vmkernel = _is_vmkernel(head) and not _is_json(text)
-    if len(_MARKDOWN.findall(text)) > 1:
+    if any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1:
         return [_of_document(text, item)]
     if has_prompt(text):
         return _read_capture(stream, item, like_vmkernel)

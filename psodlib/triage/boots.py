@@ -173,7 +173,10 @@ def _with_implied(
     # life.
     stops = {(crash.time, crash.time + timedelta(minutes=1)) for crash in crashes if crash.time}
     stops |= {(mark.time, mark.time + STOPPING) for mark in marks if END_OF_MARK.get(mark.what, "power") != "power"}
-    signs = sorted((item.start, item.end) for item in alive)
+    # A later crash is life as well: a host that crashed twice booted in between.
+    signs = sorted(
+        [(item.start, item.end) for item in alive] + [(crash.time, crash.time) for crash in crashes if crash.time]
+    )
     times = [start for start, _ in starts]
     implied: list[datetime] = []
     index = 0

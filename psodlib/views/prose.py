@@ -399,7 +399,7 @@ def describe_signatures(crashes: pd.DataFrame) -> Prose:
     table = signature_table(crashes)
     top = table.iloc[0]
     issues = int(crashes["known_issues"].fillna("").str.len().gt(0).sum())
-    unnamed = int(crashes["guilty_module"].isna().sum())
+    unnamed = int((crashes["guilt"] == "none").sum())
     return say(
         f"{count(len(crashes), 'crash falls', 'crashes fall')} into {count(len(table), 'signature')}; the largest, "
         f"{top['signature']}, holds {top['crashes']:,} on {count(top['hosts'], 'host')}.",

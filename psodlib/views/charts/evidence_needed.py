@@ -19,7 +19,7 @@ from psodlib.views.charts.style import (
     finish,
     new_axes,
     nothing,
-    shown_text,
+    short_label,
     styled,
     time_axis,
     version_colours,
@@ -69,7 +69,7 @@ def plot_evidence_needed(
         if known(row.weeks) and row.weeks > 0:
             _way_to_go(chart, row, now, horizon, colours[row.version])
         entries.append(
-            Line2D([], [], color=colours[row.version], label=shown_text(f"{row.version}: {_still_words(row)}"))
+            Line2D([], [], color=colours[row.version], label=f"{short_label(row.version)}: {_still_words(row)}")
         )
     chart.axvline(now, color=SOFT, linewidth=1, linestyle=":")
     chart.set_xlim(dated["start"].min(), horizon)

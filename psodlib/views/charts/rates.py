@@ -66,7 +66,7 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     notes = [
         f"{count(row.crashes, 'crash', 'crashes')} in {days_in_words(row.host_days)}" for row in table.itertuples()
     ]
-    chart = new_axes(ax, 0.6 + 0.4 * len(names), [*names, *notes], legend=False)
+    chart = new_axes(ax, 0.62 + 0.42 * len(names), [*names, *notes], legend=False)
     colours = version_colours(names)
     for y, row in enumerate(table.itertuples()):
         _rate_row(chart, y, row, colours.get(row.group, QUIET[UNKNOWN_VERSION][0]))
