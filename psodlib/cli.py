@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+NEWEST = 10  # crashes listed one by one by `psod load`
 # Problems that cost no evidence: worth a row in the table, not an exit code.
 MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line"}
 
@@ -103,7 +105,9 @@ def report(
     ),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
-    module: Module = "hpsa",
+    module: Annotated[
+        str | None, typer.Option(help="The driver in question. Default: hpsa, or the most blamed one.")
+    ] = None,
     candidate: Annotated[
         list[str] | None,
         typer.Option(help="A version that might be pinned; may be given again. Default: all that ran."),
@@ -287,7 +291,11 @@ def lab(
         if not (folder / notebook.name).exists():
             shutil.copy(notebook, folder)
     command = [sys.executable, "-m", "jupyterlab", str(folder)]
-    raise typer.Exit(subprocess.call(command if browser else [*command, "--no-browser"]))
+    command += [] if browser else ["--no-browser"]
+    command += (
+        ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    )  # jupyter refuses root otherwise
+    raise typer.Exit(subprocess.call(command))
 
 
 @app.callback(invoke_without_command=True)
@@ -318,10 +326,20 @@ def _print_summary(fleet: Fleet) -> None:
     crashes = "1 crash" if len(fleet.crashes) == 1 else f"{len(fleet.crashes)} crashes"
     hosts = "1 host" if len(fleet.hosts) == 1 else f"{len(fleet.hosts)} hosts"
     out.print(f"{hosts} ({seen} with evidence), {crashes}, {days:,.0f} host-days observed")
+    if fleet.hosts.empty and fleet.crashes.empty:
+        out.print(
+            "Nothing of use was found: expected vmkernel logs, dump logs (text), command outputs, vm-support bundles or screen text."
+        )
     if len(fleet.crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = fleet.crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
         _print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
+        newest = fleet.crashes.sort_values("time", na_position="first").tail(NEWEST)
+        newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
+        _print_table(
+            "The newest (psod explain CRASH_ID says why)",
+            newest[["crash_id", "host", "time", "guilty_module", "signature"]],
+        )
     if len(fleet.problems):
         told = fleet.problems.assign(rows=fleet.problems.groupby("problem", observed=True)["source"].transform("size"))
         _print_table("Problems", told.drop_duplicates("problem")[["problem", "rows", "source", "detail"]])
@@ -344,7 +362,8 @@ def _plain(text: str) -> str:
 
 
 def _exit_code(fleet: Fleet) -> int:
-    return int(bool(set(fleet.problems.problem.dropna()) - MILD))
+    nothing = fleet.hosts.empty and fleet.crashes.empty
+    return int(nothing or bool(set(fleet.problems.problem.dropna()) - MILD))
 
 
 def main() -> None:

@@ -129,7 +129,7 @@ class Report:
 
 def report(
     source: Source | Sequence[str | Path], out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
-    known_issues: str | Path | None = None, module: str = "hpsa", candidates: Sequence[str] | None = None,
+    known_issues: str | Path | None = None, module: str | None = None, candidates: Sequence[str] | None = None,
     crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
     progress: Progress | None = None,
 ) -> Report:  # fmt: skip
@@ -143,8 +143,8 @@ def report(
         The folder to write; made if need be. It must not lie inside the evidence.
     inventory, known_issues, jobs
         As for ``load``.
-    module : str
-        The driver in question.
+    module : str, optional
+        The driver in question; by default the one that most crashes are laid at, ``hpsa`` where none is.
     candidates : sequence of str, optional
         Its versions to choose between; by default those with most host-days.
     crash_id : str, optional
@@ -180,6 +180,7 @@ def report(
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
+    module = module or _most_blamed(fleet)
     found = study(fleet, module, candidates, outage_hours)
     crash = choose_crash(fleet, crash_id, module)
     issues = load_issues(*([known_issues] if known_issues else []))
@@ -197,6 +198,12 @@ def report(
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
     return Report(folder, index, fleet, failed)
+
+
+def _most_blamed(fleet: Fleet) -> str:
+    # The question this project began with, unless the crashes at hand ask another.
+    counts = fleet.crashes.guilty_module.value_counts()
+    return str(counts.index[0]) if len(counts) and "hpsa" not in counts.index else "hpsa"
 
 
 class _Steps:

@@ -141,7 +141,7 @@ def write_up(
             Section("Root cause, and how sure", _cause(case)),
             Section("Whom it hit", [Bullets(_impact(case))]),
             Section("Known issue", _known_issue(case)),
-            Section("What to do: change the driver, and check", _runbook(case)),
+            Section("What to do", _runbook(case)),
             Section("Open questions", [Bullets(_open_questions(case))]),
         ],
     )
@@ -447,40 +447,66 @@ def _runbook(case: _Case) -> list[Text | Steps]:
             )
         ]
     target = _target(case)
-    bundle = BUNDLES.get((case.module, target or ""))
+    if target is None:
+        return [Text(_no_target_line(case))]
+    bundle = BUNDLES.get((case.module, target))
     file = bundle.file if bundle else f"OFFLINE-BUNDLE-OF-{case.module}.zip"
-    return [Text(_target_line(case, target)), Steps(_steps(case, target, file, bundle))]
+    done = _found_since(case, target)
+    return [Text(f"{_target_line(case, target)} {done}".rstrip()), Steps(_steps(case, target, file, bundle))]
 
 
 def _target(case: _Case) -> str | None:
-    # The version to go to: what the decision favours, else what this host had loaded before the one that crashed,
-    # unless a known issue names that one.
-    if case.go_to and case.go_to != case.version:
-        return case.go_to
+    # The version to go to: what the decision pins; where a known issue names the version that crashed, the one that this host
+    # ran before, or the one that the incident went back to. One crash alone moves no host.
+    if case.go_to:
+        return case.go_to if case.go_to != case.version else None
+    if not case.matched or case.version is None:
+        return None
     boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, str(case.module))
     boots = boots[(boots["host"] == case.crash["host"]) & boots["version"].notna()]
     earlier = boots[(boots["boot"] < case.crash["time"]) & (boots["version"] != case.crash["driver_version"])]
-    named = {version for issue in case.issues if issue.module == case.module for version in issue.versions}
+    named = {version for issue in case.matched for version in issue.versions}
     earlier = earlier[~earlier["version"].isin(named)]
     if len(earlier):
         return literal(earlier.sort_values("boot")["version"].iloc[-1])
     known_good = [version for module, version in BUNDLES if module == case.module and version != case.version]
-    return known_good[0] if known_good and case.version else None
+    return known_good[0] if known_good else None
 
 
-def _target_line(case: _Case, target: str | None) -> str:
-    if target is None:
-        return (f"Which version of {case.module} to go to is open: the evidence favours none. Put the offline bundle that the vendor "
-                f"names in place of the capital letters.")  # fmt: skip
+def _no_target_line(case: _Case) -> str:
+    if case.go_to and case.go_to == case.version:
+        return f"{case.module} {case.version} is the version that the pin decision of this report favours: nothing to change."
+    return (
+        f"Change no driver because of this crash alone: the evidence favours no version of {case.module} over "
+        f"{case.version or 'the one that ran'}, and it matches no known issue of that version. Keep the dump, and open a support case with it."
+    )
+
+
+def _target_line(case: _Case, target: str) -> str:
     why = (
         "the pin decision of this report favours it"
         if target == case.go_to
-        else "it is the version to go back to from this one"
+        else f"a known issue names the version that crashed, and {target} is the version to go back to"
     )
     return (
         f"From {case.module} {case.version or 'of unknown version'} to {target}: {why}. One host first, then the rest"
         " in waves."
     )
+
+
+def _found_since(case: _Case, target: str) -> str:
+    # Read as loaded after the crash, by its time or by its place behind the install in a session.
+    drivers = case.fleet.drivers
+    mine = (drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])
+    later = (drivers["observed_at"] > case.crash["time"]).fillna(False) | (
+        drivers["observed_at"].isna() & drivers["boot"].isna()
+    )
+    found = drivers[
+        mine & later & drivers["state"].eq("loaded").fillna(False) & drivers["version"].eq(target).fillna(False)
+    ]
+    if found.empty:
+        return ""
+    return f"This host has done it: {target} was read as loaded afterwards ({_place(found['source'].iloc[0], found['line'].iloc[0])}). The steps are for the others."
 
 
 def _steps(case: _Case, target: str | None, file: str, bundle: Bundle | None) -> list[tuple[str, str, str]]:
@@ -552,8 +578,13 @@ def _others_exposed(case: _Case) -> str:
     if case.module is None or case.version is None:
         return "How many other hosts run the same driver? Not known while the version is not."
     boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, case.module)
+    target = _target(case)
+    if target is None:
+        return ""
     newest = boots.sort_values("boot").groupby("host").tail(1)
     same = newest[(newest["version"] == case.crash["driver_version"])]
+    if _found_since(case, target):
+        same = same[same["host"] != case.crash["host"]]
     hosts = len(case.fleet.hosts)
     if same.empty:
         return ""

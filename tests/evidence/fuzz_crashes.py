@@ -20,8 +20,8 @@ except ImportError:
     atheris = None
 
 if atheris is not None:
-    with atheris.instrument_imports(include=["psodlib.evidence"]):
-        pass
+    with atheris.instrument_imports(include=["psodlib.evidence"]):  # what is imported first is what it can see into
+        import psodlib.evidence.reading  # noqa: F401
 
 from psodlib.evidence.archives import Item, expand
 from psodlib.evidence.artifacts import KINDS
