@@ -41,13 +41,13 @@ def test_every_command_is_listed_here() -> None:
 def test_load_prints_what_was_found_and_saves_it(tmp_path: Path) -> None:
     done = run("load", INCIDENT, "-o", tmp_path / "store")
     assert done.returncode == 0
-    assert "1 crashes" in done.stdout and "5.5.0.58" in done.stdout
+    assert "1 crash," in done.stdout and "5.5.0.58" in done.stdout
     assert psod.Fleet.open(tmp_path / "store").crashes.guilty_module[0] == "hpsa"
 
 
 def test_load_reads_standard_input() -> None:
     done = run("load", "-", stdin=(INCIDENT / "incident-host/var/core/vmkernel-log.1").read_bytes())
-    assert "1 crashes" in done.stdout and "hpsa" in done.stdout
+    assert "1 crash," in done.stdout and "hpsa" in done.stdout
 
 
 def test_problems_that_the_user_must_see_give_exit_code_1(tmp_path: Path) -> None:

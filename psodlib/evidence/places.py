@@ -61,13 +61,15 @@ def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
     # A member of the archive at `outer`; the innermost bundle name wins, a plain folder only where nothing else is known.
     parts = [part for part in name.split("/") if part not in ("", ".")]
     hint, kind, collected = _bundle_hint([PurePosixPath(outer.name).name, *parts])
-    if hint is None and outer.hint is not None:
+    if hint is None and outer.hint is not None and outer.hint_kind != "parent":
         hint, kind = outer.hint, outer.hint_kind
     elif hint is None:
         inner = next((index for index, part in enumerate(parts[:-1]) if part in _INNER), len(parts) - 1)
         folder = parts[inner - 1] if inner > 0 else None
         if folder is not None and folder.lower() not in _NO_HOST and not _BUNDLE.match(folder):
             hint, kind = folder, "folder"
+        else:
+            hint, kind = outer.hint, outer.hint_kind
     return Place(
         source=f"{outer.source}!{shown(name)}", name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
         collected=collected or outer.collected, mtime=stamp_of(mtime), size=size,

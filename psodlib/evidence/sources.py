@@ -159,7 +159,10 @@ def _remote(address: str) -> Iterator[Unit | Problem]:
 def _local(text: str) -> Iterator[Unit | Problem]:
     if not os.path.isdir(text):
         folder = os.path.basename(os.path.dirname(os.path.abspath(text)))
-        place = _stated(place_of(text, [os.path.basename(text)], folder, one_host=True), text)
+        place = place_of(text, [os.path.basename(text)], folder, one_host=True)
+        if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
+            place = replace(place, hint_kind="parent")
+        place = _stated(place, text)
         yield place if isinstance(place, Problem) else Unit(paths=(text,), place=place)
         return
     root = Path(text)

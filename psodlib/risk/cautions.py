@@ -8,7 +8,7 @@ import pandas as pd
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import in_days
 
-__all__ = ["CONFOUNDED", "of_data", "of_result", "only_crashed_hosts"]
+__all__ = ["CONFOUNDED", "of_data", "of_result", "of_terms", "only_crashed_hosts"]
 
 CONFOUNDED = 0.15  # a ratio that adjusting moves by more than this share
 OVERLAP = 0.20  # of calendar time between the arms
@@ -37,6 +37,29 @@ def of_data(table: pd.DataFrame, version: str, reference: str) -> list[str]:
     if only_crashed_hosts(table):
         found.append("only hosts that crashed are given: the rates are too high and the ratio may be anything")
     return found
+
+
+def of_terms(table: pd.DataFrame, terms: tuple[str, ...]) -> list[str]:
+    """Warnings that the chosen terms give rise to.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As ``check_exposure`` gives it.
+    terms : tuple of str
+        What was adjusted for.
+
+    Returns
+    -------
+    list of str
+        One sentence each; empty when nothing is amiss.
+    """
+    if "esxi_build" not in terms or table.groupby("host")["esxi_build"].nunique().max() > 1:
+        return []
+    return [
+        "adjusted for esxi_build, of which the table knows one a host, its newest, laid on all its history: where hosts "
+        "were upgraded, this adjusts for a build that they did not run then"
+    ]
 
 
 def of_result(

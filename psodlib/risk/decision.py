@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
+from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
-from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure
 from psodlib.risk.rates import ADJUST, DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, version_effect
 
@@ -139,21 +141,28 @@ def decide_pin(
     PinDecision
         ``pin``: one candidate beats every other. ``avoid``: some lose, none beats all. ``undecided``: none loses.
         ``host_days_needed``: further host-days on that candidate alone, crashing as often as so far, until a verdict
-        could fall; 0 for one that is already placed, None where no amount would do.
+        could fall; 0 for one that is already placed, None where no amount would do (``would_change`` says what holds
+        the verdict back).
 
     Raises
     ------
     InputError
-        Fewer than two candidates, one that no host loaded, crashes without host-days, a snapshot of versions, or a
-        table of only the hosts that crashed.
+        Fewer than two candidates, one that is unknown or that no host loaded, crashes without host-days, a snapshot of
+        versions, a table of only the hosts that crashed; alpha or probability not between 0 and 1, no fleet hosts.
 
     Notes
     -----
     A beats B when P(A has the lower rate) >= ``probability`` and the expected loss of A is at most ``loss`` and the
     ratio's headline interval excludes 1 after Holm's correction. With three or more candidates a likelihood-ratio test
     of "no version differs" comes first; unless it rejects, nobody wins.
+
+    ``host_days_needed`` asks the same three tests. Under the frailty model the headline's distance from 1, in standard
+    errors, is taken to grow as that of the crude counts would: further time is supposed to come from further hosts.
     """
+    exact.check_share(alpha, "alpha")
+    exact.check_share(probability, "probability")
     table, names = _declared(exposure, candidates, reference)
+    hosts = _hosts(table, fleet_hosts)
     pairs = (
         [(name, reference) for name in names if name != reference]
         if reference
@@ -161,7 +170,7 @@ def decide_pin(
     )
     ratios = tuple(rate_ratio(table, one, other, adjust, alpha) for one, other in pairs if other is not None)
     rule = Rule(probability, loss / DAYS_PER_YEAR, alpha)
-    prior = prior_rate(table)
+    prior = prior_rate(table[table["version"].notna()])
     differs, reasons = _any_difference(table, names, adjust, alpha)
     adjusted = exact.holm([ratio.p_value for ratio in ratios])
     beats = set()
@@ -175,7 +184,14 @@ def decide_pin(
     pin = next((name for name in names if all((name, other) in beats for other in names if other != name)), None)
     losers = {loser for _, loser in beats}
     avoid = tuple(name for name in names if name in losers)
-    needed = _host_days_needed(names, ratios, beats, rule, prior)
+    strict = replace(rule, alpha=alpha / len(ratios))  # Holm's first step, so that no later one asks for more
+    open_ones = {name: _open(name, ratios, beats) for name in names}
+    needed = {name: _host_days_needed(name, open_ones[name], strict, prior) for name in names}
+    change = _would_change(open_ones, needed, strict, prior, hosts)
+    if reference and not pin and len(names) > 2:
+        change.append(_all_against_one(names, reference))
+    for ratio in ratios:
+        change += _undone(ratio, beats, rule, prior)
     reasons += _cautions(ratios)
     return PinDecision(
         verdict="pin" if pin else "avoid" if avoid else "undecided",
@@ -184,7 +200,7 @@ def decide_pin(
         reasons=tuple(reasons),
         ratios=ratios,
         host_days_needed=needed,
-        would_change=_would_change(ratios, beats, needed, rule, prior, fleet_hosts or int(table["host"].nunique())),
+        would_change=tuple(change),
     )
 
 
@@ -203,17 +219,33 @@ def _declared(
     exposure: pd.DataFrame, candidates: Sequence[str], reference: str | None
 ) -> tuple[pd.DataFrame, list[str]]:
     table = check_exposure(exposure)
-    names = [candidates] if isinstance(candidates, str) else list(dict.fromkeys(candidates))
+    names = _named(candidates)
     if len(names) < 2:
         raise InputError(f"found {len(names)} candidate; a decision needs two or more versions to choose from")
     if reference is not None and reference not in names:
-        raise InputError(f"the reference {reference} is not among the candidates {', '.join(names)}; add it")
+        raise InputError(f"the reference {reference} is not among the candidates {', '.join(map(str, names))}; add it")
     if only_crashed_hosts(table):
         raise InputError(
             "every host in the table has crashed, so it was chosen by its crashes and no rate follows; give the whole "
             "roster, hosts without a crash too"
         )
     return table, names
+
+
+def _named(candidates: str | Sequence[str]) -> list[str]:
+    names = [candidates] if isinstance(candidates, str) else list(dict.fromkeys(candidates or ()))
+    if any(not pd.api.types.is_scalar(name) or pd.isna(name) for name in names):
+        raise InputError(f"the candidates {names} hold one that is no version; name each by its version, as 5.5.0.58")
+    return names
+
+
+def _hosts(table: pd.DataFrame, fleet_hosts: int | None) -> int:
+    # Hosts that would run a candidate: as told, else those that were at risk.
+    if fleet_hosts is None:
+        return int(table.loc[table["host_days"] > 0, "host"].nunique())
+    if not isinstance(fleet_hosts, numbers.Real) or not 0 < fleet_hosts < math.inf:
+        raise InputError(f"fleet_hosts is {fleet_hosts!r}; expected how many hosts would run a candidate, 1 or more")
+    return math.ceil(fleet_hosts)
 
 
 def _any_difference(
@@ -232,10 +264,10 @@ def _any_difference(
 
 def _judge(ratio: RateRatio, adjusted_p: float, rule: Rule, prior: float) -> tuple[str | None, str]:
     # The winner of one contrast, if any, and the sentence that says why or why not.
-    better, other, chance = ratio.version, ratio.reference, ratio.p_lower
-    if chance < 0.5:
-        better, other, chance = other, better, 1 - chance
-    cost = _loss(ratio, better == ratio.version, prior)
+    better, other = ratio.version, ratio.reference
+    if ratio.p_lower < 0.5:
+        better, other = other, better
+    _, chance, cost = _evidence(ratio, prior)
     misses = []
     if chance < rule.probability:
         misses.append(f"the probability {chance:.2f} that {better} is the better one is below {rule.probability:g}")
@@ -256,110 +288,190 @@ def _judge(ratio: RateRatio, adjusted_p: float, rule: Rule, prior: float) -> tup
     )
 
 
-def _loss(ratio: RateRatio, choose_version: bool, prior: float) -> float:
-    # E[(rate of the choice - rate of the other)+] per host-day, from what `p_lower` rests on.
-    shapes = [count + 0.5 for count in ratio.crashes]
-    times = [days + 0.5 / prior for days in ratio.host_days]
-    if ratio.method == "exact_midp":
-        one, two = (0, 1) if choose_version else (1, 0)
-        return exact.expected_loss(shapes[one], times[one], shapes[two], times[two])
-    middle = math.log(ratio.known_only.ratio)
-    spread = _error(ratio.known_only, ratio.alpha)
-    sign = 1.0 if choose_version else -1.0
-    # E[(R - 1)+] or E[(1 - R)+] of a log-normal ratio R, times the reference's rate.
+class Evidence(NamedTuple):
+    """What the three tests look at, of one contrast."""
+
+    p: float  # of a ratio of 1, not corrected
+    chance: float  # that the better one is the better one
+    cost: float  # crashes per host-day, of choosing it
+
+    def lacks(self, rule: Rule) -> list[str]:
+        """The tests that it fails, in words."""
+        found = {
+            "the interval (corrected for the number of contrasts) would still include 1": self.p > rule.alpha,
+            "the probability of a lower rate would stay too low": self.chance < rule.probability,
+            "the expected loss would stay too high": self.cost > rule.loss,
+        }
+        return [words for words, missed in found.items() if missed]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Crashes and host-days of both versions of a contrast, so far or some day; pairs are (version, reference)."""
+
+    known: tuple[float, float]
+    unknown: tuple[float, float]
+    days: tuple[float, float]
+
+    @classmethod
+    def of(cls, ratio: RateRatio) -> Counts:
+        """As they are."""
+        return cls(ratio.crashes, ratio.unknown_crashes, ratio.host_days)
+
+    def longer(self, arm: int, more: float) -> Counts:
+        """After so many further host-days on one version, crashing as often as so far."""
+        times = tuple(1 + more / self.days[arm] if at == arm else 1.0 for at in (0, 1))
+        known, unknown, days = (
+            (pair[0] * times[0], pair[1] * times[1]) for pair in (self.known, self.unknown, self.days)
+        )
+        return Counts(known, unknown, days)
+
+    def worse(self, arm: int, more: int) -> Counts:
+        """With so many more crashes of one version in the same time."""
+        return replace(self, known=(self.known[0] + more * (arm == 0), self.known[1] + more * (arm == 1)))
+
+
+def _evidence(ratio: RateRatio, prior: float, counts: Counts | None = None) -> Evidence:
+    # Of the contrast as it is, or as it would be with these counts.
+    return (_of_fit if ratio.error else _of_counts)(ratio, prior, counts or Counts.of(ratio))
+
+
+def _of_counts(ratio: RateRatio, prior: float, counts: Counts) -> Evidence:
+    known = [round(count) for count in counts.known]
+    both = [round(count + more) for count, more in zip(counts.known, counts.unknown, strict=True)]
+    days = counts.days
+    p = max(exact.ratio_p(each[0], days[0], each[1], days[1]) for each in (known, both))
+    sides = [np.sign(each[0] * days[1] - each[1] * days[0]) for each in (known, both)]
+    one, two = ((count + 0.5, time + 0.5 / prior) for count, time in zip(known, days, strict=True))
+    chance = exact.p_lower(*one, *two)
+    cost = exact.expected_loss(*one, *two) if chance >= 0.5 else exact.expected_loss(*two, *one)
+    return Evidence(1.0 if sides[0] * sides[1] < 0 else p, max(chance, 1 - chance), cost)
+
+
+def _of_fit(ratio: RateRatio, prior: float, counts: Counts) -> Evidence:
+    # The fit's and the headline's own distance from 1, stretched as the counts would stretch the crude one.
+    now, middle = Counts.of(ratio), math.log(ratio.known_only.ratio)
+    wider = math.sqrt(sum(1 / count for count in counts.known) / sum(1 / count for count in now.known))
+    moved = [math.log(then.known[0] / then.days[0] * then.days[1] / then.known[1]) for then in (now, counts)]
+    away = math.copysign(1.0, -middle) * (moved[0] - moved[1]) + abs(middle)
+    share = away / abs(middle) if middle else 1.0
+    p = 2 * float(special.ndtr(special.ndtri(ratio.p_value / 2) * share / wider)) if share > 0 else 1.0
+    spread = float(ratio.error or 0.0) * wider
+    level = (counts.known[1] + 0.5) / (counts.days[1] + 0.5 / prior)
+    return Evidence(p, float(special.ndtr(away / spread)), _loss(math.copysign(1.0, middle) * away, spread) * level)
+
+
+def _loss(middle: float, spread: float) -> float:
+    # E[(R - 1)+] or E[(1 - R)+] of a log-normal ratio R: what choosing the lower one costs, over the reference's rate.
+    sign = 1.0 if middle < 0 else -1.0
     above = math.exp(middle + spread**2 / 2) * special.ndtr(sign * (middle / spread + spread))
-    return float(max(sign * (above - special.ndtr(sign * middle / spread)), 0.0) * shapes[1] / times[1])
+    return float(max(sign * (above - special.ndtr(sign * middle / spread)), 0.0))
 
 
-def _error(interval: Interval, alpha: float) -> float:
-    return math.log(interval.high / interval.low) / 2 / float(special.ndtri(1 - alpha / 2))
-
-
-def _settled(count: float, days: float, other_count: float, other_days: float, rule: Rule, prior: float) -> bool:
-    # Would these counts alone place one of the two, by the same three tests?
-    shape, rate, other_shape, other_rate = count + 0.5, days + 0.5 / prior, other_count + 0.5, other_days + 0.5 / prior
-    chance = exact.p_lower(shape, rate, other_shape, other_rate)
-    if max(chance, 1 - chance) < rule.probability or exact.ratio_p(count, days, other_count, other_days) > rule.alpha:
-        return False
-    pair = (shape, rate, other_shape, other_rate) if chance > 0.5 else (other_shape, other_rate, shape, rate)
-    return exact.expected_loss(*pair) <= rule.loss
-
-
-def _host_days_needed(
-    names: list[str], ratios: tuple[RateRatio, ...], beats: set[tuple[str, str]], rule: Rule, prior: float
-) -> dict[str, float | None]:
-    # The least over a candidate's open contrasts. Holm's first step is the strictest, so it is the one planned for.
-    strict = Rule(rule.probability, rule.loss, rule.alpha / len(ratios))
+def _open(name: str, ratios: tuple[RateRatio, ...], beats: set[tuple[str, str]]) -> list[RateRatio]:
+    # Contrasts that could still place this candidate.
     losers = {loser for _, loser in beats}
-    needed: dict[str, float | None] = {}
-    for name in names:
-        settled = {name, *losers, *(loser for winner, loser in beats if winner == name)}
-        open_ones = [
-            r for r in ratios if name in (r.version, r.reference) and not {r.version, r.reference} - {name} <= settled
-        ]
-        if name in losers or not open_ones:
-            needed[name] = 0.0
-            continue
-        options = []
-        for ratio in open_ones:
-            mine, other = (0, 1) if name == ratio.version else (1, 0)
-            counts = [(ratio.crashes[arm], ratio.host_days[arm]) for arm in (mine, other)]
-            options.append(_more_days(counts[0], counts[1], strict, prior))
-        needed[name] = min((days for days in options if days is not None), default=None)
-    return needed
+    if name in losers:
+        return []
+    placed = {name, *losers}
+    return [r for r in ratios if name in (r.version, r.reference) and not {r.version, r.reference} <= placed]
 
 
-def _more_days(mine: tuple[int, float], other: tuple[int, float], rule: Rule, prior: float) -> float | None:
-    # First number of further host-days, at the rate seen so far, at which the counts would settle it.
+def _host_days_needed(name: str, open_ones: list[RateRatio], rule: Rule, prior: float) -> float | None:
+    # The least over a candidate's open contrasts.
+    options = [_more_days(ratio, int(name == ratio.reference), rule, prior) for ratio in open_ones]
+    return min((days for days in options if days is not None), default=None) if options else 0.0
+
+
+def _more_days(ratio: RateRatio, arm: int, rule: Rule, prior: float) -> float | None:
+    # First whole number of further host-days on one version at which the contrast would be settled.
     def settled(more: float) -> bool:
-        return _settled(round(mine[0] * (1 + more / mine[1])), mine[1] + more, other[0], other[1], rule, prior)
+        return not _evidence(ratio, prior, Counts.of(ratio).longer(arm, more)).lacks(rule)
 
     grid = np.geomspace(1.0, MOST_HOST_DAYS, 161)
     first = next((at for at, more in enumerate(grid) if settled(more)), None)
-    if first is None:
+    # What is settled by itself and still open is held back by the test over all versions, which no time here mends.
+    if first is None or settled(0.0):
         return None
     low, high = (float(grid[first - 1]), float(grid[first])) if first else (0.0, 1.0)
     while high - low > max(0.5, 1e-3 * high):
         middle = (low + high) / 2
         low, high = (low, middle) if settled(middle) else (middle, high)
-    return high
+    return float(math.ceil(high))
 
 
 def _would_change(
-    ratios: tuple[RateRatio, ...],
-    beats: set[tuple[str, str]],
+    open_ones: Mapping[str, list[RateRatio]],
     needed: Mapping[str, float | None],
     rule: Rule,
     prior: float,
     hosts: int,
-) -> tuple[str, ...]:
+) -> list[str]:
+    # What would bring a verdict that is not there yet.
     found = []
     for name, days in needed.items():
         if days is None:
-            found.append(f"no number of further host-days on {name} alone, crashing as so far, would bring a verdict")
+            whys = dict.fromkeys(
+                _held_back(ratio, int(name == ratio.reference), rule, prior) for ratio in open_ones[name]
+            )
+            found.append(
+                f"no number of further host-days on {name} alone, crashing as so far, would bring a verdict: "
+                + "; ".join(whys)
+            )
         elif days:
             weeks = math.ceil(days / 7 / hosts)
             found.append(
                 f"{days:,.0f} further host-days on {name}, crashing as so far, could bring a verdict "
                 f"(at {hosts} hosts on {name}: {weeks} {'week' if weeks == 1 else 'weeks'})"
             )
-    for ratio in ratios:
-        for winner, at in ((ratio.version, 0), (ratio.reference, 1)):
-            if (winner, ratio.reference if at == 0 else ratio.version) in beats:
-                found += _undone(ratio, winner, at, rule, prior)
-    return tuple(found)
+    undecided = {(ratio.version, ratio.reference): ratio for each in open_ones.values() for ratio in each}
+    return found + [_unexplained(ratio) for ratio in undecided.values() if _hangs_on_unknown(ratio)]
 
 
-def _undone(ratio: RateRatio, winner: str, at: int, rule: Rule, prior: float) -> list[str]:
+def _hangs_on_unknown(ratio: RateRatio) -> bool:
+    return ratio.known_only.excludes_one and not ratio.interval.excludes_one
+
+
+def _unexplained(ratio: RateRatio) -> str:
+    count = sum(ratio.unknown_crashes)
+    return (
+        f"{ratio.version} against {ratio.reference}: the known crashes alone exclude a ratio of 1; to find the module of "
+        f"the {count} {'crash that names' if count == 1 else 'crashes that name'} none could settle it"
+    )
+
+
+def _held_back(ratio: RateRatio, arm: int, rule: Rule, prior: float) -> str:
+    # What keeps a contrast open however long one version runs.
+    pair = f"{ratio.version} against {ratio.reference}"
+    if not _evidence(ratio, prior).lacks(rule):
+        return f"{pair} is settled by itself, but the test over all versions is not; declare fewer candidates"
+    if ratio.p_value == 1 and sum(ratio.unknown_crashes):
+        return f"{pair}: the crashes that name no module turn the ratio round"
+    best = _evidence(ratio, prior, Counts.of(ratio).longer(arm, MOST_HOST_DAYS))
+    other = (ratio.reference, ratio.version)[arm]
+    return f"{pair}: {', '.join(best.lacks(rule))} while there is no more evidence on {other}"
+
+
+def _all_against_one(names: list[str], reference: str) -> str:
+    others = ", ".join(str(name) for name in names if name != reference)
+    return (
+        f"only {reference} can be pinned here, for {others} were held against it and not against each other: without a "
+        "reference all pairs are compared, and one of them could be pinned"
+    )
+
+
+def _undone(ratio: RateRatio, beats: set[tuple[str, str]], rule: Rule, prior: float) -> list[str]:
     # What would take a win back: more crashes on the winner, or the unexplained ones laid on it.
-    found = []
-    mine, other = (ratio.crashes[at], ratio.host_days[at]), (ratio.crashes[1 - at], ratio.host_days[1 - at])
+    pair = ratio.version, ratio.reference
+    at = next((arm for arm in (0, 1) if (pair[arm], pair[1 - arm]) in beats), None)
+    if at is None:
+        return []
+    winner, found = pair[at], []
 
     def stands(more: int) -> bool:
-        return _settled(mine[0] + more, mine[1], other[0], other[1], rule, prior)
+        return not _evidence(ratio, prior, Counts.of(ratio).worse(at, more)).lacks(rule)
 
-    # Where counts alone never showed the win, they cannot say what would undo it either.
-    more = next((n for n in range(1, MOST_CRASHES) if not stands(n)), None) if stands(0) else None
+    more = next((n for n in range(1, MOST_CRASHES) if not stands(n)), None)
     if more:
         found.append(
             f"{more} more {'crash' if more == 1 else 'crashes'} on {winner} in the time it has would undo its win"
@@ -392,7 +504,8 @@ def expected_impact(
     hosts : pandas.DataFrame, optional
         ``fleet.hosts``: one row a host; its columns ``users`` and ``vms`` (a host) are used where they are.
     fleet_hosts : int, optional
-        Hosts that would run the candidate; default: the rows of ``hosts``, else the hosts in ``exposure``.
+        Hosts that would run the candidate; default: the hosts at risk in ``exposure``, and those of ``hosts`` of which
+        an inventory says something. A host that is only a name in some file is neither.
     outage_hours : float
         Hours until the users of a crashed host work again.
     adjust, alpha
@@ -417,7 +530,9 @@ def expected_impact(
     without a number of users counts as the average one.
     """
     table = check_exposure(exposure)
-    names = [candidates] if isinstance(candidates, str) else list(candidates)
+    names = _named(candidates)
+    if not names:
+        raise InputError("found no candidate; name one version or more")
     rates = crash_rates(table, alpha=alpha)
     absent = [name for name in names if name not in rates.index]
     if absent:
@@ -426,16 +541,27 @@ def expected_impact(
         )
     by_crashes = rates.loc[names, "crashes"]
     anchor = names[int(by_crashes.argmax())]
-    count = fleet_hosts or (len(hosts) if hosts is not None else int(table["host"].nunique()))
+    roster = None if hosts is None else _roster(hosts, table)
+    count = len(roster) if roster is not None and fleet_hosts is None else _hosts(table, fleet_hosts)
     per_year = np.array([_rate(table, rates, name, anchor, adjust, alpha) for name in names]) * DAYS_PER_YEAR * count
     out = pd.DataFrame(
         per_year, index=pd.Index(names, name="version"), columns=["crashes_per_year", "crashes_low", "crashes_high"]
     )
     for column, word in (("users", "user_hours"), ("vms", "vm_hours")):
-        if hosts is not None and column in hosts and hosts[column].notna().any():
-            each = float(pd.to_numeric(hosts[column]).mean()) * outage_hours
+        if roster is not None and column in roster and roster[column].notna().any():
+            each = float(pd.to_numeric(roster[column]).mean()) * outage_hours
             out[[f"{word}_per_year", f"{word}_low", f"{word}_high"]] = per_year * each
     return out
+
+
+def _roster(hosts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    # Rows of hosts at risk or in an inventory. Without the columns of evidence the table is itself an inventory; in a
+    # fleet's, what an inventory brought are the columns that evidence has not.
+    if "first_seen" not in hosts:
+        return hosts
+    brought = hosts.drop(columns=[column.name for column in schema.TABLES["hosts"] if column.name in hosts])
+    at_risk = hosts["host"].isin(table.loc[table["host_days"] > 0, "host"])
+    return hosts[at_risk | brought.notna().any(axis=1)]
 
 
 def _rate(
@@ -449,7 +575,8 @@ def _rate(
     if ratio.method == "exact_midp":
         return own
     level = math.log(ratio.ratio * float(rates["rate"][anchor]))
-    return exact.wald(level, math.hypot(_error(ratio.interval, alpha), 1 / math.sqrt(ratio.crashes[1])), alpha)
+    spread = math.log(ratio.high / ratio.low) / 2 / -float(special.ndtri(alpha / 2))
+    return exact.wald(level, math.hypot(spread, 1 / math.sqrt(ratio.crashes[1])), alpha)
 
 
 def _p(p: float) -> str:

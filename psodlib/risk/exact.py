@@ -6,6 +6,7 @@ Nothing here knows tables, hosts or confounding; ``rates.py`` and ``decision.py`
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from psodlib.errors import InputError
 
 __all__ = [
     "Interval",
+    "check_share",
     "expected_loss",
     "holm",
     "mantel_haenszel",
@@ -29,6 +31,9 @@ IntervalMethod = Literal["garwood", "midp", "jeffreys"]
 RatioMethod = Literal["midp", "clopper_pearson"]
 Alternative = Literal["two_sided", "larger", "smaller"]
 
+LARGEST_LOG = 700.0  # beyond it a float's exponential overflows
+SMALLEST_SHARE = 1e-15  # nearer to 0 or 1 the tails of the distributions are lost in rounding
+
 
 class Interval(NamedTuple):
     """An estimate with its limits; ``low`` may be 0 and ``high`` infinite, and neither prints as a number then."""
@@ -38,7 +43,7 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        if self.low <= 0 and math.isinf(self.high):
+        if math.isinf(self.low) or math.isnan(self.low + self.high) or (self.low <= 0 and math.isinf(self.high)):
             return "no information"
         point = "no estimate" if math.isnan(self.ratio) or math.isinf(self.ratio) else f"{self.ratio:.3g}"
         return f"{point} ({self.low:.3g} to {'unbounded' if math.isinf(self.high) else f'{self.high:.3g}'})"
@@ -289,8 +294,11 @@ def mantel_haenszel(
 
 def wald(log_ratio: float, error: float, alpha: float) -> Interval:
     """Interval of a ratio from its logarithm and that one's standard error."""
-    reach = float(special.ndtri(1 - alpha / 2)) * error
-    return Interval(math.exp(log_ratio), math.exp(log_ratio - reach), math.exp(min(log_ratio + reach, 700.0)))
+    reach = -float(special.ndtri(alpha / 2)) * error
+    ratio, low, high = (
+        math.exp(at) if at < LARGEST_LOG else math.inf for at in (log_ratio, log_ratio - reach, log_ratio + reach)
+    )
+    return Interval(ratio, low, high)
 
 
 def p_lower(shape: float, rate: float, reference_shape: float, reference_rate: float) -> float:
@@ -354,6 +362,26 @@ def holm(p_values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return adjusted
+
+
+def check_share(value: float, name: str) -> None:
+    """Refuse what is no probability strictly between 0 and 1.
+
+    Parameters
+    ----------
+    value : float
+        An alpha or a probability.
+    name : str
+        What the caller called it.
+
+    Raises
+    ------
+    InputError
+        Not a number, or outside 0..1, or so near to either that no distribution can tell.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not SMALLEST_SHARE <= value <= 1 - SMALLEST_SHARE:
+        raise InputError(f"{name} is {value!r}; expected a number between 0 and 1, such as 0.05")
 
 
 def _check(count: float, exposure: float) -> None:

@@ -21,8 +21,13 @@ UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the ba
 
 # Heartbeats come hourly, so a crash within two hours of the last one belongs to the stretch which that one ends.
 REACH = pd.Timedelta(hours=2)
+# A host may stand at its purple screen for a day; in a longer silence between two boots others may have gone unseen.
+DOWN = pd.Timedelta(days=1)
 # A crash this soon (in uptime) after the one before is the same boot loop, not a second event.
 STORM = pd.Timedelta(hours=1)
+
+# Days: a nanosecond, and more than any fleet; beyond them a division over- or underflows.
+SHORTEST, LONGEST = 1e-14, 1e12
 
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
@@ -71,7 +76,7 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     18 months the rate is too high by 0.015 %.
 
     Crashes of the driver with less than 1 h of uptime since the last one counted or collapsed are one event (boot
-    loops). A crash that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is
+    loops); where an unknown end or a silence of more than a day lies between, that is not known and both count. A crash that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is
     unknown and stands at the last sign of life. ``esxi_build`` and ``model`` are the host's newest.
 
     Example
@@ -166,14 +171,17 @@ def _crashes(fleet: Tables, module: str) -> pd.DataFrame:
 
 
 def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
-    # Total uptime of the host until each crash: the time a host is down or rebooting is not time between crashes.
+    # Total uptime of the host until each crash: the time a host is down or rebooting is not time between crashes. Where
+    # it is not known how long a host was up, it counts as up for long enough to tell two crashes apart.
     boots = uptimes.loc[uptimes["boot"].notna() & uptimes["host"].notna(), ["host", "boot", "end"]].sort_values("boot")
-    life = (boots["end"] - boots["boot"]).fillna(pd.Timedelta(0))
+    unseen = boots["end"].isna() | (boots.groupby("host")["boot"].shift(-1) - boots["end"] > DOWN)
+    life = (boots["end"] - boots["boot"]).fillna(pd.Timedelta(0)) + unseen * STORM
     boots["before"] = life.groupby(boots["host"]).cumsum() - life
     timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time"]].sort_values("time")
     timed.index.name = "row"
     joined = pd.merge_asof(timed.reset_index(), boots, left_on="time", right_on="boot", by="host").set_index("row")
     until = joined["time"].where(~(joined["time"] > joined["end"]), joined["end"])
+    until = until.where(~(joined["time"] > joined["end"] + REACH))  # not this boot's crash, and the own boot is unknown
     return (joined["before"] + (until - joined["boot"])).reindex(crashes.index)
 
 
@@ -239,12 +247,14 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A copy with plain numbers in ``host_days`` and the counts and UTC times; a missing ``unknown_crashes`` is 0.
+        A copy with plain numbers in ``host_days`` and the counts and UTC times. ``unknown_crashes`` that are absent or
+        ``NA`` are taken as none; ``NA`` in ``version`` is a version not known.
 
     Raises
     ------
     InputError
-        Crashes without host-days, a snapshot of versions, a missing column, or numbers that cannot be.
+        Crashes without host-days, a snapshot of versions, a missing column, or a row (the message says which) whose
+        host, host-days, crashes or times are unknown where they are required, or cannot be.
     """
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"found a {type(table).__name__}, expected an exposure table; make one with exposure(fleet)")
@@ -262,19 +272,68 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in ("host", "version", "host_days", "crashes") if column not in table]
     if missing:
         raise InputError(f"the exposure table lacks {', '.join(missing)}; make one with exposure(fleet)")
+    _refuse_twins(table)
     out = table.copy()
+    _refuse(table, "host", table["host"].isna(), "the name of a host")
     for column in ("host_days", *COUNTS[:2]):
-        out[column] = pd.to_numeric(out[column]).astype("float64").fillna(0.0) if column in out else 0.0
-        if not np.isfinite(out[column]).all() or (out[column] < 0).any():
-            raise InputError(f"column {column} holds a negative or infinite value; host-days and counts are 0 or more")
-    for column in ("start", "end"):
-        if column in out:
-            out[column] = pd.to_datetime(out[column], utc=True)
-    if "uptime_start" in out:
-        out["uptime_start"] = pd.to_timedelta(out["uptime_start"])
-    if ((out["crashes"] + out["unknown_crashes"] > 0) & (out["host_days"] == 0)).any():
-        raise InputError("a row has a crash in 0 host-days; a crash counts only with the time at risk that it ended")
+        out[column] = _numbers(table, column) if column in table else 0.0
+    for column in ("start", "end", "uptime_start"):
+        if column in table:
+            out[column] = _times(table, column)
+    if "start" in out and "end" in out:
+        _refuse(table, "end", (out["end"] < out["start"]).fillna(False), "a time not before its start")
+    crashed = out["crashes"] + out["unknown_crashes"] > 0
+    _refuse(
+        table, "host_days", crashed & (out["host_days"] == 0), "more, for the row has a crash: it ended time at risk"
+    )
     return out
+
+
+def _refuse(table: pd.DataFrame, column: str, bad: pd.Series[Any], expected: str) -> None:
+    # Say the first bad row by its label, as the caller sees it.
+    if bad.any():
+        at = int(np.flatnonzero(bad)[0])
+        raise InputError(f"row {table.index[at]}: {column} is {table[column].iloc[at]}; expected {expected}")
+
+
+def _refuse_twins(table: pd.DataFrame) -> None:
+    twins = table.columns[table.columns.duplicated()]
+    if len(twins):
+        raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
+
+
+def _numbers(table: pd.DataFrame, column: str) -> pd.Series[Any]:
+    # Host-days or counts as plain numbers. Only an unknown number of unknown crashes is as good as none.
+    found = table[column]
+    if not pd.api.types.is_numeric_dtype(found):
+        found = found.astype(object).map(
+            lambda value: None if isinstance(value, (pd.Timestamp, pd.Timedelta)) else value
+        )
+    number = pd.to_numeric(found, errors="coerce").astype("float64")
+    if column == "unknown_crashes":
+        number = number.where(table[column].notna(), 0.0)
+    fits = (number == 0) | ((number >= SHORTEST) & (number <= LONGEST))
+    whole = column == "host_days" or number == number.round()
+    expected = (
+        "a number of days, 0 or at least a nanosecond's" if column == "host_days" else "a whole number, 0 or more"
+    )
+    _refuse(table, column, ~(fits & whole), expected)
+    return number
+
+
+def _times(table: pd.DataFrame, column: str) -> pd.Series[Any]:
+    # UTC times, or the uptime at the start as a span.
+    read: pd.Series[Any]
+    expected = "a span such as 3 days 04:00:00" if column == "uptime_start" else "a time such as 2014-05-31T04:00Z"
+    try:
+        if column == "uptime_start":
+            read = pd.to_timedelta(table[column], errors="coerce")
+        else:
+            read = pd.to_datetime(table[column], utc=True, errors="coerce")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"column {column} cannot be read as times: {error}") from error
+    _refuse(table, column, read.isna() & table[column].notna(), expected)
+    return read
 
 
 def in_days(spans: pd.Series[Any]) -> pd.Series[Any]:

@@ -8,6 +8,7 @@ observed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from scipy import sparse, special
 from psodlib.errors import InputError
 from psodlib.risk.exposure import split_stretches
 
-__all__ = ["Fit", "HostCells", "fit_frailty", "fit_poisson", "tabulate"]
+__all__ = ["Fit", "HostCells", "estimable", "fit_frailty", "fit_poisson", "parameters", "tabulate"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -143,15 +144,28 @@ class Fit:
         return contrast
 
 
-def estimable(cells: HostCells, events: Any, terms: tuple[str, ...], version: str, reference: str) -> bool:
-    """True when the versions' ratio can be told from the terms: no term stands and falls with the version."""
-    keep = _informative(cells, events, ("version", *terms))
-    design, columns = _design(cells, keep, terms)
-    contrast = np.zeros(len(columns))
-    contrast[columns.index(("version", version))] += 1
-    contrast[columns.index(("version", reference))] -= 1
+def estimable(cells: HostCells, events: Any, terms: tuple[str, ...], versions: Sequence[str]) -> bool:
+    """True when the versions' rates can be told from the terms: no term stands and falls with a version.
+
+    Parameters
+    ----------
+    cells, events, terms
+        As for ``fit_frailty``.
+    versions : sequence of str
+        In any order. One without a crash has rate 0 whatever its terms; it needs time where others crashed.
+
+    Returns
+    -------
+    bool
+    """
+    informative = _informative(cells, events, terms)
+    if not all((informative & cells.of_version(name)).any() for name in versions):
+        return False
+    design, columns = _design(cells, _informative(cells, events, ("version", *terms)), terms)
+    at = [columns.index(("version", name)) for name in versions if ("version", name) in columns]
+    contrasts = np.eye(len(columns))[at] - np.eye(len(columns))[at[:1]]
     basis = _basis(design)
-    return bool(np.linalg.norm(contrast - basis @ (basis.T @ contrast)) < 1e-8)
+    return bool(np.abs(contrasts - contrasts @ basis @ basis.T).max(initial=0.0) < 1e-8)
 
 
 def parameters(cells: HostCells, terms: tuple[str, ...]) -> int:

@@ -59,7 +59,8 @@ def crash_rates(exposure: pd.DataFrame, by: str | list[str] = "version", alpha: 
     Raises
     ------
     InputError
-        Crashes without host-days beside them, a snapshot of versions, an absent column.
+        Crashes without host-days beside them, a snapshot of versions, an absent column or none, an alpha that is not
+        between 0 and 1.
 
     Notes
     -----
@@ -73,13 +74,18 @@ def crash_rates(exposure: pd.DataFrame, by: str | list[str] = "version", alpha: 
     [[12.2, 0.3, 68.2]]
     """
     table = check_exposure(exposure)
-    keys = [by] if isinstance(by, str) else list(by)
+    exact.check_share(alpha, "alpha")
+    keys = [by] if isinstance(by, str) else list(by or ())
+    if not keys:
+        raise InputError("by names no column; group by version, or by another column of the exposure table")
     absent = [key for key in keys if key not in table]
     if absent:
         raise InputError(
             f"the exposure table has no column {absent[0]}; group by one of {', '.join(map(str, table.columns))}"
         )
-    sums = table.groupby(by, dropna=False, observed=True, sort=True)[["crashes", "host_days"]].sum()
+    sums = table.groupby(by if isinstance(by, str) else keys, dropna=False, observed=True, sort=True)[
+        ["crashes", "host_days"]
+    ].sum()
     limits = [_limits(k, days, alpha) for k, days in zip(sums["crashes"], sums["host_days"], strict=True)]
     out = sums.assign(crashes=sums["crashes"].astype("Int64"))
     out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
@@ -123,6 +129,7 @@ class RateRatio:
     adjusted_for: tuple[str, ...] = ()
     unknown_crashes: tuple[int, int] = (0, 0)
     sensitivity: tuple[tuple[str, Interval], ...] = ()
+    error: float | None = None  # standard error of ln(known_only.ratio) under the frailty fit
 
     @property
     def interval(self) -> Interval:
@@ -136,7 +143,7 @@ class RateRatio:
         )
         if str(self.interval) == "no information":
             return f"No information on {self.version} against {self.reference} ({evidence})"
-        if not math.isfinite(self.ratio):
+        if not math.isfinite(self.ratio) and math.isinf(self.high):
             at_least = f"{self.version} crashes at least {self.low:.3g} times as often as {self.reference}"
             return f"{at_least}, the upper end is unbounded ({evidence})"
         return f"{self.version} crashes {self.interval} times as often as {self.reference} ({evidence})"
@@ -196,7 +203,8 @@ def rate_ratio(
     Raises
     ------
     InputError
-        Crashes without host-days, a version that no host had loaded, a term that is none of the above.
+        Crashes without host-days, a version that no host had loaded, a term that is none of the above, an alpha that is
+        not between 0 and 1.
 
     Notes
     -----
@@ -206,13 +214,14 @@ def rate_ratio(
     gamma posteriors with half a crash at the fleet's own pooled rate as prior. ``p_value`` tests a ratio of 1 and
     agrees with the headline interval.
     """
+    exact.check_share(alpha, "alpha")
     table, warnings = _usable(exposure, version, reference)
-    terms, left_out = _present(table, tuple(adjust))
+    terms, left_out = _present(table, adjust)
     cells = tabulate(table, terms)
     arms = _Arms.of(table, cells, version, reference)
     frailty = min(arms.known) >= FEW_CRASHES
     if frailty:
-        terms, more = _affordable(cells, terms, version, reference)
+        terms, more = _affordable(cells, terms, (version, reference))
         left_out += more
         estimates, fit = _by_frailty(cells, terms, version, reference, alpha)
         warnings += _of_fit(cells, fit, terms, version, reference, alpha)
@@ -223,7 +232,7 @@ def rate_ratio(
     crude = exact.ratio_interval(*arms.pairs(arms.known), alpha)
     pooled = _mantel_haenszel(table, version, reference, alpha)
     low, high = min(known.low, both.low), max(known.high, both.high)
-    warnings += left_out + cautions.of_data(table, version, reference)
+    warnings += left_out + cautions.of_terms(table, terms) + cautions.of_data(table, version, reference)
     warnings += cautions.of_result(known, crude, pooled, Interval(known.ratio, low, high), adversarial, frailty)
     return RateRatio(
         version=version,
@@ -242,12 +251,13 @@ def rate_ratio(
         crashes=_whole(arms.known),
         host_days=arms.days,
         hosts=arms.hosts,
-        p_lower=_p_lower(table, arms, known if frailty else None, alpha),
+        p_lower=_p_lower(table, arms, fit),
         warnings=tuple(warnings),
         p_value=p_value,
         adjusted_for=terms,
         unknown_crashes=_whole(arms.unknown),
         sensitivity=_sensitivity(table, cells, arms, terms, frailty, alpha),
+        error=fit.log_ratio(version, reference)[1] if fit else None,
     )
 
 
@@ -298,8 +308,9 @@ def _usable(exposure: pd.DataFrame, version: str, reference: str) -> tuple[pd.Da
     return table, warnings
 
 
-def _present(table: pd.DataFrame, adjust: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+def _present(table: pd.DataFrame, adjust: str | Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     # The terms that the table can feed, and a word on each that it cannot.
+    adjust = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
     strange = [term for term in adjust if term not in TERMS]
     if strange:
         raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join(TERMS)}")
@@ -318,9 +329,9 @@ def _present(table: pd.DataFrame, adjust: tuple[str, ...]) -> tuple[tuple[str, .
 
 
 def _affordable(
-    cells: HostCells, terms: tuple[str, ...], version: str, reference: str
+    cells: HostCells, terms: tuple[str, ...], versions: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[str]]:
-    # Terms that can be told from the version and that the number of crashes can carry.
+    # Terms that can be told from the versions and that the number of crashes can carry.
     kept: tuple[str, ...] = ()
     notes = []
     crashes = float(cells.known.sum())
@@ -332,7 +343,7 @@ def _affordable(
             notes.append(
                 f"not adjusted for {term}: {crashes:.0f} crashes are too few for its {len(cells.levels[term])} levels"
             )
-        elif not estimable(cells, cells.known, more, version, reference):
+        elif not estimable(cells, cells.known, more, versions):
             notes.append(f"not adjusted for {term}: it changes with the version, so the two cannot be told apart")
         else:
             kept = more
@@ -436,14 +447,22 @@ def version_effect(exposure: pd.DataFrame, versions: Sequence[str], adjust: Sequ
     -------
     float
         1 where there is no crash.
+
+    Raises
+    ------
+    InputError
+        A version that no host had loaded, or a table or term that cannot be used.
     """
     table = check_exposure(exposure)
     table = table[table["version"].isin(list(versions)) & (table["host_days"] > 0)]
+    absent = [name for name in versions if not (table["version"] == name).any()]
+    if absent:
+        raise InputError(f"no host-days with {absent[0]} loaded; leave it out of the comparison")
     if table["crashes"].sum() == 0:
         return 1.0
-    terms, _ = _present(table, tuple(adjust))
+    terms, _ = _present(table, adjust)
     cells = tabulate(table, terms)
-    terms, _ = _affordable(cells, terms, *list(versions)[:2])
+    terms, _ = _affordable(cells, terms, tuple(versions))
     full, null = (fit_frailty(cells, cells.known, terms, by_version=kind) for kind in (True, False))
     gain = 2 * (full.log_likelihood - null.log_likelihood)
     return float(special.chdtrc(table["version"].nunique() - 1, max(gain, 0.0)))
@@ -455,10 +474,10 @@ def prior_rate(table: pd.DataFrame) -> float:
     return crashes / days if crashes else DEFAULT_RATE
 
 
-def _p_lower(table: pd.DataFrame, arms: _Arms, known: Interval | None, alpha: float) -> float:
-    if known is not None:
-        error = math.log(known.high / known.low) / 2 / float(special.ndtri(1 - alpha / 2))
-        return float(special.ndtr(-math.log(known.ratio) / error))
+def _p_lower(table: pd.DataFrame, arms: _Arms, fit: Fit | None) -> float:
+    if fit is not None:
+        log_ratio, error = fit.log_ratio(arms.version, arms.reference)
+        return float(special.ndtr(-log_ratio / error))
     prior = 0.5 / prior_rate(table)
     return exact.p_lower(0.5 + arms.known[0], prior + arms.days[0], 0.5 + arms.known[1], prior + arms.days[1])
 

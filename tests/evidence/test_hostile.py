@@ -8,11 +8,13 @@ import io
 import lzma
 import os
 import random
+import shutil
 import socket
 import tarfile
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -301,12 +303,30 @@ def test_a_file_that_changes_under_the_reading(tmp_path: Path, new_size: int) ->
     assert words(stream.problems) == ["changed"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read(tmp_path: Path) -> None:
-    (tmp_path / "a.log").write_bytes(LOG)
-    (tmp_path / "a.log").chmod(0)
-    (tmp_path / "closed").mkdir(mode=0)
-    assert words(read(tmp_path)[1]) == ["unreadable"]
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    # A folder that anybody may list, and no right to read what is in it: root gives its rights up for the while.
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    was = os.geteuid()
+    (folder / "esx01").mkdir()
+    (folder / "esx01" / "a.log").write_bytes(LOG)
+    (folder / "esx01" / "a.log").chmod(0)
+    (folder / "esx01" / "closed").mkdir(mode=0)
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(was)
+        (folder / "esx01" / "closed").chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def test_what_may_not_be_read(nobody: Path) -> None:
+    told = read(nobody)[1]
+    assert {Path(problem.source).name for problem in told if problem.problem == "unreadable"} == {"a.log", "closed"}
+    assert all("ermission" in problem.detail for problem in told)
 
 
 def test_names_no_table_could_hold(tmp_path: Path) -> None:

@@ -291,3 +291,14 @@ def test_the_order_is_the_same_every_time(tmp_path: Path) -> None:
     names = [item.name for item in iter_items(tmp_path) if isinstance(item, Item)]
     assert names == ["c.log", "a/10.log", "a/9.log", "b/2.log"]
     assert os.fspath(tmp_path) in next(iter(iter_items(tmp_path))).source
+
+
+def test_an_archive_of_many_hosts_keeps_them_apart(tmp_path: Path) -> None:
+    # The folder that a lone archive lies in says nothing of the hosts in it.
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    with zipfile.ZipFile(downloads / "evidence.zip", "w") as archive:
+        for name in ("esx-a/vmkernel.log", "evidence/esx-b/var/log/vmkernel.log", "loose.log"):
+            archive.writestr(name, "2014-01-01T00:00:00.000Z cpu0:1)x\n")
+    hints = [item.hint for item in iter_items(downloads / "evidence.zip") if isinstance(item, Item)]
+    assert hints == ["esx-a", "esx-b", "downloads"]

@@ -15,11 +15,12 @@ from pathlib import Path
 import mistune
 import pandas as pd
 import pytest
+from conftest import DATA
 from views import hand_made
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.fleet import Fleet
+from psodlib.fleet import Fleet, load
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.brief import brief, cautions, facts, reasons, study, unknowns, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
@@ -308,7 +309,7 @@ def test_cost_needs_users_that_are_numbers() -> None:
 
 def test_write_up_names_commands_evidence_and_check() -> None:
     fleet = hand_made.fleet()
-    text = to_markdown(write_up(fleet, choose_crash(fleet)))
+    text = to_markdown(write_up(fleet, choose_crash(fleet), go_to="5.5.0.50"))
     assert "esxcli software vib install -d /var/log/vmware/hpsa-5.5.0-offline_bundle-1287942.zip" in text
     assert "# reboot -f" in text and text.count("# cat /proc/scsi/hpsa/2") == 2
     assert "esx/var/core/vmkernel-log.1:1" in text and "9f" * 32 in text
@@ -331,13 +332,29 @@ def test_one_case_without_host_days_is_given_no_rate() -> None:
     assert ["no rate can be given" in text for text in words] == [False, True]
 
 
-def test_the_runbook_does_not_go_back_to_a_version_of_a_known_issue() -> None:
+def test_the_runbook_moves_no_host_because_of_one_crash() -> None:
     fleet = hand_made.fleet()
     crash = fleet.crashes.iloc[0].copy()
-    crash["driver_version"], crash["time"] = "5.5.0.50", crash["time"] + 90 * hand_made.DAY
-    named, unnamed = (to_markdown(write_up(fleet, crash, issues=issues)) for issues in (load_issues(), ()))
-    assert "to 5.5.0.58: it is the version to go back to" in unnamed
-    assert "Which version of hpsa to go to is open" in named
+    crash["driver_version"], crash["known_issues"] = "5.5.0.50", pd.NA
+    text = to_markdown(write_up(fleet, crash, issues=load_issues()))
+    assert "Change no driver because of this crash alone" in text
+    assert "vib install" not in text
+
+
+def test_the_runbook_goes_to_the_pin_and_stays_on_it() -> None:
+    fleet = hand_made.fleet()
+    crash = fleet.crashes.iloc[0].copy()
+    crash["driver_version"] = "5.5.0.58"
+    assert "From hpsa 5.5.0.58 to 5.5.0.60: the pin decision" in to_markdown(write_up(fleet, crash, go_to="5.5.0.60"))
+    assert "nothing to change" in to_markdown(write_up(fleet, crash, go_to="5.5.0.58"))
+
+
+def test_a_rollback_that_the_evidence_shows_is_not_advised_again() -> None:
+    fleet = load(DATA / "incident-2014-05-31", jobs=1)
+    text = to_markdown(write_up(fleet, choose_crash(fleet), issues=load_issues()))
+    assert "From hpsa 5.5.0.58 to 5.5.0.50: a known issue names the version that crashed" in text
+    assert "This host has done it: 5.5.0.50 was read as loaded afterwards" in text
+    assert "hosts that run hpsa 5.5.0.58 now" not in text
 
 
 def test_a_crash_in_unwatched_time_is_counted_out_loud() -> None:
