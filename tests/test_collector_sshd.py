@@ -125,6 +125,11 @@ def test_what_was_collected_loads_and_the_crash_is_there(esx: Any, run: Any, tmp
     assert not fleet.problems.source.fillna("").str.contains("manifest").any()
     table = ascertainment(tmp_path / "evidence").set_index("host")
     assert dict(table.gave) == {"esx01": "dump", "esx02": "logs"}
+    written = psod.report(fleet, tmp_path / "report", notebooks=False)
+    assert "esx01" in written.index.read_text() and "hpsa_update_scsi_devices" in (
+        tmp_path / "report/writeup.md"
+    ).read_text().replace("\\", "")
+    assert (tmp_path / "report/writeup.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_dump_stays_where_it_is_when_room_is_short(esx: Any, run: Any, tmp_path: Path) -> None:

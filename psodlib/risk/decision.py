@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -161,6 +161,8 @@ def decide_pin(
     """
     exact.check_share(alpha, "alpha")
     exact.check_share(probability, "probability")
+    if not 0 <= loss < math.inf:
+        raise InputError(f"loss is {loss}; expected crashes per host-year, 0 or more")
     table, names = _declared(exposure, candidates, reference)
     hosts = _hosts(table, fleet_hosts)
     pairs = (
@@ -232,11 +234,13 @@ def _declared(
     return table, names
 
 
-def _named(candidates: str | Sequence[str]) -> list[str]:
-    names = [candidates] if isinstance(candidates, str) else list(dict.fromkeys(candidates or ()))
+def _named(candidates: str | Sequence[str] | None) -> list[str]:
+    if candidates is not None and not isinstance(candidates, Iterable):
+        raise InputError(f"candidates is {candidates!r}; expected a list of versions")
+    names = [candidates] if isinstance(candidates, str) else [] if candidates is None else list(candidates)
     if any(not pd.api.types.is_scalar(name) or pd.isna(name) for name in names):
         raise InputError(f"the candidates {names} hold one that is no version; name each by its version, as 5.5.0.58")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _hosts(table: pd.DataFrame, fleet_hosts: int | None) -> int:
@@ -445,7 +449,7 @@ def _held_back(ratio: RateRatio, arm: int, rule: Rule, prior: float) -> str:
     pair = f"{ratio.version} against {ratio.reference}"
     if not _evidence(ratio, prior).lacks(rule):
         return f"{pair} is settled by itself, but the test over all versions is not; declare fewer candidates"
-    if ratio.p_value == 1 and sum(ratio.unknown_crashes):
+    if ratio.p_value == 1 and any(ratio.unknown_crashes):
         return f"{pair}: the crashes that name no module turn the ratio round"
     best = _evidence(ratio, prior, Counts.of(ratio).longer(arm, MOST_HOST_DAYS))
     other = (ratio.reference, ratio.version)[arm]

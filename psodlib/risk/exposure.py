@@ -175,7 +175,8 @@ def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
     # it is not known how long a host was up, it counts as up for long enough to tell two crashes apart.
     boots = uptimes.loc[uptimes["boot"].notna() & uptimes["host"].notna(), ["host", "boot", "end"]].sort_values("boot")
     unseen = boots["end"].isna() | (boots.groupby("host")["boot"].shift(-1) - boots["end"] > DOWN)
-    life = (boots["end"] - boots["boot"]).fillna(pd.Timedelta(0)) + unseen * STORM
+    life = (boots["end"] - boots["boot"]).fillna(pd.Timedelta(0))
+    life += pd.to_timedelta(unseen * STORM.total_seconds(), unit="s")
     boots["before"] = life.groupby(boots["host"]).cumsum() - life
     timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time"]].sort_values("time")
     timed.index.name = "row"
@@ -284,7 +285,7 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
         _refuse(table, "end", (out["end"] < out["start"]).fillna(False), "a time not before its start")
     crashed = out["crashes"] + out["unknown_crashes"] > 0
     _refuse(
-        table, "host_days", crashed & (out["host_days"] == 0), "more, for the row has a crash: it ended time at risk"
+        table, "host_days", crashed & (out["host_days"] == 0), "more, for a crash in 0 host-days ended no time at risk"
     )
     return out
 
@@ -315,7 +316,9 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[Any]:
     fits = (number == 0) | ((number >= SHORTEST) & (number <= LONGEST))
     whole = column == "host_days" or number == number.round()
     expected = (
-        "a number of days, 0 or at least a nanosecond's" if column == "host_days" else "a whole number, 0 or more"
+        "days as a plain number, not negative, from a nanosecond up"
+        if column == "host_days"
+        else "a whole number, not negative"
     )
     _refuse(table, column, ~(fits & whole), expected)
     return number
@@ -329,7 +332,8 @@ def _times(table: pd.DataFrame, column: str) -> pd.Series[Any]:
         if column == "uptime_start":
             read = pd.to_timedelta(table[column], errors="coerce")
         else:
-            read = pd.to_datetime(table[column], utc=True, errors="coerce")
+            text = pd.api.types.is_string_dtype(table[column]) or table[column].dtype == object
+            read = pd.to_datetime(table[column], utc=True, errors="coerce", format="mixed" if text else None)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"column {column} cannot be read as times: {error}") from error
     _refuse(table, column, read.isna() & table[column].notna(), expected)

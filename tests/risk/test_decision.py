@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.risk.decision import PinDecision, decide_pin, expected_impact
 from psodlib.risk.rates import crash_rates
@@ -147,3 +148,80 @@ def test_impact_of_a_version_with_few_crashes_is_its_own():
     found = expected_impact(arms(old=(100, 300.0, 20), new=(100, 30.0, 0)), ["old", "new"])
     assert found.loc["new", "crashes_per_year"] == 0
     assert found.loc["new", "crashes_high"] == pytest.approx(200 * 365.25 * 3.6888794541 / 3000)
+
+
+def lemon():
+    """One host that crashes 25 times: the crude counts look settled, the fit with host effects does not."""
+    table = arms(a=(30, 300.0, 5), b=(30, 300.0, 6))
+    row = {"host": "lemon", "version": "a", "host_days": 300.0, "crashes": 25}
+    return pd.concat([table, pd.DataFrame([row])], ignore_index=True)
+
+
+@pytest.mark.parametrize("names", [["z", "a", "b"], ["a", "b", "z"], ["a", "z", "b"]])
+def test_a_candidate_without_a_crash_is_judged_in_any_order(names):
+    table = arms(z=(40, 300.0, 0), a=(40, 300.0, 8), b=(40, 300.0, 30))
+    found = decide_pin(table.assign(model=["m1", "m2"] * 60), names)
+    assert (found.pin, set(found.avoid)) == ("z", {"a", "b"})
+
+
+def test_host_days_needed_know_of_host_effects():
+    found = decide_pin(lemon(), ["a", "b"])
+    assert found.verdict == "undecided" and found.ratios[0].method == "frailty"
+    crude = decide_pin(arms(a=(31, 300.0, 30), b=(30, 300.0, 6)), ["a", "b"])
+    assert crude.verdict == "pin"
+    assert all(days >= 100 for days in found.host_days_needed.values()), found.host_days_needed
+
+
+def test_no_host_days_are_promised_where_unknown_crashes_hold_the_verdict_back():
+    table = arms(good=(100, 300.0, 1), bad=(100, 300.0, 20)).assign(unknown_crashes=0)
+    table.loc[table["host"] == "good-99", "unknown_crashes"] = 40
+    found = decide_pin(table, ["good", "bad"])
+    assert found.verdict == "undecided" and set(found.host_days_needed.values()) == {None}
+    text = " ".join(found.would_change)
+    assert "name no module turn the ratio round" in text and "to find the module of the 40 crashes" in text
+
+
+def test_a_contrast_that_the_global_test_alone_holds_back_asks_for_no_time():
+    # Many candidates that are alike dilute the one that is worse.
+    same = {f"v{n}": (60, 300.0, 8) for n in range(12)}
+    found = decide_pin(arms(**same, worse=(60, 300.0, 21)), [*same, "worse"], adjust=())
+    assert found.verdict == "undecided" and 0.0 not in found.host_days_needed.values()
+
+
+@pytest.mark.parametrize("hosts", [0, -3, float("nan"), "5"])
+def test_a_fleet_of_no_hosts_is_refused(hosts):
+    table = arms(a=(20, 300.0, 2), b=(20, 300.0, 3))
+    for call in (decide_pin, expected_impact):
+        with pytest.raises(InputError, match="fleet_hosts"):
+            call(table, ["a", "b"], fleet_hosts=hosts)
+
+
+def test_held_against_one_reference_it_says_what_would_let_another_be_pinned():
+    found = decide_pin(arms(z=(40, 300.0, 0), a=(40, 300.0, 8), b=(40, 300.0, 30)), ["a", "b", "z"], reference="b")
+    assert (found.verdict, found.avoid) == ("avoid", ("b",))
+    assert any("only b can be pinned here" in sentence for sentence in found.would_change)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "more", "word"),
+    [
+        (None, {}, "two or more"),
+        (5, {}, "list of versions"),
+        (["a", None], {}, "no version"),
+        (["a", "b"], {"alpha": 0}, "alpha is 0"),
+        (["a", "b"], {"alpha": float("nan")}, "alpha is nan"),
+        (["a", "b"], {"probability": 1.5}, "probability is 1.5"),
+        (["a", "b"], {"loss": float("nan")}, "loss is nan"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(candidates, more, word):
+    with pytest.raises(InputError, match=word):
+        decide_pin(arms(a=(20, 300.0, 2), b=(20, 300.0, 3)), candidates, **more)
+
+
+def test_impact_counts_no_host_that_is_only_a_name():
+    table = arms(a=(20, 300.0, 6), b=(20, 300.0, 8))
+    hosts = schema.build("hosts", [{"host": name} for name in [*table["host"], "spare", "junk"]])
+    hosts["cluster"] = ["c1"] * 30 + [None] * 10 + ["c1", None]
+    found = expected_impact(table, ["a", "b"], hosts=hosts)
+    assert found.equals(expected_impact(table, ["a", "b"], fleet_hosts=41))

@@ -215,3 +215,62 @@ def test_a_stretch_of_unknown_age_is_not_cut():
     table = exposure(fleet(boots=[("a", 0, 100, "running", None)])).assign(uptime_start=pd.to_timedelta([None]))
     pieces = split_stretches(table, uptime=True)
     assert pieces[["host_days", "uptime"]].values.tolist() == [[100, -1]]
+
+
+@pytest.mark.parametrize(
+    ("middle", "events"),
+    [
+        ([("a", 10.01, None, "unknown", None), ("a", 60, 60.02, "crash", "y")], 2),  # a boot of unknown end between
+        ([("a", 60, 60.02, "crash", "y")], 2),  # 50 days of which nothing is known
+        ([("a", 10.5, 10.6, "reboot", None), ("a", 60, 60.02, "crash", "y")], 2),
+        ([("a", 10.5, 10.52, "crash", "y")], 1),  # half a day at the purple screen
+    ],
+)
+def test_no_boot_loop_across_time_nobody_saw(middle, events):
+    boots = [("a", 0, 10, "crash", "x"), *((h, b, b if e is None else e, why, c) for h, b, e, why, c in middle)]
+    data = fleet(boots=boots, crashes=[crash("x", 10), crash("y", boots[-1][2])])
+    data.uptimes.loc[data.uptimes["end_reason"] == "unknown", "end"] = pd.NaT
+    found = exposure(data)
+    assert (found["crashes"].sum(), found.attrs["collapsed_crashes"]) == (events, 2 - events)
+
+
+def test_a_crash_of_no_known_boot_repeats_nothing():
+    data = fleet(boots=[("a", 0, 10, "crash", "x")], crashes=[crash("x", 10), crash("y", 60)])
+    assert exposure(data).attrs["collapsed_crashes"] == 0
+
+
+HAND = {"host": ["h1", "h2"], "version": ["a", "b"], "host_days": [10.0, 20.0], "crashes": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "word"),
+    [
+        ("host", ["h1", None], "row 1: host is"),
+        ("host_days", ["1,000", "2"], "row 0: host_days is 1,000"),
+        ("host_days", [1.0, None], "row 1: host_days is"),
+        ("host_days", [1e-300, 1.0], "row 0: host_days is 1e-300"),
+        ("crashes", [1, None], "row 1: crashes is"),
+        ("crashes", [0.5, 0], "row 0: crashes is 0.5"),
+        ("unknown_crashes", ["few", 0], "row 0: unknown_crashes is few"),
+        ("start", ["2014-01-01", "gestern"], "row 1: start is gestern"),
+        ("uptime_start", ["soon", "soon"], "row 0: uptime_start is soon"),
+    ],
+)
+def test_a_row_that_cannot_be_counted_is_named(column, values, word):
+    with pytest.raises(InputError, match=word):
+        check_exposure(pd.DataFrame({**HAND, column: values}))
+
+
+def test_a_stretch_that_ends_before_it_starts_and_twin_columns_are_refused():
+    table = pd.DataFrame(HAND)
+    with pytest.raises(InputError, match="row 0: end is"):
+        check_exposure(table.assign(start="2014-02-01", end="2014-01-01"))
+    with pytest.raises(InputError, match="two columns named crashes"):
+        check_exposure(pd.concat([table, table[["crashes"]]], axis=1))
+
+
+def test_what_a_careful_hand_writes_is_taken():
+    table = pd.DataFrame({**HAND, "host_days": ["10", "20"], "start": ["2014-01-01", "2014-01-01 05:00"]})
+    found = check_exposure(table.assign(unknown_crashes=pd.array([None, 2], dtype="Int64")))
+    assert found["host_days"].tolist() == [10, 20] and found["unknown_crashes"].tolist() == [0, 2]
+    assert found["start"].notna().all()

@@ -132,8 +132,8 @@ def test_a_level_without_crashes_is_left_out_and_changes_nothing():
 def test_a_term_that_goes_with_the_version_is_seen():
     table = fleet().assign(model=lambda t: "on " + t["version"])
     cells = tabulate(table, ("model",))
-    assert not estimable(cells, cells.known, ("model",), "58", "50")
-    assert estimable(cells, cells.known, (), "58", "50")
+    assert not estimable(cells, cells.known, ("model",), ("58", "50"))
+    assert estimable(cells, cells.known, (), ("58", "50"))
 
 
 def test_repeated_terms_do_no_harm():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from psodlib.errors import InputError
-from psodlib.risk.exact import poisson_interval, ratio_interval
+from psodlib.risk.exact import Interval, poisson_interval, ratio_interval
 from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio, version_effect
 from psodlib.simulate.process import SCENARIOS, simulate_history
 
@@ -239,3 +239,39 @@ def test_the_fields_are_those_of_the_contract(realistic):
     ]
     assert list(RateRatio.__dataclass_fields__)[: len(fields)] == fields
     assert found.known_only._fields == ("ratio", "low", "high")
+
+
+def test_the_newest_build_laid_on_all_history_is_named(realistic):
+    hosts = realistic["host"].unique()
+    newest = realistic.assign(esxi_build=realistic["host"].map({host: f"b{n % 2}" for n, host in enumerate(hosts)}))
+    found = rate_ratio(newest, BAD, BASE, adjust="esxi_build")
+    assert found.adjusted_for == ("esxi_build",)
+    assert any("newest, laid on all its history" in warning for warning in found.warnings)
+    by_row = newest.assign(esxi_build=["b0", "b1"] * (len(newest) // 2) + ["b0"] * (len(newest) % 2))
+    assert not any("newest" in warning for warning in rate_ratio(by_row, BAD, BASE, adjust="esxi_build").warnings)
+
+
+@pytest.mark.parametrize("crashes", [(20, 9), (3, 2), (0, 9), (0, 0)])
+@pytest.mark.parametrize("alpha", [1 - 1e-14, 0.999, 1e-14])
+def test_no_alpha_makes_a_text_of_inf_or_nan(crashes, alpha):
+    table = by_hand(a=(50, 300.0, crashes[0]), b=(50, 1e-9, crashes[1]))
+    found = rate_ratio(table, "a", "b", alpha=alpha)
+    assert not re.search(r"\b(inf|nan)\b", str(found) + found.as_frame().to_string(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("limits", [(1.0, math.nan, 2.0), (1.0, math.inf, math.inf), (math.nan, 0.0, math.inf)])
+def test_limits_that_are_no_numbers_are_no_information(limits):
+    assert str(Interval(*limits)) == "no information"
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -1, 2, math.nan, "5 %", None])
+def test_an_alpha_that_is_none_is_refused(realistic, alpha):
+    for call in (lambda: rate_ratio(realistic, BAD, BASE, alpha=alpha), lambda: crash_rates(realistic, alpha=alpha)):
+        with pytest.raises(InputError, match="alpha is"):
+            call()
+
+
+@pytest.mark.parametrize("by", [[], None])
+def test_rates_by_nothing_are_refused(realistic, by):
+    with pytest.raises(InputError, match="by names no column"):
+        crash_rates(realistic, by=by)
