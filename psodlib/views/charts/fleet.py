@@ -161,7 +161,7 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
     table = _last_loaded(exposure)
     colours = version_colours(exposure["version"])
     lines = _map_lines(table)
-    chart = new_axes(ax, 0.6 + 0.26 * len(lines), [name for name, _ in lines])
+    chart = new_axes(ax, max(0.6 + 0.26 * len(lines), 1.2), [name for name, _ in lines])
     widest = max(len(hosts) for _, hosts in lines)
     for y, (_, hosts) in enumerate(lines):
         for x, host in enumerate(hosts.itertuples()):

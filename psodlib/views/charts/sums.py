@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from psodlib.views.charts.style import DAY, Column, Table, lumped
+from psodlib.views.charts.style import DAY, LONGEST_LABEL, Column, Table, lumped
 from psodlib.views.words import DAYS_A_YEAR, count, figure
 
 
 def module_of(exposure: Table) -> str:
-    """The one module that an exposure table speaks of."""
+    """The one module that an exposure table speaks of, no longer than a label may be."""
     names = exposure["module"].dropna().unique() if "module" in exposure else []
-    return str(names[0]) if len(names) == 1 else "driver"
+    name = str(names[0]) if len(names) == 1 else "driver"
+    return name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
 
 
 def column_of(exposure: Table, name: str) -> Column:
