@@ -184,6 +184,8 @@ def report(
     found = study(fleet, module, candidates, outage_hours)
     crash = choose_crash(fleet, crash_id, module)
     issues = load_issues(*([known_issues] if known_issues else []))
+    for name in ("charts", "notebooks", "tables"):  # only now: a source that cannot be read leaves no folder behind
+        (folder / name).mkdir(parents=True, exist_ok=True)
     fleet.save(folder / "tables")
     step = _Steps(progress, 4 + (len(_notebooks()) if notebooks else 0))
     step("drawing charts")
@@ -228,8 +230,6 @@ def _folder(sources: Sequence[str | Path], out: Path) -> Path:
             )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a folder to write the report to")
-    for name in ("charts", "notebooks", "tables"):
-        (out / name).mkdir(parents=True, exist_ok=True)
     return out
 
 
