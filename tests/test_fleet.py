@@ -228,3 +228,15 @@ def test_a_plain_script_may_load_with_several_processes(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["ran", "1"]
+
+
+def test_a_dask_client_gives_the_same_tables() -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster, timeout=60) as client,
+    ):
+        far = psod.load(INCIDENT, RESTORED, client=client)
+    near = psod.load(INCIDENT, RESTORED, jobs=1)
+    for name in schema.TABLES:
+        pd.testing.assert_frame_equal(getattr(far, name), getattr(near, name))

@@ -27,6 +27,11 @@ __all__ = [
     "verdict",
 ]  # fmt: skip
 
+# What `expected_impact` reckons with, so that nobody multiplies a rate by the hosts and finds another number.
+BASIS = (
+    "The version with most crashes stands with its own rate; others with 5 crashes or more with that rate times their "
+    "adjusted ratio; those with fewer with their own rate, unadjusted."
+)
 MOST_CAUTIONS = 3  # in two pages; the report's first page has them all
 MOST_CANDIDATES = 3  # by default; each pair is a contrast, and each contrast makes the others harder to tell
 
@@ -322,7 +327,7 @@ def cost(study: Study) -> list[Table | Text]:
             ["Version", *(label for *_, label in kinds)],
             rows,
         ),
-        Text(_assumption(study, len(kinds) > 1)),
+        Text(f"{BASIS} {_assumption(study, len(kinds) > 1)}"),
     ]
 
 

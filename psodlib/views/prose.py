@@ -186,7 +186,8 @@ def _block(block: Block) -> str:
             return f"<pre>{html.escape(literal(block.text))}</pre>"
         case Steps():
             return "".join(
-                f"{say(f'{number}. {text}')._repr_html_()}<pre>{html.escape(literal(commands))}</pre>"
+                f"{say(f'{number}. {text}')._repr_html_()}"
+                f"{f'<pre>{html.escape(literal(commands))}</pre>' if commands else ''}"
                 f"{say(f'Expect: {answer}' if answer else '')._repr_html_()}"
                 for number, (text, commands, answer) in enumerate(block.items, 1)
             )

@@ -24,6 +24,7 @@ from psodlib.fleet import Fleet, load
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.brief import brief, cautions, facts, reasons, study, unknowns, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
+from psodlib.views.notebooks import notebook_folder
 from psodlib.views.report import report, safe_html, write_csv
 from psodlib.views.words import between, count, figure, listing, literal, share, span
 from psodlib.views.writeup import choose_crash, write_up
@@ -441,3 +442,12 @@ def test_report_inside_the_evidence_is_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_words(said: str, expected: str) -> None:
     assert said == expected
+
+
+def test_the_notebook_names_the_sections_that_the_write_up_has() -> None:
+    fleet = hand_made.fleet()
+    titles = {section.title for section in write_up(fleet, choose_crash(fleet)).sections}
+    notebook = (notebook_folder() / "06_incident_writeup.ipynb").read_text(encoding="utf-8")
+    asked = set(re.findall(r'parts\.get\(\\"([^"\\]+)\\"', notebook))
+    assert len(asked) > 4
+    assert asked <= titles
