@@ -247,7 +247,9 @@ def test_a_stream_knows_the_hash_of_what_it_gave(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [TEXT, gzip.compress(TEXT), tar({"vmkernel.log": TEXT}), zipped({"vmkernel.log": TEXT})]
+    "data",
+    [TEXT, gzip.compress(TEXT), tar({"vmkernel.log": TEXT}), zipped({"vmkernel.log": TEXT})],
+    ids=["text", "gz", "tar", "zip"],
 )
 def test_stdin(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
