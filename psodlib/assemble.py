@@ -157,23 +157,47 @@ def _row(record: Any) -> Row:
 
 
 def _once(readings: Sequence[FileReading]) -> list[FileReading]:
-    # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to.
-    kept: dict[str, FileReading] = {}
+    # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to. The same output taken
+    # at two times is two observations.
+    kept: dict[Any, dict[datetime | None, FileReading]] = defaultdict(dict)
     for reading in readings:
-        kept.setdefault(
-            f"{reading.sha256}:{reading.kind}" if reading.sha256 and reading.size else reading.source, reading
-        )
-    return list(kept.values())
+        kept[_content(reading)].setdefault(reading.collected, reading)
+    return [
+        reading
+        for copies in kept.values()
+        for taken, reading in copies.items()
+        if taken is not None or len(copies) == 1
+    ]
+
+
+def _content(reading: FileReading) -> Any:
+    # What tells one content from another. A log and its compressed copy differ as stored, but have as many bytes and say the same.
+    if not reading.size:
+        return reading.source
+    return (
+        reading.kind,
+        reading.size,
+        tuple((alive.start, alive.end, alive.boot) for alive in reading.alive),
+        tuple((mark.time, mark.what) for mark in reading.marks),
+        tuple(crash.sha256 for crash in reading.crashes),
+        tuple((driver.module, driver.version, driver.state, driver.observed_at) for driver in reading.drivers),
+        tuple((module.module, module.base) for module in reading.modules),
+        tuple((fact.time, fact.esxi_build, fact.esxi_version, fact.model) for fact in reading.facts),
+        tuple((warning.time, warning.what) for warning in reading.precursors),
+        tuple((problem.problem, problem.line) for problem in reading.problems),
+    )
 
 
 def _judged(readings: Sequence[FileReading]) -> list[Crash]:
     # A mirror inside one bundle is no second sighting; the same file in two places is.
     said = said_by_host(readings)
-    seen: set[tuple[str, str | None]] = set()
+    seen: set[Any] = set()
     out = []
     for reading in readings:
-        place = (reading.source.rpartition("!")[0] or reading.source, reading.sha256)
-        if reading.crashes and place not in seen:
+        if not reading.crashes:
+            continue
+        place = (reading.source.rpartition("!")[0] or reading.source, _content(reading))
+        if place not in seen:
             out += [judge(crash, said) for crash in reading.crashes]
         seen.add(place)
     return out

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -18,8 +18,8 @@ from psodlib import schema
 from psodlib.assemble import assemble, name_hosts, said_by_host
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.reading import read_item
-from psodlib.evidence.sources import Item, Unit, iter_units, open_unit
+from psodlib.evidence.reading import is_vmkernel, read_item
+from psodlib.evidence.sources import Item, Unit, head_of, iter_units, open_unit
 from psodlib.records import FileReading, Problem
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
@@ -141,6 +141,7 @@ class Fleet:
 Progress = Callable[[str, int, int], None]
 
 SMALL = 4 << 20  # bytes: below this a pool of processes costs more than it saves (measured: 0.6 s to start one)
+LARGE = 1 << 20  # bytes: a log from this size on is looked into, to see whether a thread is enough
 
 
 def load(
@@ -254,9 +255,10 @@ def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:
     return units, problems
 
 
-def _read_all(
-    units: Sequence[Unit], jobs: int | None, client: Any
-) -> Iterator[tuple[Unit, tuple[list[FileReading], list[Problem]]]]:
+Read = tuple[list[FileReading], list[Problem]]
+
+
+def _read_all(units: Sequence[Unit], jobs: int | None, client: Any) -> Iterator[tuple[Unit, Read]]:
     if client is not None:
         futures = client.map(read_unit, units, pure=False)
         yield from ((unit, future.result()) for unit, future in zip(units, futures, strict=True))
@@ -265,13 +267,31 @@ def _read_all(
     if workers <= 1 or (jobs is None and sum(unit.size for unit in units) < SMALL):
         yield from ((unit, read_unit(unit)) for unit in units)
         return
-    # Largest first, so that no worker is left with a giant at the end. Spawned, not forked: the caller may hold threads.
+    # Largest first, so that no worker is left with a giant at the end.
     order = sorted(units, key=lambda unit: -unit.size)
-    chunk = max(1, min(16, len(order) // (workers * 8)))
+    searched, others = [], []
+    for unit in order:
+        (searched if unit.size >= LARGE and is_vmkernel(head_of(unit)) else others).append(unit)
+    yield from _in_threads(searched, workers)
+    if sum(unit.size for unit in others) < SMALL:
+        yield from ((unit, read_unit(unit)) for unit in others)
+    else:
+        yield from _in_processes(others, workers)
+
+
+def _in_threads(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Read]]:
+    # A large log is searched, inflated and counted by native code that leaves the interpreter to others.
+    with ThreadPoolExecutor(workers) as pool:
+        yield from zip(units, pool.map(read_unit, units), strict=True)
+
+
+def _in_processes(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Read]]:
+    # Spawned, not forked: the caller may hold threads.
+    chunk = max(1, min(16, len(units) // (workers * 8)))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         with _anonymous_main():
-            results = pool.map(read_unit, order, chunksize=chunk)
-        yield from zip(order, results, strict=True)
+            results = pool.map(read_unit, units, chunksize=chunk)
+        yield from zip(units, results, strict=True)
 
 
 @contextmanager

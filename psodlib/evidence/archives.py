@@ -32,7 +32,7 @@ from psodlib.evidence.streams import (
 )
 from psodlib.records import Problem
 
-__all__ = ["Item", "expand"]
+__all__ = ["Item", "archive_of", "expand"]
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
 MAX_HEADER = 4 << 20  # bytes of one archive member's header
@@ -70,7 +70,7 @@ class Item:
         return self.opener()
 
 
-def _archive_of(head: bytes) -> str | None:
+def archive_of(head: bytes) -> str | None:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         # Office documents are zips too, and one file to us.
         return None if b"[Content_Types].xml" in head else "zip"
@@ -93,9 +93,9 @@ def expand(
 ) -> Iterator[Item | Problem]:
     # Peels compressions, walks archives, gives what is left. `stream.problems` is the caller's to report.
     head = stream.peek(512)
-    wrap, archive = wrap_of(head), _archive_of(head)
+    wrap, archive = wrap_of(head), archive_of(head)
     if wrap and wraps < MAX_WRAPS:
-        inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems)
+        inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems, stored=stream)
         yield from expand(inner, place, budget, reopen=reopen, wraps=wraps + 1, archives=archives)
     elif archive and archives < MAX_ARCHIVES:
         entries = (
@@ -126,9 +126,7 @@ def _once(stream: Stream) -> Callable[[], Stream]:
     def opener() -> Stream:
         if stream.closed:
             raise InputError("an archive's member must be read before the next item is drawn")
-        hashed = Stream(stream, stream._source, stream.problems)
-        hashed.begin_hash()
-        return hashed
+        return Stream(stream, stream._source, stream.problems, stored=stream)
 
     return opener
 
@@ -166,6 +164,7 @@ def _members(
             yield Problem(source=place.source, problem=problem, detail=detail)
             continue
         with Stream(raw, place.source, problems) as stream:
+            stream.begin_hash()
             for item in expand(stream, place, budget, archives=archives):
                 before = len(problems)
                 yield item

@@ -17,7 +17,7 @@ from psodlib.evidence.syslog import is_syslog, read_syslog
 from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import FileReading, Problem
 
-__all__ = ["read_item"]
+__all__ = ["is_vmkernel", "read_item"]
 
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
@@ -104,7 +104,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
     if encoding is not None:  # PowerShell's `>` writes UTF-16
         binary = cast(BinaryIO, _Recoded(stream, encoding))
         head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    elif not _is_vmkernel(head) and (kind := _binary_kind(head)):
+    elif not is_vmkernel(head) and (kind := _binary_kind(head)):
         return [_of_binary(kind, item)]
     return _read_text(binary, head, item)
 
@@ -120,7 +120,7 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
     if is_syslog(head):
         return read_syslog(stream, item.source, read_part)
     text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
-    like_vmkernel = _is_vmkernel(head) and not _is_json(text)
+    like_vmkernel = is_vmkernel(head) and not _is_json(text)
     if any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1:
         return [_of_document(text, item)]
     if has_prompt(text):
@@ -132,7 +132,8 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
     return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
 
 
-def _is_vmkernel(head: bytes) -> bool:
+def is_vmkernel(head: bytes) -> bool:
+    """Whether the beginning of a text looks like the vmkernel's own lines."""
     return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
 
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 import fsspec
 
 from psodlib.errors import InputError
-from psodlib.evidence.archives import Item, expand
+from psodlib.evidence.archives import Item, archive_of, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, is_one_host, place_of, runs_of, shown, stamp_of
 from psodlib.evidence.streams import (
@@ -37,7 +37,7 @@ from psodlib.evidence.streams import (
 )
 from psodlib.records import Problem
 
-__all__ = ["Item", "Limits", "Stream", "Unit", "iter_items", "iter_units", "open_unit"]
+__all__ = ["Item", "Limits", "Stream", "Unit", "head_of", "iter_items", "iter_units", "open_unit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +299,28 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
     yield from problems
 
 
+def head_of(unit: Unit, size: int = 64 << 10) -> bytes:
+    """The first unpacked bytes of a unit that is one file on disk.
+
+    Parameters
+    ----------
+    unit : Unit
+        From ``iter_units``.
+    size : int
+        Bytes at most.
+
+    Returns
+    -------
+    bytes
+        Empty for an archive, stdin, an address, and what cannot be read.
+    """
+    if any(path == "-" or "://" in path for path in unit.paths):
+        return b""
+    with _reopen(unit, Limits()) as stream:
+        head = stream.peek(size)
+    return b"" if archive_of(head) else head
+
+
 def _open_paths(unit: Unit) -> io.RawIOBase:
     if unit.paths == ("-",):
         return (
@@ -331,11 +353,11 @@ def _reopen(unit: Unit, limits: Limits) -> Stream:
         problem, detail = diagnose(error)
         problems.append(Problem(source=unit.source, problem=problem, detail=detail))
         return Stream(io.BytesIO(), unit.source, problems)
+    if unit.size <= HASHED:
+        stream.begin_hash()
     for _ in range(MAX_WRAPS):
         wrap = wrap_of(stream.peek(512))
         if wrap is None:
             break
-        stream = Stream(unwrapped(wrap, stream, budget), unit.source, problems)
-    if unit.size <= HASHED:
-        stream.begin_hash()
+        stream = Stream(unwrapped(wrap, stream, budget), unit.source, problems, stored=stream)
     return stream

@@ -52,12 +52,20 @@ class Trouble(Exception):
 class Stream(io.RawIOBase):
     """Bytes that never raise: what goes wrong ends the stream and stands in ``problems``.
 
-    ``sha256`` (hexadecimal) and ``count`` are of the bytes read so far; ``sha256`` is None where content is too large to hash.
+    ``count`` is of the bytes read so far. ``sha256`` (hexadecimal) is of the file as it is stored, which for a compressed one
+    means its compressed bytes (a fifth of the work); None where it is too large to hash.
     """
 
-    def __init__(self, raw: io.RawIOBase | BinaryIO, source: str, problems: list[Problem] | None = None) -> None:
+    def __init__(
+        self,
+        raw: io.RawIOBase | BinaryIO,
+        source: str,
+        problems: list[Problem] | None = None,
+        *,
+        stored: Stream | None = None,
+    ) -> None:
         super().__init__()
-        self._raw, self._source = raw, source
+        self._raw, self._source, self._stored = raw, source, stored
         self._head = b""
         self._ended = False
         self._hash: Any = None
@@ -103,7 +111,9 @@ class Stream(io.RawIOBase):
 
     @property
     def sha256(self) -> str | None:
-        """Hash of the bytes read so far."""
+        """Hash of the bytes read so far, or of those of the stored file that this stream unfolds."""
+        if self._stored is not None:
+            return self._stored.sha256
         return None if self._hash is None else self._hash.hexdigest()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ __all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel", "same_cra
 # Windows: the stretches of a stream that hold something, found in one pass.
 
 _BLOCK = 1 << 19  # bytes a read; measured best, fits the second-level cache
+_FIRST_BLOCK = 1 << 15  # bytes of the first read
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
 _AFTER = 1 << 16  # bytes read behind the last anchor
 _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
@@ -118,6 +119,8 @@ _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing
 _SILENCE = timedelta(hours=2)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
 _FIRST_STAMP = re.compile(_STAMPED)
+# A line as a host writes it into its own file names no host.
+_OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
 _YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
 _STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
 
@@ -326,6 +329,8 @@ class _Reader:
 
     def _sample_host(self, view: memoryview) -> None:
         # Who speaks in the block's first line: a receiver's file of one host says the same everywhere.
+        if _OWN_LINE.match(view):
+            return
         text = bytes(view[:1024]).split(b"\n", 1)[0].decode("utf-8", "backslashreplace")
         piece = Piece(0, 0, 0, text)
         read_prefix(piece)
@@ -356,7 +361,7 @@ def _problem_of_time(source: str, line: int) -> Problem:
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(match[1].decode()).replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(match[1].decode() + "+00:00")
     except ValueError:
         return None
     return moment if CENTURY[0] <= moment.year < CENTURY[1] else None
@@ -387,30 +392,31 @@ def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
 
 def _slices(stream: BinaryIO) -> Iterator[tuple[memoryview, int, int]]:
     # Blocks that end at a line's end, each with its first byte's offset and line number. The unfinished line is carried into
-    # the next block; of a line longer than a block only enough is carried to find an anchor across the cut.
-    buffer = bytearray(2 * _BLOCK + 1024)
-    view = memoryview(buffer)
-    bytes_of, scratch = np.frombuffer(buffer, np.uint8), np.empty(len(buffer), bool)
-    filled = offset = 0
-    line, ended = 1, False
+    # the next block; of a line longer than a block only enough is carried to find an anchor across the cut. The first block
+    # is small: a bundle has hundreds of files smaller than that, and a large buffer costs more than they do.
+    block = _FIRST_BLOCK
+    buffer, filled, offset, line, ended = bytearray(2 * block), 0, 0, 1, False
+    view, bytes_of, scratch = memoryview(buffer), np.frombuffer(buffer, np.uint8), np.empty(len(buffer), bool)
     while not ended:
-        filled, ended = _fill(stream, view, filled)
+        filled, ended = _fill(stream, view, filled, filled + block)
         cut = filled if ended else buffer.rfind(b"\n", 0, filled) + 1
-        if filled - cut > _BLOCK or (cut == 0 and not ended):
+        if filled - cut > block or (cut == 0 and not ended):
             cut = filled - 64
-        if cut <= 0:
-            continue
-        yield view[:cut], offset, line
-        line_ends = np.equal(bytes_of[:cut], 10, out=scratch[:cut])
-        line += int(np.count_nonzero(line_ends))
-        offset += cut
+        if cut > 0:
+            yield view[:cut], offset, line
+            line_ends = np.equal(bytes_of[:cut], 10, out=scratch[:cut])
+            line += int(np.count_nonzero(line_ends))
+            offset += cut
         rest = bytes(view[cut:filled])
+        if block < _BLOCK and not ended:
+            block = _BLOCK
+            buffer = bytearray(2 * block + 1024)
+            view, bytes_of, scratch = memoryview(buffer), np.frombuffer(buffer, np.uint8), np.empty(len(buffer), bool)
         view[: len(rest)] = rest
         filled = len(rest)
 
 
-def _fill(stream: BinaryIO, view: memoryview, filled: int) -> tuple[int, bool]:
-    goal = filled + _BLOCK
+def _fill(stream: BinaryIO, view: memoryview, filled: int, goal: int) -> tuple[int, bool]:
     read_into = getattr(stream, "readinto", None)
     while filled < goal:
         if read_into:

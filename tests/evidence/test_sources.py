@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -234,16 +235,24 @@ def test_units_pickle_and_open_nothing(tmp_path: Path) -> None:
     assert seen == {f"{tmp_path}/a.log": TEXT, f"{tmp_path}/b.tgz!esx01/var/log/vmkernel.log": TEXT}
 
 
-def test_a_stream_knows_the_hash_of_what_it_gave(tmp_path: Path) -> None:
-    import hashlib
-
-    (tmp_path / "a.gz").write_bytes(gzip.compress(TEXT))
-    (item,) = iter_items(tmp_path)
-    assert isinstance(item, Item)
-    stream = item.open()
-    assert stream.peek(10) == TEXT[:10]
-    stream.read()
-    assert (stream.sha256, stream.count) == (hashlib.sha256(TEXT).hexdigest(), len(TEXT))
+def test_a_stream_knows_the_hash_of_the_file_as_stored(tmp_path: Path) -> None:
+    packed = gzip.compress(TEXT)
+    (tmp_path / "a.gz").write_bytes(packed)
+    (tmp_path / "b.tgz").write_bytes(tar({"var/log/vmkernel.0.gz": packed, "var/log/vmkernel.log": TEXT}))
+    seen = {}
+    for item in iter_items(tmp_path):
+        assert isinstance(item, Item)
+        stream = item.open()
+        assert stream.peek(10) == TEXT[:10]
+        while stream.read(100):
+            pass
+        seen[item.source.rpartition("/")[2]] = (stream.sha256, stream.count)
+    hashed = {name: hashlib.sha256(data).hexdigest() for name, data in (("packed", packed), ("text", TEXT))}
+    assert seen == {
+        "a.gz": (hashed["packed"], len(TEXT)),
+        "vmkernel.0.gz": (hashed["packed"], len(TEXT)),
+        "vmkernel.log": (hashed["text"], len(TEXT)),
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from typing import BinaryIO
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
 __all__ = [
-    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "moment_of", "numbered_lines", "parse_micros",
+    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "moment_of", "numbered_blocks", "numbered_lines",
+    "parse_micros",
     "parse_stamp", "stamp_micros",
 ]  # fmt: skip
 
@@ -36,6 +37,13 @@ class Part:
     lines: Iterable[tuple[int, str]]
     command: str = ""
     when: datetime | None = None  # when the output was taken
+    raw: Iterable[tuple[int, bytes]] | None = None  # the same lines in blocks; a reader takes these or `lines`
+
+    def blocks(self) -> Iterable[tuple[int, bytes]]:
+        """Whole lines by the block, each with its first line's number: for a reader that searches instead of looking at each."""
+        if self.raw is not None:
+            return self.raw
+        return ((number, text.encode("utf-8", "surrogateescape")) for number, text in self.lines)
 
     def text(self) -> str:
         """All lines in one."""
@@ -206,29 +214,48 @@ def parse_stamp(text: str) -> datetime | None:
     return None if micros is None else moment_of(micros)
 
 
-def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Lines of a binary stream as (number from 1, text): split on ``\\n`` only, without NULs and colours, cut at 64 KiB.
+def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Whole lines of a binary stream by the block.
 
     Parameters
     ----------
     stream : BinaryIO
-        Read in blocks, so a line of any length costs no memory.
+        Read in blocks, so a line of any length costs no memory: of one longer than a block only the beginning comes.
+
+    Yields
+    ------
+    tuple of int and bytes
+        Number of the first line (from 1), and the lines without the last one's end.
+    """
+    number, whole, rest = 1, None, b""
+    while block := stream.read(256 << 10):
+        end = block.rfind(b"\n")
+        if end >= 0:
+            if whole is not None:
+                yield number, whole
+                number += whole.count(b"\n") + 1
+            whole, rest, block = rest + block[:end], b"", block[end + 1 :]
+        rest = rest + block if len(rest) < MAX_LINE else rest
+    last = [part for part in (whole, rest or None) if part is not None]
+    if last:
+        yield number, b"\n".join(last)
+
+
+def numbered_lines(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
+    """Lines as (number, text): split on ``\\n`` only, without NULs and colours, cut at 64 KiB.
+
+    Parameters
+    ----------
+    blocks : iterable of tuple
+        From ``numbered_blocks``.
 
     Yields
     ------
     tuple of int and str
         Bytes that are no UTF-8 come as backslash escapes.
     """
-    number, rest = 1, b""
-    while block := stream.read(256 << 10):
-        end = block.rfind(b"\n")
-        if end >= 0:
-            lines = _decoded(rest + block[:end])
-            yield from enumerate(lines, number)
-            number, rest, block = number + len(lines), b"", block[end + 1 :]
-        rest = rest + block if len(rest) < MAX_LINE else rest
-    if rest:
-        yield number, _decoded(rest)[0]
+    for number, block in blocks:
+        yield from enumerate(_decoded(block), number)
 
 
 def _decoded(lines: bytes) -> list[str]:

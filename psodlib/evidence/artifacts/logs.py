@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
+
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.artifacts.findings import (
     ISO_STAMP,
@@ -69,6 +72,14 @@ MARKS: tuple[tuple[str, str], ...] = (
     ("Power button pressed", "power_button"),
     ("esx.audit.host.poweroff.reason.unavailable", "poweroff_unexplained"),
 )
+
+
+_HOSTD_FINDER = BytesAhoCorasick(
+    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))],
+    matchkind=MatchKind.LeftmostFirst,
+)
+_EARLY_STAMP = re.compile(rb"^(" + ISO_STAMP.encode() + rb")", re.MULTILINE)
+_LATE_STAMP = re.compile(rb"\n(" + ISO_STAMP.encode() + rb")")
 
 
 def _mark(text: str, stamp: datetime, evidence: str, source: str, line: int) -> list[Mark]:
@@ -146,25 +157,49 @@ def read_vobd(part: Part, found: Findings) -> None:
 def read_hostd(part: Part, found: Findings) -> None:
     """``hostd.log``, ``vpxa.log``: power events and tasks as marks, and that the host was alive while it logged."""
     life = Life(part.source, "hostd")
-    hour, last = "", ""
-    for number, line in part.lines:
-        if line[:2] not in ("19", "20"):
-            continue
-        if line[:13] != hour:  # a stamp an hour is enough for coverage
-            for text in (last, line):
-                seen = parse_micros(text)
-                if seen is not None:
-                    life.add(seen, line=number)
-            hour = line[:13]
-        last = line
-        if "esx." in line or "HostSystem." in line or "Host is " in line or "DCUI: " in line or "Host has " in line:
-            stamp = parse_stamp(line)
-            if stamp:
-                found.marks += _mark(line, stamp, "hostd", part.source, number)
-    seen = parse_micros(last)
-    if seen is not None:
-        life.add(seen)
+    for number, block in part.blocks():
+        for line, stamp in _signs_of_life(block, number):
+            life.add(stamp, line=line)
+        seen = -1
+        for _, at, _ in _HOSTD_FINDER.find_matches_as_indexes(block):
+            begin = block.rfind(b"\n", 0, at) + 1
+            if begin == seen:
+                continue
+            seen = begin
+            end = block.find(b"\n", at)
+            text = block[begin : end if end >= 0 else None].decode("utf-8", "backslashreplace")
+            moment = parse_stamp(text)
+            if moment:
+                line = number + block.count(b"\n", 0, begin)
+                found.marks += _mark(text, moment, "hostd", part.source, line)
     found.alive += life.close()
+
+
+def _signs_of_life(block: bytes, number: int) -> Iterator[tuple[int, int]]:
+    # (line, microseconds): the first and the last stamp of a block that spans no hour, else the first and last of each hour.
+    first = _EARLY_STAMP.search(block)
+    *_, last = (None, *_LATE_STAMP.finditer(block, max(0, len(block) - 4096)))
+    start, end = (parse_micros(match[1].decode()) if match else None for match in (first, last))
+    if first and start is not None and end is not None and 0 <= end - start <= 3600 * SECOND:
+        yield number + block.count(b"\n", 0, first.start(1)), start
+        yield number + block.count(b"\n"), end
+        return
+    hour, before = b"", None
+    for line, text in enumerate(block.split(b"\n"), number):
+        if text[:2] not in (b"19", b"20"):
+            continue
+        if text[:13] != hour:
+            hour = text[:13]
+            yield from _stamps(before, (line, text))
+        before = (line, text)
+    yield from _stamps(before)
+
+
+def _stamps(*lines: tuple[int, bytes] | None) -> Iterator[tuple[int, int]]:
+    for line in lines:
+        stamp = parse_micros(line[1][:40].decode("utf-8", "backslashreplace")) if line else None
+        if line and stamp is not None:
+            yield line[0], stamp
 
 
 def read_esxupdate(part: Part, found: Findings) -> None:
