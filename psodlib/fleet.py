@@ -269,7 +269,8 @@ def _read_all(units: Sequence[Unit], jobs: int | None, client: Any) -> Iterator[
         return
     # Largest first, so that no worker is left with a giant at the end.
     order = sorted(units, key=lambda unit: -unit.size)
-    searched, others = [], []
+    searched: list[Unit] = []
+    others: list[Unit] = []
     for unit in order:
         (searched if unit.size >= LARGE and is_vmkernel(head_of(unit)) else others).append(unit)
     yield from _in_threads(searched, workers)

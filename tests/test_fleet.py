@@ -240,3 +240,45 @@ def test_a_dask_client_gives_the_same_tables() -> None:
     near = psod.load(INCIDENT, RESTORED, jobs=1)
     for name in schema.TABLES:
         pd.testing.assert_frame_equal(getattr(far, name), getattr(near, name))
+
+
+def test_large_logs_read_in_threads_give_the_same(tmp_path: Path) -> None:
+    line = "2014-05-{day:02d}T{hour:02d}:00:00.000Z cpu1:33)World: 8773: vmm0:XENAPP: vmm group 1" + "x" * 900 + "\n"
+    for number in range(3):
+        log = tmp_path / f"esx0{number}" / "var" / "log" / "vmkernel.log"
+        log.parent.mkdir(parents=True)
+        crash = (DATA / "incident-2014-05-31/incident-host/var/core/vmkernel-log.1").read_bytes()
+        calm = "".join(line.format(day=1 + n // 24 % 28, hour=n % 24) for n in range(28 * 24)) * 3
+        log.write_bytes(calm.encode() + crash.replace(b"29:20:14:10", b"29:20:14:1%d" % number))
+        packed = log.with_name("vmkernel.0.gz")
+        packed.write_bytes(gzip.compress(random.Random(number).randbytes(3 << 19).hex().encode() + calm.encode()))
+    one, two = (psod.load(tmp_path, jobs=jobs) for jobs in (1, 2))
+    assert len(one.crashes) == 3
+    for name, table in one.tables.items():
+        pd.testing.assert_frame_equal(table, two.tables[name])
+
+
+VIBS = "Name  Version  Vendor  Acceptance Level  Install Date\nscsi-hpsa  5.5.0.58-1OEM.550.0.0.1331820  HP  VMwareCertified  2014-03-20\n"
+
+
+def test_the_same_output_taken_twice_is_two_observations(tmp_path: Path) -> None:
+    for bundle in ("esx-esx01-2014-05-01--10.00-1", "esx-esx01-2014-06-01--10.00-2"):
+        for folder in ("commands", "json"):  # a mirror inside one bundle is none
+            path = tmp_path / bundle / folder / "localcli_software-vib-list.txt"
+            path.parent.mkdir(parents=True)
+            path.write_text(VIBS)
+    drivers = psod.load(tmp_path, jobs=1).drivers
+    assert sorted(drivers[drivers.evidence != "install_date"].observed_at.dt.month) == [5, 6]
+
+
+def test_a_log_and_its_compressed_copy_count_once(tmp_path: Path) -> None:
+    warning = "2014-05-01T10:{:02d}:00.000Z cpu1:33)<4>hpsa 0000:03:00.0: out of memory\n"
+    text = "".join(warning.format(minute) for minute in range(50)).encode()
+    (tmp_path / "esx01").mkdir()
+    (tmp_path / "esx01" / "vmkernel.log").write_bytes(text)
+    (tmp_path / "esx01" / "copy.gz").write_bytes(gzip.compress(text))
+    from psodlib.assemble import _once
+    from psodlib.evidence.sources import iter_units
+
+    readings = [reading for unit in iter_units(tmp_path) for reading in psod.fleet.read_unit(unit)[0]]
+    assert len(readings) == 2 and len(_once(readings)) == 1

@@ -291,3 +291,23 @@ def test_an_inventory_that_names_no_host(tmp_path: Path, text: str, words: str) 
     (tmp_path / "inventory.csv").write_text(text)
     with pytest.raises(InputError, match=words):
         read_inventory(tmp_path / "inventory.csv")
+
+
+@pytest.mark.parametrize("step", [2, 400, 9000])
+def test_hostd_by_the_block_says_what_its_lines_say(step: int) -> None:
+    # Seconds between lines: a block spans minutes, hours with a log every hour, and silences of more than two.
+    start = datetime(2014, 5, 1, tzinfo=UTC)
+    lines = [
+        f"{start + timedelta(seconds=step * n):%Y-%m-%dT%H:%M:%S}.123Z [FFD81B90 info 'Vimsvc'] Task {n}"
+        for n in range(9000)
+    ]
+    lines[4321] = lines[4321][:24] + " [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.boot"
+    lines.insert(4000, "   a line without a stamp that says esx.audit.host.boot")
+    reading = read("\n".join(lines))
+    assert [(mark.what, mark.line) for mark in reading.marks] == [("booted", 4323)]
+    last = start + timedelta(seconds=step * 8999, milliseconds=123)
+    if step < 7200:
+        (alive,) = reading.alive
+        assert (alive.start, alive.end) == (start + timedelta(milliseconds=123), last)
+    else:
+        assert len(reading.alive) == 9000 and reading.alive[-1].end == last
