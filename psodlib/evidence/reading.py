@@ -242,7 +242,8 @@ def _irrelevant_kind(text: str, item: Item) -> str | None:
     first = {re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in re.split(r"[,;\t|]", lines[0])}
     if len(first) > 1 and first & set(COLUMNS["host"]):
         return "inventory"
-    if 2 * sum(bool(_STAMPED.match(line)) for line in lines) > len(lines):
+    some = lines[:40]
+    if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
     if item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
         return "other_output"

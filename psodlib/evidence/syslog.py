@@ -30,6 +30,7 @@ _LINE = re.compile(
     % {b"iso": _ISO, b"bsd": _BSD, b"host": _HOST},
     re.DOTALL,
 )
+_MAY_BEGIN = re.compile(rb"<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # a priority or a stamp: refuses most lines at once
 _VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert"})
 _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
@@ -88,7 +89,8 @@ def is_syslog(head: bytes) -> bool:
         False for a host's own log.
     """
     lines = [line for line in head.split(b"\n", 200)[:200] if line.strip(b"\0\r ")]
-    return bool(lines) and 2 * sum(parse_host_line(line) is not None for line in lines) > len(lines)
+    named = sum(_MAY_BEGIN.match(line) is not None and parse_host_line(line) is not None for line in lines)
+    return bool(lines) and 2 * named > len(lines)
 
 
 @dataclass(slots=True)
