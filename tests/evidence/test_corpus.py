@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from conftest import SHARED, needs_shared
 
+import psodlib as psod
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash
 
@@ -145,3 +146,53 @@ def test_both_spellings_of_the_incident_are_one_crash() -> None:
     assert lost.crash_id == kept.crash_id
     assert frames_found(lost) == frames_found(kept)
     assert len(lost.frames) == 7 and lost.frames[0].function == "hpsa_update_scsi_devices" and lost.damage == ""
+
+
+# Of each file that is no crash: which tables it fills, and drivers (module, version, evidence, device, firmware) that must be among its rows.
+READ_AS: dict[str, tuple[str, list[tuple[str | None, ...]]]] = {
+    "b01": ("uptimes drivers modules", [("vmknvme", None, "banner", None, None), ("atlantic", None, "banner", None, None)]),
+    "b02": ("uptimes drivers modules", [("ionic_en", None, "banner", None, None)]),
+    "b03": ("uptimes drivers modules", [("ionic_en", None, "banner", None, None)]),
+    "b04": ("drivers", [("be2net", "4.0.88.0", "live_module", None, None)]),
+    "b05": ("uptimes", []), "b06": ("uptimes", []), "b07": ("uptimes problems", []),
+    "b08": ("drivers", [("ixgbe", None, "adapter_list", "vmnic0", None), ("ionic_en", None, "adapter_list", "vmnic2", None)]),
+    "b09": ("drivers", [("e1000e", "3.2.2.1", "ethtool", "vmnic0", "0.8-4")]),
+    "b10": ("drivers", [("bnx2x", "2.710.70.v55.7", "ethtool", "vmnic0", "FFV7.10.17 bc 7.10.11"), ("bnx2x", "2.710.70.v55.7", "live_module", None, None)]),
+    "b11": ("drivers", [("lsi_mr3", "7.703.18.00", "live_module", None, None), ("vmw_ahci", None, "adapter_list", "vmhba1", None)]),
+    "b12": ("", []),
+    "b13": ("drivers", [("hpsa", "6.0.0.84", "install_date", None, None)]),
+    "b14": ("drivers", [("hpsa", "5.5.0.124", "install_date", None, None)]),
+    "b15": ("", []),
+    "b16": ("drivers", [("e1000", "8.0.3.1", "live_module", None, None)]),
+    "b17": ("", []),
+    "b18": ("", []),
+    "b19": ("drivers", [("e1000", "8.0.3.1", "live_module", None, None)]),
+    "b20": ("drivers", [("lpfc", "10.2.309.8", "vib_install", None, None)]),
+    "b21": ("", []),
+}  # fmt: skip
+HOSTS = {
+    "b07": ("esxhostname", None, "153875", None),
+    "b12": (None, "5.5.0", "3248547", None),
+    "b18": ("wfs100", None, None, "PowerEdge R750xs"),
+    "b19": ("esxi5.vjlab.local", None, None, None),
+    "b21": (None, "3.0.1", "32039", None),
+}
+
+
+@pytest.mark.parametrize("path", sorted((CORPUS / "evidence").glob("*.log")), ids=lambda path: path.stem)
+def test_evidence_is_read_into_its_table(path: Path) -> None:
+    fleet = psod.load(path, jobs=1)
+    tables, drivers = READ_AS[path.stem[:3]]
+    filled = {name for name, table in fleet.tables.items() if len(table)} - {"hosts"}
+    assert filled == set(tables.split())
+    columns = ["module", "version", "evidence", "device", "firmware"]
+    found = {
+        tuple(row)
+        for row in fleet.drivers[columns].astype(object).where(fleet.drivers[columns].notna(), None).to_numpy()
+    }
+    assert set(drivers) <= found
+    if path.stem[:3] in HOSTS:
+        host, version, build, model = HOSTS[path.stem[:3]]
+        row = fleet.hosts.iloc[0]
+        for name, wanted in (("host", host), ("esxi_version", version), ("esxi_build", build), ("model", model)):
+            assert wanted is None or row[name] == wanted
