@@ -267,7 +267,7 @@ def _tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[_Entr
                 yield from _tar_member(tar, member, outer, odd)
             else:
                 raise Trouble(
-                    "too_large", f"more than {budget.limits.members} members (MAX_MEMBERS); the rest is not read"
+                    "too_large", f"more than {budget.limits.members} members (PSOD_MAX_MEMBERS); the rest is not read"
                 )
     except Exception as error:  # tarfile complains in many ways; a cut below is already told
         if not stream.problems:
@@ -340,7 +340,7 @@ def _zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> It
             infos = archive.infolist()
             if len(infos) > budget.limits.members:
                 raise Trouble(
-                    "too_large", f"{len(infos)} members, more than {budget.limits.members} (MAX_MEMBERS); not read"
+                    "too_large", f"{len(infos)} members, more than {budget.limits.members} (PSOD_MAX_MEMBERS); not read"
                 )
             for info in infos:
                 if not info.is_dir():

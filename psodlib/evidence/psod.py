@@ -185,6 +185,8 @@ _CUT = re.compile(
     rb"|Backtrace for current CPU"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}): ?\\?\[0x"
 )
+# What a page's source has around its lines; `<None>` and `<6>` are the vmkernel's own.
+_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li)\b[^<>]{0,80}>", re.IGNORECASE)
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 _TOKEN_STAMP = re.compile(_ISO)
 _TOKEN_UPTIME = re.compile(_UPTIME)
@@ -268,6 +270,8 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     for entity, character in _ENTITIES.items():
         if entity in text:
             text = text.replace(entity, character)
+    if "<" in text:
+        text = _TAG.sub(" ", text).strip()
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     piece = Piece(start, start + len(raw), line, text)

@@ -12,12 +12,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO
 
 from isal import igzip_lib
 
+from psodlib.errors import InputError
 from psodlib.records import Problem
 
 __all__ = [
@@ -33,13 +34,36 @@ MAX_WRAPS = 2  # compressions around one file
 HASHED = 16 << 20  # content beyond this has no hash: it is no rotated log that a bundle mirrors
 
 
+def _limit(name: str, default: float) -> Any:
+    # What the environment says of a limit: worker processes inherit it.
+    text = os.environ.get(f"PSOD_{name}")
+    if text is None:
+        return default
+    try:
+        value = type(default)(text)
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise InputError(f"PSOD_{name} is {text!r}; expected a number above 0, or unset it for {default}")
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How far an archive may unfold before it is taken for a bomb; the defaults are this module's constants."""
+    """How far an archive may unfold before it is taken for a bomb.
 
-    size: int = MAX_SIZE
-    ratio: float = MAX_RATIO
-    members: int = MAX_MEMBERS
+    The defaults are this module's constants; the environment's ``PSOD_MAX_SIZE`` (bytes), ``PSOD_MAX_RATIO`` and
+    ``PSOD_MAX_MEMBERS`` go before them.
+
+    Raises
+    ------
+    InputError
+        The environment has no number there.
+    """
+
+    size: int = field(default_factory=lambda: _limit("MAX_SIZE", MAX_SIZE))
+    ratio: float = field(default_factory=lambda: _limit("MAX_RATIO", float(MAX_RATIO)))
+    members: int = field(default_factory=lambda: _limit("MAX_MEMBERS", MAX_MEMBERS))
 
 
 class Trouble(Exception):
@@ -214,12 +238,12 @@ class Budget:
         self.produced += count
         if self.produced > self.limits.size:
             raise Trouble(
-                "too_large", f"unfolds to more than {self.limits.size} bytes (MAX_SIZE); the rest is not read"
+                "too_large", f"unfolds to more than {self.limits.size} bytes (PSOD_MAX_SIZE); the rest is not read"
             )
         if self.produced > RATIO_FLOOR and self.produced > self.limits.ratio * max(self.consumed, 1):
             raise Trouble(
                 "too_large",
-                f"{self.consumed} bytes unfolded to {self.produced}, more than {self.limits.ratio:g} to 1 (MAX_RATIO); the rest is not read",
+                f"{self.consumed} bytes unfolded to {self.produced}, more than {self.limits.ratio:g} to 1 (PSOD_MAX_RATIO); the rest is not read",
             )
 
 

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from psodlib.errors import InputError
 from psodlib.evidence import archives, streams, vmkernel
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, Limits, iter_items
@@ -476,3 +477,13 @@ def test_a_thousandfold_of_lines_takes_no_more_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 40 << 20
+
+
+def test_limits_are_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zeros.gz").write_bytes(gzip.compress(bytes(80 << 20), 1))
+    monkeypatch.setenv("PSOD_MAX_SIZE", "1000000")
+    (problem,) = load(tmp_path, jobs=1).problems.query("problem == 'too_large'").itertuples()
+    assert "PSOD_MAX_SIZE" in problem.detail
+    monkeypatch.setenv("PSOD_MAX_SIZE", "much")
+    with pytest.raises(InputError, match="PSOD_MAX_SIZE is 'much'; expected a number"):
+        load(tmp_path, jobs=1)
