@@ -26,8 +26,8 @@ from typing import NamedTuple
 from isal import igzip
 
 import psodlib as psod
+from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Unit, iter_units
-from psodlib.fleet import read_unit
 
 CORES = 2
 WORD = "BlueScreen"

@@ -18,8 +18,8 @@ from psodlib import schema
 from psodlib.assemble import assemble, name_hosts, said_by_host
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.reading import is_vmkernel, read_item
-from psodlib.evidence.sources import Item, Unit, head_of, iter_units, open_unit
+from psodlib.evidence.reading import is_vmkernel, read_unit
+from psodlib.evidence.sources import Unit, head_of, iter_units
 from psodlib.records import FileReading, Problem
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
@@ -308,31 +308,6 @@ def _anonymous_main() -> Iterator[None]:
     finally:
         for name, value in hidden.items():
             setattr(main, name, value)
-
-
-def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
-    """All that one file, or one archive with all its members, says: a pure function of its bytes, wherever it runs.
-
-    Parameters
-    ----------
-    unit : Unit
-        From ``evidence.sources.iter_units``.
-
-    Returns
-    -------
-    readings : list of FileReading
-        One or more for each file in it.
-    problems : list of Problem
-        What could not be opened.
-    """
-    readings: list[FileReading] = []
-    problems: list[Problem] = []
-    for found in open_unit(unit):
-        if isinstance(found, Item):
-            readings += read_item(found)
-        else:
-            problems.append(found)
-    return readings, problems
 
 
 def _cores() -> int:

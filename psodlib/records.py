@@ -9,6 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+# The words of `damage`, of which a crash may have several: joined by `;`, in this order.
+DAMAGE = (
+    "no_header", "no_frames", "cut_head", "cut_backtrace", "cut_line", "masked", "joined_lines", "garbled", "no_time",
+)  # fmt: skip
+
 __all__ = [
     "Alive",
     "Crash",

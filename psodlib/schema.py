@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib.errors import InputError
+from psodlib.records import DAMAGE
 
 __all__ = [
     "AUXILIARY", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "build", "check", "conform", "describe", "empty",
@@ -44,11 +45,6 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
         "no_evidence", "not_in_inventory", "version_conflict", "unplaced_crash", "encrypted",
     ),
 }  # fmt: skip
-
-# `damage` holds several of these, joined by `;`, so it is text and no category.
-DAMAGE = (
-    "no_header", "no_frames", "cut_head", "cut_backtrace", "cut_line", "masked", "joined_lines", "garbled", "no_time",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

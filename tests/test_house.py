@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 # A module may import from its own place in this order, and from earlier places.
-ORDER = ["errors", "schema", "records", "evidence", "triage", "assemble", "fleet", "risk", "views", "cli"]
+ORDER = ["errors", "records", "schema", "evidence", "triage", "assemble", "fleet", "risk", "views", "cli"]
 SIDE_DOORS = {"simulate": "evidence", "collector": "evidence"}  # may see no further than this wing
 PURE = ["evidence/psod.py", "evidence/vmkernel.py", "evidence/versions.py", "triage", "assemble.py", "risk"]
 IMPURE_MODULES = {
@@ -92,3 +94,10 @@ def test_top_level_holds_what_was_agreed() -> None:
     agreed = {"pyproject.toml", "notebooks", "psodlib", "data", "tests", "environment.yml", "README.md", "CHANGELOG.md",
               "CONTRIBUTING.md", "DECISIONS.md", "LICENSE", "Makefile", "requirements.lock", "benchmarks"}  # fmt: skip
     assert top <= agreed
+
+
+def test_what_reads_files_imports_no_pandas() -> None:
+    # A pool of processes starts in a third of the time.
+    code = "import sys, psodlib.evidence.reading; print('pandas' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == "False"

@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.records import Crash, Frame, Module
-from psodlib.schema import DAMAGE
+from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = ["find_crashes", "modules_named_by_kernel", "same_crash"]
 

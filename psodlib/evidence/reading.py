@@ -1,4 +1,4 @@
-"""One readable file -> all that it says: look at its beginning, send it to the reader of its kind, note where it stood."""
+"""One readable file, or one archive -> all that it says: look at its beginning, send it to the reader of its kind, note where it stood."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, cast
 from psodlib.evidence.artifacts import problem_of_unknown, read_artifact, recognise
 from psodlib.evidence.artifacts.inventory import COLUMNS
 from psodlib.evidence.artifacts.terminal import has_prompt
-from psodlib.evidence.sources import Item, Stream
+from psodlib.evidence.sources import Item, Stream, Unit, open_unit
 from psodlib.evidence.syslog import is_syslog, read_syslog
 from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import FileReading, Problem
 
-__all__ = ["is_vmkernel", "read_item"]
+__all__ = ["is_vmkernel", "read_item", "read_unit"]
 
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
@@ -43,6 +43,31 @@ _MARKDOWN = re.compile(
 _STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )")
 # Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
 _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
+
+
+def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
+    """All that one file, or one archive with all its members, says: a pure function of its bytes, wherever it runs.
+
+    Parameters
+    ----------
+    unit : Unit
+        From ``evidence.sources.iter_units``.
+
+    Returns
+    -------
+    readings : list of FileReading
+        One or more for each file in it.
+    problems : list of Problem
+        What could not be opened.
+    """
+    readings: list[FileReading] = []
+    problems: list[Problem] = []
+    for found in open_unit(unit):
+        if isinstance(found, Item):
+            readings += read_item(found)
+        else:
+            problems.append(found)
+    return readings, problems
 
 
 def read_item(item: Item) -> list[FileReading]:

@@ -6,10 +6,12 @@ import csv
 import io
 import re
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from psodlib.errors import InputError
+
+if TYPE_CHECKING:  # the processes that read files make no table, and pandas costs each of them half a second to import
+    import pandas as pd
 
 __all__ = ["COLUMNS", "read_inventory"]
 
@@ -48,6 +50,8 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
     InputError
         No such file, not readable as text, or no column that names the host.
     """
+    import pandas as pd
+
     rows = _rows(path)
     header = rows[0] if rows else []
     names = _column_names(header)
