@@ -120,12 +120,12 @@ def _each(client: Any, function: Callable[..., Any], calls: Sequence[tuple[Any, 
         client.submit(function, *call, pure=False, retries=2) for call in islice(waiting, AHEAD * _threads(client))
     ]
     try:
-        running = as_completed(first)
+        running = as_completed(first)  # type: ignore[no-untyped-call]
         for future in running:
             result = client.gather(future, direct=True)
             future.release()
             for call in islice(waiting, 1):
-                running.add(client.submit(function, *call, pure=False, retries=2))
+                running.add(client.submit(function, *call, pure=False, retries=2))  # type: ignore[no-untyped-call]
             yield result
     except InputError:
         raise

@@ -133,8 +133,8 @@ class Fleet:
             A table is missing, cannot be read or has other columns; hosts or since of a folder that is no store.
         """
         if is_store(Path(folder)):
-            tables, simulated = open_store(Path(folder), hosts=hosts, since=since)
-            return cls(**tables, simulated=simulated)
+            stored, made_up = open_store(Path(folder), hosts=hosts, since=since)
+            return cls(**stored, simulated=made_up)
         if hosts is not None or since is not None:
             raise InputError(f"{folder}: no store; only a folder of load(store=...) can be opened by hosts or since")
         tables: dict[str, Any] = {}
@@ -219,7 +219,7 @@ def load(
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
     if store is not None:
-        return _load_into(Path(store), sources, roster, issues, jobs, client, progress)
+        return _load_into(store, sources, roster, issues, jobs, client, progress)
     units, problems = _units(sources)
     readings: list[FileReading] = []
     for done, (unit, (found, troubles)) in enumerate(_read_all(units, jobs, client), 1):
@@ -255,7 +255,7 @@ def _load_into(
         return spread_far(client, function, tasks) if client is not None else _spread(function, tasks, jobs)
 
     walks = [(str(source), *_units([source])) for source in sources]
-    tables, simulated = update(store, walks, read, spread, inventory=roster, issues=issues)
+    tables, simulated = update(Path(store), walks, read, spread, inventory=roster, issues=issues)
     return Fleet(**tables, simulated=simulated)
 
 

@@ -284,9 +284,8 @@ def assemble_bucket(task: Bucket) -> dict[str, list[dict[str, Any]]]:
     named = [(host, reading) for (host, _, _), group in zip(task.pieces, groups, strict=True) for reading in group]
     named.sort(key=lambda pair: (pair[1].source, pair[1].host or ""))
     tables = assemble_named(named, task.issues)
-    of_crash = tables["crashes"].set_index("crash_id")
-    for column in ("host", "time"):
-        tables["frames"][column] = tables["frames"]["crash_id"].map(of_crash[column])
+    of_crash = tables["crashes"][["crash_id", "host", "time"]].drop_duplicates("crash_id")
+    tables["frames"] = tables["frames"].merge(of_crash, on="crash_id", how="left")
     mine = pd.array([name for name in task.hosts if name is not None], dtype="string")
     parts = {}
     for table in PARTED:
