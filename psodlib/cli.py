@@ -108,7 +108,7 @@ def load(
         news = ", ".join(
             f"{count} {what}" for what, count in read_manifest(store).news.items() if count and count is not True
         )
-        out.print(f"Store {escape(str(store))}: {news}")
+        out.print(f"Store {escape(str(store))}: {news or 'nothing is new'}", soft_wrap=True)
     # That a log was rotated away is no trouble where the store has kept it.
     raise typer.Exit(_exit_code(fleet, MILD | {"vanished"} if store else MILD))
 
@@ -126,12 +126,12 @@ def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
         if address == "local":
             workers = jobs or os.cpu_count() or 1
             with (
-                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as here,
+                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as here,
                 Client(here) as client,
             ):
                 yield client
         else:
-            with Client(address, timeout=30) as client:
+            with Client(address, timeout=10) as client:
                 yield client
     except (OSError, ValueError) as error:
         if isinstance(error, PsodError):

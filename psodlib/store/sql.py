@@ -16,9 +16,9 @@ __all__ = ["ask"]
 
 # DuckDB sees the tables as datasets that pyarrow reads, so it needs no file of its own: none to read, write, fetch or load.
 _LOCKS = (
-    "SET enable_external_access=false",
-    "SET python_enable_replacements=false",
     "SET temp_directory=''",
+    "SET python_enable_replacements=false",
+    "SET enable_external_access=false",
     "SET lock_configuration=true",
 )
 
@@ -31,7 +31,8 @@ def ask(folder: Path, query: str) -> pd.DataFrame:
     folder : Path
         The store.
     query : str
-        One statement that reads. Tables: the seven of the contract, ``coverage`` and ``ledger`` (the files); times are UTC.
+        One statement that reads. Tables: the seven of the contract, ``coverage`` and ``ledger`` (the files). Times
+        are UTC, spans intervals: ``epoch(observed)`` gives seconds.
 
     Returns
     -------

@@ -121,7 +121,15 @@ def test_a_full_disk_is_an_error_and_the_store_is_as_it_was(tmp_path: Path, monk
 def test_a_second_load_at_once_gets_a_clear_error(tmp_path: Path) -> None:
     psod.load(INCIDENT, store=tmp_path / "s", jobs=1)
     with locked(tmp_path / "s"):
-        command = [sys.executable, "-m", "psodlib.cli", "load", str(INCIDENT), "--store", str(tmp_path / "s")]
+        command = [
+            sys.executable,
+            "-c",
+            "from psodlib.cli import main; main()",
+            "load",
+            str(INCIDENT),
+            "--store",
+            str(tmp_path / "s"),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 2
         assert re.search(rf"process {os.getpid()} on .* is loading into this store", done.stderr)
