@@ -120,7 +120,7 @@ def _each(client: Any, function: Callable[..., Any], calls: Sequence[tuple[Any, 
         client.submit(function, *call, pure=False, retries=2) for call in islice(waiting, AHEAD * _threads(client))
     ]
     try:
-        running = as_completed(first)  # type: ignore[no-untyped-call]
+        running = as_completed(first, loop=client.loop)  # type: ignore[no-untyped-call]
         for future in running:
             result = client.gather(future, direct=True)
             future.release()

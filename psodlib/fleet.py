@@ -25,7 +25,7 @@ from psodlib.evidence.sources import Item, Unit, iter_units, open_unit
 from psodlib.records import FileReading, Problem
 from psodlib.store.folder import is_store
 from psodlib.store.ledger import Job, digest, known_again, unchanged
-from psodlib.store.opening import open_store
+from psodlib.store.opening import each_bucket, open_store
 from psodlib.store.readings import Entry, write_segment
 from psodlib.store.update import update
 from psodlib.triage.crashes import explain
@@ -155,6 +155,28 @@ class Fleet:
                 raise InputError(f"{part}: found columns {list(table.columns)}, expected {names}; save the fleet again")
             tables[name] = schema.conform(name, table)
         return cls(**tables, simulated=simulated)
+
+    @classmethod
+    def each(cls, store: str | Path) -> Iterator[Fleet]:
+        """A store's fleet in parts that fit into memory, no host in two.
+
+        Parameters
+        ----------
+        store : str or Path
+            A folder that ``load(store=...)`` wrote.
+
+        Yields
+        ------
+        Fleet
+            The hosts of one bucket. ``risk.partitions`` makes rates and sufficient rows of them.
+
+        Raises
+        ------
+        InputError
+            No store, or a damaged one.
+        """
+        for tables in each_bucket(Path(store)):
+            yield cls(**tables)
 
 
 Progress = Callable[[str, int, int], None]

@@ -110,7 +110,7 @@ def test_a_full_disk_is_an_error_and_the_store_is_as_it_was(tmp_path: Path, monk
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises(psod.InputError, match="No space left.*as it was before, run again"),
+        pytest.raises(psod.InputError, match=r"No space left.*as it was before, run again"),
     ):
         patch.setattr(os, "fsync", full)
         psod.load(DATA / "incident-2014-05-31-restored", store=tmp_path / "s", jobs=1)
