@@ -1,8 +1,8 @@
 """Local processes against a Dask cluster, and a new day against a full load: same tables, seconds, peak memory.
 
-    python benchmarks/store_and_cluster.py bundles --hosts 100
-    python benchmarks/store_and_cluster.py raw --gib 1
-    python benchmarks/store_and_cluster.py day --hosts 500 --days 30
+python benchmarks/store_and_cluster.py bundles --hosts 100
+python benchmarks/store_and_cluster.py raw --gib 1
+python benchmarks/store_and_cluster.py day --hosts 500 --days 30
 """
 
 from __future__ import annotations
@@ -48,13 +48,18 @@ def compare(source: Path, work: Path) -> None:
     print("| way | s | of the pool of 2 | same bytes | peak MB: this process, scheduler, largest worker |")
     print("| --- | --- | --- | --- | --- |")
     pool, pool_seconds = timed(lambda: psod.load(source, jobs=2))
-    rows: list[tuple[str, psod.Fleet, float, str]] = [("local pool of 2", pool, pool_seconds, f"{peak_mb():,.0f}, -, -")]
+    rows: list[tuple[str, psod.Fleet, float, str]] = [
+        ("local pool of 2", pool, pool_seconds, f"{peak_mb():,.0f}, -, -")
+    ]
     one, seconds = timed(lambda: psod.load(source, jobs=1))
     rows.append(("one process", one, seconds, f"{peak_mb():,.0f}, -, -"))
     kept, seconds = timed(lambda: psod.load(source, jobs=2, store=work / "pool"))
     rows.append(("local pool of 2, store", kept, seconds, f"{peak_mb():,.0f}, -, -"))
     for workers in (1, 2):
-        with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as here, Client(here) as client:
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as here,
+            Client(here) as client,
+        ):
             client.run(__import__, "psodlib.fleet")
             for store in (None, work / f"dask{workers}"):
                 fleet, seconds = timed(lambda store=store, client=client: psod.load(source, client=client, store=store))
@@ -72,7 +77,13 @@ def filler(size: int, host: int, begin: datetime, span: timedelta) -> bytes:
     step = span / count
     return b"".join(
         b"%sZ cpu%d:%d)ScsiDeviceIO: 2338: Cmd(0x412e803c%04x) 0x1a, CmdSN 0x%x from world 0 to dev failed H:0x0 D:0x2\n"
-        % ((begin + i * step).strftime("%Y-%m-%dT%H:%M:%S.000").encode(), i % 16, 32768 + i % 99, i % 65536, rng.getrandbits(20))
+        % (
+            (begin + i * step).strftime("%Y-%m-%dT%H:%M:%S.000").encode(),
+            i % 16,
+            32768 + i % 99,
+            i % 65536,
+            rng.getrandbits(20),
+        )
         for i in range(count)
     )
 
@@ -113,9 +124,17 @@ def day(work: Path, hosts: int, days: int, mib: float) -> None:
     with open(folders[0] / "vmkernel.9999.log", "wb") as file:
         file.write(data)
     _, single = timed(lambda: psod.load(source, store=store, jobs=2))
-    print(f"{hosts} hosts, {days} days, {mib:g} MiB of log a host and day; {news['files read']} files read, {news['hosts assembled']} hosts assembled\n")
+    print(
+        f"{hosts} hosts, {days} days, {mib:g} MiB of log a host and day; {news['files read']} files read, {news['hosts assembled']} hosts assembled\n"
+    )
     print("| load | s | times less than full |\n| --- | --- | --- |")
-    for name, seconds in [("full, no store", full), ("full, into a store", first), ("one new day of every host", new), ("a new file of one host", single), ("nothing new", nothing)]:
+    for name, seconds in [
+        ("full, no store", full),
+        ("full, into a store", first),
+        ("one new day of every host", new),
+        ("a new file of one host", single),
+        ("nothing new", nothing),
+    ]:
         print(f"| {name} | {seconds:.2f} | {full / seconds:.1f} |")
     print(f"\nbyte-equal tables: {same(after, fresh, work)}")
 
