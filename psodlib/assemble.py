@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from psodlib.triage.crashes import judge
 from psodlib.triage.known_issues import Issue, match_issues
 from psodlib.triage.precursors import Said, hear
 
-__all__ = ["assemble", "name_hosts", "said_by_host"]
+__all__ = ["assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_inventory"]
 
 
 # ---- whose file is it -------------------------------------------------------------------------------------------------
@@ -49,30 +49,59 @@ def name_hosts(
     One file of a bundle or folder that says which host it is speaks for its silent neighbours. Names are compared without
     case, and a short name is the full one's host when only one full name begins with it.
     """
-    words: dict[str, Counter[str]] = defaultdict(Counter)
-    for reading in readings:
-        if reading.host and reading.hint:
-            words[reading.hint][reading.host.lower()] += 1
-    canonical = _canonical({*roster, *(r.host for r in readings if r.host), *(r.hint for r in readings if r.hint)})
+    hosts, problems = host_names({(reading.host, reading.hint) for reading in readings}, roster)
+    named = [(hosts[reading.host, reading.hint], reading) for reading in readings]
+    for host, reading in named:
+        if host is None and not reading.irrelevant and (reading.crashes or reading.alive or reading.drivers):
+            problems.append(no_host(reading.source))
+    return named, problems
+
+
+Words = tuple[str | None, str | None]  # a file's own word for its host, and what its place says
+
+
+def host_names(words: Collection[Words], roster: Iterable[str] = ()) -> tuple[dict[Words, str | None], list[Problem]]:
+    """The host that each pair of a file's own word and its place's stands for, as ``name_hosts`` explains.
+
+    Parameters
+    ----------
+    words : collection of (host, hint)
+        Of all the fleet's files, each pair once.
+    roster : iterable of str
+        Names of an inventory.
+
+    Returns
+    -------
+    hosts : dict of (host, hint) to host
+        None where nothing tells it.
+    problems : list of Problem
+        ``host_conflict``.
+    """
+    told: dict[str, set[str]] = defaultdict(set)
+    for host, hint in words:
+        if host and hint:
+            told[hint].add(host.lower())
+    canonical = _canonical({*roster, *(word for pair in words for word in pair if word)})
     problems = []
     spoken: dict[str, str] = {}
-    for hint, counts in words.items():
-        names = {canonical[name] for name in counts}
+    for hint in sorted(told):
+        names = {canonical[name] for name in told[hint]}
         if len(names) == 1:
             spoken[hint] = names.pop()
         else:
             detail = f"its files name {', '.join(sorted(names))}; each file goes to the host it names, the silent ones to {hint}"
             problems.append(Problem(source=hint, problem="host_conflict", host=hint, detail=detail))
-    named: list[tuple[str | None, FileReading]] = []
-    for reading in readings:
-        word = reading.host or (spoken.get(reading.hint) or reading.hint if reading.hint else None)
-        host = canonical[word.lower()] if word else None
-        if host is None and not reading.irrelevant and (reading.crashes or reading.alive or reading.drivers):
-            problems.append(
-                Problem(source=reading.source, problem="no_host", detail="neither text nor place names a host")
-            )
-        named.append((host, reading))
-    return named, problems
+
+    def named(host: str | None, hint: str | None) -> str | None:
+        word = host or (spoken.get(hint) or hint if hint else None)
+        return canonical[word.lower()] if word else None
+
+    return {pair: named(*pair) for pair in words}, problems
+
+
+def no_host(source: str) -> Problem:
+    """A file that tells something, and nothing tells of whom."""
+    return Problem(source=source, problem="no_host", detail="neither text nor place names a host")
 
 
 def _canonical(names: Iterable[str]) -> dict[str, str]:
@@ -131,12 +160,36 @@ def assemble(
     named, host_problems = name_hosts(
         sorted(readings, key=lambda reading: (reading.source, reading.host or "")), roster
     )
+    tables = assemble_named(named, issues, [*problems, *host_problems])
+    tables["hosts"], missing = with_inventory(tables["hosts"], inventory)
+    tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
+    return tables
+
+
+def assemble_named(
+    named: Iterable[tuple[str | None, FileReading]], issues: Sequence[Issue] = (), problems: Iterable[Problem] = ()
+) -> dict[str, pd.DataFrame]:
+    """The tables of some hosts, whose readings are given whole.
+
+    Parameters
+    ----------
+    named : iterable of (host, reading)
+        Sorted by source. Hosts that no crash binds together (one crash under two names) may be given apart: the rows of
+        each are the same.
+    issues, problems
+        As for ``assemble``.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        As ``assemble``, without the inventory.
+    """
     by_host: dict[str | None, list[FileReading]] = defaultdict(list)
     for host, reading in named:
         if not reading.irrelevant:
             by_host[host].append(reading)
     rows: dict[str, list[Row]] = defaultdict(list)
-    rows["problems"] = [_row(problem) for problem in [*problems, *host_problems]]
+    rows["problems"] = [_row(problem) for problem in problems]
     crashes = _one_row_a_crash({host: _judged(found) for host, found in by_host.items()})
     for host, found in by_host.items():
         for table, more in _rows_of_host(host, _once(found), crashes[host]).items():
@@ -147,8 +200,6 @@ def assemble(
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"] = _known(tables["crashes"], crashes, issues)
-    tables["hosts"], missing = _with_inventory(tables["hosts"], inventory)
-    tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
     return tables
 
 
@@ -406,8 +457,8 @@ def _known(table: pd.DataFrame, crashes: dict[str | None, list[Crash]], issues: 
     return pd.Series(matched, index=table.index, dtype="string")
 
 
-def _with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    # The inventory's columns beside the evidence's; where both know a host's model or build, the evidence is believed.
+def with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The hosts with the inventory's columns, and problems where the two differ; the evidence is believed first."""
     if inventory is None:
         return hosts, schema.empty("problems")
     canonical = _canonical([*hosts.host.dropna(), *inventory.host.dropna().astype("string")])

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from psodlib.errors import PsodError
+from psodlib.errors import InputError, PsodError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,18 +83,80 @@ def load(
     known_issues: KnownIssues = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the tables there as Parquet.")] = None,
     jobs: Jobs = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder that keeps what files said: the next load reads only what is new.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Read on a Dask cluster: its address (tcp://...), or [b]local[/b].")
+    ] = None,
 ) -> None:
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
 
-    with _bar("reading") as progress:
-        fleet = load_fleet(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
+    with _cluster(cluster, jobs) as client, _bar("reading") as progress:
+        fleet = load_fleet(
+            *sources, inventory=inventory, known_issues=known_issues, jobs=jobs, client=client, store=store, progress=progress,
+        )  # fmt: skip
     if output:
         fleet.save(output)
     _print_summary(fleet)
     if output:
         out.print(f"Tables saved in {escape(str(output))}")
-    raise typer.Exit(_exit_code(fleet))
+    if store:
+        from psodlib.store.folder import read_manifest
+
+        news = ", ".join(
+            f"{count} {what}" for what, count in read_manifest(store).news.items() if count and count is not True
+        )
+        out.print(f"Store {escape(str(store))}: {news or 'nothing is new'}", soft_wrap=True)
+    # That a log was rotated away is no trouble where the store has kept it.
+    raise typer.Exit(_exit_code(fleet, MILD | {"vanished"} if store else MILD))
+
+
+@contextmanager
+def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError(f"--cluster needs Dask ({error}); install it with: pip install 'psodlib[cluster]'") from error
+    try:
+        if address == "local":
+            workers = jobs or os.cpu_count() or 1
+            with (
+                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as here,
+                Client(here) as client,
+            ):
+                yield client
+        else:
+            with Client(address, timeout=10) as client:
+                yield client
+    except (OSError, ValueError) as error:
+        if isinstance(error, PsodError):
+            raise
+        raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
+
+
+@app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')
+def sql(
+    store: Annotated[Path, typer.Argument(help="Folder of [b]psod load --store[/b].", show_default=False)],
+    query: Annotated[str, typer.Argument(help="One SELECT over the tables of the store.", show_default=False)],
+    form: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
+) -> None:
+    """Ask the store in SQL, read-only: the seven tables, coverage and ledger."""
+    from psodlib.store.sql import ask
+
+    if form not in ("table", "csv", "json"):
+        raise InputError(f"--format {form}; expected table, csv or json")
+    answer = ask(store, query)
+    if form == "table":
+        _print_table(f"{len(answer)} rows", answer)
+    elif form == "csv":
+        sys.stdout.write(answer.to_csv(index=False, lineterminator="\n"))
+    else:
+        sys.stdout.write(answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us"))
 
 
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
@@ -361,9 +423,9 @@ def _plain(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _exit_code(fleet: Fleet) -> int:
+def _exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
     nothing = fleet.hosts.empty and fleet.crashes.empty
-    return int(nothing or bool(set(fleet.problems.problem.dropna()) - MILD))
+    return int(nothing or bool(set(fleet.problems.problem.dropna()) - mild))
 
 
 def main() -> None:

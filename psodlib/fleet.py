@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,13 +17,19 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.assemble import assemble, name_hosts, said_by_host
+from psodlib.cluster import read_far, read_near, spread_far
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import is_vmkernel, read_unit
 from psodlib.evidence.sources import Unit, head_of, iter_units
 from psodlib.records import FileReading, Problem
+from psodlib.store.folder import is_store
+from psodlib.store.ledger import Job, digest, known_again, unchanged
+from psodlib.store.opening import each_bucket, open_store
+from psodlib.store.readings import Entry, write_segment
+from psodlib.store.update import update
 from psodlib.triage.crashes import explain
-from psodlib.triage.known_issues import load_issues
+from psodlib.triage.known_issues import Issue, load_issues
 
 __all__ = ["Fleet", "explain_crash", "load", "read_unit"]
 
@@ -100,13 +107,20 @@ class Fleet:
             part.with_suffix(".part").replace(part)  # a reader never sees half a table
 
     @classmethod
-    def open(cls, folder: str | Path) -> Fleet:
-        """Read back what ``save`` wrote.
+    def open(
+        cls, folder: str | Path, *, hosts: Collection[str] | None = None, since: str | datetime | None = None
+    ) -> Fleet:
+        """Read back what ``save`` wrote, or any part of a store.
 
         Parameters
         ----------
         folder : str or Path
-            A folder that ``save`` wrote.
+            A folder that ``save`` or ``load(store=...)`` wrote.
+        hosts : collection of str, optional
+            Of a store: only these hosts, named as in its ``hosts``; only the parts that hold them are read.
+        since : str or datetime, optional
+            Of a store: only crashes, frames, module lists and coverage that end at this time (UTC) or later. Boots and
+            driver versions are whole, because a version is carried from boot to boot.
 
         Returns
         -------
@@ -116,8 +130,13 @@ class Fleet:
         Raises
         ------
         InputError
-            A table is missing, cannot be read or has other columns.
+            A table is missing, cannot be read or has other columns; hosts or since of a folder that is no store.
         """
+        if is_store(Path(folder)):
+            stored, made_up = open_store(Path(folder), hosts=hosts, since=since)
+            return cls(**stored, simulated=made_up)
+        if hosts is not None or since is not None:
+            raise InputError(f"{folder}: no store; only a folder of load(store=...) can be opened by hosts or since")
         tables: dict[str, Any] = {}
         simulated = False
         for name in [*schema.TABLES, *schema.AUXILIARY]:
@@ -136,6 +155,28 @@ class Fleet:
                 raise InputError(f"{part}: found columns {list(table.columns)}, expected {names}; save the fleet again")
             tables[name] = schema.conform(name, table)
         return cls(**tables, simulated=simulated)
+
+    @classmethod
+    def each(cls, store: str | Path) -> Iterator[Fleet]:
+        """A store's fleet in parts that fit into memory, no host in two.
+
+        Parameters
+        ----------
+        store : str or Path
+            A folder that ``load(store=...)`` wrote.
+
+        Yields
+        ------
+        Fleet
+            The hosts of one bucket. ``risk.partitions`` makes rates and sufficient rows of them.
+
+        Raises
+        ------
+        InputError
+            No store, or a damaged one.
+        """
+        for tables in each_bucket(Path(store)):
+            yield cls(**tables)
 
 
 Progress = Callable[[str, int, int], None]
@@ -166,9 +207,12 @@ def load(
     jobs : int, optional
         Processes to read with; default as many as there are cores, and none beside this one for little evidence.
     client : distributed.Client, optional
-        A Dask client to read with instead of local processes; its workers must see the sources under the same names.
+        A Dask client to read with instead of local processes; its workers must see the sources, and the store, under the
+        same names.
     store : str or Path, optional
-        Folder to save the tables in, as ``Fleet.save`` does.
+        Folder that keeps what every file said. The next load into it reads only files that are new or changed, and the
+        fleet is that of all loads together; what a vanished file said stays, and ``problems`` tells of it.
+        ``Fleet.open`` reads it.
     progress : callable, optional
         Called as ``progress(what, done, total)`` after each file.
 
@@ -180,7 +224,8 @@ def load(
     Raises
     ------
     InputError
-        No source, a source that does not exist or holds no file, or an inventory that cannot be used.
+        No source, a source that does not exist or holds no file, an inventory that cannot be used, a store that another
+        load holds or that is none, a cluster that gave up.
     RuleError
         A bad line in the known-issues file.
 
@@ -196,6 +241,8 @@ def load(
     """
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
+    if store is not None:
+        return _load_into(store, sources, roster, issues, jobs, client, progress)
     units, problems = _units(sources)
     readings: list[FileReading] = []
     for done, (unit, (found, troubles)) in enumerate(_read_all(units, jobs, client), 1):
@@ -204,10 +251,71 @@ def load(
         if progress:
             progress(unit.source, done, len(units))
     tables = assemble(readings, inventory=roster, issues=issues, problems=problems)
-    fleet = Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
-    if store is not None:
-        fleet.save(store)
-    return fleet
+    return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
+
+
+def _load_into(
+    store: Path, sources: Sequence[str | Path], roster: pd.DataFrame | None, issues: Sequence[Issue], jobs: int | None,
+    client: Any, progress: Progress | None,
+) -> Fleet:  # fmt: skip
+    if "://" in str(store):
+        raise InputError(
+            f"{store}: a store is a folder that all readers see; an address cannot be locked or renamed in"
+        )
+    if roster is not None and "host" not in roster:
+        raise InputError(f"the inventory has columns {list(roster.columns)}; expected one named host")
+    if not sources:
+        raise InputError("no source was given; name an evidence folder, a log, a bundle or an address")
+
+    def read(folder: Path, todo: Sequence[Job]) -> Iterator[Entry]:
+        found = read_here(folder, todo, jobs) if client is None else read_far(client, read_unit, folder, todo)
+        for done, entry in enumerate(found, 1):
+            if progress:
+                progress(entry.path, done, len(todo))
+            yield entry
+
+    def spread(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        return spread_far(client, function, tasks) if client is not None else _spread(function, tasks, jobs)
+
+    walks = [(str(source), *_units([source])) for source in sources]
+    tables, simulated = update(Path(store), walks, read, spread, inventory=roster, issues=issues)
+    return Fleet(**tables, simulated=simulated)
+
+
+def read_here(folder: Path, todo: Sequence[Job], jobs: int | None) -> Iterator[Entry]:
+    """Read files into the store with this machine's processes.
+
+    Parameters
+    ----------
+    folder : Path
+        The store.
+    todo : sequence of Job
+        What to read.
+    jobs : int or None
+        As for ``load``.
+
+    Yields
+    ------
+    Entry
+    """
+    with ThreadPoolExecutor(jobs or _cores()) as threads:  # hashing frees the interpreter
+        looked = list(zip(todo, threads.map(digest, todo), strict=True))
+    yield from (known_again(job, entry) for job, entry in looked if unchanged(job, entry))
+    entries = {job.unit.paths: entry for job, entry in looked if not unchanged(job, entry)}
+    units = [job.unit for job, _ in looked if job.unit.paths in entries]
+    read = ((entries[unit.paths], *told) for unit, told in _read_all(units, jobs, None)) if units else iter(())
+    yield from write_segment(folder, read)
+
+
+def _spread(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int | None) -> Iterator[Any]:
+    workers = min(jobs or _cores(), len(tasks))
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with _anonymous_main():
+            results = pool.map(function, tasks)
+        yield from results
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:
@@ -260,8 +368,7 @@ Read = tuple[list[FileReading], list[Problem]]
 
 def _read_all(units: Sequence[Unit], jobs: int | None, client: Any) -> Iterator[tuple[Unit, Read]]:
     if client is not None:
-        futures = client.map(read_unit, units, pure=False)
-        yield from ((unit, future.result()) for unit, future in zip(units, futures, strict=True))
+        yield from read_near(client, read_unit, units)
         return
     workers = min(jobs or _cores(), len(units))
     if workers <= 1 or (jobs is None and sum(unit.size for unit in units) < SMALL):

@@ -1,0 +1,144 @@
+"""Rates and sufficient rows of a fleet too large for one table: bucket by bucket of hosts, then summed.
+
+Every stretch belongs to one host and every host to one part, so exposures of parts are the parts of the exposure. What the
+rates and the frailty model need of them are sums by host and cell: a sparse matrix, not a DataFrame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from psodlib.risk.exposure import Tables, check_exposure, exposure
+from psodlib.risk.frailty import HostCells, tabulate
+from psodlib.risk.rates import crash_rates
+
+__all__ = ["each_exposure", "rates_of_parts", "tabulate_parts"]
+
+Parts = Callable[[], Iterable[pd.DataFrame]]
+
+
+def each_exposure(fleets: Iterable[Tables], module: str = "hpsa") -> Iterator[pd.DataFrame]:
+    """The exposure of one part of a fleet after another.
+
+    Parameters
+    ----------
+    fleets : iterable of Fleet
+        Each with all that is known of its hosts, no host in two; ``Fleet.each(store)`` gives them.
+    module : str
+        As for ``exposure``.
+
+    Yields
+    ------
+    pandas.DataFrame
+        As ``exposure`` gives it, ``attrs`` too; concatenated and sorted they are the fleet's.
+    """
+    for fleet in fleets:
+        yield exposure(fleet, module)
+
+
+def rates_of_parts(parts: Iterable[pd.DataFrame], by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
+    """``crash_rates`` of all parts together.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Exposure tables, no host in two.
+    by, alpha
+        As for ``crash_rates``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As ``crash_rates`` of the whole exposure.
+
+    Raises
+    ------
+    InputError
+        As ``crash_rates``.
+    """
+    sums = [
+        table.groupby(by, dropna=False, observed=True)[["crashes", "host_days"]].sum().reset_index()
+        for part in parts
+        if len(table := check_exposure(part)) and (by in table or _refuse(table, by))
+    ]
+    if not sums:
+        return crash_rates(pd.DataFrame({"host": [], by: [], "version": [], "host_days": [], "crashes": []}), by, alpha)
+    together = pd.concat(sums, ignore_index=True).assign(host="all")
+    return crash_rates(together if by == "version" else together.assign(version="any"), by, alpha)
+
+
+def _refuse(table: pd.DataFrame, by: str) -> bool:
+    crash_rates(table, by)  # raises, with its own words
+    return False
+
+
+def tabulate_parts(parts: Iterable[pd.DataFrame], terms: tuple[str, ...] = ()) -> HostCells:
+    """``tabulate`` of all parts together: what ``fit_frailty`` needs of any number of hosts.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Exposure tables, no host in two. Rows whose version is not known are left out.
+    terms : tuple of str
+        As for ``tabulate``.
+
+    Returns
+    -------
+    HostCells
+        As of the whole exposure, hosts in the order of the parts. Level codes of ``quarter`` count from the first quarter
+        of all parts.
+
+    Notes
+    -----
+    Memory is that of the largest part, and 12 bytes a host and cell in which it has time.
+    """
+    tables = (table[table["version"].notna()] for part in parts if len(table := check_exposure(part)))
+    pieces = [_of_part(table, terms) for table in tables if len(table)]
+    names = ("version", *terms)
+    levels = {term: _union([levels[term] for _, levels in pieces]) for term in names}
+    width = [max(len(level), 1) for level in levels.values()]
+    flat = []
+    for cells, own in pieces:
+        codes = [levels[term].get_indexer(own[term])[cells.cells[term].to_numpy()] for term in names]
+        flat.append(np.ravel_multi_index(codes, width))
+    kept = np.unique(np.concatenate(flat)) if flat else np.empty(0, dtype=np.int64)
+    stacked = []
+    for what in ("days", "known", "unknown"):
+        blocks = [
+            _into(getattr(cells, what), np.searchsorted(kept, at), len(kept))
+            for (cells, _), at in zip(pieces, flat, strict=True)
+        ]
+        stacked.append(sparse.vstack(blocks, format="csr") if blocks else sparse.csr_array((0, 0)))
+    hosts = pd.Index(np.concatenate([np.asarray(cells.hosts, dtype=object) for cells, _ in pieces]) if pieces else [])
+    cells = pd.DataFrame(dict(zip(names, np.unravel_index(kept, width), strict=True)))
+    return HostCells(hosts, *stacked, cells, levels)
+
+
+def _of_part(table: pd.DataFrame, terms: tuple[str, ...]) -> tuple[HostCells, dict[str, pd.Index]]:
+    # A part's cells, and its levels in words that mean the same in every part: quarters as the quarter of the calendar.
+    cells = tabulate(table, terms)
+    levels = dict(cells.levels)
+    if "quarter" in levels:
+        first = table["start"].min()
+        origin = 4 * first.year + first.quarter - 1 if pd.notna(first) else 0
+        levels["quarter"] = pd.Index([code + origin if code >= 0 else -1 for code in levels["quarter"]])
+    return cells, levels
+
+
+def _union(levels: list[pd.Index]) -> pd.Index:
+    # In order, an unknown level last, as `pandas.factorize(sort=True)` has it.
+    found = pd.Index([])
+    for level in levels:
+        found = level if found.empty else found.append(level)
+    unique = found.unique()
+    return unique[unique.notna()].sort_values().append(unique[unique.isna()])
+
+
+def _into(matrix: Any, columns: np.ndarray[Any, np.dtype[np.int64]], width: int) -> Any:
+    found = matrix.tocoo()
+    return sparse.csr_array((found.data, (found.row, columns[found.col])), shape=(matrix.shape[0], width))

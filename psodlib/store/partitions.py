@@ -1,0 +1,229 @@
+"""Tables as Parquet parts, by month and by bucket of hosts, and back; only the parts and columns that are asked for.
+
+A host is in one bucket for good (a hash of its name), so what changes with one host changes in one bucket. Within a bucket a
+row lies in the month in which it ended; a new day then rewrites the last month and leaves the years before alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from psodlib import schema
+from psodlib.errors import InputError
+from psodlib.store.folder import write_whole
+
+__all__ = [
+    "MONTHS",
+    "PARTED",
+    "as_table",
+    "bucket_of",
+    "choose",
+    "dataset_of",
+    "plain",
+    "read_parts",
+    "write_parts",
+    "write_table",
+]
+
+# Table -> the column whose month a row lies in; None: all in one. Drivers and boots are read whole with any span of time,
+# because a version is carried from boot to boot; they are kept by month only so that a new day writes little.
+MONTHS: dict[str, str | None] = {
+    "evidence_hosts": None, "crashes": "time", "frames": "time", "modules": "time", "uptimes": "end", "drivers": "observed_at",
+    "evidence_problems": None, "coverage": "end",
+}  # fmt: skip
+PARTED = tuple(MONTHS)
+UNDATED = "none"
+_PANDAS = {
+    pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype(),
+}  # fmt: skip
+
+
+def bucket_of(host: str | None, buckets: int) -> int:
+    """The bucket of a host, the same on every machine and in every year."""
+    return int.from_bytes(hashlib.sha256((host or "").encode()).digest()[:4], "big") % buckets
+
+
+def plain(table: str) -> str:
+    """The contract's name of a table: what a bucket knows of ``hosts`` and ``problems`` is kept apart from the fleet's."""
+    return table.removeprefix("evidence_")
+
+
+@cache
+def _arrow_schema(table: str) -> pa.Schema:
+    # Frames bear no host in the contract; here they do, and the time of their crash, so that a part can be chosen by it.
+    fields = []
+    for column in schema.columns_of(plain(table)):
+        kind = {
+            schema.TIME: pa.timestamp("ns", "UTC"), schema.SPAN: pa.duration("ns"), schema.ADDRESS: pa.uint64(),
+            schema.COUNT: pa.int64(), schema.FLAG: pa.bool_(), schema.NUMBER: pa.float64(),
+        }.get(column.dtype, pa.string())  # fmt: skip
+        fields.append(pa.field(column.name, kind))
+    if table == "frames":
+        fields += [pa.field("host", pa.string()), pa.field("time", pa.timestamp("ns", "UTC"))]
+    return pa.schema(fields)
+
+
+def write_parts(
+    folder: Path, table: str, rows: pd.DataFrame, bucket: int, old: Iterable[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Write one bucket's rows of a table, a part a month; parts that would be the same bytes are left alone.
+
+    Parameters
+    ----------
+    folder : Path
+        The store.
+    table : str
+        Its name.
+    rows : pandas.DataFrame
+        In the table's order.
+    bucket : int
+        Their bucket.
+    old : iterable of parts
+        What the bucket has now.
+
+    Returns
+    -------
+    list of parts
+        What it has then.
+    """
+    known = {(part["month"], part["sha256"]): part for part in old}
+    column = MONTHS[table]
+    if column is None or rows.empty:
+        months = pd.Series(UNDATED, index=rows.index)
+    else:
+        months = rows[column].dt.strftime("%Y-%m").fillna(UNDATED)
+    parts = []
+    for month, mine in rows.groupby(months.to_numpy(), sort=True):
+        data = _parquet(
+            pa.Table.from_pandas(mine, schema=_arrow_schema(table), preserve_index=False).replace_schema_metadata()
+        )
+        digest = hashlib.sha256(data).hexdigest()
+        part = known.get((str(month), digest))
+        if part is None:
+            path = f"tables/{table}/month={month}/bucket={bucket:04d}/{digest[:24]}.parquet"
+            part = {"path": path, "month": str(month), "bucket": bucket, "rows": len(mine), "sha256": digest}
+            write_whole(folder / path, data)
+        parts.append(part)
+    return parts
+
+
+def write_table(folder: Path, table: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Write a table that is the whole fleet's as one part, columns beyond the schema's included."""
+    data = _parquet(pa.Table.from_pandas(rows, preserve_index=False))
+    digest = hashlib.sha256(data).hexdigest()
+    path = f"tables/{table}/all/{digest[:24]}.parquet"
+    if not (folder / path).exists():
+        write_whole(folder / path, data)
+    return [{"path": path, "month": UNDATED, "bucket": -1, "rows": len(rows), "sha256": digest}]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def dataset_of(folder: Path, table: str, parts: Sequence[dict[str, Any]]) -> ds.Dataset:
+    """The parts as one pyarrow dataset; nothing is read yet.
+
+    Raises
+    ------
+    InputError
+        A part is missing or no Parquet.
+    """
+    if not parts:
+        return ds.dataset(_arrow_schema(table).empty_table())
+    known = None if parts[0]["bucket"] < 0 else _arrow_schema(table)
+    try:
+        return ds.dataset([str(folder / part["path"]) for part in parts], schema=known, format="parquet")
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: table {table} cannot be read ({error}); load into a new store") from error
+
+
+def read_parts(
+    folder: Path,
+    table: str,
+    parts: Sequence[dict[str, Any]],
+    *,
+    hosts: Collection[str] | None = None,
+    without: Collection[str | None] | None = None,
+    since: pd.Timestamp | None = None,
+    stored: bool = False,
+) -> pd.DataFrame:
+    """Rows of the parts, in the table's order and dtypes.
+
+    Parameters
+    ----------
+    folder, table, parts
+        As for ``dataset_of``.
+    hosts : collection of str, optional
+        Only these hosts' rows.
+    without : collection of str or None, optional
+        Not these hosts' rows.
+    since : Timestamp, optional
+        Only rows that ended at or after it, or have no time.
+    stored : bool
+        Keep the columns that only the store has.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    where: Any = None
+    if hosts is not None:
+        where = ds.field("host").isin(sorted(hosts))
+    if without is not None:
+        other = ~ds.field("host").isin(sorted(name for name in without if name is not None))
+        unknown = ds.field("host").is_null()
+        where = other & ~unknown if None in without else other | unknown
+    if since is not None and (column := MONTHS.get(table)):
+        late = (ds.field(column) >= pa.scalar(since, pa.timestamp("ns", "UTC"))) | ds.field(column).is_null()
+        where = late if where is None else where & late
+    whole = dataset_of(folder, table, parts)
+    names = [name for name in whole.schema.names if stored or table != "frames" or name not in ("host", "time")]
+    try:
+        rows = whole.to_table(columns=names, filter=where)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: table {table} cannot be read ({error}); load into a new store") from error
+    return as_table(table, rows)
+
+
+def as_table(table: str, rows: pa.Table) -> pd.DataFrame:
+    """Arrow -> the table of the contract, sorted."""
+    columns = schema.columns_of(plain(table))
+    if rows.schema.pandas_metadata:
+        found = rows.to_pandas()  # a whole table, whose further columns have dtypes of their own
+    else:
+        lists = {column.name for column in columns if column.dtype == "category"}
+        for at, name in enumerate(rows.schema.names):
+            if name in lists:  # as codes, so that no text is compared again
+                rows = rows.set_column(at, name, rows.column(at).dictionary_encode())
+        found = rows.to_pandas(types_mapper=_PANDAS.get)
+    for column in columns:
+        if column.dtype == "category" and column.name in found:
+            found[column.name] = found[column.name].astype("category")
+            words = list(schema.CLOSED_LISTS[column.name])
+            if set(found[column.name].cat.categories) <= set(words):
+                found[column.name] = found[column.name].cat.set_categories(words)
+    return schema.conform(plain(table), found)
+
+
+def choose(
+    parts: Iterable[dict[str, Any]], buckets: Collection[int] | None, since: pd.Timestamp | None
+) -> Iterator[dict[str, Any]]:
+    """The parts that can hold rows of these buckets and of that time or later."""
+    month = since.strftime("%Y-%m") if since is not None else ""
+    for part in parts:
+        if (buckets is None or part["bucket"] < 0 or part["bucket"] in buckets) and (
+            part["month"] == UNDATED or part["month"] >= month
+        ):
+            yield part

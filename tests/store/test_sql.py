@@ -1,0 +1,98 @@
+"""psod sql: answers from the store's tables, and reaches nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import DATA
+
+import psodlib as psod
+from psodlib.store.sql import ask
+
+pytest.importorskip("duckdb", reason="the extra `cluster` is not installed")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sql") / "store"
+    psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", store=folder, jobs=1)
+    return folder
+
+
+def test_an_answer_is_what_pandas_says(store: Path) -> None:
+    fleet = psod.Fleet.open(store)
+    found = ask(store, "select guilty_module, count(*) as n from crashes group by 1 order by n desc, 1")
+    assert dict(zip(found.guilty_module.fillna("-"), found.n, strict=True)) == dict(
+        fleet.crashes.guilty_module.fillna("-").value_counts()
+    )
+    joined = ask(
+        store, "select count(*) as n from frames f join crashes c using (crash_id) join hosts h on h.host = c.host"
+    )
+    assert joined.n[0] == len(fleet.frames)
+    assert ask(store, "select sum(epoch(observed)) as s from uptimes").s[0] == pytest.approx(
+        fleet.uptimes.observed.dt.total_seconds().sum()
+    )
+    assert ask(store, "select count(*) as n from ledger where not gone").n[0] > 50
+    newest = ask(store, "select max(time) as t from crashes where month(time) > 0").t[0]
+    assert newest == fleet.crashes.time.max()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select * from read_csv('/etc/passwd')",
+        "select * from read_text('/etc/passwd')",
+        "select * from '/etc/passwd'",
+        "select * from glob('/*')",
+        "select * from read_parquet('https://example.com/x.parquet')",
+        "select getenv('HOME')",
+        "select * from os",
+        "copy (select 1) to '{out}'",
+        "attach '{out}' as x",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access=true",
+        "create table crashes2 as select 1",
+        "drop view crashes",
+        "delete from crashes",
+        "export database '{out}'",
+        "pragma database_list",
+        "select 1; select 2",
+        "",
+        "select nonsense from crashes",
+    ],
+)
+def test_nothing_else_is_in_reach(store: Path, tmp_path: Path, query: str) -> None:
+    with pytest.raises(psod.InputError):
+        ask(store, query.format(out=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_line_forms(store: Path) -> None:
+    def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from psodlib.cli import main; main()", "sql", str(store), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **more}
+        )
+
+    query = "select host, time from crashes order by time limit 2"
+    assert "2 rows" in run(query).stdout
+    lines = run(query, "--format", "csv").stdout.splitlines()
+    assert lines[0] == "host,time" and len(lines) == 3
+    rows = [json.loads(line) for line in run(query, "--format", "json").stdout.splitlines()]
+    assert [set(row) for row in rows] == [{"host", "time"}] * 2
+    wrong = run("drop table hosts")
+    assert wrong.returncode == 2 and "expected one SELECT" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_without_duckdb_it_says_what_to_install(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(psod.InputError, match=r"pip install 'psodlib\[cluster\]'"):
+        ask(store, "select 1")
+    with pytest.raises(psod.InputError, match="no store"):
+        ask(store / "tables", "select 1")
