@@ -90,7 +90,7 @@ def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict
         believed = readings.iloc[0]
         others = readings[readings["version"] != believed["version"]]
         if len(others):
-            rows.append(_conflict(module, believed, others.drop_duplicates("version")))
+            rows.append(_conflict(str(module), believed, others.drop_duplicates("version")))
     return rows
 
 
