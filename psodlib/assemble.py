@@ -320,7 +320,7 @@ def _builds(
 ) -> dict[datetime | None, str | None]:
     # Boot -> the build that it ran: what the boot's crash says of itself, else what was read in that boot.
     own = {crash.crash_id: crash.esxi_build for crash in crashes if crash.esxi_build}
-    told = [(row["boot"], own[row["crash_id"]]) for row in uptimes if row["crash_id"] in own]
+    told = [(row["boot"] or row["end"], own[row["crash_id"]]) for row in uptimes if row["crash_id"] in own]
     told += [
         (fact.time or reading.collected, fact.esxi_build)
         for reading in readings
