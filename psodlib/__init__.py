@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from psodlib.risk.rates import Interval, RateRatio, crash_rates, rate_ratio
     from psodlib.risk.survival import time_to_crash
     from psodlib.simulate import simulate_fleet
-    from psodlib.triage.boots import fleet_compliance
+    from psodlib.triage.compliance import fleet_compliance
     from psodlib.triage.crashes import explain, parse_crashes
     from psodlib.triage.devices import device_table
     from psodlib.triage.similar import propose_merges, similar_crashes
@@ -74,7 +74,7 @@ _HOME = {
     "Fleet": "fleet", "load": "fleet",
     "exposure": "risk.exposure",
     "PinDecision": "risk.decision", "decide_pin": "risk.decision",
-    "fleet_compliance": "triage.boots",
+    "fleet_compliance": "triage.compliance",
     "simulate_fleet": "simulate",
     "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
     "time_to_crash": "risk.survival",

@@ -15,6 +15,8 @@ from psodlib.errors import InputError
 from psodlib.evidence.vmkernel import same_crash
 from psodlib.records import Crash, FileReading, HostFact, Problem
 from psodlib.triage.boots import boots_of_host, loaded_versions
+from psodlib.triage.builds import builds_of_boots
+from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.crashes import judge
 from psodlib.triage.known_issues import Issue, match_issues
 from psodlib.triage.precursors import Said, hear
@@ -198,8 +200,10 @@ def assemble_named(
         {tuple(row.items()): row for row in rows["problems"]}.values()
     )  # a mirror tells its trouble twice
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
+    conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"] = _known(tables["crashes"], crashes, issues)
+    tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], conflicts], ignore_index=True))
     return tables
 
 
@@ -343,8 +347,12 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     marks = [mark for reading in readings for mark in reading.marks]
     facts = [fact for reading in readings for fact in reading.facts]
     uptimes, coverage = boots_of_host(host or "", alive, marks, crashes, _last_taken(readings))
+    builds = _builds(uptimes, readings, crashes)
+    for stretch in coverage:
+        stretch["esxi_build"] = builds.get(stretch["boot"])
     rows: dict[str, list[Row]] = {"uptimes": uptimes, "coverage": coverage}
-    rows["crashes"] = [_row(_with_facts(crash, facts)) for crash in crashes]
+    ended = {row["crash_id"]: builds.get(row["boot"]) for row in uptimes if row["crash_id"]}
+    rows["crashes"] = [_row(_with_facts(crash, facts, ended.get(crash.crash_id))) for crash in crashes]
     rows["frames"] = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
     rows["modules"] = [_row(m) for reading in readings for m in reading.modules if m.crash_id is None]
     rows["modules"] += [
@@ -381,15 +389,34 @@ def _last_taken(readings: Sequence[FileReading]) -> datetime | None:
     return max((reading.collected for reading in readings if reading.collected), default=None)
 
 
-def _with_facts(crash: Crash, facts: Sequence[HostFact]) -> Crash:
-    # The version that crashed: the crash's own words, else the newest fact from before it, else the oldest after it.
+def _builds(
+    uptimes: Sequence[Row], readings: Sequence[FileReading], crashes: Sequence[Crash]
+) -> dict[datetime | None, str | None]:
+    # Boot -> the build that it ran: what the boot's crash says of itself, else what was read in that boot.
+    own = {crash.crash_id: crash.esxi_build for crash in crashes if crash.esxi_build}
+    told = [(row["boot"] or row["end"], own[row["crash_id"]]) for row in uptimes if row["crash_id"] in own]
+    told += [
+        (fact.time or reading.collected, fact.esxi_build)
+        for reading in readings
+        for fact in reading.facts
+        if fact.esxi_build
+    ]
+    starts = [row["boot"] for row in uptimes]
+    return dict(zip(starts, builds_of_boots(starts, told), strict=True))
+
+
+def _with_facts(crash: Crash, facts: Sequence[HostFact], build_of_boot: str | None) -> Crash:
+    # The version that crashed: the crash's own words, else its boot's build, else the newest fact from before it, else
+    # the oldest after it.
+    crash = replace(crash, esxi_build=crash.esxi_build or build_of_boot)
     if crash.esxi_version and crash.esxi_build:
         return crash
     told = [fact for fact in facts if fact.esxi_build or fact.esxi_version]
     timed = sorted((fact for fact in told if fact.time), key=lambda fact: fact.time)  # type: ignore[arg-type, return-value]
     before = [fact for fact in timed if crash.time and fact.time and fact.time <= crash.time]
     order = [*reversed(before), *timed[len(before) :], *(fact for fact in told if not fact.time)]
-    version = crash.esxi_version or next((fact.esxi_version for fact in order if fact.esxi_version), None)
+    same = [fact for fact in told if fact.esxi_build == crash.esxi_build] if crash.esxi_build else []
+    version = crash.esxi_version or next((fact.esxi_version for fact in [*same, *order] if fact.esxi_version), None)
     build = crash.esxi_build or next((fact.esxi_build for fact in order if fact.esxi_build), None)
     return replace(crash, esxi_version=version, esxi_build=build)
 

@@ -179,6 +179,7 @@ AUXILIARY: dict[str, tuple[Column, ...]] = {
         boot            time     start of the boot it belongs to
         start           time     first sign of life in the stretch
         end             time     last sign of life in the stretch
+        esxi_build      text     host build that the boot ran
     """),
 }
 

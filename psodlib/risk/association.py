@@ -68,8 +68,8 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     Notes
     -----
     The version is that of the driver which most crashes of the signature are laid to; without one there is none. Host-days
-    are those that evidence watched; crashes in gaps are left out with them. ``model``, ``esxi_build`` and ``cluster`` are
-    the host's newest.
+    are those that evidence watched; crashes in gaps are left out with them. ``esxi_build`` is what the
+    boot ran; ``model`` and ``cluster`` are the host's newest.
 
     Example
     -------

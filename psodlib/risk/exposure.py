@@ -77,7 +77,8 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
 
     Crashes of the driver with less than 1 h of uptime since the last one counted or collapsed are one event (boot
     loops); where an unknown end or a silence of more than a day lies between, that is not known and both count. A crash that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is
-    unknown and stands at the last sign of life. ``esxi_build`` and ``model`` are the host's newest.
+    unknown and stands at the last sign of life. ``esxi_build`` is the build that the boot ran (where no
+    boot's build is known, the host's newest), ``model`` the host's newest.
 
     Example
     -------
@@ -234,7 +235,19 @@ def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFr
     table["uptime_start"] = table["start"] - table["boot"]
     known = [column for column in ("model", "esxi_build", "cluster") if column in fleet.hosts]
     table = table.merge(fleet.hosts[["host", *known]].drop_duplicates("host"), on="host", how="left")
-    return table.assign(module=module)
+    return _with_builds(table, getattr(fleet, "coverage", None)).assign(module=module)
+
+
+def _with_builds(table: pd.DataFrame, coverage: pd.DataFrame | None) -> pd.DataFrame:
+    # An upgraded host's time and crashes stand under the build that it ran then. The host's newest build is said only of
+    # hosts of which no boot's build is known.
+    if coverage is None or "esxi_build" not in coverage:
+        return table
+    builds = coverage.drop_duplicates(["host", "boot"])[["host", "boot", "esxi_build"]]
+    told = set(builds.loc[builds["esxi_build"].notna(), "host"])
+    newest = table["esxi_build"] if "esxi_build" in table else pd.Series(pd.NA, index=table.index, dtype="string")
+    ran = table[["host", "boot"]].merge(builds, on=["host", "boot"], how="left")["esxi_build"].set_axis(table.index)
+    return table.assign(esxi_build=ran.astype("string").where(table["host"].isin(told), newest))
 
 
 def check_exposure(table: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = ["boots_of_host", "fleet_compliance", "loaded_versions"]
+__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot"]
 
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
@@ -396,14 +396,27 @@ def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = 
 
     Everything is sorting and ``merge_asof``: near-linear in rows.
     """
-    return _judged(uptimes, drivers, module)[[*_KEYS, "version", "driver_evidence", "pending"]]
+    return loaded_in_boots(uptimes, drivers, module)[[*_KEYS, "version", "driver_evidence", "pending"]]
 
 
-def _judged(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
-    # The table of `loaded_versions`, and `waiting`: the version that the disk held last, where it is not the loaded
-    # one.
+def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
+    """The table of ``loaded_versions`` with what a look at the whole host needs besides.
+
+    Parameters
+    ----------
+    uptimes, drivers : DataFrame
+        Tables of a fleet.
+    module : str
+        Bare module name.
+
+    Returns
+    -------
+    DataFrame
+        As ``loaded_versions``, and ``begin`` (the boot's start, to sort by) and ``waiting`` (the version that the disk
+        held last, where it is not the loaded one).
+    """
     boots = _numbered(uptimes)
-    readings = _in_their_boot(boots, drivers[drivers["module"].eq(module).fillna(False).to_numpy(dtype=bool)])
+    readings = readings_in_their_boot(uptimes, drivers[drivers["module"].eq(module).fillna(False).to_numpy(dtype=bool)])
     images = _images_of_boots(readings)
     images = _carried(boots, images, readings)
     images = _dated(boots, images, readings)
@@ -428,8 +441,21 @@ def _numbered(uptimes: pd.DataFrame) -> pd.DataFrame:
     return boots
 
 
-def _in_their_boot(boots: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
-    # Every reading with `row`, the boot that it lies in: the one its own words name, else the last to begin before it.
+def readings_in_their_boot(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
+    """Every reading with the boot that it lies in: the one its own words name, else the last to begin before it.
+
+    Parameters
+    ----------
+    uptimes, drivers : DataFrame
+        Tables of a fleet; ``drivers`` may be cut down to one module.
+
+    Returns
+    -------
+    DataFrame
+        By time: the readings' columns, ``row`` (position in ``uptimes``; NaN in no boot), ``order`` (position in
+        ``drivers``) and ``removal``.
+    """
+    boots = _numbered(uptimes)
     readings = drivers[["host", "version", "state", "observed_at", "boot", "evidence"]].reset_index(drop=True)
     readings["order"] = np.arange(len(readings))
     readings["state"] = readings["state"].astype("string")
@@ -536,39 +562,3 @@ def _told_otherwise(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame
     loaded = boots["version"].reindex(told["row"]).set_axis(told.index)
     told["differs"] = told["version"].ne(loaded).fillna(certain).astype(bool)
     return told
-
-
-def fleet_compliance(fleet: Any, module: str = "hpsa", pin: str = "5.5.0.50") -> pd.DataFrame:
-    """Which hosts run the pinned version of a driver, and which do not, and why.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        Its tables ``hosts``, ``uptimes`` and ``drivers`` are read.
-    module : str
-        Bare module name.
-    pin : str
-        Normalised version that every host should run.
-
-    Returns
-    -------
-    DataFrame
-        One row a host, by host: ``host``, ``boot`` (the last one), ``version`` (loaded in it), ``driver_evidence``,
-        ``waiting`` (another version that the disk held at last), ``status``: ``runs``; ``installed_not_booted`` (the
-        pin waits for a boot); ``about_to_drift`` (runs the pin, another version waits); ``drifted_back`` (ran the pin
-        in an earlier boot); ``other``; ``unknown``.
-    """
-    boots = _judged(fleet.uptimes, fleet.drivers, module)
-    last = boots.sort_values("begin", kind="stable").drop_duplicates("host", keep="last").set_index("host")
-    table = last.reindex(pd.Index(fleet.hosts["host"].sort_values(), name="host"))[
-        ["boot", "version", "driver_evidence", "waiting"]
-    ]
-    runs = table["version"].eq(pin).fillna(False)
-    waits = table["waiting"].eq(pin).fillna(False)
-    ran = table.index.isin(boots.loc[boots["version"].eq(pin).fillna(False), "host"])
-    status = pd.Series("other", index=table.index, dtype="string")
-    status = status.mask(table["version"].isna(), "unknown").mask(~runs & ran, "drifted_back")
-    status = status.mask(waits & ~runs, "installed_not_booted").mask(runs, "runs")
-    table["status"] = status.mask(runs & table["waiting"].notna(), "about_to_drift")
-    table["driver_evidence"] = table["driver_evidence"].fillna("none")
-    return table.reset_index()

@@ -8,7 +8,16 @@ from io import BytesIO
 
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash, Frame, Precursor
-from psodlib.triage.guilt import attribute_frames, irrelevant_rule, is_plumbing, junk, telling_frames, weigh_evidence
+from psodlib.triage.guilt import (
+    Verdict,
+    attribute_frames,
+    irrelevant_rule,
+    is_plumbing,
+    junk,
+    telling_frames,
+    weigh_evidence,
+)
+from psodlib.triage.known_issues import Match, match_issues
 from psodlib.triage.precursors import Said
 from psodlib.triage.signature import frame_name, sign
 
@@ -91,8 +100,8 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
     Returns
     -------
     str
-        Lines: the crash, every frame with what was made of it, the evidence against each suspect, the notes of each
-        rule.
+        Lines: the crash, every frame with what was made of it, the evidence against each suspect, the known issues with
+        the conditions that held and those that the evidence leaves open, each rule's notes, the doubts.
     """
     crash = judge(crash, precursors)
     verdict, signed = weigh_evidence(crash, precursors), sign(crash)
@@ -102,15 +111,34 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
         f"message    {crash.message or 'not in the text'}",
         f"kind       {crash.kind}" + (f"; damaged: {crash.damage}" if crash.damage else ""),
         f"signature  {signed.signature}   (rules of version {signed.version})",
-        f"guilty     {verdict.module or 'nobody'}, {verdict.function or 'function unknown'}; evidence: {verdict.guilt}",
-        "", "frames",
-        *(_frame_line(frame, frame in telling) for frame in crash.frames),
-        "", "suspects",
-        *(f"  {suspect.module:16} {suspect.evidence:16} {suspect.why}" for suspect in verdict.suspects),
-        "", "reasons",
-        *(f"  {note}" for note in (*signed.notes, *verdict.notes)),
+        f"guilty     {_culprit(verdict)}; evidence: {verdict.guilt}",
+        "", "frames (backtrace.number, innermost first)",
+        *([_frame_line(frame, frame in telling) for frame in crash.frames] or ["  none in the text"]),
+        "", "suspects, strongest first",
+        *([f"  {one.module:16} {one.evidence:16} {one.why}" for one in verdict.suspects] or ["  nobody"]),
+        "", "known issues that it does not contradict",
+        *([line for match in match_issues(crash) for line in _issue_lines(match)] or ["  none"]),
+        "", "why this signature",
+        *(f"  {note}" for note in signed.notes),
+        "", "what to know before believing it",
+        *([f"  {note}" for note in verdict.notes] or ["  nothing against it in the text"]),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _culprit(verdict: Verdict) -> str:
+    if verdict.module is None:
+        return "nobody"
+    return f"{verdict.module}, in {verdict.function}" if verdict.function else f"{verdict.module}, not on the stack"
+
+
+def _issue_lines(match: Match) -> tuple[str, str]:
+    issue = match.issue
+    open_ = f"; cannot be told: {', '.join(match.unknown)}" if match.unknown else ""
+    return (
+        f"  {issue.id} ({issue.sure}): {issue.title}",
+        f"    held: {', '.join(match.held)}{open_}. {issue.remedy}",
+    )
 
 
 def _frame_line(frame: Frame, telling: bool) -> str:

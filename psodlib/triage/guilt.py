@@ -28,6 +28,7 @@ __all__ = [
     "irrelevant_rule",
     "is_plumbing",
     "junk",
+    "machine_check_frame",
     "telling_frames",
     "weigh_evidence",
 ]
@@ -54,6 +55,8 @@ _HARDWARE = (
     (re.compile(r"ApeiHEST\w*[^\n]{0,80}(?:Fatal error|requested PSOD)"), "ApeiHEST: 420: Fatal error from 00:04.0"),
 )  # fmt: skip
 _HARDWARE_FRAME = re.compile(r"PCIEDPC_\w+|ApeiHEST\w*")
+_MACHINE_CHECK = re.compile(r"MC[AE](_\w+|[A-Z]\w*)")
+_DELIVERY = 6  # frames: its handler farther out would be another crash's
 
 # vmklinux says where its own checks failed: `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside
 # vmklinux)`.
@@ -403,10 +406,29 @@ def _hardware(crash: Crash) -> str | None:
     match = next(filter(None, (pattern.search(message) for pattern, _ in _HARDWARE)), None)
     if match:
         return f"the message says {match[0]!r}"
-    frame = next(
+    frame = machine_check_frame(crash) or next(
         (f for f in crash.frames if f.backtrace == 0 and f.function and _HARDWARE_FRAME.fullmatch(f.function)), None
     )
     return f"{frame.function} is on the stack" if frame else None
+
+
+def machine_check_frame(crash: Crash) -> Frame | None:
+    """The frame of a machine check's handler, by which a text that lost its header still says what it was.
+
+    Parameters
+    ----------
+    crash : Crash
+        Any crash.
+
+    Returns
+    -------
+    Frame or None
+        Only where the kind is not known: a handler that fails itself is no machine check.
+    """
+    if crash.kind != "other":
+        return None
+    inner = (frame for frame in crash.frames if frame.backtrace == 0 and frame.index < _DELIVERY and frame.function)
+    return next((frame for frame in inner if _MACHINE_CHECK.fullmatch(frame.function or "")), None)
 
 
 def _notes(crash: Crash, frames: Sequence[Frame]) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class Said:
         The different minutes in which it was said, in order: a warning that repeats itself a thousand times a second
         is one.
     untimed : tuple of Precursor
-        Warnings without a time, taken to stand before the crash.
+        Warnings without a time: they count for a crash that comes later in the same file.
     quiet : mapping of (module, what) to int
         Minutes of them outside the day before any crash.
     quiet_days : float or None
@@ -151,10 +151,18 @@ def standouts(said: Said, crash: Crash) -> list[Standout]:
         for (module, what), times in said.minutes.items():
             if count := _within(times, start, crash.time):
                 counts[module][what] = count
-    for p in said.untimed:
+    for p in filter(lambda p: _may_precede(p, crash), said.untimed):
         counts[p.module or ""][p.what] = counts[p.module or ""].get(p.what, 0) + 1
     found = (_standout(module, whats, said, span / DAY) for module, whats in counts.items())
     return sorted(filter(None, found), key=lambda standout: (-standout.weight, standout.module))
+
+
+def _may_precede(warning: Precursor, crash: Crash) -> bool:
+    # Without a time only its place tells: earlier in the crash's own file. A screen's text has no log beside it to be
+    # earlier in, so a warning whose place nobody knows is given the benefit of the doubt.
+    if warning.source and crash.source and warning.source != crash.source:
+        return False
+    return warning.line is None or crash.line is None or warning.line < crash.line
 
 
 def _standout(module: str, whats: Mapping[str, int], said: Said, days: float) -> Standout | None:

@@ -8,7 +8,7 @@
 3. Behind the panic machinery, everything up to a *sentinel* (``rules/sentinel.txt``) delivered the exception, and goes.
 4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack.
 5. The first frame that is left is the signature; while it is a *prefix* (``rules/prefix.txt``), or cannot be read, the
-   next is added. Of prefixes of one family in a row only the outermost stays.
+   next is added. Of prefixes of one family in a row only the outermost stays, by the name that all layers share.
 
 Symbols are compared without what ``rules/strip.txt`` cuts off. Offsets, addresses, versions, world ids and host names
 are never looked at. The kind is not part of a stack's signature: one bad pointer faults as #PF or as #GP by chance, and
@@ -23,13 +23,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.guilt import irrelevant_rule, is_plumbing, junk, telling_frames
+from psodlib.triage.guilt import irrelevant_rule, is_plumbing, junk, machine_check_frame, telling_frames
 from psodlib.triage.lists import Rule, first_match, read_rules
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
-SIGNATURE_VERSION = 2
+SIGNATURE_VERSION = 3
 MAX_LENGTH = 255  # characters
 MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
@@ -138,7 +138,7 @@ def by_request(draft: Draft) -> Draft:
 
 def by_machine_check(draft: Draft) -> Draft:
     """Bank and device, of the uncorrected error; a log also holds corrected ones, which did not crash."""
-    if draft.crash.kind != "machine_check":
+    if draft.crash.kind != "machine_check" and not machine_check_frame(draft.crash):
         return draft
     text = _around(_UNCORRECTED, _words(draft.crash))
     bank = _BANK.search(text)
@@ -237,17 +237,21 @@ def drop_irrelevant(draft: Draft) -> Draft:
 def first_telling(draft: Draft) -> Draft:
     """Frames up to and with the first that names a place."""
     names: list[str] = []
-    notes, family = list(draft.notes), None
+    notes, family = list(draft.notes), ""
     for frame in draft.frames:
         name = frame_name(frame)
         prefix = None if name == UNREADABLE else _prefix(name)
-        if names and prefix and prefix.value == family:  # depth is chance, of recursion as of the allocator
+        group, _, written = (prefix.value or "").partition("=") if prefix else ("", "", "")
+        if written and written != name:
+            notes.append(f"first_telling: {name} is written {written}")
+            name = written
+        if names and group and group == family:  # depth is chance, of recursion as of the allocator
             if names[-1] != name:
                 notes.append(f"first_telling: {names[-1]} is {family} inside {name}")
             names[-1] = name
         elif not names or names[-1] != name:
             names.append(name)
-        family = prefix.value if prefix else None
+        family = group
         if name != UNREADABLE and prefix is None:
             break
     if not any(name != UNREADABLE for name in names):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from psodlib import schema
 from psodlib.records import Alive, Crash, Mark
-from psodlib.triage.boots import boots_of_host, fleet_compliance, loaded_versions
+from psodlib.triage.boots import boots_of_host, loaded_versions
 
 HOUR = timedelta(hours=1)
 
@@ -294,36 +293,6 @@ def test_a_boot_without_a_start_still_gets_its_version():
     table = schema.build("uptimes", [{"host": "esx1", "boot": None, "end": at("03 00:00"), "end_reason": "running"}])
     drivers = schema.build("drivers", [reading("proc", "02 00:00")])
     assert list(loaded_versions(table, drivers)["version"]) == ["5.5.0.58"]
-
-
-# ---- compliance -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("readings", "status"),
-    [
-        ([reading("proc", "09 01:00", "5.5.0.50")], "runs"),
-        ([reading("proc", "09 01:00", "5.5.0.58")], "other"),
-        (
-            [reading("proc", "09 01:00", "5.5.0.58"), reading("vib_install", "09 02:00", "5.5.0.50")],
-            "installed_not_booted",
-        ),
-        ([reading("proc", "09 01:00", "5.5.0.50"), reading("vib_install", "09 02:00", "5.5.0.60")], "about_to_drift"),
-        ([reading("banner", "05 00:01", "5.5.0.50"), reading("banner", "09 00:01", "5.5.0.44")], "drifted_back"),
-        ([], "unknown"),
-    ],
-)
-def test_compliance(readings, status):
-    hosts = schema.build("hosts", [{"host": "esx1"}])
-    fleet = SimpleNamespace(hosts=hosts, uptimes=uptimes(*BOOTS), drivers=schema.build("drivers", readings))
-    assert list(fleet_compliance(fleet, "hpsa", "5.5.0.50")["status"]) == [status]
-
-
-def test_a_host_without_evidence_is_unknown():
-    hosts = schema.build("hosts", [{"host": "a"}, {"host": "esx1"}])
-    fleet = SimpleNamespace(hosts=hosts, uptimes=uptimes(*BOOTS), drivers=schema.empty("drivers"))
-    assert list(fleet_compliance(fleet)["host"]) == ["a", "esx1"]
-    assert set(fleet_compliance(fleet)["status"]) == {"unknown"}
 
 
 def test_times_may_move_together():

@@ -99,3 +99,11 @@ def test_explain_gives_every_frame_and_every_suspect_its_reason():
 
 def test_explain_of_nothing():
     assert "nobody" in explain(Crash())
+
+
+def test_explain_tells_known_issues_with_what_held_and_what_cannot_be_told():
+    frames = (Frame(index=0, function="hpsa_scan_start", module="hpsa", module_evidence="printed"),)
+    text = explain(Crash(kind="page_fault", frames=frames, esxi_version="5.5.0"))
+    assert "KB2075978 (reported)" in text
+    assert "held: module, esxi; cannot be told: versions" in text
+    assert "KB2075978" not in explain(Crash(kind="page_fault", frames=frames, esxi_version="6.0.0"))

@@ -311,3 +311,26 @@ def test_every_kind_of_guilt_is_of_the_closed_list():
     assert {"named_by_kernel", "on_stack", "module_map", "symbol_prefix", "world_name", "precursor_log"} < set(
         CLOSED_LISTS["guilt"]
     )
+
+
+@pytest.mark.parametrize(
+    ("function", "module"),
+    [
+        ("mlx4_en_xmit", "mlx4_en"), ("nmlx4_en_TxPost", "nmlx4_en"), ("nmlx4_QueryPort", "nmlx4_core"),
+        ("qla82xx_poll", "qla2xxx"), ("_scsih_io_done", "mpt2sas"), ("NvmeQueue_Construct", "nvme"), ("ahciAbortIO", "vmw_ahci"),
+        ("ahci_interrupt", "ahci"), ("psp_rrSelectPathToActivate", "vmw_psp_rr"), ("satp_alua_issueCommandOnPath", "vmw_satp_alua"),
+        ("FS3TruncateFile", "vmfs3"), ("NFS41Session", "nfs41client"), ("PLOG_DeviceIO", "plog"), ("rtl8168_poll", "r8168"),
+        # The kernel's own, which must stay nobody's.
+        ("SCSIIssueAsyncPathCommand", None), ("NetSchedFIFOInput", None), ("FSS_Open", None), ("MCSLockWork", None),
+    ],
+)  # fmt: skip
+def test_whose_symbol_it_is(function, module):
+    assert find_guilty(Crash(frames=(Frame(index=0, function=function),))).module == module
+
+
+@pytest.mark.parametrize(
+    ("world", "module"),
+    [("nmlx4_en-0", "nmlx4_core"), ("nmlx5_core", "nmlx5_core"), ("nvme_pcie-hb", "nvme_pcie"), ("res3HelperQu", "vmfs3"), ("vmklinux_9:hpsa", None)],
+)  # fmt: skip
+def test_whose_world_it_is(world, module):
+    assert find_guilty(Crash(world_name=world)).module == module

@@ -121,3 +121,18 @@ def test_what_was_heard_once_serves_every_crash():
     precursors = said_at(HOUR, 2 * HOUR, *DAILY)
     said = hear(precursors, crashes=[CRASH])
     assert find_guilty(CRASH, said) == find_guilty(CRASH, precursors)
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "expected"),
+    [
+        ("screen.txt", 3, ["hpsa"]),
+        ("screen.txt", 90, []),  # behind the crash: of the next boot
+        ("dmesg.txt", 3, []),  # another file, collected nobody knows when
+        (None, None, ["hpsa"]),
+    ],
+)
+def test_a_warning_without_a_time_counts_only_before_its_crash_in_the_same_file(source, line, expected):
+    crash = Crash(kind="page_fault", source="screen.txt", line=10)
+    warning = Precursor(time=None, what="heap_at_maximum", module="hpsa", source=source, line=line)
+    assert modules([warning], crashes=[crash], crash=crash) == expected

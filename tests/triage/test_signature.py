@@ -8,6 +8,7 @@ import pytest
 
 from psodlib.records import Crash, Frame
 from psodlib.triage import signature as module
+from psodlib.triage.guilt import find_guilty
 from psodlib.triage.lists import read_rules
 from psodlib.triage.signature import MAX_LENGTH, SIGNATURE_VERSION, frame_name, sign
 
@@ -31,7 +32,7 @@ def stack(*names: str | None, backtrace: int = 0, pcpu: int | None = None) -> tu
         ([None, "hpsa_scan_start"], "? | hpsa_scan_start"),
         (["Heap_Free", "Heap_Free", "x"], "Heap_Free | x"),
         # How deep inside one family is chance; another family is news.
-        (["memcpy", "DLM_free", "Heap_Free", "vmklnx_kfree", "x"], "memcpy | vmklnx_kfree | x"),
+        (["memcpy", "DLM_free", "Heap_Free", "vmklnx_kfree", "x"], "memcpy | Heap_Free | x"),
         (["SP_WaitLock", "PortOutput", "IOChain_Resume", "x"], "SP_WaitLock | IOChain_Resume | x"),
         (["Heap_Free", None, "DLM_free", "x"], "Heap_Free | ? | DLM_free | x"),
         (["CpuSched_StartWorld"], "no telling frames: page_fault"),
@@ -196,3 +197,34 @@ def test_a_giant_message_and_text_cost_little_and_change_nothing(kind):
     words = "Machine Check Exception bank "
     crash = Crash(kind=kind, message=words * 20_000, text=words * 20_000)
     assert sign(crash).signature == sign(Crash(kind=kind, message=words * 40, text=words * 40)).signature
+
+
+@pytest.mark.parametrize(
+    "layers", ["Heap_Free", "Heap_Free vmk_HeapFree", "DLM_free Heap_Free vmklnx_kfree", "Heap_Free kfree"]
+)
+def test_by_which_layer_memory_was_freed_tells_no_cause(layers):
+    names = [*layers.split(), "hid_free_buffers", "hid_disconnect"]
+    crash = Crash(frames=tuple(Frame(index=i, function=name) for i, name in enumerate(names)))
+    assert sign(crash).signature == "Heap_Free | hid_free_buffers"
+
+
+def test_getting_memory_and_giving_it_back_are_told_apart():
+    crashes = [
+        Crash(frames=(Frame(index=0, function=name), Frame(index=1, function="ZyxRing")))
+        for name in ("vmk_HeapAlloc", "kmalloc_node", "vmk_HeapFree")
+    ]
+    assert [sign(crash).signature for crash in crashes] == [
+        "Heap_Alloc | ZyxRing", "Heap_Alloc | ZyxRing", "Heap_Free | ZyxRing",
+    ]  # fmt: skip
+
+
+def test_a_machine_check_that_lost_its_header_is_one_by_its_handler():
+    frames = tuple(Frame(index=i, function=name) for i, name in enumerate(("MCEHandler", "gate_entry", "ixgbe_poll")))
+    text = "cpu3:1)MCA: 208: UC Excp G4 B6 Sbb00002000000e0b I/O error reported by PCI 0000:00:03.0."
+    crash = Crash(frames=frames, text=text)
+    assert sign(crash).signature == "machine_check: bank 6 I/O error 00:03.0"
+    assert find_guilty(crash).guilt == "hardware"
+    # A handler that itself faults is no machine check, and neither is a lock whose name begins alike.
+    assert find_guilty(replace(crash, kind="page_fault")).module == "ixgbe"
+    lock = tuple(Frame(index=i, function=name) for i, name in enumerate(("MCSLockWork", "ixgbe_poll")))
+    assert find_guilty(Crash(frames=lock)).module == "ixgbe"

@@ -1,0 +1,107 @@
+"""Which hosts run the version that they should, and where two readings of what ran contradict each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.evidence.versions import normalise
+from psodlib.triage.boots import LOADED, loaded_in_boots, readings_in_their_boot
+
+__all__ = ["fleet_compliance", "version_conflicts"]
+
+
+def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
+    """Which hosts run the pinned version of a driver, and which do not, and why.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its tables ``hosts``, ``uptimes`` and ``drivers`` are read.
+    module : str
+        Bare module name.
+    pin : str
+        The version that every host should run, as a VIB, a banner or this library writes it.
+
+    Returns
+    -------
+    DataFrame
+        One row a host, by host: ``host``, ``boot`` (the last one), ``version`` (loaded in it), ``driver_evidence``,
+        ``waiting`` (another version that the disk held at last), ``status``: ``runs``; ``installed_not_booted`` (the
+        pin waits for a boot); ``about_to_drift`` (runs the pin, another version waits); ``drifted_back`` (ran the pin
+        in an earlier boot); ``other``; ``unknown`` (nothing tells, or two readings of that boot contradict each other).
+
+    Raises
+    ------
+    InputError
+        ``pin`` is no version.
+    """
+    wanted = normalise(pin, module)
+    if wanted is None or not any(letter.isdigit() for letter in wanted):
+        raise InputError(f"pin is {pin!r}; expected a version of {module}, such as those in drivers.version")
+    boots = loaded_in_boots(fleet.uptimes, fleet.drivers, module)
+    last = boots.sort_values("begin", kind="stable").drop_duplicates("host", keep="last").set_index("host")
+    table = last.reindex(pd.Index(fleet.hosts["host"].sort_values(), name="host"))[
+        ["boot", "version", "driver_evidence", "waiting"]
+    ]
+    doubtful = table["version"].isna() | table["driver_evidence"].eq("conflict").fillna(False)
+    runs = table["version"].eq(wanted).fillna(False) & ~doubtful
+    waits = table["waiting"].eq(wanted).fillna(False)
+    ran = table.index.isin(boots.loc[boots["version"].eq(wanted).fillna(False), "host"])
+    status = pd.Series("other", index=table.index, dtype="string")
+    status = status.mask(~runs & ran, "drifted_back").mask(doubtful, "unknown")
+    status = status.mask(waits & ~runs, "installed_not_booted").mask(runs, "runs")
+    table["status"] = status.mask(runs & table["waiting"].notna(), "about_to_drift")
+    table["driver_evidence"] = table["driver_evidence"].fillna("none")
+    return table.reset_index()
+
+
+def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict[str, Any]]:
+    """Boots in which one driver was read as loaded in more than one version: a driver cannot change under a boot.
+
+    Parameters
+    ----------
+    uptimes, drivers : DataFrame
+        Tables of a fleet.
+
+    Returns
+    -------
+    list of dict
+        One a host, boot and module, with the keys of a row of ``problems``; source and line are those of the reading
+        that was not believed.
+    """
+    loaded = drivers["evidence"].isin(LOADED) & drivers["state"].astype("string").eq("loaded").fillna(False)
+    known = drivers[loaded & drivers["version"].notna() & drivers["module"].notna()]
+    # Few hosts ever ran two versions of a driver, and only those can contradict themselves.
+    several = known.groupby(["host", "module"])["version"].transform("nunique") > 1
+    known = known[several.astype(bool)].reset_index(drop=True)
+    if known.empty:
+        return []
+    placed = readings_in_their_boot(uptimes, known)
+    placed = placed[placed["row"].notna()]
+    placed = placed.join(known[["module", "source", "line"]], on="order")
+    strength = {word: rank for rank, word in enumerate(LOADED)}
+    placed["rank"] = placed["evidence"].map(strength).astype("int64")
+    ordered = placed.sort_values(["row", "module", "rank", "observed_at"], kind="stable")
+    rows = []
+    for (_, module), readings in ordered.groupby(["row", "module"], sort=False):
+        believed = readings.iloc[0]
+        others = readings[readings["version"] != believed["version"]]
+        if len(others):
+            rows.append(_conflict(str(module), believed, others.drop_duplicates("version")))
+    return rows
+
+
+def _conflict(module: str, believed: pd.Series[Any], others: pd.DataFrame) -> dict[str, Any]:
+    first = others.iloc[0]
+    against = " and ".join(f"{one.version} ({one.evidence})" for one in others.itertuples())
+    detail = (
+        f"{module} was read as {believed['version']} ({believed['evidence']}) and as {against} in one boot; "
+        "the first is used"
+    )
+    line = None if pd.isna(first["line"]) else int(first["line"])
+    return {
+        "source": first["source"], "host": first["host"], "line": line, "problem": "version_conflict", "detail": detail,
+    }  # fmt: skip
