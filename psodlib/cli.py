@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -122,21 +122,18 @@ def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise InputError(f"--cluster needs Dask ({error}); install it with: pip install 'psodlib[cluster]'") from error
-    try:
-        if address == "local":
-            workers = jobs or os.cpu_count() or 1
-            with (
-                LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as here,
-                Client(here) as client,
-            ):
-                yield client
-        else:
-            with Client(address, timeout=10) as client:
-                yield client
-    except (OSError, ValueError) as error:
-        if isinstance(error, PsodError):
-            raise
-        raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
+    with ExitStack() as opened:
+        try:
+            where: Any = address
+            if address == "local":
+                workers = jobs or os.cpu_count() or 1
+                where = opened.enter_context(
+                    LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+                )
+            client = opened.enter_context(Client(where, timeout=10))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
+        yield client
 
 
 @app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')

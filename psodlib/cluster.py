@@ -116,10 +116,10 @@ def _each(client: Any, function: Callable[..., Any], calls: Sequence[tuple[Any, 
     from distributed import as_completed
 
     waiting = iter(calls)
-    first = [
-        client.submit(function, *call, pure=False, retries=2) for call in islice(waiting, AHEAD * _threads(client))
-    ]
+    first: list[Any] = []
     try:
+        ahead = AHEAD * _threads(client)
+        first += [client.submit(function, *call, pure=False, retries=2) for call in islice(waiting, ahead)]
         running = as_completed(first, loop=client.loop)  # type: ignore[no-untyped-call]
         for future in running:
             result = client.gather(future, direct=True)

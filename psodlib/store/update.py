@@ -142,6 +142,10 @@ def _read_new(
     todo = plan(known, look(found, parser), {shown(source) for source, _, _ in walks})
     adopted, jobs = _adopted(folder, before, todo.jobs)
     fresh = [settled(entry) for entry in [*adopted, *read(folder, jobs)]]
+    if len(fresh) != len(todo.jobs):  # a reader that loses a file must not make it look as if it had nothing to say
+        raise InputError(
+            f"{len(todo.jobs)} files were to be read and {len(fresh)} came back; the store is as it was before, run again"
+        )
     old = {job.entry.path: job.known for job in todo.jobs if job.known}
     replaced = [
         e
