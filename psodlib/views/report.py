@@ -103,8 +103,10 @@ def _survival(exposure: pd.DataFrame) -> pd.DataFrame:
 
 CHARTS = (
     Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up), in_brief=True),
-    Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up), in_brief=True),
+    Chart("headlines", lambda s, made_up: charts.plot_ratio(
+        s.decision.ratios[:6] if s.decision else (), headlines=True, simulated=made_up), in_brief=True),
     Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up), in_brief=True),
+    Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up)),
     Chart("host_days", lambda s, made_up: charts.plot_host_days(s.exposure, s.fleet.uptimes, simulated=made_up)),
     Chart("uptime_at_crash", lambda s, made_up: charts.plot_uptime_at_crash(s.exposure, simulated=made_up)),
     Chart("hazard", lambda s, made_up: charts.plot_hazard(hazard_by_uptime(s.exposure), simulated=made_up)),
