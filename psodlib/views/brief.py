@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -228,7 +229,7 @@ def _rate(row: pd.Series) -> str:
 
 def _needed(study: Study) -> str:
     # At the pace of the hosts as they run now: nobody should load a suspect everywhere to learn the sooner.
-    table = still_needed(study.decision, study.exposure)
+    table: Any = still_needed(study.decision, study.exposure)
     waiting = table[(table["weeks"] > 0).fillna(False)]
     if len(waiting):
         first = waiting.loc[waiting["weeks"].idxmin()]

@@ -186,11 +186,19 @@ def plot_ratio(
     several: Any = [ratios] if hasattr(ratios, "reference") else list(ratios)
     table = pd.DataFrame([row for one in several for row in _forest(one)], columns=FOREST_COLUMNS)
     if headlines or len(several) > 1:
-        table = table[table["estimate"].isin(MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES)].reset_index(drop=True)
+        table = table[table["estimate"].isin(MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES)].reset_index(
+            drop=True
+        )
     if table.empty:
         remedy = "Two versions with host-days are needed for a ratio."
         return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
-    names = list(table["contrast"].str.replace(" / ", " against ", regex=False) if headlines else table["estimate"] if len(several) == 1 else _grouped_names(table))
+    names = list(
+        table["contrast"].str.replace(" / ", " against ", regex=False)
+        if headlines
+        else table["estimate"]
+        if len(several) == 1
+        else _grouped_names(table)
+    )
     chart = new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
     chart.set_xscale("log")
     low, high = _ratio_limits(table)
@@ -206,7 +214,9 @@ def plot_ratio(
     references = {one.reference for one in several}
     whose = f"{several[0].reference}'s" if len(references) == 1 else "the second version's"
     chart.set_xlabel(shown_text(f"Crash rate as a multiple of {whose} (log scale)"))
-    return finish(chart, _ratio_finding(several), _ratio_caption(several, arrows=_beyond(table, low, high)), table, simulated)
+    return finish(
+        chart, _ratio_finding(several), _ratio_caption(several, arrows=_beyond(table, low, high)), table, simulated
+    )
 
 
 def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
