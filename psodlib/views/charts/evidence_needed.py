@@ -56,7 +56,7 @@ def plot_evidence_needed(
         ``per_week``, ``weeks`` (NA where no host runs it or no amount would do).
     """
     dated = with_dates(exposure)
-    table = still_needed(decision, dated)
+    table: Table = still_needed(decision, dated)
     if dated.empty or table.empty:
         remedy = "Candidates and an exposure table with starts and ends are needed."
         return nothing(ax, "How long a verdict will take is not known", remedy, list(table.columns), simulated)
