@@ -67,6 +67,7 @@ from psodlib.views.document import (
     to_pdf,
 )
 from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
+from psodlib.views.explore.markup import notice as explorer_notice
 from psodlib.views.incident import incident_timeline
 from psodlib.views.notebooks import notebook_folder, run_notebook
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
@@ -430,7 +431,7 @@ def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
     for number, (_, crash) in enumerate(listed.iterrows(), start=1):
         href = f"crashes/{number:03d}.html"
         title = f"Crash of {literal(crash['host'])}, {moment(crash['time'])}"
-        _write_twin(found, title, crash_page(atlas, str(crash["crash_id"])), folder / href, "../explorer.html")
+        _write_twin(found, title, crash_page(atlas, str(crash["crash_id"])), folder / href, "../index.html")
         rows.append((href, crash))
     body = exported_html(atlas, Selection()) + crash_list(rows, len(newest))
     _write_twin(found, f"All crashes and hosts: {found.module}", body, folder / "explorer.html", "index.html")
@@ -439,8 +440,9 @@ def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
 def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> None:
     path.parent.mkdir(exist_ok=True)
     head = Markup("<h1>{}</h1>").format(title)
-    # The explorer's headings are a widget's; on a page of its own they come right below its title.
-    twin = body.replace("<h4>", "<h2>").replace("</h4>", "</h2>")
+    # The explorer's headings are a widget's; on a page of its own they come right below its title, and
+    # the page bears the notice already.
+    twin = body.replace("<h4>", "<h2>").replace("</h4>", "</h2>").replace(explorer_notice(found.fleet), "")
     _write(path, page(title, head + Markup(twin), SIMULATED if found.fleet.simulated else "", home=home))
 
 
