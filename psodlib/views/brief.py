@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from psodlib.risk.decision import PinDecision, decide_pin, expected_impact
 from psodlib.risk.exposure import exposure, unplaced_crashes
 from psodlib.risk.rates import RateRatio, crash_rates
 from psodlib.views.document import Bullets, Document, Picture, Section, Table, Text
+from psodlib.views.pace import still_needed
 from psodlib.views.words import between, count, day, figure, known, listing, literal, per_year, share
 from psodlib.views.writeup import SIMULATED
 
@@ -33,6 +35,9 @@ BASIS = (
     "adjusted ratio; those with fewer with their own rate, unadjusted."
 )
 MOST_CAUTIONS = 3  # in two pages; the report's first page has them all
+MOST_WEEKS = 104  # said in weeks; a longer wait in years
+MOST_REASONS = 4
+MOST_TURNS = 3
 MOST_CANDIDATES = 3  # by default; each pair is a contrast, and each contrast makes the others harder to tell
 
 
@@ -151,9 +156,9 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = ()) -> Document:
             Section("What the evidence shows", [*pictures[:1], Bullets(shown(study))]),
             Section("What each choice costs", cost(study)),
             *([Section("How the versions came and went", pictures[2:3])] if len(pictures) > 2 else []),
-            Section("How sure that is", [*pictures[1:2], Bullets(reasons(study)[:4])]),
+            Section("How sure that is", [*pictures[1:2], Bullets(reasons(study)[:MOST_REASONS])]),
             Section("What we do not know", [Bullets([*unknowns(study), *cautions(study)[:MOST_CAUTIONS]])]),
-            Section("What would change the answer", [Bullets(turns(study))]),
+            Section("What would change the answer", [Bullets(turns(study)[:MOST_TURNS])]),
             Section("What happens next", [Bullets(next_steps(study))]),
         ],
     )
@@ -223,17 +228,18 @@ def _rate(row: pd.Series) -> str:
 
 
 def _needed(study: Study) -> str:
-    needed = dict(study.decision.host_days_needed) if study.decision else {}
-    open_ones = {version: days for version, days in needed.items() if days}
-    if not open_ones:
-        return "No number of further host-days on one version alone would decide it, were they to go on as so far."
-    version = min(open_ones, key=lambda name: open_ones[name])
-    days, hosts = open_ones[version], len(study.fleet.hosts)
-    weeks = count(math.ceil(days / 7 / hosts), "week")
-    return (
-        f"The soonest that a verdict could fall is after {count(days, 'more host-day')} on {literal(version)}: {weeks}"
-        f" with {'the one host' if hosts == 1 else f'all {hosts:,} hosts'} on it."
-    )
+    # At the pace of the hosts as they run now: nobody should load a suspect everywhere to learn the sooner.
+    table: Any = still_needed(study.decision, study.exposure)
+    waiting = table[(table["weeks"] > 0).fillna(False)]
+    if len(waiting):
+        first = waiting.loc[waiting["weeks"].idxmin()]
+        weeks = math.ceil(first["weeks"])
+        soonest = count(weeks, "week") if weeks <= MOST_WEEKS else f"{weeks / 52:,.0f} years"
+        more = f"{count(math.ceil(first['needed']), 'more host-day')} on {literal(first['version'])}"
+        return f"As the hosts run now, the soonest that a verdict could fall is in {soonest}, after {more}."
+    if (table["needed"] > 0).fillna(False).any():
+        return "No verdict is under way: no host runs a version that lacks host-days."
+    return "No number of further host-days on one version alone would decide it, were they to go on as so far."
 
 
 def scope(study: Study) -> str:

@@ -2,6 +2,7 @@
 
     index.html            the verdict, the charts, the tables, and where the data came from
     brief.html .pdf       two pages for whoever decides
+    explorer.html         what the explorer shows of all hosts; crashes/*.html one crash each
     writeup.html .pdf .md one crash, ready for a support case or a wiki
     notebooks/*.html      the six notebooks, run on this source
     charts/*.png .svg     each chart; its numbers in *.csv
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 import bleach  # type: ignore[import-untyped]
 import nbformat
 import pandas as pd
+from markupsafe import Markup
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
@@ -63,6 +66,8 @@ from psodlib.views.document import (
     to_markdown,
     to_pdf,
 )
+from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
+from psodlib.views.explore.markup import notice as explorer_notice
 from psodlib.views.incident import incident_timeline
 from psodlib.views.notebooks import notebook_folder, run_notebook
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
@@ -76,11 +81,13 @@ Source = str | Path | Fleet
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 25  # of a table on the index page; the rest is in tables/
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
+MOST_PAGES = 200  # crashes with a page of their own
 DOCUMENTS = (
     Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
     Link("brief.html", "The brief", "The same as a page"),
     Link("writeup.pdf", "The write-up (PDF)", "One crash, for a support case"),
     Link("writeup.html", "The write-up", "The same as a page"),
+    Link("explorer.html", "All crashes and hosts", "The explorer without a kernel; each crash on a page"),
     Link("writeup.md", "The write-up (Markdown)", "The same for a wiki"),
 )
 
@@ -103,8 +110,10 @@ def _survival(exposure: pd.DataFrame) -> pd.DataFrame:
 
 CHARTS = (
     Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up), in_brief=True),
-    Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up), in_brief=True),
+    Chart("headlines", lambda s, made_up: charts.plot_ratio(
+        s.decision.ratios[:6] if s.decision else (), headlines=True, simulated=made_up), in_brief=True),
     Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up), in_brief=True),
+    Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up)),
     Chart("host_days", lambda s, made_up: charts.plot_host_days(s.exposure, s.fleet.uptimes, simulated=made_up)),
     Chart("uptime_at_crash", lambda s, made_up: charts.plot_uptime_at_crash(s.exposure, simulated=made_up)),
     Chart("hazard", lambda s, made_up: charts.plot_hazard(hazard_by_uptime(s.exposure), simulated=made_up)),
@@ -187,16 +196,21 @@ def report(
     for name in ("charts", "notebooks", "tables"):  # only now: a source that cannot be read leaves no folder behind
         (folder / name).mkdir(parents=True, exist_ok=True)
     fleet.save(folder / "tables")
-    step = _Steps(progress, 4 + (len(_notebooks()) if notebooks else 0))
-    step("drawing charts")
-    pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
-    step("writing the brief")
-    _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
-    step("writing up a crash")
-    _publish(_case(found, crash, issues, folder), folder, "writeup")
-    step("writing tables")
-    tables = _tables(found, folder)
-    links, failed = _run_notebooks(found, crash, folder, step) if notebooks else ([], ())
+    step = _Steps(progress, 5 + (len(_notebooks()) if notebooks else 0))
+    # The kernels are processes of their own and run while the charts are drawn.
+    with ThreadPoolExecutor(KERNELS) as kernels:
+        running = _start_notebooks(found, crash, folder, kernels) if notebooks else {}
+        step("drawing charts")
+        pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
+        step("writing the brief")
+        _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
+        step("writing up a crash")
+        _publish(_case(found, crash, issues, folder), folder, "writeup")
+        step("writing tables")
+        tables = _tables(found, folder)
+        step("writing the explorer's pages")
+        _write_explorer(found, issues, folder)
+        links, failed = _write_notebooks(found, running, folder, step)
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
     return Report(folder, index, fleet, failed)
@@ -279,21 +293,24 @@ def _notebooks() -> list[Path]:
     return sorted(notebook_folder().glob("*.ipynb"))
 
 
-def _run_notebooks(
-    found: Study, crash: pd.Series | None, folder: Path, step: _Steps
-) -> tuple[list[Link], tuple[str, ...]]:
-    # Behind the charts, not beside them: threads that import IPython while pyplot looks for it trip over each other.
+Running = dict[Path, tuple[dict[str, Any], Future[NotebookNode]]]
+
+
+def _start_notebooks(found: Study, crash: pd.Series | None, folder: Path, kernels: ThreadPoolExecutor) -> Running:
+    import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
     given = {path: _parameters(path, folder, found, crash) for path in _notebooks()}
+    return {path: (values, kernels.submit(run_notebook, path, values)) for path, values in given.items()}
+
+
+def _write_notebooks(found: Study, running: Running, folder: Path, step: _Steps) -> tuple[list[Link], tuple[str, ...]]:
     links, failed = [], []
-    with ThreadPoolExecutor(KERNELS) as kernels:
-        running = {path: kernels.submit(run_notebook, path, parameters) for path, parameters in given.items()}
-        for path, ran in running.items():
-            step(f"notebook {path.stem}")
-            # one that does not read this fleet shows something else, such as the real incident
-            notice = SIMULATED if found.fleet.simulated and "fleet_folder" in given[path] else ""
-            link, whole = _write_notebook(path, ran, notice, folder)
-            links.append(link)
-            failed += [] if whole else [path.stem]
+    for path, (given, ran) in running.items():
+        step(f"notebook {path.stem}")
+        # one that does not read this fleet shows something else, such as the real incident
+        notice = SIMULATED if found.fleet.simulated and "fleet_folder" in given else ""
+        link, whole = _write_notebook(path, ran, notice, folder)
+        links.append(link)
+        failed += [] if whole else [path.stem]
     return links, tuple(failed)
 
 
@@ -400,6 +417,33 @@ def _describe_pictures(notebook: NotebookNode) -> None:
             if "image/png" in output.get("data", {}):
                 words = f"Chart of the section {heading}; the text beside it says what it shows."
                 output.setdefault("metadata", {}).setdefault("image/png", {}).setdefault("alt", words)
+
+
+# ---- the explorer's static twins -----------------------------------------------------------------------------------------
+
+
+def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
+    # What the widgets show, as pages: the whole fleet on one, each of the newest crashes on its own.
+    atlas = Atlas(found.fleet, found.module, tuple(issues))
+    newest = found.fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
+    listed = newest[newest["crash_id"].notna()].head(MOST_PAGES)
+    rows = []
+    for number, (_, crash) in enumerate(listed.iterrows(), start=1):
+        href = f"crashes/{number:03d}.html"
+        title = f"Crash of {literal(crash['host'])}, {moment(crash['time'])}"
+        _write_twin(found, title, crash_page(atlas, str(crash["crash_id"])), folder / href, "../index.html")
+        rows.append((href, crash))
+    body = exported_html(atlas, Selection()) + crash_list(rows, len(newest))
+    _write_twin(found, f"All crashes and hosts: {found.module}", body, folder / "explorer.html", "index.html")
+
+
+def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    head = Markup("<h1>{}</h1>").format(title)
+    # The explorer's headings are a widget's; on a page of its own they come right below its title, and
+    # the page bears the notice already.
+    twin = body.replace("<h4>", "<h2>").replace("</h4>", "</h2>").replace(explorer_notice(found.fleet), "")
+    _write(path, page(title, head + Markup(twin), SIMULATED if found.fleet.simulated else "", home=home))
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ LOOK = """() => ({
   headings: [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => +h.tagName[1]),
   nameless: [...document.querySelectorAll('a,[tabindex="0"]')].filter(e => !(e.textContent.trim() || e.getAttribute('aria-label'))).length,
 })"""
+AXE = """async () => (await axe.run(document)).violations
+  .filter(fault => ['serious', 'critical'].includes(fault.impact))
+  .map(fault => [fault.id, fault.nodes.map(node => node.html.slice(0, 120))])"""
 CONTRAST = """() => {
   const rgb = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => { const f = [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
@@ -81,11 +84,15 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+def _pages(made: Path) -> list[Path]:
+    return [*made.glob("*.html"), *made.glob("notebooks/*.html"), *made.glob("crashes/*.html")]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_open_offline_and_are_whole(made: Path, browser: Any, tmp_path: Path, size: str, scheme: str) -> None:
-    pages = [*made.glob("*.html"), *made.glob("notebooks/*.html")]
-    assert len(pages) == 9
+    pages = _pages(made)
+    assert len(pages) == 13  # three crashes have a page each
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, offline=True, color_scheme=scheme)
     for path in pages:
@@ -106,6 +113,20 @@ def test_pages_open_offline_and_are_whole(made: Path, browser: Any, tmp_path: Pa
         assert all(after <= before + 1 for before, after in pairwise(steps)), (path.name, steps)
         assert page.evaluate(CONTRAST) == [], path.name
         page.screenshot(path=tmp_path / f"{path.stem}-{size}-{scheme}.png", full_page=True, timeout=30_000)
+        page.close()
+    context.close()
+
+
+def test_axe_finds_no_serious_fault(made: Path, browser: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed (extra `test`)")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    # The pages forbid scripts; the one that looks them over is let in by the browser.
+    context = browser.new_context(offline=True, bypass_csp=True)
+    for path in _pages(made):
+        page = context.new_page()
+        page.goto(path.as_uri(), timeout=30_000)
+        page.evaluate(script)
+        assert page.evaluate(AXE) == [], path.name
         page.close()
     context.close()
 

@@ -394,7 +394,7 @@ def test_the_brief_is_two_pages_with_words_that_can_be_read(tmp_path: Path) -> N
     assert pages <= 2
     widths = [
         struct.unpack(">I", (folder / "charts" / f"{name}.png").read_bytes()[16:20])[0]
-        for name in ("rates", "ratio", "rollout")
+        for name in ("rates", "headlines", "rollout")
     ]
     # 8.5 points at 220 dots an inch, shrunk to a page's 174 mm, are still 8 (to a tenth)
     assert min(8.5 * min(1.0, 174 / 25.4 * 220 / width) for width in widths) > 7.95
@@ -415,7 +415,7 @@ def test_empty_fleet_gives_a_whole_report(tmp_path: Path) -> None:
     made = report(Fleet(), tmp_path / "r", notebooks=False, progress=lambda *step: seen.append(step))
     assert made.index.exists() and (made.folder / "brief.pdf").stat().st_size > 5000
     assert "No crash was found" in made.index.read_text(encoding="utf-8")
-    assert [done for _, done, _ in seen] == [1, 2, 3, 4] and {total for *_, total in seen} == {4}
+    assert [done for _, done, _ in seen] == [1, 2, 3, 4, 5] and {total for *_, total in seen} == {5}
     assert schema.TABLES.keys() <= {file.stem for file in (made.folder / "tables").glob("*.parquet")}
 
 

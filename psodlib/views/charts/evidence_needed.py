@@ -25,6 +25,7 @@ from psodlib.views.charts.style import (
     version_colours,
 )
 from psodlib.views.charts.sums import days_in_bins, days_since, evidence_in_words, with_dates
+from psodlib.views.pace import still_needed
 from psodlib.views.words import count, day, known, listing
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def plot_evidence_needed(
         ``per_week``, ``weeks`` (NA where no host runs it or no amount would do).
     """
     dated = with_dates(exposure)
-    table = _still_needed(decision, dated)
+    table: Table = still_needed(decision, dated)
     if dated.empty or table.empty:
         remedy = "Candidates and an exposure table with starts and ends are needed."
         return nothing(ax, "How long a verdict will take is not known", remedy, list(table.columns), simulated)
@@ -84,19 +85,6 @@ def plot_evidence_needed(
         "often as so far; the real need shifts with each crash."
     )
     return finish(chart, _still_finding(table), caption, table, simulated)
-
-
-def _still_needed(decision: PinDecision | None, dated: Table) -> Table:
-    rows = []
-    recent = dated["end"].max() - pd.Timedelta(weeks=4)
-    for version, needed in (decision.host_days_needed if decision else {}).items():
-        here = dated[(dated["version"] == version).fillna(False)]
-        late = here[here["end"] > recent]
-        pace = float((late["end"] - late["start"].clip(lower=recent)).sum() / pd.Timedelta(days=1)) / 4
-        weeks = 0.0 if needed == 0 else needed / pace if needed is not None and pace else None
-        rows.append((version, float(here["host_days"].sum()), needed, pace, weeks))
-    table = pd.DataFrame(rows, columns=["version", "host_days", "needed", "per_week", "weeks"])
-    return table.astype({"version": "string", "needed": "Float64", "weeks": "Float64"})
 
 
 def _gathered(ax: Any, rows: Table, begin: pd.Timestamp, now: pd.Timestamp, colour: str) -> None:

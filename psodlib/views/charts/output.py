@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from psodlib.errors import InputError
 from psodlib.views.charts.style import STYLE
 
+EDGE = 0.1  # inches of paper around a saved chart
+
 
 def numbers(ax: Axes) -> pd.DataFrame:
     """The numbers that a chart shows: its table twin, for a CSV beside the picture.
@@ -83,7 +85,11 @@ def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
     png, svg = out.with_name(f"{stem}.png"), out.with_name(f"{stem}.svg")
     figure_of: Any = ax.figure
     with plt.rc_context(STYLE):
-        figure_of.savefig(png, dpi=2 * STYLE["figure.dpi"], bbox_inches="tight", metadata={"Software": None})
-        figure_of.savefig(svg, bbox_inches="tight", metadata={"Date": None})
+        # Laid out once for both files: left to savefig, each would draw the figure twice more.
+        figure_of.draw_without_rendering()
+        box = figure_of.get_tightbbox(figure_of.canvas.get_renderer()).padded(EDGE)
+        figure_of.set_layout_engine("none")
+        figure_of.savefig(png, dpi=2 * STYLE["figure.dpi"], bbox_inches=box, metadata={"Software": None})
+        figure_of.savefig(svg, bbox_inches=box, metadata={"Date": None})
     plt.close(figure_of)
     return png, svg

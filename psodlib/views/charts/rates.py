@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from psodlib.risk.rates import RateRatio  # brings scipy, which most charts do without
 
 FOREST_COLUMNS = ("contrast", "estimate", "ratio", "low", "high")
+METHODS = {"frailty": "adjusted, hosts unlike", "exact_midp": "exact and unadjusted where crashes are few"}
 MAIN_ESTIMATES = ("headline", "known crashes only", "with unknown crashes", "worst cases of unknown", "crude")
 
 
@@ -162,13 +163,17 @@ def _rates_finding(table: Table) -> str:
 
 
 @styled
-def plot_ratio(ratios: RateRatio | Sequence[RateRatio], *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+def plot_ratio(
+    ratios: RateRatio | Sequence[RateRatio], *, headlines: bool = False, simulated: bool = False, ax: Axes | None = None
+) -> Axes:
     """Forest plot of a rate ratio: headline, known crashes only, with unknown, worst case, crude, other adjustments.
 
     Parameters
     ----------
     ratios : RateRatio or sequence of RateRatio
         What ``rate_ratio`` gives, or ``PinDecision.ratios``. Several are drawn one below the other.
+    headlines : bool
+        True draws one row a contrast, its headline: for whoever decides.
     simulated, ax
         As for ``plot_rollout``.
 
@@ -180,12 +185,20 @@ def plot_ratio(ratios: RateRatio | Sequence[RateRatio], *, simulated: bool = Fal
     """
     several: Any = [ratios] if hasattr(ratios, "reference") else list(ratios)
     table = pd.DataFrame([row for one in several for row in _forest(one)], columns=FOREST_COLUMNS)
-    if len(several) > 1:
-        table = table[table["estimate"].isin(MAIN_ESTIMATES)].reset_index(drop=True)
+    if headlines or len(several) > 1:
+        table = table[table["estimate"].isin(MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES)].reset_index(
+            drop=True
+        )
     if table.empty:
         remedy = "Two versions with host-days are needed for a ratio."
         return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
-    names = list(table["estimate"] if len(several) == 1 else _grouped_names(table))
+    names = list(
+        table["contrast"].str.replace(" / ", " against ", regex=False)
+        if headlines
+        else table["estimate"]
+        if len(several) == 1
+        else _grouped_names(table)
+    )
     chart = new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
     chart.set_xscale("log")
     low, high = _ratio_limits(table)
@@ -201,7 +214,9 @@ def plot_ratio(ratios: RateRatio | Sequence[RateRatio], *, simulated: bool = Fal
     references = {one.reference for one in several}
     whose = f"{several[0].reference}'s" if len(references) == 1 else "the second version's"
     chart.set_xlabel(shown_text(f"Crash rate as a multiple of {whose} (log scale)"))
-    return finish(chart, _ratio_finding(several), _ratio_caption(several), table, simulated)
+    return finish(
+        chart, _ratio_finding(several), _ratio_caption(several, arrows=_beyond(table, low, high)), table, simulated
+    )
 
 
 def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
@@ -265,14 +280,20 @@ def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
     return f"Open whether {one.version} crashes more or less often than {one.reference} ({certainty})"
 
 
-def _ratio_caption(ratios: Sequence[RateRatio]) -> str:
-    parts = []
-    for one in ratios:
-        arms = [
-            f"{name} {count(int(crashes), 'crash', 'crashes')} in {days_in_words(days)} on {hosts_in_words(hosts)}"
-            for name, crashes, days, hosts in zip(
-                (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True
-            )
-        ]
-        parts.append(f"{arms[0]}, {arms[1]} ({one.method.replace('_', ' ')})")
-    return f"{'; '.join(parts)}. Arrows: the interval goes on, or has no end."
+def _beyond(table: Table, low: float, high: float) -> bool:
+    return bool(((table["low"] < low) | (table["high"] > high)).any())
+
+
+def _ratio_caption(ratios: Sequence[RateRatio], arrows: bool) -> str:
+    # Each version once, then how each contrast was reckoned: three contrasts of three versions name each twice.
+    arms = {
+        name: f"{name}: {count(int(crashes), 'crash', 'crashes')} in {days_in_words(days)} on {hosts_in_words(hosts)}"
+        for one in ratios
+        for name, crashes, days, hosts in zip(
+            (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True
+        )
+    }
+    used = {one.method for one in ratios}
+    methods = listing(words for method, words in METHODS.items() if method in used)
+    gone = " Arrows: the interval goes on, or has no end." if arrows else ""
+    return f"{'; '.join(arms.values())}. Lines: {100 * (1 - ratios[0].alpha):g} % intervals ({methods}).{gone}"

@@ -76,20 +76,29 @@ def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), le
 
 def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -> Axes:
     """Title, caption and table twin of a chart; the last thing that every ``plot_*`` does."""
-    # Title and caption are as wide as plot and legend: about 11 and 15 letters an inch in these sizes.
     own = ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1
-    inches = WIDTH + LEGEND * bool(ax.get_legend()) if own else max(ax.get_window_extent().width / ax.figure.dpi, 3.0)
-    ax.set_title(_wrapped(finding, inches * 11.5), loc="left")
+    left, inches = _room(ax) if own else (0.0, max(ax.get_window_extent().width / ax.figure.dpi, 3.0))
+    # About 10.5 and 15 letters an inch in these sizes.
+    ax.set_title(_wrapped(finding, inches * 10.5), loc="left", x=left)
     words = f"Simulated fleet. {caption}" if simulated else caption
     # Hung on the x label, so that it stays below it whatever the ticks do.
     ax.annotate(
         _wrapped(words, inches * 15),
-        xy=(0, 0), xycoords=("axes fraction", ax.xaxis.label), xytext=(0, -8), textcoords="offset points",
+        xy=(left, 0), xycoords=("axes fraction", ax.xaxis.label), xytext=(0, -8), textcoords="offset points",
         ha="left", va="top", fontsize=SMALL, color=SOFT, annotation_clip=False, gid="caption",
     )  # fmt: skip
     ax.psod_numbers = table.reset_index(drop=True)
     chart: Axes = ax
     return chart
+
+
+def _room(ax: Any) -> tuple[float, float]:
+    # Title and caption begin where the row labels do, and run to the figure's edge: where, in widths of the plot, and
+    # how many inches that is. Known only once the labels are laid out.
+    ax.figure.draw_without_rendering()
+    plot, labels = ax.get_window_extent(), ax.yaxis.get_tightbbox(ax.figure.canvas.get_renderer())
+    start = min(labels.x0, plot.x0) if labels is not None else plot.x0
+    return (start - plot.x0) / plot.width, (ax.figure.bbox.x1 - start) / ax.figure.dpi - 0.1
 
 
 def _wrapped(words: str, letters: float) -> str:

@@ -317,7 +317,7 @@ def _before_html(atlas: Atlas, crash: Any) -> Markup:
     # The log's own lines where its file is at hand and unchanged; what the tables say of the weeks before, always.
     lines = lines_before(crash["source"], crash["offset"], crash["sha256"])
     printed = (
-        Markup("<pre>{}</pre>").format(Markup("\n").join(shown(line) for line in lines))
+        Markup('<pre tabindex="0">{}</pre>').format(Markup("\n").join(shown(line) for line in lines))
         if lines
         else said(
             "The lines before it are not at hand: its file is inside an archive, elsewhere, changed, or begins with the crash."

@@ -15,49 +15,17 @@ from markupsafe import Markup
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.triage.known_issues import load_issues
-from psodlib.views.explore.crash import (
-    crash_html,
-    link_text,
-    sections,
-)
-from psodlib.views.explore.markup import joined, label, notice, said, shown, styled
+from psodlib.views.explore.crash import link_text, sections
+from psodlib.views.explore.markup import label, notice, said, shown, styled
 from psodlib.views.explore.notes import Note, read_notes, write_note
 from psodlib.views.explore.selection import ANY, FILTERS, Atlas, Selection, choices, selected
 from psodlib.views.explore.timeline import months_html, timeline_html
 from psodlib.views.words import UNKNOWN, count, known
 
-__all__ = ["Explorer", "explore", "exported_html"]
+__all__ = ["Explorer", "explore"]
 
 MOST_LISTED = 300  # crashes in the list box
 TAGS = ("driver fault", "hardware fault", "duplicate", "needs a dump", "reported to vendor", "explained")
-
-
-def exported_html(atlas: Atlas, selection: Selection, notes: Mapping[str, Note] | None = None) -> str:
-    """Everything that the explorer shows for a selection, as a piece of HTML for an exported page.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    selection : Selection
-        Filters and chosen crash.
-    notes : mapping of str to Note, optional
-        Tags and notes by crash, as ``read_notes`` gives.
-
-    Returns
-    -------
-    str
-        HTML with its own style and no script: for ``document.page`` or a file.
-    """
-    filters = ", ".join(f"{FILTERS[name].lower()} {value or UNKNOWN}" for name, value in selection.filters.items())
-    head = said(f"Filters: {filters or 'none'}.")
-    parts = [notice(atlas.fleet), head, Markup(months_html(atlas, selection)), Markup(timeline_html(atlas, selection))]
-    if selection.crash_id is not None:
-        parts.append(Markup(crash_html(atlas, selection.crash_id)))
-        note = (notes or {}).get(selection.crash_id)
-        if note:
-            parts.append(Markup("<h4>Tags and note</h4>{}{}").format(said(", ".join(note.tags)), said(note.text)))
-    return styled(joined(parts))
 
 
 # Constant: it reads the text of the element beside the button, and holds none itself.

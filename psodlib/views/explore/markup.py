@@ -18,12 +18,12 @@ KERNEL = "#8a8a8a"  # what has no colour of its own
 LONGEST = 400  # letters of one cell
 
 
-# JupyterLab's own colours where it gives them, so that light and dark both read; a page of a report has neither.
+# JupyterLab's own colours where it gives them, a report page's where that does, so that light and dark both read.
 STYLE = """
-.psx {color: var(--jp-ui-font-color1, #222); background: var(--jp-layout-color0, #fff); font: 13px/1.45 'DejaVu Sans', system-ui, sans-serif;}
+.psx {color: var(--jp-ui-font-color1, var(--ink, #222)); background: var(--jp-layout-color0, var(--paper, #fff)); font: 13px/1.45 'DejaVu Sans', system-ui, sans-serif;}
 .psx h4 {margin: 14px 0 4px; font-size: 13px;} .psx p {margin: 3px 0;} .psx ul {margin: 3px 0; padding-left: 20px;}
 .psx table {border-collapse: collapse; width: 100%; font: inherit; color: inherit;} .psx .wide {overflow-x: auto;}
-.psx th, .psx td {text-align: left; vertical-align: top; padding: 2px 10px 2px 0; overflow-wrap: anywhere; min-width: 3.5em; border-bottom: 1px solid var(--jp-border-color2, #ddd);}
+.psx th, .psx td {text-align: left; vertical-align: top; padding: 2px 10px 2px 0; overflow-wrap: anywhere; min-width: 3.5em; border-bottom: 1px solid var(--jp-border-color2, var(--line, #ddd));}
 .psx th {font-weight: 600; white-space: nowrap;} .psx td.n {white-space: nowrap; font-variant-numeric: tabular-nums;}
 .psx code, .psx pre, .psx td.m {font-family: 'DejaVu Sans Mono', monospace; font-size: 12px;}
 .psx pre {white-space: pre-wrap; overflow-wrap: anywhere; max-height: 320px; overflow: auto; margin: 4px 0; color: inherit; background: transparent;}
@@ -147,9 +147,9 @@ def table_of(head: Sequence[str], rows: Iterable[Sequence[Markup]], machine: Seq
         for row in rows
     )
     top = joined(Markup("<th>{}</th>").format(name) for name in head)
-    return Markup('<div class="wide"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
-        top, joined(cells)
-    )
+    return Markup(
+        '<div class="wide" tabindex="0"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(top, joined(cells))
 
 
 def said(text: str) -> Markup:

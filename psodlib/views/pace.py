@@ -1,0 +1,52 @@
+"""How long until a verdict could fall, as the hosts run now: said by the brief and drawn by a chart, so reckoned once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from psodlib.views.words import known
+
+if TYPE_CHECKING:
+    from psodlib.risk.decision import PinDecision
+
+__all__ = ["still_needed"]
+
+WEEKS = 4  # of the newest evidence whose pace is taken for today's
+COLUMNS = ("version", "host_days", "needed", "per_week", "weeks")
+
+
+def still_needed(decision: PinDecision | None, exposure: pd.DataFrame) -> pd.DataFrame:
+    """Further host-days that each candidate needs until a verdict could fall, and the weeks they take at today's pace.
+
+    Parameters
+    ----------
+    decision : PinDecision or None
+        What ``decide_pin`` gives.
+    exposure : pandas.DataFrame
+        The exposure it was made from; rows without ``start`` and ``end`` give no pace.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a candidate: ``version``, ``host_days`` so far, ``needed`` (NA where no amount would do), ``per_week``
+        (host-days gathered a week over the newest four), ``weeks`` (NA where no host runs it or no amount would do).
+    """
+    rows = [
+        (version, *_way(exposure, version, needed))
+        for version, needed in (decision.host_days_needed if decision else {}).items()
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype({"version": "string", "needed": "Float64", "weeks": "Float64"})
+
+
+def _way(exposure: Any, version: str, needed: float | None) -> tuple[Any, ...]:
+    here = exposure[(exposure["version"] == version).fillna(False)]
+    pace = 0.0
+    if {"start", "end"} <= set(exposure.columns) and known(newest := exposure["end"].max()):
+        since = newest - pd.Timedelta(weeks=WEEKS)
+        late = here[here["end"] > since]
+        pace = float((late["end"] - late["start"].clip(lower=since)).sum() / pd.Timedelta(days=1)) / WEEKS
+    weeks = 0.0 if needed == 0 else needed / pace if needed is not None and pace else None
+    return float(here["host_days"].sum()), needed, pace, weeks
