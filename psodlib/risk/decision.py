@@ -17,8 +17,9 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
+from psodlib.risk.comparison import ADJUST, Comparison, version_effect
 from psodlib.risk.exposure import check_exposure
-from psodlib.risk.rates import ADJUST, DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, version_effect
+from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, ratio_of
 
 __all__ = ["PinDecision", "decide_pin", "expected_impact"]
 
@@ -170,7 +171,8 @@ def decide_pin(
         if reference
         else list(itertools.combinations(names, 2))
     )
-    ratios = tuple(rate_ratio(table, one, other, adjust, alpha) for one, other in pairs if other is not None)
+    comparison = Comparison(table, adjust)
+    ratios = tuple(ratio_of(comparison, one, other, alpha) for one, other in pairs if other is not None)
     rule = Rule(probability, loss / DAYS_PER_YEAR, alpha)
     prior = prior_rate(table[table["version"].notna()])
     differs, reasons = _any_difference(table, names, adjust, alpha)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from psodlib.errors import InputError
+from psodlib.risk.comparison import version_effect
 from psodlib.risk.exact import Interval, poisson_interval, ratio_interval
-from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio, version_effect
+from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio
 from psodlib.simulate.process import SCENARIOS, simulate_history
 
 BASE, BAD, NEXT = "5.5.0.50", "5.5.0.58", "5.5.0.60"
