@@ -19,6 +19,7 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure
 from psodlib.risk.frailty import Fit, HostCells, estimable, fit_frailty, fit_poisson, parameters, tabulate
+from psodlib.risk.stratified import Strata
 
 __all__ = ["ADJUST", "FEW_CRASHES", "Arms", "Comparison", "Headline", "version_effect"]
 
@@ -26,6 +27,7 @@ ADJUST = ("model", "uptime", "quarter")
 TERMS = ("model", "esxi_build", "cluster", "uptime", "quarter")
 FEW_CRASHES = 5  # below this in either arm a likelihood has no maximum worth its standard error: exact instead
 CRASHES_PER_PARAMETER = 3  # a model with more parameters than this allows is not fitted
+INFORMATION = 0.5  # share that must be left within the strata of a term, for counts too few to be modelled
 LEMONS = 0.2  # variance of the host effect beyond which hosts are said to differ
 
 
@@ -47,7 +49,7 @@ class Arms:
 
 @dataclass(frozen=True)
 class Headline:
-    """What the headline of one contrast rests on; without ``fit`` the counts alone decide and nothing is adjusted."""
+    """What the headline of one contrast rests on; without ``fit`` it is exact, from counts within strata of ``terms``."""
 
     arms: Arms
     known: Interval
@@ -56,6 +58,8 @@ class Headline:
     terms: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()  # a word on each term that was asked for and is not in the model
     fit: Fit | None = None  # of the known crashes
+    # So many host-days of the reference's mixture of strata is one of the version's worth (exact interval only).
+    comparable: float = 1.0
 
     @property
     def interval(self) -> Interval:
@@ -131,7 +135,7 @@ class Comparison:
         """
         arms = self.arms(version, reference)
         if min(arms.known) < FEW_CRASHES:
-            return _by_counts(arms, alpha)
+            return self._by_counts(arms, alpha)
         terms, left_out = _affordable(self.cells, self.terms, (version, reference))
         fit = self.fit(terms)
         known, p = _interval(fit, version, reference, alpha)
@@ -140,6 +144,38 @@ class Comparison:
         whole, p_whole = _interval(self.fit(terms, "all"), version, reference, alpha)
         p = _agreed(max(p, p_whole), known, whole)
         return Headline(arms, known, whole, p, terms, tuple(left_out), fit)
+
+    def _by_counts(self, arms: Arms, alpha: float) -> Headline:
+        terms: tuple[str, ...] = ()
+        left_out = []
+        whole = self._strata(arms, terms).information()
+        for term in self.terms:
+            if self._strata(arms, (*terms, term)).information() >= INFORMATION * whole:
+                terms = (*terms, term)
+            else:
+                left_out.append(f"not adjusted for {term}: within its levels too few crashes can be compared")
+        known, both = self._strata(arms, terms), self._strata(arms, terms, unknown="all")
+        intervals = known.interval(alpha), both.interval(alpha)
+        p = _agreed(max(known.p_value(), both.p_value()), *intervals)
+        mine, others = both.expected()
+        comparable = mine / others * arms.days[1] / arms.days[0] if mine and others else 1.0
+        return Headline(arms, *intervals, p, terms, tuple(left_out), comparable=comparable)
+
+    def _strata(self, arms: Arms, terms: tuple[str, ...], unknown: str | None = None) -> Strata:
+        # Sums of both arms within the levels of the terms; the unknown crashes of a version, or of "all", are added.
+        cells = self.cells
+        code = np.zeros(len(cells.cells), dtype=np.int64)
+        for term in terms:
+            code = code * len(cells.levels[term]) + cells.cells[term].to_numpy()
+        _, code = np.unique(code, return_inverse=True)
+        out: list[Any] = []
+        for name in (arms.version, arms.reference):
+            mine = cells.of_version(name)
+            events = cells.known + cells.unknown if unknown in ("all", name) else cells.known
+            for matrix in (events, cells.days):
+                sums = np.asarray(matrix.sum(axis=0)).ravel()[mine]
+                out.append(np.bincount(code[mine], weights=sums, minlength=int(code.max(initial=0)) + 1))
+        return Strata.of(*out)
 
     def fit(self, terms: tuple[str, ...], unknown: str | None = None) -> Fit:
         """The frailty model of the known crashes, with the unknown ones of a version ("all": of every one) added."""
@@ -156,9 +192,9 @@ class Comparison:
         """The span of the intervals with every unexplained crash laid on one version and then on the other."""
         arms, known = found.arms, found.known
         if found.fit is None:
-            both = (arms.known[0] + arms.unknown[0], arms.known[1] + arms.unknown[1])
-            against = [(both[0], arms.known[1]), (arms.known[0], both[1])]
-            extremes = [exact.ratio_interval(*arms.pairs(counts), alpha) for counts in against]
+            extremes = [
+                self._strata(arms, found.terms, unknown=name).interval(alpha) for name in (arms.version, arms.reference)
+            ]
         elif self.cells.unknown.sum() == 0:
             extremes = [known]
         else:
@@ -178,8 +214,9 @@ class Comparison:
         """What the model itself tells the reader to look at, and what was left out of it."""
         if found.fit is None:
             one, other = found.arms.known
-            few = f"{one:.0f} and {other:.0f} crashes: under {FEW_CRASHES} in an arm, so the exact interval is used and"
-            return [f"{few} nothing is adjusted for", *self.absent]
+            within = f"within strata of {' and '.join(found.terms)}" if found.terms else "and nothing is adjusted for"
+            few = f"{one:.0f} and {other:.0f} crashes: under {FEW_CRASHES} in an arm, so the exact interval is used"
+            return [f"{few} {within}", *self.absent, *found.left_out]
         notes = []
         if not found.fit.converged:
             notes.append("the frailty fit did not converge; trust the exact interval more")
@@ -193,9 +230,12 @@ class Comparison:
         return [*notes, *self.absent, *found.left_out]
 
     def sensitivity(self, found: Headline, alpha: float = 0.05) -> list[tuple[str, Interval]]:
-        """Other estimators of the same ratio, for show beside it; none where the counts alone decide."""
+        """Other estimators of the same ratio, for show beside it."""
         if found.fit is None:
-            return []
+            if not found.terms:
+                return []
+            guaranteed = self._strata(found.arms, found.terms).interval(alpha, "clopper_pearson")
+            return [("stratified, Clopper-Pearson", guaranteed)]
         pair = found.arms.version, found.arms.reference
         robust = fit_poisson(self.cells, self.cells.known, found.terms)
         rows = [("Poisson, robust by host", _interval(robust, *pair, alpha)[0])]
@@ -261,13 +301,6 @@ def _affordable(
         else:
             kept = more
     return kept, notes
-
-
-def _by_counts(arms: Arms, alpha: float) -> Headline:
-    both = (arms.known[0] + arms.unknown[0], arms.known[1] + arms.unknown[1])
-    known, whole = (exact.ratio_interval(*arms.pairs(counts), alpha) for counts in (arms.known, both))
-    p = max(exact.ratio_p(*arms.pairs(counts)) for counts in (arms.known, both))
-    return Headline(arms, known, whole, _agreed(p, known, whole))
 
 
 def _agreed(p: float, known: Interval, whole: Interval) -> float:

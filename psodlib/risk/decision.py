@@ -345,7 +345,8 @@ def _evidence(ratio: RateRatio, prior: float, counts: Counts | None = None) -> E
 def _of_counts(ratio: RateRatio, prior: float, counts: Counts) -> Evidence:
     known = [round(count) for count in counts.known]
     both = [round(count + more) for count, more in zip(counts.known, counts.unknown, strict=True)]
-    days = counts.days
+    # On the reference's mixture of strata, so that what few crashes say of the ratio is adjusted here too.
+    days = (counts.days[0] * ratio.comparable, counts.days[1])
     p = max(exact.ratio_p(each[0], days[0], each[1], days[1]) for each in (known, both))
     sides = [np.sign(each[0] * days[1] - each[1] * days[0]) for each in (known, both)]
     one, two = ((count + 0.5, time + 0.5 / prior) for count, time in zip(known, days, strict=True))

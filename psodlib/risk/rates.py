@@ -125,6 +125,7 @@ class RateRatio:
     unknown_crashes: tuple[int, int] = (0, 0)
     sensitivity: tuple[tuple[str, Interval], ...] = ()
     error: float | None = None  # standard error of ln(known_only.ratio) under the frailty fit
+    comparable: float = 1.0  # times the version's host-days: what they are worth on the reference's mixture of strata
 
     @property
     def interval(self) -> Interval:
@@ -204,7 +205,7 @@ def rate_ratio(
     Notes
     -----
     With 5 crashes or more in each arm: shared-gamma-frailty Poisson (``method`` "frailty"); below: exact conditional
-    mid-P ("exact_midp"), which adjusts for nothing. ``adversarial`` spans the intervals with every unexplained crash
+    mid-P ("exact_midp") within strata of those terms that leave at least half of what the crashes tell. ``adversarial`` spans the intervals with every unexplained crash
     laid on one version and then on the other. ``p_lower`` is normal on the log scale under the frailty fit, else from
     gamma posteriors with half a crash at the fleet's own pooled rate as prior. ``p_value`` tests a ratio of 1 and
     agrees with the headline interval.
@@ -242,7 +243,7 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
         *comparison.notes(found),
         *cautions.of_terms(table, found.terms),
         *cautions.of_data(table, version, reference),
-        *cautions.of_result(known, crude, pooled, headline, adversarial, found.fit is not None),
+        *cautions.of_result(known, crude, pooled, headline, adversarial, bool(found.fit or found.terms)),
     ]
     return RateRatio(
         version=version,
@@ -271,6 +272,7 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
             *comparison.sensitivity(found, alpha),
         ),
         error=found.fit.log_ratio(version, reference)[1] if found.fit else None,
+        comparable=found.comparable,
     )
 
 
@@ -295,7 +297,8 @@ def _p_lower(table: pd.DataFrame, found: Headline) -> float:
         log_ratio, error = found.fit.log_ratio(arms.version, arms.reference)
         return float(special.ndtr(-log_ratio / error))
     prior = 0.5 / prior_rate(table)
-    return exact.p_lower(0.5 + arms.known[0], prior + arms.days[0], 0.5 + arms.known[1], prior + arms.days[1])
+    mine = prior + arms.days[0] * found.comparable
+    return exact.p_lower(0.5 + arms.known[0], mine, 0.5 + arms.known[1], prior + arms.days[1])
 
 
 def _whole(pair: tuple[float, float]) -> tuple[int, int]:
