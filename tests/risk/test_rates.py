@@ -166,6 +166,24 @@ def test_each_trap_that_the_table_shows_is_named(realistic, change, word):
     assert word is None or any(word in warning for warning in found.warnings), found.warnings
 
 
+TRAPS = (
+    "ran at different times", "only hosts that crashed", "alone has", "today's inventory", "evidence is missing for",
+    "had 5.5.0.58 loaded; under", "newest, laid on all its history", "moves the crude ratio",
+)  # fmt: skip
+
+
+def test_no_trap_is_named_where_there_is_none():
+    table = simulate_history(seed=11, **SCENARIOS["S1"]).exposure()
+    found = rate_ratio(table, BAD, BASE, ("model",))
+    assert not [trap for trap in TRAPS if any(trap in warning for warning in found.warnings)], found.warnings
+
+
+def test_few_hosts_are_named(realistic):
+    kept = realistic.loc[realistic["version"] == BAD, "host"].unique()[:9]
+    found = rate_ratio(realistic[(realistic["version"] != BAD) | realistic["host"].isin(kept)], BAD, BASE)
+    assert any("only 9 hosts had 5.5.0.58 loaded" in warning for warning in found.warnings)
+
+
 def test_gaps_that_differ_are_named(realistic):
     # On .58 every stretch loses its middle half.
     bad, rest = realistic[realistic["version"] == BAD], realistic[realistic["version"] != BAD]

@@ -12,6 +12,7 @@ from psodlib.errors import InputError
 from psodlib.risk.exact import ratio_interval, ratio_p
 from psodlib.risk.rates import rate_ratio
 from psodlib.risk.stratified import Strata
+from psodlib.simulate.process import SCENARIOS, simulate_history
 
 # British doctors (Doll & Hill): deaths and person-years of smokers and others in five age bands.
 DOCTORS = Strata.of(
@@ -123,3 +124,28 @@ def test_coverage_where_few_crashes_are_confounded_by_model():
         crude = ratio_interval(mine.sum(), time.sum(), others.sum(), other_time.sum())
         covered += [each.low <= 3 <= each.high for each in (stratified, crude)]
     assert covered[0] >= 275 > covered[1]  # of 300 that cover 95 %, under 275 has a chance below 1 in 500
+
+
+def test_cutting_shuffling_and_rescaling_change_no_exact_ratio():
+    table = simulate_history(seed=20140660, **SCENARIOS["S3sparse"]).exposure()
+    found = rate_ratio(table, "5.5.0.60", "5.5.0.50")
+    assert found.method == "exact_midp" and "model" in found.adjusted_for
+    middle = table["start"] + (table["end"] - table["start"]) * 0.3
+    head = table.assign(end=middle, crashes=0, unknown_crashes=0, host_days=table["host_days"] * 0.3)
+    tail = table.assign(
+        start=middle,
+        uptime_start=table["uptime_start"] + (middle - table["start"]),
+        host_days=table["host_days"] * 0.7,
+    )
+    extra = table.head(1).assign(host="elsewhere", version="4.0", crashes=0, unknown_crashes=0)
+    for changed in (
+        pd.concat([head, tail]),
+        table.sample(frac=1, random_state=3),
+        table.assign(host_days=table["host_days"] * 24),
+        pd.concat([table, extra]),
+    ):
+        again = rate_ratio(changed, "5.5.0.60", "5.5.0.50")
+        assert (again.ratio, again.low, again.high) == pytest.approx((found.ratio, found.low, found.high), rel=1e-8)
+    swapped = rate_ratio(table, "5.5.0.50", "5.5.0.60")
+    assert (1 / swapped.high, 1 / swapped.low) == pytest.approx((found.low, found.high), rel=1e-8)
+    assert swapped.p_value == pytest.approx(found.p_value)
