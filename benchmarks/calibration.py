@@ -1,25 +1,36 @@
 """Does the headline interval hold? Coverage and bias on made-up fleets whose truth is known.
 
-    python benchmarks/calibration.py --fleets 1000 --processes 2
+    python benchmarks/calibration.py --fleets 1000 --processes 2 --results calibration.jsonl
 
 Prints one row a scenario and contrast, held against its bar. "near" = missed, but by less than two Monte Carlo standard
 errors. The bars and the names of the scenarios are those of the calibration plan: S0 nothing in the way, S1 + frail
 hosts, S2 + model goes with version, S3 + roll-back after a crash.
+
+Each fleet's outcome is a line of ``--results`` as soon as it is there, and what the file holds is not done again: a run
+may be stopped, looked at (``--fleets 0`` only prints) and taken up again. A fleet is asked for the headline of each
+contrast and no more (`Comparison.headline`, which is what `rate_ratio` reports); each hundredth is asked by `rate_ratio`
+in full, and must agree to the last digit.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from psodlib.risk.canary import ALARM, e_process
+from psodlib.risk.cautions import CONFOUNDED
+from psodlib.risk.comparison import Comparison
 from psodlib.risk.exact import poisson_interval
 from psodlib.risk.rates import rate_ratio
 from psodlib.simulate.process import SCENARIOS, VERSIONS, simulate_history
@@ -37,72 +48,121 @@ class Bar(NamedTuple):
     bias: float  # of the ratio, at most
 
 
+IN_FULL = 100  # each so manyth fleet is asked by ``rate_ratio``, with every row beside the headline
 PLAIN = ("model",)
 ALL = ("model", "uptime", "quarter")
-BARS = (
-    *(Bar("B1", name, PLAIN, (0.93, 0.975), (0.94, 1), 0.05) for name in ("S0", "S1", "S2")),
-    Bar("B2", "S3full", PLAIN, (0.93, 0.985), (0, 1), 0.03),
+SPARSE = ((0.93, 1), (0.93, 1), math.inf)
+BARS = (  # the most doubtful first, so that a run that is stopped has them
+    *(Bar("B7", name, PLAIN, *SPARSE) for name in ("S3sparse", "S0sparse")),
+    Bar("B6", "S3weib", ("model", "uptime"), (0.89, 1), (0.93, 1), 0.09),
+    Bar("B6", "S3both", ALL, (0.89, 1), (0.93, 1), 0.09),
+    Bar("B6", "S3trend", ("model", "quarter"), (0.89, 1), (0.93, 1), 0.09),
     Bar("B3", "S3", PLAIN, (0.90, 1), (0.94, 0.99), 0.07),
     Bar("B3", "S3", ALL, (0.90, 1), (0.94, 0.99), 0.07),
+    Bar("B5", "S3phi2", PLAIN, (0.91, 1), (0.93, 1), 0.09),
+    Bar("B2", "S3full", PLAIN, (0.93, 0.985), (0, 1), 0.03),
     Bar("B4", "S3null", PLAIN, (0.92, 1), (0.94, 1), math.inf),
-    *(Bar("B5", name, PLAIN, (0.91, 1), (0.93, 1), 0.09) for name in ("S3phi2", "S3logn", "S3lemon", "S3clus")),
-    Bar("B6", "S3weib", ("model", "uptime"), (0.89, 1), (0.93, 1), 0.09),
-    Bar("B6", "S3trend", ("model", "quarter"), (0.89, 1), (0.93, 1), 0.09),
-    Bar("B6", "S3both", ALL, (0.89, 1), (0.93, 1), 0.09),
-    Bar("B7", "S0sparse", PLAIN, (0.93, 1), (0.93, 1), math.inf),
-    Bar("B7", "S3sparse", PLAIN, (0.93, 1), (0.93, 1), math.inf),
+    *(Bar("B5", name, PLAIN, (0.91, 1), (0.93, 1), 0.09) for name in ("S3logn", "S3lemon", "S3clus")),
+    *(Bar("B1", name, PLAIN, (0.93, 0.975), (0.94, 1), 0.05) for name in ("S2", "S1", "S0")),
 )
 
+# Of one contrast of one fleet: log ratio (None: no estimate), the known-only interval covers the truth, the headline
+# does, the reader was warned that uptime or quarter moves the ratio.
+Outcome = tuple[float | None, bool, bool, bool]
 
-def one_fleet(bar: Bar, seed: int) -> list[tuple[float, bool, bool, bool]]:
-    """Log ratio, known-only covers, headline covers, warned of uptime or quarter; one tuple a contrast."""
-    process = SCENARIOS[bar.scenario]
-    table = simulate_history(seed=seed, **process).exposure()
-    out = []
-    for version, truth in zip(CONTRASTS, truths(bar.scenario), strict=True):
-        result = rate_ratio(table, version, BASE, bar.adjust)
-        assert not any(word in str(result) for word in ("nan", "inf "))
-        known = result.known_only
-        warned = any(warning.startswith("adjusting for") for warning in result.warnings)
-        log_ratio = math.log(result.ratio) if 0 < result.ratio < math.inf else math.nan
-        out.append((log_ratio, known.low <= truth <= known.high, result.low <= truth <= result.high, warned))
-    return out
+
+def one_fleet(scenario: str, seed: int) -> dict[str, Any]:
+    """Outcomes by terms, one a contrast, of one fleet."""
+    table = simulate_history(seed=seed, **SCENARIOS[scenario]).exposure()
+    outcomes = {}
+    for bar in BARS:
+        if bar.scenario == scenario:
+            comparison = Comparison(table, bar.adjust)
+            outcomes["+".join(bar.adjust)] = [
+                outcome(comparison, version, truth) for version, truth in zip(CONTRASTS, truths(scenario), strict=True)
+            ]
+            if seed % IN_FULL == 0:
+                agrees_in_full(comparison, table, bar.adjust)
+    return {"scenario": scenario, "seed": seed, "outcomes": outcomes}
+
+
+def outcome(comparison: Comparison, version: str, truth: float) -> Outcome:
+    """Does one contrast hold?"""
+    found = comparison.headline(version, BASE)
+    ratio, low, high = found.interval
+    warned = any(abs(comparison.moved_by(found, term)) > CONFOUNDED for term in ("uptime", "quarter"))
+    known = found.known.low <= truth <= found.known.high
+    return math.log(ratio) if 0 < ratio < math.inf else None, known, low <= truth <= high, warned
+
+
+def agrees_in_full(comparison: Comparison, table: pd.DataFrame, adjust: tuple[str, ...]) -> None:
+    """The headline is what ``rate_ratio`` reports, and that prints nothing undefined as a number."""
+    for version in CONTRASTS:
+        full = rate_ratio(table, version, BASE, adjust)
+        found = comparison.headline(version, BASE)
+        assert str(full.interval) == str(found.interval) and (full.low, full.high) == found.interval[1:]
+        assert full.known_only[1:] == found.known[1:]
+        assert not any(word in str(full) for word in ("nan", "inf "))
 
 
 def truths(scenario: str) -> tuple[float, float]:
     return SCENARIOS[scenario].get("ratio_58", 3.0), SCENARIOS[scenario].get("ratio_60", 1.0)
 
 
-def scenario_rows(bar: Bar, fleets: int, seed: int, pool: Any) -> list[dict[str, Any]]:
-    results = np.array(list(pool.map(partial(one_fleet, bar), range(seed, seed + fleets), chunksize=5)), dtype=float)
-    rows = []
-    for contrast, truth in enumerate(truths(bar.scenario)):
-        logs, known, headline, warned = results[:, contrast].T
-        finite = logs[np.isfinite(logs)]
-        bias = math.expm1(finite.mean() - math.log(truth)) if len(finite) == len(logs) else math.nan
-        noise = 2 * finite.std() / math.sqrt(len(finite))
-        margins = [
-            *(
-                _margin(share.mean(), bounds, fleets)
-                for share, bounds in ((known, bar.known), (headline, bar.headline))
-            ),
-            (bar.bias - abs(bias)) / noise if math.isfinite(bar.bias) and not math.isnan(bias) else 9.0,
-        ]
-        rows.append(
-            {
-                "bar": bar.name,
-                "scenario": bar.scenario,
-                "adjust": "+".join(bar.adjust),
-                "contrast": f"{CONTRASTS[contrast][-2:]}v{BASE[-2:]}",
-                "bias": "-" if math.isnan(bias) else f"{100 * bias:+.1f} %",
-                "known-only": f"{known.mean():.3f}",
-                "headline": f"{headline.mean():.3f}",
-                "warned": f"{warned.mean():.2f}",
-                "wanted": _wanted(bar),
-                "met": "yes" if min(margins) >= 0 else "near" if min(margins) >= -1 else "NO",
-            }
-        )
-    return rows
+def run(path: Path, fleets: int, seed: int, pool: Any, scenarios: Iterable[str]) -> None:
+    """Do what the file of results has not yet, scenario by scenario."""
+    done = {(line["scenario"], line["seed"]) for line in read(path)}
+    for scenario in scenarios:
+        seeds = [each for each in range(seed, seed + fleets) if (scenario, each) not in done]
+        with path.open("a") as file:
+            for line in pool.map(partial(one_fleet, scenario), seeds, chunksize=5):
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of results; the last may have been cut by a stop."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def scenario_rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a bar and contrast, from what the lines hold."""
+    found: dict[tuple[str, str, int], list[Outcome]] = defaultdict(list)
+    for line in lines:
+        for adjust, outcomes in line["outcomes"].items():
+            for contrast, each in enumerate(outcomes):
+                found[line["scenario"], adjust, contrast].append(each)
+    return [
+        _row(bar, contrast, found[key])
+        for bar in sorted(BARS, key=lambda bar: bar.name)
+        for contrast in (0, 1)
+        if (key := (bar.scenario, "+".join(bar.adjust), contrast)) in found
+    ]
+
+
+def _row(bar: Bar, contrast: int, outcomes: list[Outcome]) -> dict[str, Any]:
+    truth, fleets = truths(bar.scenario)[contrast], len(outcomes)
+    logs, known, headline, warned = np.array(outcomes, dtype=float).T
+    bias = math.expm1(logs.mean() - math.log(truth))  # nan where some fleet has no estimate
+    noise = 2 * logs.std() / math.sqrt(fleets)
+    margins = [
+        *(_margin(share.mean(), bounds, fleets) for share, bounds in ((known, bar.known), (headline, bar.headline))),
+        (bar.bias - abs(bias)) / noise if math.isfinite(bar.bias) and not math.isnan(bias) else 9.0,
+    ]
+    return {
+        "bar": bar.name,
+        "scenario": bar.scenario,
+        "adjust": "+".join(bar.adjust),
+        "contrast": f"{CONTRASTS[contrast][-2:]}v{BASE[-2:]}",
+        "fleets": fleets,
+        "bias": "-" if math.isnan(bias) else f"{100 * bias:+.1f} %",
+        "known-only": f"{known.mean():.3f}",
+        "headline": f"{headline.mean():.3f}",
+        "warned": f"{warned.mean():.2f}",
+        "wanted": _wanted(bar),
+        "met": "yes" if min(margins) >= 0 else "near" if min(margins) >= -1 else "NO",
+    }
 
 
 def _margin(share: float, bounds: tuple[float, float], fleets: int) -> float:
@@ -227,15 +287,18 @@ def main() -> None:
     parser.add_argument("--fleets", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20140531)
+    parser.add_argument("--results", type=Path, default=Path("calibration.jsonl"))
+    parser.add_argument("--scenarios", nargs="+", default=list(dict.fromkeys(bar.scenario for bar in BARS)))
     options = parser.parse_args()
     began = time.perf_counter()
     with ProcessPoolExecutor(options.processes) as pool:
-        rows = [row for bar in BARS for row in scenario_rows(bar, options.fleets, options.seed, pool)]
-        print(f"{options.fleets} fleets of 500 hosts and 548 days each, seed {options.seed}\n", flush=True)
-        print(table_text(rows), flush=True)
-        print("\n" + table_text(one_sample_coverage()))
-        print("\n" + table_text(sequential(options.fleets, options.seed)), flush=True)
-        print("\n" + table_text(negative_controls(options.fleets, options.seed, pool)))
+        run(options.results, options.fleets, options.seed, pool, options.scenarios)
+        print(f"fleets of 500 hosts and 548 days each, from seed {options.seed}\n")
+        print(table_text(scenario_rows(read(options.results))), flush=True)
+        if options.fleets:
+            print("\n" + table_text(one_sample_coverage()))
+            print("\n" + table_text(sequential(options.fleets, options.seed)), flush=True)
+            print("\n" + table_text(negative_controls(options.fleets, options.seed, pool)))
     print(f"\n{time.perf_counter() - began:.0f} s on {options.processes} processes")
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/risk_speed.py --hosts 1000 10000 100000 --days 1096
 
-Prints one row a fleet size: stretches, seconds for ``crash_rates`` and for ``rate_ratio`` with all terms, peak memory. A big
-fleet is one of 1,000 hosts repeated under new names, so that making it is not what is measured.
+Prints one row a fleet size: stretches, processor seconds for ``crash_rates``, ``rate_ratio`` and ``decide_pin`` with all
+terms, how the second grows with the hosts (1 = in proportion), peak memory. Run it with one thread
+(``OMP_NUM_THREADS=1``), or the processor seconds are those of several. A big fleet is one of 1,000 hosts repeated under new names, so that making it is not what is measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 import numpy as np
 import pandas as pd
 
+from psodlib.risk.decision import decide_pin
 from psodlib.risk.rates import crash_rates, rate_ratio
 from psodlib.simulate.process import VERSIONS, simulate_history
 
@@ -37,9 +39,9 @@ def seconds(call: object, *arguments: object) -> float:
     """Best of three runs for what is quick, of one for what is not."""
     taken: list[float] = []
     while not taken or (len(taken) < 3 and sum(taken) < 3):
-        began = time.perf_counter()
+        began = time.process_time()
         call(*arguments)  # type: ignore[operator]
-        taken.append(time.perf_counter() - began)
+        taken.append(time.process_time() - began)
     return min(taken)
 
 
@@ -48,14 +50,24 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, nargs="+", default=[500, 1000, 10_000])
     parser.add_argument("--days", type=float, default=548)
     options = parser.parse_args()
-    print("| hosts | days | stretches | crash_rates s | rate_ratio, all terms s | peak MB |\n" + "| --- " * 6 + "|")
+    print(
+        "| hosts | days | stretches | crash_rates s | rate_ratio s | growth | decide_pin s | peak MB |\n"
+        + "| --- " * 8
+        + "|"
+    )
+    before: tuple[int, float] | None = None
     for hosts in options.hosts:
         table = fleet(hosts, options.days)
         rates, ratio = seconds(crash_rates, table), seconds(rate_ratio, table, VERSIONS[1], VERSIONS[0])
+        pin = seconds(decide_pin, table, VERSIONS) if hosts <= 10_000 else None
+        growth = f"{ratio / before[1] / (hosts / before[0]):.2f}" if before else ""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        shown = "" if pin is None else f"{pin:.2f}"
         print(
-            f"| {hosts:,} | {options.days:g} | {len(table):,} | {rates:.3f} | {ratio:.3f} | {peak:,.0f} |", flush=True
+            f"| {hosts:,} | {options.days:g} | {len(table):,} | {rates:.3f} | {ratio:.2f} | {growth} | {shown} | {peak:,.0f} |",
+            flush=True,
         )
+        before = hosts, ratio
 
 
 if __name__ == "__main__":

@@ -67,9 +67,10 @@ def of_result(
 ) -> list[str]:
     """Warnings from holding the estimates against each other."""
     found = []
-    moved = known.ratio / crude.ratio - 1 if adjusted else pooled.ratio / crude.ratio - 1 if crude.ratio else 0.0
+    best = known if adjusted else pooled
+    moved = best.ratio / crude.ratio - 1 if crude.ratio else 0.0
     if abs(moved) > CONFOUNDED and np.isfinite(moved):
-        # The exact interval is not adjusted; there the stratified estimate only warns.
+        # Where nothing could be adjusted, the estimate stratified by model only warns.
         way = "adjusting moves" if adjusted else "it is not adjusted, and stratifying by model moves"
         found.append(f"{way} the crude ratio by {100 * moved:+.0f} %: the versions ran on different hosts or times")
     if headline.excludes_one and not adversarial.excludes_one:

@@ -17,8 +17,9 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
+from psodlib.risk.comparison import ADJUST, Comparison, version_effect
 from psodlib.risk.exposure import check_exposure
-from psodlib.risk.rates import ADJUST, DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, version_effect
+from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, ratio_of
 
 __all__ = ["PinDecision", "decide_pin", "expected_impact"]
 
@@ -170,7 +171,8 @@ def decide_pin(
         if reference
         else list(itertools.combinations(names, 2))
     )
-    ratios = tuple(rate_ratio(table, one, other, adjust, alpha) for one, other in pairs if other is not None)
+    comparison = Comparison(table, adjust)
+    ratios = tuple(ratio_of(comparison, one, other, alpha) for one, other in pairs if other is not None)
     rule = Rule(probability, loss / DAYS_PER_YEAR, alpha)
     prior = prior_rate(table[table["version"].notna()])
     differs, reasons = _any_difference(table, names, adjust, alpha)
@@ -343,7 +345,8 @@ def _evidence(ratio: RateRatio, prior: float, counts: Counts | None = None) -> E
 def _of_counts(ratio: RateRatio, prior: float, counts: Counts) -> Evidence:
     known = [round(count) for count in counts.known]
     both = [round(count + more) for count, more in zip(counts.known, counts.unknown, strict=True)]
-    days = counts.days
+    # On the reference's mixture of strata, so that what few crashes say of the ratio is adjusted here too.
+    days = (counts.days[0] * ratio.comparable, counts.days[1])
     p = max(exact.ratio_p(each[0], days[0], each[1], days[1]) for each in (known, both))
     sides = [np.sign(each[0] * days[1] - each[1] * days[0]) for each in (known, both)]
     one, two = ((count + 0.5, time + 0.5 / prior) for count, time in zip(known, days, strict=True))

@@ -231,7 +231,7 @@ class History:
         stretches = _stretches(self.boots, self.gaps if gaps else self.gaps.iloc[:0])
         boots = self.boots.iloc[stretches.boot].reset_index(drop=True)
         last = stretches.end == _ms(boots["end"])
-        hosts = self.hosts.set_index("host").loc[boots["host"]]
+        hosts = self.hosts.iloc[pd.Index(self.hosts["host"]).get_indexer(boots["host"])]
         counts = self._crash_counts(known)[stretches.boot] * last[:, None]
         reason = boots["end_reason"].to_numpy(dtype=object)
         return schema.conform("exposure", pd.DataFrame({
@@ -430,6 +430,14 @@ class _Life:
         self.installed = self.loaded
         self.moves = [(day, version, False) for day, version in moves if day > plan.entry]
         self.boot, self.now, self.load_at = plan.boot, plan.entry, math.inf
+        self.shape, self.scale, self.mean = rules.weibull_shape, rules.reboot_days, math.gamma(rules.weibull_shape + 1)
+        self.background_days, self.deliberate_days = (
+            _mean_days(rules.background_rate),
+            _mean_days(rules.deliberate_rate),
+        )
+        ratios = {BASE: 1.0, BAD: rules.ratio_58, NEXT: rules.ratio_60}
+        peak = math.exp(abs(rules.trend) / 2)
+        self.peak_hazard = {version: plan.hazard * ratio * peak for version, ratio in ratios.items()}
         self.gaps = _draw_gaps(rng, rules, plan.entry, days)
 
     def live(self) -> None:
@@ -473,29 +481,31 @@ class _Life:
         self.load_at = min(self.load_at, self.now + wait)
 
     def first_crash(self, stop: float) -> tuple[float, str]:
-        times = [
-            (self.driver_crash(stop), "driver"),
-            (self.now + _wait(self.rng, _mean_days(self.rules.background_rate)), "background"),
-            (self.now + _wait(self.rng, _mean_days(self.rules.deliberate_rate)), "deliberate"),
-        ]
-        return min(times)
+        # The innermost loop of a fleet's life: most time of a simulation is spent here and in what it calls.
+        driver = self.driver_crash(stop)
+        background = self.now + _wait(self.rng, self.background_days)
+        deliberate = self.now + _wait(self.rng, self.deliberate_days)
+        if driver < background and driver < deliberate:
+            return driver, "driver"
+        return min((background, "background"), (deliberate, "deliberate"), (driver, "driver"))
 
     def driver_crash(self, stop: float) -> float:
         # Inverse of the cumulated Weibull hazard, at the trend's peak; thinned down to the trend of the moment.
-        rules, shape, scale = self.rules, self.rules.weibull_shape, self.rules.reboot_days
-        ratio = {BASE: 1.0, BAD: rules.ratio_58, NEXT: rules.ratio_60}[self.loaded]
-        peak = abs(rules.trend) / 2
-        rate = self.plan.hazard * ratio * math.exp(peak)
+        rate = self.peak_hazard[self.loaded]
         if rate == 0:
             return math.inf
-        uptime = self.now - self.boot
-        while self.boot + uptime < stop:
-            power = (uptime / scale) ** shape + _wait(self.rng, 1.0) * math.gamma(shape + 1) / (rate * scale)
+        rng, shape, scale, boot, trend = self.rng, self.shape, self.scale, self.boot, self.rules.trend
+        unit = rate * scale
+        uptime = self.now - boot
+        while boot + uptime < stop:
+            power = (uptime / scale) ** shape + _wait(rng, 1.0) * self.mean / unit
             uptime = scale * power ** (1 / shape)
-            height = rules.trend * ((self.boot + uptime) / self.days - 0.5) - peak
-            if height >= 0 or self.rng.random() < math.exp(height):
+            if not trend:
                 break
-        return self.boot + uptime
+            height = trend * ((boot + uptime) / self.days - 0.5) - abs(trend) / 2
+            if height >= 0 or rng.random() < math.exp(height):
+                break
+        return boot + uptime
 
     def crash(self, cause: str) -> None:
         rng, rules = self.rng, self.rules
@@ -608,9 +618,9 @@ class _Stretches(NamedTuple):
 
 def _stretches(boots: pd.DataFrame, gaps: pd.DataFrame) -> _Stretches:
     # Boots minus gaps. All hosts are laid end to end on one line, so that one sort does for the whole fleet.
-    order = {host: number for number, host in enumerate(boots["host"].unique())}
+    number, hosts = pd.factorize(boots["host"])
     lane = 2**43  # more milliseconds than 200 years
-    offset, gap_offset = (table["host"].map(order).to_numpy(dtype=np.int64) * lane for table in (boots, gaps))
+    offset, gap_offset = number * lane, pd.Index(hosts).get_indexer(gaps["host"]) * lane
     begin, finish = _ms(boots["entry"]) + offset, _ms(boots["end"]) + offset
     gap_begin, gap_finish = _ms(gaps["start"]) + gap_offset, _ms(gaps["end"]) + gap_offset
     cuts = np.unique(np.concatenate([begin, finish, gap_begin, gap_finish]))

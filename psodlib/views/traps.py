@@ -36,9 +36,8 @@ def naive_ratios(exposure: pd.DataFrame, version: str, reference: str) -> pd.Dat
 
     Notes
     -----
-    In the words of the field: counts without exposure, dilution, a snapshot applied backwards, selection on the
-    outcome, regression to the mean with immortal time. On made-up fleets whose truth is 3 they give, in this order,
-    about 1.3, 2.1, 0.2, 3.5 and 6.
+    In the words of the field: counts without exposure, dilution, a snapshot applied backwards, immortal time, selection
+    on the outcome, regression to the mean, confounding, depletion of the frail, gaps as quiet time.
     """
     table: Any = check_exposure(exposure)
     if "end" in table:
@@ -77,6 +76,32 @@ def _newest_backwards(table: Any, version: str, reference: str) -> tuple[Pair, P
     return _by_version(table.assign(version=table["host"].map(newest)), version, reference)
 
 
+def _newest_reached(table: Any, version: str, reference: str) -> tuple[Pair, Pair]:
+    # Each host's whole past goes to the highest version it ever reached, in the order of their first host-day.
+    known = table.dropna(subset=["version"])
+    if "start" not in known:
+        return (0.0, 0.0), (0.0, 0.0)
+    order = known.groupby("version")["start"].min().sort_values().index
+    rank = known["version"].map({name: at for at, name in enumerate(order)}).astype(int)
+    reached = rank.groupby(known["host"]).transform("max").map(dict(enumerate(order)))
+    return _by_version(known.assign(version=reached), version, reference)
+
+
+def _gaps_as_quiet(table: Any, version: str, reference: str) -> tuple[Pair, Pair]:
+    # What lies between the stretches of one boot counts as watched and quiet.
+    if any(column not in table for column in ("boot", "start", "end")):
+        return (0.0, 0.0), (0.0, 0.0)
+    boots = table.groupby(["host", "boot", "version"], dropna=False).agg(
+        start=("start", "min"), end=("end", "max"), crashes=("crashes", "sum")
+    )
+    days = (boots["end"] - boots["start"]).dt.total_seconds() / 86400
+    return _by_version(boots.assign(host_days=days).reset_index(), version, reference)
+
+
+def _all_hosts_alike(table: Any, version: str, reference: str) -> tuple[Pair, Pair]:
+    return _by_version(table, version, reference)
+
+
 def _crashed_hosts_only(table: Any, version: str, reference: str) -> tuple[Pair, Pair]:
     return _by_version(table[table.groupby("host")["crashes"].transform("sum") > 0], version, reference)
 
@@ -101,6 +126,17 @@ SHORTCUTS: tuple[tuple[str, Callable[[Any, str, str], tuple[Pair, Pair]], str], 
         _newest_backwards,
         "crashes of the old version are laid at the new one",
     ),
+    (
+        "name a host by the furthest version it reached",
+        _newest_reached,
+        "time before a version was loaded is given to it, and it had to be survived",
+    ),
     ("look only at hosts that crashed", _crashed_hosts_only, "hosts were chosen by the outcome"),
     ("compare before and after a rollback", _before_and_after, "the story begins because of the crash"),
+    ("count a gap in the logs as quiet time", _gaps_as_quiet, "a host that nobody watched did not prove anything"),
+    (
+        "divide crashes by host-days and stop there",
+        _all_hosts_alike,
+        "models differ, and frail hosts leave the bad version by being rolled back",
+    ),
 )

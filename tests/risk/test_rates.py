@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from psodlib.errors import InputError
+from psodlib.risk.comparison import version_effect
 from psodlib.risk.exact import Interval, poisson_interval, ratio_interval
-from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio, version_effect
+from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio
 from psodlib.simulate.process import SCENARIOS, simulate_history
 
 BASE, BAD, NEXT = "5.5.0.50", "5.5.0.58", "5.5.0.60"
@@ -163,6 +164,24 @@ def test_the_table_of_estimates(realistic):
 def test_each_trap_that_the_table_shows_is_named(realistic, change, word):
     found = rate_ratio(change(realistic), BAD, BASE)
     assert word is None or any(word in warning for warning in found.warnings), found.warnings
+
+
+TRAPS = (
+    "ran at different times", "only hosts that crashed", "alone has", "today's inventory", "evidence is missing for",
+    "had 5.5.0.58 loaded; under", "newest, laid on all its history", "moves the crude ratio",
+)  # fmt: skip
+
+
+def test_no_trap_is_named_where_there_is_none():
+    table = simulate_history(seed=11, **SCENARIOS["S1"]).exposure()
+    found = rate_ratio(table, BAD, BASE, ("model",))
+    assert not [trap for trap in TRAPS if any(trap in warning for warning in found.warnings)], found.warnings
+
+
+def test_few_hosts_are_named(realistic):
+    kept = realistic.loc[realistic["version"] == BAD, "host"].unique()[:9]
+    found = rate_ratio(realistic[(realistic["version"] != BAD) | realistic["host"].isin(kept)], BAD, BASE)
+    assert any("only 9 hosts had 5.5.0.58 loaded" in warning for warning in found.warnings)
 
 
 def test_gaps_that_differ_are_named(realistic):

@@ -21,6 +21,31 @@ def test_each_shortcut_errs_in_its_known_direction():
     assert ratios["count every crash, not the driver's"] < 0.9 * TRUTH
     assert ratios["give a host's whole past to its newest version"] < 0.4 * TRUTH
     assert ratios["compare before and after a rollback"] > 1.5 * TRUTH
+    assert ratios["name a host by the furthest version it reached"] < 0.95 * TRUTH
+    assert ratios["divide crashes by host-days and stop there"] < TRUTH
+
+
+def test_a_gap_taken_as_quiet_time_lowers_the_rate_of_whoever_has_it():
+    start, day = pd.Timestamp("2014-05-01", tz="UTC"), pd.Timedelta(days=1)
+    table = pd.DataFrame({
+        "host": ["a", "a", "b"], "version": ["2", "2", "1"], "boot": start, "start": [start, start + 30 * day, start],
+        "end": [start + 10 * day, start + 40 * day, start + 40 * day], "host_days": [10.0, 10.0, 40.0],
+        "crashes": [0, 1, 1],
+    })  # fmt: skip
+    ratios = by_name(naive_ratios(table, "2", "1"))
+    assert ratios["divide crashes by host-days and stop there"] == 2.0
+    assert ratios["count a gap in the logs as quiet time"] == 1.0
+
+
+def test_time_before_a_version_is_not_its_own_but_one_shortcut_says_so():
+    start, day = pd.Timestamp("2014-05-01", tz="UTC"), pd.Timedelta(days=1)
+    table = pd.DataFrame({
+        "host": ["a", "a", "b"], "version": ["1", "2", "1"], "start": [start, start + 90 * day, start],
+        "end": [start + 90 * day, start + 100 * day, start + 100 * day], "host_days": [90.0, 10.0, 100.0],
+        "crashes": [0, 1, 1],
+    })  # fmt: skip
+    ratios = by_name(naive_ratios(table, "2", "1"))
+    assert ratios["name a host by the furthest version it reached"] == 1.0
 
 
 def test_bare_counts_are_bare_counts():
