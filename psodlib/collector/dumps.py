@@ -9,7 +9,7 @@ import shlex
 from psodlib.collector.fetch import fetch
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.plan import DATASTORES, DUMPS, EXTRACTORS, LOGS, ROOM, ROOM_FOLDERS
-from psodlib.collector.remote import Entry, Remote
+from psodlib.collector.remote import Entry, Remote, RemoteError
 
 __all__ = ["extract_dumps"]
 
@@ -100,6 +100,8 @@ def _extract(
                     _fetch_extracted(remote, folder, manifest, most, record, dump, logs[0])
                     break
                 record.detail = f"its log could not be extracted: {said.complaint}"
+    except RemoteError as error:
+        record.detail = f"no folder could be made in {place}: {error}"
     finally:
         if work in remote.left:
             words = f"the host removes {work} itself when it notices that the connection is gone; look whether it did"

@@ -128,6 +128,8 @@ class Remote:
         try:
             with self._channel(command) as channel:
                 return self._taken(channel, limit, quiet)
+        except RemoteError as error:
+            return Output(b"", str(error).encode(), None)
         finally:
             self.link.patience = usual
             self.link.touch()
@@ -175,7 +177,7 @@ class Remote:
         """
         self.link.touch(f"making {folder}")
         words = f"mkdir -m 700 {folder} && echo made && {{ trap '' HUP PIPE; cat >/dev/null; rm -rf {folder} && echo gone; }}"
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:  # a channel that does not open is a RemoteError
             keeper = stack.enter_context(self._channel(words))
             made = keeper.recv(5) == b"made\n"
             held = stack.pop_all()  # what goes wrong in the block is the block's own
@@ -300,6 +302,8 @@ class Remote:
             finally:
                 channel.close()
         except (paramiko.SSHException, EOFError, OSError) as error:
+            if self._alive():  # a channel that the host closes costs what it was for, no more
+                raise RemoteError(printable(error) or type(error).__name__) from None
             self._lost(error)
 
     def _lost(self, error: Exception) -> None:

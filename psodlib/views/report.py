@@ -196,7 +196,7 @@ def report(
     _publish(_case(found, crash, issues, folder), folder, "writeup")
     step("writing tables")
     tables = _tables(found, folder)
-    links, failed = _run_notebooks(found, crash, folder, step) if notebooks else ([], ())
+    links, failed = _run_notebooks(found, crash, folder, sources, step) if notebooks else ([], ())
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
     return Report(folder, index, fleet, failed)
@@ -280,10 +280,10 @@ def _notebooks() -> list[Path]:
 
 
 def _run_notebooks(
-    found: Study, crash: pd.Series | None, folder: Path, step: _Steps
+    found: Study, crash: pd.Series | None, folder: Path, sources: Sequence[str | Path], step: _Steps
 ) -> tuple[list[Link], tuple[str, ...]]:
     # Behind the charts, not beside them: threads that import IPython while pyplot looks for it trip over each other.
-    given = {path: _parameters(path, folder, found, crash) for path in _notebooks()}
+    given = {path: _parameters(path, folder, found, crash, sources) for path in _notebooks()}
     links, failed = [], []
     with ThreadPoolExecutor(KERNELS) as kernels:
         running = {path: kernels.submit(run_notebook, path, parameters) for path, parameters in given.items()}
@@ -297,10 +297,13 @@ def _run_notebooks(
     return links, tuple(failed)
 
 
-def _parameters(path: Path, folder: Path, found: Study, crash: pd.Series | None) -> dict[str, Any]:
+def _parameters(
+    path: Path, folder: Path, found: Study, crash: pd.Series | None, sources: Sequence[str | Path]
+) -> dict[str, Any]:
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
         "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.candidates) or None,
+        "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
         "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
     }  # fmt: skip
     cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
