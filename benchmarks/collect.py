@@ -32,6 +32,8 @@ seconds = time.monotonic() - begun
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps([seconds, peak, int(run.hosts.bytes.sum()), int((run.hosts.state == "complete").sum())]))
 """
+# The row that stands fairly beside those that run no command.
+LOGS_ONLY = "import psodlib.collector.visit as visiting; visiting.COMMANDS = ()\n"
 ASYNC = """
 import asyncio, asyncssh, json, os, resource, sys, time
 ports, out, key, known, pool, count = json.loads(sys.argv[1])
@@ -107,6 +109,7 @@ def main(count: int = 200, pools: tuple[int, ...] = (1, 8, 16, 32)) -> None:
             for pool in pools:
                 way(f"psod collect, pool {pool}", COLLECT, f"out{pool}", pool)
             way(f"psod collect, pool {pools[-1]}, second run", COLLECT, f"out{pools[-1]}", pools[-1])
+            way(f"psod collect, pool {pools[0]}, logs only", LOGS_ONLY + COLLECT, "logs", pools[0])
             if importlib.util.find_spec("asyncssh"):
                 way("asyncssh, 32 at once (logs only)", ASYNC, "async", 32)
             else:

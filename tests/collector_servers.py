@@ -32,14 +32,19 @@ if [ -f "/replay/$key" ]; then
   exec /usr/bin/cat "/replay/$key"
 fi
 if [ "$name" = esxcfg-dumppart ] && [ -f "/replay/dump-log" ]; then
+  [ -f /replay/dump-slow ] && /usr/bin/sleep "$(/usr/bin/cat /replay/dump-slow)"
   exec /usr/bin/cp /replay/dump-log "./$(printf '%s' "${2##*/}" | /usr/bin/sed s/zdump/log/)"
 fi
+[ -f /replay/applets ] && exec /usr/bin/busybox "$name" "$@"
 [ -x "/usr/bin/$name" ] && exec "/usr/bin/$name" "$@"
 echo "$name: not found" >&2
 exit 127
 """
 COMMANDS = ("date", "uptime", "uname", "localcli", "esxcli", "cat", "vmkload_mod", "esxcfg-module", "esxcfg-dumppart",
-            "vmkdump_extract", "readlink", "sha256sum")  # fmt: skip
+            "vmkdump_extract", "sha256sum", "df")  # fmt: skip
+# What our remote commands need of a host that has busybox instead of coreutils; `OLD_APPLETS` lacks what a bare build lacks.
+APPLETS = ("sh", "stat", "ls", "dd", "mkdir", "rm", "sha256sum", "md5sum", "cat")
+OLD_APPLETS = tuple(name for name in APPLETS if name not in ("stat", "sha256sum"))
 OUTPUTS = {
     "uptime ": " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05\n",
     "uname -a": "VMkernel {name} 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64 GNU/Linux\n",
@@ -50,8 +55,11 @@ OUTPUTS = {
     "scsi-hpsa  {installed}-1OEM.550.0.0.1331820  Hewlett-Packard  VMwareCertified   2014-03-20\n",
     "cat /proc/scsi/hpsa/*": "HP HPSA Driver (v {loaded}-1OEM)\nhpsa0: SCSI host: 2 nr_cmds: 1020\nc0b0t0l1 00 0x01000040 0x00000000\n",
     "localcli hardware platform get": "Platform Information\n   Product Name: ProLiant DL380p Gen8\n   Vendor Name: HP\n   Serial Number: CZ1\n",
+    # ESXi's own df: bytes, and every volume whatever is asked
+    "df -k /scratch/.": "Filesystem        Bytes         Used    Available Use% Mounted on\n"
+    "VMFS-5     249376538624  20971520000 228405018624   8% /vmfs/volumes/52f\n"
+    "vfat          261853184    163409920     98443264  62% /vmfs/volumes/b1a\n",
     "esxcfg-module -q": "vmkernel\nvmklinux_9\nhpsa\n",
-    "readlink -f /scratch": "/vmfs/volumes/52f/.locker\n",
 }  # fmt: skip
 
 
@@ -71,6 +79,11 @@ def why_no_sshd() -> str:
 needs_sshd = pytest.mark.skipif(bool(why_no_sshd()), reason=why_no_sshd() or "sshd is here")
 
 
+needs_busybox = pytest.mark.skipif(
+    not os.path.exists("/usr/bin/busybox"), reason="busybox is missing (package busybox-static)"
+)
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -88,6 +101,7 @@ class Esx:
     def __init__(self, root: Path, name: str = "esx01", loaded: str = "5.5.0.58", installed: str = "5.5.0.58") -> None:
         self.root, self.name, self.port = root, name, free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.path = "/esx:/usr/bin:/bin"
         for folder in (
             "usr",
             "dev",
@@ -97,7 +111,7 @@ class Esx:
             "run/sshd",
             "run/log",
             "var/core",
-            "scratch",
+            "vmfs/volumes/52f/.locker",
             "replay",
             "esx",
             "etc",
@@ -109,6 +123,7 @@ class Esx:
             "lib": "usr/lib",
             "lib64": "usr/lib64",
             "var/run": "../run",
+            "scratch": "vmfs/volumes/52f/.locker",
         }.items():
             (root / link).symlink_to(target)
         for file in ("passwd", "group", "shadow", "nsswitch.conf", "ld.so.cache", "ssh/moduli", "login.defs"):
@@ -140,6 +155,16 @@ class Esx:
     def record(self, command: str, output: str) -> None:
         (self.root / "replay" / command.replace("/", "!")).write_text(output)
 
+    def only_busybox(self, applets: tuple[str, ...] = APPLETS) -> None:
+        """Take away coreutils: what is not replayed is an applet, or is not there."""
+        (self.root / "replay/applets").touch()
+        for name in applets:
+            if name not in COMMANDS:
+                (self.root / "esx" / name).symlink_to("/usr/bin/busybox")
+        for name in set(COMMANDS) & set(APPLETS) - set(applets):
+            (self.root / "esx" / name).unlink()
+        self.path = "/esx"
+
     def log(self, name: str, content: str | bytes, folder: str = "run/log") -> Path:
         path = self.root / folder / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -160,7 +185,7 @@ class Esx:
         (self.root / "hostkey").chmod(0o600)
         (self.root / "sshd.conf").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey /hostkey\nAuthorizedKeysFile /auth\nStrictModes no\nPidFile none\n"
-            f"PermitRootLogin yes\nPasswordAuthentication {passwords}\nMaxStartups 200\nMaxSessions 20\nLogLevel VERBOSE\nSetEnv PATH=/esx:/usr/bin:/bin\n"
+            f"PermitRootLogin yes\nPasswordAuthentication {passwords}\nMaxStartups 200\nMaxSessions 20\nLogLevel VERBOSE\nSetEnv PATH={self.path}\n"
             + ("Subsystem sftp internal-sftp\n" if sftp else "") + (options or "UsePAM no\nKbdInteractiveAuthentication no\n")
         )  # fmt: skip
         mounts = "".join(f"mount --rbind /{d} {self.root}/{d}\n" for d in ("usr", "dev", "proc"))

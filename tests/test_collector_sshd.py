@@ -9,13 +9,14 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from collector_servers import Esx, make_key, needs_sshd
+from collector_servers import APPLETS, OLD_APPLETS, Esx, make_key, needs_busybox, needs_sshd
 from conftest import DATA
 
 import psodlib as psod
@@ -135,11 +136,52 @@ def test_what_was_collected_loads_and_the_crash_is_there(esx: Any, run: Any, tmp
 def test_a_dump_stays_where_it_is_when_room_is_short(esx: Any, run: Any, tmp_path: Path) -> None:
     def cramped(host: Esx) -> None:
         with_dump(host)
-        host.record("readlink -f /scratch", "/tmp/scratch\n")
+        (host.root / "scratch").unlink()
+        (host.root / "scratch").symlink_to("tmp")  # no datastore: a RAM disk
 
     result = run(esx(cramped))
     assert result.hosts.state[0] == "partial" and "256 MB" in result.hosts.why[0]
     assert not (tmp_path / "evidence/esx01/var/core/vmkernel-log.1").exists()
+
+
+@needs_busybox
+@pytest.mark.parametrize("applets", [APPLETS, OLD_APPLETS], ids=["busybox", "old-busybox"])
+def test_busybox_is_enough(esx: Any, run: Any, tmp_path: Path, applets: tuple[str, ...]) -> None:
+    def bare(host: Esx) -> None:
+        with_dump(host)
+        host.only_busybox(applets)
+        host.log("a'b $(touch pwned).log", "x")
+
+    host = esx(bare, sftp=False)
+    first = run(host)
+    assert first.complete, first.hosts.why[0]
+    logs, ours = host.root / "run/log", tmp_path / "evidence/esx01/var/run/log"
+    names = {"vmkernel.log", "vmkernel.0.gz", "vmkernel.1.gz", "vmksummary.log"}
+    assert {p.name: p.read_bytes() for p in ours.iterdir()} == {name: (logs / name).read_bytes() for name in names}
+    assert (tmp_path / "evidence/esx01/var/core/vmkernel-log.1").read_bytes() == INCIDENT.read_bytes()
+    assert list((host.root / "scratch").iterdir()) == []
+    assert all("no tool" not in record.detail for record in manifest(tmp_path).files), "each file's hash was compared"
+    with (logs / "vmkernel.log").open("a") as file:
+        file.write("2014-05-31T16:00:00.123Z cpu1:4097)one more line\n" * 20)
+    second = run(host)
+    assert second.complete and second.hosts.bytes[0] < 4000
+    assert (ours / "vmkernel.log").read_bytes() == (logs / "vmkernel.log").read_bytes()
+
+
+def test_the_host_removes_our_folder_when_the_connection_breaks(esx: Any, run: Any, tmp_path: Path) -> None:
+    def slow(host: Esx) -> None:
+        with_dump(host)
+        (host.root / "replay/dump-slow").write_text("60")
+
+    host = esx(slow)
+    result = run(host, limits=Limits(total=4))
+    assert "time limit of the visit" in result.hosts.why[0]
+    assert manifest(tmp_path).get("/var/run/log/vmkernel.log").state == "whole"  # type: ignore[union-attr]
+    assert "the host removes /scratch/psod-collect-" in manifest(tmp_path).get("/var/core/vmkernel-zdump.1").detail  # type: ignore[union-attr]
+    end = time.monotonic() + 10
+    while time.monotonic() < end and list((host.root / "scratch").iterdir()):
+        time.sleep(0.05)
+    assert list((host.root / "scratch").iterdir()) == []
 
 
 def test_a_log_that_grew_is_continued(esx: Any, run: Any, tmp_path: Path) -> None:
@@ -198,7 +240,7 @@ def test_rotation_under_our_hands_is_noticed(
     esx: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The log is replaced by a shorter one after its listing, before its reading.
-    from psodlib.collector import visit as visiting
+    from psodlib.collector import fetch as visiting
 
     host = esx()
     logs, real, done = host.root / "run/log", visiting._begin, []

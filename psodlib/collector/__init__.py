@@ -2,8 +2,9 @@
 
 Each file has one purpose: ``plan`` (what is fetched, what for, and what it costs the host: one table), ``hosts`` (names, a file or
 an inventory -> the hosts to visit), ``credentials`` (the one way to log in, and secrets), ``login`` (host keys, the gate, one attempt a
-host), ``remote`` (listing, reading and running, over SFTP or the shell), ``folder`` (local names, files and the manifest), ``visit`` (one
-host from connect to close), ``pool`` (many hosts at once: ``collect``), ``pin`` (which hosts run the pinned driver now: ``verify``).
+host), ``remote`` (listing, reading and running, over SFTP or the shell), ``folder`` (local names, files and the manifest), ``fetch``
+(one file, resumed), ``dumps`` (logs of core dumps), ``visit`` (one host from connect to close), ``pool`` (many hosts
+at once: ``collect``), ``pin`` (which hosts run the pinned driver now: ``verify``).
 """
 
 from __future__ import annotations

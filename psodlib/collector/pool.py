@@ -251,7 +251,14 @@ class _Run:
             connect(link, self.user, self.credentials, self.keys, self.gate, self.limits.connect, self.limits.login)
             manifest.host_key = link.fingerprint
             manifest.state, link.patience = "partial", self.limits.idle
-            visit(Remote(link, self.sftp), folder, manifest, self.limits, self.module, self.version_only)
+            visit(
+                Remote(link, self.sftp, self.limits.command),
+                folder,
+                manifest,
+                self.limits,
+                self.module,
+                self.version_only,
+            )
             open_ends = [r for r in manifest.files if r.state in ("partial", "failed", "skipped")]
             manifest.state = "partial" if open_ends else "complete"
             manifest.why = "; ".join([f"{r.path}: {r.detail}" for r in open_ends[:3]] + _wrong_clock(manifest))

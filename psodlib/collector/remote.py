@@ -27,9 +27,17 @@ __all__ = ["Entry", "Output", "Remote", "RemoteError"]
 
 BLOCK = 32 << 10
 AHEAD = 32  # read requests of one block under way: 1 MiB, whatever the file's size
+PIECE = 64 << 10  # block size of dd: a seek costs the host nothing, where `tail -c +N` would read all that comes before
 MAX_OUTPUT = 16 << 20  # bytes of one command
 MAX_LISTED = 20_000  # names of one folder
+STATUS_LIMIT = 5.0  # seconds from a command's last byte to its exit code
 HASHES = ("sha256sum", "md5sum")  # busybox has at least the second
+# What a shell says of a command, or of an option, that an old busybox does not have.
+_LACKS = re.compile(rb"not found|invalid option|unrecognized|illegal option")
+_STAT_ROW = re.compile(r"(?P<size>\d{1,18}) (?P<mtime>\d{1,12}) (?P<mode>[0-9a-f]{1,8}) (?P<name>.+)")
+_LS_ROW = re.compile(
+    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)"
+)
 
 
 class RemoteError(Exception):
@@ -38,7 +46,7 @@ class RemoteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A plain file as the host lists it: size in bytes, mtime in seconds since 1970."""
+    """A plain file as the host lists it: size in bytes, mtime in seconds since 1970 (0 where it cannot tell)."""
 
     path: str
     size: int
@@ -47,12 +55,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A command's end: ``code`` None where the server tells none; ``cut`` where it wrote more than we take."""
+    """A command's end: ``code`` None where the server tells none; ``cut`` where it wrote more than we take; ``hung`` where it
+    said nothing for so long that it was left alone."""
 
     data: bytes
     error: bytes
     code: int | None
     cut: bool = False
+    hung: bool = False
+
+    @property
+    def complaint(self) -> str:
+        """The first line that a failed command wrote, made printable."""
+        words = printable((self.error or self.data).decode("utf-8", "replace").strip().split("\n")[0], 120)
+        return words or f"no output, exit code {self.code}"
 
 
 @dataclass
@@ -65,12 +81,18 @@ class Remote:
         Logged in.
     sftp : bool
         Try SFTP first.
+    quiet : float
+        Seconds without a byte after which a command is left alone.
     """
 
     link: Connection
     sftp: bool = True
+    quiet: float = 30
     odd_names: list[str] = field(default_factory=list)  # listed names that were refused, made printable
+    left: list[str] = field(default_factory=list)  # folders of ours that the host did not say it has removed
     _files: Any = field(default=None, repr=False)
+    _has_stat: bool = True  # busybox's stat with a format; without it `ls` must do, which tells no exact time
+    _hashes: tuple[str, ...] = HASHES
 
     def __post_init__(self) -> None:
         if self.sftp:
@@ -81,7 +103,7 @@ class Remote:
                 self.link.touch()  # raises if we were cut off; else the host has no SFTP
         self.sftp = self._files is not None
 
-    def run(self, command: str, limit: int = MAX_OUTPUT) -> Output:
+    def run(self, command: str, limit: int = MAX_OUTPUT, quiet: float | None = None) -> Output:
         """Run one of our own commands and take its output.
 
         Parameters
@@ -90,36 +112,87 @@ class Remote:
             Built from the plan and checked names alone.
         limit : int
             Bytes of output that are taken.
+        quiet : float, optional
+            Seconds without a byte after which it is left alone, instead of the usual ones.
 
         Returns
         -------
         Output
             Never raises on the command's failure.
         """
+        quiet = self.quiet if quiet is None else quiet
+        usual = self.link.patience
         self.link.touch(f"running {command.split()[0]}")
-        with self._channel(command) as channel:
-            parts: dict[bool, list[bytes]] = {False: [], True: []}
-            taken = 0
-            while taken <= limit:
-                ended = channel.eof_received or channel.closed
-                # Both streams are drained, or a full one would stop the host's command.
-                is_error = not channel.recv_ready() and channel.recv_stderr_ready()
-                if is_error or channel.recv_ready():
-                    parts[is_error].append(channel.recv_stderr(BLOCK) if is_error else channel.recv(BLOCK))
-                    taken += len(parts[is_error][-1])
-                    self.link.touch()
-                elif ended:
-                    break
-                else:
-                    time.sleep(0.003)
-            code = None if taken > limit else channel.recv_exit_status()
-            self._check_alive()
-            return Output(
-                b"".join(parts[False])[:limit],
-                b"".join(parts[True])[:4096],
-                None if code == -1 else code,
-                taken > limit,
-            )
+        # A command that hangs costs itself; the watch, which would cost the whole visit, looks on a little longer.
+        self.link.patience = max(usual, quiet + 2 * STATUS_LIMIT)
+        try:
+            with self._channel(command) as channel:
+                return self._taken(channel, limit, quiet)
+        except RemoteError as error:
+            return Output(b"", str(error).encode(), None)
+        finally:
+            self.link.patience = usual
+            self.link.touch()
+
+    def _taken(self, channel: paramiko.Channel, limit: int, quiet: float) -> Output:
+        parts: dict[bool, list[bytes]] = {False: [], True: []}
+        taken, heard, hung = 0, time.monotonic(), False
+        while taken <= limit and not hung:
+            ended = channel.eof_received or channel.closed
+            # Both streams are drained, or a full one would stop the host's command.
+            is_error = not channel.recv_ready() and channel.recv_stderr_ready()
+            if is_error or channel.recv_ready():
+                parts[is_error].append(channel.recv_stderr(BLOCK) if is_error else channel.recv(BLOCK))
+                taken += len(parts[is_error][-1])
+                heard = time.monotonic()
+                self.link.touch()
+            elif ended:
+                break
+            else:
+                hung = time.monotonic() - heard > quiet
+                time.sleep(0.003)
+        cut = taken > limit
+        told = not cut and not hung and channel.status_event.wait(STATUS_LIMIT)
+        self._check_alive()
+        code = channel.exit_status if told and channel.exit_status != -1 else None
+        error = f"gave nothing for {quiet:.0f} s; left alone".encode() if hung else b"".join(parts[True])[:4096]
+        return Output(b"".join(parts[False])[:limit], error, code, cut, hung)
+
+    @contextlib.contextmanager
+    def workshop(self, folder: str) -> Iterator[bool]:
+        """A folder of our own on the host, for as long as the block runs.
+
+        The host itself removes it when the standard input of the shell that made it ends: when we say so, and just as
+        well when the connection breaks.
+
+        Parameters
+        ----------
+        folder : str
+            New; built from the plan and a name of our own.
+
+        Yields
+        ------
+        bool
+            Whether it was made. What the host does not say it has removed is in ``left``.
+        """
+        self.link.touch(f"making {folder}")
+        words = f"mkdir -m 700 {folder} && echo made && {{ trap '' HUP PIPE; cat >/dev/null; rm -rf {folder} && echo gone; }}"
+        with contextlib.ExitStack() as stack:  # a channel that does not open is a RemoteError
+            keeper = stack.enter_context(self._channel(words))
+            made = keeper.recv(5) == b"made\n"
+            held = stack.pop_all()  # what goes wrong in the block is the block's own
+        try:
+            if made:
+                self.left.append(folder)
+            yield made
+        finally:
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                keeper.settimeout(self.quiet)
+                keeper.shutdown_write()
+                if made and keeper.recv(5) == b"gone\n":
+                    self.left.remove(folder)
+            with contextlib.suppress(CollectError):
+                held.close()
 
     def listing(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
         """The plain files of a folder whose names match, links followed.
@@ -137,7 +210,7 @@ class Remote:
             By name; None where the folder is not there.
         """
         self.link.touch(f"listing {folder}")
-        rows = self._listed_by_sftp(folder, name) if self.sftp else self._listed_by_shell(folder)
+        rows = self._listed_by_sftp(folder, name) if self.sftp else self._listed_by_shell(folder, "*")
         if rows is None:
             return None
         found: dict[str, Entry] = {}
@@ -190,18 +263,23 @@ class Remote:
         (name, hexadecimal) or None
             None where the host has no tool for it.
         """
-        for tool in HASHES:
-            said = self.run(f"head -c {size} {shlex.quote(path)} | {tool}", 4096)
+        # By dd, for not every busybox knows `head -c`, and a failed one would give the hash of nothing.
+        whole, rest = divmod(size, PIECE)
+        parts = [f"dd bs={PIECE} count={whole};"] * bool(whole) + [f"dd bs={rest} count=1;"] * bool(rest)
+        for tool in self._hashes:
+            said = self.run(f"{{ {' '.join(parts) or ':;'} }} <{shlex.quote(path)} 2>/dev/null | {tool}", 4096)
             match = re.match(rb"([0-9a-f]{32,64})\b", said.data)
             if match:
+                self._hashes = (tool,)
                 return tool.removesuffix("sum"), match[1].decode()
         return None
 
     def size(self, path: str) -> int | None:
         """Size of a file now; None where it is gone."""
         if not self.sftp:
-            said = self.run(f"stat -L -c %s {shlex.quote(path)}", 4096).data.strip()
-            return int(said) if re.fullmatch(rb"\d{1,18}", said) else None
+            folder, _, name = path.rpartition("/")
+            rows = self._listed_by_shell(folder, shlex.quote(name))
+            return rows[0][1] if rows and rows[0][0] == name else None
         self.link.touch(f"looking at {path}")
         try:
             return int(self._files.stat(path).st_size or 0)
@@ -224,6 +302,8 @@ class Remote:
             finally:
                 channel.close()
         except (paramiko.SSHException, EOFError, OSError) as error:
+            if self._alive():  # a channel that the host closes costs what it was for, no more
+                raise RemoteError(printable(error) or type(error).__name__) from None
             self._lost(error)
 
     def _lost(self, error: Exception) -> None:
@@ -245,22 +325,19 @@ class Remote:
         rows = []
         try:
             told = []
-            for attributes in self._files.listdir_iter(
-                folder
-            ):  # to its end: answers of other requests may not come between
-                told.append(attributes.filename)
+            # To its end: answers of other requests may not come between.
+            for info in self._files.listdir_iter(folder):
+                told.append(info)
                 self.link.touch()
                 if len(told) > MAX_LISTED:
                     raise CollectError(
                         self.link.target.name, f"{folder} lists more than {MAX_LISTED} names; not collected from"
                     )
-            for filename in told:
-                info = self._files.stat(f"{folder}/{filename}") if name.fullmatch(filename) else None
-                rows.append(
-                    (filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0)
-                    if info
-                    else (filename, 0, 0, 0)
-                )
+            for info in told:
+                filename = info.filename
+                if name.fullmatch(filename) and not stat.S_ISREG(info.st_mode or 0):
+                    info = self._behind(f"{folder}/{filename}") or info  # a link
+                rows.append((filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0))
         except (paramiko.SSHException, EOFError) as error:
             self._lost(error)
         except CollectError:
@@ -271,14 +348,27 @@ class Remote:
             return rows or None
         return rows
 
-    def _listed_by_shell(self, folder: str) -> list[tuple[str, int, int, int]] | None:
-        said = self.run(f"cd {shlex.quote(folder)} && stat -L -c '%s %Y %f %n' -- *", 4 << 20)
-        lines = said.data.decode("utf-8", "surrogateescape").split("\n")
+    def _behind(self, path: str) -> Any:
+        # What a link leads to; None where it leads nowhere, which costs this name and no other.
+        try:
+            return self._files.stat(path)
+        except OSError:
+            self._check_alive()
+            return None
+
+    def _listed_by_shell(self, folder: str, names: str) -> list[tuple[str, int, int, int]] | None:
+        if self._has_stat:
+            said = self.run(f"cd {shlex.quote(folder)} && stat -L -c '%s %Y %f %n' -- {names}", 4 << 20)
+            self._has_stat = bool(said.data) or not _LACKS.search(said.error)
+        if not self._has_stat:
+            said = self.run(f"cd {shlex.quote(folder)} && ls -lnLd -- {names}", 4 << 20)
         rows = []
-        for line in lines[:MAX_LISTED]:
-            match = re.fullmatch(r"(\d{1,18}) (\d{1,12}) ([0-9a-f]{1,8}) (.+)", line)
-            if match:
-                rows.append((match[4], int(match[1]), int(match[2]), int(match[3], 16)))
+        for line in said.data.decode("utf-8", "surrogateescape").split("\n")[:MAX_LISTED]:
+            match = (_STAT_ROW if self._has_stat else _LS_ROW).fullmatch(line)
+            if match and self._has_stat:
+                rows.append((match["name"], int(match["size"]), int(match["mtime"]), int(match["mode"], 16)))
+            elif match:
+                rows.append((match["name"], int(match["size"]), 0, stat.S_IFREG if match["kind"] == "-" else 0))
             elif line:
                 self._note_odd(line)  # the second half of a name with a line break
         return rows if rows or said.code == 0 else None
@@ -299,12 +389,16 @@ class Remote:
             raise RemoteError(printable(error)) from None
 
     def _read_by_shell(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
-        name = shlex.quote(path)
-        with self._channel(f"tail -c +{offset + 1} {name}" if offset else f"cat {name}") as channel:
+        name, skip = shlex.quote(path), offset % PIECE
+        count = -(-(skip + size) // PIECE)
+        part = f"dd if={name} bs={PIECE} skip={offset // PIECE} count={count}"
+        with self._channel(part if offset or count == 1 else f"cat {name}") as channel:
             left = size
-            while left and (block := channel.recv(min(BLOCK, left))):
-                left -= len(block)
-                yield block
+            while left and (block := channel.recv(BLOCK)):
+                wanted = block[skip : skip + left]
+                skip = max(0, skip - len(block))
+                left -= len(wanted)
+                yield wanted
             self._check_alive()
             if left == size and size:
                 raise RemoteError(

@@ -199,7 +199,7 @@ def report(
     step = _Steps(progress, 5 + (len(_notebooks()) if notebooks else 0))
     # The kernels are processes of their own and run while the charts are drawn.
     with ThreadPoolExecutor(KERNELS) as kernels:
-        running = _start_notebooks(found, crash, folder, kernels) if notebooks else {}
+        running = _start_notebooks(found, crash, folder, sources, kernels) if notebooks else {}
         step("drawing charts")
         pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
         step("writing the brief")
@@ -296,9 +296,11 @@ def _notebooks() -> list[Path]:
 Running = dict[Path, tuple[dict[str, Any], Future[NotebookNode]]]
 
 
-def _start_notebooks(found: Study, crash: pd.Series | None, folder: Path, kernels: ThreadPoolExecutor) -> Running:
+def _start_notebooks(
+    found: Study, crash: pd.Series | None, folder: Path, sources: Sequence[str | Path], kernels: ThreadPoolExecutor
+) -> Running:
     import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
-    given = {path: _parameters(path, folder, found, crash) for path in _notebooks()}
+    given = {path: _parameters(path, folder, found, crash, sources) for path in _notebooks()}
     return {path: (values, kernels.submit(run_notebook, path, values)) for path, values in given.items()}
 
 
@@ -314,10 +316,13 @@ def _write_notebooks(found: Study, running: Running, folder: Path, step: _Steps)
     return links, tuple(failed)
 
 
-def _parameters(path: Path, folder: Path, found: Study, crash: pd.Series | None) -> dict[str, Any]:
+def _parameters(
+    path: Path, folder: Path, found: Study, crash: pd.Series | None, sources: Sequence[str | Path]
+) -> dict[str, Any]:
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
         "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.candidates) or None,
+        "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
         "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
     }  # fmt: skip
     cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
