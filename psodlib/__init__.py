@@ -26,6 +26,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psodlib.anonymiser import anonymise
     from psodlib.collector import collect, verify
     from psodlib.errors import CollectError, InputError, PsodError, RuleError, SmallSampleWarning
     from psodlib.fleet import Fleet, load
@@ -67,6 +68,7 @@ _HOME = {
     "device_table": "triage.devices",
     "propose_merges": "triage.similar",
     "similar_crashes": "triage.similar",
+    "anonymise": "anonymiser",
     "collect": "collector",
     "verify": "collector",
     "Crash": "records", "Frame": "records",

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +73,13 @@ Trust = Annotated[
 Legacy = Annotated[list[str] | None, typer.Option(help="A host that may use SHA-1 (ESXi 5.x); may be given again.")]
 Jump = Annotated[str | None, typer.Option(help="Host to go through.")]
 Pool = Annotated[int, typer.Option(min=1, max=32, help="Hosts at once.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the key; made where there is none. Without it a passphrase is asked for."),
+]
+SiteWords = Annotated[
+    list[str] | None, typer.Option(help="A word of the house to replace wherever it stands; may be given again.")
+]
 Module = Annotated[str, typer.Option(help="The driver module in question.")]
 
 
@@ -274,6 +281,45 @@ def explain(
 
     for line in explain_crash(crash_id, *sources).split("\n"):
         out.print(_plain(line), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:  psod anonymise evidence/ --inventory hosts.csv --key-file secret.key -o to-vendor/")
+def anonymise(
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders and files: evidence, a saved fleet, a report.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="New folder; the mapping is written beside it.")],
+    key_file: KeyFile = None,
+    inventory: Inventory = None,
+    word: SiteWords = None,
+) -> None:
+    """Write evidence anew with every name of the house replaced, the same way in each export with the same key."""
+    from psodlib.anonymiser import anonymise as write_anew
+
+    key = _key(key_file)
+    with _bar("replacing names") as progress:
+        done = write_anew(*sources, out=output, key=key, inventory=inventory, words=word or (), progress=progress)
+    out.print(
+        f"{done.files} files in {escape(str(done.folder))}. Yours alone, who has it can undo this: {escape(str(done.mapping))}"
+    )
+    _print_left_out(done.left_out)
+    raise typer.Exit(1 if done.left_out else 0)
+
+
+def _print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    if left_out:
+        out.print(f"{len(left_out)} left out, for they cannot be judged; the mapping lists them all:")
+    for place, why in left_out[:NEWEST]:
+        out.print(f"  {escape(_plain(place))}: {escape(_plain(why))}")
+
+
+def _key(file: Path | None) -> bytes:
+    # A file, or words typed here, twice; they never stand on a command line.
+    from psodlib.anonymiser import key_from_passphrase, read_key
+
+    if file is not None:
+        return read_key(file)
+    return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
 
 
 @app.command(epilog="Example:  psod lab --folder my-case")
