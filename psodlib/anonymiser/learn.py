@@ -57,6 +57,8 @@ _FILE_ENDINGS = frozenset(
 )
 _VERSIONS = frozenset({"version", "firmware", "driver_version", "module_version"})  # columns of saved tables
 _LANGUAGE = frozenset({"module", "function", "guilty_module", "guilty_function", "vib"})
+# A host's folder in a path of a saved table, which may bear another name of it than the column of hosts.
+_HOSTS_FOLDER = re.compile(r"(?:^|/)(?!var/|run/|esx-[^/!]*-\d{4}-)([^/!]+)/(?=(?:var|commands|etc|scratch)/)")
 _PAGES = (".parquet", ".html", ".png", ".svg", ".pdf", ".csv", ".md")
 _NOTHING = frozenset(
     {
@@ -361,7 +363,8 @@ def _learn_columns(names: Names, table: pd.DataFrame) -> None:
 def _learn_item(names: Names, item: Item) -> None:
     with item.open() as stream:
         if stream.peek(4) == b"PAR1":
-            _learn_parquet(names, stream.read(LARGEST_TABLE) or b"")
+            if item.size <= LARGEST_TABLE:
+                _learn_parquet(names, stream.readall())
             return
         data = b""
         while block := stream.read(BLOCK):
@@ -413,6 +416,9 @@ def _learn_parquet(names: Names, data: bytes) -> None:
         names.versions |= {str(cell) for cell in table[column].dropna().unique()}
     for column in _LANGUAGE & set(table):
         names.keep(table[column].dropna().unique())
+    for source in table["source"].dropna().unique() if "source" in table else ():
+        for folder in _HOSTS_FOLDER.findall(str(source)):
+            names.add("host", folder)
     known = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)} - {
         "host"
     }
