@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from psodlib.errors import PsodError
+from psodlib.errors import InputError, PsodError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,15 @@ KeyFile = Annotated[
 SiteWords = Annotated[
     list[str] | None, typer.Option(help="A word of the house to replace wherever it stands; may be given again.")
 ]
+Notes = Annotated[
+    Path | None, typer.Option(help="Folder of the explorer's tags and notes; those of the crash go into its write-up.")
+]
+SiteFile = Annotated[
+    Path | None, typer.Option(help="A private site.toml; its account and contract go into the write-up.")
+]
+WithSite = Annotated[
+    bool, typer.Option("--with-site", help="The same with the site.toml that is found here or in your settings.")
+]
 Module = Annotated[str, typer.Option(help="The driver module in question.")]
 
 
@@ -122,6 +131,9 @@ def report(
     crash_id: Annotated[
         str | None, typer.Option(help="Crash of the write-up. Default: the newest of the module.")
     ] = None,
+    notes: Notes = None,
+    site: SiteFile = None,
+    with_site: WithSite = False,
     jobs: Jobs = None,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
@@ -130,7 +142,7 @@ def report(
     with _bar("report") as progress:
         written = write_report(
             sources, output, inventory=inventory, known_issues=known_issues, module=module,
-            candidates=candidate or None, crash_id=crash_id, jobs=jobs, progress=progress,
+            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
     out.print(f"Report: {escape(str(written.index))}")
     for name in written.failed:
@@ -304,6 +316,43 @@ def anonymise(
     )
     _print_left_out(done.left_out)
     raise typer.Exit(1 if done.left_out else 0)
+
+
+@app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")
+def case(
+    crash_id: Annotated[str, typer.Argument(help="Crash id, or its first digits.")],
+    sources: Sources,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The zip to write.")] = Path("case.zip"),
+    inventory: Inventory = None,
+    known_issues: KnownIssues = None,
+    notes: Notes = None,
+    site: SiteFile = None,
+    with_site: WithSite = False,
+    anonymise: Annotated[bool, typer.Option("--anonymise", help="Replace every name of the house.")] = False,
+    key_file: KeyFile = None,
+    word: SiteWords = None,
+) -> None:
+    """Zip what a vendor asks for about one crash: its text, the log around it, versions, timeline and write-up."""
+    from psodlib.views.case import case as write_case
+
+    if (key_file or word) and not anonymise:
+        raise InputError(
+            "--key-file and --word go with --anonymise; without it the case would hold every name as it is"
+        )
+    key = _key(key_file) if anonymise else None
+    done = write_case(
+        crash_id, *sources, out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
+        key=key, words=word or (),
+    )  # fmt: skip
+    out.print(f"{len(done.hashes)} files in {escape(str(done.file))}")
+    if done.mapping:
+        out.print(f"Yours alone, who has it can undo this: {escape(str(done.mapping))}")
+
+
+def _site(file: Path | None, asked: bool) -> Path | None:
+    from psodlib.views.site import find_site
+
+    return file or (find_site() if asked else None)
 
 
 def _print_left_out(left_out: Sequence[tuple[str, str]]) -> None:

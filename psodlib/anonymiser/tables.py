@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,7 +17,7 @@ from psodlib.anonymiser.learn import SAFE_COLUMNS, column_kind
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.artifacts.inventory import COLUMNS
 
-__all__ = ["is_inventory", "rewrite_csv", "rewrite_parquet"]
+__all__ = ["is_inventory", "rewrite_csv", "rewrite_parquet", "rewrite_table"]
 
 _PATHS = frozenset({"source"})
 _TEXT = frozenset(
@@ -75,6 +76,30 @@ def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter) -> None:
                 _rewritten(table[name], name, rewriter) if name in text else table[name] for name in table.column_names
             ]
             writer.write_table(pa.table(columns, schema=shape))
+
+
+def rewrite_table(table: pd.DataFrame, rewriter: Rewriter) -> pd.DataFrame:
+    """A table in memory with its names replaced.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of a fleet.
+    rewriter : Rewriter
+        What replaces names.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new one with the same rows, columns and dtypes.
+    """
+    out = table.copy()
+    for column in table:
+        change = _cell(rewriter, str(column))
+        if change is not None and pd.api.types.is_string_dtype(table[column]):
+            made = {cell: change(str(cell)) for cell in table[column].dropna().unique()}
+            out[column] = table[column].map(made, na_action="ignore").astype(table[column].dtype)
+    return out
 
 
 def _is_text(kind: Any) -> bool:
