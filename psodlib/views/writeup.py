@@ -607,6 +607,10 @@ def _open_questions(case: _Case) -> list[str]:
                 " speaks of drivers only."
             ),
         ),
+        (
+            True,
+            "When did vSphere HA act, and which machines did it start again? vCenter's events tell; no file of a host does.",
+        ),
         (True, _others_exposed(case)),
     ]
     return [question for holds, question in asked if holds and question]
@@ -624,15 +628,15 @@ def _support_table(case: _Case) -> Table:
     firmware = own["firmware"].dropna()
     release = " build ".join(literal(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
     rows = [
-        ["Product", f"VMware ESXi {release}" if release else "VMware ESXi, release unknown: `vmware -vl` tells"],
-        ["Hardware", model or "unknown: `esxcli hardware platform get` tells"],
+        ["Product", f"VMware ESXi {release}" if release else "VMware ESXi, release unknown: vmware -vl tells"],
+        ["Hardware", model or "unknown: esxcli hardware platform get tells"],
         [
             "Module and version",
             f"{case.module or 'none found'} {case.version or 'of unknown version' if case.module else ''}".strip(),
         ],
         [
             "Its VIB",
-            _vib_in_use(case) if case.module and _knows_vib(case) else "unknown: `esxcli software vib list` tells",
+            _vib_in_use(case) if case.module and _knows_vib(case) else "unknown: esxcli software vib list tells",
         ],
         ["Firmware of its device", literal(firmware.iloc[-1]) if len(firmware) else "unknown: not in the evidence"],
         ["When", moment(crash["time"])],
