@@ -26,6 +26,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psodlib.anonymiser import anonymise
     from psodlib.collector import collect, verify
     from psodlib.errors import CollectError, InputError, PsodError, RuleError, SmallSampleWarning
     from psodlib.fleet import Fleet, load
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from psodlib.triage.crashes import explain, parse_crashes
     from psodlib.triage.devices import device_table
     from psodlib.triage.similar import propose_merges, similar_crashes
+    from psodlib.views.case import case
     from psodlib.views.charts import (
         plot_ascertainment,
         plot_evidence_needed,
@@ -67,6 +69,7 @@ _HOME = {
     "device_table": "triage.devices",
     "propose_merges": "triage.similar",
     "similar_crashes": "triage.similar",
+    "anonymise": "anonymiser",
     "collect": "collector",
     "verify": "collector",
     "Crash": "records", "Frame": "records",
@@ -79,6 +82,7 @@ _HOME = {
     "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
     "time_to_crash": "risk.survival",
     "plan_canary": "risk.canary", "watch_canary": "risk.canary",
+    "case": "views.case",
     "explore": "views.explore",
     "report": "views.report",
     **dict.fromkeys(

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +73,22 @@ Trust = Annotated[
 Legacy = Annotated[list[str] | None, typer.Option(help="A host that may use SHA-1 (ESXi 5.x); may be given again.")]
 Jump = Annotated[str | None, typer.Option(help="Host to go through.")]
 Pool = Annotated[int, typer.Option(min=1, max=32, help="Hosts at once.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File with the key; made where there is none. Without it a passphrase is asked for."),
+]
+SiteWords = Annotated[
+    list[str] | None, typer.Option(help="A word of the house to replace wherever it stands; may be given again.")
+]
+Notes = Annotated[
+    Path | None, typer.Option(help="Folder of the explorer's tags and notes; those of the crash go into its write-up.")
+]
+SiteFile = Annotated[
+    Path | None, typer.Option(help="A private site.toml; its account and contract go into the write-up.")
+]
+WithSite = Annotated[
+    bool, typer.Option("--with-site", help="The same with the site.toml that is found here or in your settings.")
+]
 Module = Annotated[str, typer.Option(help="The driver module in question.")]
 
 
@@ -174,6 +190,9 @@ def report(
     crash_id: Annotated[
         str | None, typer.Option(help="Crash of the write-up. Default: the newest of the module.")
     ] = None,
+    notes: Notes = None,
+    site: SiteFile = None,
+    with_site: WithSite = False,
     jobs: Jobs = None,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
@@ -182,7 +201,7 @@ def report(
     with _bar("report") as progress:
         written = write_report(
             sources, output, inventory=inventory, known_issues=known_issues, module=module,
-            candidates=candidate or None, crash_id=crash_id, jobs=jobs, progress=progress,
+            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
     out.print(f"Report: {escape(str(written.index))}")
     for name in written.failed:
@@ -333,6 +352,82 @@ def explain(
 
     for line in explain_crash(crash_id, *sources).split("\n"):
         out.print(_plain(line), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:  psod anonymise evidence/ --inventory hosts.csv --key-file secret.key -o to-vendor/")
+def anonymise(
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders and files: evidence, a saved fleet, a report.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="New folder; the mapping is written beside it.")],
+    key_file: KeyFile = None,
+    inventory: Inventory = None,
+    word: SiteWords = None,
+) -> None:
+    """Write evidence anew with every name of the house replaced, the same way in each export with the same key."""
+    from psodlib.anonymiser import anonymise as write_anew
+
+    key = _key(key_file)
+    with _bar("replacing names") as progress:
+        done = write_anew(*sources, out=output, key=key, inventory=inventory, words=word or (), progress=progress)
+    out.print(
+        f"{done.files} files in {escape(str(done.folder))}. Yours alone, who has it can undo this: {escape(str(done.mapping))}"
+    )
+    _print_left_out(done.left_out)
+    raise typer.Exit(1 if done.left_out else 0)
+
+
+@app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")
+def case(
+    crash_id: Annotated[str, typer.Argument(help="Crash id, or its first digits.")],
+    sources: Sources,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The zip to write.")] = Path("case.zip"),
+    inventory: Inventory = None,
+    known_issues: KnownIssues = None,
+    notes: Notes = None,
+    site: SiteFile = None,
+    with_site: WithSite = False,
+    anonymise: Annotated[bool, typer.Option("--anonymise", help="Replace every name of the house.")] = False,
+    key_file: KeyFile = None,
+    word: SiteWords = None,
+) -> None:
+    """Zip what a vendor asks for about one crash: its text, the log around it, versions, timeline and write-up."""
+    from psodlib.views.case import case as write_case
+
+    if (key_file or word) and not anonymise:
+        raise InputError(
+            "--key-file and --word go with --anonymise; without it the case would hold every name as it is"
+        )
+    key = _key(key_file) if anonymise else None
+    done = write_case(
+        crash_id, *sources, out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
+        key=key, words=word or (),
+    )  # fmt: skip
+    out.print(f"{len(done.hashes)} files in {escape(str(done.file))}")
+    if done.mapping:
+        out.print(f"Yours alone, who has it can undo this: {escape(str(done.mapping))}")
+
+
+def _site(file: Path | None, asked: bool) -> Path | None:
+    from psodlib.views.site import find_site
+
+    return file or (find_site() if asked else None)
+
+
+def _print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
+    if left_out:
+        out.print(f"{len(left_out)} left out, for they cannot be judged; the mapping lists them all:")
+    for place, why in left_out[:NEWEST]:
+        out.print(f"  {escape(_plain(place))}: {escape(_plain(why))}")
+
+
+def _key(file: Path | None) -> bytes:
+    # A file, or words typed here, twice; they never stand on a command line.
+    from psodlib.anonymiser import key_from_passphrase, read_key
+
+    if file is not None:
+        return read_key(file)
+    return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
 
 
 @app.command(epilog="Example:  psod lab --folder my-case")

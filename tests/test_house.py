@@ -26,7 +26,11 @@ ORDER = [
     "views",
     "cli",
 ]
-SIDE_DOORS = {"simulate": "evidence", "collector": "evidence"}  # may see no further than this wing
+SIDE_DOORS = {
+    "simulate": "evidence",
+    "collector": "evidence",
+    "anonymiser": "fleet",
+}  # may see no further than this wing
 PURE = ["evidence/psod.py", "evidence/vmkernel.py", "evidence/versions.py", "triage", "assemble.py", "risk"]
 IMPURE_MODULES = {
     "os",

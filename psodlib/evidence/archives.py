@@ -32,7 +32,7 @@ from psodlib.evidence.streams import (
 )
 from psodlib.records import Problem
 
-__all__ = ["Item", "archive_of", "expand"]
+__all__ = ["Entry", "Item", "archive_of", "expand", "tar_entries", "zip_entries"]
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
 MAX_HEADER = 4 << 20  # bytes of one archive member's header
@@ -98,9 +98,7 @@ def expand(
         inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems, stored=stream)
         yield from expand(inner, place, budget, reopen=reopen, wraps=wraps + 1, archives=archives)
     elif archive and archives < MAX_ARCHIVES:
-        entries = (
-            _tar_entries(stream, place, budget) if archive == "tar" else _zip_entries(stream, place, budget, wraps)
-        )
+        entries = tar_entries(stream, place, budget) if archive == "tar" else zip_entries(stream, place, budget, wraps)
         yield from _members(entries, place, budget, archives + 1)
     elif wrap or archive:
         yield Problem(
@@ -135,14 +133,14 @@ def _once(stream: Stream) -> Callable[[], Stream]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     # A member's place and bytes, good until the next entry is drawn (tar) or as long as the archive is open (zip).
     place: Place
     opener: Callable[[], Any]
 
 
 def _members(
-    entries: Iterator[_Entry | Problem], outer: Place, budget: Budget, archives: int
+    entries: Iterator[Entry | Problem], outer: Place, budget: Budget, archives: int
 ) -> Iterator[Item | Problem]:
     seen: set[str] = set()
     for entry in _joined(entries, outer):
@@ -174,7 +172,7 @@ def _members(
         yield from problems
 
 
-def _joined(entries: Iterator[_Entry | Problem], outer: Place) -> Iterator[_Entry | Problem]:
+def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry | Problem]:
     # Fragments of a tar come in any order, so they wait in memory for each other; all else passes.
     held: dict[str, dict[int, tuple[Place, bytes]]] = {}
     size = 0
@@ -199,7 +197,7 @@ def _joined(entries: Iterator[_Entry | Problem], outer: Place) -> Iterator[_Entr
     yield from _released(held)
 
 
-def _released(held: dict[str, dict[int, tuple[Place, bytes]]]) -> Iterator[_Entry | Problem]:
+def _released(held: dict[str, dict[int, tuple[Place, bytes]]]) -> Iterator[Entry | Problem]:
     for base, numbered in sorted(held.items()):
         for run in runs_of(numbered, base):
             if isinstance(run, Problem):
@@ -210,7 +208,7 @@ def _released(held: dict[str, dict[int, tuple[Place, bytes]]]) -> Iterator[_Entr
             place = replace(
                 place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=sum(p.size for p, _ in run)
             )
-            yield _Entry(place, partial(Chain, [partial(io.BytesIO, data) for _, data in run]))
+            yield Entry(place, partial(Chain, [partial(io.BytesIO, data) for _, data in run]))
 
 
 def _safe_name(name: str, outer: Place) -> tuple[str, Problem | None]:
@@ -250,7 +248,7 @@ class _TarFeed:
         return data
 
 
-def _tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[_Entry | Problem]:
+def tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[Entry | Problem]:
     odd: dict[str, list[str]] = {}
     feed = _TarFeed(stream)
     try:
@@ -287,7 +285,7 @@ def _tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[_Entr
 
 def _tar_member(
     tar: tarfile.TarFile, member: tarfile.TarInfo, outer: Place, odd: dict[str, list[str]]
-) -> Iterator[_Entry | Problem]:
+) -> Iterator[Entry | Problem]:
     if member.isdir():
         return
     if member.issym() or member.islnk():
@@ -308,7 +306,7 @@ def _tar_member(
     data = tar.extractfile(member)
     if data is None:
         return
-    yield _Entry(member_place(outer, name, member.size, float(member.mtime)), lambda: _Sized(data, member.size))
+    yield Entry(member_place(outer, name, member.size, float(member.mtime)), lambda: _Sized(data, member.size))
     while data.read(BLOCK):  # to the end, so that the next header is all that tarfile reads next
         pass
 
@@ -331,7 +329,7 @@ class _Sized(io.RawIOBase):
         return len(data)
 
 
-def _zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[_Entry | Problem]:
+def zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[Entry | Problem]:
     file = None
     try:
         file = _seekable(stream, wraps)
@@ -352,7 +350,7 @@ def _zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> It
             yield from _headed_entries(file, outer, budget)
 
 
-def _headed_entries(file: Any, outer: Place, budget: Budget) -> Iterator[_Entry | Problem]:
+def _headed_entries(file: Any, outer: Place, budget: Budget) -> Iterator[Entry | Problem]:
     # A zip whose list of members is cut off or damaged: each member still has a header of its own before its bytes.
     at, count = 0, 0
     while count < budget.limits.members and (at := _next_header(file, at)) >= 0:
@@ -370,7 +368,7 @@ def _headed_entries(file: Any, outer: Place, budget: Budget) -> Iterator[_Entry 
             count += 1
             file.seek(at)
             raw = _Headed(file, None if method == zipfile.ZIP_DEFLATED else packed)
-            yield _Entry(member_place(outer, name, packed, -1.0), partial(_Metered, raw, budget))
+            yield Entry(member_place(outer, name, packed, -1.0), partial(_Metered, raw, budget))
             at = max(at, raw.end)
 
 
@@ -472,7 +470,7 @@ class _Plain(io.RawIOBase):
 
 def _zip_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, outer: Place, budget: Budget
-) -> Iterator[_Entry | Problem]:
+) -> Iterator[Entry | Problem]:
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         yield Problem(
@@ -490,7 +488,7 @@ def _zip_member(
         changed = datetime(*info.date_time, tzinfo=UTC).timestamp()
     except ValueError:
         changed = -1.0
-    yield _Entry(member_place(outer, name, info.file_size, changed), lambda: _Metered(archive.open(info), budget))
+    yield Entry(member_place(outer, name, info.file_size, changed), lambda: _Metered(archive.open(info), budget))
 
 
 class _Metered(io.RawIOBase):

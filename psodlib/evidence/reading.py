@@ -17,7 +17,7 @@ from psodlib.evidence.syslog import is_syslog, read_syslog
 from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import FileReading, Problem
 
-__all__ = ["is_vmkernel", "read_item", "read_unit"]
+__all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
 
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
@@ -129,7 +129,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
     if encoding is not None:  # PowerShell's `>` writes UTF-16
         binary = cast(BinaryIO, _Recoded(stream, encoding))
         head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    elif not is_vmkernel(head) and (kind := _binary_kind(head)):
+    elif not is_vmkernel(head) and (kind := binary_kind(head)):
         return [_of_binary(kind, item)]
     return _read_text(binary, head, item)
 
@@ -230,7 +230,7 @@ class _Recoded(io.RawIOBase):
 # --- what is none of ours ---------------------------------------------------------------------------------------------
 
 
-def _binary_kind(head: bytes) -> str | None:
+def binary_kind(head: bytes) -> str | None:
     # None for text, which may begin with a run of NULs: a dump log is a ring buffer.
     kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     bare = head.replace(b"\0", b"")

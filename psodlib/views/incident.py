@@ -59,7 +59,7 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
         raise InputError(f"no crash {crash_id!r} among {len(fleet.crashes):,}; expected a crash_id of fleet.crashes")
     crash = found.iloc[0]
     rows = [*_crashes(fleet, crash), *_boots(fleet, crash), *_watched(fleet, crash), *_drivers(fleet, crash)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)  # all unknown is no naive time
     if pd.notna(crash["time"]):
         reach = pd.Timedelta(days=days)
         begins, ends = table["time"], table["end"].fillna(table["time"])

@@ -71,7 +71,7 @@ from psodlib.views.explore.markup import notice as explorer_notice
 from psodlib.views.incident import incident_timeline
 from psodlib.views.notebooks import notebook_folder, run_notebook
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
-from psodlib.views.writeup import SIMULATED, choose_crash, write_up
+from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
 __all__ = ["Report", "report", "safe_html", "write_csv"]
 
@@ -140,7 +140,7 @@ def report(
     source: Source | Sequence[str | Path], out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None, module: str | None = None, candidates: Sequence[str] | None = None,
     crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
-    progress: Progress | None = None,
+    notes: str | Path | None = None, site: str | Path | None = None, progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Run everything on a source and leave a folder that can be read anywhere, with no network and no Python.
 
@@ -162,6 +162,10 @@ def report(
         Hours until the users of a crashed host work again, for the cost of each choice.
     notebooks : bool
         False leaves the notebooks' pages out, which take most of the time.
+    notes : str or Path, optional
+        Folder of the tags and notes made in the explorer; those of the crash go into its write-up.
+    site : str or Path, optional
+        A private ``site.toml``; its facts go into the write-up and on no other page.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -193,6 +197,7 @@ def report(
     found = study(fleet, module, candidates, outage_hours)
     crash = choose_crash(fleet, crash_id, module)
     issues = load_issues(*([known_issues] if known_issues else []))
+    more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
     for name in ("charts", "notebooks", "tables"):  # only now: a source that cannot be read leaves no folder behind
         (folder / name).mkdir(parents=True, exist_ok=True)
     fleet.save(folder / "tables")
@@ -205,7 +210,7 @@ def report(
         step("writing the brief")
         _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
         step("writing up a crash")
-        _publish(_case(found, crash, issues, folder), folder, "writeup")
+        _publish(_case(found, crash, issues, folder, more), folder, "writeup")
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
@@ -269,14 +274,16 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
     return Picture(png, title, caption, data.relative_to(folder).as_posix())
 
 
-def _case(found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path) -> Document:
+def _case(
+    found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section]
+) -> Document:
     # A pin that the evidence favours is where the runbook goes to.
     pin = found.decision.pin if found.decision else None
     pictures = []
     if crash is not None:
         timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
         pictures.append(_saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident"))
-    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures)
+    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more)
 
 
 def _publish(document: Document, folder: Path, name: str) -> None:

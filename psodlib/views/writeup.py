@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,9 +19,10 @@ from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.views.document import Bullets, Document, Picture, Section, Steps, Table, Text
 from psodlib.views.incident import incident_timeline
+from psodlib.views.site import read_site, site_section
 from psodlib.views.words import UNKNOWN, count, known, listing, literal, moment, share, span
 
-__all__ = ["SIMULATED", "choose_crash", "write_up"]
+__all__ = ["SIMULATED", "asked_for", "choose_crash", "write_up"]
 
 SIMULATED = "Simulated fleet: hosts, crashes and figures on this page are made up."
 
@@ -104,6 +106,7 @@ def write_up(
     issues: Sequence[Issue] = (),
     go_to: str | None = None,
     pictures: Sequence[Picture | Text] = (),
+    more: Sequence[Section] = (),
 ) -> Document:
     """The write-up of one crash.
 
@@ -119,6 +122,8 @@ def write_up(
         The driver version that the pin decision favours; else the host's own last one before is proposed.
     pictures : sequence of Picture or Text
         Shown under the timeline.
+    more : sequence of Section
+        What else was asked for, at the end: notes of people (``explore.note_section``), facts of the site (``site_section``).
 
     Returns
     -------
@@ -143,8 +148,41 @@ def write_up(
             Section("Known issue", _known_issue(case)),
             Section("What to do", _runbook(case)),
             Section("Open questions", [Bullets(_open_questions(case))]),
+            Section("What support will ask", [_support_table(case)]),
+            *more,
         ],
     )
+
+
+def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
+    """What goes into a write-up only because somebody asked.
+
+    Parameters
+    ----------
+    crash_id : str
+        The crash.
+    notes : str or Path, optional
+        Folder of the tags and notes made in the explorer.
+    site : str or Path, optional
+        The private ``site.toml``.
+
+    Returns
+    -------
+    list of Section
+        For ``write_up(more=...)``.
+
+    Raises
+    ------
+    InputError
+        One of the files cannot be read.
+    """
+    from psodlib.views.explore.notes import (
+        note_section,
+        read_notes,
+    )  # brings the widgets, which a plain write-up needs not
+
+    said = note_section(read_notes(notes), crash_id) if notes is not None else None
+    return [*([said] if said else []), *([site_section(read_site(site))] if site is not None else [])]
 
 
 @dataclass(frozen=True)
@@ -569,9 +607,47 @@ def _open_questions(case: _Case) -> list[str]:
                 " speaks of drivers only."
             ),
         ),
+        (
+            True,
+            "When did vSphere HA act, and which machines did it start again? vCenter's events tell; no file of a host does.",
+        ),
         (True, _others_exposed(case)),
     ]
     return [question for holds, question in asked if holds and question]
+
+
+def _support_table(case: _Case) -> Table:
+    # Product, build, hardware, driver, dump: what every case form asks, as far as the evidence has it.
+    crash, hosts = case.crash, case.fleet.hosts
+    row = hosts[(hosts["host"] == crash["host"]).fillna(False)]
+    model = " ".join(
+        literal(row[name].iloc[0]) for name in ("vendor", "model") if len(row) and known(row[name].iloc[0])
+    )
+    drivers = case.fleet.drivers
+    own = drivers[((drivers["host"] == crash["host"]) & (drivers["module"] == crash["guilty_module"])).fillna(False)]
+    firmware = own["firmware"].dropna()
+    release = " build ".join(literal(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
+    rows = [
+        ["Product", f"VMware ESXi {release}" if release else "VMware ESXi, release unknown: vmware -vl tells"],
+        ["Hardware", model or "unknown: esxcli hardware platform get tells"],
+        [
+            "Module and version",
+            f"{case.module or 'none found'} {case.version or 'of unknown version' if case.module else ''}".strip(),
+        ],
+        [
+            "Its VIB",
+            _vib_in_use(case) if case.module and _knows_vib(case) else "unknown: esxcli software vib list tells",
+        ],
+        ["Firmware of its device", literal(firmware.iloc[-1]) if len(firmware) else "unknown: not in the evidence"],
+        ["When", moment(crash["time"])],
+        ["Message", literal(crash["message"])],
+        ["The dump", f"its text is at {_place(crash['source'], crash['line'])}; keep the vmkernel-zdump on the host"],
+    ]
+    return Table("For the case form", ["Asked", "Answer"], rows, widths=(24, 76))
+
+
+def _knows_vib(case: _Case) -> bool:
+    return not _vib_in_use(case).startswith("the ")
 
 
 def _others_exposed(case: _Case) -> str:

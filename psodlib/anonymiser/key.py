@@ -1,0 +1,74 @@
+"""The secret that pseudonyms are made with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from psodlib.errors import InputError
+
+__all__ = ["LEAST", "key_from_passphrase", "read_key"]
+
+LEAST = 16  # bytes of a key file; letters of a passphrase: 12
+LEAST_LETTERS = 12
+LARGEST = 1 << 16
+
+
+def read_key(file: str | Path) -> bytes:
+    """The key in a file; a new one is made where there is no file.
+
+    Parameters
+    ----------
+    file : str or Path
+        Any bytes, 16 to 65,536 of them. A new one has mode 0600.
+
+    Returns
+    -------
+    bytes
+        The key.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or made, or is too short or too long to be a key.
+    """
+    path = Path(file)
+    try:
+        if not path.exists():
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as made:
+                made.write(secrets.token_hex(32).encode() + b"\n")
+        with path.open("rb") as given:
+            key = given.read(LARGEST + 1).strip()
+    except OSError as error:
+        raise InputError(f"{path}: the key cannot be read or made ({error})") from error
+    if not LEAST <= len(key) <= LARGEST:
+        raise InputError(
+            f"{path}: {len(key)} bytes; expected {LEAST} to {LARGEST:,}. Name a file that is not there to have a key made"
+        )
+    return key
+
+
+def key_from_passphrase(passphrase: str) -> bytes:
+    """A key from what a person typed: the same words give the same key, on every machine.
+
+    Parameters
+    ----------
+    passphrase : str
+        12 letters or more.
+
+    Returns
+    -------
+    bytes
+        32 bytes, by scrypt, so that guessing costs.
+
+    Raises
+    ------
+    InputError
+        Too short.
+    """
+    if len(passphrase) < LEAST_LETTERS:
+        raise InputError(f"a passphrase of {len(passphrase)} letters; expected {LEAST_LETTERS} or more")
+    # One salt for all: two exports with the same words must agree.
+    return hashlib.scrypt(passphrase.encode(), salt=b"psodlib anonymiser 1", n=1 << 14, r=8, p=1, dklen=32)

@@ -1,0 +1,168 @@
+"""A name -> another of the same shape, by a key."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import string
+import unicodedata
+from collections.abc import Callable
+
+__all__ = ["PUBLIC_ENDINGS", "Pseudonyms"]
+
+# Ends of domain names that say nothing of whose they are; any other is replaced as well.
+PUBLIC_ENDINGS = frozenset(
+    [
+        "com",
+        "net",
+        "org",
+        "edu",
+        "gov",
+        "mil",
+        "int",
+        "info",
+        "biz",
+        "local",
+        "localdomain",
+        "lan",
+        "internal",
+        "intranet",
+        "corp",
+        "home",
+        "private",
+        "arpa",
+        "example",
+        "invalid",
+        "test",
+    ]
+)
+# What a made-up label begins with; its nine hexadecimal digits make two of ten thousand agree once in a thousand exports.
+_PREFIX = {"host": "h", "vm": "vm-", "datastore": "ds-", "user": "u", "network": "net-", "word": "w", "domain": "d"}
+DIGITS = 9
+
+
+class Pseudonyms:
+    """What each name becomes; the same name and key give the same everywhere.
+
+    Parameters
+    ----------
+    key : bytes
+        From ``read_key`` or ``key_from_passphrase``. HMAC-SHA-256: without it no pseudonym can be tested against a guess.
+
+    Notes
+    -----
+    ``used`` holds what was asked for, kind -> name -> pseudonym: it grows with the number of names, not with the evidence.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.used: dict[str, dict[str, str]] = {}
+
+    def of(self, kind: str, name: str) -> str:
+        """The pseudonym of a name.
+
+        Parameters
+        ----------
+        kind : str
+            host, domain, mail, user, vm, datastore, network, word, serial, uuid, wwn, mac, ipv4, ipv6.
+        name : str
+            As it stands in the text; case and the spelling of an IPv6 address make no difference but to case.
+
+        Returns
+        -------
+        str
+            Of the same kind and, as far as that has one, shape.
+        """
+        known = self.used.setdefault(kind, {})
+        if name not in known:
+            known[name] = self._make(kind, name)
+        return known[name]
+
+    def _make(self, kind: str, name: str) -> str:
+        special: dict[str, Callable[[str], str]] = {
+            "host": self._host, "domain": self._domain, "mail": self._mail, "ipv4": self._ipv4, "ipv6": self._ipv6,
+            "mac": self._hardware, "uuid": self._hexadecimal, "wwn": self._world_wide, "serial": self._scrambled,
+        }  # fmt: skip
+        make = special.get(kind)
+        return make(name) if make else self._label(kind, name)
+
+    def _digest(self, kind: str, name: str) -> bytes:
+        plain = unicodedata.normalize("NFC", name).casefold()
+        return hmac.digest(self._key, f"{kind}:{plain}".encode("utf-8", "surrogatepass"), "sha256")
+
+    def _label(self, kind: str, name: str) -> str:
+        made = _PREFIX.get(kind, "w") + self._digest(kind, name).hex()[:DIGITS]
+        letters = name.removesuffix("\n")
+        return made.upper() if letters.isupper() else made
+
+    def _host(self, name: str) -> str:
+        # Label by label, so that the short name and the full one stay the same host's.
+        try:
+            return self._ipv4(name) if ipaddress.ip_address(name).version == 4 else self._ipv6(name)
+        except ValueError:
+            first, dot, rest = name.partition(".")
+            return self._label("host", first) + (dot + self._domain(rest) if rest else dot)
+
+    def _domain(self, name: str) -> str:
+        *labels, last = name.split(".")
+        end = last if last.lower() in PUBLIC_ENDINGS else self._label("domain", last)
+        return ".".join([*(self._label("domain", label) for label in labels), end])
+
+    def _mail(self, name: str) -> str:
+        user, _, domain = name.rpartition("@")
+        return f"{self._label('user', user)}@{self._domain(domain)}"
+
+    def _ipv4(self, name: str) -> str:
+        # 240.0.0.0/4 is nobody's and never will be, and no version begins so.
+        plain = str(ipaddress.IPv4Address(".".join(str(int(part)) for part in name.split("."))))
+        digest = self._digest("ipv4", plain)
+        return f"{240 + digest[0] % 15}.{digest[1]}.{digest[2]}.{digest[3]}"
+
+    def _ipv6(self, name: str) -> str:
+        # 2001:db8::/32 is for documents; every spelling of an address is one address.
+        bare, percent, zone = name.partition("%")
+        digest = self._digest("ipv6", str(ipaddress.IPv6Address(bare)))
+        groups = [digest[at : at + 2].hex() for at in range(0, 12, 2)]
+        return f"2001:db8:{':'.join(groups)}{percent}{zone}"
+
+    def _hardware(self, name: str) -> str:
+        # Locally administered (02), as no maker's card is.
+        dash = "-" if "-" in name else ":"
+        digest = self._digest("mac", name.replace("-", ":"))
+        made = dash.join(["02", *(f"{byte:02x}" for byte in digest[:5])])
+        return made.upper() if name.isupper() else made
+
+    def _hexadecimal(self, name: str) -> str:
+        # Digit by digit, marks and length kept. Bytes written apart ("0x6 0x4d") stay so.
+        if "0x" in name.lower():
+            digest = self._digest("uuid", name)
+            return " ".join(f"{byte:#x}" for byte in digest[:16])
+        return self._scrambled(name, string.hexdigits[:16])
+
+    def _world_wide(self, name: str) -> str:
+        # The family and its first digit say which kind of identifier it is, and nothing of the device.
+        family, dot, rest = name.partition(".")
+        if not dot or ":" in family:
+            return name[:1] + self._scrambled(name[1:], string.hexdigits[:16])
+        if family.lower() in ("naa", "eui", "vml"):
+            return f"{family}.{rest[:1]}{self._scrambled(rest[1:], string.hexdigits[:16])}"
+        return f"{family}.{self._scrambled(rest)}"
+
+    def _scrambled(self, name: str, hexadecimal: str = "") -> str:
+        # A letter for a letter, a digit for a digit, everything else where it was.
+        plain = "".join(letter for letter in name.lower() if letter.isalnum())
+        digest, made = self._digest("scrambled", plain), []
+        stream = hmac.digest(self._key, digest, "sha512")
+        while len(stream) < len(name):
+            stream += hmac.digest(self._key, stream[-64:], "sha512")
+        for letter, byte in zip(name, stream, strict=False):
+            if hexadecimal and letter.lower() in hexadecimal:
+                new = hexadecimal[byte % 16]
+            elif letter.isdigit():
+                new = string.digits[byte % 10]
+            elif letter.isalpha():
+                new = string.ascii_lowercase[byte % 26]
+            else:
+                new = letter
+            made.append(new.upper() if letter.isupper() else new)
+        return "".join(made)

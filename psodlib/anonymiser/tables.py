@@ -1,0 +1,203 @@
+"""Parquet and inventories, cell by cell: where a column says what its cells are, the column is believed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from psodlib import schema
+from psodlib.anonymiser.learn import SAFE_COLUMNS, column_kind
+from psodlib.anonymiser.rewrite import Rewriter
+from psodlib.evidence.artifacts.inventory import COLUMNS
+
+__all__ = ["is_inventory", "rewrite_csv", "rewrite_parquet", "rewrite_table"]
+
+_PATHS = frozenset({"source"})
+_TEXT = frozenset(
+    [
+        "message",
+        "world_name",
+        "guilty_function",
+        "signature",
+        "proto_signature",
+        "detail",
+        "device",
+        "what",
+        "vib",
+        "evidence",
+        "boot_evidence",
+    ]
+)
+_OURS = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)}
+_ALIASES = {alias: name for name, aliases in COLUMNS.items() for alias in aliases}
+
+
+def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
+    # What is done to a cell of this column; None where nothing may be.
+    if column in _PATHS:
+        return rewriter.path
+    if column in _TEXT:
+        return rewriter.text
+    if column in _OURS - {"host"} or column in SAFE_COLUMNS:
+        return None
+    kind = column_kind(column)
+    return None if kind is None else lambda cell: rewriter.name(kind, cell) if cell.strip() else cell
+
+
+def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter) -> None:
+    """A Parquet file, group by group, its numbers and times untouched.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        Can seek.
+    out : BinaryIO
+        Where the new one goes.
+    rewriter : Rewriter
+        What replaces names.
+    """
+    source = pq.ParquetFile(file)
+    text = [field.name for field in source.schema_arrow if _is_text(field.type)]
+    shape = pa.schema(
+        [pa.field(field.name, pa.string() if field.name in text else field.type) for field in source.schema_arrow],
+        source.schema_arrow.metadata,
+    )
+    with pq.ParquetWriter(out, shape, compression="snappy") as writer:
+        for group in range(source.num_row_groups):
+            table = source.read_row_group(group)
+            columns = [
+                _rewritten(table[name], name, rewriter) if name in text else table[name] for name in table.column_names
+            ]
+            writer.write_table(pa.table(columns, schema=shape))
+
+
+def rewrite_table(table: pd.DataFrame, rewriter: Rewriter) -> pd.DataFrame:
+    """A table in memory with its names replaced.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of a fleet.
+    rewriter : Rewriter
+        What replaces names.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new one with the same rows, columns and dtypes.
+    """
+    out = table.copy()
+    for column in table:
+        change = _cell(rewriter, str(column))
+        if change is not None and pd.api.types.is_string_dtype(table[column]):
+            made = {cell: change(str(cell)) for cell in table[column].dropna().unique()}
+            out[column] = table[column].map(made, na_action="ignore").astype(table[column].dtype)
+    return out
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
+    )  # fmt: skip
+
+
+def _rewritten(column: Any, name: str, rewriter: Rewriter) -> Any:
+    change = _cell(rewriter, name)
+    cells = column.to_pylist()
+    made = {cell: change(cell) if change else cell for cell in set(cells) if cell is not None}
+    return pa.array([None if cell is None else made[cell] for cell in cells], pa.string())
+
+
+def is_inventory(name: str, head: bytes) -> bool:
+    """Whether a file is a CSV with a column of hosts.
+
+    Parameters
+    ----------
+    name : str
+        The file's.
+    head : bytes
+        Its beginning.
+
+    Returns
+    -------
+    bool
+        False for any other text.
+    """
+    line = re.split(rb"\r\n|\n|\r", head, maxsplit=1)[0].decode("utf-8", "replace")
+    cells = [_key(cell) for cell in re.split(r"[,;\t|]", line)]
+    return name.lower().endswith(".csv") and len(cells) > 1 and any(_ALIASES.get(cell) == "host" for cell in cells)
+
+
+def _key(cell: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", cell.lower().replace("#", "numberof"))
+
+
+def rewrite_csv(blocks: Iterator[bytes], rewriter: Rewriter) -> Iterator[bytes]:
+    """An inventory or a table as CSV, row by row.
+
+    Parameters
+    ----------
+    blocks : iterator of bytes
+        The file.
+    rewriter : Rewriter
+        What replaces names.
+
+    Yields
+    ------
+    bytes
+        The same rows and columns, with the same delimiter.
+    """
+    lines = _lines(blocks)
+    first = next(lines, "")
+    delimiter = max(",;\t|", key=first.count)
+    rows = csv.reader(_again(first, lines), delimiter=delimiter)
+    header = next(rows, [])
+    changes = [
+        _cell(rewriter, _ALIASES.get(_key(cell)) or re.sub(r"[^a-z0-9]+", "_", cell.lower()).strip("_"))
+        for cell in header
+    ]
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer.writerow([rewriter.text(cell) for cell in header])
+    for row in rows:
+        made = [_in_cell(cell, changes[at] if at < len(changes) else rewriter.text) for at, cell in enumerate(row)]
+        writer.writerow(made)
+        if out.tell() > 1 << 16:
+            yield out.getvalue().encode("utf-8", "surrogateescape")
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _in_cell(cell: str, change: Callable[[str], str] | None) -> str:
+    # Numbers and times in a column that nobody knows are what they were.
+    bare = cell.strip().removeprefix("'")
+    if (
+        change is None
+        or not bare
+        or re.fullmatch(r"[-+]?[\d.,: ]+(?:e[+-]?\d+)?(?:\+00:00)?|true|false|\d{4}-\d\d-\d\d.*", bare, re.IGNORECASE)
+    ):
+        return cell if not re.search(r"\d+\.\d+\.\d+\.\d+", cell) else (change(cell) if change else cell)
+    return cell.replace(bare, change(bare), 1)
+
+
+def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
+    if rest:
+        yield rest.decode("utf-8", "surrogateescape")

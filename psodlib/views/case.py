@@ -1,0 +1,294 @@
+"""One crash -> the zip that a vendor asks for: its text, the log around it, versions, timeline, write-up, and the hash of each file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from psodlib.anonymiser import Pseudonyms, Rewriter, learn_names
+from psodlib.anonymiser.folder import write_mapping
+from psodlib.anonymiser.tables import rewrite_table
+from psodlib.errors import InputError
+from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.vmkernel import find_crashes
+from psodlib.fleet import Fleet, explain_crash, load
+from psodlib.triage.known_issues import load_issues
+from psodlib.views import charts
+from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
+from psodlib.views.incident import incident_timeline
+from psodlib.views.words import known, literal
+from psodlib.views.writeup import asked_for, write_up
+
+__all__ = ["Case", "case"]
+
+WINDOW = pd.Timedelta(minutes=30)  # of log, before and after the crash
+MOST_LOG = 4 << 20  # bytes of one file's window
+MOST_TEXT = 1 << 20  # bytes around a crash in its own file
+BLOCK = 256 << 10
+_STAMP = re.compile(rb"^(?:<\d{1,3}>)?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was written: the zip, its files by name with their SHA-256, and the owner's mapping where names were replaced."""
+
+    file: Path
+    hashes: Mapping[str, str]
+    mapping: Path | None = None
+
+
+def case(
+    crash_id: str, *sources: str | Path, out: str | Path, inventory: str | Path | None = None, known_issues: str | Path | None = None,
+    notes: str | Path | None = None, site: str | Path | None = None, key: bytes | None = None, words: Sequence[str] = (),
+) -> Case:  # fmt: skip
+    """Zip what a vendor asks for about one crash.
+
+    Parameters
+    ----------
+    crash_id : str
+        The crash, or the first digits of its id.
+    *sources : str or Path
+        Evidence that holds it, as for ``load``.
+    out : str or Path
+        The zip to write; one that is there is replaced. The same evidence gives the same bytes.
+    inventory, known_issues
+        As for ``load``.
+    notes, site : str or Path, optional
+        Folder of the explorer's notes, and a private ``site.toml``: neither leaves the house unless it is named here.
+    key : bytes, optional
+        Replace every name, as ``anonymise`` does with this key; the mapping is written beside ``out``.
+    words : sequence of str
+        As for ``anonymise``.
+
+    Returns
+    -------
+    Case
+        The zip and what is in it.
+
+    Raises
+    ------
+    InputError
+        No crash, or more than one, has an id that begins so; ``out`` cannot be written.
+
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> sorted(psod.case("75b6d986", "data/incident-2014-05-31", out="case.zip").hashes)[:2]  # doctest: +SKIP
+    ['MANIFEST.sha256', 'README.md']
+    """
+    fleet = load(*sources, inventory=inventory, known_issues=known_issues)
+    crash = _chosen(fleet, crash_id)
+    whole_id = str(crash["crash_id"])
+    files = _texts(crash, sources)
+    files["explain.txt"] = explain_crash(whole_id, *sources).encode("utf-8", "backslashreplace")
+    more = asked_for(whole_id, notes, None)
+    pseudonyms = None
+    if key is not None:
+        pseudonyms = Pseudonyms(key)
+        rewriter = Rewriter(learn_names(sources, inventory, words), pseudonyms)
+        fleet = _renamed(fleet, rewriter)
+        crash = fleet.crashes[fleet.crashes["crash_id"] == whole_id].iloc[0]
+        files = {rewriter.path(name): b"".join(rewriter.stream([data])) for name, data in files.items()}
+        more = [_renamed_section(section, rewriter) for section in more]
+    more += asked_for(whole_id, None, site)  # whoever asks for the site's facts means them
+    issues = load_issues(*([known_issues] if known_issues else []))
+    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more)
+    files["README.md"] = _readme(crash, files, key is not None, site is not None).encode()
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
+    file = _zipped(files, Path(out), f"psod-case-{whole_id}")
+    mapping = write_mapping(file.with_name(f"{file.name}.mapping.json"), pseudonyms, ()) if pseudonyms else None
+    return Case(file, hashes, mapping)
+
+
+def _chosen(fleet: Fleet, crash_id: str) -> pd.Series:
+    found = (
+        fleet.crashes[fleet.crashes["crash_id"].str.startswith(crash_id).fillna(False)] if crash_id else fleet.crashes
+    )
+    if len(found) != 1:
+        some = ", ".join(list(found["crash_id"])[:5] or list(fleet.crashes["crash_id"])[:5]) or "none"
+        raise InputError(f"{len(found)} crashes have an id that begins with {crash_id!r}; here are: {some}")
+    return found.iloc[0]
+
+
+# ---- machine text --------------------------------------------------------------------------------------------------------
+
+
+def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
+    # The crash's own lines with what stands around them in its file; and what the host's other logs say of that half hour.
+    files: dict[str, bytes] = {}
+    hint: str | None = None
+    others: list[tuple[str | None, str, bytes]] = []
+    for item in iter_items(*sources):
+        if not isinstance(item, Item):
+            continue
+        if item.source == crash["source"]:
+            hint = item.hint
+            text, around = _around(item, int(crash["offset"]) if known(crash["offset"]) else 0, crash["sha256"])
+            files["crash.txt"] = text
+            files["log-around-the-crash.txt"] = around
+        elif known(crash["time"]) and (found := _in_window(item, crash["time"])):
+            others.append((item.hint, item.name, found))
+    own = [(name, found) for its_hint, name, found in others if its_hint == hint]
+    files |= {f"logs/{number:02d}-{_safe(name)}.txt": found for number, (name, found) in enumerate(own, 1)}
+    return files
+
+
+def _around(item: Item, offset: int, sha256: Any) -> tuple[bytes, bytes]:
+    with item.open() as stream:
+        before = b""
+        left = offset
+        while left > 0 and (data := stream.read(min(left, BLOCK))):
+            before, left = (before + data)[-MOST_TEXT:], left - len(data)
+        after = b""
+        while len(after) < MOST_TEXT and (data := stream.read(BLOCK)):
+            after += data
+    crash = next((found for found in find_crashes(after) if found.sha256 == sha256), None) or next(
+        iter(find_crashes(after)), None
+    )
+    text = crash.text.encode("utf-8", "surrogateescape") if crash else after[:BLOCK]
+    return text, before + after
+
+
+def _in_window(item: Item, time: pd.Timestamp) -> bytes:
+    # Lines of a log with a full stamp near the crash, and what follows them without one.
+    low, high = (f"{moment:%Y-%m-%dT%H:%M:%S}".encode() for moment in (time - WINDOW, time + WINDOW))
+    kept, size, inside = [], 0, False
+    with item.open() as stream:
+        if b"\0" in stream.peek(512) or not _STAMP.search(stream.peek(512)):
+            return b""
+        for line in _lines(stream):
+            stamp = _STAMP.match(line)
+            inside = low <= stamp[1] <= high if stamp else inside
+            if inside and size < MOST_LOG:
+                kept.append(line)
+                size += len(line)
+    return b"".join(kept)
+
+
+def _lines(stream: Any) -> Iterator[bytes]:
+    rest = b""
+    while data := stream.read(BLOCK):
+        *lines, rest = (rest + data).split(b"\n")
+        rest = rest[:MOST_LOG]
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest
+
+
+def _safe(name: str) -> str:
+    # A name that every system can unpack, and that leads nowhere.
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace("/", "-"))[-80:].lstrip(".-_") or "log"
+
+
+# ---- tables, write-up ----------------------------------------------------------------------------------------------------
+
+
+def _renamed(fleet: Fleet, rewriter: Rewriter) -> Fleet:
+    tables = {name: rewrite_table(table, rewriter) for name, table in fleet.tables.items()}
+    return Fleet(**tables, coverage=rewrite_table(fleet.coverage, rewriter), simulated=fleet.simulated)
+
+
+def _renamed_section(section: Section, rewriter: Rewriter) -> Section:
+    from psodlib.views.document import Text
+
+    return Section(
+        section.title,
+        [Text(rewriter.text(block.text)) if isinstance(block, Text) else block for block in section.blocks],
+    )
+
+
+def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
+    from psodlib.views.report import write_csv  # brings nbconvert
+
+    host, crash_id = crash["host"], crash["crash_id"]
+    mine = {
+        name: table[(table["host"] == host).fillna(False)] for name, table in fleet.tables.items() if "host" in table
+    }
+    drivers = mine["drivers"].drop_duplicates(["module", "version", "state", "vib", "firmware"])
+    named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
+    tables = {
+        "host": mine["hosts"],
+        "crash": fleet.crashes[fleet.crashes["crash_id"] == crash_id],
+        "backtrace": fleet.frames[fleet.frames["crash_id"] == crash_id],
+        "versions": drivers,
+        "module-map": mine["modules"][(mine["modules"]["crash_id"] == crash_id).fillna(False)],
+        "uptimes": mine["uptimes"],
+        "timeline": incident_timeline(fleet, str(crash_id)),
+        "known-issues": pd.DataFrame(
+            [[i.id, i.title, i.fixed_in, i.remedy, i.source, i.sure] for i in issues if i.id in named],
+            columns=["id", "title", "fixed_in", "remedy", "source", "sure"],
+        ),
+    }
+    with tempfile.TemporaryDirectory(prefix="psod-") as folder:
+        return {
+            f"tables/{name}.csv": write_csv(table, Path(folder) / "t.csv").read_bytes()
+            for name, table in tables.items()
+        }
+
+
+def _write_ups(fleet: Fleet, crash: pd.Series, issues: Sequence[Any], more: Sequence[Section]) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="psod-") as place:
+        folder = Path(place)
+        ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
+        png, _ = charts.save_chart(ax, folder / "incident")
+        title, caption, empty = charts.wording(ax)
+        pictures = [] if empty else [Picture(png, title, caption)]
+        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more)
+        return {
+            "writeup.html": to_html(document).encode("utf-8"),
+            "writeup.pdf": to_pdf(document, folder / "writeup.pdf", "writeup.typ").read_bytes(),
+            "writeup.md": to_markdown(document).encode("utf-8"),
+        }
+
+
+ABOUT = {
+    "crash.txt": "the crash's own lines", "log-around-the-crash.txt": "the file it stands in, before and after it",
+    "explain.txt": "why this signature and this module", "writeup.html": "the write-up", "writeup.pdf": "the same for print",
+    "writeup.md": "the same for a wiki", "tables/backtrace.csv": "the stack's frames", "tables/versions.csv": "driver, firmware and VIB versions seen on the host",
+    "tables/module-map.csv": "the modules of the dump, with their addresses", "tables/timeline.csv": "boots, driver changes and crashes around it",
+    "tables/uptimes.csv": "the host's boots", "tables/known-issues.csv": "known issues that it matches", "tables/host.csv": "the host: release, hardware",
+    "tables/crash.csv": "the crash, as fields",
+}  # fmt: skip
+
+
+def _readme(crash: pd.Series, files: Mapping[str, bytes], renamed: bool, with_site: bool) -> str:
+    lines = [f"# Crash {literal(crash['crash_id'])}", "", "What is in this case:", ""]
+    lines += [
+        f"- `{name}`: {ABOUT.get(name, 'lines of another log of the host, half an hour before to half an hour after')}"
+        for name in sorted(files)
+    ]
+    lines += ["", "`sha256sum -c MANIFEST.sha256`, run in this folder, checks that every file is as it was packed."]
+    if renamed:
+        lines += ["", "Names of hosts, people, machines and places are replaced, the same name by the same word everywhere. The SHA-256 of the"
+                  " crash in the write-up is of the original lines, which the owner keeps."]  # fmt: skip
+    lines += [
+        "",
+        "The write-up holds the account and contract of the owner's site."
+        if with_site
+        else "No account or contract number is in it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _zipped(files: Mapping[str, bytes], out: Path, top: str) -> Path:
+    # No clock, no order of a folder, no owner: the same content is the same zip.
+    part = out.with_name(f"{out.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in sorted(files.items()):
+                info = zipfile.ZipInfo(f"{top}/{name}", (1980, 1, 1, 0, 0, 0))
+                info.compress_type, info.external_attr, info.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
+                archive.writestr(info, data)
+        part.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: the case cannot be written there ({error})") from error
+    return out
