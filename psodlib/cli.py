@@ -143,10 +143,9 @@ def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
             where: Any = address
             if address == "local":
                 workers = jobs or os.cpu_count() or 1
-                where = opened.enter_context(
-                    LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
-                )
-            client = opened.enter_context(Client(where, timeout=10))
+                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")  # type: ignore[no-untyped-call]
+                where = opened.enter_context(local)
+            client = opened.enter_context(Client(where, timeout=10))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
         yield client

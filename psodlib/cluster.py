@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from psodlib.errors import InputError
+from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Unit
 from psodlib.records import FileReading, Problem
 from psodlib.store.ledger import Job, digest, known_again, unchanged
@@ -25,7 +26,6 @@ MOST = 256  # files in one task
 AHEAD = 4  # tasks waiting for each thread of the cluster; the scheduler knows of no more at a time
 
 Told = tuple[list[FileReading], list[Problem]]
-ReadUnit = Callable[[Unit], Told]
 T = TypeVar("T")
 
 
@@ -53,13 +53,11 @@ def groups_of(items: Sequence[T], size: Callable[[T], int], workers: int) -> lis
     return groups
 
 
-def read_group(read_unit: ReadUnit, folder: Path, jobs: Sequence[Job]) -> list[Entry]:
+def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
     """Read some files into a segment of the store: a pure function of their bytes, wherever and however often it runs.
 
     Parameters
     ----------
-    read_unit : callable
-        ``psodlib.fleet.read_unit``.
     folder : Path
         The store, as this machine sees it.
     jobs : sequence of Job
@@ -83,22 +81,22 @@ def read_group(read_unit: ReadUnit, folder: Path, jobs: Sequence[Job]) -> list[E
     return [*write_segment(folder, found()), *same]
 
 
-def read_far(client: Any, read_unit: ReadUnit, folder: Path, jobs: Sequence[Job]) -> Iterator[Entry]:
+def read_far(client: Any, folder: Path, jobs: Sequence[Job]) -> Iterator[Entry]:
     """``read_group`` over a Dask cluster; entries as they come."""
     folder = folder.resolve()
     groups = groups_of(jobs, lambda job: job.entry.size, _threads(client))
-    for entries in _each(client, read_group, [(read_unit, folder, group) for group in groups]):
+    for entries in _each(client, read_group, [(folder, group) for group in groups]):
         yield from entries
 
 
-def read_near(client: Any, read_unit: ReadUnit, units: Sequence[Unit]) -> Iterator[tuple[Unit, Told]]:
+def read_near(client: Any, units: Sequence[Unit]) -> Iterator[tuple[Unit, Told]]:
     """Read on a Dask cluster without a store: the readings come straight from the workers, past the scheduler."""
     groups = groups_of(units, lambda unit: unit.size, _threads(client))
-    for group in _each(client, _read_units, [(read_unit, group) for group in groups]):
+    for group in _each(client, _read_units, [(group,) for group in groups]):
         yield from group
 
 
-def _read_units(read_unit: ReadUnit, units: Sequence[Unit]) -> list[tuple[Unit, Told]]:
+def _read_units(units: Sequence[Unit]) -> list[tuple[Unit, Told]]:
     return [(unit, read_unit(unit)) for unit in units]
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -20,18 +15,19 @@ from psodlib.assemble import assemble, name_hosts, said_by_host
 from psodlib.cluster import read_far, read_near, spread_far
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.reading import is_vmkernel, read_unit
-from psodlib.evidence.sources import Unit, head_of, iter_units
+from psodlib.evidence.reading import read_unit
+from psodlib.evidence.sources import Unit, iter_units
+from psodlib.processes import read_all, read_here, spread_here
 from psodlib.records import FileReading, Problem
 from psodlib.store.folder import is_store
-from psodlib.store.ledger import Job, digest, known_again, unchanged
+from psodlib.store.ledger import Job
 from psodlib.store.opening import each_bucket, open_store
-from psodlib.store.readings import Entry, write_segment
+from psodlib.store.readings import Entry
 from psodlib.store.update import update
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import Issue, load_issues
 
-__all__ = ["Fleet", "explain_crash", "load", "read_unit"]
+__all__ = ["Fleet", "explain_crash", "load"]
 
 
 def _empty(table: str) -> Callable[[], pd.DataFrame]:
@@ -175,14 +171,11 @@ class Fleet:
         InputError
             No store, or a damaged one.
         """
-        for tables in each_bucket(Path(store)):
-            yield cls(**tables)
+        for tables, simulated in each_bucket(Path(store)):
+            yield cls(**tables, simulated=simulated)
 
 
 Progress = Callable[[str, int, int], None]
-
-SMALL = 4 << 20  # bytes: below this a pool of processes costs more than it saves (measured: 0.6 s to start one)
-LARGE = 1 << 20  # bytes: a log from this size on is looked into, to see whether a thread is enough
 
 
 def load(
@@ -245,7 +238,8 @@ def load(
         return _load_into(store, sources, roster, issues, jobs, client, progress)
     units, problems = _units(sources)
     readings: list[FileReading] = []
-    for done, (unit, (found, troubles)) in enumerate(_read_all(units, jobs, client), 1):
+    read = read_all(units, jobs) if client is None else read_near(client, units)
+    for done, (unit, (found, troubles)) in enumerate(read, 1):
         readings += found
         problems += troubles
         if progress:
@@ -255,7 +249,7 @@ def load(
 
 
 def _load_into(
-    store: Path, sources: Sequence[str | Path], roster: pd.DataFrame | None, issues: Sequence[Issue], jobs: int | None,
+    store: str | Path, sources: Sequence[str | Path], roster: pd.DataFrame | None, issues: Sequence[Issue], jobs: int | None,
     client: Any, progress: Progress | None,
 ) -> Fleet:  # fmt: skip
     if "://" in str(store):
@@ -268,54 +262,18 @@ def _load_into(
         raise InputError("no source was given; name an evidence folder, a log, a bundle or an address")
 
     def read(folder: Path, todo: Sequence[Job]) -> Iterator[Entry]:
-        found = read_here(folder, todo, jobs) if client is None else read_far(client, read_unit, folder, todo)
+        found = read_here(folder, todo, jobs) if client is None else read_far(client, folder, todo)
         for done, entry in enumerate(found, 1):
             if progress:
                 progress(entry.path, done, len(todo))
             yield entry
 
     def spread(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        return spread_far(client, function, tasks) if client is not None else _spread(function, tasks, jobs)
+        return spread_far(client, function, tasks) if client is not None else spread_here(function, tasks, jobs)
 
     walks = [(str(source), *_units([source])) for source in sources]
     tables, simulated = update(Path(store), walks, read, spread, inventory=roster, issues=issues)
     return Fleet(**tables, simulated=simulated)
-
-
-def read_here(folder: Path, todo: Sequence[Job], jobs: int | None) -> Iterator[Entry]:
-    """Read files into the store with this machine's processes.
-
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    todo : sequence of Job
-        What to read.
-    jobs : int or None
-        As for ``load``.
-
-    Yields
-    ------
-    Entry
-    """
-    with ThreadPoolExecutor(jobs or _cores()) as threads:  # hashing frees the interpreter
-        looked = list(zip(todo, threads.map(digest, todo), strict=True))
-    yield from (known_again(job, entry) for job, entry in looked if unchanged(job, entry))
-    entries = {job.unit.paths: entry for job, entry in looked if not unchanged(job, entry)}
-    units = [job.unit for job, _ in looked if job.unit.paths in entries]
-    read = ((entries[unit.paths], *told) for unit, told in _read_all(units, jobs, None)) if units else iter(())
-    yield from write_segment(folder, read)
-
-
-def _spread(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int | None) -> Iterator[Any]:
-    workers = min(jobs or _cores(), len(tasks))
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        with _anonymous_main():
-            results = pool.map(function, tasks)
-        yield from results
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:
@@ -361,62 +319,3 @@ def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:
             "bundle or a vCenter zip"
         )
     return units, problems
-
-
-Read = tuple[list[FileReading], list[Problem]]
-
-
-def _read_all(units: Sequence[Unit], jobs: int | None, client: Any) -> Iterator[tuple[Unit, Read]]:
-    if client is not None:
-        yield from read_near(client, read_unit, units)
-        return
-    workers = min(jobs or _cores(), len(units))
-    if workers <= 1 or (jobs is None and sum(unit.size for unit in units) < SMALL):
-        yield from ((unit, read_unit(unit)) for unit in units)
-        return
-    # Largest first, so that no worker is left with a giant at the end.
-    order = sorted(units, key=lambda unit: -unit.size)
-    searched: list[Unit] = []
-    others: list[Unit] = []
-    for unit in order:
-        (searched if unit.size >= LARGE and is_vmkernel(head_of(unit)) else others).append(unit)
-    yield from _in_threads(searched, workers)
-    if sum(unit.size for unit in others) < SMALL:
-        yield from ((unit, read_unit(unit)) for unit in others)
-    else:
-        yield from _in_processes(others, workers)
-
-
-def _in_threads(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Read]]:
-    # A large log is searched, inflated and counted by native code that leaves the interpreter to others.
-    with ThreadPoolExecutor(workers) as pool:
-        yield from zip(units, pool.map(read_unit, units), strict=True)
-
-
-def _in_processes(units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Read]]:
-    # Spawned, not forked: the caller may hold threads.
-    chunk = max(1, min(16, len(units) // (workers * 8)))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        with _anonymous_main():
-            results = pool.map(read_unit, units, chunksize=chunk)
-        yield from zip(units, results, strict=True)
-
-
-@contextmanager
-def _anonymous_main() -> Iterator[None]:
-    # A spawned process runs the caller's script again, unless that script guards itself; six lines of Python in a file do
-    # not. Without a file or spec there is nothing to run again, and `read_unit` needs nothing of it.
-    main = sys.modules["__main__"]
-    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if getattr(main, name, None) is not None}
-    try:
-        for name in hidden:
-            setattr(main, name, None)
-        yield
-    finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
-
-
-def _cores() -> int:
-    # Those that this process may use, where the system tells.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

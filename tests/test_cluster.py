@@ -16,7 +16,7 @@ from conftest import DATA
 import psodlib as psod
 from psodlib import schema
 from psodlib.cluster import GROUP, groups_of, read_group
-from psodlib.fleet import _units, read_unit
+from psodlib.fleet import _units
 from psodlib.store.folder import read_manifest
 from psodlib.store.ledger import Job, look
 
@@ -91,9 +91,9 @@ def test_a_lost_worker_costs_its_tasks_only(client: Any, evidence: Path, near: p
 def test_a_task_that_runs_twice_writes_the_same(evidence: Path, tmp_path: Path) -> None:
     units, _ = _units([evidence])
     jobs = [Job(unit, entry, None) for unit, entry in look([(str(evidence), unit) for unit in units[:8]], "p")]
-    once = read_group(read_unit, tmp_path, jobs)
+    once = read_group(tmp_path, jobs)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.seg")}
-    assert once == read_group(read_unit, tmp_path, jobs)
+    assert once == read_group(tmp_path, jobs)
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*.seg")} and len(files) == 1
 
 
@@ -102,7 +102,7 @@ def test_the_scheduler_holds_no_log_text(client: Any, tmp_path: Path) -> None:
     seen: list[bytes] = []
     units, _ = _units([DATA / "incident-2014-05-31"])
     jobs = [Job(unit, entry, None) for unit, entry in look([("x", unit) for unit in units], "p")]
-    entries = client.submit(read_group, read_unit, tmp_path, jobs, pure=False).result(timeout=60)
+    entries = client.submit(read_group, tmp_path, jobs, pure=False).result(timeout=60)
     seen.append(repr(entries).encode())
     assert entries and b"BlueScreen" not in seen[0] and b"hpsa_update" not in seen[0]
 

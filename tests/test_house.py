@@ -21,6 +21,7 @@ ORDER = [
     "assemble",
     "store",
     "cluster",
+    "processes",
     "fleet",
     "risk",
     "views",

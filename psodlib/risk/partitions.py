@@ -103,20 +103,21 @@ def tabulate_parts(parts: Iterable[pd.DataFrame], terms: tuple[str, ...] = ()) -
     levels = {term: _union([levels[term] for _, levels in pieces]) for term in names}
     width = [max(len(level), 1) for level in levels.values()]
     flat = []
-    for cells, own in pieces:
-        codes = [levels[term].get_indexer(own[term])[cells.cells[term].to_numpy()] for term in names]
+    for part, own in pieces:
+        codes = [levels[term].get_indexer(own[term])[part.cells[term].to_numpy()] for term in names]
         flat.append(np.ravel_multi_index(codes, width))
     kept = np.unique(np.concatenate(flat)) if flat else np.empty(0, dtype=np.int64)
-    stacked = []
-    for what in ("days", "known", "unknown"):
+
+    def stacked(what: str) -> Any:
         blocks = [
-            _into(getattr(cells, what), np.searchsorted(kept, at), len(kept))
-            for (cells, _), at in zip(pieces, flat, strict=True)
+            _into(getattr(part, what), np.searchsorted(kept, at), len(kept))
+            for (part, _), at in zip(pieces, flat, strict=True)
         ]
-        stacked.append(sparse.vstack(blocks, format="csr") if blocks else sparse.csr_array((0, 0)))
-    hosts = pd.Index(np.concatenate([np.asarray(cells.hosts, dtype=object) for cells, _ in pieces]) if pieces else [])
+        return sparse.vstack(blocks, format="csr") if blocks else sparse.csr_array((0, 0))
+
+    hosts = pd.Index(np.concatenate([np.asarray(part.hosts, dtype=object) for part, _ in pieces]) if pieces else [])
     cells = pd.DataFrame(dict(zip(names, np.unravel_index(kept, width), strict=True)))
-    return HostCells(hosts, *stacked, cells, levels)
+    return HostCells(hosts, stacked("days"), stacked("known"), stacked("unknown"), cells, levels)
 
 
 def _of_part(table: pd.DataFrame, terms: tuple[str, ...]) -> tuple[HostCells, dict[str, pd.Index]]:

@@ -68,7 +68,7 @@ def tables_of(
     return tables
 
 
-def each_bucket(folder: Path) -> Iterator[dict[str, pd.DataFrame]]:
+def each_bucket(folder: Path) -> Iterator[tuple[dict[str, pd.DataFrame], bool]]:
     """The tables of a store, one bucket of hosts after another; together they are the fleet's.
 
     Parameters
@@ -78,8 +78,8 @@ def each_bucket(folder: Path) -> Iterator[dict[str, pd.DataFrame]]:
 
     Yields
     ------
-    dict of str to DataFrame
-        All tables, of the hosts of one bucket.
+    tuple of (dict of str to DataFrame, bool)
+        All tables, of the hosts of one bucket; whether anything in the store is made up.
 
     Raises
     ------
@@ -101,4 +101,4 @@ def each_bucket(folder: Path) -> Iterator[dict[str, pd.DataFrame]]:
             if name not in whole:
                 parts = list(choose(manifest.tables.get(name, []), {bucket}, None))
                 tables[name] = read_parts(folder, name, parts)
-        yield tables
+        yield tables, manifest.simulated
