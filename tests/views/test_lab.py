@@ -5,14 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +13,10 @@ import nbformat
 import pandas as pd
 import pytest
 from views import hand_made
+from views.serving import chromium_page, jupyterlab, needs_chromium, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="chromium is not installed (apt-get install chromium)"),
-]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
+pytestmark = [pytest.mark.slow, needs_chromium]
 ATTACK = "<img src=x onerror=window.planted=1><script>window.planted=1</script>"
 CELL = """
 from psodlib.fleet import Fleet
@@ -63,64 +49,18 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     nbformat.write(notebook, work / "explore.ipynb")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    token = secrets.token_hex(16)
-    # The tree under test, whatever is installed; none of the person's own settings.
-    homes = {name: str(work / f".{name}") for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
-    environment = {**os.environ, **homes, "HOME": str(work), "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root",
-               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}", "--LabApp.news_url=", "--LabApp.expose_app_in_browser=True"]  # fmt: skip
-    with (work / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=work, env=environment, stdout=log, stderr=log)
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/api", server, work / "server.log")
-            yield f"http://127.0.0.1:{port}/lab/tree/explore.ipynb?token={token}", work
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait(5)
-
-
-def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 40
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=2):
-                return
-        except urllib.error.HTTPError as error:  # 403 without the token means: it is up
-            error.close()
-            return
-        except OSError:
-            time.sleep(0.25)
-    pytest.fail(f"JupyterLab did not come up: {log.read_text()[-2000:]}")
+    with jupyterlab(work) as (root, token):
+        yield f"{root}/lab/tree/explore.ipynb?token={token}", work
 
 
 @pytest.fixture(scope="module")
 def page(lab: tuple[str, Path]) -> Iterator[Any]:
     """The notebook, run, with the explorer on the screen."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=30_000)
-        context = browser.new_context(viewport={"width": 1440, "height": 2300})
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        opened = context.new_page()
-        opened.set_default_timeout(20_000)
-        opened.goto(lab[0], timeout=30_000)
-        expect = playwright.expect
-        expect(opened.locator(".jp-NotebookPanel .jp-Cell").first).to_be_visible(timeout=30_000)
-        expect(opened.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible(timeout=30_000)
-        news = opened.get_by_role("button", name="No", exact=True)
-        if news.count():
-            news.first.click()
-        opened.get_by_role("menuitem", name="Run", exact=True).click()
-        opened.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        expect(opened.locator(".psx .screen")).to_be_visible(timeout=40_000)
+    with chromium_page(width=1440, height=2300) as opened:
+        opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        run_all(opened, lab[0])
+        playwright.expect(opened.locator(".psx .screen")).to_be_visible(timeout=40_000)
         yield opened
-        browser.close()
 
 
 def _picture(page: Any, folder: Path, name: str) -> None:
