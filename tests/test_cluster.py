@@ -182,14 +182,16 @@ def bucket(evidence: Path) -> Iterator[str]:
         server.stop()
 
 
-def test_a_fleet_in_s3_is_the_fleet_on_disk(bucket: str, client: Any, evidence: Path, tmp_path: Path) -> None:
+def test_a_fleet_in_s3_is_the_fleet_on_disk(bucket: str, evidence: Path, tmp_path: Path) -> None:
     near = psod.load(evidence.as_uri(), jobs=1)
-    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"]
-    client.run(os.environ.update, {key: os.environ[key] for key in keys})
-    far = psod.load(bucket, client=client, store=tmp_path / "s")
-    assert len(far.crashes) == len(near.crashes) > 0
-    assert_same(far, near, but=("source",))
-    psod.load(bucket, client=client, store=tmp_path / "s")
+    with (  # a cluster of its own: its workers are born with the way to the bucket in their environment
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster, timeout=30, set_as_default=False) as client,
+    ):
+        far = psod.load(bucket, client=client, store=tmp_path / "s")
+        assert len(far.crashes) == len(near.crashes) > 0, far.problems.to_string()
+        assert_same(far, near, but=("source",))
+        psod.load(bucket, client=client, store=tmp_path / "s")
     assert read_manifest(tmp_path / "s").news["files read"] == 0
 
 

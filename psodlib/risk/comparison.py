@@ -27,6 +27,9 @@ ADJUST = ("model", "uptime", "quarter")
 TERMS = ("model", "esxi_build", "cluster", "uptime", "quarter")
 FEW_CRASHES = 5  # below this in either arm a likelihood has no maximum worth its standard error: exact instead
 CRASHES_PER_PARAMETER = 3  # a model with more parameters than this allows is not fitted
+# What few crashes are not stratified by: a roll-out gives each version quarters and uptimes of its own, so within them next to
+# nothing is left to compare, and more host-days could never mend it. A model uses what overlap there is.
+OF_TIME = ("uptime", "quarter")
 INFORMATION = 0.5  # share that must be left within the strata of a term, for counts too few to be modelled
 LEMONS = 0.2  # variance of the host effect beyond which hosts are said to differ
 
@@ -150,7 +153,9 @@ class Comparison:
         left_out = []
         whole = self._strata(arms, terms).information()
         for term in self.terms:
-            if self._strata(arms, (*terms, term)).information() >= INFORMATION * whole:
+            if term in OF_TIME:
+                left_out.append(f"not adjusted for {term}: too few crashes; of time only a model can tell")
+            elif self._strata(arms, (*terms, term)).information() >= INFORMATION * whole:
                 terms = (*terms, term)
             else:
                 left_out.append(f"not adjusted for {term}: within its levels too few crashes can be compared")

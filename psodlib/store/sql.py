@@ -70,6 +70,12 @@ def ask(folder: Path, query: str) -> pd.DataFrame:
                 duckdb.StatementType.EXPLAIN,
             ):
                 raise InputError(f"found {len(statements)} statements or one that does not read; expected one SELECT")
-            return connection.execute(statements[0]).df()
+            return _in_utc(connection.execute(statements[0]).df())
         except duckdb.Error as error:
             raise InputError(f"DuckDB: {error}") from error
+
+
+def _in_utc(table: pd.DataFrame) -> pd.DataFrame:
+    # The tables' times are UTC; DuckDB's aggregates of nanosecond stamps drop the zone.
+    bare = table.select_dtypes("datetime").columns
+    return table.assign(**{name: table[name].dt.tz_localize("UTC") for name in bare})
