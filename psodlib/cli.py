@@ -143,7 +143,7 @@ def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
             where: Any = address
             if address == "local":
                 workers = jobs or os.cpu_count() or 1
-                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")  # type: ignore[no-untyped-call]
+                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")  # type: ignore[no-untyped-call]
                 where = opened.enter_context(local)
             client = opened.enter_context(Client(where, timeout=10))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:

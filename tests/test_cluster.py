@@ -35,7 +35,7 @@ def assert_same(one: psod.Fleet, other: psod.Fleet, but: tuple[str, ...] = ()) -
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster, timeout=60) as client,
     ):
         yield client
@@ -116,7 +116,7 @@ def test_a_dead_scheduler_is_one_clear_error_and_the_store_is_as_it_was(
     script = (
         "import sys, distributed, psodlib as psod\n"
         "if __name__ == '__main__':\n"
-        "    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)\n"
+        "    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address='127.0.0.1:0')\n"
         "    print(cluster.scheduler_address, flush=True)\n"
         "    sys.stdin.read()\n"
     )
@@ -185,7 +185,7 @@ def bucket(evidence: Path) -> Iterator[str]:
 def test_a_fleet_in_s3_is_the_fleet_on_disk(bucket: str, evidence: Path, tmp_path: Path) -> None:
     near = psod.load(evidence.as_uri(), jobs=1)
     with (  # a cluster of its own: its workers are born with the way to the bucket in their environment
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster, timeout=30, set_as_default=False) as client,
     ):
         far = psod.load(bucket, client=client, store=tmp_path / "s")

@@ -233,7 +233,7 @@ def test_a_plain_script_may_load_with_several_processes(tmp_path: Path) -> None:
 def test_a_dask_client_gives_the_same_tables() -> None:
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster, timeout=60) as client,
     ):
         far = psod.load(INCIDENT, RESTORED, client=client)
