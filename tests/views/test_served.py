@@ -56,8 +56,9 @@ def test_it_runs_in_jupyterlab(name: str, lab: tuple[Any, str, str], work: Path)
 
 
 @needs_chromium
-def test_voila_serves_the_decision(work: Path) -> None:
-    with voila(work / "notebooks" / "05_pin_decision.ipynb") as root, chromium_page(height=3000) as page:
+def test_voila_serves_the_decision(lab: tuple[Any, str, str], work: Path) -> None:
+    page = lab[0].context.browser.new_page(viewport={"width": 1280, "height": 3000})
+    with voila(work / "notebooks" / "05_pin_decision.ipynb") as root:
         page.goto(root, timeout=60_000)
         playwright.expect(page.get_by_role("heading", name="The answer")).to_be_visible(timeout=60_000)
         playwright.expect(page.locator("img").first).to_be_visible()
