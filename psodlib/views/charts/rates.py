@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from psodlib.risk.rates import RateRatio  # brings scipy, which most charts do without
 
 FOREST_COLUMNS = ("contrast", "estimate", "ratio", "low", "high")
-METHODS = {"frailty": "adjusted, hosts unlike", "exact_midp": "exact and unadjusted where crashes are few"}
+METHODS = {"frailty": "adjusted, hosts may differ", "exact_midp": "exact where crashes are few"}
 MAIN_ESTIMATES = ("headline", "known crashes only", "with unknown crashes", "worst cases of unknown", "crude")
 
 
