@@ -244,7 +244,7 @@ def bench_memory(folder: Path) -> None:
     with gzip.open(folder / "zeros.gz", "wb", compresslevel=1) as packed:
         write_many(packed, bytes(1 << 20), 2 << 30)
     with open(folder / "big.log", "wb") as file:
-        file.writelines(days_of(log_text(4 << 20, 2), 4 << 30))
+        file.writelines(days_of(log_text(4 << 20, 2), 10 << 30))
     print(
         "\n### Peak memory of a process\n\n| what it read | MB at the peak | s | problems |\n| --- | --- | --- | --- |"
     )
@@ -252,7 +252,7 @@ def bench_memory(folder: Path) -> None:
     giants = {
         "line.log": "a line of 1 GiB",
         "zeros.gz": "2 GiB of zeros in a gz",
-        "big.log": "a log of 4 GiB",
+        "big.log": "a log of 10 GiB",
     }
     for name, what in giants.items():
         told = subprocess.run(

@@ -297,7 +297,8 @@ def explain_crash(crash_id: str, *sources: str | Path) -> str:
         No crash, or more than one, has an id that begins so.
     """
     units, _ = _units(sources)
-    named, _ = name_hosts([reading for unit in units for reading in read_unit(unit)[0]])
+    readings = [reading for unit in units for reading in read_unit(unit)[0]]
+    named, _ = name_hosts(readings)
     found = {crash.crash_id: (host, crash) for host, reading in named for crash in reading.crashes if crash.crash_id}
     ids = sorted(found_id for found_id in found if found_id.startswith(crash_id))
     if len(ids) != 1:
@@ -305,7 +306,10 @@ def explain_crash(crash_id: str, *sources: str | Path) -> str:
         raise InputError(f"{len(ids)} crashes have an id that begins with {crash_id!r}; here are: {some}")
     its_host, crash = found[ids[0]]
     said = said_by_host([reading for host, reading in named if host == its_host])
-    return explain(replace(crash, host=its_host), said)
+    rows = assemble(readings)["crashes"]
+    row = rows[rows["crash_id"] == crash.crash_id].iloc[0]
+    told = {name: row[name] for name in ("driver_version", "esxi_version", "esxi_build") if pd.notna(row[name])}
+    return explain(replace(crash, host=its_host, **told), said)
 
 
 def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:

@@ -81,6 +81,7 @@ def test_explain_says_why() -> None:
     done = run("explain", crash_id[:8], INCIDENT)
     assert done.returncode == 0
     assert "hpsa_update_scsi_devices" in done.stdout and "symbol_prefix" in done.stdout
+    assert "held: module, versions" in done.stdout  # the version comes from another file of the folder
 
 
 def test_terminal_codes_in_a_log_do_not_reach_the_terminal(tmp_path: Path) -> None:

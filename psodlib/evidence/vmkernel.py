@@ -39,7 +39,9 @@ __all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel", "same_cra
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
 
-_BLOCK = 1 << 21  # bytes a read: one thread does not care from 512 KiB on, two hand each other the interpreter less often
+_BLOCK = (
+    1 << 21
+)  # bytes a read: one thread does not care from 512 KiB on, two hand each other the interpreter less often
 _FIRST_BLOCK = 1 << 15  # bytes of the first read
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
 _AFTER = 1 << 16  # bytes read behind the last anchor
