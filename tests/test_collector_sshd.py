@@ -464,6 +464,9 @@ def test_the_agents_first_key_logs_in(
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL) as agent:
         try:
+            until = time.monotonic() + 10
+            while not (tmp_path / "agent").exists() and time.monotonic() < until:  # it makes its socket in its own time
+                time.sleep(0.05)
             empty = run(host, key=None, agent=True)
             subprocess.run(["ssh-add", "-q", str(keys["user"])], check=True, timeout=10)
             full = run(host, key=None, agent=True)
