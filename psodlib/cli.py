@@ -164,7 +164,7 @@ def sql(
         raise InputError(f"--format {form}; expected table, csv or json")
     answer = ask(store, query)
     if form == "table":
-        _print_table(f"{len(answer)} rows", answer)
+        _print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
     elif form == "csv":
         sys.stdout.write(answer.to_csv(index=False, lineterminator="\n"))
     else:

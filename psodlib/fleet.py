@@ -307,8 +307,9 @@ def explain_crash(crash_id: str, *sources: str | Path) -> str:
     its_host, crash = found[ids[0]]
     said = said_by_host([reading for host, reading in named if host == its_host])
     rows = assemble(readings)["crashes"]
-    row = rows[rows["crash_id"] == crash.crash_id].iloc[0]
-    told = {name: row[name] for name in ("driver_version", "esxi_version", "esxi_build") if pd.notna(row[name])}
+    rows = rows.loc[rows["crash_id"] == crash.crash_id, ["driver_version", "esxi_version", "esxi_build"]]
+    # None of a copy that is told apart by its id alone: the row bears the id of the better copy.
+    told: dict[str, Any] = {str(name): text for _, row in rows.iterrows() for name, text in row.dropna().items()}
     return explain(replace(crash, host=its_host, **told), said)
 
 

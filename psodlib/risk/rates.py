@@ -205,8 +205,9 @@ def rate_ratio(
     Notes
     -----
     With 5 crashes or more in each arm: shared-gamma-frailty Poisson (``method`` "frailty"); below: exact conditional
-    mid-P ("exact_midp") within strata of those terms that leave at least half of what the crashes tell. ``adversarial`` spans the intervals with every unexplained crash
-    laid on one version and then on the other. ``p_lower`` is normal on the log scale under the frailty fit, else from
+    mid-P ("exact_midp") within strata of what a host is (of those terms model, esxi_build, cluster: each only while half of
+    what the crashes tell is left). ``adversarial`` spans the intervals with every unexplained crash laid on one version and
+    then on the other. ``p_lower`` is normal on the log scale under the frailty fit, else from
     gamma posteriors with half a crash at the fleet's own pooled rate as prior. ``p_value`` tests a ratio of 1 and
     agrees with the headline interval.
     """

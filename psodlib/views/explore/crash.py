@@ -48,9 +48,10 @@ def screen_html(crash: Any, frames: pd.DataFrame) -> str:
     str
         HTML; lines of the guilty module are bright. Registers are not in the tables, and the screen says so.
     """
-    build = f" [Releasebuild-{label(crash['esxi_build'])} x86_64]" if known(crash["esxi_build"]) else ""
+    number, version = (crash[name] if known(crash[name]) else "" for name in ("esxi_build", "esxi_version"))
+    build = f" [Releasebuild-{label(number)} x86_64]" if number else ""
     lines = [
-        shown(f"VMware ESXi {label(crash['esxi_version'])}{build}"),
+        shown(f"VMware ESXi {label(version) if version else '(version not in the evidence)'}{build}"),
         shown(crash["message"] if known(crash["message"]) else "(no message in the text)", LONGEST_MESSAGE),
         shown("(registers are in the dump, not in these tables)"),
         shown(f"*PCPU{label(crash['pcpu'])}:{label(crash['world_id'])}/{label(crash['world_name'])}"),
