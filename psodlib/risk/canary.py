@@ -224,7 +224,7 @@ def watch_canary(exposure: pd.DataFrame, version: str, reference: str, ratios: S
     week = pd.Timedelta(days=7)
     table = table[table["end"] > begin]
     first = table[table["crashes"] > 0].groupby("host")["end"].min()
-    table = table[~(table["end"] > table["host"].map(first)).fillna(False)]
+    table = table[~(table["end"] > first.reindex(table["host"]).set_axis(table.index)).fillna(False)]
     start = ((table["start"] - begin) / week).clip(lower=0).to_numpy(dtype=float)
     end = ((table["end"] - begin) / week).to_numpy(dtype=float)
     count = math.ceil(end.max())
@@ -253,7 +253,7 @@ def _by_week(start: Floats, end: Floats, count: int) -> Floats:
         sums = np.concatenate([[0.0], np.cumsum(ordered)])
         return np.asarray(passed * edges - sums[passed])
 
-    return np.asarray(np.diff(until(start) - until(end)))
+    return np.maximum(np.diff(until(start) - until(end)), 0.0)  # a week without time must not be 1e-14 below it
 
 
 def sprt_lines(good: float, bad: float, crashes: int, alpha: float = 0.05, beta: float = 0.10) -> pd.DataFrame:

@@ -32,7 +32,8 @@ def of_data(table: pd.DataFrame, version: str, reference: str) -> list[str]:
     list of str
         One sentence each; empty when nothing is amiss.
     """
-    arms = {name: table[table["version"] == name] for name in (version, reference)}
+    needed = [column for column in ("host", "boot", "start", "end", "host_days", "crashes") if column in table]
+    arms = {name: table.loc[table["version"] == name, needed] for name in (version, reference)}
     found = [*_few_hosts(arms), *_dominant(arms), *_overlap(arms), *_gaps(arms), *_snapshot(table, version, reference)]
     if only_crashed_hosts(table):
         found.append("only hosts that crashed are given: the rates are too high and the ratio may be anything")
@@ -138,9 +139,10 @@ def _gaps(arms: dict[str, pd.DataFrame]) -> list[str]:
         return []
     shares = {}
     for name, rows in arms.items():
-        ordered = rows.sort_values(["host", "boot", "start"])
-        again = (ordered["host"] == ordered["host"].shift()) & (ordered["boot"] == ordered["boot"].shift())
-        gap = in_days(ordered["start"] - ordered["end"].shift())[again.fillna(False).astype(bool)].sum()
+        watched = rows["end"] - rows["start"]
+        boots = rows.assign(watched=watched).groupby(["host", "boot"])
+        ends = boots.agg(start=("start", "min"), end=("end", "max"), watched=("watched", "sum"))
+        gap = in_days(ends["end"] - ends["start"] - ends["watched"]).sum()
         shares[name] = float(gap / (gap + rows["host_days"].sum()))
     (one, mine), (other, theirs) = shares.items()
     if abs(mine - theirs) <= GAPS:
@@ -152,9 +154,11 @@ def _snapshot(table: pd.DataFrame, version: str, reference: str) -> list[str]:
     # Many boots, many months, and yet nobody ever changed version: more likely an inventory than a history.
     if "boot" not in table or table["boot"].isna().all():
         return []
-    rows = table[table["version"].isin([version, reference])]
-    by_host = rows.groupby("host").agg(versions=("version", "nunique"), boots=("boot", "nunique"))
-    if len(by_host) < FEW_HOSTS or by_host["versions"].max() > 1 or by_host["boots"].median() < 2:
+    rows = table.loc[table["version"].isin([version, reference]), ["host", "version", "boot"]]
+    if rows.drop_duplicates(["host", "version"])["host"].duplicated().any():
+        return []
+    boots = rows.groupby("host")["boot"].nunique()
+    if len(boots) < FEW_HOSTS or boots.median() < 2:
         return []
     return [
         "no host ever changed between the two: if the versions come from today's inventory and not from each boot, "

@@ -90,6 +90,9 @@ class Comparison:
 
     def __init__(self, exposure: pd.DataFrame, adjust: str | Sequence[str] = ADJUST) -> None:
         self.table, self.lost = _known_versions(exposure)
+        # Groups of names are asked for a dozen times: numbers in their place, once.
+        names = [name for name in ("host", "version", "model", "cluster") if name in self.table]
+        self.table = self.table.astype(dict.fromkeys(names, "category"))
         self.terms, self.absent = _present(self.table, adjust)
         self.cells = tabulate(self.table, self.terms)
         self._fits: dict[tuple[str | None, tuple[str, ...]], Fit] = {}

@@ -6,7 +6,7 @@ rule: time nobody watched is not counted, and neither is a crash in it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -381,12 +381,9 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
     bands = np.asarray(UPTIME_BANDS if uptime else ())
     quarters = _quarter_edges(table, origin) if quarter else np.empty(0)
     # A row of unknown start or age is not cut: NaN sorts behind every edge.
-    row, cut = _cuts(start, end, bands, start - age)
-    more_row, more_cut = _cuts(start, end, quarters, np.zeros(len(start)))
-    rows = np.concatenate([np.arange(len(start)), row, more_row])
-    begins = np.concatenate([start, cut, more_cut])
-    order = np.lexsort((begins, rows))
-    rows, begins = rows[order], begins[order]
+    rows, begins = _in_order(
+        start, _cuts(start, end, bands, start - age), _cuts(start, end, quarters, np.zeros(len(start))), quarters
+    )
     last = np.append(rows[1:] != rows[:-1], True) if len(rows) else np.empty(0, dtype=bool)
     ends = np.where(last, end[rows], np.append(begins[1:], 0.0)[: len(rows)])
     span = (end - start)[rows]
@@ -397,22 +394,43 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
         pieces["uptime"] = _code(bands, middle - (start - age)[rows])
     if quarter:
         pieces["quarter"] = _code(quarters, middle)
-    return pd.DataFrame(pieces)
+    return pd.DataFrame(pieces, copy=False)
 
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Whole = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def _cuts(
-    start: Floats, end: Floats, edges: Floats, shift: Floats
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Floats]:
+class _Cuts(NamedTuple):
+    first: Whole  # by row, the first edge behind its start
+    often: Whole  # by row, how many edges cut it
+    row: Whole  # by cut: the cuts of the first row, then of the second, each in order of time
+    at: Floats
+
+
+def _cuts(start: Floats, end: Floats, edges: Floats, shift: Floats) -> _Cuts:
     # For each row the edges strictly inside (start, end), where edge k stands at `edges[k] + shift[row]`.
     first = np.searchsorted(edges, start - shift, side="right")
     count = np.maximum(np.searchsorted(edges, end - shift, side="left") - first, 0)
     count[~np.isfinite(start - shift) | ~np.isfinite(end)] = 0
-    rows = np.repeat(np.arange(len(start)), count)
-    nth = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-    return rows, edges[first[rows] + nth] + shift[rows] if len(rows) else np.empty(0)
+    row = np.repeat(np.arange(len(start)), count)
+    nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - first, count)
+    return _Cuts(first, count, row, edges[nth] + shift[row] if len(row) else np.empty(0))
+
+
+def _in_order(start: Floats, bands: _Cuts, quarters: _Cuts, edges: Floats) -> tuple[Whole, Floats]:
+    # Row and begin of every piece, in order, without a sort: the time of a fleet of any size is one pass. A cut at a band
+    # stands behind its row's start, the bands before it and the quarters before it; quarters fill what is left.
+    pieces = 1 + bands.often + quarters.often
+    place = np.cumsum(pieces) - pieces
+    earlier = np.searchsorted(edges, bands.at) - quarters.first[bands.row]
+    nth = np.arange(len(bands.row)) - (np.cumsum(bands.often) - bands.often)[bands.row]
+    at = place[bands.row] + 1 + nth + np.clip(earlier, 0, quarters.often[bands.row])
+    begins, free = np.empty(int(pieces.sum())), np.ones(int(pieces.sum()), dtype=bool)
+    begins[place], begins[at] = start, bands.at
+    free[place] = free[at] = False
+    begins[free] = quarters.at
+    return np.repeat(np.arange(len(start)), pieces), begins
 
 
 def _quarter_edges(table: pd.DataFrame, origin: pd.Timestamp) -> Floats:

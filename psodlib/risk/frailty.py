@@ -91,7 +91,7 @@ def tabulate(table: pd.DataFrame, terms: tuple[str, ...] = ()) -> HostCells:
             codes, levels[term] = pd.factorize(table[term], sort=True, use_na_sentinel=False)
             code = codes[row]
         cell, width = cell * len(levels[term]) + code, width * len(levels[term])
-    kept, cell = np.unique(cell, return_inverse=True)
+    cell, kept = pd.factorize(cell, sort=True)
     shape, where = (len(hosts), len(kept)), (host_code[row], cell)
     matrix = sparse.csr_array((days, where), shape=shape)
     at_end = (where[0][last], where[1][last])
