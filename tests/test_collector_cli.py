@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import html
 import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,13 +19,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from collector_servers import Esx, lying, make_key, needs_sshd, serving
+from conftest import DATA
 
 from psodlib.collector import Limits, collect
 from psodlib.collector.folder import Folder, Manifest
 
 pytestmark = needs_sshd
+INCIDENT = DATA / "incident-2014-05-31/incident-host/var/core/vmkernel-log.1"
 PSOD = Path(sys.executable).with_name("psod")
 BIG = 40_000_000  # bytes of a log: a second or more of copying
 PRESSES = 20  # an impatient user: only the first may count
@@ -35,9 +41,11 @@ def words(served: dict[str, Path], work: Path, *more: str | Path) -> list[str]:
     return [str(word) for word in (served["hosts"], *options)]
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str, cwd: Path, limit: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run([str(PSOD), *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [str(PSOD), *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=limit
+    )
 
 
 def in_a_pipe(command: list[str], cwd: Path, ready: Callable[[str], bool], presses: int) -> tuple[int, str, float]:
@@ -228,3 +236,38 @@ def test_help_names_every_exit_code(tmp_path: Path) -> None:
     for command, codes in (("collect", "0 1 2 130"), ("verify", "0 1 2 3 130")):
         told = " ".join(run(command, "--help", cwd=tmp_path).stdout.split())
         assert re.findall(r"\b(\d+): ", told.split("Exit code")[1]) == codes.split()
+
+
+@pytest.mark.slow
+def test_from_the_hosts_to_the_report_with_the_incident_among_them(tmp_path: Path) -> None:
+    hosts = [Esx(tmp_path / f"root{n}", name) for n, name in enumerate(("incident-host", "quiet"))]
+    for host in hosts:
+        for number in (0, 1):
+            line = f"2014-05-{20 + number}T10:00:00.123Z cpu1:4097)ScsiDeviceIO: 2331: an older line\n"
+            host.log(f"vmkernel.{number}.gz", gzip.compress(line.encode() * 500))
+    hosts[0].log("vmkernel-zdump.1", os.urandom(2000), "var/core")
+    shutil.copy(INCIDENT, hosts[0].root / "replay/dump-log")
+    with serving(tmp_path, *hosts) as served:
+        with served["hosts"].open("a") as file:
+            file.write("off,127.0.0.1,1\n")
+        done = run("collect", *words(served, tmp_path, "--trust-first-use"), cwd=tmp_path)
+        assert done.returncode == 1 and "2 of 3 hosts complete" in done.stdout, done.stderr
+    done = run("report", "evidence", "--inventory", "hosts.csv", "-o", "report", cwd=tmp_path, limit=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    (crash,) = pd.read_parquet(tmp_path / "report/tables/crashes.parquet").to_dict("records")
+    assert (crash["host"], crash["guilty_module"], crash["damage"]) == ("incident-host", "hpsa", "")
+    assert crash["time"] == pd.Timestamp("2014-05-31 15:57:32.579", tz="UTC")
+    for page in ("index.html", "writeup.html", "writeup.md", "notebooks/01_one_crash.html"):
+        told = text_of(tmp_path / "report" / page)
+        assert "incident-host" in told and "hpsa_update_scsi_devices" in told, page
+    told = text_of(tmp_path / "report/notebooks/02_the_fleet.html")
+    rows = told[told.index("The hosts that gave least, first.") : told.index("What could not be read or believed")]
+    assert re.search(
+        r"off nothing manifest SSH is off: .* then run again quiet logs manifest incident-host dump manifest", rows
+    )
+
+
+def text_of(page: Path) -> str:
+    told = re.sub(r"(?s)<(style|script).*?</\1>|<[^>]+>", " ", page.read_text("utf-8"))
+    return " ".join(html.unescape(told).replace("\\_", "_").split())
