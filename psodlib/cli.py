@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -224,7 +226,11 @@ def simulate(
     )
 
 
-@app.command(epilog="Example:  psod collect hosts.csv -o evidence/ --key ~/.ssh/esxi --dry-run")
+@app.command(
+    epilog="Exit code 0: every host gave all. 1: some did not, the table says why. 2: wrong use. 130: stopped by Ctrl-C; what came is "
+    "kept, the next run goes on.\n\n"
+    "Example:  psod collect hosts.csv -o evidence/ --key ~/.ssh/esxi --dry-run"
+)
 def collect(
     hosts: Hosts,
     output: Annotated[
@@ -266,26 +272,30 @@ def collect(
         return
     password = _password(ask_password, password_keyring, password_command)
     limits = collector.Limits(connect=connect, login=login, idle=idle, total=total, bytes=max_bytes)
-    with _bar("collecting") as progress, _resumable():
+    with _resumable(output), _bar("collecting", at_once=False) as progress:
         done = collector.collect(
             source, output, user=user, key=key, agent=agent, password=password, known_hosts=known_hosts,
             trust_first_use=trust_first_use, legacy=legacy or [], jump=jump, module=module, pool=pool, limits=limits,
             sftp=not no_sftp, progress=progress,
         )  # fmt: skip
-    for line in done.trusted:
-        out.print(f"trusted on first use, compare it: {escape(_plain(line))}")
+    _print_trusted(done.trusted)
     wanting = done.hosts[done.hosts["state"] != "complete"]
     out.print(
-        f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {escape(str(output))}"
+        f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {escape(str(output))}",
+        soft_wrap=True,
     )
     if len(wanting):
         _print_table("Not complete", wanting[["host", "state", "why"]])
     if done.stopped:
-        out.print(f"Stopped: {escape(_plain(done.stopped))}")
+        out.print(f"Stopped: {escape(_plain(done.stopped))}", soft_wrap=True)
     raise typer.Exit(0 if done.complete else 1)
 
 
-@app.command(epilog="Example:  psod verify hosts.csv --module hpsa --pin 5.5.0.50 --key ~/.ssh/esxi")
+@app.command(
+    epilog="Exit code 0: every host runs the pin. 1: at least one does not, or will not after its next boot. 2: wrong use. 3: no host "
+    "is known to differ, but some could not be asked or did not tell. 130: stopped by Ctrl-C.\n\n"
+    "Example:  psod verify hosts.csv --module hpsa --pin 5.5.0.50 --key ~/.ssh/esxi"
+)
 def verify(
     hosts: Hosts,
     pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)],
@@ -305,18 +315,22 @@ def verify(
     module: Module = "hpsa",
     pool: Pool = 8,
 ) -> None:
-    """Ask every host which version it runs, and compare it with the pin; exit code 1 unless all run it."""
+    """Ask every host which version it runs, and compare it with the pin."""
     from psodlib import collector
 
     password = _password(ask_password, password_keyring, password_command)
-    with _bar("asking") as progress, _resumable():
+    with _resumable(output), _bar("asking", at_once=False) as progress:
         table = collector.verify(
             hosts[0] if len(hosts) == 1 else hosts, output, module=module, pin=pin, user=user, key=key, agent=agent,
             password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
             pool=pool, progress=progress,
         )  # fmt: skip
+    _print_trusted(table.attrs["trusted"])
     _print_table(f"{module} against the pin {pin}", table)
-    raise typer.Exit(0 if (table["status"] == "runs").all() else 1)
+    if table.attrs["stopped"]:
+        out.print(f"Stopped: {escape(_plain(table.attrs['stopped']))}", soft_wrap=True)
+    found = set(table["status"])
+    raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
 
 
 def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
@@ -333,12 +347,28 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
+def _resumable(folder: Path) -> Iterator[None]:
+    # Ctrl-C once stops, and what is under way is written down; from then on to the end of the process it changes nothing.
+    from psodlib.collector import Interrupted
+
+    def stop(number: int, where: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        err.print("stopped; run it again to go on")
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            _print_trusted(error.collection.trusted)
+        err.print(f"stopped; what came is kept in {escape(str(folder))}, run it again to go on", soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _print_trusted(lines: Sequence[str]) -> None:
+    for line in lines:
+        out.print(f"trusted on first use, compare it: {escape(_plain(line))}", soft_wrap=True)
 
 
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
@@ -463,12 +493,23 @@ def _version(
 
 
 @contextmanager
-def _bar(task: str) -> Iterator[Any]:
-    # A bar on a terminal, nothing in a pipe; the callback takes (what, done, total).
+def _bar(task: str, at_once: bool = True) -> Iterator[Any]:
+    # A bar on a terminal, nothing in a pipe; the callback takes (what, done, total). Not at once where the first thing may be
+    # a question, over which a bar would write.
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        row = bar.add_task(task, total=None)
-        yield lambda what, done, total: bar.update(row, description=escape(what), completed=done, total=total)
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    row = bar.add_task(task, total=None)
+
+    def show(what: str, done: int, total: int | None) -> None:
+        bar.start()  # does nothing where it runs already
+        bar.update(row, description=escape(what), completed=done, total=total)
+
+    try:
+        if at_once:
+            bar.start()
+        yield show
+    finally:
+        bar.stop()
 
 
 def _print_summary(fleet: Fleet) -> None:
@@ -519,8 +560,13 @@ def _exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
     return int(nothing or bool(set(fleet.problems.problem.dropna()) - mild))
 
 
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    err.print(f"psod: {_plain(str(message))}", style="yellow", markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run `psod`; an error that the user can mend is one line and exit code 2."""
+    warnings.showwarning = _warn  # in words alone, without the line of ours that warned
     try:
         app()
     except PsodError as error:

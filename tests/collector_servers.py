@@ -229,6 +229,21 @@ class Esx:
             self.process.wait(10)
 
 
+@contextlib.contextmanager
+def serving(work: Path, *hosts: Esx) -> Iterator[dict[str, Path]]:
+    """Start hosts, and stop them whatever happens; gives the private ``key`` and the inventory ``hosts`` with which to visit them."""
+    key, host_key = make_key(work / "user"), make_key(work / "host")
+    rows = [f"{host.name},127.0.0.1,{host.port}\n" for host in hosts]
+    (work / "hosts.csv").write_text("".join(["host,address,port\n", *rows]))
+    try:
+        for host in hosts:
+            host.start(user_key=key, host_key=host_key)
+        yield {"key": key, "hosts": work / "hosts.csv"}
+    finally:
+        for host in hosts:
+            host.stop()
+
+
 class Liar:
     """paramiko's own server with one SFTP file whose answers a test makes up; ``lie`` names the lie."""
 

@@ -14,11 +14,12 @@ from psodlib.collector.folder import ascertainment
 from psodlib.collector.hosts import Target, read_hosts
 from psodlib.collector.pin import verify
 from psodlib.collector.plan import plan_table
-from psodlib.collector.pool import Collection, collect
+from psodlib.collector.pool import Collection, Interrupted, collect
 from psodlib.collector.visit import Limits
 
 __all__ = [
     "Collection",
+    "Interrupted",
     "Limits",
     "Target",
     "ascertainment",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
 import re
 import socket
 import threading
@@ -23,9 +24,13 @@ from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.hosts import Target
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["Connection", "Gate", "HostKeys", "connect", "printable"]
+__all__ = ["Connection", "Gate", "HostKeys", "NotTried", "connect", "printable"]
 
 MAX_REFUSALS = 3
+REFUSED_TOO_OFTEN = (
+    "the run stopped after three refused logins in a row; check the password or key on one host, then run again"
+)
+RESOLVER_LOOK = 0.1  # seconds between two looks whether a name's resolving was cut off
 # Switched off unless a host is listed as legacy: SHA-1 and older everywhere, and ciphers nobody should speak any more.
 _OLD = {
     "kex": ["diffie-hellman-group-exchange-sha1", "diffie-hellman-group14-sha1", "diffie-hellman-group1-sha1"],
@@ -77,7 +82,7 @@ class Gate:
         self._refused = 0
         self._under_way = 0
         self._proven = False
-        self.shut = False
+        self.shut = ""  # why nobody is let through any more
 
     @contextlib.contextmanager
     def attempt(self, host: str) -> Iterator[None]:
@@ -90,14 +95,13 @@ class Gate:
 
         Raises
         ------
-        CollectError
-            The gate is shut: the login is not tried.
+        NotTried
+            The gate is shut.
         """
         with self._state:
             self._state.wait_for(self._open)
             if self.shut:
-                raise CollectError(host, "not tried: the run stopped after three refused logins in a row; check the password "
-                                         "or key on one host, then run again")  # fmt: skip
+                raise NotTried(host, f"not tried: {self.shut}")
             self._under_way += 1
         outcome = None
         try:
@@ -112,19 +116,29 @@ class Gate:
                 if outcome is not None:
                     self._proven = outcome or (self._proven and self._refused == 0)
                     self._refused = 0 if outcome else self._refused + 1
-                    self.shut = self.shut or self._refused >= MAX_REFUSALS
+                    if self._refused >= MAX_REFUSALS:
+                        self.shut = self.shut or REFUSED_TOO_OFTEN
                 self._state.notify_all()
 
     def _open(self) -> bool:
-        return (
-            self.shut or self._refused + (0 if self._proven and not self._refused else self._under_way) < MAX_REFUSALS
-        )
+        under_way = 0 if self._proven and not self._refused else self._under_way
+        return bool(self.shut) or self._refused + under_way < MAX_REFUSALS
 
-    def close(self) -> None:
-        """Let nobody through any more."""
+    def close(self, why: str) -> None:
+        """Let nobody through any more.
+
+        Parameters
+        ----------
+        why : str
+            For those who wait.
+        """
         with self._state:
-            self.shut = True
+            self.shut = self.shut or why
             self._state.notify_all()
+
+
+class NotTried(CollectError):
+    """The run stopped before this host's login."""
 
 
 class _Refused(CollectError):
@@ -225,6 +239,10 @@ class Connection:
         """A sign of life; raises where the connection was cut off meanwhile."""
         self.last = time.monotonic()
         self.doing = doing or self.doing
+        self.check()
+
+    def check(self) -> None:
+        """Raise where the connection was cut off meanwhile."""
         if self.why:
             raise CollectError(self.target.name, self.why)
 
@@ -299,9 +317,10 @@ def connect(
 
 def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit: float) -> paramiko.Transport:
     # A transport whose server has proved a key that we know.
-    sock = channel or socket.create_connection((target.address, target.port), timeout=limit)
-    link.socks.append(sock)
-    if channel is None:
+    sock = channel or _dialled(link, target, limit)
+    if channel is not None:
+        link.socks.append(sock)
+    else:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # many small requests: none may wait for another
     link.touch()
     transport = paramiko.Transport(sock, disabled_algorithms=_LEGACY if target.legacy else _OLD)
@@ -317,6 +336,47 @@ def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit:
         raise TimeoutError from None
     link.fingerprint = keys.check(target, proved)
     return transport
+
+
+def _dialled(link: Connection, target: Target, limit: float) -> socket.socket:
+    # As socket.create_connection, but within one limit for all addresses, and whoever cuts the link off ends it at once.
+    ends, failed = time.monotonic() + limit, OSError("no address")
+    for family, kind, protocol, _, place in _resolved(link, target, ends):
+        sock = socket.socket(family, kind, protocol)
+        link.socks.append(sock)
+        link.touch()
+        try:
+            sock.settimeout(max(0.01, ends - time.monotonic()))
+            sock.connect(place)
+            sock.settimeout(limit)
+            return sock
+        except OSError as error:
+            failed = error
+            sock.close()
+    raise failed
+
+
+def _resolved(link: Connection, target: Target, ends: float) -> list[Any]:
+    # A resolver without an answer waits longer than any limit of ours, and nothing wakes it: it is left behind in its thread.
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            answers.put(error)
+        except UnicodeError:  # a part of the name is empty, or longer than DNS knows
+            answers.put(socket.gaierror("no such name"))
+
+    threading.Thread(target=ask, daemon=True).start()
+    while time.monotonic() < ends:
+        with contextlib.suppress(queue.Empty):
+            answer = answers.get(timeout=RESOLVER_LOOK)
+            if isinstance(answer, Exception):
+                raise answer
+            return list(answer)
+        link.check()
+    raise socket.gaierror("no answer from the resolver")
 
 
 def _same_key(kind: str) -> tuple[str, ...]:

@@ -10,9 +10,12 @@ import pandas as pd
 
 from psodlib.collector.folder import Folder
 from psodlib.collector.hosts import Target
+from psodlib.collector.plan import safe_module
 from psodlib.collector.pool import collect
+from psodlib.errors import InputError
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.versions import normalise
 from psodlib.records import DriverReading
 
 __all__ = ["verify"]
@@ -33,7 +36,7 @@ def verify(
     module : str
         Bare module name.
     pin : str
-        Normalised version that every host should run.
+        Version that every host should run, in any form.
     **options
         Further options of ``collect``.
 
@@ -43,12 +46,19 @@ def verify(
         One row a host in the order given: ``host``, ``version`` (loaded now), ``driver_evidence`` (proc, live_module, none), ``waiting`` (another
         version that the next boot will load), ``status``, ``why``. ``status``: ``runs``; ``about_to_drift`` (runs the pin, another version
         waits); ``installed_not_booted`` (the pin waits for a boot); ``other``; ``unknown`` (not reached, or no evidence).
+        ``.attrs["trusted"]`` lists the host keys that were trusted on first use, to be compared, ``.attrs["stopped"]`` why the run ended
+        early, "" if it did not.
 
     Raises
     ------
     InputError
+        As ``collect``, or a pin that is no version.
+    Interrupted
         As ``collect``.
     """
+    wanted = normalise(pin, safe_module(module))
+    if wanted is None:
+        raise InputError(f"{pin!r} is no version; expected one as in 5.5.0.50")
     run = collect(hosts, out, module=module, version_only=True, **options)
     rows = []
     for host, reached, why in zip(
@@ -56,9 +66,15 @@ def verify(
     ):
         readings = _readings(Folder(run.out, host).path / "commands", module) if reached else []
         version, evidence, waiting = _judge(readings)
-        rows.append((host, version, evidence, waiting, _status(version, waiting, pin), why))
+        if reached and version is None:
+            why = "; ".join(
+                filter(None, [f"reached, but nothing there tells which version of {module} is loaded", why])
+            )
+        rows.append((host, version, evidence, waiting, _status(version, waiting, wanted), why))
     columns = ["host", "version", "driver_evidence", "waiting", "status", "why"]
-    return pd.DataFrame(rows, columns=columns, dtype="string")
+    table = pd.DataFrame(rows, columns=columns, dtype="string")
+    table.attrs |= {"trusted": run.trusted, "stopped": run.stopped}
+    return table
 
 
 def _readings(folder: Path, module: str) -> list[DriverReading]:

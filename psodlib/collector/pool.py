@@ -17,13 +17,13 @@ import pandas as pd
 from psodlib.collector.credentials import Credentials, PasswordSource
 from psodlib.collector.folder import Folder, Manifest
 from psodlib.collector.hosts import Target, read_hosts
-from psodlib.collector.login import Connection, Gate, HostKeys, connect, printable
+from psodlib.collector.login import Connection, Gate, HostKeys, NotTried, connect, printable
 from psodlib.collector.plan import safe_module
 from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Limits, LocalTrouble, visit
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["MAX_POOL", "Collection", "collect"]
+__all__ = ["MAX_POOL", "Collection", "Interrupted", "collect"]
 
 MAX_POOL = 32
 CLOCK_WARNED = 60.0  # seconds
@@ -48,6 +48,20 @@ class Collection:
     def complete(self) -> bool:
         """Whether every host gave all that was asked of it."""
         return not self.stopped and bool((self.hosts["state"] == "complete").all())
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, when all that was under way is written down.
+
+    Parameters
+    ----------
+    collection : Collection
+        What the run did until then, the host keys that it trusted among it.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        super().__init__(collection.stopped)
+        self.collection = collection
 
 
 def collect(
@@ -116,8 +130,8 @@ def collect(
     ------
     InputError
         Wrong use, found before any host is visited.
-    KeyboardInterrupt
-        After Ctrl-C, when the manifests are written.
+    Interrupted
+        After Ctrl-C, when the manifests are written; a ``KeyboardInterrupt`` that holds the ``Collection``.
 
     Notes
     -----
@@ -139,14 +153,11 @@ def collect(
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = HostKeys(known_hosts, trust_first_use)
     run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
-    run.visit_all(targets, pool, progress)
-    rows = [run.rows[target.name] for target in targets]
-    return Collection(
-        root,
-        _table(rows),
-        tuple(keys.trusted),
-        run.stopped or ("three refused logins in a row" if run.gate.shut else ""),
-    )
+    try:
+        run.visit_all(targets, pool, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(run.collection(targets)) from None
+    return run.collection(targets)
 
 
 @dataclass
@@ -170,8 +181,10 @@ class _Run:
         self, targets: list[Target], pool: int, progress: Callable[[str, int, int | None], None] | None
     ) -> None:
         executor = ThreadPoolExecutor(pool, thread_name_prefix="psod-collect")
-        futures: set[Future[None]] = {executor.submit(self.visit_one, target) for target in targets}
+        futures: set[Future[None]] = set()
         try:
+            for target in targets:
+                futures.add(executor.submit(self.visit_one, target))
             while futures:
                 done, futures = wait(futures, timeout=TICK, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -197,7 +210,7 @@ class _Run:
     def _stop(self, why: str) -> None:
         # Whoever is under way is cut off, whoever waits is not let in; both write their manifests.
         self.stopped = self.stopped or why
-        self.gate.close()
+        self.gate.close(f"the run had stopped: {self.stopped}")
         with self.lock:
             links = [link for link, _, _ in self.under_way.values()]
         for link in links:
@@ -211,6 +224,14 @@ class _Run:
         if slowest is not None:
             text += f", slowest {slowest[0].target.name} ({time.monotonic() - slowest[2]:.0f} s, {printable(slowest[0].doing, 40)})"
         return text
+
+    def collection(self, targets: list[Target]) -> Collection:
+        stopped = self.stopped or ("three refused logins in a row" if self.gate.shut else "")
+        rows = [
+            self.rows.get(target.name, (target.name, "not_tried", 0, 0, 0.0, None, f"the run had stopped: {stopped}"))
+            for target in targets
+        ]
+        return Collection(self.root, _table(rows), tuple(self.keys.trusted), stopped)
 
     def visit_one(self, target: Target) -> None:
         begun = time.monotonic()
@@ -243,9 +264,8 @@ class _Run:
         manifest.host, manifest.address, manifest.port = target.name, target.address, target.port
         manifest.user = target.user or self.user
         manifest.state = "failed"
-        stopped = self.stopped or ("three logins in a row were refused" if self.gate.shut else "")
-        if stopped:
-            manifest.state, manifest.why = "not_tried", f"the run had stopped: {stopped}"
+        if self.gate.shut:
+            manifest.state, manifest.why = "not_tried", f"not tried: {self.gate.shut}"
             return
         try:
             connect(link, self.user, self.credentials, self.keys, self.gate, self.limits.connect, self.limits.login)
@@ -262,6 +282,8 @@ class _Run:
             open_ends = [r for r in manifest.files if r.state in ("partial", "failed", "skipped")]
             manifest.state = "partial" if open_ends else "complete"
             manifest.why = "; ".join([f"{r.path}: {r.detail}" for r in open_ends[:3]] + _wrong_clock(manifest))
+        except NotTried as error:
+            manifest.state, manifest.why = "not_tried", str(error).removeprefix(f"{target.name}: ")
         except CollectError as error:
             manifest.why = str(error).removeprefix(f"{target.name}: ")
             manifest.state = "interrupted" if self.stopped else manifest.state
