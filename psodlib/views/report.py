@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,7 @@ from psodlib.views.document import (
     to_pdf,
 )
 from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
+from psodlib.views.explore.markup import label
 from psodlib.views.explore.markup import notice as explorer_notice
 from psodlib.views.incident import incident_timeline
 from psodlib.views.notebooks import notebook_folder, run_notebook
@@ -439,14 +441,25 @@ def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
     atlas = Atlas(found.fleet, found.module, tuple(issues))
     newest = found.fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
     listed = newest[newest["crash_id"].notna()].head(MOST_PAGES)
+    names = {str(crash_id): _page_name(str(crash_id)) for crash_id in listed["crash_id"]}
     rows = []
-    for number, (_, crash) in enumerate(listed.iterrows(), start=1):
-        href = f"crashes/{number:03d}.html"
-        title = f"Crash of {literal(crash['host'])}, {moment(crash['time'])}"
-        _write_twin(found, title, crash_page(atlas, str(crash["crash_id"])), folder / href, "../index.html")
-        rows.append((href, crash))
+    for _, crash in listed.iterrows():
+        name = names[str(crash["crash_id"])]
+        when = moment(crash["time"]) if known(crash["time"]) else "time unknown"
+        body = crash_page(atlas, str(crash["crash_id"]), names)
+        _write_twin(
+            found, f"Crash of {literal(crash['host'])}, {when}", body, folder / "crashes" / name, "../index.html"
+        )
+        rows.append((f"crashes/{name}", crash))
     body = exported_html(atlas, Selection()) + crash_list(rows, len(newest))
     _write_twin(found, f"All crashes and hosts: {found.module}", body, folder / "explorer.html", "index.html")
+
+
+def _page_name(crash_id: str) -> str:
+    # A crash keeps its page's name in the next report, however many are newer then. Ids are ours, but tables may come from
+    # anywhere, and a name from a table may be no way out of the folder.
+    plain = re.fullmatch(r"[0-9a-z]{1,64}", crash_id)
+    return f"{crash_id if plain else sha256(crash_id.encode('utf-8', 'surrogatepass')).hexdigest()}.html"
 
 
 def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> None:
@@ -542,14 +555,14 @@ CRASH_COLUMNS = (
 )  # fmt: skip
 VERSION_COLUMNS = ("Version", "Crashes", "Host-days", "Crashes per host-year", "95 % interval", "Hosts on it now")
 WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
-PROBLEM_COLUMNS = ("File", "Line", "Problem", "What was found")
+PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
 
 
 def _crash_row(row: pd.Series) -> list[str]:
     place = f"{literal(row['source'])}:{row['line']}" if known(row["line"]) else literal(row["source"])
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
     return [
-        moment(row["time"]).removesuffix(" UTC"), literal(row["host"]), _words(row["kind"]), guilty or "none found",
+        moment(row["time"]).removesuffix(" UTC"), label(row["host"], 32), _words(row["kind"]), guilty or "none found",
         _or_dash(row["guilty_function"]), _words(row["guilt"]), span(row["uptime"]),
         _or_dash(row["known_issues"]).replace(";", ", "), place if len(place) <= 44 else f"…{place[-43:]}",
     ]  # fmt: skip
@@ -598,7 +611,8 @@ def _watched_row(row: pd.Series) -> list[str]:
 
 
 def _problem_row(row: pd.Series) -> list[str]:
-    return [literal(row["source"]), _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
+    host = label(row["host"], 32) if known(row["host"]) else "–"
+    return [literal(row["source"]), host, _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------

@@ -124,9 +124,10 @@ class Atlas:
 
     @cached_property
     def span(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The first and last moment that any boot or crash stands at; None where no time is known."""
-        hosts, crashes = self.fleet.hosts, self.fleet.crashes
-        times = pd.concat([hosts["first_seen"], hosts["last_seen"], crashes["time"]]).dropna()
+        """The first and last moment that any host, boot or crash stands at; None where no time is known."""
+        hosts, boots = self.fleet.hosts, self.fleet.uptimes
+        ends = (hosts["first_seen"], hosts["last_seen"], boots["boot"], boots["end"], self.fleet.crashes["time"])
+        times = pd.concat(ends).dropna()
         return None if times.empty else (times.min(), times.max())
 
     @cached_property
