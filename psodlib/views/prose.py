@@ -324,7 +324,7 @@ def _lives(uptimes: pd.DataFrame) -> str:
     if uptimes.empty:
         return "No boot is known, so no host-day of life: nothing can be said of rates."
     # In days before they are summed: the lives of a thousand hosts overflow a Timedelta.
-    lived, seen = (float((uptimes[name] / DAY).sum()) for name in ("uptime", "observed"))
+    lived, seen = (uptimes[name].dt.total_seconds().sum() / 86_400 for name in ("uptime", "observed"))
     blind = f"{share(max(lived - seen, 0), lived)} of it without evidence" if lived else "none of it with evidence"
     unexplained = int((uptimes["end_reason"] == "unexplained").sum())
     doubt = count(unexplained, "boot") if unexplained else "no boot"
