@@ -152,11 +152,18 @@ class TextTable:
         if self.table.empty:  # a head over nothing looks like a fault of the page
             return say("Nothing to show: no row.")._repr_html_()
         with pd.option_context("display.max_colwidth", None):
-            shown = self.table.map(literal).to_html(index=False, border=0)
+            shown = self.table.map(_cell).to_html(index=False, border=0)
         # The cells are escaped, so these tags are ours alone.
         for tag in ("th", "td"):
             shown = shown.replace(f"<{tag}>", f'<{tag} style="text-align: left">')
         return shown.replace("$", "<span>$</span>")
+
+
+def _cell(value: Any) -> str:
+    # A time to the second and a span in two units, as every sentence has them.
+    if isinstance(value, pd.Timestamp):
+        return moment(value)
+    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
 
 
 @dataclass(frozen=True, repr=False)

@@ -34,6 +34,8 @@ STYLE = """
 .psx .screen b {color: #ffe14d; font-weight: 700;}
 .psx .notice {border-left: 4px solid #e69f00; padding-left: 8px;}
 .psx svg {display: block; width: 100%; height: auto;} .psx svg text {fill: currentColor; font-size: 11px;}
+.psx svg .pale {opacity: .32;} body[data-jp-theme-light=false] .psx svg .pale {opacity: .55;}
+@media (prefers-color-scheme: dark) {:root:not(:has([data-jp-theme-light])) .psx svg .pale {opacity: .55;}}
 .psx .key span.k {margin-right: 14px; white-space: nowrap;}
 .psx .bars {display: flex; align-items: flex-end; height: 38px; gap: 1px; margin: 2px 0;}
 .psx .bars i {flex: 1 1 0; background: #0072b2; min-width: 1px; max-width: 48px;} .psx .bars i.out {opacity: .3;}

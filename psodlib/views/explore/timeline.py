@@ -170,7 +170,7 @@ def _boot(atlas: Atlas, boot: tuple[Any, ...], y: int, window: Window) -> Markup
     colour = atlas.colours.get(str(version), KERNEL)
     about = f"{moment(start)} to {moment(end)}, {label(atlas.module)} {label(version)}, ended by {reason}"
     solid = _merged((_at(low, window), _at(high, window)) for low, high in watched)
-    bars = [_bar_of_time(_at(start, window), _at(end, window), y, colour, Markup(' opacity=".3"'))]
+    bars = [_bar_of_time(_at(start, window), _at(end, window), y, colour, Markup(' class="pale"'))]
     bars += [_bar_of_time(low, high, y, colour) for low, high in solid]
     return Markup("<g><title>{}</title>{}</g>").format(about, joined(bars))
 
