@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) install uv || echo "no uv here"
 	@{ test -x $(BIN)/uv && \
-	   $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock && \
+	   $(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
 	   $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . ; } || \
 	 { echo "installing with plain pip instead (slower)" && \
 	   $(PIP) install --require-hashes -r requirements.lock && $(PIP) install --no-deps -e . ; }

@@ -21,6 +21,7 @@ from psodlib.risk.exposure import exposure, unplaced_crashes
 from psodlib.risk.rates import RateRatio, crash_rates
 from psodlib.views.document import Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.pace import still_needed
+from psodlib.views.prose import unheard
 from psodlib.views.words import between, count, day, figure, known, listing, literal, per_year, share
 from psodlib.views.writeup import SIMULATED
 
@@ -375,6 +376,7 @@ def unknowns(study: Study) -> list[str]:
         _textless(fleet),
         _unexplained(fleet),
         _unheard(fleet),
+        _only_crashed(fleet),
         _unread(fleet),
     ]
     if "cluster" not in fleet.hosts or fleet.hosts["cluster"].isna().all():
@@ -442,17 +444,27 @@ def _unexplained(fleet: Fleet) -> str:
 
 
 def _unheard(fleet: Fleet) -> str:
-    number = int(fleet.hosts["last_seen"].isna().sum())
+    number = len(unheard(fleet))
     return f"{count(number, 'host')} of the inventory left no evidence at all." if number else ""
 
 
-def _unread(fleet: Fleet) -> str:
-    if fleet.problems.empty:
+def _only_crashed(fleet: Fleet) -> str:
+    # Dumps are sent in by those who crashed: a fleet of such hosts alone has rates that no other fleet has.
+    hosts = set(fleet.uptimes["host"].dropna()) | set(fleet.crashes["host"].dropna())
+    if len(hosts) < 2 or not hosts <= set(fleet.crashes["host"].dropna()):
         return ""
     return (
-        f"{count(len(fleet.problems), 'file or line', 'files or lines')} could not be read or believed; the table of"
-        " problems lists them."
+        f"All {len(hosts):,} hosts in the evidence crashed. If only hosts that crashed were collected, every rate here is"
+        " too high, and a version that kept its hosts quiet is missing."
     )
+
+
+def _unread(fleet: Fleet) -> str:
+    # Hosts without evidence and crashes in no rate have a sentence of their own.
+    number = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash"])).sum())
+    if not number:
+        return ""
+    return f"{count(number, 'file or line', 'files or lines')} could not be read or believed; the table of problems lists them."
 
 
 def turns(study: Study) -> list[str]:

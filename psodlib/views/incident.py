@@ -40,7 +40,7 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
     crash_id : str
         The crash in question.
     days : float
-        How far to look, before and after the crash.
+        How far to look, before and after the crash; what the boot that crashed had loaded is told in any case.
 
     Returns
     -------
@@ -63,8 +63,20 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
     if pd.notna(crash["time"]):
         reach = pd.Timedelta(days=days)
         begins, ends = table["time"], table["end"].fillna(table["time"])
-        table = table[begins.isna() | ((begins <= crash["time"] + reach) & (ends >= crash["time"] - reach))]
+        near = (begins <= crash["time"] + reach) & (ends >= crash["time"] - reach)
+        # What the boot that crashed had loaded is told at its start, which may lie further back than the window.
+        start = _own_boot(fleet, crash)
+        own = (table["lane"] == "driver") & (begins >= start) & (begins <= crash["time"])
+        table = table[begins.isna() | near | own]
     return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
+
+
+def _own_boot(fleet: Tables, crash: Any) -> Any:
+    # The start of the boot that the crash ended; NaT where no boot is known to hold it.
+    starts = [
+        row.boot for row in _here(fleet.uptimes, crash) if pd.notna(row.crash_id) and row.crash_id == crash["crash_id"]
+    ]
+    return min(starts, default=pd.NaT)
 
 
 def _here(table: pd.DataFrame, crash: Any) -> Any:

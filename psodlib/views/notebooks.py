@@ -1,8 +1,9 @@
 """Runs a notebook on a source, and leaves it so that it diffs well.
 
-One kernel a notebook, started clean: none of the user's IPython profile, this psodlib importable, the notebook's own
-folder as working directory. Used by the report, by the tests, and by ``make notebooks``, which is
-``python -m psodlib.views.notebooks notebooks``: runs what is committed and writes it back with its outputs.
+A kernel has none of the user's IPython profile, this psodlib importable, the notebook's own folder as working directory.
+``run_notebook`` starts one for each notebook, clean: for the tests, and for ``make notebooks``, which is ``python -m
+psodlib.views.notebooks notebooks``: runs what is committed and writes it back with its outputs. The report runs six on
+two kernels, emptied in between: importing pandas, SciPy and matplotlib costs more than most of the cells.
 """
 
 from __future__ import annotations
@@ -15,24 +16,36 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
+from jupyter_core.utils import ensure_async
 
 from psodlib.errors import InputError
+from psodlib.views.nbformats import CellTimeoutError, DeadKernelError, NotebookClient, NotebookNode, nbformat
 
-__all__ = ["notebook_folder", "refresh_notebooks", "run_notebook", "share_folder", "write_notebook"]
+__all__ = [
+    "notebook_folder",
+    "notebooks_running",
+    "refresh_notebooks",
+    "run_notebook",
+    "share_folder",
+    "write_notebook",
+]
 
 KERNEL_START = 60  # seconds; takes about two on a quiet machine
 # A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
 HANGS = (CellTimeoutError, DeadKernelError, RuntimeError)
 FORMAT: Any = nbformat  # its functions bear no types
+# What a kernel runs between two notebooks: the next finds no name, no open figure and no option of the one before.
+EMPTY = """import matplotlib.pyplot, pandas
+matplotlib.pyplot.close("all")
+pandas.reset_option("^display")
+get_ipython().run_line_magic("reset", "-sf")"""
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -108,14 +121,53 @@ def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, 
     -------
     >>> node = run_notebook("notebooks/02_the_fleet.ipynb", {"source": "evidence/"})  # doctest: +SKIP
     """
-    path = Path(path).resolve()
-    node = _read(path)
-    if parameters:
-        _inject(node, parameters, path)
-    try:
-        return _execute(copy.deepcopy(node), path, timeout)
-    except HANGS:
-        return _execute(copy.deepcopy(node), path, timeout)
+    with _Session() as session:
+        return session.run(_prepared(path, parameters), Path(path).resolve(), timeout)
+
+
+@contextmanager
+def notebooks_running(
+    given: Mapping[Path, Mapping[str, Any]], kernels: int = 2, timeout: float = 120
+) -> Iterator[dict[Path, Future[NotebookNode]]]:
+    """Run notebooks side by side while the caller does something else, on fewer kernels than notebooks.
+
+    Parameters
+    ----------
+    given : mapping of Path to mapping
+        Notebook -> its parameters, as for ``run_notebook``; begun in this order.
+    kernels : int
+        How many at a time. A kernel that has run one notebook is emptied of its names and takes the next.
+    timeout : float
+        Seconds a single cell may take.
+
+    Yields
+    ------
+    dict of Path to Future
+        What ``run_notebook`` would give or raise. Those not begun when the block ends with an error are not run.
+    """
+    waiting = deque(given.items())
+    ran: dict[Path, Future[NotebookNode]] = {path: Future() for path in given}
+    with ThreadPoolExecutor(kernels) as lanes:
+        for _ in range(min(kernels, len(given))):
+            lanes.submit(_lane, waiting, ran, timeout)
+        try:
+            yield ran
+        except BaseException:
+            waiting.clear()
+            raise
+
+
+def _lane(waiting: deque[Any], ran: Mapping[Path, Future[NotebookNode]], timeout: float) -> None:
+    with _Session() as session:
+        while waiting:
+            try:
+                path, parameters = waiting.popleft()
+            except IndexError:  # the other lane was faster
+                return
+            try:
+                ran[path].set_result(session.run(_prepared(path, parameters), path.resolve(), timeout))
+            except BaseException as error:
+                ran[path].set_exception(error)
 
 
 def write_notebook(node: NotebookNode, path: str | Path) -> Path:
@@ -167,6 +219,14 @@ def refresh_notebooks(folder: str | Path, jobs: int = 2) -> list[Path]:
     return [write_notebook(node, path) for node, path in zip(nodes, paths, strict=True)]
 
 
+def _prepared(path: str | Path, parameters: Mapping[str, Any] | None) -> NotebookNode:
+    path = Path(path).resolve()
+    node = _read(path)
+    if parameters:
+        _inject(node, parameters, path)
+    return node
+
+
 def _read(path: Path) -> NotebookNode:
     try:
         node: NotebookNode = FORMAT.read(path, as_version=4)
@@ -212,18 +272,68 @@ def _literal(name: str, value: Any) -> str:
     )
 
 
-def _execute(node: NotebookNode, path: Path, timeout: float) -> NotebookNode:
-    with tempfile.TemporaryDirectory(prefix="psod-kernel-") as profile:
+class _Session:
+    # One kernel for one notebook after the other. Its event loop lives in a thread of its own, so that it is ours to close
+    # also where the caller has one running (a notebook).
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1)
+        self.runner = self.thread.submit(asyncio.Runner).result()
+        self.manager: Any = None
+        self.client: Any = None
+        self.folder: Path | None = None
+        self.profile = tempfile.TemporaryDirectory(prefix="psod-kernel-")
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._stop()
+        finally:
+            self.thread.submit(self.runner.close).result()
+            self.thread.shutdown()
+            self.profile.cleanup()
+
+    def run(self, node: NotebookNode, path: Path, timeout: float) -> NotebookNode:
+        if self.folder not in (None, path.parent):
+            self._stop()
+        try:
+            return self._run(copy.deepcopy(node), path, timeout)
+        except HANGS:
+            self._stop()
+            return self._run(copy.deepcopy(node), path, timeout)
+
+    def _run(self, node: NotebookNode, path: Path, timeout: float) -> NotebookNode:
+        used = self.manager is not None
+        if used:
+            node.cells.insert(0, FORMAT.v4.new_code_cell(EMPTY))
         client = NotebookClient(
-            node, timeout=timeout, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"], coalesce_streams=True,
+            node, km=self.manager, timeout=timeout, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"], coalesce_streams=True,
             record_timing=False, resources={"metadata": {"path": str(path.parent)}},
         )  # fmt: skip
+        client.kc = self.client
         # The kernel's own stderr holds only its start-up chatter; what cells print comes through the notebook.
-        running = client.async_execute(env=_environment(profile), stderr=subprocess.DEVNULL)
-        # In a thread of its own the event loop is ours to close, also where the caller has one running (a notebook).
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, running).result()
-    return _tidied(node)
+        options: dict[str, Any] = {"env": _environment(self.profile.name), "stderr": subprocess.DEVNULL}
+        running = client.async_execute(cleanup_kc=False, **options)
+        try:
+            self.thread.submit(self.runner.run, running).result()
+        finally:
+            self.manager, self.client, self.folder = client.km, client.kc, path.parent
+        return _tidied(node, 1 if used else 0)
+
+    def _stop(self) -> None:
+        if self.manager is not None:
+            self.thread.submit(self.runner.run, _stopped(self.manager, self.client)).result()
+        self.manager = self.client = self.folder = None
+
+
+async def _stopped(manager: Any, client: Any) -> None:
+    if client is not None:
+        await ensure_async(client.stop_channels())
+    try:
+        await ensure_async(manager.shutdown_kernel(now=True))
+    finally:
+        await ensure_async(manager.cleanup_resources())
 
 
 def _environment(profile: str) -> dict[str, str]:
@@ -232,8 +342,9 @@ def _environment(profile: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([ours, before] if before else [ours]), "IPYTHONDIR": profile}
 
 
-def _tidied(node: NotebookNode) -> NotebookNode:
+def _tidied(node: NotebookNode, ours: int) -> NotebookNode:
     # The same source and data give the same bytes: counts 1..n, ids by place, no times, no versions of this machine.
+    del node.cells[:ours]
     node.metadata = FORMAT.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     ran = 0
     for place, cell in enumerate(node.cells, start=1):

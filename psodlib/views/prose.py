@@ -19,7 +19,7 @@ from psodlib.views.words import count, day, known, listing, literal, moment, sha
 
 __all__ = [
     "Prose", "Shown", "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
-    "line_by_line", "notice", "say", "signature_table",
+    "line_by_line", "notice", "say", "signature_table", "unheard",
 ]  # fmt: skip
 
 SIMULATED = "Simulated fleet: hosts, crashes and figures on this page are made up."
@@ -135,7 +135,7 @@ def notice(fleet: Tables) -> Prose:
 
 @dataclass(frozen=True, repr=False)
 class TextTable:
-    """A table of words as a notebook shows it: flush left, whole, without its index.
+    """A table of words as a notebook shows it: flush left, whole, without its index; an empty one is said.
 
     Parameters
     ----------
@@ -149,12 +149,21 @@ class TextTable:
         return self.table.to_string(index=False)
 
     def _repr_html_(self) -> str:
+        if self.table.empty:  # a head over nothing looks like a fault of the page
+            return say("Nothing to show: no row.")._repr_html_()
         with pd.option_context("display.max_colwidth", None):
-            shown = self.table.map(literal).to_html(index=False, border=0)
+            shown = self.table.map(_cell).to_html(index=False, border=0)
         # The cells are escaped, so these tags are ours alone.
         for tag in ("th", "td"):
             shown = shown.replace(f"<{tag}>", f'<{tag} style="text-align: left">')
         return shown.replace("$", "<span>$</span>")
+
+
+def _cell(value: Any) -> str:
+    # A time to the second and a span in two units, as every sentence has them.
+    if isinstance(value, pd.Timestamp):
+        return moment(value)
+    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -293,17 +302,13 @@ def describe_fleet(fleet: Tables) -> Prose:
     Prose
         A list: hosts and days, boots and watched time, crashes, versions, inventory.
     """
-    crashes, uptimes = fleet.crashes, fleet.uptimes
-    lived, seen = (pd.Timedelta(uptimes[name].sum()) / DAY for name in ("uptime", "observed"))
-    blind = f"{share(max(lived - seen, 0), lived)} of it without evidence" if lived else "none of it with evidence"
-    unexplained = int((uptimes["end_reason"] == "unexplained").sum())
+    crashes = fleet.crashes
     deliberate = int(crashes["deliberate"].fillna(False).sum())
     asked = f", {count(deliberate, 'of them', 'of them')} asked for by a person" if deliberate else ""
     modules = fleet.drivers["module"].nunique()
     return bullets([
-        _roster(fleet.hosts),
-        f"{count(len(uptimes), 'boot')} in {count(lived, 'host-day')} of life, {blind}; "
-        f"{count(unexplained, 'boot')} ended without an explanation.",
+        _roster(fleet),
+        _lives(fleet.uptimes),
         f"{count(len(crashes), 'crash', 'crashes')} on {count(crashes['host'].nunique(), 'host')}{asked}."
         if len(crashes) else "No crash was found: rates can only be bounded from above, and no module can be named.",
         f"{count(len(fleet.drivers), 'observation')} of driver versions, of {count(modules, 'module')}."
@@ -312,12 +317,43 @@ def describe_fleet(fleet: Tables) -> Prose:
     ])  # fmt: skip
 
 
-def _roster(hosts: pd.DataFrame) -> str:
-    silent = int(hosts["last_seen"].isna().sum())
+def _roster(fleet: Tables) -> str:
+    hosts = fleet.hosts
+    silent = len(unheard(fleet))
     alone = " One host says nothing of others." if len(hosts) == 1 else ""
     quiet = f" {count(silent, 'host')} of the inventory left no evidence." if silent else ""
-    days = f"{day(hosts['first_seen'].min())} to {day(hosts['last_seen'].max())}"
-    return f"{count(len(hosts), 'host')}, {days}.{quiet}{alone}"
+    first, last = hosts["first_seen"].min(), hosts["last_seen"].max()
+    days = f", {day(first)} to {day(last)}" if known(first) and known(last) else "; no fact about them bears a time"
+    return f"{count(len(hosts), 'host')}{days}.{quiet}{alone}"
+
+
+def _lives(uptimes: pd.DataFrame) -> str:
+    if uptimes.empty:
+        return "No boot is known, so no host-day of life: nothing can be said of rates."
+    # In days before they are summed: the lives of a thousand hosts overflow a Timedelta.
+    lived, seen = (uptimes[name].dt.total_seconds().sum() / 86_400 for name in ("uptime", "observed"))
+    blind = f"{share(max(lived - seen, 0), lived)} of it without evidence" if lived else "none of it with evidence"
+    unexplained = int((uptimes["end_reason"] == "unexplained").sum())
+    doubt = count(unexplained, "boot") if unexplained else "no boot"
+    return f"{count(len(uptimes), 'boot')} in {count(lived, 'host-day')} of life, {blind}; {doubt} ended without an explanation."
+
+
+def unheard(fleet: Tables) -> list[str]:
+    """The hosts that an inventory names and no evidence speaks of.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The tables.
+
+    Returns
+    -------
+    list of str
+        Names; a host with an undated crash, boot or driver has left evidence, though nothing says when it was seen.
+    """
+    silent = fleet.hosts.loc[fleet.hosts["last_seen"].isna() & fleet.hosts["first_seen"].isna(), "host"].dropna()
+    heard = pd.concat([table["host"] for table in (fleet.crashes, fleet.uptimes, fleet.drivers)]).dropna()
+    return [str(host) for host in silent[~silent.isin(set(heard))]]
 
 
 def _inventory(hosts: pd.DataFrame) -> str:

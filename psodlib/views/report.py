@@ -16,22 +16,19 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import bleach  # type: ignore[import-untyped]
-import nbformat
 import pandas as pd
 from markupsafe import Markup
-from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
-from nbformat import NotebookNode
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
@@ -67,9 +64,11 @@ from psodlib.views.document import (
     to_pdf,
 )
 from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
+from psodlib.views.explore.markup import label
 from psodlib.views.explore.markup import notice as explorer_notice
 from psodlib.views.incident import incident_timeline
-from psodlib.views.notebooks import notebook_folder, run_notebook
+from psodlib.views.nbformats import CellExecutionError, NotebookNode, nbformat
+from psodlib.views.notebooks import notebook_folder, notebooks_running
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
@@ -202,9 +201,10 @@ def report(
         (folder / name).mkdir(parents=True, exist_ok=True)
     fleet.save(folder / "tables")
     step = _Steps(progress, 5 + (len(_notebooks()) if notebooks else 0))
+    given = {path: _parameters(path, folder, found, crash, sources) for path in _notebooks()} if notebooks else {}
+    import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
     # The kernels are processes of their own and run while the charts are drawn.
-    with ThreadPoolExecutor(KERNELS) as kernels:
-        running = _start_notebooks(found, crash, folder, sources, kernels) if notebooks else {}
+    with notebooks_running(given, KERNELS) as running:
         step("drawing charts")
         pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
         step("writing the brief")
@@ -215,7 +215,7 @@ def report(
         tables = _tables(found, folder)
         step("writing the explorer's pages")
         _write_explorer(found, issues, folder)
-        links, failed = _write_notebooks(found, running, folder, step)
+        links, failed = _write_notebooks(found, given, running, folder, step)
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
     return Report(folder, index, fleet, failed)
@@ -297,27 +297,23 @@ def _publish(document: Document, folder: Path, name: str) -> None:
 
 
 def _notebooks() -> list[Path]:
-    return sorted(notebook_folder().glob("*.ipynb"))
+    # Biggest first: the one with most to draw must not be the last to begin.
+    return sorted(notebook_folder().glob("*.ipynb"), key=lambda path: (-path.stat().st_size, path.name))
 
 
-Running = dict[Path, tuple[dict[str, Any], Future[NotebookNode]]]
-
-
-def _start_notebooks(
-    found: Study, crash: pd.Series | None, folder: Path, sources: Sequence[str | Path], kernels: ThreadPoolExecutor
-) -> Running:
-    import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
-    given = {path: _parameters(path, folder, found, crash, sources) for path in _notebooks()}
-    return {path: (values, kernels.submit(run_notebook, path, values)) for path, values in given.items()}
-
-
-def _write_notebooks(found: Study, running: Running, folder: Path, step: _Steps) -> tuple[list[Link], tuple[str, ...]]:
+def _write_notebooks(
+    found: Study,
+    parameters: Mapping[Path, Mapping[str, Any]],
+    running: Mapping[Path, Future[NotebookNode]],
+    folder: Path,
+    step: _Steps,
+) -> tuple[list[Link], tuple[str, ...]]:
     links, failed = [], []
-    for path, (given, ran) in running.items():
+    for path in sorted(running):
         step(f"notebook {path.stem}")
         # one that does not read this fleet shows something else, such as the real incident
-        notice = SIMULATED if found.fleet.simulated and "fleet_folder" in given else ""
-        link, whole = _write_notebook(path, ran, notice, folder)
+        notice = SIMULATED if found.fleet.simulated and "fleet_folder" in parameters[path] else ""
+        link, whole = _write_notebook(path, running[path], notice, folder)
         links.append(link)
         failed += [] if whole else [path.stem]
     return links, tuple(failed)
@@ -409,6 +405,8 @@ def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
     title = next(
         (cell.source.lstrip("# ").split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ")), "Notebook"
     )
+    from nbconvert import HTMLExporter  # half a second that a report without notebooks does without
+
     _describe_pictures(notebook)
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
@@ -439,14 +437,25 @@ def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
     atlas = Atlas(found.fleet, found.module, tuple(issues))
     newest = found.fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
     listed = newest[newest["crash_id"].notna()].head(MOST_PAGES)
+    names = {str(crash_id): _page_name(str(crash_id)) for crash_id in listed["crash_id"]}
     rows = []
-    for number, (_, crash) in enumerate(listed.iterrows(), start=1):
-        href = f"crashes/{number:03d}.html"
-        title = f"Crash of {literal(crash['host'])}, {moment(crash['time'])}"
-        _write_twin(found, title, crash_page(atlas, str(crash["crash_id"])), folder / href, "../index.html")
-        rows.append((href, crash))
+    for _, crash in listed.iterrows():
+        name = names[str(crash["crash_id"])]
+        when = moment(crash["time"]) if known(crash["time"]) else "time unknown"
+        body = crash_page(atlas, str(crash["crash_id"]), names)
+        _write_twin(
+            found, f"Crash of {literal(crash['host'])}, {when}", body, folder / "crashes" / name, "../index.html"
+        )
+        rows.append((f"crashes/{name}", crash))
     body = exported_html(atlas, Selection()) + crash_list(rows, len(newest))
     _write_twin(found, f"All crashes and hosts: {found.module}", body, folder / "explorer.html", "index.html")
+
+
+def _page_name(crash_id: str) -> str:
+    # A crash keeps its page's name in the next report, however many are newer then. Ids are ours, but tables may come from
+    # anywhere, and a name from a table may be no way out of the folder.
+    plain = re.fullmatch(r"[0-9a-z]{1,64}", crash_id)
+    return f"{crash_id if plain else sha256(crash_id.encode('utf-8', 'surrogatepass')).hexdigest()}.html"
 
 
 def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> None:
@@ -542,14 +551,14 @@ CRASH_COLUMNS = (
 )  # fmt: skip
 VERSION_COLUMNS = ("Version", "Crashes", "Host-days", "Crashes per host-year", "95 % interval", "Hosts on it now")
 WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
-PROBLEM_COLUMNS = ("File", "Line", "Problem", "What was found")
+PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
 
 
 def _crash_row(row: pd.Series) -> list[str]:
     place = f"{literal(row['source'])}:{row['line']}" if known(row["line"]) else literal(row["source"])
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
     return [
-        moment(row["time"]).removesuffix(" UTC"), literal(row["host"]), _words(row["kind"]), guilty or "none found",
+        moment(row["time"]).removesuffix(" UTC"), label(row["host"], 32), _words(row["kind"]), guilty or "none found",
         _or_dash(row["guilty_function"]), _words(row["guilt"]), span(row["uptime"]),
         _or_dash(row["known_issues"]).replace(";", ", "), place if len(place) <= 44 else f"…{place[-43:]}",
     ]  # fmt: skip
@@ -598,7 +607,8 @@ def _watched_row(row: pd.Series) -> list[str]:
 
 
 def _problem_row(row: pd.Series) -> list[str]:
-    return [literal(row["source"]), _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
+    host = label(row["host"], 32) if known(row["host"]) else "–"
+    return [literal(row["source"]), host, _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def write_up(
         return _nothing(fleet)
     case = _Case(fleet, crash, tuple(issues), go_to, incident_timeline(fleet, str(crash["crash_id"])))
     return Document(
-        title=f"Crash of {literal(crash['host'])}, {moment(crash['time'])}",
+        title=f"Crash of {literal(crash['host'])}, {moment(crash['time']) if known(crash['time']) else 'time unknown'}",
         subtitle=f"Post-incident write-up of crash {literal(crash['crash_id'])}",
         lead=_lead(crash),
         tone="bad",
@@ -293,7 +293,7 @@ def _lead(crash: pd.Series) -> str:
     if not known(crash["guilty_module"]):
         return f"{what}{after}; no evidence in hand names the module at fault."
     certainty, _ = CERTAINTY[str(crash["guilt"])]
-    version = f" {literal(crash['driver_version'])}" if known(crash["driver_version"]) else ", version unknown"
+    version = f" {literal(crash['driver_version'])}" if known(crash["driver_version"]) else ", version unknown,"
     return f"{what}{after}. The evidence against the module {literal(crash['guilty_module'])}{version} is {certainty}."
 
 
@@ -310,7 +310,7 @@ def _facts(case: _Case) -> list[tuple[str, str]]:
 
 def _evidence_table(case: _Case) -> Table:
     crash = case.crash
-    copies = f", found {count(crash['copies'], 'time')}" if known(crash["copies"]) else ""
+    copies = f", found {count(crash['copies'], 'time')}" if known(crash["copies"]) and crash["copies"] > 1 else ""
     rows = [
         [f"The crash's own text{copies}", _place(crash["source"], crash["line"]), literal(crash["sha256"])],
     ]
@@ -424,7 +424,7 @@ def _impact(case: _Case) -> list[str]:
     alike = crashes[(crashes["signature"] == case.crash["signature"]) & (crashes["crash_id"] != case.crash["crash_id"])]
     if len(alike):
         lines.append(f"{count(len(alike), 'other crash', 'other crashes')} on {count(alike['host'].nunique(), 'host')} "
-                     f"carry the same signature: {literal(case.crash['signature'])}.")  # fmt: skip
+                     f"{'carries' if len(alike) == 1 else 'carry'} the same signature: {literal(case.crash['signature'])}.")  # fmt: skip
     else:
         lines.append(f"No other crash in the evidence carries its signature: {literal(case.crash['signature'])}.")
     if not (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any():

@@ -29,7 +29,10 @@ def test_the_window_is_as_wide_as_asked(fleet):
     crash = fleet.crashes.iloc[2]
     near, far = (incident_timeline(fleet, crash["crash_id"], days=days) for days in (1, 1000))
     assert len(near) <= len(far)
-    moments = near.loc[near["end"].isna() & near["time"].notna(), "time"]
+    boot = fleet.uptimes.loc[fleet.uptimes["crash_id"] == crash["crash_id"], "boot"].iloc[0]
+    loaded = near[(near["lane"] == "driver") & (near["time"] == boot)]
+    assert list(loaded["what"]) == ["hpsa 5.5.0.58 loaded"]  # told however long the boot that crashed had run
+    moments = near.drop(index=loaded.index).loc[near["end"].isna() & near["time"].notna(), "time"]
     assert ((moments - crash["time"]).abs() <= pd.Timedelta(days=1)).all()
 
 

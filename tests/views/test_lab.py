@@ -17,7 +17,10 @@ from views.serving import chromium_page, jupyterlab, needs_chromium, run_all
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
 pytestmark = [pytest.mark.slow, needs_chromium]
-ATTACK = "<img src=x onerror=window.planted=1><script>window.planted=1</script>"
+ATTACK = (
+    "<img src=x onerror=window.planted=1></script><script>window.planted=1</script>"
+    r" ![a](javascript:window.planted=1) $\input{x}$ \(x\) #read(x) =cmd|'/C calc'!A0"
+)
 CELL = """
 from psodlib.fleet import Fleet
 from psodlib.views.explore import explore
@@ -87,7 +90,8 @@ def test_log_text_is_text_in_the_live_page(page: Any) -> None:
     page.locator(".psx-list select").select_option(index=0)
     playwright.expect(page.locator(".psx .screen")).to_contain_text(ATTACK)
     assert page.evaluate("window.planted") is None
-    assert page.locator(".psx img, .psx script").count() == 0
+    # neither markup nor mathematics nor a link was made of it
+    assert page.locator(".psx img, .psx script, .psx a, .psx mjx-container, .psx .MathJax").count() == 0
     assert page.locator(".psx [onerror]").count() == 0
 
 
@@ -112,6 +116,7 @@ def test_a_chosen_crash_is_shown_tagged_noted_and_its_link_copied(page: Any, lab
 def test_it_reads_in_dark_too(page: Any, lab: tuple[str, Path]) -> None:
     page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     playwright.expect(page.locator("body[data-jp-theme-light=false]")).to_be_attached()
+    playwright.expect(page.locator("#jupyterlab-splash")).to_have_count(0, timeout=20_000)
     ink, paper = page.locator(".psx:has(svg)").evaluate(
         "e => [getComputedStyle(e).color, getComputedStyle(e).backgroundColor]"
     )

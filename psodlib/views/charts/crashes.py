@@ -239,7 +239,8 @@ def _ascertainment_finding(wide: Table) -> str:
     totals = wide.sum()
     stops = totals["dump"] + totals["log only"] + totals["no text"]
     if not stops:
-        return f"No crash is on record; {count(totals['unexplained reboot'], 'reboot')} without an explanation"
+        doubt = totals["unexplained reboot"]
+        return f"No crash is on record, and {count(doubt, 'reboot') if doubt else 'no reboot'} without an explanation"
     doubt = totals["unexplained reboot"]
     first = f"{totals['dump']:,.0f} of {count(stops, 'crash', 'crashes')} left a dump"
     if totals["no text"]:

@@ -222,5 +222,6 @@ def _map_finding(table: Table) -> str:
     where = (
         f" in {clusters:,} of {count(table['cluster'].nunique(), 'cluster')}" if table["cluster"].nunique() > 1 else ""
     )
-    crashed = hosts_in_words(int((table["crashes"] > 0).sum()))
-    return f"{most} was last loaded on {n:,} of {hosts_in_words(len(table))}{where}; {crashed} crashed"
+    crashed = int((table["crashes"] > 0).sum())
+    hosts = hosts_in_words(crashed) if crashed else "no host"
+    return f"{most} was last loaded on {n:,} of {hosts_in_words(len(table))}{where}; {hosts} crashed"

@@ -71,8 +71,10 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
 
 
 def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str) -> None:
-    # Bars for what lasts, points for moments; a point is named where it differs from the one before
-    # and that one's name leaves room.
+    # Bars for what lasts, points for moments; a point is named where it differs from the one before and neither that
+    # one's name nor, in its lane, the name of the crash itself is in the way.
+    room = reach * 0.021  # a letter's, and two for the gap
+    kept = rows.loc[rows["what"] == "crash", "time"]
     free, said = rows["time"].min(), None
     for row in rows.itertuples():
         if known(row.end):
@@ -80,12 +82,14 @@ def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str) -> Non
             continue
         marker = "X" if row.lane == "crash" else "o"
         ax.plot([row.time], [y], marker=marker, markersize=8, color=colour, markeredgecolor=PAPER, gid=row.lane)
-        if row.time >= free and row.what != said:
-            name, said = short_label(row.what), row.what
+        name = short_label(row.what)
+        ends = row.time + room * (len(name) + 2)
+        in_the_way = row.what != "crash" and ((kept >= row.time) & (kept <= ends)).any()
+        if row.what == "crash" or (row.time >= free and row.what != said and not in_the_way):
+            said, free = row.what, ends
             ax.annotate(
                 name, (row.time, y), xytext=(5, 6), textcoords="offset points", ha="left", fontsize=SMALL, color=INK
             )
-            free = row.time + reach * 0.016 * len(name)
 
 
 def _incident_finding(dated: Table) -> str:

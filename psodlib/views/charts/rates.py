@@ -192,6 +192,9 @@ def plot_ratio(
     if table.empty:
         remedy = "Two versions with host-days are needed for a ratio."
         return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
+    if not any(sum(one.crashes) for one in several) and table.apply(_tells_nothing, axis=1).all():
+        remedy = f"{_ratio_caption(several, arrows=False).split('. Lines')[0]}. No crash on either side gives no ratio."
+        return nothing(ax, "Nothing can be said of any ratio yet", remedy, FOREST_COLUMNS, simulated)
     names = list(
         table["contrast"].str.replace(" / ", " against ", regex=False)
         if headlines
@@ -230,6 +233,10 @@ def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
     ]
 
 
+def _tells_nothing(row: Any) -> bool:
+    return bool(np.isnan(row.low) or np.isnan(row.high) or (row.low <= 0 and np.isinf(row.high)))
+
+
 def _grouped_names(table: Table) -> Iterable[str]:
     # With several contrasts, the first row of each bears the contrast's name.
     for row in table.itertuples():
@@ -247,7 +254,7 @@ def _ratio_limits(table: Table) -> tuple[float, float]:
 def _forest_row(ax: Any, y: int, row: Any, low: float, high: float) -> None:
     first = row.estimate == "headline"
     colour = PALETTE[0] if first else SOFT
-    if np.isnan(row.low) or np.isnan(row.high) or (row.low <= 0 and np.isinf(row.high)):
+    if _tells_nothing(row):
         ax.annotate(
             "no information", (1, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=SMALL, color=SOFT
         )

@@ -23,6 +23,7 @@ from psodlib.views.charts.style import (
     finish,
     new_axes,
     nothing,
+    shown_text,
     stack_order,
     styled,
     time_axis,
@@ -90,7 +91,7 @@ def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | 
 
 
 def _point(label: str, edge: str, face: str) -> Line2D:
-    return Line2D([], [], linestyle="", marker="o", markeredgecolor=edge, markerfacecolor=face, label=label)
+    return Line2D([], [], linestyle="", marker="o", markeredgecolor=edge, markerfacecolor=face, label=shown_text(label))
 
 
 def _stack_weeks(ax: Any, table: Table, colours: dict[str, str]) -> float:

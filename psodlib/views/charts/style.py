@@ -107,21 +107,14 @@ def _wrapped(words: str, letters: float) -> str:
 
 def nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], simulated: bool) -> Axes:
     """A panel that says what is missing, because an empty one reads as "nothing happened"."""
-    with plt.rc_context(STYLE):
-        chart = new_axes(ax, 0.9, legend=False)
-        chart.set(xticks=[], yticks=[])
-        chart.spines[:].set_visible(False)
-        chart.text(
-            0.0,
-            0.6,
-            _wrapped(remedy, 80),
-            transform=chart.transAxes,
-            color=SOFT,
-            va="center",
-        )
-        return finish(
-            chart, what, "Nothing is drawn because nothing is known.", pd.DataFrame(columns=list(columns)), simulated
-        )
+    # In the style of the plot_* that calls. One more rc_context here would end by turning the session's interactive mode
+    # off if this is its first figure, and a notebook then shows no later chart.
+    chart = new_axes(ax, 0.9, legend=False)
+    chart.set(xticks=[], yticks=[])
+    chart.spines[:].set_visible(False)
+    chart.text(0.0, 0.6, _wrapped(remedy, 80), transform=chart.transAxes, color=SOFT, va="center")
+    empty = pd.DataFrame(columns=list(columns))
+    return finish(chart, what, "Nothing is drawn because nothing is known.", empty, simulated)
 
 
 def add_legend(ax: Any, entries: Sequence[Any], title: str | None = None) -> None:

@@ -153,10 +153,12 @@ def facts_html(atlas: Atlas, crash: Any) -> str:
     """
     driver = "unknown"
     if known(crash["guilty_module"]):
-        how = str(crash["driver_evidence"]).replace("_", " ") if known(crash["driver_evidence"]) else "no evidence"
-        driver = f"{label(crash['guilty_module'])} {label(crash['driver_version'])} (by {how})"
+        how = str(crash["driver_evidence"]).replace("_", " ") if known(crash["driver_evidence"]) else "none"
+        told = known(crash["driver_version"]) and crash["driver_version"] != NOT_KNOWN
+        version = f"{label(crash['driver_version'])} (by {how})" if told else "of unknown version"
+        driver = f"{label(crash['guilty_module'])} {version}"
     rows = [
-        ("Host", f"{label(crash['host'], 90)}; cluster {_or_unknown(crash['cluster'])}; {_or_unknown(crash['model'])}"),
+        ("Host", f"{label(crash['host'], 90)}; cluster {_or_unknown(crash['cluster'])}; model {_or_unknown(crash['model'])}"),
         ("Time", moment(crash["time"])),
         ("Life of that boot", span(crash["uptime"])),
         ("Kind", str(crash["kind"]).replace("_", " ")),
@@ -164,7 +166,7 @@ def facts_html(atlas: Atlas, crash: Any) -> str:
         ("Guilty module", f"{label(crash['guilty_module'])} (evidence: {str(crash['guilt']).replace('_', ' ')})"),
         ("Loaded driver", driver),
         ("Signature", label(_or_unknown(crash["signature"]), 260)),
-        ("Damage", label(crash["damage"]).replace(";", ", ") if known(crash["damage"]) and crash["damage"] else "none"),
+        ("Damage", label(crash["damage"]).replace(";", ", ").replace("_", " ") if known(crash["damage"]) and crash["damage"] else "none"),
         ("Copies found", f"{crash['copies']}"),
     ]  # fmt: skip
     body = [Markup("<tr><th>{}</th><td>{}</td></tr>").format(label, shown(value)) for label, value in rows]
@@ -225,7 +227,7 @@ def similar(atlas: Atlas, crash_id: str) -> pd.DataFrame:
     )
 
 
-def similar_html(atlas: Atlas, crash_id: str) -> str:
+def similar_html(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> str:
     """``similar`` in words and a short table.
 
     Parameters
@@ -234,6 +236,8 @@ def similar_html(atlas: Atlas, crash_id: str) -> str:
         The fleet.
     crash_id : str
         The crash.
+    hrefs : mapping of str to str, optional
+        Crash -> address of its page, one of ours; those that have one are links.
 
     Returns
     -------
@@ -243,19 +247,31 @@ def similar_html(atlas: Atlas, crash_id: str) -> str:
     table = similar(atlas, crash_id)
     same = int(table["same"].sum())
     hosts = table.loc[table["same"], "host"].nunique()
-    words = said(
-        f"{count(same, 'other crash has', 'other crashes have')} this signature, on {count(hosts, 'host')}; "
-        f"{count(len(table) - same, 'crash of another signature has', 'crashes of other signatures have')} a stack that is alike."
-    )
     if table.empty:
-        return str(words)
+        return str(said("No other crash has this signature, and no other stack is alike."))
+    kin = f"{count(same, 'other crash has', 'other crashes have')} this signature, on {count(hosts, 'host')}"
+    others = len(table) - same
+    alike = count(others, "crash of another signature has", "crashes of other signatures have")
+    words = said(
+        f"{kin if same else 'No other crash has this signature'}; {alike if others else 'no other has'} a stack that is alike."
+    )
     rows = [
-        (shown(row.crash_id), shown(moment(row.time)), shown(row.host), shown(row.signature or UNKNOWN),
+        (_linked(row.crash_id, hrefs), shown(_when(row.time)), shown(row.host), shown(row.signature or UNKNOWN),
          shown(row.driver_version or UNKNOWN), shown(f"{row.alike:.0%}"))
         for row in table.head(MOST_ALIKE).itertuples()
     ]  # fmt: skip
+    more = said(f"{len(table) - len(rows):,} more not listed.") if len(table) > len(rows) else ""
     head = ("Crash", "Time", "Host", "Signature", "Driver version", "Functions shared")
-    return str(words + table_of(head, rows, machine=(0,)))
+    return str(words + table_of(head, rows, machine=(0,)) + more)
+
+
+def _linked(crash_id: Any, hrefs: Mapping[str, str] | None) -> Markup:
+    href = (hrefs or {}).get(str(crash_id))
+    return Markup('<a href="{}">{}</a>').format(href, shown(crash_id)) if href else shown(crash_id)
+
+
+def _when(time: Any) -> str:
+    return moment(time) if known(time) else "time unknown"
 
 
 def reasons_html(crash: Any, frames: pd.DataFrame) -> str:
@@ -340,7 +356,7 @@ def _before_html(atlas: Atlas, crash: Any) -> Markup:
     return printed + table_of(("Time", "Fact", "As the evidence has it"), rows)
 
 
-def crash_html(atlas: Atlas, crash_id: str) -> str:
+def crash_html(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> str:
     """All that is known of one crash, for a widget or a page.
 
     Parameters
@@ -349,6 +365,8 @@ def crash_html(atlas: Atlas, crash_id: str) -> str:
         The fleet.
     crash_id : str
         The crash.
+    hrefs : mapping of str to str, optional
+        As for ``similar_html``.
 
     Returns
     -------
@@ -361,10 +379,10 @@ def crash_html(atlas: Atlas, crash_id: str) -> str:
         The fleet has no such crash.
     """
     link = Markup('<p><code class="link">{}</code></p>').format(shown(link_text(atlas.crash(crash_id)), 1_200))
-    return str(sections(atlas, crash_id) + Markup("<h4>Where it stands</h4>") + link)
+    return str(sections(atlas, crash_id, hrefs) + Markup("<h4>Where it stands</h4>") + link)
 
 
-def sections(atlas: Atlas, crash_id: str) -> Markup:
+def sections(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> Markup:
     """All that is known of one crash, but for its place.
 
     Parameters
@@ -373,6 +391,8 @@ def sections(atlas: Atlas, crash_id: str) -> Markup:
         The fleet.
     crash_id : str
         The crash.
+    hrefs : mapping of str to str, optional
+        As for ``similar_html``.
 
     Returns
     -------
@@ -388,7 +408,7 @@ def sections(atlas: Atlas, crash_id: str) -> Markup:
     parts = [
         ("The screen", screen_html(crash, frames)), ("Versions and place", facts_html(atlas, crash)),
         ("Frames", frames_html(crash, frames)), ("Before the crash", _before_html(atlas, crash)),
-        ("Known issues", issues_html(crash, atlas.issues)), ("Similar crashes", similar_html(atlas, crash_id)),
+        ("Known issues", issues_html(crash, atlas.issues)), ("Similar crashes", similar_html(atlas, crash_id, hrefs)),
         ("Why this signature and this module", reasons_html(crash, frames)),
     ]  # fmt: skip
     return joined(Markup("<h4>{}</h4>{}").format(title, Markup(body)) for title, body in parts)

@@ -34,9 +34,11 @@ STYLE = """
 .psx .screen b {color: #ffe14d; font-weight: 700;}
 .psx .notice {border-left: 4px solid #e69f00; padding-left: 8px;}
 .psx svg {display: block; width: 100%; height: auto;} .psx svg text {fill: currentColor; font-size: 11px;}
+.psx svg .pale {opacity: .32;} body[data-jp-theme-light=false] .psx svg .pale {opacity: .55;}
+@media (prefers-color-scheme: dark) {:root:not(:has([data-jp-theme-light])) .psx svg .pale {opacity: .55;}}
 .psx .key span.k {margin-right: 14px; white-space: nowrap;}
 .psx .bars {display: flex; align-items: flex-end; height: 38px; gap: 1px; margin: 2px 0;}
-.psx .bars i {flex: 1 1 0; background: #0072b2; min-width: 1px;} .psx .bars i.out {opacity: .3;}
+.psx .bars i {flex: 1 1 0; background: #0072b2; min-width: 1px; max-width: 48px;} .psx .bars i.out {opacity: .3;}
 .psx-list select {font-family: 'DejaVu Sans Mono', monospace; font-size: 12px;}
 """
 
@@ -100,8 +102,10 @@ def label(value: Any, most: int = 48) -> str:
     str
         Not escaped for any surface.
     """
-    # For labels that widgets show as text; a long name loses its middle.
-    text = " ".join(clipped(value, 4 * most).split())
+    # Cut before it is made literal, as in ``clipped``, and in the middle: names differ at both ends.
+    whole = str(value) if known(value) else literal(value)
+    cut = whole if len(whole) <= 8 * most else f"{whole[: 4 * most]}{whole[-4 * most :]}"
+    text = " ".join(literal(cut).split())
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 

@@ -12,7 +12,7 @@ from psodlib.views.explore.markup import joined, label, notice, said, shown, sty
 from psodlib.views.explore.notes import Note
 from psodlib.views.explore.selection import FILTERS, Atlas, Selection
 from psodlib.views.explore.timeline import months_html, timeline_html
-from psodlib.views.words import UNKNOWN, count, moment
+from psodlib.views.words import UNKNOWN, count, known, moment
 
 __all__ = ["crash_list", "crash_page", "exported_html"]
 
@@ -45,7 +45,7 @@ def exported_html(atlas: Atlas, selection: Selection, notes: Mapping[str, Note] 
     return styled(joined(parts))
 
 
-def crash_page(atlas: Atlas, crash_id: str) -> str:
+def crash_page(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> str:
     """One crash as the explorer shows it.
 
     Parameters
@@ -54,6 +54,8 @@ def crash_page(atlas: Atlas, crash_id: str) -> str:
         The fleet.
     crash_id : str
         The crash.
+    hrefs : mapping of str to str, optional
+        Crash -> address of its page, for the links to similar ones.
 
     Returns
     -------
@@ -65,7 +67,7 @@ def crash_page(atlas: Atlas, crash_id: str) -> str:
     InputError
         The fleet has no such crash.
     """
-    return styled(crash_html(atlas, crash_id))
+    return styled(crash_html(atlas, crash_id, hrefs))
 
 
 def crash_list(rows: Sequence[tuple[str, Any]], total: int) -> str:
@@ -88,8 +90,10 @@ def crash_list(rows: Sequence[tuple[str, Any]], total: int) -> str:
     names = ("host", "kind", "guilty_module", "driver_version", "signature")
     cells = [
         [
-            Markup('<a href="{}">{}</a>').format(href, moment(crash["time"])),
-            *(shown(label(crash[name])) for name in names),
+            Markup('<a href="{}">{}</a>').format(
+                href, moment(crash["time"]) if known(crash["time"]) else "time unknown"
+            ),
+            *(shown(label(crash[name]).replace("_", " ") if name == "kind" else label(crash[name])) for name in names),
         ]
         for href, crash in rows
     ]

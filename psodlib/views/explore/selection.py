@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -124,9 +124,10 @@ class Atlas:
 
     @cached_property
     def span(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-        """The first and last moment that any boot or crash stands at; None where no time is known."""
-        hosts, crashes = self.fleet.hosts, self.fleet.crashes
-        times = pd.concat([hosts["first_seen"], hosts["last_seen"], crashes["time"]]).dropna()
+        """The first and last moment that any host, boot or crash stands at; None where no time is known."""
+        hosts, boots = self.fleet.hosts, self.fleet.uptimes
+        ends = (hosts["first_seen"], hosts["last_seen"], boots["boot"], boots["end"], self.fleet.crashes["time"])
+        times = pd.concat(ends).dropna()
         return None if times.empty else (times.min(), times.max())
 
     @cached_property
@@ -159,12 +160,24 @@ class Atlas:
         rows: pd.DataFrame = getattr(self.fleet, table)
         return rows.iloc[self._places[table].get(key, []) if known(key) else []]
 
-    def host(self, name: Any) -> Fleet:
-        """A fleet of one host's crashes, boots, drivers and coverage."""
-        crashes, uptimes, drivers, coverage = (
-            self.part(table, name) for table in ("crashes", "uptimes", "drivers", "coverage")
-        )
-        return Fleet(crashes=crashes, uptimes=uptimes, drivers=drivers, coverage=coverage)
+    def host(self, name: Any) -> Life:
+        """One host's crashes, boots, drivers and coverage."""
+        return Life(*(self.part(table, name) for table in ("crashes", "uptimes", "drivers", "coverage")))
+
+
+class Life(NamedTuple):
+    """One host's part of a fleet's tables, as ``incident_timeline`` takes it.
+
+    Parameters
+    ----------
+    crashes, uptimes, drivers, coverage : pandas.DataFrame
+        The host's rows.
+    """
+
+    crashes: pd.DataFrame
+    uptimes: pd.DataFrame
+    drivers: pd.DataFrame
+    coverage: pd.DataFrame
 
 
 def tuples(table: pd.DataFrame, columns: Sequence[str]) -> Iterable[tuple[Any, ...]]:

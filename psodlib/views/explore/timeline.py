@@ -39,13 +39,12 @@ def months_html(atlas: Atlas, selection: Selection) -> str:
     counts = choices(atlas.crashes, selection, "month")
     most = max((number for month, number in counts.items() if month), default=0)
     if not most:
-        return str(said("No crash of this selection bears a time."))
+        return str(said("No crash of this selection bears a time." if counts else "No crash is in this selection."))
     bars = [_bar(month, counts.get(month, 0), most, _within(month, selection)) for month in atlas.months]
     untimed = f" {count(counts[NOT_KNOWN], 'crash', 'crashes')} without a time." if NOT_KNOWN in counts else ""
-    words = said(
-        f"Crashes a month, {selection.first or atlas.months[0]} to {selection.last or atlas.months[-1]}; "
-        f"the highest bar is {most:,}.{untimed}"
-    )
+    first, last = selection.first or atlas.months[0], selection.last or atlas.months[-1]
+    months = first if first == last else f"{first} to {last}"
+    words = said(f"Crashes a month, {months}; the highest bar is {most:,}.{untimed}")
     return str(Markup('<div class="bars">{}</div>{}').format(joined(bars), words))
 
 
@@ -76,7 +75,7 @@ def timeline_html(atlas: Atlas, selection: Selection) -> str:
     """
     crashes = selected(atlas.crashes, selection)
     totals = crashes["host"].value_counts()
-    hosts = list(totals.index) if len(totals) else list(atlas.fleet.hosts["host"].dropna())
+    hosts = list(totals.index) if len(totals) else _with_life_first(atlas)
     drawn = _drawn_hosts(atlas, hosts, selection)
     window = _window(atlas, selection)
     if not drawn or window is None:
@@ -91,11 +90,18 @@ def timeline_html(atlas: Atlas, selection: Selection) -> str:
         WIDE, high, about, _ticks(window, high), joined(lines)
     )
     left_out = f" {len(hosts) - len(drawn):,} more not drawn." if len(hosts) > len(drawn) else ""
+    number = (
+        f"{count(len(crashes), 'crash', 'crashes')} on {count(len(totals), 'host')}" if len(crashes) else "no crash"
+    )
     words = said(
-        f"{about}: {count(len(crashes), 'crash', 'crashes')} on {count(len(totals), 'host')}.{left_out} "
-        "Solid: covered by evidence. Pale: up, but not watched. Empty: down or unknown."
+        f"{about}: {number}.{left_out} Solid: covered by evidence. Pale: up, but not watched. Empty: down or unknown."
     )
     return str(drawing + _key(atlas, drawn) + words)
+
+
+def _with_life_first(atlas: Atlas) -> list[Any]:
+    # Where nobody crashed: hosts of which a boot is known before those that only an inventory names.
+    return sorted(atlas.fleet.hosts["host"].dropna(), key=lambda host: str(host) not in atlas.lives)
 
 
 def _drawn_hosts(atlas: Atlas, hosts: list[Any], selection: Selection) -> list[Any]:
@@ -164,7 +170,7 @@ def _boot(atlas: Atlas, boot: tuple[Any, ...], y: int, window: Window) -> Markup
     colour = atlas.colours.get(str(version), KERNEL)
     about = f"{moment(start)} to {moment(end)}, {label(atlas.module)} {label(version)}, ended by {reason}"
     solid = _merged((_at(low, window), _at(high, window)) for low, high in watched)
-    bars = [_bar_of_time(_at(start, window), _at(end, window), y, colour, Markup(' opacity=".3"'))]
+    bars = [_bar_of_time(_at(start, window), _at(end, window), y, colour, Markup(' class="pale"'))]
     bars += [_bar_of_time(low, high, y, colour) for low, high in solid]
     return Markup("<g><title>{}</title>{}</g>").format(about, joined(bars))
 

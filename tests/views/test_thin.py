@@ -1,0 +1,112 @@
+"""Fleets with little in them: no crash, one crash, no time, only crashed hosts, very many hosts. What is said must still be true."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+from views import hand_made
+
+from psodlib.fleet import Fleet
+from psodlib.views import charts
+from psodlib.views.brief import study, unknowns
+from psodlib.views.explore import Atlas, Selection, crash_page, similar_html, timeline_html
+from psodlib.views.explore.markup import label
+from psodlib.views.notebooks import run_notebook
+from psodlib.views.prose import TextTable, describe_fleet, unheard
+from psodlib.views.writeup import choose_crash, write_up
+
+UNTIMED = "esx00"
+
+
+@pytest.fixture(scope="module")
+def untimed() -> Fleet:
+    """One crash, known from a screen's text without a stamp: no boot, no driver, no time, no inventory."""
+    whole = hand_made.fleet(hosts=1, crashing=1, simulated=False)
+    never = pd.Series(pd.NaT, index=whole.hosts.index, dtype=whole.hosts["first_seen"].dtype)
+    crashes = whole.crashes.assign(time=never, driver_version=pd.Series(pd.NA, index=never.index, dtype="string"))
+    hosts = whole.hosts.assign(first_seen=never, last_seen=never).drop(columns=["cluster", "users", "vms"])
+    return Fleet(hosts=hosts, crashes=crashes, frames=whole.frames)
+
+
+def test_charts_follow_one_that_shows_nothing(tmp_path: Any) -> None:
+    cells = [nbformat.v4.new_code_cell("a = 1", metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_code_cell("import pandas as pd, psodlib as psod\nnone = pd.DataFrame({'time': pd.to_datetime([], utc=True)})")]  # fmt: skip
+    cells += [nbformat.v4.new_code_cell("psod.plot_incident(none);") for _ in range(2)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "two.ipynb")
+    ran = run_notebook(tmp_path / "two.ipynb")
+    pictures = [[o for o in cell.outputs if "image/png" in o.get("data", {})] for cell in ran.cells[2:]]
+    assert [len(found) for found in pictures] == [1, 1]
+
+
+def test_a_host_with_an_undated_crash_is_not_called_silent(untimed: Fleet) -> None:
+    assert unheard(untimed) == []
+    said = str(describe_fleet(untimed))
+    assert "left no evidence" not in said and "unknown to unknown" not in said
+    assert "No boot is known" in said
+    assert not any("left no evidence" in line for line in unknowns(study(untimed)))
+
+
+def test_an_undated_crash_says_so(untimed: Fleet) -> None:
+    document = write_up(untimed, choose_crash(untimed))
+    assert document.title == f"Crash of {UNTIMED}, time unknown"
+    assert "hpsa, version unknown, is good" in document.lead
+    page = crash_page(Atlas(untimed), "c000000000000000")
+    assert "hpsa of unknown version" in page
+    assert "No other crash has this signature, and no other stack is alike." in page
+
+
+def test_the_lives_of_very_many_hosts_add_up() -> None:
+    # More than the 292 years that a Timedelta holds.
+    fleet = hand_made.fleet(hosts=2, crashing=0)
+    boots = pd.concat([fleet.uptimes] * 400, ignore_index=True)
+    days = (boots["uptime"] / pd.Timedelta(days=1)).sum()
+    assert f"1,600 boots in {days:,.0f} host-days of life" in str(
+        describe_fleet(Fleet(hosts=fleet.hosts, uptimes=boots))
+    )
+
+
+@pytest.mark.parametrize(("crashing", "warned"), [(6, True), (5, False)])
+def test_a_fleet_of_crashed_hosts_alone_is_warned_of(crashing: int, warned: bool) -> None:
+    lines = unknowns(study(hand_made.fleet(hosts=6, crashing=crashing)))
+    assert any("All 6 hosts in the evidence crashed" in line for line in lines) == warned
+
+
+def test_without_a_crash_no_ratio_is_drawn() -> None:
+    quiet = study(hand_made.fleet(hosts=12, crashing=0))
+    assert quiet.decision
+    title, _, inside = charts.wording(charts.plot_ratio(quiet.decision.ratios))
+    assert title == "Nothing can be said of any ratio yet" and "no ratio" in inside
+
+
+def test_the_timeline_begins_with_the_boot_that_crashed() -> None:
+    fleet = hand_made.fleet(hosts=1, crashing=1)
+    hosts = fleet.hosts.assign(first_seen=fleet.crashes["time"].iloc[0], last_seen=fleet.crashes["time"].iloc[0])
+    boots = fleet.uptimes.head(1)
+    drawn = timeline_html(
+        Atlas(Fleet(hosts=hosts, crashes=fleet.crashes, uptimes=boots, drivers=fleet.drivers)), Selection()
+    )
+    assert "2025-01-01 to 2025-01-31" in drawn
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', drawn)]
+    assert max(widths) > 500
+
+
+def test_similar_crashes_lead_to_their_pages() -> None:
+    atlas = Atlas(hand_made.fleet(hosts=3, crashing=3))
+    html = similar_html(atlas, "c000000000000000", {"c000000000000001": "c000000000000001.html"})
+    assert '<a href="c000000000000001.html">c000000000000001</a>' in html
+    assert "c000000000000002" in html and 'href="c000000000000002' not in html  # has no page
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    name = f"esx-{'very-' * 300}long.example"
+    assert (
+        label(name, 24).startswith("esx-very") and label(name, 24).endswith("ng.example") and len(label(name, 24)) <= 24
+    )
+
+
+def test_an_empty_table_is_said() -> None:
+    assert TextTable(pd.DataFrame({"host": []}))._repr_html_() == "<p>Nothing to show: no row.</p>"
