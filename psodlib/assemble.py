@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,9 @@ from psodlib.triage.crashes import judge
 from psodlib.triage.known_issues import Issue, match_issues
 from psodlib.triage.precursors import Said, hear
 
-__all__ = ["assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_inventory"]
+__all__ = [
+    "Words", "assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_inventory",
+]  # fmt: skip
 
 
 # ---- whose file is it -------------------------------------------------------------------------------------------------
@@ -208,7 +211,12 @@ def assemble_named(
 
 
 def _row(record: Any) -> Row:
-    return {f.name: getattr(record, f.name) for f in fields(record)}
+    return {name: getattr(record, name) for name in _names(type(record))}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
 def _once(readings: Sequence[FileReading]) -> list[FileReading]:
@@ -463,9 +471,12 @@ def _with_driver_version(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     crashes = tables["crashes"].astype({"driver_version": "object", "driver_evidence": "object"})
     ended = tables["uptimes"].loc[tables["uptimes"].crash_id.notna(), ["crash_id", "host", "boot"]]
     for module in crashes.guilty_module.dropna().unique():
-        versions = loaded_versions(tables["uptimes"], tables["drivers"], module)
-        known = ended.merge(versions, on=["host", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
         mine = (crashes.guilty_module == module).fillna(False)
+        # A version is known from its own host's readings: those of hosts that it did not crash need no look.
+        hosts = crashes.loc[mine, "host"]
+        boots, readings = (table[table["host"].isin(hosts)] for table in (tables["uptimes"], tables["drivers"]))
+        versions = loaded_versions(boots, readings, module)
+        known = ended.merge(versions, on=["host", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
         for column, source in (("driver_version", "version"), ("driver_evidence", "driver_evidence")):
             crashes.loc[mine, column] = crashes.loc[mine, "crash_id"].map(known[source].astype("object"))
     nothing = crashes.guilty_module.notna() & crashes.driver_evidence.isna()

@@ -251,12 +251,10 @@ def build(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     pandas.DataFrame
         Sorted by the table's keys, with a fresh ``RangeIndex``.
     """
+    whole = list(rows)
     names = [column.name for column in columns_of(table)]
-    data: dict[str, list[Any]] = {name: [] for name in names}
-    for row in rows:
-        for name in names:
-            data[name].append(row.get(name))
-    return conform(table, pd.DataFrame({name: pd.Series(data[name], dtype=object) for name in names}))
+    columns = {name: pd.Series([row.get(name) for row in whole], dtype=object) for name in names}
+    return conform(table, pd.DataFrame(columns))
 
 
 def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:

@@ -165,19 +165,19 @@ def _local(text: str) -> Iterator[Unit | Problem]:
         place = _stated(place, text)
         yield place if isinstance(place, Problem) else Unit(paths=(text,), place=place)
         return
-    root = Path(text)
+    root, own_name = Path(text), os.path.basename(os.path.abspath(text))
     for folder, names, folders in _walk(root):
         if isinstance(folder, Problem):
             yield folder
             continue
         if folder == os.fspath(root):
             one_host = is_one_host(folders, names)
+        above = Path(folder).relative_to(root).parts
         pieces = []
         taken = _told_time(os.path.join(folder, "date.txt")) if "date.txt" in names else None
         for name in names:
             path = os.path.join(folder, name)
-            parts = list(Path(path).relative_to(root).parts)
-            place = _stated(place_of(path, parts, os.path.basename(os.path.abspath(text)), one_host), path, root)
+            place = _stated(place_of(path, [*above, name], own_name, one_host), path, root)
             if isinstance(place, Problem):
                 yield place
             elif place is not None:

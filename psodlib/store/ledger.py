@@ -151,7 +151,7 @@ def plan(entries: Sequence[Entry], looked: Iterable[tuple[Unit, Entry]], roots: 
         old = known.get(entry.path)
         same = old is not None and old.stamp == entry.stamp and not entry.stamp.endswith(":")
         if old is not None and same and old.parser == entry.parser:
-            kept.append(replace(old, root=entry.root))
+            kept.append(old if old.root == entry.root else replace(old, root=entry.root))
             continue
         reread += same
         jobs.append(Job(unit, entry, old))
@@ -275,10 +275,11 @@ def read_ledger(folder: Path, path: str | None) -> list[Entry]:
     if path is None:
         return []
     try:
-        rows = pq.read_table(folder / path).to_pylist()
-        return [
-            from_json({**row, "pieces": json.loads(row["pieces"]), "problems": json.loads(row["problems"])})
-            for row in rows
-        ]
+        table = pq.read_table(folder / path)
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        for name in ("pieces", "problems"):  # one text for all rows: the parser is called once
+            columns[name] = json.loads(f"[{','.join(columns[name])}]")
+        rows = zip(*columns.values(), strict=True)
+        return [from_json(dict(zip(columns, row, strict=True))) for row in rows]
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         raise InputError(f"{folder / path}: not a readable ledger ({error}); load into a new store") from error

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -73,9 +74,14 @@ def _arrow_schema(table: str) -> pa.Schema:
 
 
 def write_parts(
-    folder: Path, table: str, rows: pd.DataFrame, bucket: int, old: Iterable[dict[str, Any]]
+    folder: Path,
+    table: str,
+    rows: pd.DataFrame,
+    bucket: int,
+    old: Iterable[dict[str, Any]],
+    hosts: Collection[str | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write one bucket's rows of a table, a part a month; parts that would be the same bytes are left alone.
+    """Write one bucket's rows of a table, a part a month; parts that would say the same are left alone.
 
     Parameters
     ----------
@@ -89,31 +95,68 @@ def write_parts(
         Their bucket.
     old : iterable of parts
         What the bucket has now.
+    hosts : collection of str or None, optional
+        The hosts whose rows are given: what the bucket has of others stays. Default: the rows are all.
 
     Returns
     -------
     list of parts
         What it has then.
+
+    Raises
+    ------
+    InputError
+        An old part that is needed is missing or no Parquet.
     """
-    known = {(part["month"], part["sha256"]): part for part in old}
-    column = MONTHS[table]
-    if column is None or rows.empty:
-        months = pd.Series(UNDATED, index=rows.index)
-    else:
-        months = rows[column].dt.strftime("%Y-%m").fillna(UNDATED)
+    known = {part["month"]: part for part in old}
+    new = _by_month(table, rows)
+    mine = None if hosts is None else pa.array(list(hosts), pa.string())
     parts = []
-    for month, mine in rows.groupby(months.to_numpy(), sort=True):
-        data = _parquet(
-            pa.Table.from_pandas(mine, schema=_arrow_schema(table), preserve_index=False).replace_schema_metadata()
-        )
-        digest = hashlib.sha256(data).hexdigest()
-        part = known.get((str(month), digest))
-        if part is None:
-            path = f"tables/{table}/month={month}/bucket={bucket:04d}/{digest[:24]}.parquet"
-            part = {"path": path, "month": str(month), "bucket": bucket, "rows": len(mine), "sha256": digest}
-            write_whole(folder / path, data)
-        parts.append(part)
+    for month in sorted(new if mine is None else new.keys() | known.keys()):
+        part, wanted = known.get(month), new.get(month, _arrow_schema(table).empty_table())
+        if part and mine is not None:
+            there = _read_part(folder, table, part)
+            theirs = pc.is_in(there["host"], mine)
+            if there.filter(theirs).equals(wanted):  # the months before the news, mostly
+                parts.append(part)
+                continue
+            both = pa.concat_tables([there.filter(pc.invert(theirs)), wanted])
+            wanted = _as_arrow(table, as_table(table, both))
+        if len(wanted):
+            parts.append(_write_part(folder, table, month, bucket, wanted, part))
     return parts
+
+
+def _by_month(table: str, rows: pd.DataFrame) -> dict[str, pa.Table]:
+    column = MONTHS[table]
+    whole = _as_arrow(table, rows)
+    if column is None or rows.empty:
+        return {UNDATED: whole} if len(whole) else {}
+    months = rows[column].dt.strftime("%Y-%m").fillna(UNDATED)
+    return {str(month): whole.take(pa.array(at)) for month, at in rows.groupby(months.to_numpy()).indices.items()}
+
+
+def _as_arrow(table: str, rows: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(rows, schema=_arrow_schema(table), preserve_index=False).replace_schema_metadata()
+
+
+def _read_part(folder: Path, table: str, part: dict[str, Any]) -> pa.Table:
+    try:
+        return pq.ParquetFile(folder / part["path"]).read().cast(_arrow_schema(table))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{folder}: table {table} cannot be read ({error}); load into a new store") from error
+
+
+def _write_part(
+    folder: Path, table: str, month: str, bucket: int, rows: pa.Table, old: dict[str, Any] | None
+) -> dict[str, Any]:
+    data = _parquet(rows)
+    digest = hashlib.sha256(data).hexdigest()
+    if old and old["sha256"] == digest:
+        return old
+    path = f"tables/{table}/month={month}/bucket={bucket:04d}/{digest[:24]}.parquet"
+    write_whole(folder / path, data)
+    return {"path": path, "month": month, "bucket": bucket, "rows": len(rows), "sha256": digest}
 
 
 def write_table(folder: Path, table: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -155,9 +198,7 @@ def read_parts(
     parts: Sequence[dict[str, Any]],
     *,
     hosts: Collection[str] | None = None,
-    without: Collection[str | None] | None = None,
     since: pd.Timestamp | None = None,
-    stored: bool = False,
 ) -> pd.DataFrame:
     """Rows of the parts, in the table's order and dtypes.
 
@@ -167,12 +208,8 @@ def read_parts(
         As for ``dataset_of``.
     hosts : collection of str, optional
         Only these hosts' rows.
-    without : collection of str or None, optional
-        Not these hosts' rows.
     since : Timestamp, optional
         Only rows that ended at or after it, or have no time.
-    stored : bool
-        Keep the columns that only the store has.
 
     Returns
     -------
@@ -181,15 +218,11 @@ def read_parts(
     where: Any = None
     if hosts is not None:
         where = ds.field("host").isin(sorted(hosts))
-    if without is not None:
-        other = ~ds.field("host").isin(sorted(name for name in without if name is not None))
-        unknown = ds.field("host").is_null()
-        where = other & ~unknown if None in without else other | unknown
     if since is not None and (column := MONTHS.get(table)):
         late = (ds.field(column) >= pa.scalar(since, pa.timestamp("ns", "UTC"))) | ds.field(column).is_null()
         where = late if where is None else where & late
     whole = dataset_of(folder, table, parts)
-    names = [name for name in whole.schema.names if stored or table != "frames" or name not in ("host", "time")]
+    names = [name for name in whole.schema.names if table != "frames" or name not in ("host", "time")]
     try:
         rows = whole.to_table(columns=names, filter=where)
     except (OSError, pa.ArrowException) as error:

@@ -185,9 +185,10 @@ class _Records(pickle.Unpickler):
 
 def as_json(entry: Entry) -> dict[str, Any]:
     """An entry as plain values."""
+    # Not `asdict`, which copies every value: a ledger has a row for each file of the fleet.
     return {
-        **{name: getattr(entry, name) for name in entry.__slots__},
-        "pieces": [asdict(piece) for piece in entry.pieces],
+        **{name: getattr(entry, name) for name in Entry.__slots__},
+        "pieces": [{name: getattr(piece, name) for name in Piece.__slots__} for piece in entry.pieces],
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
-from psodlib.assemble import assemble_named, host_names, no_host, with_inventory
+from psodlib.assemble import Words, assemble_named, host_names, no_host, with_inventory
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.evidence.sources import Unit
@@ -96,7 +96,7 @@ def _update(
     roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
     words = {(piece.host, piece.hint) for entry in entries for piece in entry.pieces}
     names, troubles = host_names(words, roster)
-    entries = [replace(e, hosts=tuple(names[piece.host, piece.hint] for piece in e.pieces)) for e in entries]
+    entries = [_named(entry, names) for entry in entries]
     buckets = _buckets(before.buckets, len(set(names.values())))
     again = assembler != before.assembler or buckets != before.buckets
     touched = _touched([] if again else known, entries)
@@ -127,6 +127,11 @@ def _update(
     commit(folder, after)
     sweep(folder, after)
     return tables_of(folder, after), after.simulated
+
+
+def _named(entry: Entry, names: Mapping[Words, str | None]) -> Entry:
+    hosts = tuple(names[piece.host, piece.hint] for piece in entry.pieces)
+    return entry if hosts == entry.hosts else replace(entry, hosts=hosts)
 
 
 # ---- what is new ------------------------------------------------------------------------------------------------------
@@ -295,11 +300,9 @@ def assemble_bucket(task: Bucket) -> dict[str, list[dict[str, Any]]]:
     for table in PARTED:
         rows = tables[plain(table)]
         rows = rows[rows["host"].isin(mine) | (rows["host"].isna() if None in task.hosts else False)]
-        old = task.old[table]
-        if old and not task.whole:
-            rest = read_parts(task.folder, table, old, without=task.hosts, stored=True)
-            rows = schema.conform(plain(table), pd.concat([rest, rows], ignore_index=True))
-        parts[table] = write_parts(task.folder, table, rows, task.number, old)
+        parts[table] = write_parts(
+            task.folder, table, rows, task.number, task.old[table], None if task.whole else task.hosts
+        )
     return parts
 
 
