@@ -167,8 +167,12 @@ def bench_raw(folder: Path, total: int, rounds: int) -> None:
         "read_unit, one process": lambda: [read_unit(unit) for unit in units],
     }  # fmt: skip
     best = paired(rows, rounds)
-    one = measured(lambda: read_lines(paths[0]))
-    best["line loop (one file, times 16)"] = Best(16 * one.wall, 16 * one.cpu)
+    once: dict[str, Callable[[], object]] = {"line loop": lambda: read_lines(paths[0])}
+    if shutil.which("lnav"):
+        once["lnav, lines with the word"] = lambda: run("lnav", "-N", "-n", "-c", f":filter-in {WORD}", names[0])
+    for name, call in once.items():
+        one = measured(call)
+        best[f"{name} (one file, times 16)"] = Best(16 * one.wall, 16 * one.cpu)
     table(f"16 raw logs, {total / 2**30:g} GiB", best, total, f"rg -c, {CORES} threads")
 
 
