@@ -343,7 +343,8 @@ def reboot_benefit(
     -----
     Rates by uptime band come from the shared-frailty model, for in raw rates frail hosts crash early and hide a rise.
     With band rates r and today's shares of host-days v, the ratio at period P is sum(w r) / sum(v r), w the part of
-    0..P in each band; the interval is the delta method on its logarithm.
+    0..P in each band; the interval is the delta method on its logarithm. Where all crashes came later than P the ratio is
+    0 and its upper end unbounded.
     """
     table = _aged(exposure)
     table = table[table["version"].notna()]
@@ -376,5 +377,7 @@ def reboot_benefit(
 def _ratio_of_means(top: Floats, bottom: Floats, log_rate: Floats, covariance: Floats, alpha: float) -> exact.Interval:
     rate = np.exp(log_rate - log_rate.max())
     one, two = top * rate, bottom * rate
+    if not one.sum() or not two.sum():  # no crash was seen at the uptimes that are left, or at those of today
+        return exact.Interval(0.0 if two.sum() else math.nan, 0.0, math.inf)
     slope = one / one.sum() - two / two.sum()
     return exact.wald(math.log(one.sum() / two.sum()), math.sqrt(max(float(slope @ covariance @ slope), 0.0)), alpha)

@@ -1,6 +1,7 @@
 """Time to crash: against R's survival package, and on fleets with a known hazard."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,21 @@ def test_rebooting_helps_against_a_leak_and_says_what_it_costs(leaky):
 def test_rebooting_does_not_help_where_nothing_leaks():
     found = reboot_benefit(simulate_history(seed=6, **SCENARIOS["S3"]).exposure(), "5.5.0.58", (30,))
     assert found["helps"].isna().all() and found.loc[30, "low"] < 1 < found.loc[30, "high"]
+
+
+def test_rebooting_before_any_crash_was_seen_leaves_none_and_no_upper_end():
+    day = pd.Timedelta(days=1)
+    boots = pd.DataFrame({"host": [f"h{n}" for n in range(12)], "version": ["a"] * 6 + ["b"] * 6})
+    start = pd.Timestamp("2014-05-01", tz="UTC")
+    late = boots.assign(
+        start=start, end=start + 40 * day, uptime_start=0 * day, host_days=40.0, crashes=[1] * 6 + [0] * 6
+    )
+    assert reboot_benefit(late, "a", (7,)).loc[7, ["crash_ratio", "low", "high"]].tolist() == [0, 0, math.inf]
+    # Version b never lived as long as the crashed boots of a: nothing is known of it.
+    young = late.assign(end=late["end"].where(late["version"] == "a", start + 5 * day))
+    young["host_days"] = (young["end"] - young["start"]) / day
+    found = reboot_benefit(young, "b", (7,)).loc[7]
+    assert math.isnan(found["crash_ratio"]) and pd.isna(found["helps"])
 
 
 def test_a_curve_of_few_boots_is_called_anecdote():
