@@ -35,6 +35,7 @@ FAULTS = {
     "failure": "refuses to read a file",
     "stall-command": "a command never ends",
     "flood": "a command never stops writing",
+    "drip": "a command writes a drop now and then, for ever",
     "stderr": "a command floods standard error",
     "clock": "its clock is two hours ahead",
     "silent": "accepts, and says nothing",

@@ -332,6 +332,9 @@ class _Door(paramiko.ServerInterface):
             if self.liar.lie == "flood" and command == "uptime":
                 while not channel.closed:
                     channel.sendall(b"flood \x1b[2J" * 4000)
+            if self.liar.lie == "drip" and command == "uptime":
+                while not channel.closed and not self.liar.ended.wait(0.1):
+                    channel.sendall(b"drop ")
             if self.liar.lie == "stderr" and command == "uptime":
                 for _ in range(100):
                     channel.sendall_stderr(b"x" * 32768)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -114,16 +115,30 @@ def test_hostile_names_become_no_path_and_no_escape(run: Any, tmp_path: Path) ->
     assert {p.name for p in tmp_path.iterdir()} == {"out", "known_hosts"}
 
 
-@pytest.mark.parametrize("lie", ["stall-command", "flood", "stderr"])
+@pytest.mark.parametrize("lie", ["stall-command", "flood", "drip", "stderr"])
 def test_a_command_that_hangs_or_floods_is_bounded(run: Any, tmp_path: Path, lie: str) -> None:
     with lying(lie) as liar:
         result = run(liar)
     assert (tmp_path / "out/liar" / LOG).read_bytes() == liar.content, "the rest of the host was collected"
     if lie == "stall-command":
         assert "uptime: gave nothing for 1 s; left alone" in result.hosts.why[0]
+    output = tmp_path / "out/liar/commands/uptime.txt"
     if lie == "flood":
-        assert manifest(tmp_path).get("uptime").state == "partial"  # type: ignore[union-attr]
+        told = manifest(tmp_path).get("uptime")
+        assert told is not None and told.state == "partial" and "cut after 16,777,216 bytes" in told.detail
+        assert output.stat().st_size == 16 << 20
         assert b"\x1b" not in (tmp_path / "out/liar/manifest.json").read_bytes()
+    if lie == "drip":
+        told = manifest(tmp_path).get("uptime")
+        assert told is not None and told.state == "partial" and re.search(r"cut after [45] s", told.detail)
+        assert set(output.read_text().split()) == {"drop"}
+
+
+def test_the_byte_limit_of_a_host_holds_for_commands_too(run: Any, tmp_path: Path) -> None:
+    with lying("flood") as liar:
+        result = run(liar, limits=Limits(connect=2, login=5, command=1, idle=1, total=20, bytes=50_000))
+    assert result.hosts.bytes[0] <= 50_000 and "cut after 49,9" in result.hosts.why[0]
+    assert record(tmp_path).state == "skipped"
 
 
 def test_a_wrong_clock_is_told(run: Any, tmp_path: Path) -> None:

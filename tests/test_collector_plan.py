@@ -110,6 +110,51 @@ def test_hosts_from_names_file_and_inventory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        "Host,Datacenter,Cluster,SSH Port,User,IP Address",  # RVTools
+        "VM Host;Datacenter;Cluster;SSH Port;SSH User;Management IP",
+        '"Name","State","Cluster","Port","User name","Address"',  # vCenter
+        "ESXi Host\tx\tCluster Name\tssh-port\tAccount\tManagement IP Address",
+    ],
+)
+def test_an_exported_inventory_is_read_with_the_headers_it_has(tmp_path: Path, header: str) -> None:
+    by = next(mark for mark in ";\t," if mark in header)
+    rows = [("esx1.lan", "DC", "A", "2222", "DOM\\svc", "10.0.0.1"), ("esx2.lan", "DC", "A", "", "", "fe80::2")]
+    (tmp_path / "export.csv").write_text("\n".join([header, *(by.join(row) for row in rows)]), "utf-16")
+    first, second = read_hosts(tmp_path / "export.csv")
+    assert (first.name, first.port, first.user, first.address) == ("esx1.lan", 2222, "DOM\\svc", "10.0.0.1")
+    assert (second.name, second.port, second.user, second.address) == ("esx2.lan", 22, None, "fe80::2")
+
+
+def test_a_host_with_several_rows_is_visited_once_and_named(tmp_path: Path) -> None:
+    (tmp_path / "vms.csv").write_text("VM,Host,SSH Port\na,esx1,23\nb,ESX1,24\nc,esx2,\n")
+    with pytest.warns(UserWarning, match="several rows each for ESX1; the first counts"):
+        hosts = read_hosts(tmp_path / "vms.csv")
+    assert [(host.name, host.port) for host in hosts] == [("esx1", 23), ("esx2", 22)]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [("esx1,²,root", "no port"), ("esx1,0,root", "no port"), ("esx1,22,ro\x1b[2Jot", "no user"), ("$(id),22,root", "cannot name a host"),
+     ("esx1,22,a;b", "no user"), ("büro,22,root", "cannot name a host")],
+)  # fmt: skip
+def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "hosts.csv").write_text(f"host,port,user\n{row}\n")
+    with pytest.raises(InputError, match=said) as caught:
+        read_hosts(tmp_path / "hosts.csv")
+    assert str(caught.value).isprintable()
+
+
+def test_two_hosts_never_share_a_folder() -> None:
+    with pytest.raises(InputError, match="stands twice"):
+        read_hosts(["[fe80::1]", "fe80__1"])
+    assert [host.address for host in read_hosts(["root@[fe80::1]:2222", "esx1", "ESX1"])] == ["fe80::1", "esx1"]
+    with pytest.raises(InputError, match=r"an IPv6 address in \[ \]"):
+        read_hosts(["fe80::1"])
+
+
+@pytest.mark.parametrize(
     "name", ["..", ".", "", "a/b", "-oProxyCommand=x", "esx 1", "truth", "esx\n1", "esx;id", "esx:99999", "$(id)"]
 )
 def test_what_cannot_name_a_host_is_refused(name: str) -> None:

@@ -20,6 +20,8 @@ from typing import BinaryIO
 
 import pandas as pd
 
+from psodlib.collector.hosts import folder_name
+
 __all__ = ["Folder", "Manifest", "Record", "ascertainment"]
 
 MANIFEST = "manifest.json"
@@ -97,7 +99,7 @@ class Folder:
     """
 
     def __init__(self, root: Path, host: str) -> None:
-        self.path = root / re.sub(r"[^A-Za-z0-9_.-]", "_", host)
+        self.path = root / folder_name(host)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def manifest(self) -> Manifest | None:

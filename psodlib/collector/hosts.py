@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,21 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 
-__all__ = ["Target", "read_hosts"]
+__all__ = ["Target", "folder_name", "read_hosts"]
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_.:-]{1,253}")
 _PLACE = re.compile(
     r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
 )
+_USER = re.compile(r"[\w.@\\-]{1,64}")
+# Our name -> the columns it goes by, as `read_inventory` spells those that it does not know itself. The first that a row fills is taken.
+_COLUMNS = {
+    "address": ("address", "ip_address", "management_ip", "management_ip_address"),
+    "port": ("port", "ssh_port"),
+    "user": ("user", "ssh_user", "username", "user_name", "account"),
+    "jump": ("jump", "jump_host", "bastion"),
+    "legacy": ("legacy", "sha_1", "sha1"),
+}
 _TRUE = {"1", "true", "yes", "y", "x"}
 
 
@@ -43,6 +53,22 @@ class Target:
         return self.address if self.port == 22 else f"[{self.address}]:{self.port}"
 
 
+def folder_name(host: str) -> str:
+    """The folder that a host's evidence lies in.
+
+    Parameters
+    ----------
+    host : str
+        Its name.
+
+    Returns
+    -------
+    str
+        The name, with ``_`` for what not every file system bears.
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", host)
+
+
 def read_hosts(
     hosts: str | Path | Iterable[str | Target], *, legacy: Iterable[str] = (), jump: str | None = None
 ) -> list[Target]:
@@ -52,7 +78,8 @@ def read_hosts(
     ----------
     hosts : str, Path or iterable of str or Target
         A name (``[user@]name[:port]``), several, a text file with one a line (``#`` comments), or an inventory CSV with
-        ``host`` and, where needed, ``user``, ``port``, ``address``, ``jump`` (``[user@]name[:port]``) and ``legacy``.
+        ``host`` and, where needed, ``user``, ``port``, ``address``, ``jump`` (``[user@]name[:port]``) and ``legacy``; other spellings of
+        a header (``VM Host``, ``Name``, ``SSH Port``) are known. Of a host that has several rows the first counts, with a warning.
     legacy : iterable of str
         Names of hosts that may use SHA-1 algorithms.
     jump : str, optional
@@ -77,7 +104,7 @@ def read_hosts(
     for entry in listed:
         target = entry if isinstance(entry, Target) else _parse(entry)
         target = _with(target, target.legacy or target.name in old, target.jump or (_parse(jump) if jump else None))
-        if found.setdefault(target.name.lower(), target) != target:
+        if _place(found.setdefault(folder_name(target.name).lower(), target)) != _place(target):
             raise InputError(f"the host {target.name} stands twice with different places; give each its own name")
     if not found:
         raise InputError(
@@ -86,6 +113,10 @@ def read_hosts(
     if unknown := sorted(old - {target.name for target in found.values()}):
         raise InputError(f"{', '.join(unknown)}: listed as legacy, but not among the hosts; correct the name")
     return list(found.values())
+
+
+def _place(target: Target) -> tuple[object, ...]:
+    return target.address.lower(), target.port, target.user, target.legacy, target.jump
 
 
 def _with(target: Target, legacy: bool, jump: Target | None) -> Target:
@@ -97,7 +128,7 @@ def _with(target: Target, legacy: bool, jump: Target | None) -> Target:
 def _parse(text: str) -> Target:
     match = _PLACE.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"{text!r} is no host; expected [user@]name[:port]")
+        raise InputError(f"{text!r} is no host; expected [user@]name[:port], an IPv6 address in [ ]")
     name = match["name"].strip("[]")
     return Target(name=_checked(name), address=name, port=_port(match["port"] or "22", name), user=match["user"])
 
@@ -110,26 +141,36 @@ def _checked(name: str) -> str:
 
 
 def _port(text: str, name: str) -> int:
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise InputError(f"{name}: {text!r} is no port; expected 1 to 65535")
     return int(text)
 
 
 def _from_file(path: Path) -> list[str | Target]:
-    if path.suffix.lower() == ".csv":
-        return [_from_row(row) for row in read_inventory(path).to_dict("records")]
-    lines = (line.split("#")[0].strip() for line in path.read_text("utf-8-sig", "replace").split("\n"))
-    return [line for line in lines if line]
+    try:
+        if path.suffix.lower() != ".csv":
+            lines = (line.split("#")[0].strip() for line in path.read_text("utf-8-sig", "replace").split("\n"))
+            return [line for line in lines if line]
+        table = read_inventory(path)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of hosts") from None
+    if twice := table.attrs["duplicates"]:
+        shown = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+        warnings.warn(f"{path}: several rows each for {shown}; the first counts", UserWarning, stacklevel=3)
+    return [_from_row(row) for row in table.to_dict("records")]
 
 
 def _from_row(row: dict[Any, Any]) -> Target:
     cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}
-    jump = cells.get("jump") or cells.get("jump_host")
+    told = {name: next((cells[key] for key in keys if key in cells), "") for name, keys in _COLUMNS.items()}
+    host = _checked(cells["host"])
+    if told["user"] and not _USER.fullmatch(told["user"]):
+        raise InputError(f"{host}: {told['user']!r} is no user; expected letters, digits, dots, -, _, @ and \\")
     return Target(
-        name=_checked(cells["host"]),
-        address=_checked(cells.get("address", cells["host"])),
-        port=_port(cells.get("port", "22").removesuffix(".0"), cells["host"]),
-        user=cells.get("user"),
-        legacy=cells.get("legacy", "").lower() in _TRUE,
-        jump=_parse(jump) if jump else None,
+        name=host,
+        address=_checked(told["address"] or host),
+        port=_port(told["port"].removesuffix(".0") or "22", host),
+        user=told["user"] or None,
+        legacy=told["legacy"].lower() in _TRUE,
+        jump=_parse(told["jump"]) if told["jump"] else None,
     )

@@ -30,6 +30,7 @@ AHEAD = 32  # read requests of one block under way: 1 MiB, whatever the file's s
 PIECE = 64 << 10  # block size of dd: a seek costs the host nothing, where `tail -c +N` would read all that comes before
 MAX_OUTPUT = 16 << 20  # bytes of one command
 MAX_LISTED = 20_000  # names of one folder
+LONGEST = 4  # times the patience with a silent command: that long it may go on writing
 STATUS_LIMIT = 5.0  # seconds from a command's last byte to its exit code
 HASHES = ("sha256sum", "md5sum")  # busybox has at least the second
 # What a shell says of a command, or of an option, that an old busybox does not have.
@@ -55,13 +56,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A command's end: ``code`` None where the server tells none; ``cut`` where it wrote more than we take; ``hung`` where it
-    said nothing for so long that it was left alone."""
+    """A command's end: ``code`` None where the server tells none; ``cut`` why its output is not taken to the end, "" where it is;
+    ``hung`` where it cost so much time that it was left alone."""
 
     data: bytes
     error: bytes
     code: int | None
-    cut: bool = False
+    cut: str = ""
     hung: bool = False
 
     @property
@@ -118,7 +119,7 @@ class Remote:
         Returns
         -------
         Output
-            Never raises on the command's failure.
+            Never raises on the command's failure. Who goes on writing is cut off after ``LONGEST`` times ``quiet``.
         """
         quiet = self.quiet if quiet is None else quiet
         usual = self.link.patience
@@ -136,8 +137,9 @@ class Remote:
 
     def _taken(self, channel: paramiko.Channel, limit: int, quiet: float) -> Output:
         parts: dict[bool, list[bytes]] = {False: [], True: []}
-        taken, heard, hung = 0, time.monotonic(), False
-        while taken <= limit and not hung:
+        taken, hung, cut = 0, False, ""
+        heard = begun = time.monotonic()
+        while not cut and not hung:
             ended = channel.eof_received or channel.closed
             # Both streams are drained, or a full one would stop the host's command.
             is_error = not channel.recv_ready() and channel.recv_stderr_ready()
@@ -146,16 +148,21 @@ class Remote:
                 taken += len(parts[is_error][-1])
                 heard = time.monotonic()
                 self.link.touch()
+                if taken > limit:
+                    cut = f"cut after {limit:,} bytes, the most that is taken of a command"
+                elif heard - begun > LONGEST * quiet:  # a drop now and then is no answer either
+                    cut, hung = f"cut after {heard - begun:.0f} s, it was still writing", True
             elif ended:
                 break
             else:
                 hung = time.monotonic() - heard > quiet
                 time.sleep(0.003)
-        cut = taken > limit
         told = not cut and not hung and channel.status_event.wait(STATUS_LIMIT)
         self._check_alive()
         code = channel.exit_status if told and channel.exit_status != -1 else None
-        error = f"gave nothing for {quiet:.0f} s; left alone".encode() if hung else b"".join(parts[True])[:4096]
+        error = (
+            f"gave nothing for {quiet:.0f} s; left alone".encode() if hung and not cut else b"".join(parts[True])[:4096]
+        )
         return Output(b"".join(parts[False])[:limit], error, code, cut, hung)
 
     @contextlib.contextmanager

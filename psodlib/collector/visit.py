@@ -11,7 +11,7 @@ from psodlib.collector.dumps import extract_dumps
 from psodlib.collector.fetch import fetch_group
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.plan import COMMANDS, LOGS, Command, output_name
-from psodlib.collector.remote import Remote
+from psodlib.collector.remote import MAX_OUTPUT, Remote
 from psodlib.errors import CollectError
 from psodlib.evidence.artifacts.commands import parse_date
 
@@ -24,8 +24,8 @@ HUNG = 3  # commands without an answer, after which the host is asked for files 
 class Limits:
     """Bounds of one host's visit, in seconds and bytes.
 
-    ``command`` and ``extract`` (a dump's log) are seconds without a byte after which a command is left alone; ``idle`` are those
-    after which the connection is cut off.
+    ``command`` and ``extract`` (a dump's log) are seconds without a byte after which a command is left alone, and four times as many
+    are all that it gets; ``idle`` are those without a byte after which the connection is cut off.
     """
 
     connect: float = 10
@@ -68,7 +68,7 @@ def visit(remote: Remote, folder: Folder, manifest: Manifest, limits: Limits, mo
     """
     manifest.transfer = "sftp" if remote.sftp else "shell"
     try:
-        _fetch_outputs(remote, folder, manifest, module, version_only)
+        _fetch_outputs(remote, folder, manifest, limits.bytes, module, version_only)
         folder.save(manifest)
         if not version_only:
             for group in LOGS:
@@ -90,7 +90,9 @@ def visit(remote: Remote, folder: Folder, manifest: Manifest, limits: Limits, mo
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
-def _fetch_outputs(remote: Remote, folder: Folder, manifest: Manifest, module: str, version_only: bool) -> None:
+def _fetch_outputs(
+    remote: Remote, folder: Folder, manifest: Manifest, most: int, module: str, version_only: bool
+) -> None:
     folder.set_aside_outputs(manifest.started)
     manifest.started = datetime.now(UTC).isoformat(timespec="seconds")
     manifest.files = [r for r in manifest.files if not _is_output(r)]
@@ -99,7 +101,7 @@ def _fetch_outputs(remote: Remote, folder: Folder, manifest: Manifest, module: s
         if version_only and not command.version:
             continue
         if hung < HUNG:
-            hung += _fetch_output(remote, folder, manifest, command, module)
+            hung += _fetch_output(remote, folder, manifest, most, command, module)
         else:
             line = command.lines[0].format(module=module)
             manifest.put(Record(line, None, state="skipped", detail=f"{HUNG} commands before it gave no answer"))
@@ -109,16 +111,16 @@ def _is_output(record: Record) -> bool:
     return not record.path.startswith("/")
 
 
-def _fetch_output(remote: Remote, folder: Folder, manifest: Manifest, command: Command, module: str) -> bool:
+def _fetch_output(remote: Remote, folder: Folder, manifest: Manifest, most: int, command: Command, module: str) -> bool:
     # The first alternative that prints something; which is absent, and why, is in the manifest. True where none answered.
     record, hung = Record("", None), False
     for line in (text.format(module=module) for text in command.lines):
         before = time.time()
-        said = remote.run(line)
+        said = remote.run(line, min(MAX_OUTPUT, max(0, most - manifest.bytes)))
         record = Record(line, f"commands/{output_name(line)}", state="absent")
         hung = said.hung
-        if said.code not in (0, None) or hung or not said.data.strip():
-            record.detail = said.complaint
+        if said.code not in (0, None) or (hung and not said.cut) or not said.data.strip():
+            record.detail = said.cut or said.complaint
             continue
         if line == "date":
             manifest.clock_offset = _clock_offset(said.data, (before + time.time()) / 2)
@@ -126,7 +128,7 @@ def _fetch_output(remote: Remote, folder: Folder, manifest: Manifest, command: C
         with folder.open(part, "wb") as file:
             file.write(said.data)
         folder.finish(record, manifest)
-        record.state, record.detail = ("partial", "more output than is taken; cut") if said.cut else ("whole", "")
+        record.state, record.detail = "partial" if said.cut else "whole", said.cut
         manifest.bytes += len(said.data)
         break
     if record.state == "absent":
