@@ -10,7 +10,7 @@ from psodlib.errors import InputError
 
 __all__ = ["LANES", "incident_timeline"]
 
-LANES = ("boot", "watched", "driver", "crash")
+LANES = ("boot", "watched", "driver", "down", "crash")
 COLUMNS = {
     "time": "datetime64[ns, UTC]", "end": "datetime64[ns, UTC]", "lane": "string", "what": "string", "detail": "string",
     "source": "string", "line": "Int64", "sha256": "string",
@@ -45,8 +45,9 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
     Returns
     -------
     pandas.DataFrame
-        ``time`` and ``end`` (UTC; ``end`` is NaT for a moment), ``lane`` (boot, watched, driver, crash), ``what`` (the
-        fact in a word), ``detail`` (as the evidence has it), ``source``, ``line``, ``sha256``; sorted by time. Facts
+        ``time`` and ``end`` (UTC; ``end`` is NaT for a moment), ``lane`` (boot, watched, driver, down, crash), ``what``
+        (the fact in a word; "down" lasts from a crash to the host's next boot: its dump, its reboot and what vSphere HA does
+        fall in there), ``detail`` (as the evidence has it), ``source``, ``line``, ``sha256``; sorted by time. Facts
         without a time stand last; they are in no window and still evidence.
 
     Raises
@@ -58,7 +59,8 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
     if found.empty:
         raise InputError(f"no crash {crash_id!r} among {len(fleet.crashes):,}; expected a crash_id of fleet.crashes")
     crash = found.iloc[0]
-    rows = [*_crashes(fleet, crash), *_boots(fleet, crash), *_watched(fleet, crash), *_drivers(fleet, crash)]
+    facts = (_crashes, _down, _boots, _watched, _drivers)
+    rows = [row for told in facts for row in told(fleet, crash)]
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)  # all unknown is no naive time
     if pd.notna(crash["time"]):
         reach = pd.Timedelta(days=days)
@@ -95,6 +97,18 @@ def _crashes(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _down(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
+    # No table holds when the dump was written or when HA acted; both lie between a crash and the boot that follows it.
+    boots = sorted(row.boot for row in _here(fleet.uptimes, crash) if pd.notna(row.boot))
+    rows = []
+    for row in _here(fleet.crashes, crash):
+        following = next((boot for boot in boots if pd.notna(row.time) and boot > row.time), None)
+        if following is not None:
+            rows.append({"time": row.time, "end": following, "lane": "down", "what": "down", "detail": "until the next boot",
+                         "source": row.source, "line": row.line})  # fmt: skip
+    return rows
+
+
 def _boots(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
     return [
         {
@@ -118,9 +132,13 @@ def _watched(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
 
 def _drivers(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
     # The guilty module's versions; of many like observations of one boot the first is enough, and one without a version
-    # says nothing where another of the same boot has it.
+    # says nothing where another of the same boot has it. Of a crash that names no module any driver may matter, but each
+    # boot's list of all that it loaded does not: only what bears a version.
     module = crash["guilty_module"]
-    found = [row for row in _here(fleet.drivers, crash) if pd.isna(module) or row.module == module]
+    found = [
+        row for row in _here(fleet.drivers, crash)
+        if (pd.isna(module) and pd.notna(row.version)) or (pd.notna(module) and row.module == module)
+    ]  # fmt: skip
     told = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
     rows, seen = [], set()
     for row in found:

@@ -6,6 +6,7 @@ Every sentence is made from the tables by a small function, and says what is not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,9 @@ CERTAINTY = {
 }
 
 
+DUMP_NAME = re.compile(r"vmkernel-log\.\d|zdump")  # what the text of a core dump is called
+
+
 @dataclass(frozen=True)
 class Bundle:
     """What an offline bundle is called, and the VIB it brings."""
@@ -57,6 +61,16 @@ BUNDLES = {
         "hpsa-5.5.0-offline_bundle-1287942.zip", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611"
     ),
 }
+# What a hardware error asks for; the commands read, and change nothing.
+HARDWARE_STEPS = (
+    ("Put the host into maintenance mode: it may stop again.", "# esxcli system maintenanceMode set --enable true",
+     "the host shows no running virtual machine"),
+    ("Read what the log says of the error before the crash.", "# zcat -f /var/log/vmkernel* | grep -i -A2 'MCE\\|machine check\\|corrected'",
+     "lines that name a CPU and a bank; none is no proof of health"),
+    ("Read the server's own event log (iLO, iDRAC, IMM or CIMC), for memory, CPU and PCI errors of that time.",
+     "# esxcli hardware ipmi sel list", "an entry near the time of the crash; not every server answers here"),
+    ("Have the vendor change the part that these name, and run the vendor's diagnostics before the host takes machines again.", "", ""),
+)  # fmt: skip
 # Drivers that report the loaded version in /proc (vmklinux SCSI drivers); the others answer through vmkload_mod.
 PROC_DRIVERS = ("hpsa", "megaraid_sas", "mpt2sas")
 
@@ -274,6 +288,13 @@ def _happened(case: _Case, row: pd.Series) -> str:
         return f"{what}: {detail}"
     if row["lane"] == "driver":
         return f"{what} (known from {detail.replace('_', ' ')})"
+    if row["lane"] == "down":
+        own = known(case.crash["time"]) and row["time"] == case.crash["time"]
+        dump = "the dump was written" if DUMP_NAME.search(str(row["source"])) else "a dump was written, if there is one"
+        told = (
+            f" In this time {dump}, the host started, and vSphere HA, where it is on, restarted its machines elsewhere."
+        )
+        return f"The host was down until {moment(row['end'])}, {span(row['end'] - row['time'])}.{told if own else ''}"
     later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
     since = f", {span(row['time'] - case.crash['time'])} after the crash" if later else ""
     return f"The host booted{since}; {ENDS.get(detail.removeprefix('ended by '), 'how it ended is not known')}"
@@ -290,6 +311,10 @@ def _place(source: Any, line: Any) -> str:
 def _lead(crash: pd.Series) -> str:
     what = f"{literal(crash['host'])} stopped with a purple screen ({literal(crash['kind']).replace('_', ' ')})"
     after = f" after {span(crash['uptime'])} of uptime" if known(crash["uptime"]) else ""
+    if str(crash["guilt"]) == "deliberate":
+        return f"{what}{after}; a person asked for it."
+    if str(crash["guilt"]) == "hardware":
+        return f"{what}{after}; its message reports a hardware error, and the evidence points at no driver."
     if not known(crash["guilty_module"]):
         return f"{what}{after}; no evidence in hand names the module at fault."
     certainty, _ = CERTAINTY[str(crash["guilt"])]
@@ -303,7 +328,7 @@ def _facts(case: _Case) -> list[tuple[str, str]]:
     world = " ".join(literal(crash[name]) for name in ("world_id", "world_name") if known(crash[name]))
     return [
         ("Host", case.host), ("ESXi", release or UNKNOWN), ("Uptime at the crash", span(crash["uptime"])),
-        ("Guilty module", f"{case.module or 'none found'} {case.version or ''}".strip()),
+        ("Guilty module", f"{case.module or _nobody(crash)} {case.version or ''}".strip()),
         ("Function", literal(crash["guilty_function"])), ("World", world or UNKNOWN),
     ]  # fmt: skip
 
@@ -390,6 +415,14 @@ def _with_offset(frame: pd.Series) -> str:
 
 def _cause(case: _Case) -> list[Text | Bullets]:
     certainty, why = CERTAINTY[str(case.crash["guilt"])]
+    if str(case.crash["guilt"]) == "deliberate":
+        return [Text("A person asked for this crash, for a test or to have a dump. Nothing was at fault.")]
+    if str(case.crash["guilt"]) == "hardware":
+        return [Bullets([
+            f"Certainty that hardware is at fault: {certainty}, because {why}.",
+            "Which part failed is not in these tables: the error banks are in the log's MCE lines, the part in the server's own log.",
+            "No driver is accused, and none need be changed because of this crash.",
+        ])]  # fmt: skip
     if case.module is None:
         return [
             Text(
@@ -478,6 +511,14 @@ def _issue_line(issue: Issue) -> str:
 
 
 def _runbook(case: _Case) -> list[Text | Steps]:
+    if str(case.crash["guilt"]) == "deliberate":
+        return [
+            Text(
+                "Nothing, unless nobody knows of the test: then ask who was on the host's console or shell at that time."
+            )
+        ]
+    if str(case.crash["guilt"]) == "hardware":
+        return [Text("Change no driver because of this crash. Find the part first:"), Steps(HARDWARE_STEPS)]
     if case.module is None:
         return [
             Text(
@@ -551,10 +592,18 @@ def _steps(case: _Case, target: str | None, file: str, bundle: Bundle | None) ->
     removed = _vib_in_use(case)
     installed = bundle.vib if bundle else f"the {case.module} VIB of version {target or 'chosen'}"
     check, answer = _version_check(case.module or "", target)
+    # Of a bundle that nobody has tried here, ask first what it would change.
+    trial = [] if bundle else [(
+        f"The name of the bundle with {case.module} {target} is not in the evidence: take the one that the vendor gives for this "
+        "host's release, and see what it would change.",
+        f"# esxcli software vib install -d /vmfs/volumes/DATASTORE/{file} --dry-run",
+        f"only {installed} among the VIBs Installed; if others are named, ask the vendor first"
+    )]  # fmt: skip
     return [
         ("Copy the bundle to a local datastore, put the host into maintenance mode (its virtual machines move away), switch SSH on.",
          "# esxcli system maintenanceMode set --enable true", "the host shows no running virtual machine"),
         ("Write down what is loaded now.", check, f"{case.version or 'the version that crashed'}"),
+        *trial,
         ("Copy the bundle to the host's own disk and install it.",
          f"# cp /vmfs/volumes/DATASTORE/{file} /var/log/vmware/\n# esxcli software vib install -d /var/log/vmware/{file}",
          f"Reboot Required: true. VIBs Installed: {installed}. VIBs Removed: {removed}"),
@@ -577,18 +626,27 @@ def _version_check(module: str, target: str | None) -> tuple[str, str]:
         return "# cat /proc/scsi/hpsa/2", f"HP HPSA Driver (v {target or 'the new version'}-1OEM)"
     if module in PROC_DRIVERS:
         return f"# cat /proc/scsi/{module}/*", f"version {target or 'chosen'}"
-    return f"# vmkload_mod -s {module} | grep -i version", f"Version: {target or 'the new version'}"
+    return f"# esxcli system module get -m {module} | grep -i version", f"Version: {target or 'the new version'}"
 
 
 def _open_questions(case: _Case) -> list[str]:
     crash = case.crash
+    blames_no_driver = str(crash["guilt"]) in ("hardware", "deliberate")
     asked = [
         (
-            not known(crash["guilty_module"]),
+            str(crash["guilt"]) == "hardware",
+            "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would tell.",
+        ),
+        (
+            str(crash["guilt"]) == "deliberate",
+            "Who asked for this crash, and why? The host's shell log or the change record would tell.",
+        ),
+        (
+            not known(crash["guilty_module"]) and not blames_no_driver,
             "Which module is at fault? A whole dump log, or the module map, would tell.",
         ),
         (
-            not known(crash["driver_version"]),
+            not known(crash["driver_version"]) and not blames_no_driver,
             "Which driver version was loaded? The boot's log banner, or the VIB list of that day, would tell.",
         ),
         (
@@ -597,7 +655,8 @@ def _open_questions(case: _Case) -> list[str]:
         ),
         (not known(crash["uptime"]), "How long had the host been up? The crash's uptime line is missing."),
         (
-            not known(crash["known_issues"]) or not str(crash["known_issues"]),
+            (not known(crash["known_issues"]) or not str(crash["known_issues"]))
+            and str(crash["guilt"]) != "deliberate",
             "Does the vendor know this crash? Open a case with the dump.",
         ),
         (
@@ -611,9 +670,15 @@ def _open_questions(case: _Case) -> list[str]:
             True,
             "When did vSphere HA act, and which machines did it start again? vCenter's events tell; no file of a host does.",
         ),
-        (True, _others_exposed(case)),
+        (not blames_no_driver, _others_exposed(case)),
     ]
     return [question for holds, question in asked if holds and question]
+
+
+def _nobody(crash: pd.Series) -> str:
+    return {"hardware": "none: a hardware error", "deliberate": "none: asked for"}.get(
+        str(crash["guilt"]), "none found"
+    )
 
 
 def _support_table(case: _Case) -> Table:
@@ -632,13 +697,17 @@ def _support_table(case: _Case) -> Table:
         ["Hardware", model or "unknown: esxcli hardware platform get tells"],
         [
             "Module and version",
-            f"{case.module or 'none found'} {case.version or 'of unknown version' if case.module else ''}".strip(),
+            f"{case.module or _nobody(crash)} {case.version or 'of unknown version' if case.module else ''}".strip(),
         ],
+        *(
+            [["Its VIB", _vib_in_use(case) if _knows_vib(case) else "unknown: esxcli software vib list tells"]]
+            if case.module
+            else []
+        ),
         [
-            "Its VIB",
-            _vib_in_use(case) if case.module and _knows_vib(case) else "unknown: esxcli software vib list tells",
+            "Firmware of its device" if case.module else "Firmware",
+            literal(firmware.iloc[-1]) if len(firmware) else "unknown: not in the evidence",
         ],
-        ["Firmware of its device", literal(firmware.iloc[-1]) if len(firmware) else "unknown: not in the evidence"],
         ["When", moment(crash["time"])],
         ["Message", literal(crash["message"])],
         ["The dump", f"its text is at {_place(crash['source'], crash['line'])}; keep the vmkernel-zdump on the host"],

@@ -20,7 +20,7 @@ def test_a_timeline_holds_one_hosts_facts_in_order(fleet):
     (row,) = table[table["what"] == "crash"].itertuples()
     assert (row.time, row.sha256, row.line, row.source) == tuple(crash[["time", "sha256", "line", "source"]])
     assert table["time"].dropna().is_monotonic_increasing
-    assert set(table["lane"]) == {"boot", "watched", "driver", "crash"}
+    assert set(table["lane"]) == {"boot", "watched", "driver", "down", "crash"}
     boots = table[table["lane"] == "boot"]
     assert len(boots) == (fleet.uptimes["host"] == crash["host"]).sum() == 2
 

@@ -24,7 +24,7 @@ from psodlib.views.charts.style import (
 from psodlib.views.incident import LANES
 from psodlib.views.words import count, known, moment, span
 
-LANE_COLOURS = {"boot": "#0072b2", "watched": "#8a8a8a", "driver": "#009e73", "crash": "#d55e00"}
+LANE_COLOURS = {"boot": "#0072b2", "watched": "#8a8a8a", "driver": "#009e73", "down": "#cc79a7", "crash": "#d55e00"}
 
 
 @styled

@@ -345,7 +345,9 @@ def _before_html(atlas: Atlas, crash: Any) -> Markup:
     )
     if len(facts):
         facts = facts[
-            facts["time"].notna() & ~facts["what"].isin(["evidence", "crash"]) & ~(facts["time"] > crash["time"])
+            facts["time"].notna()
+            & ~facts["what"].isin(["evidence", "crash", "down"])
+            & ~(facts["time"] > crash["time"])
         ].tail(10)
     if facts.empty:
         return printed
