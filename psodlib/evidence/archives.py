@@ -164,11 +164,9 @@ def _members(
         with Stream(raw, place.source, problems) as stream:
             stream.begin_hash()
             for item in expand(stream, place, budget, archives=archives):
-                before = len(problems)
                 yield item
-                if isinstance(item, Item):
-                    # The reader of an item reports what stands in its stream; here only what nobody read.
-                    del problems[before:]
+                if isinstance(item, Item) and item.source == place.source:
+                    problems.clear()  # the member itself, whose reader has told all of its stream's troubles
         yield from problems
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pytest
 
 from psodlib.errors import InputError
+from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Item, iter_items, iter_units, open_unit
 from psodlib.records import Problem
 
@@ -119,6 +120,28 @@ def test_three_archives_in_one_another_are_a_problem(tmp_path: Path) -> None:
     items, problems = read(tmp_path)
     assert items == {}
     assert [problem.problem for problem in problems] == ["too_deep"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_trouble_of_a_member_is_told_once(tmp_path: Path, nested: bool) -> None:
+    cut = gzip.compress(os.urandom(400))[:-30]
+    inner = {"a/var/log/vmkernel.1.gz": cut, "a/commands/uptime.txt": b"10"}
+    data = zipped({"esx.tgz": tar(inner)}) if nested else tar(inner)
+    (tmp_path / "bundle.tgz").write_bytes(data)
+    found, problems = [], []
+    for unit in iter_units(tmp_path):
+        told, more = read_unit(unit)
+        found += [problem for reading in told for problem in reading.problems]
+        problems += more
+    assert [problem.problem for problem in found + problems if problem.problem == "truncated"] == ["truncated"]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w"])
+def test_a_nested_archive_that_is_cut_says_so(tmp_path: Path, mode: str) -> None:
+    whole = tar({f"a/{n}.log": os.urandom(3000) for n in range(9)}, mode)
+    (tmp_path / "outer.zip").write_bytes(zipped({"esx.tgz": whole[:-9000]}))
+    problems = [found for unit in iter_units(tmp_path) for found in open_unit(unit) if isinstance(found, Problem)]
+    assert len(problems) == 1 and problems[0].problem in ("truncated", "damaged_archive")
 
 
 def test_a_member_is_gone_when_the_archive_has_moved_on(tmp_path: Path) -> None:
