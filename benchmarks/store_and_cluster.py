@@ -33,6 +33,7 @@ from typing import Any
 import pandas as pd
 
 import psodlib as psod
+import psodlib.fleet
 from psodlib import schema
 from psodlib.store.folder import read_manifest
 
