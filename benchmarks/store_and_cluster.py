@@ -1,8 +1,11 @@
 """Local processes against a Dask cluster, and a new day against a full load: same tables, seconds, peak memory.
 
-python benchmarks/store_and_cluster.py bundles --hosts 100
-python benchmarks/store_and_cluster.py raw --gib 1
-python benchmarks/store_and_cluster.py day --hosts 500 --days 30
+    python benchmarks/store_and_cluster.py bundles --hosts 500
+    python benchmarks/store_and_cluster.py raw --gib 4
+    python benchmarks/store_and_cluster.py day --hosts 500 --days 548 --logs 30
+    python benchmarks/store_and_cluster.py weeks --hosts 40 --weeks 52
+
+Files lie in the folder for temporary files (TMPDIR). Ways that would begin after ``--limit`` seconds are left out, and the table says so.
 """
 
 from __future__ import annotations
@@ -10,22 +13,61 @@ from __future__ import annotations
 import argparse
 import filecmp
 import gzip
+import logging
 import os
 import random
+import re
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import psodlib as psod
+import psodlib.fleet
+from psodlib import schema
 from psodlib.store.folder import read_manifest
+
+# The cluster is another process's, so that the scheduler's memory is its own.
+FAR = """
+import sys, distributed
+if __name__ == "__main__":
+    cluster = distributed.LocalCluster(n_workers=int(sys.argv[1]), threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak memory of this process; on Linux since the last ``forget_peak``."""
+    try:
+        with open("/proc/self/status") as file:
+            return int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) / 1024  # type: ignore[index]
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forget_peak() -> None:
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass
+
+
+def spent() -> float:
+    """Processor seconds of this process and of those it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def same(one: psod.Fleet, other: psod.Fleet, folder: Path) -> bool:
@@ -35,39 +77,140 @@ def same(one: psod.Fleet, other: psod.Fleet, folder: Path) -> bool:
     return filecmp.cmpfiles(a, b, names, shallow=False)[0] == names
 
 
-def timed(call: Any) -> tuple[Any, float]:
-    begin = time.perf_counter()
-    return call(), time.perf_counter() - begin
+def moved(fleet: psod.Fleet, old: str, new: str) -> psod.Fleet:
+    """A fleet as if its files had lain elsewhere."""
+    tables = {}
+    for name in [*schema.TABLES, *schema.AUXILIARY]:
+        table: pd.DataFrame = getattr(fleet, name).copy()
+        for column in [column for column in ("source", "detail") if column in table]:
+            table[column] = table[column].str.replace(old, new, regex=False)
+        tables[name] = schema.conform(name, table)
+    return psod.Fleet(**tables, simulated=fleet.simulated)
 
 
-def compare(source: Path, work: Path) -> None:
-    from distributed import Client, LocalCluster
+def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """The answer, wall seconds, processor seconds here."""
+    wall, cpu = time.perf_counter(), spent()
+    answer = call()
+    return answer, time.perf_counter() - wall, spent() - cpu
 
+
+@contextmanager
+def cluster(workers: int, folder: Path) -> Iterator[Any]:
+    from distributed import Client
+
+    script = folder / "far.py"
+    script.write_text(FAR)
+    command = [sys.executable, str(script), str(workers)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        try:
+            with Client(process.stdout.readline().strip(), timeout=60) as client:
+                client.wait_for_workers(workers, timeout=60)
+                client.run(__import__, "psodlib.fleet")
+                yield client
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@dataclass
+class Ways:
+    """The rows of one comparison; the first way is what the others are held against."""
+
+    work: Path
+    limit: float
+    began: float
+    first: psod.Fleet | None = None
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def run(self, name: str, call: Callable[[], psod.Fleet], client: Any = None) -> None:
+        if time.perf_counter() - self.began > self.limit:
+            print(f"| {name} | left out: {self.limit:,.0f} s had passed | | | | | | |", flush=True)
+            return
+        forget_peak()
+        far = sum(client.run(time.process_time).values()) if client else 0.0
+        fleet, wall, cpu = timed(call)
+        if self.first is None:
+            self.first, self.wall, self.cpu = fleet, wall, cpu
+        here = peak_mb()
+        scheduler, workers = "", ""
+        if client:
+            cpu += sum(client.run(time.process_time).values()) - far
+            scheduler = f"{client.run_on_scheduler(peak_mb):,.0f}"
+            workers = ", ".join(f"{mb:,.0f}" for mb in sorted(client.run(peak_mb).values(), reverse=True))
+        equal = same(self.first, fleet, self.work)
+        cells = [
+            name,
+            f"{wall:.1f}",
+            f"{cpu:.1f}",
+            f"{self.wall / wall:.2f}",
+            f"{cpu - self.cpu:+.1f}",
+            equal,
+            f"{here:,.0f}",
+            scheduler,
+            workers,
+        ]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def compare(source: Path, work: Path, limit: float) -> None:
     nbytes = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    print(f"{sum(1 for _ in source.rglob('*'))} files, {nbytes / 2**20:,.0f} MiB\n")
-    print("| way | s | of the pool of 2 | same bytes | peak MB: this process, scheduler, largest worker |")
-    print("| --- | --- | --- | --- | --- |")
-    pool, pool_seconds = timed(lambda: psod.load(source, jobs=2))
-    rows: list[tuple[str, psod.Fleet, float, str]] = [
-        ("local pool of 2", pool, pool_seconds, f"{peak_mb():,.0f}, -, -")
-    ]
-    one, seconds = timed(lambda: psod.load(source, jobs=1))
-    rows.append(("one process", one, seconds, f"{peak_mb():,.0f}, -, -"))
-    kept, seconds = timed(lambda: psod.load(source, jobs=2, store=work / "pool"))
-    rows.append(("local pool of 2, store", kept, seconds, f"{peak_mb():,.0f}, -, -"))
+    print(
+        f"{sum(1 for _ in source.rglob('*'))} files, {nbytes / 2**20:,.0f} MiB, load average {os.getloadavg()[0]:.1f}\n"
+    )
+    print(
+        "| way | wall s | processor s | times faster than the pool | overhead, processor s | same bytes | peak MB here | of the scheduler | of each worker |"
+    )
+    print("| --- " * 9 + "|")
+    ways = Ways(work, limit, time.perf_counter())
+    ways.run("local pool of 2", lambda: psod.load(source, jobs=2))
+    ways.run("one process", lambda: psod.load(source, jobs=1))
+    ways.run("local pool of 2, store", lambda: psod.load(source, jobs=2, store=work / "pool"))
     for workers in (1, 2):
-        with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as here,
-            Client(here) as client,
-        ):
-            client.run(__import__, "psodlib.fleet")
-            for store in (None, work / f"dask{workers}"):
-                fleet, seconds = timed(lambda store=store, client=client: psod.load(source, client=client, store=store))
-                most = max(client.run(peak_mb).values())
-                name = f"Dask, {workers} worker{'s' * (workers > 1)}{', store' if store else ''}"
-                rows.append((name, fleet, seconds, f"with scheduler {peak_mb():,.0f}, {most:,.0f}"))
-    for name, fleet, seconds, memory in rows:
-        print(f"| {name} | {seconds:.1f} | {seconds / pool_seconds:.2f} | {same(pool, fleet, work)} | {memory} |")
+        word = f"Dask, {workers} worker{'s' * (workers > 1)}"
+        with cluster(workers, work) as client:  # a new one each, so that its peaks are its own
+            ways.run(word, lambda client=client: psod.load(source, client=client), client)
+        with cluster(workers, work) as client:
+            store = work / f"dask{workers}"
+            ways.run(f"{word}, store", lambda c=client, s=store: psod.load(source, client=c, store=s), client)
+    with bucket(source) as address, cluster(2, work) as client:
+        from_s3 = lambda: moved(psod.load(address, client=client, store=work / "s3"), address, str(source))  # noqa: E731
+        ways.run("Dask, 2 workers, store, from S3 (moto)", from_s3, client)
+    print(f"\nload average at the end {os.getloadavg()[0]:.1f}")
+
+
+@contextmanager
+def bucket(source: Path) -> Iterator[str]:
+    """The files in an S3 that this process plays."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    made_up = {
+        "AWS_ACCESS_KEY_ID": "made-up", "AWS_SECRET_ACCESS_KEY": "made-up", "AWS_DEFAULT_REGION": "us-west-2",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }  # fmt: skip
+    before = dict(os.environ)
+    os.environ.update(made_up)
+    try:
+        files = s3fs.S3FileSystem(endpoint_url=made_up["AWS_ENDPOINT_URL"], client_kwargs={"region_name": "us-west-2"})
+        files.mkdir("psod-evidence", region_name="us-west-2")
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                files.put_file(str(path), f"psod-evidence/fleet/{path.relative_to(source).as_posix()}")
+        yield "s3://psod-evidence/fleet"
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        server.stop()
 
 
 def filler(size: int, host: int, begin: datetime, span: timedelta) -> bytes:
@@ -98,66 +241,123 @@ def raw(source: Path, gib: float) -> None:
         path.write_bytes(block)
 
 
-def day(work: Path, hosts: int, days: int, mib: float) -> None:
-    """A fleet whose hosts each leave a packed log a day; then one new day."""
+def settle(source: Path) -> None:
+    """Times that a load can believe."""
+    old = time.time() - 3600
+    for path in source.rglob("*"):
+        os.utime(path, (old, old))
+
+
+def day(work: Path, hosts: int, days: int, logs: int, mib: float) -> None:
+    """A fleet whose hosts each leave a packed log a day (the last ``logs`` days are kept); then one new day."""
     source = work / "fleet"
     psod.simulate_fleet(source, hosts=hosts, days=days, seed=2, bundles=0.0)
     shutil.rmtree(source / "truth")
     folders = sorted(path for path in source.iterdir() if path.is_dir())
-    begin = datetime(2014, 1, 1, tzinfo=UTC)
-    for number in range(days):
-        data = gzip.compress(filler(int(mib * 2**20), number, begin + timedelta(days=number), timedelta(hours=20)), 1)
+    begin = datetime(2013, 12, 1, tzinfo=UTC) + timedelta(days=days - logs)
+
+    def packed(number: int) -> bytes:
+        return gzip.compress(filler(int(mib * 2**20), number, begin + timedelta(days=number), timedelta(hours=20)), 1)
+
+    for number in range(logs):
+        data = packed(number)
         for folder in folders:
             (folder / f"vmkernel.{number:04d}.gz").write_bytes(data)
-    old = time.time() - 3600
-    for path in source.rglob("*"):
-        os.utime(path, (old, old))
+    settle(source)
     store = work / "store"
-    _, first = timed(lambda: psod.load(source, store=store, jobs=2))
-    data = filler(int(mib * 2**20), 999, begin + timedelta(days=days), timedelta(hours=20))
+    rows = []
+
+    def load(name: str, into: Path | None) -> psod.Fleet:
+        fleet, wall, cpu = timed(lambda: psod.load(source, store=into, jobs=1))
+        rows.append((name, wall, cpu, read_manifest(store).news if into else {}))
+        return fleet
+
+    load("full, into a store", store)
+    load("nothing new", store)
+    (folders[0] / f"vmkernel.{logs:04d}.gz").write_bytes(packed(logs))
+    settle(source)
+    load("a new day of one host", store)
     for folder in folders:
-        (folder / f"vmkernel.{days:04d}.gz").write_bytes(gzip.compress(data, 1))
-    after, new = timed(lambda: psod.load(source, store=store, jobs=2))
-    news = read_manifest(store).news
-    _, nothing = timed(lambda: psod.load(source, store=store, jobs=2))
-    fresh, full = timed(lambda: psod.load(source, jobs=2))
-    with open(folders[0] / "vmkernel.9999.log", "wb") as file:
-        file.write(data)
-    _, single = timed(lambda: psod.load(source, store=store, jobs=2))
-    print(
-        f"{hosts} hosts, {days} days, {mib:g} MiB of log a host and day; {news['files read']} files read, {news['hosts assembled']} hosts assembled\n"
+        (folder / f"vmkernel.{logs + 1:04d}.gz").write_bytes(packed(logs + 1))
+    settle(source)
+    after = load("a new day of every host", store)
+    fresh = load("full, no store", None)
+    command = [sys.executable, "-c", "import sys; from psodlib.cli import main; main()", "load", str(source)]
+    _, whole, whole_cpu = timed(
+        lambda: subprocess.run([*command, "--store", str(store), "--jobs", "1"], stdout=subprocess.DEVNULL, check=False)
     )
-    print("| load | s | times less than full |\n| --- | --- | --- |")
-    for name, seconds in [
-        ("full, no store", full),
-        ("full, into a store", first),
-        ("one new day of every host", new),
-        ("a new file of one host", single),
-        ("nothing new", nothing),
-    ]:
-        print(f"| {name} | {seconds:.2f} | {full / seconds:.1f} |")
-    print(f"\nbyte-equal tables: {same(after, fresh, work)}")
+    rows.append(("nothing new, the whole command", whole, whole_cpu, {}))
+    full, full_cpu = next((wall, cpu) for name, wall, cpu, _ in rows if name == "full, no store")
+    print(
+        f"{hosts} hosts, {days} days, {logs} logs a host of {mib:g} MiB; load average {os.getloadavg()[0]:.1f}; one process\n"
+    )
+    print(
+        "| load | wall s | processor s | times less | times less processor | files read | hosts assembled |\n"
+        + "| --- " * 7
+        + "|"
+    )
+    for name, wall, cpu, news in rows:
+        told = [news.get("files read", ""), news.get("hosts assembled", "")]
+        print(f"| {name} | {wall:.2f} | {cpu:.2f} | {full / wall:.1f} | {full_cpu / cpu:.1f} | {told[0]} | {told[1]} |")
+    print(f"\nbyte-equal tables, new day in the store and full: {same(after, fresh, work)}", flush=True)
+
+
+def weeks(work: Path, hosts: int, number: int) -> None:
+    """A load a week for a year: does opening the store, or the load itself, get slower?"""
+    source, store = work / "fleet", work / "store"
+    psod.simulate_fleet(source, hosts=hosts, days=90, seed=2, bundles=0.0)
+    shutil.rmtree(source / "truth")
+    folders = sorted(path for path in source.iterdir() if path.is_dir())
+    begin = datetime(2014, 3, 2, tzinfo=UTC)
+    print(f"{hosts} hosts, a log a host and week\n")
+    print(
+        "| week | load, processor s | open, processor s | segments | files in the store | ledger kB |\n"
+        + "| --- " * 6
+        + "|"
+    )
+    for week in range(number + 1):
+        if week:
+            data = gzip.compress(filler(1 << 18, week, begin + timedelta(days=7 * week), timedelta(days=6)), 1)
+            for folder in folders:
+                (folder / f"vmkernel.{week:04d}.gz").write_bytes(data)
+        settle(source)
+        _, _, load = timed(lambda: psod.load(source, store=store, jobs=1))
+        best = min(timed(lambda: psod.Fleet.open(store))[2] for _ in range(3))
+        if week in (0, 1, 2, 4, 8, 13, 26, 39, number):
+            manifest = read_manifest(store)
+            ledger = (store / str(manifest.ledger)).stat().st_size / 1024
+            print(
+                f"| {week} | {load:.2f} | {best:.2f} | {len(manifest.segments)} | {len(manifest.files)} | {ledger:,.0f} |",
+                flush=True,
+            )
 
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("what", choices=["bundles", "raw", "day"])
+    words.add_argument("what", choices=["bundles", "raw", "day", "weeks"], nargs="?", default="bundles")
     words.add_argument("--hosts", type=int, default=100)
     words.add_argument("--days", type=int, default=30)
+    words.add_argument("--logs", type=int, default=30)
+    words.add_argument("--weeks", type=int, default=52)
     words.add_argument("--gib", type=float, default=1.0)
     words.add_argument("--mib", type=float, default=0.5)
+    words.add_argument("--limit", type=float, default=1200)
     chosen = words.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if chosen.what == "day":
-            day(work, chosen.hosts, chosen.days, chosen.mib)
+            day(work, chosen.hosts, chosen.days, chosen.logs, chosen.mib)
+            return
+        if chosen.what == "weeks":
+            weeks(work, chosen.hosts, chosen.weeks)
             return
         source = work / "fleet"
         if chosen.what == "bundles":
             psod.simulate_fleet(source, hosts=chosen.hosts, days=chosen.days, seed=1, bundles=1.0)
         else:
             raw(source, chosen.gib)
-        compare(source, work)
+        shutil.rmtree(source / "truth")  # the answer key, which only a walk of folders knows to leave alone
+        compare(source, work, chosen.limit)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -211,12 +210,7 @@ def assemble_named(
 
 
 def _row(record: Any) -> Row:
-    return {name: getattr(record, name) for name in _names(type(record))}
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
+    return {name: getattr(record, name) for name in type(record).__slots__}
 
 
 def _once(readings: Sequence[FileReading]) -> list[FileReading]:
@@ -469,19 +463,28 @@ def _host_row(host: str, facts: Sequence[HostFact], coverage: Sequence[Row], cra
 def _with_driver_version(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     # driver_version: what was loaded, of the guilty module, in the boot that the crash ended.
     crashes = tables["crashes"].astype({"driver_version": "object", "driver_evidence": "object"})
-    ended = tables["uptimes"].loc[tables["uptimes"].crash_id.notna(), ["crash_id", "host", "boot"]]
-    for module in crashes.guilty_module.dropna().unique():
-        mine = (crashes.guilty_module == module).fillna(False)
-        # A version is known from its own host's readings: those of hosts that it did not crash need no look.
-        hosts = crashes.loc[mine, "host"]
-        boots, readings = (table[table["host"].isin(hosts)] for table in (tables["uptimes"], tables["drivers"]))
-        versions = loaded_versions(boots, readings, module)
-        known = ended.merge(versions, on=["host", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
+    blamed = crashes.loc[crashes.guilty_module.notna(), ["crash_id", "host", "guilty_module"]]
+    if len(blamed):
+        known = _versions_of_boots(tables["uptimes"], tables["drivers"], blamed)
         for column, source in (("driver_version", "version"), ("driver_evidence", "driver_evidence")):
-            crashes.loc[mine, column] = crashes.loc[mine, "crash_id"].map(known[source].astype("object"))
+            crashes.loc[blamed.index, column] = blamed["crash_id"].map(known[source].astype("object"))
     nothing = crashes.guilty_module.notna() & crashes.driver_evidence.isna()
     crashes.loc[nothing, "driver_evidence"] = "none"
     return schema.conform("crashes", crashes)
+
+
+def _versions_of_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, blamed: pd.DataFrame) -> pd.DataFrame:
+    # `loaded_versions` of every guilty module at once, by crash: a host whose crashes are laid at two doors stands in it under
+    # two names, for what is loaded of one module in a host's boots depends on that host and module alone.
+    pairs = blamed[["host", "guilty_module"]].drop_duplicates()
+    pairs["as"] = pairs["host"].fillna("") + "\0" + pairs["guilty_module"]
+    boots = uptimes.merge(pairs, on="host").drop(columns="host").rename(columns={"as": "host"})
+    readings = drivers.merge(pairs, left_on=["host", "module"], right_on=["host", "guilty_module"])
+    readings = readings.drop(columns="host").rename(columns={"as": "host"}).assign(module="")
+    versions = loaded_versions(boots, readings, "").rename(columns={"host": "as"})
+    ended = blamed.merge(pairs, on=["host", "guilty_module"])[["crash_id", "as"]]
+    ended = ended.merge(uptimes.loc[uptimes["crash_id"].notna(), ["crash_id", "boot"]], on="crash_id")
+    return ended.merge(versions, on=["as", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
 
 
 def _known(table: pd.DataFrame, crashes: dict[str | None, list[Crash]], issues: Sequence[Issue]) -> pd.Series:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -80,13 +81,18 @@ def _bundle_hint(parts: Sequence[str]) -> tuple[str | None, str | None, datetime
     # Host and time as the innermost bundle name among the parts tells them; read from the right, hosts contain `-`.
     host, collected = None, None
     for part in reversed(parts):
-        match = _BUNDLE.match(re.sub(r"\.(tgz|tar\.gz|tar|zip)$", "", part))
-        named = match or _VCENTER.match(part)
+        match, named = _matched(part)
         if match and collected is None:
             collected = _bundle_time(match)
         if named and host is None and (named["host"] or "").lower() not in _NO_HOST:
             host = named["host"]
     return host, "bundle" if host else None, collected
+
+
+@lru_cache(1 << 14)  # a fleet's paths are made of few words
+def _matched(part: str) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    match = _BUNDLE.match(re.sub(r"\.(tgz|tar\.gz|tar|zip)$", "", part))
+    return match, match or _VCENTER.match(part)
 
 
 def _bundle_time(match: re.Match[str]) -> datetime | None:
@@ -123,6 +129,8 @@ def runs_of(numbered: Mapping[int, Any], source: str) -> Iterator[Any]:
 
 def shown(text: str) -> str:
     # A path as a table can hold it: undecodable bytes and control characters escaped.
+    if text.isascii() and text.isprintable():
+        return text
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return (
         text

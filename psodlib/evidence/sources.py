@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -132,28 +133,57 @@ def _stdin() -> Iterator[Unit | Problem]:
 
 
 def _remote(address: str) -> Iterator[Unit | Problem]:
+    if re.match(r"[^/]*://[^/@]*:[^/@]*@", address):
+        raise InputError(
+            "a password in an address would stand in every table and in the store; give a key or a password in fsspec's "
+            "own settings (FSSPEC_SFTP, ~/.config/fsspec)"
+        )
     try:
         files, root = fsspec.core.url_to_fs(address)
-        found = (
-            files.glob(root) if "*" in root else files.find(root) if files.isdir(root) else [root] * files.exists(root)
-        )
+        is_folder = "*" not in root and files.isdir(root)
+        if is_folder:
+            found = files.find(root, detail=True)
+        elif "*" in root:
+            found = {path: info for path, info in files.glob(root, detail=True).items() if info["type"] == "file"}
+        else:
+            found = {root: files.info(root)} if files.exists(root) else {}
     except Exception as error:  # every protocol has its own errors, and a missing driver is an ImportError
         raise InputError(f"{address}: {type(error).__name__}: {error}") from error
     if not found:
         raise InputError(f"{address} does not exist or is empty")
     top = str(root).rstrip("/")
+    # Some protocols keep user and host out of their paths; a path must be an address again for whoever opens it.
+    before = address.rstrip("/").removesuffix(top) if address.rstrip("/").endswith(top) else None
     inside = {
         path: str(path)[len(top) :].strip("/").split("/") if str(path).startswith(top) else [str(path)]
         for path in found
     }
-    one_host = files.isdir(root) and is_one_host(
+    one_host = is_folder and is_one_host(
         {parts[0] for parts in inside.values() if len(parts) > 1}, ["x"] * any(len(p) == 1 for p in inside.values())
     )
-    pieces = [
-        (files.unstrip_protocol(path), place_of(files.unstrip_protocol(path), parts, top.rpartition("/")[2], one_host))
-        for path, parts in sorted(inside.items())
-    ]
+    taken: dict[tuple[str, ...], datetime | None] = {
+        tuple(parts[:-1]): _told_far(files, path) for path, parts in inside.items() if parts[-1] == "date.txt"
+    }
+    pieces = []
+    for path, parts in sorted(inside.items()):
+        whole = files.unstrip_protocol(path) if before is None else f"{before}{path}"
+        place = place_of(whole, parts, top.rpartition("/")[2], one_host)
+        place = replace(place, size=int(found[path].get("size") or 0), mtime=_stamp_far(found[path].get("mtime")))
+        pieces.append((whole, replace(place, collected=place.collected or taken.get(tuple(parts[:-1])))))
     yield from _units(pieces)
+
+
+def _told_far(files: Any, path: str) -> datetime | None:
+    try:
+        with files.open(path, "rb") as file:
+            return parse_date(file.read(200).decode("utf-8", "replace"))
+    except Exception:  # as in `_remote`; the file itself is read later, and its trouble told
+        return None
+
+
+def _stamp_far(told: Any) -> datetime | None:
+    # A file's own time, where the protocol keeps it; a store of objects knows only when it was put there.
+    return stamp_of(told.timestamp() if isinstance(told, datetime) else told) if told else None
 
 
 def _local(text: str) -> Iterator[Unit | Problem]:

@@ -6,20 +6,23 @@ rates and the frailty model need of them are sums by host and cell: a sparse mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from psodlib.risk.comparison import ADJUST, OF_TIME, Comparison
 from psodlib.risk.exposure import Tables, check_exposure, exposure
 from psodlib.risk.frailty import HostCells, tabulate
-from psodlib.risk.rates import crash_rates
+from psodlib.risk.rates import RateRatio, crash_rates, ratio_of
 
-__all__ = ["each_exposure", "rates_of_parts", "tabulate_parts"]
+__all__ = ["each_exposure", "host_sums", "rates_of_parts", "ratio_of_parts", "tabulate_parts"]
 
-Parts = Callable[[], Iterable[pd.DataFrame]]
+SUMS = ["host_days", "crashes", "unknown_crashes"]
+OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
 
 
 def each_exposure(fleets: Iterable[Tables], module: str = "hpsa") -> Iterator[pd.DataFrame]:
@@ -75,6 +78,101 @@ def rates_of_parts(parts: Iterable[pd.DataFrame], by: str = "version", alpha: fl
 def _refuse(table: pd.DataFrame, by: str) -> bool:
     crash_rates(table, by)  # raises, with its own words
     return False
+
+
+def host_sums(parts: Iterable[pd.DataFrame], keep: Sequence[str] = OF_HOSTS) -> pd.DataFrame:
+    """An exposure table with one row a host, version and level of what is kept, instead of one a stretch.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Exposure tables, no host in two.
+    keep : sequence of str
+        Columns whose levels stay apart, where a part has them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``host``, ``version`` (NA where not known), what was kept, ``host_days``, ``crashes``, ``unknown_crashes``.
+        ``crash_rates``, ``rate_ratio`` and ``decide_pin`` take it and give what they give of the whole exposure, as
+        long as ``adjust`` asks for kept columns only. Their cautions that need times and boots are silent: versions that
+        ran at different times, evidence missing for one of them, versions taken from a snapshot.
+    """
+    pieces = [_summed(table, keep) for part in parts if len(table := check_exposure(part))]
+    if not pieces:
+        return pd.DataFrame({"host": [], "version": [], **{name: [] for name in SUMS}}).astype(
+            dict.fromkeys(SUMS, float)
+        )
+    return pd.concat(pieces, ignore_index=True)
+
+
+def _summed(table: pd.DataFrame, keep: Sequence[str]) -> pd.DataFrame:
+    names = ["host", "version", *(name for name in keep if name in table)]
+    return table.groupby(names, dropna=False, observed=True, sort=False)[SUMS].sum().reset_index()
+
+
+def ratio_of_parts(
+    parts: Iterable[pd.DataFrame], version: str, reference: str, adjust: Sequence[str] = ADJUST, alpha: float = 0.05
+) -> RateRatio:
+    """``rate_ratio`` of all parts together; the stretches of two parts are never in one table.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Exposure tables, no host in two; gone through once.
+    version, reference, adjust, alpha
+        As for ``rate_ratio``.
+
+    Returns
+    -------
+    RateRatio
+        As of the whole exposure. ``warnings`` says which cautions were not looked at, because they need all stretches:
+        overlap of the versions in time, evidence missing for one of them, versions taken from a snapshot. Those on few
+        hosts, on one host's share of the crashes, on hosts chosen by their crashes, on the host's build and on confounding
+        are of sums and are all there.
+
+    Raises
+    ------
+    InputError
+        As ``rate_ratio``.
+
+    Notes
+    -----
+    Memory is that of the largest part, of ``tabulate_parts``, and one row a host and version.
+    """
+    return ratio_of(_OfParts(parts, adjust), version, reference, alpha)
+
+
+class _OfParts(Comparison):
+    # Sums by host in place of the stretches, and the sufficient rows of one part after another.
+    def __init__(self, parts: Iterable[pd.DataFrame], adjust: str | Sequence[str]) -> None:
+        asked = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
+        sums: list[pd.DataFrame] = []
+        tables = _summed_in_passing(parts, sums)
+        first = next(tables, None)
+        held = [] if first is None else [term for term in asked if _holds(first, term)]
+        cells = tabulate_parts(chain([] if first is None else [first], tables), tuple(held))
+        super().__init__(
+            pd.concat(sums, ignore_index=True) if sums else host_sums([]), [t for t in asked if t not in OF_TIME]
+        )
+        self.cells = cells
+        self.terms = tuple(term for term in asked if term in self.terms or (term in OF_TIME and term in held))
+        self.absent += [
+            f"not adjusted for {t}: the table does not hold it" for t in asked if t in OF_TIME and t not in held
+        ]
+        self.lost = [*self.lost, "in parts: overlap in time, missing evidence and snapshots were not looked at"]
+
+
+def _summed_in_passing(parts: Iterable[pd.DataFrame], sums: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    for part in parts:
+        if len(table := check_exposure(part)):
+            sums.append(_summed(table, OF_HOSTS))
+            yield table
+
+
+def _holds(table: pd.DataFrame, term: str) -> bool:
+    needed = ("start", "end", "uptime_start") if term in OF_TIME else (term,)
+    return all(name in table and table[name].notna().any() for name in needed)
 
 
 def tabulate_parts(parts: Iterable[pd.DataFrame], terms: tuple[str, ...] = ()) -> HostCells:

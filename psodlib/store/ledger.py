@@ -82,15 +82,9 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
     now = time.time()
     for root, unit in units:
         size, mtime, settled = _stat(unit, now)
-        place = [
-            unit.place.source,
-            unit.place.name,
-            unit.place.hint,
-            unit.place.hint_kind,
-            str(unit.place.collected),
-            len(unit.paths),
-        ]
-        where = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:16]
+        said = unit.place
+        place = (said.source, said.name, said.hint, said.hint_kind, str(said.collected), len(unit.paths))
+        where = hashlib.sha256(repr(place).encode()).hexdigest()[:16]
         stamp = f"{where}:{size}:{mtime}" if settled else f"{where}:"
         yield (
             unit,

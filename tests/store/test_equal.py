@@ -6,6 +6,7 @@ import gzip
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +84,56 @@ def test_any_split_into_successive_loads_gives_the_same_bytes(
     full = psod.load(root, inventory=root / "inventory.csv", jobs=1)
     assert_same(last, full)
     assert as_bytes(psod.Fleet.open(here / "store"), here / "a") == as_bytes(full, here / "b")
+
+
+def another_day(path: Path, day: int) -> None:
+    lines = [
+        f"2014-03-{day:02d}T{hour:02d}:10:00.000Z cpu1:32801)ScsiDeviceIO: 2331: line {hour}" for hour in range(24)
+    ]
+    old = path.read_bytes() if path.exists() else b""
+    path.write_bytes(old + ("\n".join(lines) + "\n").encode())
+
+
+def change(draw: random.Random, root: Path, taken: dict[Path, bytes], day: int) -> None:
+    # One day of a fleet: some hosts leave a new log, logs grow, a rotated log goes away or comes back.
+    hosts = sorted(path for path in root.iterdir() if path.is_dir())
+    for host in draw.sample(hosts, draw.choice([0, 1, 2, len(hosts)])):
+        another_day(host / f"day{day}.log", day)
+    for log in draw.sample(sorted(root.rglob("vmkernel.log")), draw.choice([0, 1, 2])):
+        another_day(log, day)
+    if taken and draw.random() < 0.4:
+        path = draw.choice(sorted(taken))
+        path.write_bytes(taken.pop(path))
+    elif draw.random() < 0.6 and (rotated := sorted(root.rglob("vmkernel.*.gz"))):
+        path = draw.choice(rotated)
+        taken[path] = path.read_bytes()
+        path.unlink()
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10_000), days=st.integers(2, 3))
+def test_days_of_news_give_what_a_full_load_gives(
+    seed: int, days: int, evidence: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from psodlib.store import update
+
+    here, draw = tmp_path_factory.mktemp("days"), random.Random(seed)
+    root, taken = here / "fleet", {}
+    shutil.copytree(evidence, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(update, "HOSTS_A_BUCKET", 2)  # so that hosts with news share a bucket with others
+        for day in range(1, days + 1):
+            psod.load(root, inventory=root / "inventory.csv", store=here / "store", jobs=1)
+            change(draw, root, taken, day)
+        last = psod.load(root, inventory=root / "inventory.csv", store=here / "store", jobs=1)
+    for path, data in taken.items():  # what a vanished file said stays, so the full load has it
+        path.write_bytes(data)
+    full = psod.load(root, inventory=root / "inventory.csv", jobs=1)
+    told = last.problems[last.problems.problem != "vanished"].reset_index(drop=True)
+    assert len(told) < len(last.problems) or not taken
+    last = replace(last, problems=told)
+    assert_same(last, full)
+    assert as_bytes(last, here / "a") == as_bytes(full, here / "b")
 
 
 def test_a_second_load_reads_nothing(evidence: Path, tmp_path: Path) -> None:

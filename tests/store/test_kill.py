@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -116,6 +117,39 @@ def test_a_full_disk_is_an_error_and_the_store_is_as_it_was(tmp_path: Path, monk
         psod.load(DATA / "incident-2014-05-31-restored", store=tmp_path / "s", jobs=1)
     assert same(psod.Fleet.open(tmp_path / "s"), old)
     assert not list((tmp_path / "s").rglob("*.part"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    # A file system of 2 MiB of its own: only a real one shows what a half-written file is.
+    place = tmp_path / "small"
+    place.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("not root: a file system cannot be mounted")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "psodlib-test", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        pytest.skip(f"this machine forbids mounts: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], timeout=20, check=True)
+
+
+@pytest.mark.parametrize("room", [0, 4, 8, 16, 24, 28])
+def test_a_disk_that_is_full_costs_nothing_but_the_load(small_disk: Path, tmp_path: Path, room: int) -> None:
+    store, restored = small_disk / "s", DATA / "incident-2014-05-31-restored"
+    old = psod.load(INCIDENT / "incident-host", store=store, jobs=1)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "ballast").write_bytes(bytes(free - room * 1024))
+    with pytest.raises(psod.InputError, match=r"No space left.*as it was before, run again"):
+        psod.load(restored, store=store, jobs=1)
+    assert same(psod.Fleet.open(store), old)
+    assert not list(store.rglob("*.part"))
+    (small_disk / "ballast").unlink()
+    new = psod.load(restored, store=store, jobs=1)
+    shutil.copytree(store, tmp_path / "again")
+    assert not same(new, old) and same(psod.Fleet.open(tmp_path / "again"), new)
 
 
 def test_a_second_load_at_once_gets_a_clear_error(tmp_path: Path) -> None:
