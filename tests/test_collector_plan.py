@@ -194,6 +194,23 @@ def test_an_output_that_is_no_folder_is_told_before_any_visit(tmp_path: Path) ->
             collect(["esx1"], tmp_path / out, key=tmp_path / "private")
 
 
+def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "key"))
+    host = Target(name="esx1", address="127.0.0.1", port=1)
+    (tmp_path / "out").mkdir()
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is collecting"):
+            collect([host], tmp_path / "out", key=tmp_path / "key")
+        assert list((tmp_path / "out").iterdir()) == []
+    finally:
+        os.close(other)
+    assert collect([host], tmp_path / "out", key=tmp_path / "key").hosts.why.str.contains("SSH is off").all()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["esx1"]
+
+
 def test_two_hosts_never_share_a_folder() -> None:
     with pytest.raises(InputError, match="stands twice"):
         read_hosts(["[fe80::1]", "fe80__1"])
