@@ -150,12 +150,12 @@ def collect(
             warnings.warn(
                 f"{target.name}: listed as legacy, SHA-1 algorithms are allowed for it", UserWarning, stacklevel=2
             )
+    keys = HostKeys(known_hosts, trust_first_use)
     root = Path(out)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{root}: {error.strerror}; expected a folder, or a place where one can be made") from None
-    keys = HostKeys(known_hosts, trust_first_use)
     run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
     with _alone(root):
         try:
