@@ -340,7 +340,12 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
     from psodlib import collector
 
     if command:
-        return collector.password_from_command(shlex.split(command))
+        try:
+            return collector.password_from_command(shlex.split(command))
+        except ValueError as error:
+            raise InputError(
+                f"--password-command: {error}; it is taken apart as a shell would, without running one"
+            ) from None
     if keyring:
         return collector.password_from_keyring(keyring)
     return collector.ask_password() if ask else None

@@ -232,6 +232,31 @@ def test_a_pin_that_is_no_version_visits_nobody(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["esx1", "--password-command", 'echo "hunter2'], "--password-command: No closing quotation"),
+        (["esx1", "--password-command", "sh -c 'echo hunter2; exit 3'"], "gave no password (exit code 3)"),
+        (["esx1", "--key", "key", "--known-hosts", "noise"], "noise: not a known_hosts file"),
+        (["$(id);\x1b[2J", "--key", "key"], "is no host"),
+    ],
+)
+def test_wrong_use_is_one_printable_line_without_a_secret(tmp_path: Path, words: list[str], said: str) -> None:
+    make_key(tmp_path / "key")
+    (tmp_path / "noise").write_bytes(bytes(range(256)))
+    done = run("collect", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr[:-1].isprintable()
+    assert "hunter2" not in done.stderr
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_a_legacy_host_is_warned_of_in_words(tmp_path: Path) -> None:
+    make_key(tmp_path / "key")
+    done = run("collect", "127.0.0.1:1", "--key", "key", "--legacy", "127.0.0.1", cwd=tmp_path)
+    assert done.stderr == "psod: 127.0.0.1: listed as legacy, SHA-1 algorithms are allowed for it\n"
+
+
 def test_help_names_every_exit_code(tmp_path: Path) -> None:
     for command, codes in (("collect", "0 1 2 130"), ("verify", "0 1 2 3 130")):
         told = " ".join(run(command, "--help", cwd=tmp_path).stdout.split())

@@ -13,6 +13,9 @@ import paramiko
 import pytest
 
 from psodlib.collector import (
+    Limits,
+    Target,
+    ascertainment,
     ask_password,
     collect,
     password_from_command,
@@ -22,7 +25,7 @@ from psodlib.collector import (
 )
 from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.login import _PASSWORD_PROMPT, Gate, _Refused, printable
+from psodlib.collector.login import _PASSWORD_PROMPT, Gate, HostKeys, _Refused, printable
 from psodlib.collector.plan import COMMANDS, DUMPS, EXTRACTORS, LOGS, output_name
 from psodlib.errors import CollectError, InputError
 
@@ -144,6 +147,68 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         read_hosts(tmp_path / "hosts.csv")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "hosts.txt", "a-folder"])
+def test_a_file_that_is_not_there_is_no_host(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-folder").mkdir()
+    with pytest.raises(InputError, match="no such file"):
+        read_hosts(name)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"connect": float("nan")}, {"login": -1}, {"total": 0}, {"bytes": -5}, {"idle": float("inf")}]
+)
+def test_limits_are_above_nothing(limit: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="expected a number above 0"):
+        Limits(**limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", ["", "# mine\n", "old ssh-ed25519 AAAA", "old ssh-ed25519 AAAA\n"])
+def test_a_trusted_key_gets_a_line_of_its_own(tmp_path: Path, content: str) -> None:
+    path, key = tmp_path / "new/known", paramiko.ECDSAKey.generate()
+    if content:
+        path.parent.mkdir()
+        path.write_text(content)
+    HostKeys(path, trust_first_use=True).check(Target(name="esx1", address="10.0.0.1"), key)
+    lines = path.read_text().splitlines()
+    assert lines == [*content.splitlines(), f"10.0.0.1 {key.get_name()} {key.get_base64()}"]
+    assert HostKeys(path).types("10.0.0.1") == [key.get_name()]
+
+
+def test_a_key_that_cannot_be_written_down_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    keys = HostKeys(tmp_path / "file/known", trust_first_use=True)
+    for _ in range(2):
+        with pytest.raises(CollectError, match=r"cannot be written to .*nothing was sent"):
+            keys.check(Target(name="esx1", address="10.0.0.1"), paramiko.ECDSAKey.generate())
+    assert keys.trusted == []
+
+
+def test_an_output_that_is_no_folder_is_told_before_any_visit(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "private"))
+    for out in ("key", "key/below"):
+        with pytest.raises(InputError, match="expected a folder"):
+            collect(["esx1"], tmp_path / out, key=tmp_path / "private")
+
+
+def test_two_runs_never_write_into_one_folder(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "key"))
+    host = Target(name="esx1", address="127.0.0.1", port=1)
+    (tmp_path / "out").mkdir()
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is collecting"):
+            collect([host], tmp_path / "out", key=tmp_path / "key")
+        assert list((tmp_path / "out").iterdir()) == []
+    finally:
+        os.close(other)
+    assert collect([host], tmp_path / "out", key=tmp_path / "key").hosts.why.str.contains("SSH is off").all()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["esx1"]
 
 
 def test_two_hosts_never_share_a_folder() -> None:
@@ -272,6 +337,25 @@ def test_a_damaged_manifest_is_as_good_as_none(tmp_path: Path, text: str) -> Non
     folder = Folder(tmp_path, "esx1")
     (folder.path / "manifest.json").write_text(text)
     assert folder.manifest() is None
+
+
+@pytest.mark.parametrize("local", ["../../victim", "/etc/passwd", "a/../../x", "", "a//b", "x\x1b[2J"])
+def test_a_manifest_that_leads_elsewhere_is_as_good_as_none(tmp_path: Path, local: str) -> None:
+    folder = Folder(tmp_path, "esx1")
+    folder.save(
+        Manifest(
+            "esx1", files=[Record("/log", "log", 1, 2, "ab", "whole"), Record("/old", local, 1, 2, "ab", "earlier")]
+        )
+    )
+    assert folder.manifest() is None
+
+
+@pytest.mark.parametrize("fields", [{"why": 3}, {"clock_offset": "x"}, {"bytes": None}])
+def test_a_manifest_of_wrong_kinds_is_as_good_as_none(tmp_path: Path, fields: dict[str, object]) -> None:
+    folder = Folder(tmp_path, "esx1")
+    folder.save(Manifest("esx1", **fields))  # type: ignore[arg-type]
+    assert folder.manifest() is None
+    assert ascertainment(tmp_path).empty
 
 
 def test_manifest_comes_back_as_it_was(tmp_path: Path) -> None:

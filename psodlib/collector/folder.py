@@ -82,9 +82,26 @@ def _loaded(text: str) -> Manifest | None:
         names = {f.name for f in fields(Manifest)}
         manifest = Manifest(**{key: value for key, value in told.items() if key in names})
         manifest.files = [Record(**row) for row in told["files"]]
+        sound = _typed(manifest) and all(_typed(record) and _inside(record.local) for record in manifest.files)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return manifest
+    return manifest if sound else None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "None": (type(None),)}
+
+
+def _typed(record: Manifest | Record) -> bool:
+    # Each plain value is of its kind: a manifest may have come from somebody else.
+    kinds = {
+        f.name: tuple(k for word in str(f.type).split(" | ") for k in _KINDS.get(word, ())) for f in fields(record)
+    }
+    return all(isinstance(getattr(record, name), kind) for name, kind in kinds.items() if kind)
+
+
+def _inside(local: str | None) -> bool:
+    # A name as `Folder.local` makes them: nothing else is opened, moved or removed.
+    return local is None or all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) and part.strip(".") for part in local.split("/"))
 
 
 class Folder:

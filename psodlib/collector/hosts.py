@@ -96,7 +96,7 @@ def read_hosts(
         A name that is none, one name for two places, a legacy name that is not among the hosts, or no host at all.
     """
     if isinstance(hosts, (str, Path)):
-        listed: list[str | Target] = _from_file(Path(hosts)) if os.path.isfile(hosts) else [str(hosts)]
+        listed: list[str | Target] = _from_file(Path(hosts)) if os.path.isfile(hosts) else [_no_file(str(hosts))]
     else:
         listed = list(hosts)
     old = set(legacy)
@@ -144,6 +144,13 @@ def _port(text: str, name: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise InputError(f"{name}: {text!r} is no port; expected 1 to 65535")
     return int(text)
+
+
+def _no_file(name: str) -> str:
+    # A file's name with a slip in it would pass for a host's.
+    if name.lower().endswith((".csv", ".txt")) or os.path.isdir(name):
+        raise InputError(f"{name}: no such file; expected a host, a file with one a line, or an inventory CSV")
+    return name
 
 
 def _from_file(path: Path) -> list[str | Target]:

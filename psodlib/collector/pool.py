@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,15 +150,42 @@ def collect(
             warnings.warn(
                 f"{target.name}: listed as legacy, SHA-1 algorithms are allowed for it", UserWarning, stacklevel=2
             )
-    root = Path(out)
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = HostKeys(known_hosts, trust_first_use)
-    run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
+    root = Path(out)
     try:
-        run.visit_all(targets, pool, progress)
-    except KeyboardInterrupt:
-        raise Interrupted(run.collection(targets)) from None
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root}: {error.strerror}; expected a folder, or a place where one can be made") from None
+    run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
+    with _alone(root):
+        try:
+            run.visit_all(targets, pool, progress)
+        except KeyboardInterrupt:
+            raise Interrupted(run.collection(targets)) from None
     return run.collection(targets)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    # Two runs that append to one .part would make nonsense of it. The lock is the folder's own and ends with the process.
+    try:
+        import fcntl
+    except ImportError:  # Windows locks no folder
+        yield
+        return
+    held = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{root}: another run is collecting into it; wait for its end, or give another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(held)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 from psodlib.collector.dumps import extract_dumps
@@ -12,7 +12,7 @@ from psodlib.collector.fetch import fetch_group
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.plan import COMMANDS, LOGS, Command, output_name
 from psodlib.collector.remote import MAX_OUTPUT, Remote
-from psodlib.errors import CollectError
+from psodlib.errors import CollectError, InputError
 from psodlib.evidence.artifacts.commands import parse_date
 
 __all__ = ["Limits", "LocalTrouble", "visit"]
@@ -35,6 +35,12 @@ class Limits:
     idle: float = 60
     total: float = 1800
     bytes: int = 4 << 30
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not 0 < value < float("inf"):  # nor nan
+                raise InputError(f"the limit {limit.name} is {value}; expected a number above 0 and below infinity")
 
 
 class LocalTrouble(Exception):
