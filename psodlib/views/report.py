@@ -628,13 +628,20 @@ def _index(
             Section("Why", [Bullets(reasons(found))]),
             *([Section("How far to trust it", [Bullets(cautions(found))])] if cautions(found) else []),
             Section("What each choice costs", cost(found)),
-            Section("Charts", pictures),
+            Section("Charts", _drawn_first(pictures)),
             Section("What we do not know", [Bullets(unknowns(found))]),
             Section("What would change the answer", [Bullets(turns(found))]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),
         ],
     )
+
+
+def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
+    # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
+    drawn: list[Picture | Bullets] = [each for each in pictures if isinstance(each, Picture)]
+    missing = [each.text for each in pictures if isinstance(each, Text)]
+    return [*drawn, Bullets(missing)] if missing else drawn
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:

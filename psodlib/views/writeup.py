@@ -291,10 +291,8 @@ def _happened(case: _Case, row: pd.Series) -> str:
     if row["lane"] == "down":
         own = known(case.crash["time"]) and row["time"] == case.crash["time"]
         dump = "the dump was written" if DUMP_NAME.search(str(row["source"])) else "a dump was written, if there is one"
-        told = (
-            f" In this time {dump}, the host started, and vSphere HA, where it is on, restarted its machines elsewhere."
-        )
-        return f"The host was down until {moment(row['end'])}, {span(row['end'] - row['time'])}.{told if own else ''}"
+        told = f"; meanwhile {dump} and vSphere HA, where it is on, restarted its machines elsewhere" if own else ""
+        return f"The host was down for {span(row['end'] - row['time'])}{told}"
     later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
     since = f", {span(row['time'] - case.crash['time'])} after the crash" if later else ""
     return f"The host booted{since}; {ENDS.get(detail.removeprefix('ended by '), 'how it ended is not known')}"
