@@ -24,6 +24,7 @@ from psodlib.triage.known_issues import load_issues
 from psodlib.views import charts
 from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
 from psodlib.views.incident import incident_timeline
+from psodlib.views.spreadsheet import write_csv
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, write_up
 
@@ -207,7 +208,6 @@ def _renamed_section(section: Section, rewriter: Rewriter) -> Section:
 
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
-    from psodlib.views.report import write_csv  # brings nbconvert
 
     host, crash_id = crash["host"], crash["crash_id"]
     mine = {

@@ -8,8 +8,9 @@ import pandas as pd
 
 from psodlib.errors import InputError
 
-__all__ = ["LANES", "incident_timeline"]
+__all__ = ["DUMP_NAME", "LANES", "incident_timeline"]
 
+DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
 LANES = ("boot", "watched", "driver", "down", "crash")
 COLUMNS = {
     "time": "datetime64[ns, UTC]", "end": "datetime64[ns, UTC]", "lane": "string", "what": "string", "detail": "string",

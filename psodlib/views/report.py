@@ -9,7 +9,7 @@
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
 No page has a script or fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
-HTML, PDF and Markdown, ``safe_html`` for what notebooks print, ``write_csv`` for spreadsheets.
+HTML, PDF and Markdown, ``notebook_pages.py`` for what notebooks print, ``spreadsheet.py`` for CSV.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import bleach  # type: ignore[import-untyped]
 import pandas as pd
 from markupsafe import Markup
 
@@ -51,7 +50,6 @@ from psodlib.views.brief import (
 )
 from psodlib.views.document import (
     Bullets,
-    Code,
     Document,
     Link,
     Picture,
@@ -67,8 +65,10 @@ from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, expo
 from psodlib.views.explore.markup import label
 from psodlib.views.explore.markup import notice as explorer_notice
 from psodlib.views.incident import incident_timeline
-from psodlib.views.nbformats import CellExecutionError, NotebookNode, nbformat
+from psodlib.views.nbformats import NotebookNode, nbformat
+from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
+from psodlib.views.spreadsheet import write_csv
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
@@ -79,7 +79,6 @@ Source = str | Path | Fleet
 
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 25  # of a table on the index page; the rest is in tables/
-FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
 MOST_PAGES = 200  # crashes with a page of their own
 DOCUMENTS = (
     Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
@@ -313,7 +312,7 @@ def _write_notebooks(
         step(f"notebook {path.stem}")
         # one that does not read this fleet shows something else, such as the real incident
         notice = SIMULATED if found.fleet.simulated and "fleet_folder" in parameters[path] else ""
-        link, whole = _write_notebook(path, running[path], notice, folder)
+        link, whole = write_notebook_page(path, running[path], notice, folder)
         links.append(link)
         failed += [] if whole else [path.stem]
     return links, tuple(failed)
@@ -331,102 +330,6 @@ def _parameters(
     cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
     source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
     return {name: value for name, value in given.items() if re.search(rf"^{name} *=", source, re.MULTILINE)}
-
-
-def _write_notebook(path: Path, ran: Future[NotebookNode], notice: str, folder: Path) -> tuple[Link, bool]:
-    # One that fails costs its own page and no other; whoever called is told which.
-    href = f"notebooks/{path.stem}.html"
-    try:
-        title, html = _notebook_html(ran.result())
-        _write(folder / href, page(title, html, notice, home="../index.html"))
-        return Link(href, title), True
-    except (CellExecutionError, TimeoutError, RuntimeError) as error:
-        title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
-        sections = [Section("What happened", [Code(_last_lines(error))])]
-        trouble = Document(title=title, lead=about, tone="bad", notice=notice, sections=sections)
-        _write(folder / href, to_html(trouble, home="../index.html"))
-        return Link(href, title, about), False
-
-
-def _last_lines(error: Exception) -> str:
-    # A traceback's end says what happened; its colours are for terminals.
-    return "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[-6:])
-
-
-# What a notebook's page may hold; the rest of its markup is dropped, its text kept.
-TAGS = (
-    "h1 h2 h3 h4 h5 h6 p div span a img table caption thead tbody tr th td ul ol li dl dt dd pre code em strong b i sub"
-    " sup hr br blockquote del figure figcaption"
-)
-PNG = "data:image/png;base64,"
-
-
-def _may_stay(tag: str, name: str, value: str) -> bool:
-    # Pictures only from the page itself, links only within it.
-    if name == "src":
-        return tag == "img" and value.startswith(PNG)
-    if name == "href":
-        return tag == "a" and value.startswith("#")
-    return (
-        name in ("class", "id")
-        or (name == "alt" and tag == "img")
-        or (name in ("colspan", "rowspan") and tag in ("td", "th"))
-    )
-
-
-def safe_html(html: str) -> str:
-    """Markup that notebooks print, with nothing left that runs, fetches or leads away.
-
-    Parameters
-    ----------
-    html : str
-        Any HTML.
-
-    Returns
-    -------
-    str
-        The same text with a short list of tags and attributes; table headers say what they head.
-    """
-    # A style block is no text to be read, so it goes with its content; pandas prints one a table.
-    bare = re.sub(r"<style\b[^>]*>[^<]*</style>", "", html)
-    safe = bleach.clean(
-        bare, tags=TAGS.split(), attributes=_may_stay, protocols=["data"], strip=True, strip_comments=True
-    )
-    parts = re.split(r"(<thead>|</thead>)", safe)
-    for place, part in enumerate(parts):
-        head = place > 0 and parts[place - 1] == "<thead>"
-        parts[place] = part.replace("<th>", '<th scope="col">' if head else '<th scope="row">')
-    # An empty corner heads nothing; a table that may be wider than the page must be reachable by keyboard to be pushed.
-    empty = re.compile(r'<th scope="(?:col|row)"></th>')
-    return empty.sub("<td></td>", "".join(parts)).replace("<table", '<table tabindex="0"')
-
-
-def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
-    title = next(
-        (cell.source.lstrip("# ").split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ")), "Notebook"
-    )
-    from nbconvert import HTMLExporter  # half a second that a report without notebooks does without
-
-    _describe_pictures(notebook)
-    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
-    )
-    body, _ = exporter.from_notebook_node(notebook)
-    return title, safe_html(body)
-
-
-def _describe_pictures(notebook: NotebookNode) -> None:
-    # nbconvert takes a picture's alternative text from the output's metadata.
-    heading = ""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            heading = next(
-                (line.lstrip("# ") for line in reversed(cell.source.split("\n")) if line.startswith("#")), heading
-            )
-        for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                words = f"Chart of the section {heading}; the text beside it says what it shows."
-                output.setdefault("metadata", {}).setdefault("image/png", {}).setdefault("alt", words)
 
 
 # ---- the explorer's static twins -----------------------------------------------------------------------------------------
@@ -468,44 +371,6 @@ def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> N
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------
-
-
-def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
-    """A table as CSV that a spreadsheet opens without computing anything.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Any table.
-    path : str or Path
-        The file to write.
-
-    Returns
-    -------
-    Path
-        ``path``.
-
-    Notes
-    -----
-    A cell of text, or a column's name, that begins with a character by which spreadsheets know a formula gets an apostrophe
-    before it. Numbers stay numbers, a negative one too. Control characters are written out.
-    """
-    safe = table.rename(columns=_no_formula)
-    for place, dtype in enumerate(safe.dtypes):
-        if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype)):
-            column = safe.iloc[:, place].astype(object)
-            safe.isetitem(place, column.map(_no_formula, na_action="ignore").to_numpy())
-    out = Path(path)
-    with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        safe.to_csv(file, index=False, lineterminator="\n")
-    return out
-
-
-def _no_formula(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    text = literal(cell)  # a bare carriage return would begin a row of its own
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _shortened(
@@ -628,13 +493,20 @@ def _index(
             Section("Why", [Bullets(reasons(found))]),
             *([Section("How far to trust it", [Bullets(cautions(found))])] if cautions(found) else []),
             Section("What each choice costs", cost(found)),
-            Section("Charts", pictures),
+            Section("Charts", _drawn_first(pictures)),
             Section("What we do not know", [Bullets(unknowns(found))]),
             Section("What would change the answer", [Bullets(turns(found))]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),
         ],
     )
+
+
+def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
+    # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
+    drawn: list[Picture | Bullets] = [each for each in pictures if isinstance(each, Picture)]
+    missing = [each.text for each in pictures if isinstance(each, Text)]
+    return [*drawn, Bullets(missing)] if missing else drawn
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:

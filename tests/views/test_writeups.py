@@ -64,10 +64,7 @@ def test_a_known_bundle_needs_no_trial(demo: Fleet) -> None:
 
 def test_the_time_between_crash_and_boot_is_told(demo: Fleet) -> None:
     text = _words(demo, _first(demo, "guilt", "hardware"))
-    assert re.search(
-        r"The host was down until [\d: -]+UTC, 20 min 57 s. In this time the dump was written, the host started, and vSphere HA",
-        text,
-    )
+    assert "The host was down for 20 min 57 s; meanwhile the dump was written and vSphere HA, where it is on," in text
 
 
 def test_without_an_inventory_nobody_is_counted() -> None:

@@ -24,6 +24,7 @@ from psodlib.views.charts.style import (
     styled,
 )
 from psodlib.views.charts.sums import hosts_in_words
+from psodlib.views.incident import DUMP_NAME
 from psodlib.views.words import count
 
 MOST_ROWS = 14  # modules drawn
@@ -41,7 +42,6 @@ HOW: dict[str, dict[str, Any]] = {
     "unexplained reboot": {"facecolor": "#e69f00", "edgecolor": PAPER},
     "no logs": {"facecolor": "#8a8a8a", "edgecolor": SOFT, "hatch": "////"},
 }  # fmt: skip
-DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
 
 
 @styled

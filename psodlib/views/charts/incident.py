@@ -56,11 +56,12 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     lanes = [lane for lane in LANES if (dated["lane"] == lane).any()]
     ends = dated["end"].fillna(dated["time"])
     reach = max(ends.max() - dated["time"].min(), pd.Timedelta(hours=1))
-    chart = new_axes(ax, 0.6 + 0.42 * len(lanes), lanes, legend=False)
+    chart = new_axes(ax, 0.5 + 0.34 * len(lanes), lanes, legend=False)
     chart.set_xlim(dated["time"].min() - 0.03 * reach, ends.max() + 0.16 * reach)
+    crash = dated.loc[dated["what"] == "crash", "time"]
     for y, lane in enumerate(lanes):
-        _lane(chart, y, dated[dated["lane"] == lane], reach, LANE_COLOURS[lane])
-    for time in dated.loc[dated["what"] == "crash", "time"]:
+        _lane(chart, y, dated[dated["lane"] == lane], reach, LANE_COLOURS[lane], crash)
+    for time in crash:
         chart.axvline(time, color=PALETTE[1], linewidth=1.2, zorder=0.6)
     name_rows(chart, lanes)
     time_axis(chart)
@@ -70,23 +71,27 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     return finish(chart, _incident_finding(dated), caption, dated, simulated)
 
 
-def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str) -> None:
+def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str, crash: Table) -> None:
     # Bars for what lasts, points for moments; a point is named where it differs from the one before and neither that
     # one's name nor, in its lane, the name of the crash itself is in the way.
     room = reach * 0.021  # a letter's, and two for the gap
-    kept = rows.loc[rows["what"] == "crash", "time"]
+    kept = crash if rows["lane"].isin(["crash", "down"]).all() else crash.iloc[:0]
     free, said = rows["time"].min(), None
     for row in rows.itertuples():
-        if known(row.end):
+        # A host is down for minutes on a chart of months: a bar would be a hair, so it is a moment with its length in words.
+        brief = row.lane == "down" and row.end - row.time < reach * 0.02
+        if known(row.end) and not brief:
             ax.barh(y, row.end - row.time, left=row.time, height=0.34, color=colour, edgecolor=PAPER, gid=row.lane)
             continue
         marker = "X" if row.lane == "crash" else "o"
+        words = f"down {span(row.end - row.time)}" if brief else row.what
         ax.plot([row.time], [y], marker=marker, markersize=8, color=colour, markeredgecolor=PAPER, gid=row.lane)
-        name = short_label(row.what)
+        name = short_label(words)
         ends = row.time + room * (len(name) + 2)
-        in_the_way = row.what != "crash" and ((kept >= row.time) & (kept <= ends)).any()
-        if row.what == "crash" or (row.time >= free and row.what != said and not in_the_way):
-            said, free = row.what, ends
+        chosen = row.what == "crash" or (brief and (kept == row.time).any())
+        in_the_way = not chosen and ((kept >= row.time) & (kept <= ends)).any()
+        if chosen or (row.time >= free and words != said and not in_the_way):
+            said, free = words, ends
             ax.annotate(
                 name, (row.time, y), xytext=(5, 6), textcoords="offset points", ha="left", fontsize=SMALL, color=INK
             )

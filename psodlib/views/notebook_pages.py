@@ -1,0 +1,128 @@
+"""Notebooks that ran -> pages of the report: nothing in them runs, fetches or leads away."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import Future
+from pathlib import Path
+
+import bleach  # type: ignore[import-untyped]
+
+from psodlib.views.document import Code, Document, Link, Section, page, to_html
+from psodlib.views.nbformats import CellExecutionError, NotebookNode
+
+__all__ = ["safe_html", "write_notebook_page"]
+
+# What a notebook's page may hold; the rest of its markup is dropped, its text kept.
+TAGS = (
+    "h1 h2 h3 h4 h5 h6 p div span a img table caption thead tbody tr th td ul ol li dl dt dd pre code em strong b i sub"
+    " sup hr br blockquote del figure figcaption"
+)
+
+
+PNG = "data:image/png;base64,"
+
+
+def write_notebook_page(path: Path, ran: Future[NotebookNode], notice: str, folder: Path) -> tuple[Link, bool]:
+    """A notebook that ran, or why it did not, as a page of the report.
+
+    Parameters
+    ----------
+    path : Path
+        The notebook; its name is the page's.
+    ran : Future of NotebookNode
+        Of ``notebooks_running``; waited for.
+    notice : str
+        Stands on top of the page.
+    folder : Path
+        The report's.
+
+    Returns
+    -------
+    tuple of Link and bool
+        The page, and whether the notebook ran to its end: one that fails costs its own page and no other.
+    """
+    href = f"notebooks/{path.stem}.html"
+    try:
+        title, html = _notebook_html(ran.result())
+        (folder / href).write_text(page(title, html, notice, home="../index.html"), encoding="utf-8", newline="\n")
+        return Link(href, title), True
+    except (CellExecutionError, TimeoutError, RuntimeError) as error:
+        title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
+        sections = [Section("What happened", [Code(_last_lines(error))])]
+        trouble = Document(title=title, lead=about, tone="bad", notice=notice, sections=sections)
+        (folder / href).write_text(to_html(trouble, home="../index.html"), encoding="utf-8", newline="\n")
+        return Link(href, title, about), False
+
+
+def _last_lines(error: Exception) -> str:
+    # A traceback's end says what happened; its colours are for terminals.
+    return "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[-6:])
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    # Pictures only from the page itself, links only within it.
+    if name == "src":
+        return tag == "img" and value.startswith(PNG)
+    if name == "href":
+        return tag == "a" and value.startswith("#")
+    return (
+        name in ("class", "id")
+        or (name == "alt" and tag == "img")
+        or (name in ("colspan", "rowspan") and tag in ("td", "th"))
+    )
+
+
+def safe_html(html: str) -> str:
+    """Markup that notebooks print, with nothing left that runs, fetches or leads away.
+
+    Parameters
+    ----------
+    html : str
+        Any HTML.
+
+    Returns
+    -------
+    str
+        The same text with a short list of tags and attributes; table headers say what they head.
+    """
+    # A style block is no text to be read, so it goes with its content; pandas prints one a table.
+    bare = re.sub(r"<style\b[^>]*>[^<]*</style>", "", html)
+    safe = bleach.clean(
+        bare, tags=TAGS.split(), attributes=_may_stay, protocols=["data"], strip=True, strip_comments=True
+    )
+    parts = re.split(r"(<thead>|</thead>)", safe)
+    for place, part in enumerate(parts):
+        head = place > 0 and parts[place - 1] == "<thead>"
+        parts[place] = part.replace("<th>", '<th scope="col">' if head else '<th scope="row">')
+    # An empty corner heads nothing; a table that may be wider than the page must be reachable by keyboard to be pushed.
+    empty = re.compile(r'<th scope="(?:col|row)"></th>')
+    return empty.sub("<td></td>", "".join(parts)).replace("<table", '<table tabindex="0"')
+
+
+def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
+    title = next(
+        (cell.source.lstrip("# ").split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ")), "Notebook"
+    )
+    from nbconvert import HTMLExporter  # half a second that a report without notebooks does without
+
+    _describe_pictures(notebook)
+    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
+    )
+    body, _ = exporter.from_notebook_node(notebook)
+    return title, safe_html(body)
+
+
+def _describe_pictures(notebook: NotebookNode) -> None:
+    # nbconvert takes a picture's alternative text from the output's metadata.
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = next(
+                (line.lstrip("# ") for line in reversed(cell.source.split("\n")) if line.startswith("#")), heading
+            )
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                words = f"Chart of the section {heading}; the text beside it says what it shows."
+                output.setdefault("metadata", {}).setdefault("image/png", {}).setdefault("alt", words)

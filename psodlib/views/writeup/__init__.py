@@ -1,0 +1,171 @@
+"""One crash -> the content of its write-up: what happened when, on what evidence, why, whom it hit, what to do.
+
+Every sentence is made from the tables by a small function, and says what is not known where the tables do not.
+``document.py`` turns the content into HTML, PDF and Markdown.
+
+    subject    what all sections share      timeline   what happened when     evidence   facts, stack, cause
+    runbook    what to do                  impact     whom it hit            questions  what is open, what support asks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.fleet import Fleet
+from psodlib.triage.known_issues import Issue
+from psodlib.views.document import Bullets, Document, Picture, Section, Text
+from psodlib.views.incident import incident_timeline
+from psodlib.views.prose import SIMULATED
+from psodlib.views.site import read_site, site_section
+from psodlib.views.words import count, known, listing, literal, moment
+from psodlib.views.writeup.evidence import cause_blocks, evidence_table, headline_facts, lead_sentence, stack_tables
+from psodlib.views.writeup.impact import impact_lines, known_issue_blocks
+from psodlib.views.writeup.questions import open_questions, support_table
+from psodlib.views.writeup.runbook import runbook_blocks
+from psodlib.views.writeup.subject import Case
+from psodlib.views.writeup.timeline import timeline_table
+
+__all__ = ["SIMULATED", "asked_for", "choose_crash", "write_up"]
+
+
+def choose_crash(fleet: Fleet, crash_id: str | None = None, module: str = "hpsa") -> pd.Series | None:
+    """The crash to write up.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its ``crashes``.
+    crash_id : str, optional
+        The crash wanted; by default the newest one laid at ``module``, else the newest that nobody asked for.
+    module : str
+        The driver in question.
+
+    Returns
+    -------
+    pandas.Series or None
+        A row of ``crashes``; None when there is none.
+
+    Raises
+    ------
+    InputError
+        No crash has this ``crash_id``.
+    """
+    crashes = fleet.crashes
+    if crash_id is not None:
+        found = crashes[crashes["crash_id"] == crash_id]
+        if found.empty:
+            raise InputError(
+                f"crash {crash_id!r}: not among the {len(crashes)} crashes found; expected a crash_id of the table"
+                f" crashes, such as {listing(crashes['crash_id'], most=3)}"
+            )
+        return found.iloc[0]
+    unwanted = crashes[~crashes["deliberate"].fillna(False)]
+    for rows in (unwanted[unwanted["guilty_module"] == module], unwanted, crashes):
+        if len(rows):
+            return rows.sort_values("time", na_position="first", kind="stable").iloc[-1]
+    return None
+
+
+def write_up(
+    fleet: Fleet,
+    crash: pd.Series | None,
+    *,
+    issues: Sequence[Issue] = (),
+    go_to: str | None = None,
+    pictures: Sequence[Picture | Text] = (),
+    more: Sequence[Section] = (),
+) -> Document:
+    """The write-up of one crash.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        The tables around it.
+    crash : pandas.Series or None
+        What ``choose_crash`` gave; None gives a document that says that there is nothing to write up.
+    issues : sequence of Issue
+        The known issues there are; those that the crash matches are quoted.
+    go_to : str, optional
+        The driver version that the pin decision favours; else the host's own last one before is proposed.
+    pictures : sequence of Picture or Text
+        Shown under the timeline.
+    more : sequence of Section
+        What else was asked for, at the end: notes of people (``explore.note_section``), facts of the site (``site_section``).
+
+    Returns
+    -------
+    Document
+        The content.
+    """
+    if crash is None:
+        return _nothing(fleet)
+    case = Case(fleet, crash, tuple(issues), go_to, incident_timeline(fleet, str(crash["crash_id"])))
+    return Document(
+        title=f"Crash of {literal(crash['host'])}, {moment(crash['time']) if known(crash['time']) else 'time unknown'}",
+        subtitle=f"Post-incident write-up of crash {literal(crash['crash_id'])}",
+        lead=lead_sentence(crash),
+        tone="bad",
+        notice=SIMULATED if fleet.simulated else "",
+        facts=headline_facts(case),
+        sections=[
+            Section("What happened when", [timeline_table(case), *pictures]),
+            Section("Evidence", [evidence_table(case), *stack_tables(case)]),
+            Section("Root cause, and how sure", cause_blocks(case)),
+            Section("Whom it hit", [Bullets(impact_lines(case))]),
+            Section("Known issue", known_issue_blocks(case)),
+            Section("What to do", runbook_blocks(case)),
+            Section("Open questions", [Bullets(open_questions(case))]),
+            Section("What support will ask", [support_table(case)]),
+            *more,
+        ],
+    )
+
+
+def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
+    """What goes into a write-up only because somebody asked.
+
+    Parameters
+    ----------
+    crash_id : str
+        The crash.
+    notes : str or Path, optional
+        Folder of the tags and notes made in the explorer.
+    site : str or Path, optional
+        The private ``site.toml``.
+
+    Returns
+    -------
+    list of Section
+        For ``write_up(more=...)``.
+
+    Raises
+    ------
+    InputError
+        One of the files cannot be read.
+    """
+    from psodlib.views.explore.notes import (
+        note_section,
+        read_notes,
+    )  # brings the widgets, which a plain write-up needs not
+
+    said = note_section(read_notes(notes), crash_id) if notes is not None else None
+    return [*([said] if said else []), *([site_section(read_site(site))] if site is not None else [])]
+
+
+def _nothing(fleet: Fleet) -> Document:
+    return Document(
+        title="No crash to write up",
+        lead=f"No crash was found on {count(len(fleet.hosts), 'host')}.",
+        notice=SIMULATED if fleet.simulated else "",
+        sections=[
+            Section("What this means", [
+                Text("Either no host stopped with a purple screen, or the evidence that would show it was not collected: the dump "
+                     "logs in /var/core, the rotated vmkernel logs, or vm-support bundles. The report's list of problems says what "
+                     "could not be read."),
+            ]),
+        ],
+    )  # fmt: skip
