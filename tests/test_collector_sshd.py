@@ -277,6 +277,17 @@ def test_unknown_host_keys_are_refused_trusted_once_and_changed_ones_always_refu
     assert changed.hosts.state[0] == "failed" and "CHANGED" in changed.hosts.why[0]
 
 
+def test_a_revoked_host_key_is_refused_whatever_else_the_file_says(esx: Any, run: Any, tmp_path: Path) -> None:
+    host = esx()
+    assert run(host).complete  # known by now
+    known = tmp_path / "known_hosts"
+    kind, key = known.read_text().split()[1:3]
+    with known.open("a") as file:
+        file.write(f"@revoked * {kind} {key}\n")
+    refused = run(host)
+    assert refused.hosts.state[0] == "failed" and "REVOKED (SHA256:" in refused.hosts.why[0]
+
+
 def test_known_key_of_another_kind_is_asked_for(esx: Any, run: Any, keys: Any, tmp_path: Path) -> None:
     host = esx(
         options=f"UsePAM no\nKbdInteractiveAuthentication no\nHostKey {'/rsa'}\n",

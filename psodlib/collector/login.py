@@ -166,9 +166,12 @@ class HostKeys:
         self._lock = threading.Lock()
         self._keys = paramiko.HostKeys()
         self.trusted: list[str] = []  # "host fingerprint", for the user to compare
+        self._revoked: set[str] = set()  # in base64, of whatever host: what somebody lost is good nowhere
         if self.path.exists():
             try:
                 self._keys.load(str(self.path))
+                lines = (line.split() for line in self.path.read_text("utf-8", "replace").splitlines())
+                self._revoked = {words[3] for words in lines if words[:1] == ["@revoked"] and len(words) > 3}
             except Exception as error:
                 raise InputError(f"{self.path}: not a known_hosts file ({type(error).__name__})") from None
 
@@ -195,9 +198,12 @@ class HostKeys:
         Raises
         ------
         CollectError
-            Unknown and not to be trusted, or changed.
+            Unknown and not to be trusted, changed, or marked ``@revoked``.
         """
         with self._lock:
+            if key.get_base64() in self._revoked:
+                raise CollectError(target.name, f"host key REVOKED ({key.fingerprint}): {self.path} says so. Nothing was sent; the host "
+                                                "needs a new key")  # fmt: skip
             known = self._keys.lookup(target.key_name)
             if known and self._keys.check(target.key_name, key):
                 return str(key.fingerprint)
