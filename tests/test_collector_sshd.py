@@ -283,7 +283,7 @@ def test_a_revoked_host_key_is_refused_whatever_else_the_file_says(esx: Any, run
     known = tmp_path / "known_hosts"
     kind, key = known.read_text().split()[1:3]
     with known.open("a") as file:
-        file.write(f"@revoked * {kind} {key}\n")
+        file.write(f"@cert-authority *.lab {kind} {key}\n\n# lost\n@revoked * {kind} {key}\n")
     refused = run(host)
     assert refused.hosts.state[0] == "failed" and "REVOKED (SHA256:" in refused.hosts.why[0]
 

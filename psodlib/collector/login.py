@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
+from paramiko.hostkeys import HostKeyEntry
 
 from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.hosts import Target
@@ -169,11 +170,21 @@ class HostKeys:
         self._revoked: set[str] = set()  # in base64, of whatever host: what somebody lost is good nowhere
         if self.path.exists():
             try:
-                self._keys.load(str(self.path))
-                lines = (line.split() for line in self.path.read_text("utf-8", "replace").splitlines())
-                self._revoked = {words[3] for words in lines if words[:1] == ["@revoked"] and len(words) > 3}
+                for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
+                    self._learn(line.strip(), number)
             except Exception as error:
                 raise InputError(f"{self.path}: not a known_hosts file ({type(error).__name__})") from None
+
+    def _learn(self, line: str, number: int) -> None:
+        # A certificate authority's line makes no key known: this library cannot check what it signed.
+        words = line.split()
+        if words[:1] == ["@revoked"] and len(words) > 3:
+            self._revoked.add(words[3])
+        elif words and not line.startswith(("#", "@")):
+            with contextlib.suppress(paramiko.SSHException):  # a kind of key that this library does not know
+                entry = HostKeyEntry.from_line(line, number)
+                for name in entry.hostnames or () if entry else ():
+                    self._keys.add(name, entry.key.get_name(), entry.key)
 
     def types(self, name: str) -> list[str]:
         """Key types that are known of a host."""
