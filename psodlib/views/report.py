@@ -466,7 +466,7 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
 
 def _watched_row(row: pd.Series) -> list[str]:
     return [
-        literal(row["host"]), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}",
+        label(row["host"], 48), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}",
         share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
     ]  # fmt: skip
 
@@ -505,7 +505,7 @@ def _index(
 def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
     drawn: list[Picture | Bullets] = [each for each in pictures if isinstance(each, Picture)]
-    missing = [each.text for each in pictures if isinstance(each, Text)]
+    missing = list(dict.fromkeys(each.text for each in pictures if isinstance(each, Text)))
     return [*drawn, Bullets(missing)] if missing else drawn
 
 

@@ -110,3 +110,21 @@ def test_a_long_name_keeps_both_ends() -> None:
 
 def test_an_empty_table_is_said() -> None:
     assert TextTable(pd.DataFrame({"host": []}))._repr_html_() == "<p>Nothing to show: no row.</p>"
+
+
+def test_an_undated_crash_is_not_called_nothing(untimed: Fleet) -> None:
+    title, _, inside = charts.wording(charts.plot_ascertainment(untimed.crashes, untimed.uptimes, untimed.coverage))
+    assert title == "No stop bears a time" and inside
+
+
+def test_many_versions_leave_the_hazard_readable() -> None:
+    bands = ["0-7", "7-15"]
+    rows = [
+        {"version": f"1.{n}", "uptime": band, "crashes": n, "host_days": 100.0, "rate": n / 100, "low": n / 200, "high": n / 50}
+        for n in range(12) for band in bands
+    ]  # fmt: skip
+    ax = charts.plot_hazard(pd.DataFrame(rows))
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown == ["1.7", "1.8", "1.9", "1.10", "1.11"]
+    assert "7 versions with fewer crashes not drawn" in " ".join(charts.wording(ax)[1].split())
+    assert len(charts.numbers(ax)) == 24

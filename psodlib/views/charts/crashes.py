@@ -156,7 +156,7 @@ def plot_ascertainment(
     if table.empty:
         return nothing(
             ax,
-            "Nothing stopped, and no host was seen",
+            "No stop bears a time" if len(crashes) else "Nothing stopped, and no host was seen",
             "There is neither a crash nor a boot with a time.",
             list(table.columns),
             simulated,

@@ -280,6 +280,8 @@ def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
     certainty = f"{100 * (1 - one.alpha):g}\u00a0% interval {between(one.low, one.high)}"
     if decided:
         word = "more" if one.low > 1 else "less"
+        if one.ratio == 0:  # it has not crashed at all, which is no rate of its own
+            return f"{one.version} crashes {word} often than {one.reference}: at most {figure(one.high)} times its rate"
         times = figure(one.ratio) if known(one.ratio) else "no information"
         return f"{one.version} crashes {word} often than {one.reference}: {times} times its rate ({certainty})"
     if np.isinf(one.high) and one.low <= 0:

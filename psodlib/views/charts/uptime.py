@@ -33,7 +33,7 @@ from psodlib.views.charts.style import (
 from psodlib.views.charts.sums import column_of, days_in_words, evidence_in_words, with_dates
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, share
 
-MOST_LEGEND = 14  # names in a legend
+MOST_BESIDE = 5  # intervals beside each other in one band of uptime
 MANY_AT_RISK = 10  # boots under watch, for a curve
 FEW = 5  # crashes below which no shape over uptime is claimed
 
@@ -167,7 +167,7 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
     bands = in_order(table["uptime"])
     colours = version_colours(table["version"])
-    drawn = table.groupby("version")[["crashes", "host_days"]].sum().nlargest(MOST_LEGEND, ["crashes", "host_days"])
+    drawn = table.groupby("version")[["crashes", "host_days"]].sum().nlargest(MOST_BESIDE, ["crashes", "host_days"])
     versions = in_order(drawn.index)  # more lines beside each other nobody tells apart
     chart = new_axes(ax)
     step = min(0.16, 0.8 / len(versions))
