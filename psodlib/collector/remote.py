@@ -332,8 +332,9 @@ class Remote:
         rows = []
         try:
             told = []
-            # To its end: answers of other requests may not come between.
-            for info in self._files.listdir_iter(folder):
+            # To its end: answers of other requests may not come between. One answer holds a log folder's names and the next
+            # its end; paramiko's 50 requests at once were three quarters of the processor time of a visit without commands.
+            for info in self._files.listdir_iter(folder, read_aheads=2):
                 told.append(info)
                 self.link.touch()
                 if len(told) > MAX_LISTED:
