@@ -244,10 +244,11 @@ def raw(source: Path, gib: float) -> None:
 
 
 def settle(source: Path) -> None:
-    """Times that a load can believe."""
+    """Give what was just written a time that a load can believe; what has one keeps it, or it would be looked into again."""
     old = time.time() - 3600
     for path in source.rglob("*"):
-        os.utime(path, (old, old))
+        if path.stat().st_mtime > old:
+            os.utime(path, (old, old))
 
 
 def day(work: Path, hosts: int, days: int, logs: int, mib: float) -> None:
