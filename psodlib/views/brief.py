@@ -22,7 +22,7 @@ from psodlib.risk.rates import RateRatio, crash_rates
 from psodlib.views.document import Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.pace import still_needed
 from psodlib.views.prose import unheard
-from psodlib.views.words import between, count, day, figure, known, listing, literal, per_year, share
+from psodlib.views.words import between, count, days, figure, known, listing, literal, per_year, share
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
@@ -247,7 +247,7 @@ def scope(study: Study) -> str:
     """Of which fleet and which time this speaks."""
     hosts = study.fleet.hosts
     seen = hosts["first_seen"].min(), hosts["last_seen"].max()
-    dates = f", {day(seen[0])} to {day(seen[1])}" if known(seen[0]) else ""
+    dates = f", {days(*seen)}" if known(seen[0]) else ""
     return f"{count(len(hosts), 'host')}{dates}; evidence read by psodlib"
 
 
@@ -410,11 +410,11 @@ def _unplaced(study: Study) -> str:
 
 def _unversioned(study: Study) -> str:
     stretches = study.exposure
-    days = stretches.loc[stretches["version"].isna(), "host_days"].sum()
-    if not days:
+    unnamed = stretches.loc[stretches["version"].isna(), "host_days"].sum()
+    if not unnamed:
         return ""
     return (
-        f"For {count(days, 'host-day')} ({share(days, stretches['host_days'].sum())} of those watched) it is not known"
+        f"For {count(unnamed, 'host-day')} ({share(unnamed, stretches['host_days'].sum())} of those watched) it is not known"
         f" which version of {study.module} was loaded."
     )
 
@@ -481,7 +481,10 @@ def next_steps(study: Study) -> list[str]:
     again = "Collect the evidence again each week and make this report anew: it says when the answer changes."
     if decision is None or decision.verdict == "undecided":
         hold = f"Change no driver because of this report. {_needed(study) if decision else ''}".strip()
-        return [hold, _pace(study), again]
+        apart = (
+            "Where the write-up of a crash names a known issue, its steps stand: they rest on that crash, not on rates."
+        )
+        return [hold, apart, _pace(study), again]
     leaving = (
         running.drop(labels=[decision.pin], errors="ignore")
         if decision.verdict == "pin"

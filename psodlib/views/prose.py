@@ -15,7 +15,7 @@ import pandas as pd
 
 from psodlib.records import Crash, Frame
 from psodlib.views.document import Block, Bullets, Code, Section, Steps, Table, Text
-from psodlib.views.words import count, day, known, listing, literal, moment, share, span
+from psodlib.views.words import count, days, known, listing, literal, moment, share, span
 
 __all__ = [
     "Prose", "Shown", "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
@@ -129,8 +129,8 @@ def notice(fleet: Tables) -> Prose:
     if fleet.simulated:
         return say(SIMULATED)
     first, last = fleet.hosts["first_seen"].min(), fleet.hosts["last_seen"].max()
-    days = f", {day(first)} to {day(last)}" if known(first) and known(last) else ""
-    return say(f"Evidence of {count(len(fleet.hosts), 'host')}{days}.")
+    dates = f", {days(first, last)}" if known(first) and known(last) else ""
+    return say(f"Evidence of {count(len(fleet.hosts), 'host')}{dates}.")
 
 
 @dataclass(frozen=True, repr=False)
@@ -323,8 +323,8 @@ def _roster(fleet: Tables) -> str:
     alone = " One host says nothing of others." if len(hosts) == 1 else ""
     quiet = f" {count(silent, 'host')} of the inventory left no evidence." if silent else ""
     first, last = hosts["first_seen"].min(), hosts["last_seen"].max()
-    days = f", {day(first)} to {day(last)}" if known(first) and known(last) else "; no fact about them bears a time"
-    return f"{count(len(hosts), 'host')}{days}.{quiet}{alone}"
+    dates = f", {days(first, last)}" if known(first) and known(last) else "; no fact about them bears a time"
+    return f"{count(len(hosts), 'host')}{dates}.{quiet}{alone}"
 
 
 def _lives(uptimes: pd.DataFrame) -> str:

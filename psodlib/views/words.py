@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "UNKNOWN", "between", "count", "day", "figure", "known", "listing", "literal", "moment", "per_year", "share", "span",
+    "UNKNOWN", "between", "count", "day", "days", "figure", "known", "listing", "literal", "moment", "per_year", "share", "span",
 ]  # fmt: skip
 
 UNKNOWN = "unknown"
@@ -207,6 +207,22 @@ def day(time: Any) -> str:
         Such as "2014-05-31".
     """
     return f"{time:%Y-%m-%d}" if known(time) else UNKNOWN
+
+
+def days(first: Any, last: Any) -> str:
+    """The days from one time to another, in UTC.
+
+    Parameters
+    ----------
+    first, last : pandas.Timestamp
+        Aware.
+
+    Returns
+    -------
+    str
+        Such as "2014-05-01 to 2014-05-31"; one day where both are in it.
+    """
+    return day(first) if day(first) == day(last) else f"{day(first)} to {day(last)}"
 
 
 def span(length: Any) -> str:

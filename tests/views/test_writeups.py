@@ -83,3 +83,18 @@ def test_the_brief_of_the_demo_fleet_is_exactly_two_pages(demo: Fleet, tmp_path:
     file = to_pdf(brief(found, pictures), tmp_path / "brief.pdf", "brief.typ")
     told = subprocess.run(["pdfinfo", str(file)], capture_output=True, text=True, check=True, timeout=30).stdout
     assert re.search(r"^Pages:\s+2$", told, re.MULTILINE)
+
+
+def test_the_brief_of_the_incident_is_one_page_and_says_one_day_once(tmp_path: Path) -> None:
+    # One host and one crash fill no second page; an empty one would be worse than none.
+    fleet = psod.load(DATA / "incident-2014-05-31", jobs=1)
+    file = to_pdf(brief(study(fleet), []), tmp_path / "brief.pdf", "brief.typ")
+    told = subprocess.run(["pdfinfo", str(file)], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert re.search(r"^Pages:\s+1$", told, re.MULTILINE)
+    read = subprocess.run(
+        ["pdftotext", "-layout", str(file), "-"], capture_output=True, text=True, check=True, timeout=30
+    )
+    text = " ".join(read.stdout.split())
+    assert "1 host, 2014-05-31; evidence" in text
+    assert "names a known issue, its steps stand" in text
+    assert "it says when the answer changes." in text  # the last sentence: nothing was cut
