@@ -230,7 +230,7 @@ class Comparison:
             notes.append("the frailty fit did not converge; trust the exact interval more")
         if found.fit.variance > LEMONS:
             differ = f"hosts differ beyond chance (variance of the host effect {found.fit.variance:.2g})"
-            notes.append(f"{differ}: look for lemon hosts")
+            notes.append(f"{differ}: some crash more often than others on any version")
         for term in ("uptime", "quarter"):
             moved = self.moved_by(found, term)
             if abs(moved) > cautions.CONFOUNDED:

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 DAYS_PER_YEAR = 365.25
+_METHODS = {"frailty": "adjusted, hosts may differ", "exact_midp": "exact, as crashes are few"}
 DEFAULT_RATE = 0.2 / DAYS_PER_YEAR  # a driver crash each five host-years, where the fleet itself has none
 
 
@@ -134,7 +135,7 @@ class RateRatio:
 
     def __str__(self) -> str:
         evidence = (
-            f"{100 * (1 - self.alpha):g} % interval, {self.method.replace('_', ' ')}; {_crashes(self.crashes[0])} in "
+            f"{100 * (1 - self.alpha):g} % interval, {_METHODS.get(self.method, self.method)}; {_crashes(self.crashes[0])} in "
             f"{self.host_days[0]:,.0f} host-days against {self.crashes[1]} in {self.host_days[1]:,.0f}"
         )
         if str(self.interval) == "no information":
