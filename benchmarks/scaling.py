@@ -25,7 +25,7 @@ import pandas as pd
 import psodlib as psod
 from psodlib import schema
 from psodlib.risk.decision import decide_pin
-from psodlib.risk.partitions import host_sums, rates_of_parts, ratio_of_parts
+from psodlib.risk.partitions import decision_of_parts, rates_of_parts, ratio_of_parts
 from psodlib.simulate.process import VERSIONS, simulate_history
 from psodlib.views.brief import brief, study
 
@@ -90,7 +90,7 @@ def in_parts(hosts: int, days: float, folder: Path) -> list[str]:
 
     _, rates = timed(lambda: rates_of_parts(stored()))
     ratio, fit = timed(lambda: ratio_of_parts(stored(), VERSIONS[1], VERSIONS[0]))
-    decision, decided = timed(lambda: decide_pin(host_sums(stored()), list(VERSIONS[:2]), adjust=["model"]))
+    decision, decided = timed(lambda: decision_of_parts(stored(), list(VERSIONS[:2])))
     return [f"{rows:,}", f"{spent:.1f}", f"{rates:.1f}", f"{fit:.1f}", f"{ratio.ratio:.4f}", f"{decided:.1f} ({decision.verdict})", "needs one table"]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from psodlib.risk.exposure import check_exposure
 from psodlib.risk.frailty import Fit, HostCells, estimable, fit_frailty, fit_poisson, parameters, tabulate
 from psodlib.risk.stratified import Strata
 
-__all__ = ["ADJUST", "FEW_CRASHES", "Arms", "Comparison", "Headline", "version_effect"]
+__all__ = ["ADJUST", "FEW_CRASHES", "Arms", "Comparison", "Headline"]
 
 ADJUST = ("model", "uptime", "quarter")
 TERMS = ("model", "esxi_build", "cluster", "uptime", "quarter")
@@ -196,6 +196,35 @@ class Comparison:
             self._fits[unknown, terms] = fit_frailty(self.cells, events.tocsr(), terms)
         return self._fits[unknown, terms]
 
+    def effect(self, versions: Sequence[str]) -> float:
+        """p-value of "none of these versions differs from another": the likelihood-ratio test of the frailty model.
+
+        Parameters
+        ----------
+        versions : sequence of str
+            Two or more versions; only their time is used.
+
+        Returns
+        -------
+        float
+            1 where there is no crash.
+
+        Raises
+        ------
+        InputError
+            A version that no host had loaded.
+        """
+        cells = self.cells.only(versions)
+        absent = [name for name in versions if name not in cells.levels["version"]]
+        if absent:
+            raise InputError(f"no host-days with {absent[0]} loaded; leave it out of the comparison")
+        if cells.known.sum() == 0:
+            return 1.0
+        terms, _ = _affordable(cells, self.terms, tuple(versions))
+        full, null = (fit_frailty(cells, cells.known, terms, by_version=kind) for kind in (True, False))
+        gain = 2 * (full.log_likelihood - null.log_likelihood)
+        return float(special.chdtrc(len(cells.levels["version"]) - 1, max(gain, 0.0)))
+
     def adversarial(self, found: Headline, alpha: float = 0.05) -> Interval:
         """The span of the intervals with every unexplained crash laid on one version and then on the other."""
         arms, known = found.arms, found.known
@@ -327,40 +356,3 @@ def _clusters(table: pd.DataFrame, cells: HostCells) -> np.ndarray[Any, np.dtype
         return None
     of_host = table.groupby("host", sort=False)["cluster"].first().reindex(cells.hosts)
     return np.asarray(pd.factorize(of_host, use_na_sentinel=False)[0], dtype=np.int64)
-
-
-def version_effect(exposure: pd.DataFrame, versions: Sequence[str], adjust: Sequence[str] = ADJUST) -> float:
-    """p-value of "none of these versions differs from another": the likelihood-ratio test of the frailty model.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, or by hand.
-    versions : sequence of str
-        Two or more versions; only their rows are used.
-    adjust : sequence of str
-        As for ``rate_ratio``.
-
-    Returns
-    -------
-    float
-        1 where there is no crash.
-
-    Raises
-    ------
-    InputError
-        A version that no host had loaded, or a table or term that cannot be used.
-    """
-    table = check_exposure(exposure)
-    table = table[table["version"].isin(list(versions)) & (table["host_days"] > 0)]
-    absent = [name for name in versions if not (table["version"] == name).any()]
-    if absent:
-        raise InputError(f"no host-days with {absent[0]} loaded; leave it out of the comparison")
-    if table["crashes"].sum() == 0:
-        return 1.0
-    terms, _ = _present(table, adjust)
-    cells = tabulate(table, terms)
-    terms, _ = _affordable(cells, terms, tuple(versions))
-    full, null = (fit_frailty(cells, cells.known, terms, by_version=kind) for kind in (True, False))
-    gain = 2 * (full.log_likelihood - null.log_likelihood)
-    return float(special.chdtrc(table["version"].nunique() - 1, max(gain, 0.0)))

@@ -17,11 +17,11 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
-from psodlib.risk.comparison import ADJUST, Comparison, version_effect
+from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exposure import check_exposure
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, ratio_of
 
-__all__ = ["PinDecision", "decide_pin", "expected_impact"]
+__all__ = ["PinDecision", "decide", "decide_pin", "declared", "expected_impact", "hosts_to_run"]
 
 MOST_HOST_DAYS = 1e8  # where the search for a verdict gives up
 MOST_CRASHES = 200
@@ -38,6 +38,15 @@ class Rule:
     probability: float = 0.95
     loss: float = 0.01 / DAYS_PER_YEAR  # crashes per host-day
     alpha: float = 0.05
+
+    @classmethod
+    def of(cls, probability: float, loss: float, alpha: float) -> Rule:
+        """From what ``decide_pin`` is told; ``loss`` in crashes per host-year. InputError where that is no rule."""
+        exact.check_share(alpha, "alpha")
+        exact.check_share(probability, "probability")
+        if not 0 <= loss < math.inf:
+            raise InputError(f"loss is {loss}; expected crashes per host-year, 0 or more")
+        return cls(probability, loss / DAYS_PER_YEAR, alpha)
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,22 +169,37 @@ def decide_pin(
     ``host_days_needed`` asks the same three tests. Under the frailty model the headline's distance from 1, in standard
     errors, is taken to grow as that of the crude counts would: further time is supposed to come from further hosts.
     """
-    exact.check_share(alpha, "alpha")
-    exact.check_share(probability, "probability")
-    if not 0 <= loss < math.inf:
-        raise InputError(f"loss is {loss}; expected crashes per host-year, 0 or more")
-    table, names = _declared(exposure, candidates, reference)
-    hosts = _hosts(table, fleet_hosts)
+    rule = Rule.of(probability, loss, alpha)
+    table, names = declared(exposure, candidates, reference)
+    return decide(Comparison(table, adjust), names, reference, rule, hosts_to_run(table, fleet_hosts))
+
+
+def decide(comparison: Comparison, names: Sequence[str], reference: str | None, rule: Rule, hosts: int) -> PinDecision:
+    """``decide_pin`` from a comparison, whatever its sufficient rows were made of.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Of the fleet.
+    names, reference
+        From ``declared``.
+    rule : Rule
+        What a winner must show.
+    hosts : int
+        How many would run a candidate.
+
+    Returns
+    -------
+    PinDecision
+    """
     pairs = (
         [(name, reference) for name in names if name != reference]
         if reference
         else list(itertools.combinations(names, 2))
     )
-    comparison = Comparison(table, adjust)
-    ratios = tuple(ratio_of(comparison, one, other, alpha) for one, other in pairs if other is not None)
-    rule = Rule(probability, loss / DAYS_PER_YEAR, alpha)
-    prior = prior_rate(table[table["version"].notna()])
-    differs, reasons = _any_difference(table, names, adjust, alpha)
+    ratios = tuple(ratio_of(comparison, one, other, rule.alpha) for one, other in pairs if other is not None)
+    prior = prior_rate(comparison.table)
+    differs, reasons = _any_difference(comparison, names, rule.alpha)
     adjusted = exact.holm([ratio.p_value for ratio in ratios])
     beats = set()
     for ratio, p in zip(ratios, adjusted, strict=True):
@@ -188,7 +212,7 @@ def decide_pin(
     pin = next((name for name in names if all((name, other) in beats for other in names if other != name)), None)
     losers = {loser for _, loser in beats}
     avoid = tuple(name for name in names if name in losers)
-    strict = replace(rule, alpha=alpha / len(ratios))  # Holm's first step, so that no later one asks for more
+    strict = replace(rule, alpha=rule.alpha / len(ratios))  # Holm's first step, so that no later one asks for more
     open_ones = {name: _open(name, ratios, beats) for name in names}
     needed = {name: _host_days_needed(name, open_ones[name], strict, prior) for name in names}
     change = _would_change(open_ones, needed, strict, prior, hosts)
@@ -219,9 +243,10 @@ def _cautions(ratios: tuple[RateRatio, ...]) -> list[str]:
     return out
 
 
-def _declared(
+def declared(
     exposure: pd.DataFrame, candidates: Sequence[str], reference: str | None
 ) -> tuple[pd.DataFrame, list[str]]:
+    """The table as ``check_exposure`` gives it, and the candidates, each once; InputError as ``decide_pin`` has it."""
     table = check_exposure(exposure)
     names = _named(candidates)
     if len(names) < 2:
@@ -245,8 +270,8 @@ def _named(candidates: str | Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _hosts(table: pd.DataFrame, fleet_hosts: int | None) -> int:
-    # Hosts that would run a candidate: as told, else those that were at risk.
+def hosts_to_run(table: pd.DataFrame, fleet_hosts: int | None) -> int:
+    """Hosts that would run a candidate: as told, else those that were at risk. InputError where that is no number of hosts."""
     if fleet_hosts is None:
         return int(table.loc[table["host_days"] > 0, "host"].nunique())
     if not isinstance(fleet_hosts, numbers.Real) or not 0 < fleet_hosts < math.inf:
@@ -254,13 +279,11 @@ def _hosts(table: pd.DataFrame, fleet_hosts: int | None) -> int:
     return math.ceil(fleet_hosts)
 
 
-def _any_difference(
-    table: pd.DataFrame, names: list[str], adjust: Sequence[str], alpha: float
-) -> tuple[bool, list[str]]:
+def _any_difference(comparison: Comparison, names: Sequence[str], alpha: float) -> tuple[bool, list[str]]:
     # One global test before any pair, where there are more pairs than one.
     if len(names) < 3:
         return True, []
-    p = version_effect(table, names, adjust)
+    p = comparison.effect(names)
     if p <= alpha:
         return True, [f"the versions differ as a whole (likelihood-ratio test, p = {_p(p)})"]
     return False, [
@@ -459,7 +482,7 @@ def _held_back(ratio: RateRatio, arm: int, rule: Rule, prior: float) -> str:
     return f"{pair}: {', '.join(best.lacks(rule))} while there is no more evidence on {other}"
 
 
-def _all_against_one(names: list[str], reference: str) -> str:
+def _all_against_one(names: Sequence[str], reference: str) -> str:
     others = ", ".join(str(name) for name in names if name != reference)
     return (
         f"only {reference} can be pinned here, for {others} were held against it and not against each other: without a "
@@ -549,7 +572,7 @@ def expected_impact(
     by_crashes = rates.loc[names, "crashes"]
     anchor = names[int(by_crashes.argmax())]
     roster = None if hosts is None else _roster(hosts, table)
-    count = len(roster) if roster is not None and fleet_hosts is None else _hosts(table, fleet_hosts)
+    count = len(roster) if roster is not None and fleet_hosts is None else hosts_to_run(table, fleet_hosts)
     per_year = np.array([_rate(table, rates, name, anchor, adjust, alpha) for name in names]) * DAYS_PER_YEAR * count
     out = pd.DataFrame(
         per_year, index=pd.Index(names, name="version"), columns=["crashes_per_year", "crashes_low", "crashes_high"]

@@ -45,6 +45,19 @@ class HostCells:
         """Which cells are this version's, shape (cells,)."""
         return np.asarray(self.cells["version"] == self.levels["version"].get_loc(version))
 
+    def only(self, versions: Sequence[str]) -> HostCells:
+        """The same with the cells of these versions alone, the hosts that have time in them and the levels that are left."""
+        timed = np.asarray(self.days.sum(axis=0)).ravel() > 0
+        mine = np.flatnonzero(self.levels["version"][self.cells["version"]].isin(list(versions)) & timed)
+        hosts = np.flatnonzero(np.asarray(self.days[:, mine].sum(axis=1)).ravel() > 0)
+        cells = self.cells.iloc[mine].reset_index(drop=True)
+        levels: dict[str, pd.Index] = {}
+        for term in self.levels:
+            cells[term], left = pd.factorize(cells[term], sort=True)
+            levels[term] = self.levels[term][left]
+        days, known, unknown = (matrix[hosts][:, mine] for matrix in (self.days, self.known, self.unknown))
+        return HostCells(self.hosts[hosts], days, known, unknown, cells, levels)
+
     def grouped(self, group: np.ndarray[Any, np.dtype[np.int64]]) -> HostCells:
         """The same with one row a group of hosts; ``group`` codes shape (hosts,)."""
         member = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))

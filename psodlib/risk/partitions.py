@@ -15,11 +15,12 @@ import pandas as pd
 from scipy import sparse
 
 from psodlib.risk.comparison import ADJUST, OF_TIME, Comparison
+from psodlib.risk.decision import PinDecision, Rule, decide, declared, hosts_to_run
 from psodlib.risk.exposure import Tables, check_exposure, exposure
 from psodlib.risk.frailty import HostCells, tabulate
 from psodlib.risk.rates import RateRatio, crash_rates, ratio_of
 
-__all__ = ["each_exposure", "host_sums", "rates_of_parts", "ratio_of_parts", "tabulate_parts"]
+__all__ = ["decision_of_parts", "each_exposure", "host_sums", "rates_of_parts", "ratio_of_parts", "tabulate_parts"]
 
 SUMS = ["host_days", "crashes", "unknown_crashes"]
 OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
@@ -143,6 +144,42 @@ def ratio_of_parts(
     return ratio_of(_OfParts(parts, adjust), version, reference, alpha)
 
 
+def decision_of_parts(
+    parts: Iterable[pd.DataFrame],
+    candidates: Sequence[str],
+    *,
+    reference: str | None = None,
+    adjust: Sequence[str] = ADJUST,
+    alpha: float = 0.05,
+    probability: float = 0.95,
+    loss: float = 0.01,
+    fleet_hosts: int | None = None,
+) -> PinDecision:
+    """``decide_pin`` of all parts together; the stretches of two parts are never in one table.
+
+    Parameters
+    ----------
+    parts : iterable of DataFrame
+        Exposure tables, no host in two; gone through once.
+    candidates, reference, adjust, alpha, probability, loss, fleet_hosts
+        As for ``decide_pin``.
+
+    Returns
+    -------
+    PinDecision
+        As of the whole exposure; its reasons say which cautions were not looked at (``ratio_of_parts``).
+
+    Raises
+    ------
+    InputError
+        As ``decide_pin``.
+    """
+    rule = Rule.of(probability, loss, alpha)
+    comparison = _OfParts(parts, adjust)
+    sums, names = declared(comparison.sums, candidates, reference)
+    return decide(comparison, names, reference, rule, hosts_to_run(sums, fleet_hosts))
+
+
 class _OfParts(Comparison):
     # Sums by host in place of the stretches, and the sufficient rows of one part after another.
     def __init__(self, parts: Iterable[pd.DataFrame], adjust: str | Sequence[str]) -> None:
@@ -152,9 +189,8 @@ class _OfParts(Comparison):
         first = next(tables, None)
         held = [] if first is None else [term for term in asked if _holds(first, term)]
         cells = tabulate_parts(chain([] if first is None else [first], tables), tuple(held))
-        super().__init__(
-            pd.concat(sums, ignore_index=True) if sums else host_sums([]), [t for t in asked if t not in OF_TIME]
-        )
+        self.sums = pd.concat(sums, ignore_index=True) if sums else host_sums([])
+        super().__init__(self.sums, [term for term in asked if term not in OF_TIME])
         self.cells = cells
         self.terms = tuple(term for term in asked if term in self.terms or (term in OF_TIME and term in held))
         self.absent += [

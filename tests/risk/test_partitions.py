@@ -12,7 +12,14 @@ from conftest import DATA
 import psodlib as psod
 from psodlib.risk.exposure import check_exposure
 from psodlib.risk.frailty import fit_frailty, tabulate
-from psodlib.risk.partitions import each_exposure, host_sums, rates_of_parts, ratio_of_parts, tabulate_parts
+from psodlib.risk.partitions import (
+    decision_of_parts,
+    each_exposure,
+    host_sums,
+    rates_of_parts,
+    ratio_of_parts,
+    tabulate_parts,
+)
 from psodlib.simulate.process import VERSIONS, simulate_history
 from psodlib.store import update
 
@@ -119,6 +126,25 @@ def test_a_decision_on_sums_by_host(whole: pd.DataFrame, parts: list[pd.DataFram
     for left, right in zip(one.ratios, full.ratios, strict=True):
         assert_same_ratio(left, right)
     pd.testing.assert_frame_equal(psod.crash_rates(sums), psod.crash_rates(whole), rtol=1e-9)
+
+
+def test_the_decision_of_parts_is_that_of_the_whole() -> None:
+    whole = simulate_history(hosts=160, days=500, clusters=8, seed=4).exposure()
+    hosts = sorted(whole["host"].unique())
+    parts = [whole[whole["host"].isin(hosts[at : at + 40])] for at in range(0, 160, 40)]
+    names = list(VERSIONS)
+    one, full = decision_of_parts(iter(parts), names), psod.decide_pin(whole, names)
+    assert "uptime" in full.ratios[0].adjusted_for
+    assert (one.verdict, one.pin, one.avoid) == (full.verdict, full.pin, full.avoid)
+    for name, days in full.host_days_needed.items():
+        assert one.host_days_needed[name] == (None if days is None else pytest.approx(days, rel=1e-5))
+    for left, right in zip(one.ratios, full.ratios, strict=True):
+        assert_same_ratio(left, right)
+    said = [reason for reason in one.reasons if reason != NOT_LOOKED_AT]
+    assert said == [reason for reason in full.reasons if reason in said] and NOT_LOOKED_AT in one.reasons
+    assert "as a whole" in one.reasons[0] or "no version differs" in one.reasons[0]
+    with pytest.raises(psod.InputError, match="found 1 candidate"):
+        decision_of_parts(parts, names[:1])
 
 
 def test_no_part_and_no_store(tmp_path: Path) -> None:

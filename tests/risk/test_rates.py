@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from psodlib.errors import InputError
-from psodlib.risk.comparison import version_effect
+from psodlib.risk.comparison import Comparison
 from psodlib.risk.exact import Interval, poisson_interval, ratio_interval
 from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio
 from psodlib.simulate.process import SCENARIOS, simulate_history
@@ -230,8 +230,8 @@ def test_refusals_are_one_sentence(realistic, call, word):
 
 
 def test_the_global_test_tells_a_bad_version_from_none(realistic):
-    assert version_effect(realistic, (BASE, BAD, NEXT)) < 1e-4
-    assert version_effect(realistic.assign(crashes=0), (BASE, BAD)) == 1.0
+    assert Comparison(realistic).effect((BASE, BAD, NEXT)) < 1e-4
+    assert Comparison(realistic.assign(crashes=0)).effect((BASE, BAD)) == 1.0
 
 
 def test_the_fields_are_those_of_the_contract(realistic):
