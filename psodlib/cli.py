@@ -398,7 +398,10 @@ def anonymise(
     inventory: Inventory = None,
     word: SiteWords = None,
 ) -> None:
-    """Write evidence anew with every name of the house replaced, the same way in each export with the same key."""
+    """Write evidence anew with every name of the house replaced, the same way in each export with the same key.
+
+    Not seen: names inside base64. Links in tars are not written.
+    """
     from psodlib.anonymiser import anonymise as write_anew
 
     key = _key(key_file)

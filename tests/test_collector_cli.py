@@ -52,7 +52,7 @@ def in_a_pipe(command: list[str], cwd: Path, ready: Callable[[str], bool], press
     """Exit code, all that was printed, seconds from the first SIGINT to the end."""
     with subprocess.Popen([str(PSOD), *command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         until = time.monotonic() + 30
-        while not ready("reading") and process.poll() is None and time.monotonic() < until:
+        while not ready("reading /var/run/log/hostd.log") and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         begun = time.monotonic()
         for _ in range(presses):
@@ -116,7 +116,7 @@ def test_ctrl_c_in_mid_copy_keeps_what_came_and_the_next_run_fetches_the_rest(
     part = log.with_name("hostd.log.part")
 
     def copying(shown: str) -> bool:
-        return "reading" in shown and part.exists() and part.stat().st_size > 1 << 20
+        return "reading /var/run/log/hostd.log" in shown and part.exists() and part.stat().st_size > 1 << 20
 
     with serving(tmp_path, *hosts) as served:
         command = ["collect", *words(served, tmp_path, "--trust-first-use", "--pool", "1")]

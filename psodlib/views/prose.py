@@ -7,6 +7,7 @@ where it meets HTML, so that log text, host names and inventories can stand in a
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -133,6 +134,10 @@ def notice(fleet: Tables) -> Prose:
     return say(f"Evidence of {count(len(fleet.hosts), 'host')}{dates}.")
 
 
+_HASH = re.compile(r"\b[0-9a-f]{40,128}\b")
+_MOMENT = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?")
+
+
 @dataclass(frozen=True, repr=False)
 class TextTable:
     """A table of words as a notebook shows it: flush left, whole, without its index; an empty one is said.
@@ -156,6 +161,9 @@ class TextTable:
         # The cells are escaped, so these tags are ours alone.
         for tag in ("th", "td"):
             shown = shown.replace(f"<{tag}>", f'<{tag} style="text-align: left">')
+        # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers.
+        shown = _HASH.sub(lambda found: "<wbr>".join(re.findall(".{1,16}", found[0])), shown)
+        shown = _MOMENT.sub(r'<span style="white-space: nowrap">\g<0></span>', shown)
         return shown.replace("$", "<span>$</span>")
 
 

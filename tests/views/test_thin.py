@@ -128,3 +128,12 @@ def test_many_versions_leave_the_hazard_readable() -> None:
     assert shown == ["1.7", "1.8", "1.9", "1.10", "1.11"]
     assert "7 versions with fewer crashes not drawn" in " ".join(charts.wording(ax)[1].split())
     assert len(charts.numbers(ax)) == 24
+
+
+def test_a_table_breaks_hashes_and_keeps_times_whole() -> None:
+    table = pd.DataFrame(
+        {"hash": ["ab" * 32], "when": [pd.Timestamp("2014-05-31 15:57:32", tz="UTC")], "text": ["<wbr>"]}
+    )
+    shown = TextTable(table)._repr_html_()
+    assert "<wbr>".join(["ab" * 8] * 4) in shown and "&lt;wbr&gt;" in shown
+    assert '<span style="white-space: nowrap">2014-05-31 15:57:32 UTC</span>' in shown
