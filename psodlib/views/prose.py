@@ -162,7 +162,7 @@ class TextTable:
         for tag in ("th", "td"):
             shown = shown.replace(f"<{tag}>", f'<{tag} style="text-align: left">')
         # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers.
-        shown = _HASH.sub(lambda found: "<wbr>".join(re.findall(".{1,16}", found[0])), shown)
+        shown = _HASH.sub(r'<span style="overflow-wrap: anywhere">\g<0></span>', shown)
         shown = _MOMENT.sub(r'<span style="white-space: nowrap">\g<0></span>', shown)
         return shown.replace("$", "<span>$</span>")
 

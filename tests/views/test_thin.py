@@ -135,5 +135,5 @@ def test_a_table_breaks_hashes_and_keeps_times_whole() -> None:
         {"hash": ["ab" * 32], "when": [pd.Timestamp("2014-05-31 15:57:32", tz="UTC")], "text": ["<wbr>"]}
     )
     shown = TextTable(table)._repr_html_()
-    assert "<wbr>".join(["ab" * 8] * 4) in shown and "&lt;wbr&gt;" in shown
+    assert f'<span style="overflow-wrap: anywhere">{"ab" * 32}</span>' in shown and "&lt;wbr&gt;" in shown
     assert '<span style="white-space: nowrap">2014-05-31 15:57:32 UTC</span>' in shown
