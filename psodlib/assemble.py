@@ -34,20 +34,6 @@ def name_hosts(
 ) -> tuple[list[tuple[str | None, FileReading]], list[Problem]]:
     """Give every reading its host: by the file's own words, else by its place.
 
-    Parameters
-    ----------
-    readings : sequence of FileReading
-        As read; ``host`` is the file's own word, ``hint`` what its place says.
-    roster : iterable of str
-        Names of an inventory, which may be the full ones.
-
-    Returns
-    -------
-    named : list of (host, reading)
-        ``host`` is None where nothing tells it.
-    problems : list of Problem
-        ``host_conflict`` where the files of one place name several hosts, ``no_host`` where nothing names one.
-
     Notes
     -----
     One file of a bundle or folder that says which host it is speaks for its silent neighbours. Names are compared without
@@ -65,22 +51,7 @@ Words = tuple[str | None, str | None]  # a file's own word for its host, and wha
 
 
 def host_names(words: Collection[Words], roster: Iterable[str] = ()) -> tuple[dict[Words, str | None], list[Problem]]:
-    """The host that each pair of a file's own word and its place's stands for, as ``name_hosts`` explains.
-
-    Parameters
-    ----------
-    words : collection of (host, hint)
-        Of all the fleet's files, each pair once.
-    roster : iterable of str
-        Names of an inventory.
-
-    Returns
-    -------
-    hosts : dict of (host, hint) to host
-        None where nothing tells it.
-    problems : list of Problem
-        ``host_conflict``.
-    """
+    """The host that each pair of a file's own word and its place's stands for, as ``name_hosts`` explains."""
     told: dict[str, set[str]] = defaultdict(set)
     for host, hint in words:
         if host and hint:
@@ -135,29 +106,7 @@ def assemble(
     issues: Sequence[Issue] = (),
     problems: Iterable[Problem] = (),
 ) -> dict[str, pd.DataFrame]:
-    """What the files say, one by one -> what happened to the fleet.
-
-    Parameters
-    ----------
-    readings : sequence of FileReading
-        One or more a file, in any order; the result does not depend on it.
-    inventory : pandas.DataFrame, optional
-        One row a host, column ``host`` and any others.
-    issues : sequence of Issue
-        Known issues to match crashes against.
-    problems : iterable of Problem
-        Troubles met before a file could be read.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        The seven tables and ``coverage`` by name, conforming to ``psodlib.schema``.
-
-    Raises
-    ------
-    InputError
-        An inventory without ``host``.
-    """
+    """What the files say, one by one -> what happened to the fleet."""
     if inventory is not None and "host" not in inventory:
         raise InputError(f"the inventory has columns {list(inventory.columns)}; expected one named host")
     roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
@@ -173,21 +122,7 @@ def assemble(
 def assemble_named(
     named: Iterable[tuple[str | None, FileReading]], issues: Sequence[Issue] = (), problems: Iterable[Problem] = ()
 ) -> dict[str, pd.DataFrame]:
-    """The tables of some hosts, whose readings are given whole.
-
-    Parameters
-    ----------
-    named : iterable of (host, reading)
-        Sorted by source. Hosts that no crash binds together (one crash under two names) may be given apart: the rows of
-        each are the same.
-    issues, problems
-        As for ``assemble``.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        As ``assemble``, without the inventory.
-    """
+    """The tables of some hosts, whose readings are given whole."""
     by_host: dict[str | None, list[FileReading]] = defaultdict(list)
     for host, reading in named:
         if not reading.irrelevant:
@@ -261,18 +196,7 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
 
 
 def said_by_host(readings: Sequence[FileReading]) -> Said:
-    """One host's warnings, those before its crashes and those of its quiet days.
-
-    Parameters
-    ----------
-    readings : sequence of FileReading
-        All of the host's.
-
-    Returns
-    -------
-    Said
-        For ``judge`` and ``explain``.
-    """
+    """One host's warnings, those before its crashes and those of its quiet days."""
     return hear(
         [p for reading in readings for p in reading.precursors],
         [a for reading in readings for a in reading.alive],

@@ -30,17 +30,7 @@ T = TypeVar("T")
 
 
 def groups_of(items: Sequence[T], size: Callable[[T], int], workers: int) -> list[list[T]]:
-    """Items in groups of about one size, the largest first.
-
-    Parameters
-    ----------
-    items : sequence
-        Any.
-    size : callable
-        Bytes of one.
-    workers : int
-        Threads that will take them: no group is larger than would leave one of them idle.
-    """
+    """Items in groups of about one size, the largest first."""
     most = max(1, min(GROUP, sum(map(size, items)) // (AHEAD * max(workers, 1))))
     groups: list[list[T]] = []
     filled = most
@@ -54,20 +44,7 @@ def groups_of(items: Sequence[T], size: Callable[[T], int], workers: int) -> lis
 
 
 def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
-    """Read some files into a segment of the store: a pure function of their bytes, wherever and however often it runs.
-
-    Parameters
-    ----------
-    folder : Path
-        The store, as this machine sees it.
-    jobs : sequence of Job
-        What to read.
-
-    Returns
-    -------
-    list of Entry
-        For the ledger; no log text.
-    """
+    """Read some files into a segment of the store: a pure function of their bytes, wherever and however often it runs."""
     same: list[Entry] = []
 
     def found() -> Iterator[tuple[Entry, list[FileReading], list[Problem]]]:

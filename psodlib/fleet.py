@@ -277,25 +277,7 @@ def _load_into(
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:
-    """Say why a crash has its signature and its guilty module.
-
-    Parameters
-    ----------
-    crash_id : str
-        The crash, or the first digits of its id.
-    *sources : str or Path
-        Evidence that holds it, as for ``load``.
-
-    Returns
-    -------
-    str
-        Frames with each rule's verdict, and the evidence against each suspect.
-
-    Raises
-    ------
-    InputError
-        No crash, or more than one, has an id that begins so.
-    """
+    """Say why a crash has its signature and its guilty module."""
     units, _ = _units(sources)
     readings = [reading for unit in units for reading in read_unit(unit)[0]]
     named, _ = name_hosts(readings)

@@ -26,20 +26,7 @@ Read = tuple[list[FileReading], list[Problem]]
 
 
 def read_all(units: Sequence[Unit], jobs: int | None) -> Iterator[tuple[Unit, Read]]:
-    """Read files with threads, processes or neither, whichever is quickest for them.
-
-    Parameters
-    ----------
-    units : sequence of Unit
-        From ``evidence.sources.iter_units``.
-    jobs : int or None
-        Threads or processes at most; None for as many as there are cores, and none for little evidence.
-
-    Yields
-    ------
-    tuple of Unit and (readings, problems)
-        In no order that means anything.
-    """
+    """Read files with threads, processes or neither, whichever is quickest for them."""
     workers = min(jobs or _cores(), len(units))
     if workers <= 1 or (jobs is None and sum(unit.size for unit in units) < SMALL):
         yield from ((unit, read_unit(unit)) for unit in units)
@@ -104,21 +91,7 @@ def spread_here(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int 
 
 
 def read_here(folder: Path, todo: Sequence[Job], jobs: int | None) -> Iterator[Entry]:
-    """Read files into the store with this machine's processes.
-
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    todo : sequence of Job
-        What to read.
-    jobs : int or None
-        As for ``load``.
-
-    Yields
-    ------
-    Entry
-    """
+    """Read files into the store with this machine's processes."""
     with ThreadPoolExecutor(jobs or _cores()) as threads:  # hashing frees the interpreter
         looked = list(zip(todo, threads.map(digest, todo), strict=True))
     yield from (known_again(job, entry) for job, entry in looked if unchanged(job, entry))

@@ -175,7 +175,8 @@ class HostFact:
 class Precursor:
     """A line that may foretell a crash: heap at maximum, LinDMA, out of memory, device reset, lock-up.
 
-    ``what`` is a word of the table in ``evidence/vmkernel.py``; ``module`` is the driver it speaks of, where it names one.
+    ``what`` is a word of the table in ``evidence/vmkernel.py``; ``module`` is the driver it speaks of, where it names
+    one.
     """
 
     time: datetime | None

@@ -221,36 +221,12 @@ def columns_of(table: str) -> tuple[Column, ...]:
 
 
 def empty(table: str) -> pd.DataFrame:
-    """An empty table with the columns and dtypes of a full one.
-
-    Parameters
-    ----------
-    table : str
-        A key of ``TABLES`` or ``AUXILIARY``, or ``"exposure"``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        No rows.
-    """
+    """An empty table with the columns and dtypes of a full one."""
     return build(table, [])
 
 
 def build(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows as mappings -> the table, cast, in column order and sorted.
-
-    Parameters
-    ----------
-    table : str
-        A key of ``TABLES`` or ``AUXILIARY``, or ``"exposure"``.
-    rows : iterable of mappings
-        Column name -> value; a missing key or ``None`` is unknown. Keys that are no column are dropped.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Sorted by the table's keys, with a fresh ``RangeIndex``.
-    """
+    """Rows as mappings -> the table, cast, in column order and sorted."""
     whole = list(rows)
     names = [column.name for column in columns_of(table)]
     columns = {name: pd.Series([row.get(name) for row in whole], dtype=object) for name in names}
@@ -258,25 +234,7 @@ def build(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Cast, complete, order and sort a table; columns beyond the definition keep their place at the end.
-
-    Parameters
-    ----------
-    table : str
-        As for ``build``.
-    frame : pandas.DataFrame
-        Any subset of the columns; a missing one is filled with unknown.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A new table.
-
-    Raises
-    ------
-    InputError
-        A value that the column's dtype cannot hold, or a word outside a closed list.
-    """
+    """Cast, complete, order and sort a table; columns beyond the definition keep their place at the end."""
     columns = columns_of(table)
     cast = {}
     for column in columns:
@@ -316,20 +274,7 @@ def _cast(table: str, column: Column, values: Any) -> Any:
 
 
 def check(table: str, frame: pd.DataFrame) -> None:
-    """Raise unless a table has the defined columns, in order, with their dtypes.
-
-    Parameters
-    ----------
-    table : str
-        As for ``build``.
-    frame : pandas.DataFrame
-        The table to hold against the definition. Further columns may follow (``hosts`` carries the inventory's).
-
-    Raises
-    ------
-    InputError
-        The first difference, as found and as expected.
-    """
+    """Raise unless a table has the defined columns, in order, with their dtypes."""
     columns = columns_of(table)
     names = [column.name for column in columns]
     if list(frame.columns[: len(names)]) != names:

@@ -44,7 +44,7 @@ def test_lock_holds_every_dependency_with_hashes_and_no_address() -> None:
     assert "://" not in lock
     pinned = {name.lower().replace("_", "-") for name in re.findall(r"^([\w.-]+)==", lock, re.M)}
     extras = PROJECT["optional-dependencies"]
-    for line in [*PROJECT["dependencies"], *extras["cluster"], *extras["test"], *extras["dev"]]:
+    for line in [*PROJECT["dependencies"], *extras["cluster"], *extras["vcenter"], *extras["test"], *extras["dev"]]:
         assert Requirement(line).name.lower().replace("_", "-") in pinned
     entries = re.split(r"^(?=[\w.-]+==)", lock, flags=re.M)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)

@@ -56,3 +56,29 @@ def test_importing_costs_no_matplotlib_or_scipy() -> None:
     code = "import sys, psodlib.cli; print([m for m in ('matplotlib', 'scipy', 'statsmodels', 'paramiko', 'IPython', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_numpydoc_is_for_public_names_alone() -> None:
+    # A name behind the public ones says in one sentence what it does; its formula and source may follow as Notes or References.
+    found = []
+    for file in sorted(Path(psod.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("plot_"):
+                continue
+            public = node.name in psod.__all__
+            for inner in [node, *(node.body if public else [])]:
+                if not isinstance(inner, (ast.FunctionDef, ast.ClassDef)) or (
+                    public and not inner.name.startswith("_")
+                ):
+                    continue
+                if re.search(
+                    r"^(Parameters|Returns|Raises|Yields|Examples?)\n---", ast.get_docstring(inner) or "", re.M
+                ):
+                    found.append(f"{file.name}:{inner.lineno} {inner.name}")
+    in_public_classes = {name for name in found if any(name.endswith(f" {method}") for method in PUBLIC_METHODS)}
+    assert sorted(set(found) - in_public_classes) == []
+
+
+PUBLIC_METHODS = {
+    name for cls in psod.__all__ if inspect.isclass(getattr(psod, cls)) for name in vars(getattr(psod, cls))
+}

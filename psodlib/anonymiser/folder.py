@@ -174,22 +174,7 @@ def _target(folder: Path, name: str, written: set[str]) -> Path:
 
 
 def write_mapping(file: Path, pseudonyms: Pseudonyms, left_out: Sequence[tuple[str, str]]) -> Path:
-    """The owner's list of what became what.
-
-    Parameters
-    ----------
-    file : Path
-        Written with mode 0600; one that is there is replaced.
-    pseudonyms : Pseudonyms
-        What was used.
-    left_out : sequence of (str, str)
-        What is not in the output, and why.
-
-    Returns
-    -------
-    Path
-        ``file``.
-    """
+    """The owner's list of what became what."""
     content: dict[str, Any] = {
         "about": "Who has this file can undo the export. It is yours alone.",
         "names": {kind: dict(sorted(pairs.items())) for kind, pairs in sorted(pseudonyms.used.items())},

@@ -17,23 +17,7 @@ LARGEST = 1 << 16
 
 
 def read_key(file: str | Path) -> bytes:
-    """The key in a file; a new one is made where there is no file.
-
-    Parameters
-    ----------
-    file : str or Path
-        Any bytes, 16 to 65,536 of them. A new one has mode 0600.
-
-    Returns
-    -------
-    bytes
-        The key.
-
-    Raises
-    ------
-    InputError
-        The file cannot be read or made, or is too short or too long to be a key.
-    """
+    """The key in a file; a new one is made where there is no file."""
     path = Path(file)
     try:
         if not path.exists():
@@ -51,23 +35,7 @@ def read_key(file: str | Path) -> bytes:
 
 
 def key_from_passphrase(passphrase: str) -> bytes:
-    """A key from what a person typed: the same words give the same key, on every machine.
-
-    Parameters
-    ----------
-    passphrase : str
-        12 letters or more.
-
-    Returns
-    -------
-    bytes
-        32 bytes, by scrypt, so that guessing costs.
-
-    Raises
-    ------
-    InputError
-        Too short.
-    """
+    """A key from what a person typed: the same words give the same key, on every machine."""
     if len(passphrase) < LEAST_LETTERS:
         raise InputError(f"a passphrase of {len(passphrase)} letters; expected {LEAST_LETTERS} or more")
     # One salt for all: two exports with the same words must agree.

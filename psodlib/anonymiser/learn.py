@@ -85,31 +85,16 @@ _VERSION = re.compile(
 
 @dataclass
 class Names:
-    """What is known of the names in some evidence; all in small letters.
+    """What is known of the names in some evidence; all in small letters."""
 
-    Parameters
-    ----------
-    kinds : dict of str to str
-        Every name met in a name's place -> its kind.
-    words : set of str
-        Those that are replaced wherever they stand alone.
-    hosts, domains : set of str
-        Hosts, short and full, and the domains that they are in.
-    versions : set of str
-        Dotted quads that are no addresses.
-    kept : set of str
-        Words of the kernel, its modules and functions: in ``words`` none of them stands.
-    site : set of str
-        Words given by the user, replaced inside other words as well.
-    """
-
-    kinds: dict[str, str] = field(default_factory=dict)
-    words: set[str] = field(default_factory=set)
-    hosts: set[str] = field(default_factory=set)
-    domains: set[str] = field(default_factory=set)
-    versions: set[str] = field(default_factory=set)
+    kinds: dict[str, str] = field(default_factory=dict)  # every name met in a name's place -> its kind
+    words: set[str] = field(default_factory=set)  # those that are replaced wherever they stand alone
+    hosts: set[str] = field(default_factory=set)  # hosts, short and full, and the domains that they are in
+    domains: set[str] = field(default_factory=set)  # hosts, short and full, and the domains that they are in
+    versions: set[str] = field(default_factory=set)  # dotted quads that are no addresses
+    # words of the kernel, its modules and functions: in ``words`` none of them stands
     kept: set[str] = field(default_factory=lambda: set(kept_words()))
-    site: set[str] = field(default_factory=set)
+    site: set[str] = field(default_factory=set)  # words given by the user, replaced inside other words as well
     logs: frozenset[str] = frozenset(
         [
             "vmkernel",
@@ -132,15 +117,7 @@ class Names:
     )
 
     def add(self, kind: str, name: str) -> None:
-        """Remember a name.
-
-        Parameters
-        ----------
-        kind : str
-            As for ``Pseudonyms.of``.
-        name : str
-            As it stands.
-        """
+        """Remember a name."""
         name = name.strip()
         low = plain(name)
         if not low or len(low) > LONGEST or low in SYSTEM_USERS or low in _NOTHING or not any(map(str.isalnum, low)):
@@ -181,45 +158,17 @@ class Names:
                 self.words.add(label)
 
     def stands_out(self, low: str) -> bool:
-        """Whether a name may be replaced wherever it stands.
-
-        Parameters
-        ----------
-        low : str
-            In small letters.
-
-        Returns
-        -------
-        bool
-            False for a word of the kernel's own, a bare number, and what is so short that it is everywhere.
-        """
+        """Whether a name may be replaced wherever it stands."""
         return len(low) >= LEAST and low not in self.kept and not re.fullmatch(r"[\d.,:%/+-]+", low)
 
     def keep(self, words: Iterable[Any]) -> None:
-        """Names of modules and functions stay, and so does each word in them.
-
-        Parameters
-        ----------
-        words : iterable of str
-            Cells; unknown ones are passed over.
-        """
+        """Names of modules and functions stay, and so does each word in them."""
         for word in words:
             if isinstance(word, str):
                 self.kept |= {plain(word), *re.findall(r"[a-z0-9]+", plain(word))}
 
     def is_name(self, kind: str, name: str) -> bool:
-        """Whether what stands in a name's place was learned as a name there.
-
-        Parameters
-        ----------
-        kind, name : str
-            As for ``add``.
-
-        Returns
-        -------
-        bool
-            False for ``localhost``, ``root`` and the like.
-        """
+        """Whether what stands in a name's place was learned as a name there."""
         low = plain(name.strip())
         return low in self.kinds or (kind == "host" and low in self.hosts)
 
@@ -246,47 +195,14 @@ def _nfd(text: str) -> str:
 
 
 def column_kind(column: str, text: bool = True) -> str | None:
-    """What the cells of a column are: a kind of name, or None where they are none.
-
-    Parameters
-    ----------
-    column : str
-        Its name.
-    text : bool
-        Whether it holds text.
-
-    Returns
-    -------
-    str or None
-        ``word`` for a column that nobody knows: what it holds cannot be judged.
-    """
+    """What the cells of a column are: a kind of name, or None where they are none."""
     if column in _NAMED_COLUMNS:
         return _NAMED_COLUMNS[column]
     return "word" if text and column not in SAFE_COLUMNS else None
 
 
 def learn_names(sources: Sequence[str | Path], inventory: str | Path | None = None, site: Sequence[str] = ()) -> Names:
-    """The names in some evidence.
-
-    Parameters
-    ----------
-    sources : sequence of str or Path
-        As for ``load``; a saved fleet's folder and a report's too.
-    inventory : str or Path, optional
-        Its hosts are hosts, and its other text is names.
-    site : sequence of str
-        Words of the house to be replaced wherever they stand, inside other words too.
-
-    Returns
-    -------
-    Names
-        What a ``Rewriter`` needs.
-
-    Raises
-    ------
-    InputError
-        As ``load``; a site word that is too short or a word of the kernel's own.
-    """
+    """The names in some evidence."""
     names = Names()
     fleet = load(*sources, inventory=inventory)
     _learn_fleet(names, fleet)
@@ -308,18 +224,7 @@ def learn_names(sources: Sequence[str | Path], inventory: str | Path | None = No
 
 
 def in_a_hosts_folder(unit: Unit) -> bool:
-    """Whether the folder that a file lies in may be called as its host: not where tables and pages lie.
-
-    Parameters
-    ----------
-    unit : Unit
-        A file.
-
-    Returns
-    -------
-    bool
-        False for what ``Fleet.save`` and ``report`` write.
-    """
+    """Whether the folder that a file lies in may be called as its host: not where tables and pages lie."""
     return unit.place.hint_kind in ("folder", "bundle") and not unit.source.lower().endswith(_PAGES)
 
 
@@ -381,18 +286,7 @@ def _learn_text(names: Names, data: bytes) -> None:
 
 
 def places(low: bytes) -> Iterator[tuple[str, int, int]]:
-    """Where names stand in a text.
-
-    Parameters
-    ----------
-    low : bytes
-        The text in small letters.
-
-    Yields
-    ------
-    (kind, start, end)
-        One for each name; not sorted.
-    """
+    """Where names stand in a text."""
     for position in POSITIONS:
         if any(sign in low for sign in position.signs):
             for match in position.pattern.finditer(low):

@@ -46,11 +46,6 @@ DIGITS = 9
 class Pseudonyms:
     """What each name becomes; the same name and key give the same everywhere.
 
-    Parameters
-    ----------
-    key : bytes
-        From ``read_key`` or ``key_from_passphrase``. HMAC-SHA-256: without it no pseudonym can be tested against a guess.
-
     Notes
     -----
     ``used`` holds what was asked for, kind -> name -> pseudonym: it grows with the number of names, not with the evidence.
@@ -67,20 +62,7 @@ class Pseudonyms:
         self._given: dict[str, str] = {}  # and the other way round
 
     def of(self, kind: str, name: str) -> str:
-        """The pseudonym of a name.
-
-        Parameters
-        ----------
-        kind : str
-            host, domain, mail, user, vm, datastore, network, word, serial, uuid, wwn, mac, ipv4, ipv6.
-        name : str
-            As it stands in the text; case and the spelling of an IPv6 address make no difference but to case.
-
-        Returns
-        -------
-        str
-            Of the same kind and, as far as that has one, shape.
-        """
+        """The pseudonym of a name."""
         known = self.used.setdefault(kind, {})
         if name not in known:
             known[name] = self._make(kind, name)

@@ -34,33 +34,14 @@ class Span(NamedTuple):
 
 
 class Rewriter:
-    """Replaces names.
-
-    Parameters
-    ----------
-    names : Names
-        What is known of the evidence, from ``learn_names``.
-    pseudonyms : Pseudonyms
-        What each name becomes.
-    """
+    """Replaces names."""
 
     def __init__(self, names: Names, pseudonyms: Pseudonyms) -> None:
         self.names, self.pseudonyms = names, pseudonyms
         self._pattern = re.compile(_everything(names), re.DOTALL)
 
     def stream(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """A text in blocks, rewritten.
-
-        Parameters
-        ----------
-        blocks : iterable of bytes
-            Of any size; names may be cut between them.
-
-        Yields
-        ------
-        bytes
-            Together the whole text.
-        """
+        """A text in blocks, rewritten."""
         data, done = b"", 0
         for block in blocks:
             data += block
@@ -73,37 +54,13 @@ class Rewriter:
         yield new
 
     def text(self, text: str) -> str:
-        """One text, rewritten.
-
-        Parameters
-        ----------
-        text : str
-            A cell, a line, a page.
-
-        Returns
-        -------
-        str
-            With its names replaced.
-        """
+        """One text, rewritten."""
         data = text.encode("utf-8", "surrogateescape" if _has_bytes(text) else "surrogatepass")
         new, _ = self._until(data, 0, len(data))
         return new.decode("utf-8", "surrogateescape" if _has_bytes(text) else "surrogatepass")
 
     def name(self, kind: str, name: str) -> str:
-        """What stands in a place of its own: a cell of a column of hosts, a folder that is called as a host.
-
-        Parameters
-        ----------
-        kind : str
-            What the place says it is.
-        name : str
-            The whole of it.
-
-        Returns
-        -------
-        str
-            Its pseudonym; a name that says nothing (``localhost``, ``root``) stays.
-        """
+        """What stands in a place of its own: a cell of a column of hosts, a folder that is called as a host."""
         low = plain(name)
         if not name.strip() or low in SYSTEM_USERS or low.startswith("localhost"):
             return name
@@ -114,18 +71,7 @@ class Rewriter:
         return self.pseudonyms.of(self.names.kinds.get(low, kind), name)
 
     def path(self, text: str) -> str:
-        """A path, component by component; members of archives stand behind ``!``.
-
-        Parameters
-        ----------
-        text : str
-            With ``/`` between its parts.
-
-        Returns
-        -------
-        str
-            As many parts.
-        """
+        """A path, component by component; members of archives stand behind ``!``."""
         parts = re.split(r"([/!])", text)
         inside = False
         for place in range(0, len(parts), 2):

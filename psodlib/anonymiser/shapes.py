@@ -49,7 +49,8 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Position:
-    """A place in text where a name stands: its groups are called by kind, ``sign`` is one of the byte strings it cannot do without."""
+    """A place in text where a name stands: its groups are called by kind, ``sign`` is one of the byte strings it cannot
+    do without."""
 
     signs: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
@@ -122,12 +123,6 @@ SYSTEM_USERS = frozenset(
 
 
 def kept_words() -> frozenset[str]:
-    """The kernel's own language: words that stay where no name's place is.
-
-    Returns
-    -------
-    frozenset of str
-        In small letters, from ``kept_words.txt``.
-    """
+    """The kernel's own language: words that stay where no name's place is."""
     text = (files("psodlib.anonymiser") / "kept_words.txt").read_text(encoding="utf-8")
     return frozenset(word for line in text.split("\n") if not line.startswith("#") for word in line.split())

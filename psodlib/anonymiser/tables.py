@@ -52,17 +52,7 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
 
 
 def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter) -> None:
-    """A Parquet file, group by group, its numbers and times untouched.
-
-    Parameters
-    ----------
-    file : BinaryIO
-        Can seek.
-    out : BinaryIO
-        Where the new one goes.
-    rewriter : Rewriter
-        What replaces names.
-    """
+    """A Parquet file, group by group, its numbers and times untouched."""
     source = pq.ParquetFile(file)
     text = [field.name for field in source.schema_arrow if _is_text(field.type)]
     shape = pa.schema(
@@ -79,20 +69,7 @@ def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter) -> None:
 
 
 def rewrite_table(table: pd.DataFrame, rewriter: Rewriter) -> pd.DataFrame:
-    """A table in memory with its names replaced.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Of a fleet.
-    rewriter : Rewriter
-        What replaces names.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A new one with the same rows, columns and dtypes.
-    """
+    """A table in memory with its names replaced."""
     out = table.copy()
     for column in table:
         change = _cell(rewriter, str(column))
@@ -117,20 +94,7 @@ def _rewritten(column: Any, name: str, rewriter: Rewriter) -> Any:
 
 
 def is_inventory(name: str, head: bytes) -> bool:
-    """Whether a file is a CSV with a column of hosts.
-
-    Parameters
-    ----------
-    name : str
-        The file's.
-    head : bytes
-        Its beginning.
-
-    Returns
-    -------
-    bool
-        False for any other text.
-    """
+    """Whether a file is a CSV with a column of hosts."""
     line = re.split(rb"\r\n|\n|\r", head, maxsplit=1)[0].decode("utf-8", "replace")
     cells = [_key(cell) for cell in re.split(r"[,;\t|]", line)]
     return name.lower().endswith(".csv") and len(cells) > 1 and any(_ALIASES.get(cell) == "host" for cell in cells)
@@ -141,20 +105,7 @@ def _key(cell: str) -> str:
 
 
 def rewrite_csv(blocks: Iterator[bytes], rewriter: Rewriter) -> Iterator[bytes]:
-    """An inventory or a table as CSV, row by row.
-
-    Parameters
-    ----------
-    blocks : iterator of bytes
-        The file.
-    rewriter : Rewriter
-        What replaces names.
-
-    Yields
-    ------
-    bytes
-        The same rows and columns, with the same delimiter.
-    """
+    """An inventory or a table as CSV, row by row."""
     lines = _lines(blocks)
     first = next(lines, "")
     delimiter = max(",;\t|", key=first.count)

@@ -40,54 +40,22 @@ class LeftOut(Exception):
 
 
 def spool() -> Any:
-    """A file that waits in memory while it is small.
-
-    Returns
-    -------
-    file
-        To be closed by the caller.
-    """
+    """A file that waits in memory while it is small."""
     return tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)
 
 
 @dataclass
 class Transcoder:
-    """Writes files anew.
+    """Writes files anew."""
 
-    Parameters
-    ----------
-    rewriter : Rewriter
-        What replaces names.
-    left_out : list of (str, str)
-        What is not in the output, and why; filled as it goes.
-    """
-
-    rewriter: Rewriter
+    rewriter: Rewriter  # what replaces names
+    # what is not in the output, and why; filled as it goes
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def write(
         self, stream: Stream, place: Place, out: BinaryIO, budget: Budget, wraps: int = 0, archives: int = 0
     ) -> None:
-        """One file, whatever it is.
-
-        Parameters
-        ----------
-        stream : Stream
-            From its start.
-        place : Place
-            Where it stands.
-        out : BinaryIO
-            Where the new one goes.
-        budget : Budget
-            How far it may unfold.
-        wraps, archives : int
-            How many of them it is in.
-
-        Raises
-        ------
-        LeftOut
-            It holds what cannot be judged.
-        """
+        """One file, whatever it is."""
         head = stream.peek(64 << 10)
         wrap, archive = wrap_of(head), archive_of(head[:512])
         if wrap and wraps < MAX_WRAPS:
@@ -277,18 +245,7 @@ class Transcoder:
 
 
 def runs(numbers: list[int]) -> list[list[int]]:
-    """Numbers in a row, cut where one is missing: text is never glued over a hole.
-
-    Parameters
-    ----------
-    numbers : list of int
-        Sorted.
-
-    Returns
-    -------
-    list of list of int
-        Their runs.
-    """
+    """Numbers in a row, cut where one is missing: text is never glued over a hole."""
     out: list[list[int]] = []
     for number in numbers:
         if out and out[-1][-1] == number - 1:
@@ -299,20 +256,7 @@ def runs(numbers: list[int]) -> list[list[int]]:
 
 
 def shares(sizes: list[int], total: int) -> list[int]:
-    """How a text of another length is cut into as many pieces: the last takes what is left.
-
-    Parameters
-    ----------
-    sizes : list of int
-        Of the pieces as they were.
-    total : int
-        Of the new text.
-
-    Returns
-    -------
-    list of int
-        As many, with the sum ``total``.
-    """
+    """How a text of another length is cut into as many pieces: the last takes what is left."""
     out: list[int] = []
     for size in sizes[:-1]:
         out.append(min(size, total - sum(out)))

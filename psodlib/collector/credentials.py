@@ -39,34 +39,12 @@ class Secret:
 
 
 def ask_password(prompt: str = "Password of {user}: ") -> PasswordSource:
-    """Ask for the password at the terminal, once a user.
-
-    Parameters
-    ----------
-    prompt : str
-        Shown; ``{user}`` is filled in.
-
-    Returns
-    -------
-    callable
-        For ``collect(password=...)``.
-    """
+    """Ask for the password at the terminal, once a user."""
     return lambda user: getpass.getpass(prompt.format(user=user))
 
 
 def password_from_keyring(service: str = "psod") -> PasswordSource:
-    """Take the password from the system's keyring, by the package ``keyring`` where it is installed.
-
-    Parameters
-    ----------
-    service : str
-        Under which ``keyring set SERVICE USER`` stored it.
-
-    Returns
-    -------
-    callable
-        For ``collect(password=...)``; raises ``InputError`` where there is no keyring or no entry.
-    """
+    """Take the password from the system's keyring, by the package ``keyring`` where it is installed."""
 
     def read(user: str) -> str:
         try:
@@ -85,18 +63,7 @@ def password_from_keyring(service: str = "psod") -> PasswordSource:
 
 
 def password_from_command(words: Sequence[str]) -> PasswordSource:
-    """Take the password from the first line that a command prints, e.g. a password manager's.
-
-    Parameters
-    ----------
-    words : sequence of str
-        The command and its arguments; ``{user}`` is filled in. No shell is involved.
-
-    Returns
-    -------
-    callable
-        For ``collect(password=...)``; raises ``InputError`` where the command fails, without its output.
-    """
+    """Take the password from the first line that a command prints, e.g. a password manager's."""
     if isinstance(words, str) or not words:
         raise InputError("a password command is a list of words, e.g. ['pass', 'show', 'esxi/{user}']")
 
@@ -127,29 +94,7 @@ class Credentials:
     def gather(
         cls, users: Sequence[str], key: str | Path | None, agent: bool, password: PasswordSource | None
     ) -> Credentials:
-        """Load the key or ask for each user's password, before any host is visited.
-
-        Parameters
-        ----------
-        users : sequence of str
-            All users of the run.
-        key : str or Path, optional
-            File of a private key.
-        agent : bool
-            Use the SSH agent's keys.
-        password : callable, optional
-            User -> password; also unlocks an encrypted key.
-
-        Returns
-        -------
-        Credentials
-            Ready for every host.
-
-        Raises
-        ------
-        InputError
-            No way to log in, more than one, or one that does not work.
-        """
+        """Load the key or ask for each user's password, before any host is visited."""
         if password is not None and not callable(password):
             raise InputError("password must be a way to get it (ask_password(), password_from_keyring(), "
                              "password_from_command([...])), never the password itself")  # fmt: skip

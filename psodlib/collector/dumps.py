@@ -18,24 +18,7 @@ _UNITS = {"bytes": 1, "1k-blocks": 1024, "1024-blocks": 1024}
 
 
 def extract_dumps(remote: Remote, folder: Folder, manifest: Manifest, most: int, quiet: float) -> None:
-    """Fetch the logs of those core dumps whose log nobody extracted.
-
-    Parameters
-    ----------
-    remote, folder, manifest
-        Of the visit.
-    most : int
-        Bytes that the whole visit may fetch.
-    quiet : float
-        Seconds that an extraction may take.
-
-    Raises
-    ------
-    CollectError
-        The connection is gone; the host removes the folder itself.
-    OSError
-        The log cannot be written here.
-    """
+    """Fetch the logs of those core dumps whose log nobody extracted."""
     dumps = remote.listing(DUMPS.folders[0], DUMPS.name) or []
     logs = {entry.path for entry in remote.listing(LOGS[0].folders[0], LOGS[0].name) or []}
     for dump in dumps:

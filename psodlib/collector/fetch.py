@@ -19,24 +19,7 @@ ROUNDS = 3  # a log that rotates under our hands is listed anew, so often
 
 
 def fetch_group(remote: Remote, folder: Folder, manifest: Manifest, most: int, group: Logs) -> None:
-    """Fetch what is new of one entry of the plan.
-
-    Parameters
-    ----------
-    remote, folder, manifest
-        Of the visit; the manifest is saved after each file.
-    most : int
-        Bytes that the whole visit may fetch.
-    group : Logs
-        The plan's entry.
-
-    Raises
-    ------
-    CollectError
-        The connection is gone.
-    OSError
-        The file cannot be written here.
-    """
+    """Fetch what is new of one entry of the plan."""
     for _ in range(ROUNDS):
         entries = _listed(remote, group, manifest)
         rotated = False
@@ -67,22 +50,7 @@ def _age(path: str) -> int:
 def fetch(
     remote: Remote, folder: Folder, manifest: Manifest, most: int, entry: Entry, siblings: Iterable[str] = ()
 ) -> bool:
-    """Fetch one file, if it is new.
-
-    Parameters
-    ----------
-    remote, folder, manifest, most
-        As for ``fetch_group``.
-    entry : Entry
-        As listed.
-    siblings : iterable of str
-        Paths that were listed with it, among which a rotation would put it.
-
-    Returns
-    -------
-    bool
-        Whether it was rotated while it was read, so that the folder must be listed again.
-    """
+    """Fetch one file, if it is new."""
     old = manifest.get(entry.path)
     local = folder.local(entry.path)
     # Two archives of one second and size cannot be told apart by their listing: their bytes decide below.

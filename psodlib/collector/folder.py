@@ -105,15 +105,7 @@ def _inside(local: str | None) -> bool:
 
 
 class Folder:
-    """The local side of one host.
-
-    Parameters
-    ----------
-    root : Path
-        The evidence folder.
-    host : str
-        Its name, which becomes the folder's.
-    """
+    """The local side of one host."""
 
     def __init__(self, root: Path, host: str) -> None:
         self.path = root / folder_name(host)
@@ -139,20 +131,7 @@ class Folder:
         return "/".join(part for part in parts if part.strip("."))
 
     def open(self, name: str, mode: str) -> BinaryIO:
-        """Open a file below the host's folder, readable by its owner only; no link is followed.
-
-        Parameters
-        ----------
-        name : str
-            From ``local``.
-        mode : str
-            ``rb``, ``wb`` (empty) or ``ab`` (at its end).
-
-        Returns
-        -------
-        BinaryIO
-            Buffered.
-        """
+        """Open a file below the host's folder, readable by its owner only; no link is followed."""
         path = self.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         flags = {
@@ -229,19 +208,7 @@ def _starts_with(longer: BinaryIO, shorter: BinaryIO) -> bool:
 
 
 def ascertainment(out: str | Path) -> pd.DataFrame:
-    """Which hosts gave a dump's log, logs only, outputs only or nothing, and why.
-
-    Parameters
-    ----------
-    out : str or Path
-        A collected evidence folder.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a host, by host: ``host``, ``gave`` (dump, logs, outputs, nothing), ``state`` (of the last visit), ``dumps``, ``logs``,
-        ``outputs`` (whole files, Int64), ``partial`` (Int64), ``clock_offset`` (seconds the host is ahead), ``why``.
-    """
+    """Which hosts gave a dump's log, logs only, outputs only or nothing, and why."""
     rows = []
     for path in sorted(Path(out).glob(f"*/{MANIFEST}")):
         manifest = Folder(path.parent.parent, path.parent.name).manifest()

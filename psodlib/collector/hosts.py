@@ -37,7 +37,8 @@ _TRUE = {"1", "true", "yes", "y", "x"}
 class Target:
     """One host to visit: its name (and folder), where its SSH server is, and how to treat it.
 
-    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first and only passes on.
+    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first and only passes
+    on.
     """
 
     name: str
@@ -54,47 +55,14 @@ class Target:
 
 
 def folder_name(host: str) -> str:
-    """The folder that a host's evidence lies in.
-
-    Parameters
-    ----------
-    host : str
-        Its name.
-
-    Returns
-    -------
-    str
-        The name, with ``_`` for what not every file system bears.
-    """
+    """The folder that a host's evidence lies in."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", host)
 
 
 def read_hosts(
     hosts: str | Path | Iterable[str | Target], *, legacy: Iterable[str] = (), jump: str | None = None
 ) -> list[Target]:
-    """Resolve what a caller names as hosts.
-
-    Parameters
-    ----------
-    hosts : str, Path or iterable of str or Target
-        A name (``[user@]name[:port]``), several, a text file with one a line (``#`` comments), or an inventory CSV with
-        ``host`` and, where needed, ``user``, ``port``, ``address``, ``jump`` (``[user@]name[:port]``) and ``legacy``; other spellings of
-        a header (``VM Host``, ``Name``, ``SSH Port``) are known. Of a host that has several rows the first counts, with a warning.
-    legacy : iterable of str
-        Names of hosts that may use SHA-1 algorithms.
-    jump : str, optional
-        Jump host of those that name none.
-
-    Returns
-    -------
-    list of Target
-        In the order given, each once.
-
-    Raises
-    ------
-    InputError
-        A name that is none, one name for two places, a legacy name that is not among the hosts, or no host at all.
-    """
+    """Resolve what a caller names as hosts."""
     if isinstance(hosts, (str, Path)):
         listed: list[str | Target] = _from_file(Path(hosts)) if os.path.isfile(hosts) else [_no_file(str(hosts))]
     else:

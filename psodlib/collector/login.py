@@ -54,20 +54,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 def printable(text: object, limit: int = 200) -> str:
-    """Text of a server as one line that a terminal can bear: what cannot be printed is escaped.
-
-    Parameters
-    ----------
-    text : object
-        Its ``str`` is taken.
-    limit : int
-        Characters kept.
-
-    Returns
-    -------
-    str
-        No control characters, no line breaks.
-    """
+    """Text of a server as one line that a terminal can bear: what cannot be printed is escaped."""
     cut = str(text)[:limit]
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
 
@@ -88,18 +75,7 @@ class Gate:
 
     @contextlib.contextmanager
     def attempt(self, host: str) -> Iterator[None]:
-        """Surround one login.
-
-        Parameters
-        ----------
-        host : str
-            For the error.
-
-        Raises
-        ------
-        NotTried
-            The gate is shut.
-        """
+        """Surround one login."""
         with self._state:
             self._state.wait_for(self._open)
             if self.shut:
@@ -127,13 +103,7 @@ class Gate:
         return bool(self.shut) or self._refused + under_way < MAX_REFUSALS
 
     def close(self, why: str) -> None:
-        """Let nobody through any more.
-
-        Parameters
-        ----------
-        why : str
-            For those who wait.
-        """
+        """Let nobody through any more."""
         with self._state:
             self.shut = self.shut or why
             self._state.notify_all()
@@ -152,15 +122,7 @@ class _Refused(CollectError):
 
 
 class HostKeys:
-    """The project's known_hosts: unknown keys are refused unless trusted on first use, changed keys always.
-
-    Parameters
-    ----------
-    path : str or Path
-        In OpenSSH's format; need not exist.
-    trust_first_use : bool
-        Write the key of a host that is not in it.
-    """
+    """The project's known_hosts: unknown keys are refused unless trusted on first use, changed keys always."""
 
     def __init__(self, path: str | Path, trust_first_use: bool = False) -> None:
         self.path, self.trust = Path(path), trust_first_use
@@ -192,25 +154,7 @@ class HostKeys:
             return list((self._keys.lookup(name) or {}).keys())
 
     def check(self, target: Target, key: paramiko.PKey) -> str:
-        """Compare a server's key with what is known; give its fingerprint.
-
-        Parameters
-        ----------
-        target : Target
-            The host.
-        key : paramiko.PKey
-            As the server proved it.
-
-        Returns
-        -------
-        str
-            ``SHA256:...`` as ``ssh-keygen -l`` prints it.
-
-        Raises
-        ------
-        CollectError
-            Unknown and not to be trusted, changed, or marked ``@revoked``.
-        """
+        """Compare a server's key with what is known; give its fingerprint."""
         with self._lock:
             if key.get_base64() in self._revoked:
                 raise CollectError(target.name, f"host key REVOKED ({key.fingerprint}): {self.path} says so. Nothing was sent; the host "
@@ -248,8 +192,8 @@ class HostKeys:
 class Connection:
     """One host's connection, watched from outside: whoever waits too long is cut off.
 
-    The clock of ``patience`` starts anew with every sign of life; ``ends`` is the end of the whole visit. Both in seconds
-    of ``time.monotonic``.
+    The clock of ``patience`` starts anew with every sign of life; ``ends`` is the end of the whole visit. Both in
+    seconds of ``time.monotonic``.
     """
 
     target: Target
@@ -308,24 +252,7 @@ def connect(
     connect_limit: float,
     login_limit: float,
 ) -> None:
-    """Connect, check the host's key, log in once.
-
-    Parameters
-    ----------
-    link : Connection
-        Gets its ``transport`` and ``fingerprint``.
-    user : str
-        The run's user, where the target names none.
-    credentials, keys, gate
-        Of the run.
-    connect_limit, login_limit : float
-        Seconds.
-
-    Raises
-    ------
-    CollectError
-        With what to do.
-    """
+    """Connect, check the host's key, log in once."""
     target, through = link.target, None
     try:
         if target.jump is not None:

@@ -91,58 +91,20 @@ EXTRACTORS = ("esxcfg-dumppart -L {dump}", "vmkdump_extract -l {dump}")
 
 
 def safe_module(module: str) -> str:
-    """The module's name, if it is one: it becomes part of a command.
-
-    Parameters
-    ----------
-    module : str
-        E.g. ``hpsa``.
-
-    Returns
-    -------
-    str
-        The same.
-
-    Raises
-    ------
-    InputError
-        Anything but letters, digits, ``_`` and ``-``.
-    """
+    """The module's name, if it is one: it becomes part of a command."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", module):
         raise InputError(f"{module!r} is no module's name; expected letters, digits, _ and - only, as in hpsa")
     return module
 
 
 def output_name(command: str) -> str:
-    """The file name of a command's output, as vm-support names them.
-
-    Parameters
-    ----------
-    command : str
-        As run.
-
-    Returns
-    -------
-    str
-        ``localcli software vib list`` gives ``localcli_software-vib-list.txt``.
-    """
+    """The file name of a command's output, as vm-support names them."""
     words = re.sub(r"[^\w -]", "", command).split()
     return "_".join(part for part in (words[0], "-".join(words[1:])) if part) + ".txt"
 
 
 def plan_table(module: str = "hpsa") -> pd.DataFrame:
-    """What a collection would fetch from each host.
-
-    Parameters
-    ----------
-    module : str
-        The driver in question.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row an entry, in the order of fetching: ``what`` (command or files), ``why``, ``cost`` (to the host).
-    """
+    """What a collection would fetch from each host."""
     safe_module(module)
     rows = [("; else ".join(c.lines).format(module=module), c.why, c.cost) for c in COMMANDS]
     rows += [(f"{' or '.join(group.folders)}: {group.label}", group.why, group.cost) for group in LOGS]

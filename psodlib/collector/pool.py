@@ -35,9 +35,10 @@ TICK = 0.2  # seconds between two looks of the watch
 class Collection:
     """What a run of ``collect`` did.
 
-    ``hosts`` has one row a host in the order given: ``host``, ``state`` (complete, partial, failed, interrupted, not_tried), ``files`` (whole, after the run),
-    ``bytes`` (fetched in it), ``seconds``, ``clock_offset`` (seconds ahead of ours), ``why``. ``trusted`` lists the host keys that
-    were trusted on first use, to be compared; ``stopped`` says why the run ended early, "" if it did not.
+    ``hosts`` has one row a host in the order given: ``host``, ``state`` (complete, partial, failed, interrupted,
+    not_tried), ``files`` (whole, after the run), ``bytes`` (fetched in it), ``seconds``, ``clock_offset`` (seconds
+    ahead of ours), ``why``. ``trusted`` lists the host keys that were trusted on first use, to be compared; ``stopped``
+    says why the run ended early, "" if it did not.
     """
 
     out: Path
@@ -52,13 +53,7 @@ class Collection:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, when all that was under way is written down.
-
-    Parameters
-    ----------
-    collection : Collection
-        What the run did until then, the host keys that it trusted among it.
-    """
+    """Ctrl-C, when all that was under way is written down."""
 
     def __init__(self, collection: Collection) -> None:
         super().__init__(collection.stopped)

@@ -56,8 +56,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A command's end: ``code`` None where the server tells none; ``cut`` why its output is not taken to the end, "" where it is;
-    ``hung`` where it cost so much time that it was left alone."""
+    """A command's end: ``code`` None where the server tells none; ``cut`` why its output is not taken to the end, ""
+    where it is; ``hung`` where it cost so much time that it was left alone."""
 
     data: bytes
     error: bytes
@@ -74,21 +74,11 @@ class Output:
 
 @dataclass
 class Remote:
-    """The files and commands of one host.
+    """The files and commands of one host."""
 
-    Parameters
-    ----------
-    link : Connection
-        Logged in.
-    sftp : bool
-        Try SFTP first.
-    quiet : float
-        Seconds without a byte after which a command is left alone.
-    """
-
-    link: Connection
-    sftp: bool = True
-    quiet: float = 30
+    link: Connection  # logged in
+    sftp: bool = True  # try SFTP first
+    quiet: float = 30  # seconds without a byte after which a command is left alone
     odd_names: list[str] = field(default_factory=list)  # listed names that were refused, made printable
     left: list[str] = field(default_factory=list)  # folders of ours that the host did not say it has removed
     _files: Any = field(default=None, repr=False)
@@ -105,22 +95,7 @@ class Remote:
         self.sftp = self._files is not None
 
     def run(self, command: str, limit: int = MAX_OUTPUT, quiet: float | None = None) -> Output:
-        """Run one of our own commands and take its output.
-
-        Parameters
-        ----------
-        command : str
-            Built from the plan and checked names alone.
-        limit : int
-            Bytes of output that are taken.
-        quiet : float, optional
-            Seconds without a byte after which it is left alone, instead of the usual ones.
-
-        Returns
-        -------
-        Output
-            Never raises on the command's failure. Who goes on writing is cut off after ``LONGEST`` times ``quiet``.
-        """
+        """Run one of our own commands and take its output."""
         quiet = self.quiet if quiet is None else quiet
         usual = self.link.patience
         self.link.touch(f"running {command.split()[0]}")
@@ -171,16 +146,6 @@ class Remote:
 
         The host itself removes it when the standard input of the shell that made it ends: when we say so, and just as
         well when the connection breaks.
-
-        Parameters
-        ----------
-        folder : str
-            New; built from the plan and a name of our own.
-
-        Yields
-        ------
-        bool
-            Whether it was made. What the host does not say it has removed is in ``left``.
         """
         self.link.touch(f"making {folder}")
         words = f"mkdir -m 700 {folder} && echo made && {{ trap '' HUP PIPE; cat >/dev/null; rm -rf {folder} && echo gone; }}"
@@ -202,20 +167,7 @@ class Remote:
                 held.close()
 
     def listing(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
-        """The plain files of a folder whose names match, links followed.
-
-        Parameters
-        ----------
-        folder : str
-            Of the plan.
-        name : re.Pattern
-            Must match the whole name.
-
-        Returns
-        -------
-        list of Entry or None
-            By name; None where the folder is not there.
-        """
+        """The plain files of a folder whose names match, links followed."""
         self.link.touch(f"listing {folder}")
         rows = self._listed_by_sftp(folder, name) if self.sftp else self._listed_by_shell(folder, "*")
         if rows is None:
@@ -229,25 +181,7 @@ class Remote:
         return [found[key] for key in sorted(found)]
 
     def read(self, path: str, offset: int, size: int) -> Iterator[bytes]:
-        """Bytes of a file, at most ``size`` from ``offset``; fewer where the server ends early.
-
-        Parameters
-        ----------
-        path : str
-            From ``listing``.
-        offset, size : int
-            Bytes.
-
-        Yields
-        ------
-        bytes
-            Blocks.
-
-        Raises
-        ------
-        RemoteError
-            The file cannot be read.
-        """
+        """Bytes of a file, at most ``size`` from ``offset``; fewer where the server ends early."""
         self.link.touch(f"reading {path}")
         blocks = self._read_by_sftp(path, offset, size) if self.sftp else self._read_by_shell(path, offset, size)
         with contextlib.closing(blocks):
@@ -256,20 +190,7 @@ class Remote:
                 yield block
 
     def hash_of(self, path: str, size: int) -> tuple[str, str] | None:
-        """Hash that the host itself computes of a file's first bytes.
-
-        Parameters
-        ----------
-        path : str
-            From ``listing``.
-        size : int
-            Bytes.
-
-        Returns
-        -------
-        (name, hexadecimal) or None
-            None where the host has no tool for it.
-        """
+        """Hash that the host itself computes of a file's first bytes."""
         # By dd, for not every busybox knows `head -c`, and a failed one would give the hash of nothing.
         whole, rest = divmod(size, PIECE)
         parts = [f"dd bs={PIECE} count={whole};"] * bool(whole) + [f"dd bs={rest} count=1;"] * bool(rest)
@@ -472,18 +393,5 @@ class _Ahead:
 
 
 def same_hash(data: Any, said: tuple[str, str]) -> bool:
-    """Whether a local file has the hash that the host said.
-
-    Parameters
-    ----------
-    data : BinaryIO
-        Open at its start.
-    said : (name, hexadecimal)
-        From ``Remote.hash_of``.
-
-    Returns
-    -------
-    bool
-        True where they agree.
-    """
+    """Whether a local file has the hash that the host said."""
     return hashlib.file_digest(data, said[0]).hexdigest() == said[1]

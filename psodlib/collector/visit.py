@@ -24,8 +24,8 @@ HUNG = 3  # commands without an answer, after which the host is asked for files 
 class Limits:
     """Bounds of one host's visit, in seconds and bytes.
 
-    ``command`` and ``extract`` (a dump's log) are seconds without a byte after which a command is left alone, and four times as many
-    are all that it gets; ``idle`` are those without a byte after which the connection is cut off.
+    ``command`` and ``extract`` (a dump's log) are seconds without a byte after which a command is left alone, and four
+    times as many are all that it gets; ``idle`` are those without a byte after which the connection is cut off.
     """
 
     connect: float = 10
@@ -48,30 +48,7 @@ class LocalTrouble(Exception):
 
 
 def visit(remote: Remote, folder: Folder, manifest: Manifest, limits: Limits, module: str, version_only: bool) -> None:
-    """Fetch from one host what is new.
-
-    Parameters
-    ----------
-    remote : Remote
-        Logged in.
-    folder : Folder
-        The host's.
-    manifest : Manifest
-        Of the run before or empty; brought up to date step by step, whatever happens.
-    limits : Limits
-        Of the visit.
-    module : str
-        Checked name of the driver.
-    version_only : bool
-        Only the commands that tell versions.
-
-    Raises
-    ------
-    CollectError
-        The connection is gone.
-    LocalTrouble
-        The disk is full or not writable.
-    """
+    """Fetch from one host what is new."""
     manifest.transfer = "sftp" if remote.sftp else "shell"
     try:
         _fetch_outputs(remote, folder, manifest, limits.bytes, module, version_only)

@@ -44,8 +44,9 @@ BLOCK = 256 << 10
 class Item:
     """One readable file: plain, unpacked, or a member of an archive.
 
-    ``hint`` is the host as its place tells it; ``hint_kind`` says how: ``"bundle"`` (a vm-support name) or ``"folder"``.
-    ``collected`` is the time in a bundle's name. ``size`` is as stored: of a ``.gz``, its compressed bytes.
+    ``hint`` is the host as its place tells it; ``hint_kind`` says how: ``"bundle"`` (a vm-support name) or
+    ``"folder"``. ``collected`` is the time in a bundle's name. ``size`` is as stored: of a ``.gz``, its compressed
+    bytes.
     """
 
     source: str
@@ -61,11 +62,6 @@ class Item:
         """The unpacked bytes from the start.
 
         An archive's member is open only until the next item is drawn, and once.
-
-        Raises
-        ------
-        InputError
-            The archive has moved on.
         """
         return self.opener()
 

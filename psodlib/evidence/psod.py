@@ -812,25 +812,7 @@ def _identity(crash: Crash, facts: _Facts, frames: list[Frame]) -> str:
 
 
 def find_crashes(text: str | bytes) -> list[Crash]:
-    """All crashes of one log's text, a pasted screen or a cut backtrace, in the order of the text.
-
-    Parameters
-    ----------
-    text : str or bytes
-        The text as it came; bytes that are no UTF-8 are kept as escapes.
-
-    Returns
-    -------
-    list of Crash
-        What the text alone gives: no guilt, no signature, no source. ``line`` counts from 1, ``offset`` in bytes.
-        Empty when the text holds no crash; text never raises.
-
-    Examples
-    --------
-    >>> crash, = find_crashes("@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x0")
-    >>> crash.kind, crash.world_name, hex(crash.ip)
-    ('page_fault', 'memMap-0', '0x4180182f4948')
-    """
+    """All crashes of one log's text, a pasted screen or a cut backtrace, in the order of the text."""
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else bytes(text)
     return [
         read_crash(block, part, start)
@@ -868,18 +850,8 @@ def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def modules_named_by_kernel(text: str) -> tuple[str, ...]:
-    """Bare names of the modules that the kernel itself calls involved in a panic (ESX 9), as printed, the vmkernel left out.
-
-    Parameters
-    ----------
-    text : str
-        A crash's own text.
-
-    Returns
-    -------
-    tuple of str
-        Empty where the kernel names none.
-    """
+    """Bare names of the modules that the kernel itself calls involved in a panic (ESX 9), as printed, the vmkernel left
+    out."""
     pattern = next(role.pattern for role in ROLES if role.name == "named")
     names: list[str] = []
     for line in text.split("\n"):
@@ -898,19 +870,7 @@ _SHARED_FACTS = ("exception", "world_id", "fault_address", "code_start", "esxi_b
 
 
 def same_crash(a: Crash, b: Crash) -> bool:
-    """Whether two readings are copies of one crash, one perhaps damaged.
-
-    Parameters
-    ----------
-    a, b : Crash
-        Any two readings; unknown fields contradict nothing.
-
-    Returns
-    -------
-    bool
-        True when all facts that both have agree, and they share at least uptime and code start, or uptime and ip, or a
-        message and a time within two seconds.
-    """
+    """Whether two readings are copies of one crash, one perhaps damaged."""
     if a.crash_id and a.crash_id == b.crash_id:
         return True
     if any(_differ(getattr(a, name), getattr(b, name)) for name in _SHARED_FACTS):

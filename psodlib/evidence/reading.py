@@ -46,20 +46,7 @@ _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|va
 
 
 def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
-    """All that one file, or one archive with all its members, says: a pure function of its bytes, wherever it runs.
-
-    Parameters
-    ----------
-    unit : Unit
-        From ``evidence.sources.iter_units``.
-
-    Returns
-    -------
-    readings : list of FileReading
-        One or more for each file in it.
-    problems : list of Problem
-        What could not be opened.
-    """
+    """All that one file, or one archive with all its members, says: a pure function of its bytes, wherever it runs."""
     readings: list[FileReading] = []
     problems: list[Problem] = []
     for found in open_unit(unit):
@@ -72,17 +59,6 @@ def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
 
 def read_item(item: Item) -> list[FileReading]:
     """Read one file, whatever it is.
-
-    Parameters
-    ----------
-    item : Item
-        From ``sources.iter_items``.
-
-    Returns
-    -------
-    list of FileReading
-        At least one; one for each host of a file that holds several. ``kind`` is "" where nothing was recognised, and then
-        ``problems`` says so. ``collected`` is the time in a bundle's name.
 
     Notes
     -----

@@ -66,25 +66,7 @@ class Unit:
 
 
 def iter_items(*sources: str | Path, limits: Limits | None = None) -> Iterator[Item | Problem]:
-    """Walk sources and give every readable file in them.
-
-    Parameters
-    ----------
-    *sources : str or Path
-        Folders, single files, ``"-"`` for stdin, or addresses with ``://`` that fsspec opens.
-    limits : Limits, optional
-        How far archives may unfold.
-
-    Yields
-    ------
-    Item or Problem
-        An item of an archive must be read before the next is drawn.
-
-    Raises
-    ------
-    InputError
-        No source, or one that does not exist.
-    """
+    """Walk sources and give every readable file in them."""
     for unit in iter_units(*sources):
         if isinstance(unit, Problem):
             yield unit
@@ -93,23 +75,7 @@ def iter_items(*sources: str | Path, limits: Limits | None = None) -> Iterator[I
 
 
 def iter_units(*sources: str | Path) -> Iterator[Unit | Problem]:
-    """Walk sources and give the files in them, opening none.
-
-    Parameters
-    ----------
-    *sources : str or Path
-        As for ``iter_items``.
-
-    Yields
-    ------
-    Unit or Problem
-        Sorted by path within a source.
-
-    Raises
-    ------
-    InputError
-        No source, or one that does not exist. Raised before the first unit.
-    """
+    """Walk sources and give the files in them, opening none."""
     if not sources:
         raise InputError("no source was given; name an evidence folder, a log, a bundle, an address or - for stdin")
     walks = []
@@ -299,20 +265,7 @@ def _units(pieces: list[tuple[str, Place]]) -> Iterator[Unit | Problem]:
 
 
 def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Problem]:
-    """Give the items of one unit: itself, or the members of the archive it is.
-
-    Parameters
-    ----------
-    unit : Unit
-        From ``iter_units``.
-    limits : Limits, optional
-        How far it may unfold.
-
-    Yields
-    ------
-    Item or Problem
-        An item of an archive must be read before the next is drawn. Nothing raises.
-    """
+    """Give the items of one unit: itself, or the members of the archive it is."""
     chosen = limits or Limits()
     problems: list[Problem] = []
     try:
@@ -330,20 +283,7 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
 
 
 def head_of(unit: Unit, size: int = 64 << 10) -> bytes:
-    """The first unpacked bytes of a unit that is one file on disk.
-
-    Parameters
-    ----------
-    unit : Unit
-        From ``iter_units``.
-    size : int
-        Bytes at most.
-
-    Returns
-    -------
-    bytes
-        Empty for an archive, stdin, an address, and what cannot be read.
-    """
+    """The first unpacked bytes of a unit that is one file on disk."""
     if any(path == "-" or "://" in path for path in unit.paths):
         return b""
     with _reopen(unit, Limits()) as stream:

@@ -54,11 +54,6 @@ class Limits:
 
     The defaults are this module's constants; the environment's ``PSOD_MAX_SIZE`` (bytes), ``PSOD_MAX_RATIO`` and
     ``PSOD_MAX_MEMBERS`` go before them.
-
-    Raises
-    ------
-    InputError
-        The environment has no number there.
     """
 
     size: int = field(default_factory=lambda: _limit("MAX_SIZE", MAX_SIZE))
@@ -76,8 +71,8 @@ class Trouble(Exception):
 class Stream(io.RawIOBase):
     """Bytes that never raise: what goes wrong ends the stream and stands in ``problems``.
 
-    ``count`` is of the bytes read so far. ``sha256`` (hexadecimal) is of the file as it is stored, which for a compressed one
-    means its compressed bytes (a fifth of the work); None where it is too large to hash.
+    ``count`` is of the bytes read so far. ``sha256`` (hexadecimal) is of the file as it is stored, which for a
+    compressed one means its compressed bytes (a fifth of the work); None where it is too large to hash.
     """
 
     def __init__(

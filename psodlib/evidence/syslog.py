@@ -41,7 +41,8 @@ _NO_HOST = frozenset({b"localhost", b"localhost.localdomain", b"vmkernel"})
 
 @dataclass(frozen=True, slots=True)
 class HostLine:
-    """The head of a syslog line: who sent it, what wrote it, and the rest; ``stream`` is vmkernel, vmksummary, ... or ""."""
+    """The head of a syslog line: who sent it, what wrote it, and the rest; ``stream`` is vmkernel, vmksummary, ... or
+    ""."""
 
     host: bytes
     stream: str
@@ -49,18 +50,7 @@ class HostLine:
 
 
 def parse_host_line(line: bytes) -> HostLine | None:
-    """Read the head of one line.
-
-    Parameters
-    ----------
-    line : bytes
-        Without its end.
-
-    Returns
-    -------
-    HostLine or None
-        None for a line that names no host: a local log's, a continuation, anything else.
-    """
+    """Read the head of one line."""
     match = _LINE.match(line)
     if match is None or match["host"].startswith(b"cpu"):
         return None
@@ -76,18 +66,7 @@ def parse_host_line(line: bytes) -> HostLine | None:
 
 
 def is_syslog(head: bytes) -> bool:
-    """Whether most of the first lines name the host that sent them.
-
-    Parameters
-    ----------
-    head : bytes
-        The beginning of a file.
-
-    Returns
-    -------
-    bool
-        False for a host's own log.
-    """
+    """Whether most of the first lines name the host that sent them."""
     lines = [line for line in head.split(b"\n", 200)[:200] if line.strip(b"\0\r ")]
     named = sum(_MAY_BEGIN.match(line) is not None and parse_host_line(line) is not None for line in lines)
     return bool(lines) and 2 * named > len(lines)
@@ -115,22 +94,7 @@ class _Pending:
 def read_syslog(
     stream: BinaryIO, source: str, read_part: Callable[[BinaryIO, str, str], list[FileReading]]
 ) -> list[FileReading]:
-    """Split a receiver's file by host and read each host's lines.
-
-    Parameters
-    ----------
-    stream : BinaryIO
-        From its start, decompressed.
-    source : str
-        Its path.
-    read_part : callable
-        ``(stream, source, kind) -> list of FileReading`` for the lines of one host; kind is ``vmkernel`` or ``artifact``.
-
-    Returns
-    -------
-    list of FileReading
-        One a host, in the order they first speak. Lines and offsets are of the whole file.
-    """
+    """Split a receiver's file by host and read each host's lines."""
     pending: dict[tuple[bytes, str], _Pending] = {}
     done: dict[bytes, list[FileReading]] = {}
     last: HostLine | None = None

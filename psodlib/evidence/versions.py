@@ -100,25 +100,7 @@ class VibId:
 
 
 def parse_version(text: str | None, module: str | None = None) -> Version | None:
-    """Take a version string apart.
-
-    Parameters
-    ----------
-    text : str or None
-        As a VIB, a banner or ``vmkload_mod -s`` prints it; ``Version 8.0.3.1-NAPI, Build: 456551`` too.
-    module : str, optional
-        The module; only with its name can a revision be told from a packaging number (``5.5.0-44vmw``).
-
-    Returns
-    -------
-    Version or None
-        None where there is no version in the text.
-
-    Examples
-    --------
-    >>> parse_version("5.5.0-44vmw.550.0.0.1331820", "hpsa").normal
-    '5.5.0.44'
-    """
+    """Take a version string apart."""
     raw = (text or "").strip()
     match = _VERSION.fullmatch(raw) if len(raw) <= _LENGTH_LIMIT else None
     if not match:
@@ -139,27 +121,7 @@ def parse_version(text: str | None, module: str | None = None) -> Version | None
 
 
 def normalise(version: str | None, module: str | None = None) -> str | None:
-    """The normal form of a driver version: without packaging and target, the Smart Array revision last.
-
-    Parameters
-    ----------
-    version : str or None
-        As printed.
-    module : str, optional
-        The module or its VIB's name.
-
-    Returns
-    -------
-    str or None
-        None where there is no version in the text.
-
-    Examples
-    --------
-    >>> normalise("5.5.0.58-1OEM.550.0.0.1331820", "hpsa")
-    '5.5.0.58'
-    >>> normalise("5.5.0-44vmw.550.0.0.1331820", "hpsa")
-    '5.5.0.44'
-    """
+    """The normal form of a driver version: without packaging and target, the Smart Array revision last."""
     parsed = parse_version(version, module)
     return parsed.normal if parsed else None
 
@@ -179,25 +141,7 @@ def _key(normal: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def compare(a: str, b: str, module: str | None = None) -> int | None:
-    """Which of two versions of one driver is newer.
-
-    Parameters
-    ----------
-    a, b : str
-        In any form.
-    module : str, optional
-        The module; needed only where one of them is not in normal form.
-
-    Returns
-    -------
-    int or None
-        -1 when ``a`` is older, 0 when they are the same, 1 when ``a`` is newer; None when one cannot be read.
-
-    Examples
-    --------
-    >>> compare("5.5.0.114", "5.5.0.74")
-    1
-    """
+    """Which of two versions of one driver is newer."""
     one, other = parse_version(a, module), parse_version(b, module)
     if one is None or other is None:
         return None
@@ -210,23 +154,7 @@ def is_downgrade(before: str, after: str, module: str | None = None) -> bool:
 
 
 def parse_vib_id(text: str | None) -> VibId | None:
-    """Take a VIB's full name apart.
-
-    Parameters
-    ----------
-    text : str or None
-        One VIB ID and nothing else.
-
-    Returns
-    -------
-    VibId or None
-        None where the text is no VIB ID.
-
-    Examples
-    --------
-    >>> parse_vib_id("Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611").module
-    'hpsa'
-    """
+    """Take a VIB's full name apart."""
     match = _VIB_ID.fullmatch((text or "").strip())
     return VibId(match["vendor"], match["type"], match["name"], match["version"]) if match else None
 
@@ -237,23 +165,7 @@ def find_vib_ids(text: str) -> list[VibId]:
 
 
 def module_of_vib(name: str) -> str:
-    """The module that a VIB installs, as far as its name says.
-
-    Parameters
-    ----------
-    name : str
-        A VIB's name (``scsi-hpsa``) or already a module's (``hpsa``).
-
-    Returns
-    -------
-    str
-        The bare module name, with ``_`` for ``-``.
-
-    Examples
-    --------
-    >>> module_of_vib("scsi-hpsa"), module_of_vib("lsi-mr3")
-    ('hpsa', 'lsi_mr3')
-    """
+    """The module that a VIB installs, as far as its name says."""
     if name in MODULE_OF_VIB:
         return MODULE_OF_VIB[name]
     for prefix in _BUS_PREFIXES:

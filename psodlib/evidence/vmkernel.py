@@ -39,9 +39,8 @@ __all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel", "same_cra
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
 
-_BLOCK = (
-    1 << 21
-)  # bytes a read: one thread does not care from 512 KiB on, two hand each other the interpreter less often
+# Bytes a read: one thread does not care from 512 KiB on, two hand each other the interpreter less often.
+_BLOCK = 1 << 21
 _FIRST_BLOCK = 1 << 15  # bytes of the first read
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
 _AFTER = 1 << 16  # bytes read behind the last anchor
@@ -435,30 +434,9 @@ def _fill(stream: BinaryIO, view: memoryview, filled: int, goal: int) -> tuple[i
 def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
     """Read a vmkernel log, dump log or syslog stream of any size in one pass.
 
-    Parameters
-    ----------
-    stream : BinaryIO
-        Decompressed bytes; may yield fewer than asked for.
-    source : str
-        What to call this file in what is found.
-
-    Returns
-    -------
-    FileReading
-        ``crashes`` with a real header only, each with its line and byte offset; ``drivers`` (loaded, by banner),
-        ``modules``, ``alive`` stretches without a silence of more than two hours, ``marks`` of boots, ``facts``,
-        ``precursors``, ``problems``.
-
     Notes
     -----
     Memory is bounded by a few blocks and windows (some 10 MB), whatever the stream's size or its longest line.
-
-    Examples
-    --------
-    >>> import io
-    >>> log = b"2014-05-31T15:57:32.579Z cpu14:960)@BlueScreen: Spin count exceeded (iplLock) - possible deadlock"
-    >>> read_vmkernel(io.BytesIO(log), "vmkernel-log.1").crashes[0].kind
-    'spin_count'
     """
     reader = _Reader(source)
     for view, start, line in _slices(stream):

@@ -85,24 +85,6 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
 def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     """Which attributes go with the crashes that an exposure table counts.
 
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``; a column ``firmware`` is used where it has one. Columns of ``ATTRIBUTES`` that it lacks are left
-        out and said so.
-    alpha : float
-        Chance of any false finding that is accepted, over all that is tested.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a value of an attribute that could be tested, the clearest first: ``attribute``, ``value``, ``crashes``
-        (of the signature, with that value), ``expected`` (if the attribute did not matter inside the strata of its
-        parents), ``host_days``, ``hosts`` (that crashed so), ``ratio``, ``low``, ``high`` (rate with the value over the
-        rate without, Mantel-Haenszel), ``p``, ``p_holm``, ``p_given_others`` (NaN where nothing is left to compare),
-        ``found``, ``note``. ``attrs``: ``says`` (one sentence, which may be that nothing was found), ``left_out``
-        (attribute -> why it could not be tested), ``crashes``, ``host_days``.
-
     Notes
     -----
     Inside a stratum with D crashes, of which a share q of the host-days has the value, the crashes with it are

@@ -24,32 +24,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def zero_crash_host_days(rate: float, alpha: float = 0.05, crashes: int = 0) -> float:
-    """Host-days with no more than so many crashes that bound the rate below ``rate``.
-
-    Parameters
-    ----------
-    rate : float
-        Crashes per host-day to be excluded, above 0.
-    alpha : float
-        1 - one-sided confidence.
-    crashes : int
-        Crashes in that time.
-
-    Returns
-    -------
-    float
-        Host-days.
-
-    Raises
-    ------
-    InputError
-        A rate that is not above 0.
-
-    Example
-    -------
-    >>> round(zero_crash_host_days(0.2 / 365.25))
-    5471
-    """
+    """Host-days with no more than so many crashes that bound the rate below ``rate``."""
     if not rate > 0:
         raise InputError(f"rate is {rate}; expected crashes per host-day, more than 0")
     return poisson_upper(crashes, 1.0, alpha) / rate
@@ -153,20 +128,6 @@ def e_process(
 ) -> Floats:
     """Evidence against "the new version is no worse", which may be read after every period.
 
-    Parameters
-    ----------
-    crashes, host_days : array_like, shape (periods,)
-        Of the new version in each period.
-    reference_crashes, reference_host_days : array_like, shape (periods,)
-        Of the old one.
-    ratios : sequence of float
-        Ratios bet on, with equal weights; all above 1 makes it valid for every true ratio up to 1.
-
-    Returns
-    -------
-    numpy.ndarray, shape (periods,)
-        E after each period. If the new version is no worse, the chance that E ever reaches 20 is at most 1 in 20.
-
     Notes
     -----
     With p0 = T_B / (T_A + T_B) and p(r) = r T_B / (r T_B + T_A), E is the mean over r of prod (p/p0)^b
@@ -258,26 +219,6 @@ def _by_week(start: Floats, end: Floats, count: int) -> Floats:
 
 def sprt_lines(good: float, bad: float, crashes: int, alpha: float = 0.05, beta: float = 0.10) -> pd.DataFrame:
     """Wald's sequential test of two stated rates: after so many crashes, when to accept and when to reject a version.
-
-    Parameters
-    ----------
-    good, bad : float
-        Crashes per host-day that are acceptable, and that are not; ``good`` < ``bad``.
-    crashes : int
-        Largest number of crashes to tabulate.
-    alpha, beta : float
-        Chance to reject a good version, and to accept a bad one.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``crashes`` from 0. ``accept_host_days``: accept once so much time has passed with no further crash;
-        ``reject_host_days``: reject if that crash came before so much time had passed (NaN where it never rejects).
-
-    Raises
-    ------
-    InputError
-        Rates in the wrong order, or not above 0.
 
     References
     ----------

@@ -18,20 +18,7 @@ FEW_HOSTS = 10
 
 
 def of_data(table: pd.DataFrame, version: str, reference: str) -> list[str]:
-    """Warnings that the exposure table alone gives rise to.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As ``check_exposure`` gives it, every version known.
-    version, reference : str
-        The versions to compare.
-
-    Returns
-    -------
-    list of str
-        One sentence each; empty when nothing is amiss.
-    """
+    """Warnings that the exposure table alone gives rise to."""
     needed = [column for column in ("host", "boot", "start", "end", "host_days", "crashes") if column in table]
     arms = {name: table.loc[table["version"] == name, needed] for name in (version, reference)}
     found = [*_few_hosts(arms), *_dominant(arms), *_overlap(arms), *_gaps(arms), *_snapshot(table, version, reference)]
@@ -41,20 +28,7 @@ def of_data(table: pd.DataFrame, version: str, reference: str) -> list[str]:
 
 
 def of_terms(table: pd.DataFrame, terms: tuple[str, ...]) -> list[str]:
-    """Warnings that the chosen terms give rise to.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As ``check_exposure`` gives it.
-    terms : tuple of str
-        What was adjusted for.
-
-    Returns
-    -------
-    list of str
-        One sentence each; empty when nothing is amiss.
-    """
+    """Warnings that the chosen terms give rise to."""
     if "esxi_build" not in terms or table.groupby("host")["esxi_build"].nunique().max() > 1:
         return []
     return [

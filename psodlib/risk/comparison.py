@@ -73,20 +73,7 @@ class Headline:
 
 
 class Comparison:
-    """An exposure table with its sufficient rows, and every model fitted to them so far.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, or by hand.
-    adjust : sequence of str
-        As for ``rate_ratio``.
-
-    Raises
-    ------
-    InputError
-        A table that gives no rate, or a term that is none.
-    """
+    """An exposure table with its sufficient rows, and every model fitted to them so far."""
 
     def __init__(self, exposure: pd.DataFrame, adjust: str | Sequence[str] = ADJUST) -> None:
         self.table, self.lost = _known_versions(exposure)
@@ -98,13 +85,7 @@ class Comparison:
         self._fits: dict[tuple[str | None, tuple[str, ...]], Fit] = {}
 
     def arms(self, version: str, reference: str) -> Arms:
-        """Crashes, host-days and hosts of two versions.
-
-        Raises
-        ------
-        InputError
-            A version that no host had loaded, or twice the same.
-        """
+        """Crashes, host-days and hosts of two versions."""
         at_risk = self.table[self.table["host_days"] > 0]
         hosts = at_risk.groupby("version")["host"].nunique()
         for name in (version, reference):
@@ -123,22 +104,8 @@ class Comparison:
         return Arms(version, reference, pair(cells.known), pair(cells.unknown), pair(cells.days), both)
 
     def headline(self, version: str, reference: str, alpha: float = 0.05) -> Headline:
-        """The union interval of one contrast and what it rests on: all that the verdict needs, without the rows beside it.
-
-        Parameters
-        ----------
-        version, reference, alpha
-            As for ``rate_ratio``.
-
-        Returns
-        -------
-        Headline
-
-        Raises
-        ------
-        InputError
-            As ``arms``.
-        """
+        """The union interval of one contrast and what it rests on: all that the verdict needs, without the rows beside
+        it."""
         arms = self.arms(version, reference)
         if min(arms.known) < FEW_CRASHES:
             return self._by_counts(arms, alpha)
@@ -197,23 +164,7 @@ class Comparison:
         return self._fits[unknown, terms]
 
     def effect(self, versions: Sequence[str]) -> float:
-        """p-value of "none of these versions differs from another": the likelihood-ratio test of the frailty model.
-
-        Parameters
-        ----------
-        versions : sequence of str
-            Two or more versions; only their time is used.
-
-        Returns
-        -------
-        float
-            1 where there is no crash.
-
-        Raises
-        ------
-        InputError
-            A version that no host had loaded.
-        """
+        """p-value of "none of these versions differs from another": the likelihood-ratio test of the frailty model."""
         cells = self.cells.only(versions)
         absent = [name for name in versions if name not in cells.levels["version"]]
         if absent:

@@ -175,23 +175,7 @@ def decide_pin(
 
 
 def decide(comparison: Comparison, names: Sequence[str], reference: str | None, rule: Rule, hosts: int) -> PinDecision:
-    """``decide_pin`` from a comparison, whatever its sufficient rows were made of.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        Of the fleet.
-    names, reference
-        From ``declared``.
-    rule : Rule
-        What a winner must show.
-    hosts : int
-        How many would run a candidate.
-
-    Returns
-    -------
-    PinDecision
-    """
+    """``decide_pin`` from a comparison, whatever its sufficient rows were made of."""
     pairs = (
         [(name, reference) for name in names if name != reference]
         if reference
@@ -271,7 +255,8 @@ def _named(candidates: str | Sequence[str] | None) -> list[str]:
 
 
 def hosts_to_run(table: pd.DataFrame, fleet_hosts: int | None) -> int:
-    """Hosts that would run a candidate: as told, else those that were at risk. InputError where that is no number of hosts."""
+    """Hosts that would run a candidate: as told, else those that were at risk. InputError where that is no number of
+    hosts."""
     if fleet_hosts is None:
         return int(table.loc[table["host_days"] > 0, "host"].nunique())
     if not isinstance(fleet_hosts, numbers.Real) or not 0 < fleet_hosts < math.inf:
@@ -524,34 +509,6 @@ def expected_impact(
     alpha: float = 0.05,
 ) -> pd.DataFrame:
     """What a year with the whole fleet on each candidate would cost.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, or by hand.
-    candidates : sequence of str
-        The versions.
-    hosts : pandas.DataFrame, optional
-        ``fleet.hosts``: one row a host; its columns ``users`` and ``vms`` (a host) are used where they are.
-    fleet_hosts : int, optional
-        Hosts that would run the candidate; default: the hosts at risk in ``exposure``, and those of ``hosts`` of which
-        an inventory says something. A host that is only a name in some file is neither.
-    outage_hours : float
-        Hours until the users of a crashed host work again.
-    adjust, alpha
-        As for ``rate_ratio``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index: candidates in the order given. ``crashes_per_year``, ``crashes_low``, ``crashes_high``, and with
-        ``users`` or ``vms`` in the inventory ``user_hours_per_year``, ``user_hours_low``, ``user_hours_high`` and the
-        same for ``vm_hours``.
-
-    Raises
-    ------
-    InputError
-        As ``rate_ratio``.
 
     Notes
     -----

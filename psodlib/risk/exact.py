@@ -59,36 +59,9 @@ def poisson_interval(
 ) -> tuple[float, float]:
     """Two-sided interval of one Poisson rate.
 
-    Parameters
-    ----------
-    count : float
-        Events, 0 or more.
-    exposure : float
-        Time at risk; the limits come per unit of it.
-    alpha : float
-        1 - confidence.
-    method : {"garwood", "midp", "jeffreys"}
-        Garwood never covers less than 1 - alpha; mid-P is shorter and covers 1 - alpha on average; Jeffreys is the
-        posterior under Gamma(1/2, 0).
-
-    Returns
-    -------
-    tuple of float
-        Low and high; low is 0 for 0 events, (0, inf) without exposure.
-
-    Raises
-    ------
-    InputError
-        A negative count or exposure.
-
     References
     ----------
     Garwood 1936, Biometrika 28:437, doi:10.1093/biomet/28.3-4.437.
-
-    Example
-    -------
-    >>> [round(365.25 * limit, 2) for limit in poisson_interval(1, 179 / 6)]
-    [0.31, 68.21]
     """
     _check(count, exposure)
     if exposure == 0:
@@ -118,21 +91,6 @@ def _midp_limits(count: float, alpha: float) -> tuple[float, float]:
 def poisson_upper(count: float, exposure: float, alpha: float = 0.05) -> float:
     """One-sided upper bound of one Poisson rate; at 0 events ``-ln(alpha) / exposure``, the "rule of three".
 
-    Parameters
-    ----------
-    count, exposure, alpha
-        As for ``poisson_interval``.
-
-    Returns
-    -------
-    float
-        The rate that a count this small leaves possible; infinite without exposure.
-
-    Raises
-    ------
-    InputError
-        A negative count or exposure.
-
     References
     ----------
     Hanley & Lippman-Hand 1983, JAMA 249:1743, doi:10.1001/jama.1983.03330370053031.
@@ -151,36 +109,10 @@ def ratio_interval(
 ) -> Interval:
     """Exact conditional interval of the ratio of two Poisson rates.
 
-    Parameters
-    ----------
-    count, exposure : float
-        Events and time at risk of the group in question.
-    reference_count, reference_exposure : float
-        The same of the reference.
-    alpha : float
-        1 - confidence.
-    method : {"midp", "clopper_pearson"}
-        Clopper-Pearson never covers less than 1 - alpha; mid-P is shorter and covers it on average.
-
-    Returns
-    -------
-    Interval
-        ``(nan, 0, inf)`` when there is no event at all or a group has no exposure: no information.
-
-    Raises
-    ------
-    InputError
-        A negative count or exposure.
-
     Notes
     -----
     Given the sum n, the count is Binomial(n, pi) with odds pi/(1-pi) = ratio * exposure / reference_exposure, so limits
     for pi are limits for the ratio. Przyborowski & Wilenski 1940, doi:10.1093/biomet/31.3-4.313.
-
-    Example
-    -------
-    >>> print(ratio_interval(0, 150, 1, 179 / 6, method="clopper_pearson"))
-    0 (0 to 7.76)
     """
     _check(count, exposure)
     _check(reference_count, reference_exposure)
@@ -219,27 +151,7 @@ def ratio_p(
     alternative: Alternative = "two_sided",
     method: RatioMethod = "midp",
 ) -> float:
-    """Exact conditional p-value of "the ratio of the two rates is ``ratio``".
-
-    Parameters
-    ----------
-    count, exposure, reference_count, reference_exposure, method
-        As for ``ratio_interval``.
-    ratio : float
-        The ratio under the hypothesis, above 0.
-    alternative : {"two_sided", "larger", "smaller"}
-        Two-sided is twice the smaller tail, so that p and the interval of the same method always agree.
-
-    Returns
-    -------
-    float
-        1 when there is no event at all.
-
-    Raises
-    ------
-    InputError
-        A negative count or exposure, a ratio that is not above 0.
-    """
+    """Exact conditional p-value of "the ratio of the two rates is ``ratio``"."""
     _check(count, exposure)
     _check(reference_count, reference_exposure)
     if not ratio > 0:
@@ -261,18 +173,6 @@ def mantel_haenszel(
     counts: Any, exposures: Any, reference_counts: Any, reference_exposures: Any, alpha: float = 0.05
 ) -> Interval:
     """Rate ratio pooled over strata, for person-time.
-
-    Parameters
-    ----------
-    counts, exposures, reference_counts, reference_exposures : array_like, shape (strata,)
-        Events and time at risk of both groups in each stratum.
-    alpha : float
-        1 - confidence.
-
-    Returns
-    -------
-    Interval
-        ``(nan, 0, inf)`` when no stratum holds both groups and an event of each.
 
     Notes
     -----
@@ -302,38 +202,12 @@ def wald(log_ratio: float, error: float, alpha: float) -> Interval:
 
 
 def p_lower(shape: float, rate: float, reference_shape: float, reference_rate: float) -> float:
-    """Probability that one gamma-distributed rate is below another.
-
-    Parameters
-    ----------
-    shape, rate : float
-        Gamma posterior of the rate in question: prior shape + events, prior rate + time at risk.
-    reference_shape, reference_rate : float
-        The same of the reference.
-
-    Returns
-    -------
-    float
-        P(X < Y) = I_x(shape, reference_shape) at x = rate / (rate + reference_rate).
-    """
+    """Probability that one gamma-distributed rate is below another."""
     return float(stats.beta.cdf(rate / (rate + reference_rate), shape, reference_shape))
 
 
 def expected_loss(shape: float, rate: float, other_shape: float, other_rate: float) -> float:
-    """What choosing one rate costs on average if the other is lower: E[max(X - Y, 0)] of two gamma variables.
-
-    Parameters
-    ----------
-    shape, rate : float
-        Gamma posterior of the choice.
-    other_shape, other_rate : float
-        Gamma posterior of the alternative.
-
-    Returns
-    -------
-    float
-        Per unit of the time that the rates are in.
-    """
+    """What choosing one rate costs on average if the other is lower: E[max(X - Y, 0)] of two gamma variables."""
     at = rate / (rate + other_rate)
     mine = shape / rate * stats.beta.sf(at, shape + 1, other_shape)
     other = other_shape / other_rate * stats.beta.sf(at, shape, other_shape + 1)
@@ -342,16 +216,6 @@ def expected_loss(shape: float, rate: float, other_shape: float, other_rate: flo
 
 def holm(p_values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Holm's adjusted p-values, in the order given.
-
-    Parameters
-    ----------
-    p_values : array_like, shape (contrasts,)
-        One p-value a declared contrast.
-
-    Returns
-    -------
-    numpy.ndarray
-        Reject where it is at most alpha: the chance of any false rejection is then at most alpha.
 
     References
     ----------
@@ -365,20 +229,7 @@ def holm(p_values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def check_share(value: float, name: str) -> None:
-    """Refuse what is no probability strictly between 0 and 1.
-
-    Parameters
-    ----------
-    value : float
-        An alpha or a probability.
-    name : str
-        What the caller called it.
-
-    Raises
-    ------
-    InputError
-        Not a number, or outside 0..1, or so near to either that no distribution can tell.
-    """
+    """Refuse what is no probability strictly between 0 and 1."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not SMALLEST_SHARE <= value <= 1 - SMALLEST_SHARE:
         raise InputError(f"{name} is {value!r}; expected a number between 0 and 1, such as 0.05")

@@ -76,9 +76,10 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     18 months the rate is too high by 0.015 %.
 
     Crashes of the driver with less than 1 h of uptime since the last one counted or collapsed are one event (boot
-    loops); where an unknown end or a silence of more than a day lies between, that is not known and both count. A crash that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is
-    unknown and stands at the last sign of life. ``esxi_build`` is the build that the boot ran (where no
-    boot's build is known, the host's newest), ``model`` the host's newest.
+    loops); where an unknown end or a silence of more than a day lies between, that is not known and both count. A crash
+    that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is unknown and stands
+    at the last sign of life. ``esxi_build`` is the build that the boot ran (where no boot's build is known, the host's
+    newest), ``model`` the host's newest.
 
     Example
     -------
@@ -103,20 +104,7 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
 
 
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
-    """Crashes that no watched stretch holds, so that no rate counts them.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        Or anything with its tables as attributes.
-    module : str
-        The driver in question.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``crash_id``, ``host``, ``time``, ``guilty_module``, ``guilt``, ``why``; sorted by host and time.
-    """
+    """Crashes that no watched stretch holds, so that no rate counts them."""
     stretches, crashes = _placed(fleet, module)
     lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]].copy()
     watched = set(stretches["host"].dropna())
@@ -251,25 +239,7 @@ def _with_builds(table: pd.DataFrame, coverage: pd.DataFrame | None) -> pd.DataF
 
 
 def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
-    """The table ready for counting, or the reason why it cannot give a rate.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From ``exposure``, or by hand with at least ``host``, ``version``, ``host_days``, ``crashes``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A copy with plain numbers in ``host_days`` and the counts and UTC times. ``unknown_crashes`` that are absent or
-        ``NA`` are taken as none; ``NA`` in ``version`` is a version not known.
-
-    Raises
-    ------
-    InputError
-        Crashes without host-days, a snapshot of versions, a missing column, or a row (the message says which) whose
-        host, host-days, crashes or times are unknown where they are required, or cannot be.
-    """
+    """The table ready for counting, or the reason why it cannot give a rate."""
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"found a {type(table).__name__}, expected an exposure table; make one with exposure(fleet)")
     if "host_days" not in table:
@@ -359,22 +329,7 @@ def in_days(spans: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool = False) -> pd.DataFrame:
-    """Cut stretches where the uptime band or the calendar quarter changes.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        An exposure table with ``start``, ``end``, ``uptime_start``.
-    uptime, quarter : bool
-        What to cut at: ``UPTIME_BANDS`` (days), quarters of the UTC calendar.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a piece, in order: ``row`` (position in ``table``), ``host_days``, ``last`` (the stretch's last piece,
-        which holds its crashes), and the codes ``uptime`` (0 = first band) and ``quarter`` (0 = first quarter of the
-        table); -1 where the time is not known.
-    """
+    """Cut stretches where the uptime band or the calendar quarter changes."""
     origin = table["start"].min()
     spans = (table["start"] - origin, table["end"] - origin, table["uptime_start"])
     start, end, age = (in_days(span).to_numpy(dtype=float) for span in spans)

@@ -46,7 +46,8 @@ class HostCells:
         return np.asarray(self.cells["version"] == self.levels["version"].get_loc(version))
 
     def only(self, versions: Sequence[str]) -> HostCells:
-        """The same with the cells of these versions alone, the hosts that have time in them and the levels that are left."""
+        """The same with the cells of these versions alone, the hosts that have time in them and the levels that are
+        left."""
         timed = np.asarray(self.days.sum(axis=0)).ravel() > 0
         mine = np.flatnonzero(self.levels["version"][self.cells["version"]].isin(list(versions)) & timed)
         hosts = np.flatnonzero(np.asarray(self.days[:, mine].sum(axis=1)).ravel() > 0)
@@ -72,21 +73,7 @@ class HostCells:
 
 
 def tabulate(table: pd.DataFrame, terms: tuple[str, ...] = ()) -> HostCells:
-    """Sum an exposure table to host-days and crashes by host and covariate cell.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        An exposure table as ``check_exposure`` gives it, every ``version`` known.
-    terms : tuple of str
-        Covariates beside the version: columns of the table, ``uptime`` (bands) or ``quarter``. An unknown value is a
-        level of its own.
-
-    Returns
-    -------
-    HostCells
-        Crashes stand in the piece that ends the stretch.
-    """
+    """Sum an exposure table to host-days and crashes by host and covariate cell."""
     timed = {"uptime": "uptime" in terms, "quarter": "quarter" in terms}
     if any(timed.values()):
         pieces = split_stretches(table, **timed)
@@ -158,19 +145,7 @@ class Fit:
 
 
 def estimable(cells: HostCells, events: Any, terms: tuple[str, ...], versions: Sequence[str]) -> bool:
-    """True when the versions' rates can be told from the terms: no term stands and falls with a version.
-
-    Parameters
-    ----------
-    cells, events, terms
-        As for ``fit_frailty``.
-    versions : sequence of str
-        In any order. One without a crash has rate 0 whatever its terms; it needs time where others crashed.
-
-    Returns
-    -------
-    bool
-    """
+    """True when the versions' rates can be told from the terms: no term stands and falls with a version."""
     informative = _informative(cells, events, terms)
     if not all((informative & cells.of_version(name)).any() for name in versions):
         return False
@@ -188,21 +163,6 @@ def parameters(cells: HostCells, terms: tuple[str, ...]) -> int:
 
 def fit_frailty(cells: HostCells, events: Any, terms: tuple[str, ...] = (), *, by_version: bool = True) -> Fit:
     """Maximum likelihood of the shared-gamma-frailty Poisson model.
-
-    Parameters
-    ----------
-    cells : HostCells
-        From ``tabulate``.
-    events : sparse array, shape (hosts, cells)
-        The crashes to explain: ``cells.known``, or with others added.
-    terms : tuple of str
-        Terms beside the version, a subset of those tabulated.
-    by_version : bool
-        False fits one rate for all versions (for a likelihood-ratio test).
-
-    Returns
-    -------
-    Fit
 
     Notes
     -----
@@ -229,17 +189,6 @@ def fit_frailty(cells: HostCells, events: Any, terms: tuple[str, ...] = (), *, b
 
 def fit_poisson(cells: HostCells, events: Any, terms: tuple[str, ...] = ()) -> Fit:
     """Poisson regression whose covariance is robust to hosts that differ.
-
-    Parameters
-    ----------
-    cells, events, terms
-        As for ``fit_frailty``.
-
-    Returns
-    -------
-    Fit
-        ``variance`` is 0. The covariance is the sandwich clustered by host without small-sample factor (HC0), as GEE
-        with independence gives it.
 
     Notes
     -----

@@ -27,44 +27,13 @@ OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and ve
 
 
 def each_exposure(fleets: Iterable[Tables], module: str = "hpsa") -> Iterator[pd.DataFrame]:
-    """The exposure of one part of a fleet after another.
-
-    Parameters
-    ----------
-    fleets : iterable of Fleet
-        Each with all that is known of its hosts, no host in two; ``Fleet.each(store)`` gives them.
-    module : str
-        As for ``exposure``.
-
-    Yields
-    ------
-    pandas.DataFrame
-        As ``exposure`` gives it, ``attrs`` too; concatenated and sorted they are the fleet's.
-    """
+    """The exposure of one part of a fleet after another."""
     for fleet in fleets:
         yield exposure(fleet, module)
 
 
 def rates_of_parts(parts: Iterable[pd.DataFrame], by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
-    """``crash_rates`` of all parts together.
-
-    Parameters
-    ----------
-    parts : iterable of DataFrame
-        Exposure tables, no host in two.
-    by, alpha
-        As for ``crash_rates``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As ``crash_rates`` of the whole exposure.
-
-    Raises
-    ------
-    InputError
-        As ``crash_rates``.
-    """
+    """``crash_rates`` of all parts together."""
     sums = [
         table.groupby(by, dropna=False, observed=True)[["crashes", "host_days"]].sum().reset_index()
         for part in parts
@@ -82,23 +51,7 @@ def _refuse(table: pd.DataFrame, by: str) -> bool:
 
 
 def host_sums(parts: Iterable[pd.DataFrame], keep: Sequence[str] = OF_HOSTS) -> pd.DataFrame:
-    """An exposure table with one row a host, version and level of what is kept, instead of one a stretch.
-
-    Parameters
-    ----------
-    parts : iterable of DataFrame
-        Exposure tables, no host in two.
-    keep : sequence of str
-        Columns whose levels stay apart, where a part has them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``host``, ``version`` (NA where not known), what was kept, ``host_days``, ``crashes``, ``unknown_crashes``.
-        ``crash_rates``, ``rate_ratio`` and ``decide_pin`` take it and give what they give of the whole exposure, as
-        long as ``adjust`` asks for kept columns only. Their cautions that need times and boots are silent: versions that
-        ran at different times, evidence missing for one of them, versions taken from a snapshot.
-    """
+    """An exposure table with one row a host, version and level of what is kept, instead of one a stretch."""
     pieces = [_summed(table, keep) for part in parts if len(table := check_exposure(part))]
     if not pieces:
         return pd.DataFrame({"host": [], "version": [], **{name: [] for name in SUMS}}).astype(
@@ -116,26 +69,6 @@ def ratio_of_parts(
     parts: Iterable[pd.DataFrame], version: str, reference: str, adjust: Sequence[str] = ADJUST, alpha: float = 0.05
 ) -> RateRatio:
     """``rate_ratio`` of all parts together; the stretches of two parts are never in one table.
-
-    Parameters
-    ----------
-    parts : iterable of DataFrame
-        Exposure tables, no host in two; gone through once.
-    version, reference, adjust, alpha
-        As for ``rate_ratio``.
-
-    Returns
-    -------
-    RateRatio
-        As of the whole exposure. ``warnings`` says which cautions were not looked at, because they need all stretches:
-        overlap of the versions in time, evidence missing for one of them, versions taken from a snapshot. Those on few
-        hosts, on one host's share of the crashes, on hosts chosen by their crashes, on the host's build and on confounding
-        are of sums and are all there.
-
-    Raises
-    ------
-    InputError
-        As ``rate_ratio``.
 
     Notes
     -----
@@ -155,25 +88,7 @@ def decision_of_parts(
     loss: float = 0.01,
     fleet_hosts: int | None = None,
 ) -> PinDecision:
-    """``decide_pin`` of all parts together; the stretches of two parts are never in one table.
-
-    Parameters
-    ----------
-    parts : iterable of DataFrame
-        Exposure tables, no host in two; gone through once.
-    candidates, reference, adjust, alpha, probability, loss, fleet_hosts
-        As for ``decide_pin``.
-
-    Returns
-    -------
-    PinDecision
-        As of the whole exposure; its reasons say which cautions were not looked at (``ratio_of_parts``).
-
-    Raises
-    ------
-    InputError
-        As ``decide_pin``.
-    """
+    """``decide_pin`` of all parts together; the stretches of two parts are never in one table."""
     rule = Rule.of(probability, loss, alpha)
     comparison = _OfParts(parts, adjust)
     sums, names = declared(comparison.sums, candidates, reference)
@@ -213,19 +128,6 @@ def _holds(table: pd.DataFrame, term: str) -> bool:
 
 def tabulate_parts(parts: Iterable[pd.DataFrame], terms: tuple[str, ...] = ()) -> HostCells:
     """``tabulate`` of all parts together: what ``fit_frailty`` needs of any number of hosts.
-
-    Parameters
-    ----------
-    parts : iterable of DataFrame
-        Exposure tables, no host in two. Rows whose version is not known are left out.
-    terms : tuple of str
-        As for ``tabulate``.
-
-    Returns
-    -------
-    HostCells
-        As of the whole exposure, hosts in the order of the parts. Level codes of ``quarter`` count from the first quarter
-        of all parts.
 
     Notes
     -----

@@ -216,24 +216,7 @@ def rate_ratio(
 
 
 def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float = 0.05) -> RateRatio:
-    """``rate_ratio`` of a table that is already tabulated, so that several contrasts share the work.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        The exposure table with its terms.
-    version, reference, alpha
-        As for ``rate_ratio``.
-
-    Returns
-    -------
-    RateRatio
-
-    Raises
-    ------
-    InputError
-        As ``rate_ratio``.
-    """
+    """``rate_ratio`` of a table that is already tabulated, so that several contrasts share the work."""
     exact.check_share(alpha, "alpha")
     table, found = comparison.table, comparison.headline(version, reference, alpha)
     arms, known, headline = found.arms, found.known, found.interval

@@ -39,23 +39,7 @@ class Strata(NamedTuple):
         reference_counts: Sequence[float] | Floats,
         reference_exposures: Sequence[float] | Floats,
     ) -> Strata:
-        """From plain sequences.
-
-        Parameters
-        ----------
-        counts, exposures, reference_counts, reference_exposures : array_like, shape (strata,)
-            Events (whole numbers) and time at risk of both groups in each stratum.
-
-        Returns
-        -------
-        Strata
-            Only those that tell something of the ratio: with time of both groups and an event of either.
-
-        Raises
-        ------
-        InputError
-            A negative or unknown number.
-        """
+        """From plain sequences."""
         d1, t1, d0, t0 = (
             np.asarray(each, dtype=float) for each in (counts, exposures, reference_counts, reference_exposures)
         )
@@ -66,18 +50,6 @@ class Strata(NamedTuple):
 
     def interval(self, alpha: float = 0.05, method: RatioMethod = "midp") -> Interval:
         """Exact conditional estimate and interval of the common ratio.
-
-        Parameters
-        ----------
-        alpha : float
-            1 - confidence.
-        method : {"midp", "clopper_pearson"}
-            As for ``ratio_interval``.
-
-        Returns
-        -------
-        Interval
-            The conditional maximum-likelihood ratio with its limits; ``(nan, 0, inf)`` without an event.
 
         Notes
         -----
@@ -114,7 +86,8 @@ class Strata(NamedTuple):
         return float(events @ share), float(events @ (1 - share))
 
     def information(self) -> float:
-        """What the strata tell of the logarithm of the ratio, near a ratio of 1: the variance of the sum they condition.
+        """What the strata tell of the logarithm of the ratio, near a ratio of 1: the variance of the sum they
+        condition.
 
         It depends on how many events there were and not on whose they were.
         """

@@ -89,26 +89,6 @@ def survival_table(
 ) -> pd.DataFrame:
     """Kaplan-Meier, Nelson-Aalen and Aalen-Johansen with delayed entry.
 
-    Parameters
-    ----------
-    leave : array_like, shape (spells,)
-        Age at which each spell ends, days.
-    cause : array_like, shape (spells,)
-        0 censored, 1 the crash in question, 2 another crash, 3 reboot.
-    entry : array_like, shape (spells,), optional
-        Age at which watching began; default 0.
-    start : float, optional
-        Condition on having reached this age.
-    alpha : float
-        1 - confidence.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``days``, ``at_risk``, ``crashes``, ``other_crashes``, ``reboots``, ``survival``, ``error`` (Greenwood),
-        ``low``, ``high`` (log-log), ``hazard`` (cumulative), ``incidence``, ``incidence_other``, ``incidence_reboot``;
-        first row at ``start``.
-
     Notes
     -----
     At risk at t is who entered before t and has not left before t. log-log limits as R's ``conf.type="log-log"``.
@@ -178,28 +158,7 @@ def _watched_from(entry: Floats, leave: Floats) -> float | None:
 
 
 def hazard_by_uptime(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
-    """Crash rate within bands of uptime, by version or another column.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``; ``start``, ``end`` and ``uptime_start`` are needed.
-    by : str
-        Column to group by.
-    alpha : float
-        1 - confidence.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``by``, ``uptime`` (band in days: ``0-7``, ``7-15``, ... ``120+``), ``crashes``, ``host_days``, ``rate``,
-        ``low``, ``high`` per host-day; ordered by group and band.
-
-    Raises
-    ------
-    InputError
-        No host-days, or no ``uptime_start``.
-    """
+    """Crash rate within bands of uptime, by version or another column."""
     table = _aged(exposure)
     pieces = split_stretches(table, uptime=True)
     row = pieces["row"].to_numpy()
@@ -221,26 +180,6 @@ def _band(code: int) -> str:
 def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
     """Weibull shape of the time to a driver crash: above 1 the hazard rises with uptime, as a leak would make it.
 
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``; ``uptime_start`` is needed.
-    by : str
-        Column to group by.
-    alpha : float
-        1 - confidence.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index: groups. ``crashes``, ``shape``, ``low``, ``high`` (profile likelihood), ``scale`` (days). NaN under 5
-        crashes.
-
-    Raises
-    ------
-    InputError
-        No host-days, or no ``uptime_start``.
-
     Notes
     -----
     Descriptive: hosts that differ pull the shape below 1. With entry e and exit t the log-likelihood is
@@ -260,24 +199,7 @@ def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.0
 
 
 def weibull(leave: Any, observed: Any, entry: Any = None, alpha: float = 0.05) -> tuple[float, float, float, float]:
-    """Weibull fit with delayed entry: shape, its profile-likelihood limits, scale.
-
-    Parameters
-    ----------
-    leave : array_like, shape (spells,)
-        Age at the end, above 0.
-    observed : array_like of bool, shape (spells,)
-        False = right-censored.
-    entry : array_like, shape (spells,), optional
-        Age at which watching began; default 0.
-    alpha : float
-        1 - confidence.
-
-    Returns
-    -------
-    tuple of float
-        Shape, low, high, scale.
-    """
+    """Weibull fit with delayed entry: shape, its profile-likelihood limits, scale."""
     leave, observed = np.asarray(leave, dtype=float), np.asarray(observed, dtype=bool)
     entry = np.zeros_like(leave) if entry is None else np.asarray(entry, dtype=float)
     events, unit = int(observed.sum()), float(leave.max())
@@ -308,36 +230,6 @@ def reboot_benefit(
     outage_hours: float = 1.0, reboot_minutes: float = 10.0, alpha: float = 0.05,
 ) -> pd.DataFrame:  # fmt: skip
     """Would rebooting hosts at fixed uptimes spare crashes of a version, and at what cost?
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``; ``start``, ``end`` and ``uptime_start`` are needed.
-    version : str
-        The version in question; the uptime effect is estimated on all versions together.
-    every_days : sequence of float
-        Uptimes at which to reboot, days.
-    adjust : sequence of str
-        Further terms of the frailty model: columns of the table or ``quarter``.
-    outage_hours : float
-        Hours out of service for a crash.
-    reboot_minutes : float
-        Minutes out of service for an orderly reboot.
-    alpha : float
-        1 - confidence.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``every_days``. ``crash_ratio`` (crash rate over the one at today's uptimes) with ``low`` and ``high``;
-        ``crashes_per_host_year``; ``reboots_per_host_year``; ``hours_lost_per_host_year`` (crashes and these reboots)
-        and ``hours_lost_now`` (crashes today); ``helps`` (True: the interval lies below 1; False: above; NA: not
-        known).
-
-    Raises
-    ------
-    InputError
-        No host-days, no ``uptime_start``, or fewer than 5 crashes.
 
     Notes
     -----

@@ -45,101 +45,48 @@ BACKGROUND: tuple[tuple[str, str | None, int], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """Every number that the made-up history depends on.
+    """Every number that the made-up history depends on."""
 
-    Parameters
-    ----------
-    driver_rate : float
-        Driver crashes per host-year on 5.5.0.50 for a host of hazard 1.
-    ratio_58, ratio_60 : float
-        Rate of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find.
-    background_rate : float
-        Crashes per host-year that are not the driver's.
-    deliberate_rate : float
-        Crashes per host-year that a person asks for (``CrashMe``).
-    frailty_variance : float
-        Variance of the hosts' hazard multiplier, whose mean is 1; 0 makes all hosts alike.
-    frailty_shape : {"gamma", "lognormal", "lemons", "clusters"}
-        Its distribution: ``lemons`` are a tenth of the hosts, all equally bad; ``clusters`` shares half of it in a
-        cluster.
-    model_share, model_hazard : sequence of float
-        Share of clusters and driver hazard multiplier of each hardware model.
-    late_share : float
-        Share of hosts that join the fleet during the study.
-    late_days : float
-        They join at a uniform time between 0 and this, days.
-    prior_uptime_days : float
-        The others have been up for a uniform time up to this when the study begins, days.
-    rollout_58_days : sequence of float
-        Day, by model, around which a cluster's move to .58 is centred.
-    rollout_58_spread : float
-        Half width of the uniform spread around it, days.
-    never_58 : float
-        Share of clusters that never move to .58.
-    rollout_60_days : tuple of float
-        First and last day of the uniform time at which a cluster moves to .60.
-    rollout_60_share : sequence of float
-        Share of clusters, by model, that move to .60 at all.
-    host_jitter_days : float
-        A host follows its cluster within a uniform time up to this, days.
-    load_days : float
-        Mean time from an install to the reboot planned for it, days (exponential). A crash loads it sooner.
-    reboot_days : float
-        Mean time between other planned reboots, days (exponential).
-    rollback : float
-        Probability that a driver crash on .58 sends the host back to .50.
-    rollback_hours : float
-        Mean time from the boot after that crash to the rollback and its reboot, hours (exponential).
-    pinned : float
-        Probability that a host sent back stays there and skips .60.
-    attribution : float
-        Probability that a crash can be attributed to its module.
-    gaps_per_host : float
-        Mean number of gaps in a host's logs (Poisson).
-    gap_days : float
-        Mean length of a gap, days (exponential).
-    weibull_shape : float
-        Shape of the driver hazard over uptime; 1 is constant, above 1 a leak. Scaled so that the mean hazard stays.
-    trend : float
-        The driver hazard changes by the factor ``exp(trend)`` over the study.
-    crash_hours : float
-        Mean time a crashed host stays down, hours (exponential).
-    reboot_minutes : float
-        Time an orderly reboot takes, minutes.
-    patches : sequence of (float, str)
-        ESXi builds and the day from which clusters move to each, spread over the 60 days that follow.
-    """
-
-    driver_rate: float = 0.25
-    ratio_58: float = 3.0
-    ratio_60: float = 1.0
-    background_rate: float = 0.15
-    deliberate_rate: float = 0.0
-    frailty_variance: float = 0.5
+    driver_rate: float = 0.25  # driver crashes per host-year on 5.5.0.50 for a host of hazard 1
+    ratio_58: float = 3.0  # rate of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find
+    ratio_60: float = 1.0  # rate of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find
+    background_rate: float = 0.15  # crashes per host-year that are not the driver's
+    deliberate_rate: float = 0.0  # crashes per host-year that a person asks for (``CrashMe``)
+    frailty_variance: float = 0.5  # variance of the hosts' hazard multiplier, whose mean is 1; 0 makes all hosts alike
+    # its distribution: ``lemons`` are a tenth of the hosts, all equally bad; ``clusters`` shares half of it in a
+    # cluster
     frailty_shape: str = "gamma"
+    # share of clusters and driver hazard multiplier of each hardware model
     model_share: Sequence[float] = (0.4, 0.3, 0.3)
+    # share of clusters and driver hazard multiplier of each hardware model
     model_hazard: Sequence[float] = (1.0, 2.0, 0.5)
-    late_share: float = 0.2
-    late_days: float = 365.0
-    prior_uptime_days: float = 60.0
+    late_share: float = 0.2  # share of hosts that join the fleet during the study
+    late_days: float = 365.0  # they join at a uniform time between 0 and this, days
+    prior_uptime_days: float = 60.0  # the others have been up for a uniform time up to this when the study begins, days
+    # day, by model, around which a cluster's move to .58 is centred
     rollout_58_days: Sequence[float] = (200.0, 120.0, 290.0)
-    rollout_58_spread: float = 60.0
-    never_58: float = 0.1
+    rollout_58_spread: float = 60.0  # half width of the uniform spread around it, days
+    never_58: float = 0.1  # share of clusters that never move to .58
+    # first and last day of the uniform time at which a cluster moves to .60
     rollout_60_days: tuple[float, float] = (350.0, 450.0)
-    rollout_60_share: Sequence[float] = (0.7, 0.25, 0.85)
-    host_jitter_days: float = 14.0
+    rollout_60_share: Sequence[float] = (0.7, 0.25, 0.85)  # share of clusters, by model, that move to .60 at all
+    host_jitter_days: float = 14.0  # A host follows its cluster within a uniform time up to this, days
+    # mean time from an install to the reboot planned for it, days (exponential). A crash loads it sooner
     load_days: float = 10.0
-    reboot_days: float = 75.0
-    rollback: float = 0.7
+    reboot_days: float = 75.0  # mean time between other planned reboots, days (exponential)
+    rollback: float = 0.7  # probability that a driver crash on .58 sends the host back to .50
+    # mean time from the boot after that crash to the rollback and its reboot, hours (exponential)
     rollback_hours: float = 24.0
-    pinned: float = 0.5
-    attribution: float = 0.85
-    gaps_per_host: float = 1.0
-    gap_days: float = 14.0
+    pinned: float = 0.5  # probability that a host sent back stays there and skips .60
+    attribution: float = 0.85  # probability that a crash can be attributed to its module
+    gaps_per_host: float = 1.0  # mean number of gaps in a host's logs (Poisson)
+    gap_days: float = 14.0  # mean length of a gap, days (exponential)
+    # shape of the driver hazard over uptime; 1 is constant, above 1 a leak. Scaled so that the mean hazard stays
     weibull_shape: float = 1.0
-    trend: float = 0.0
-    crash_hours: float = 1.0
-    reboot_minutes: float = 8.0
+    trend: float = 0.0  # the driver hazard changes by the factor ``exp(trend)`` over the study
+    crash_hours: float = 1.0  # mean time a crashed host stays down, hours (exponential)
+    reboot_minutes: float = 8.0  # time an orderly reboot takes, minutes
+    # ESXi builds and the day from which clusters move to each, spread over the 60 days that follow
     patches: Sequence[tuple[float, str]] = ((0, "1331820"), (100, "1623387"), (212, "1892794"), (282, "2068190"))
 
     def __post_init__(self) -> None:
@@ -179,55 +126,27 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class History:
-    """What happened to a made-up fleet, all of it.
+    """What happened to a made-up fleet, all of it."""
 
-    Parameters
-    ----------
-    hosts : DataFrame
-        One row a host: ``host``, ``cluster``, ``vendor``, ``model``, ``users``, ``vms``, ``entry`` (when it joined),
-        ``frailty`` (hazard multiplier, mean 1), ``hazard`` (of its model).
-    boots : DataFrame
-        One row a boot: ``host``, ``boot``, ``entry`` (later of boot and start of the study), ``end``, ``end_reason``
-        (crash, reboot, running), ``version`` (loaded), ``esxi_build``.
-    crashes : DataFrame
-        One row a crash: ``host``, ``time``, ``boot_row`` (row of ``boots``), ``boot``, ``version`` (of the driver,
-        loaded), ``module`` (the true culprit, None for hardware), ``kind`` (as its text shows it), ``driver`` (it was
-        the driver's), ``deliberate``, ``attributed`` (its text can tell), ``in_gap``.
-    installs : DataFrame
-        One row a change of the installed driver: ``host``, ``time``, ``version``, ``removed``, ``rollback``.
-    gaps : DataFrame
-        One row a gap in a host's logs: ``host``, ``start``, ``end``; never overlapping.
-    start, end : Timestamp
-        The study, UTC.
-    parameters : Process
-        What it was made with.
-    """
-
+    # one row a host: ``host``, ``cluster``, ``vendor``, ``model``, ``users``, ``vms``, ``entry`` (when it joined),
+    # ``frailty`` (hazard multiplier, mean 1), ``hazard`` (of its model)
     hosts: pd.DataFrame
+    # one row a boot: ``host``, ``boot``, ``entry`` (later of boot and start of the study), ``end``, ``end_reason``
+    # (crash, reboot, running), ``version`` (loaded), ``esxi_build``
     boots: pd.DataFrame
+    # one row a crash: ``host``, ``time``, ``boot_row`` (row of ``boots``), ``boot``, ``version`` (of the driver,
+    # loaded), ``module`` (the true culprit, None for hardware), ``kind`` (as its text shows it), ``driver`` (it was the
+    # driver's), ``deliberate``, ``attributed`` (its text can tell), ``in_gap``
     crashes: pd.DataFrame
+    # one row a change of the installed driver: ``host``, ``time``, ``version``, ``removed``, ``rollback``
     installs: pd.DataFrame
-    gaps: pd.DataFrame
-    start: pd.Timestamp
-    end: pd.Timestamp
-    parameters: Process = field(repr=False)
+    gaps: pd.DataFrame  # one row a gap in a host's logs: ``host``, ``start``, ``end``; never overlapping
+    start: pd.Timestamp  # the study, UTC
+    end: pd.Timestamp  # the study, UTC
+    parameters: Process = field(repr=False)  # what it was made with
 
     def exposure(self, known: bool = True, gaps: bool = True) -> pd.DataFrame:
-        """Host-days at risk by loaded version, as a perfect reader of the evidence would find them.
-
-        Parameters
-        ----------
-        known : bool
-            Count a crash that cannot be attributed as unknown; False looks behind the curtain.
-        gaps : bool
-            Leave gaps in the logs out, with the crashes inside them; False pretends that there were none.
-
-        Returns
-        -------
-        DataFrame
-            The contract's exposure table: one row a stretch of a boot, sorted by host and start. Deliberate crashes are
-            in no count.
-        """
+        """Host-days at risk by loaded version, as a perfect reader of the evidence would find them."""
         stretches = _stretches(self.boots, self.gaps if gaps else self.gaps.iloc[:0])
         boots = self.boots.iloc[stretches.boot].reset_index(drop=True)
         last = stretches.end == _ms(boots["end"])
@@ -273,32 +192,6 @@ def simulate_history(
 ) -> History:
     """A fleet's made-up history: boots, installs, crashes and gaps, with every truth known.
 
-    Parameters
-    ----------
-    hosts : int
-        Number of hosts.
-    days : float
-        Length of the study, days.
-    clusters : int
-        Number of clusters; the hosts are dealt out evenly and in order.
-    seed : int
-        The same seed and arguments give the same history.
-    start : str
-        First moment of the study, UTC.
-    **process
-        Any field of `Process`: rates per host-year, times in days unless their name says otherwise. ``SCENARIOS`` holds
-        sets of them.
-
-    Returns
-    -------
-    History
-        Tables of hosts, boots, crashes, installs and gaps.
-
-    Raises
-    ------
-    InputError
-        An unknown parameter, or one out of its range.
-
     Notes
     -----
     Driver hazard of host *h* with version *v* at uptime *u* and study time *t*::
@@ -307,12 +200,6 @@ def simulate_history(
 
     with k the ``weibull_shape`` and τ = ``reboot_days``. Uptimes are roughly exponential with mean τ, so the mean of
     the Weibull factor is about 1 whatever k.
-
-    Examples
-    --------
-    >>> history = simulate_history(hosts=20, clusters=2, seed=1)
-    >>> history.exposure().groupby("version")["host_days"].sum().gt(0).all()
-    True
     """
     names = [f.name for f in fields(Process)]
     unknown = sorted(set(process) - set(names))

@@ -126,26 +126,7 @@ def layout(rng: Random) -> Layout:
 
 
 def dump_text(kind: str, module: str | None, time: int, uptime: int, build: str, rng: Random, bare: bool) -> str:
-    """The PSOD block of one crash, with its module map.
-
-    Parameters
-    ----------
-    kind, module : str
-        What crashed, and whose fault it is; a row of ``STACKS``.
-    time, uptime : int
-        When the vmkernel stopped, milliseconds since 1970; how long it had run, milliseconds.
-    build : str
-        Host build.
-    rng : Random
-        Draws path, world, PCPU and addresses.
-    bare : bool
-        Leave out all that could name a module.
-
-    Returns
-    -------
-    str
-        Lines with a ``\\n`` each.
-    """
+    """The PSOD block of one crash, with its module map."""
     place = layout(rng)
     ways = [stack for stack in STACKS if (stack.kind, stack.module) == (kind, module)]
     stack = BARE if bare else rng.choices(ways, [way.weight for way in ways])[0]

@@ -100,13 +100,7 @@ class Story:
 
 
 def vmksummary_log(story: Story) -> list[Line]:
-    """Heartbeats on the hour, and how each boot began and ended.
-
-    Returns
-    -------
-    list of Line
-        In order of time; times have whole seconds.
-    """
+    """Heartbeats on the hour, and how each boot began and ended."""
     return story.seen(line for number in range(len(story.boots)) for line in _summary_of_boot(story, number))
 
 
@@ -128,14 +122,7 @@ def _summary_of_boot(story: Story, number: int) -> Iterator[Line]:
 
 
 def vmkernel_lines(story: Story, rng: Random) -> list[Line]:
-    """What the vmkernel said: boot banners, driver loads, ordinary noise, and what foretells some driver crashes.
-
-    Returns
-    -------
-    list of Line
-        In order of time, gaps included: `Story.seen` gives what reached ``vmkernel.log``, `dump_log` what the kernel
-        still held when it stopped. The crash itself is not here.
-    """
+    """What the vmkernel said: boot banners, driver loads, ordinary noise, and what foretells some driver crashes."""
     lines: list[Line] = []
     for boot in story.boots:
         if boot.start >= boot.entry:
@@ -210,13 +197,7 @@ def _precursors(crash: Crash, rng: Random) -> Iterator[Line]:
 
 
 def esxupdate_log(story: Story) -> list[Line]:
-    """Every change of the installed hpsa driver, from the day the host was built.
-
-    Returns
-    -------
-    list of Line
-        In order of time; times have whole seconds. Kept through gaps: it is small and never rotates away.
-    """
+    """Every change of the installed hpsa driver, from the day the host was built."""
     first = story.boots[0]
     built = Install(first.start - DAY, story.installs[0].removed if story.installs else first.version, "")
     lines = [line for install in (built, *story.installs) for line in _install_lines(install)]
@@ -247,24 +228,7 @@ def _vib_id(version: str) -> str:
 
 
 def dump_log(story: Story, crash: Crash, said: Sequence[Line], rng: Random) -> str:
-    """The text of one crash's dump log: the last lines of the kernel's ring buffer, then the PSOD.
-
-    Parameters
-    ----------
-    story : Story
-        The host.
-    crash : Crash
-        One of its crashes, of any form but none.
-    said : sequence of Line
-        `vmkernel_lines` of the host.
-    rng : Random
-        Draws path and addresses.
-
-    Returns
-    -------
-    str
-        Lines with a ``\\n`` each; a cut one ends in the middle of a line, before any frame that names a module.
-    """
+    """The text of one crash's dump log: the last lines of the kernel's ring buffer, then the PSOD."""
     boot = next(boot for boot in story.boots if boot.start == crash.boot)
     ring = [line for line in said if crash.boot <= line.time < crash.time][-12:]
     text = dump_text(
@@ -279,13 +243,7 @@ def dump_log(story: Story, crash: Crash, said: Sequence[Line], rng: Random) -> s
 
 
 def command_outputs(story: Story) -> dict[str, str]:
-    """What the host answered when the evidence was collected, by file name as a support bundle spells it.
-
-    Returns
-    -------
-    dict of str to str
-        Name below ``commands/`` -> text.
-    """
+    """What the host answered when the evidence was collected, by file name as a support bundle spells it."""
     boot, now = story.last, story.collected
     seconds = (now - boot.start) // 1000
     loaded, installed = boot.version, story.installs[-1].version if story.installs else boot.version

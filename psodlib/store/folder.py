@@ -28,8 +28,9 @@ _MANIFEST = "manifest.json"
 class Manifest:
     """What counts at one moment.
 
-    ``tables`` maps a table's name to its parts (``path``, ``month``, ``bucket``, ``rows``, ``sha256``); paths are below the
-    store. ``parser`` and ``assembler`` are fingerprints of the code that read the files and that judged the readings.
+    ``tables`` maps a table's name to its parts (``path``, ``month``, ``bucket``, ``rows``, ``sha256``); paths are below
+    the store. ``parser`` and ``assembler`` are fingerprints of the code that read the files and that judged the
+    readings.
     """
 
     schema: int = SCHEMA
@@ -58,13 +59,7 @@ def is_store(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The store's state; a new one for an empty or absent folder.
-
-    Raises
-    ------
-    InputError
-        The folder holds something else, or a manifest of another schema or damaged.
-    """
+    """The store's state; a new one for an empty or absent folder."""
     path = folder / _MANIFEST
     if not path.exists():
         strange = (
@@ -128,13 +123,7 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
 
 
 def read_whole(path: Path) -> bytes:
-    """A file of the store.
-
-    Raises
-    ------
-    InputError
-        It is missing or unreadable.
-    """
+    """A file of the store."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -154,13 +143,7 @@ def _flush_folder(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the store for one load; the system frees it when the process ends, however it ends.
-
-    Raises
-    ------
-    InputError
-        Another load holds it, or the folder cannot be made.
-    """
+    """Hold the store for one load; the system frees it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "a+b")  # noqa: SIM115 (held until the load is over)

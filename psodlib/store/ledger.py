@@ -70,15 +70,7 @@ class Plan:
 
 
 def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit, Entry]]:
-    """Each file as the ledger would have it, its content not yet looked into.
-
-    Parameters
-    ----------
-    units : iterable of (source, Unit)
-        The source under which each was found.
-    parser : str
-        Fingerprint of the code that will read it.
-    """
+    """Each file as the ledger would have it, its content not yet looked into."""
     now = time.time()
     for root, unit in units:
         size, mtime, settled = _stat(unit, now)
@@ -122,17 +114,7 @@ def _stat(unit: Unit, now: float) -> tuple[int, str, bool]:
 
 
 def plan(entries: Sequence[Entry], looked: Iterable[tuple[Unit, Entry]], roots: set[str]) -> Plan:
-    """Hold the files that are there against those that are known.
-
-    Parameters
-    ----------
-    entries : sequence of Entry
-        The ledger.
-    looked : iterable of (Unit, Entry)
-        From ``look``.
-    roots : set of str
-        The sources of this load; what was found under others stays.
-    """
+    """Hold the files that are there against those that are known."""
     known = {entry.path: entry for entry in entries if not entry.gone}
     kept, jobs, seen = [], [], set()
     parser = ""
@@ -195,7 +177,8 @@ def settled(entry: Entry) -> Entry:
 
 
 def superseded(old: Entry, present: Iterable[Entry], contents: set[tuple[int, str]], digests: set[str]) -> bool:
-    """True where all that a file said is still said by files that are there: it was moved, packed or grew and was moved."""
+    """True where all that a file said is still said by files that are there: it was moved, packed or grew and was
+    moved."""
     mine = {content for piece in old.pieces for content in piece.contents}
     telling = [piece for piece in old.pieces if piece.length]
     if not telling or old.sha256 in digests or (mine and all(piece.contents for piece in telling) and mine <= contents):
@@ -259,13 +242,7 @@ def write_ledger(folder: Path, entries: Sequence[Entry]) -> str:
 
 
 def read_ledger(folder: Path, path: str | None) -> list[Entry]:
-    """The ledger's entries.
-
-    Raises
-    ------
-    InputError
-        It is missing or damaged.
-    """
+    """The ledger's entries."""
     if path is None:
         return []
     try:

@@ -21,13 +21,7 @@ _WHOLE = ("uptimes", "drivers", "hosts")  # a version is carried from boot to bo
 def open_store(
     folder: Path, *, hosts: Collection[str] | None = None, since: str | datetime | None = None
 ) -> tuple[dict[str, pd.DataFrame], bool]:
-    """The tables of a store, as ``Fleet.open`` explains.
-
-    Raises
-    ------
-    InputError
-        No store, a damaged one, a host that it does not know, or a ``since`` that is no time.
-    """
+    """The tables of a store, as ``Fleet.open`` explains."""
     if isinstance(hosts, str):
         hosts = [hosts]
     moment = _moment(since)
@@ -69,23 +63,7 @@ def tables_of(
 
 
 def each_bucket(folder: Path) -> Iterator[tuple[dict[str, pd.DataFrame], bool]]:
-    """The tables of a store, one bucket of hosts after another; together they are the fleet's.
-
-    Parameters
-    ----------
-    folder : Path
-        The store.
-
-    Yields
-    ------
-    tuple of (dict of str to DataFrame, bool)
-        All tables, of the hosts of one bucket; whether anything in the store is made up.
-
-    Raises
-    ------
-    InputError
-        No store, or a damaged one.
-    """
+    """The tables of a store, one bucket of hosts after another; together they are the fleet's."""
     if not is_store(folder):
         raise InputError(f"{folder}: no store; expected a folder of load(store=...)")
     manifest = read_manifest(folder)

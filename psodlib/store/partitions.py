@@ -81,33 +81,7 @@ def write_parts(
     old: Iterable[dict[str, Any]],
     hosts: Collection[str | None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write one bucket's rows of a table, a part a month; parts that would say the same are left alone.
-
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    table : str
-        Its name.
-    rows : pandas.DataFrame
-        In the table's order.
-    bucket : int
-        Their bucket.
-    old : iterable of parts
-        What the bucket has now.
-    hosts : collection of str or None, optional
-        The hosts whose rows are given: what the bucket has of others stays. Default: the rows are all.
-
-    Returns
-    -------
-    list of parts
-        What it has then.
-
-    Raises
-    ------
-    InputError
-        An old part that is needed is missing or no Parquet.
-    """
+    """Write one bucket's rows of a table, a part a month; parts that would say the same are left alone."""
     known = {part["month"]: part for part in old}
     new = _by_month(table, rows)
     mine = None if hosts is None else pa.array(list(hosts), pa.string())
@@ -176,13 +150,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def dataset_of(folder: Path, table: str, parts: Sequence[dict[str, Any]]) -> ds.Dataset:
-    """The parts as one pyarrow dataset; nothing is read yet.
-
-    Raises
-    ------
-    InputError
-        A part is missing or no Parquet.
-    """
+    """The parts as one pyarrow dataset; nothing is read yet."""
     if not parts:
         return ds.dataset(_arrow_schema(table).empty_table())
     known = None if parts[0]["bucket"] < 0 else _arrow_schema(table)
@@ -200,21 +168,7 @@ def read_parts(
     hosts: Collection[str] | None = None,
     since: pd.Timestamp | None = None,
 ) -> pd.DataFrame:
-    """Rows of the parts, in the table's order and dtypes.
-
-    Parameters
-    ----------
-    folder, table, parts
-        As for ``dataset_of``.
-    hosts : collection of str, optional
-        Only these hosts' rows.
-    since : Timestamp, optional
-        Only rows that ended at or after it, or have no time.
-
-    Returns
-    -------
-    pandas.DataFrame
-    """
+    """Rows of the parts, in the table's order and dtypes."""
     where: Any = None
     if hosts is not None:
         where = ds.field("host").isin(sorted(hosts))

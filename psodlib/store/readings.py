@@ -68,20 +68,7 @@ class Entry:
 def write_segment(
     folder: Path, found: Iterable[tuple[Entry, Sequence[FileReading], Sequence[Problem]]]
 ) -> Iterator[Entry]:
-    """Write readings as they come, in one or more segments.
-
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    found : iterable of (Entry, readings, problems)
-        An entry without pieces, and what its file said.
-
-    Yields
-    ------
-    Entry
-        Complete, once its segment is on the disk.
-    """
+    """Write readings as they come, in one or more segments."""
     blobs: list[bytes] = []
     entries: list[Entry] = []
     at = len(_MAGIC)
@@ -143,13 +130,7 @@ def read_contents(path: Path, name: str) -> list[Entry]:
 
 
 def read_pieces(folder: Path, wanted: Sequence[tuple[str, Piece]]) -> list[list[FileReading]]:
-    """The readings of each piece (with the segment it lies in), as they were written.
-
-    Raises
-    ------
-    InputError
-        A segment is missing or damaged.
-    """
+    """The readings of each piece (with the segment it lies in), as they were written."""
     found: list[list[FileReading]] = [[] for _ in wanted]
     by_segment: dict[str, list[int]] = {}
     for order, (segment, piece) in enumerate(wanted):

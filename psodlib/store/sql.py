@@ -26,24 +26,6 @@ _LOCKS = (
 def ask(folder: Path, query: str) -> pd.DataFrame:
     """The answer to one SELECT over a store's tables.
 
-    Parameters
-    ----------
-    folder : Path
-        The store.
-    query : str
-        One statement that reads. Tables: the seven of the contract, ``coverage`` and ``ledger`` (the files). Times
-        are UTC, spans intervals: ``epoch(observed)`` gives seconds.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As DuckDB gives it. Only the columns and row groups that the query needs are read.
-
-    Raises
-    ------
-    InputError
-        No store, DuckDB is not installed, more than one statement, one that is no SELECT, or one that fails.
-
     Notes
     -----
     The query reaches the store's tables and nothing else: no file, no network, no extension, no setting.

@@ -48,32 +48,7 @@ def update(
     inventory: pd.DataFrame | None = None,
     issues: Sequence[Issue] = (),
 ) -> tuple[dict[str, pd.DataFrame], bool]:
-    """Bring the store up to date with the sources, and give its tables.
-
-    Parameters
-    ----------
-    folder : Path
-        The store; made if need be.
-    walks : sequence of (source, units, problems)
-        What lies under each source.
-    read : callable
-        Reads jobs into segments of the store and gives the entries, in any order: here or on a cluster.
-    spread : callable
-        As ``map``, over processes or a cluster.
-    inventory, issues
-        As for ``assemble``.
-
-    Returns
-    -------
-    tables : dict of str to DataFrame
-        Of all that the store knows.
-    simulated : bool
-
-    Raises
-    ------
-    InputError
-        Another load holds the store, the folder is something else, or the disk is full. The store is then as it was.
-    """
+    """Bring the store up to date with the sources, and give its tables."""
     with locked(folder):
         try:
             return _update(folder, walks, read, spread, inventory, issues)
@@ -277,18 +252,7 @@ class Bucket:
 
 
 def assemble_bucket(task: Bucket) -> dict[str, list[dict[str, Any]]]:
-    """Make one bucket's parts anew: a pure function of files of the store, wherever it runs and however often.
-
-    Parameters
-    ----------
-    task : Bucket
-        What changes in it.
-
-    Returns
-    -------
-    dict of str to list of parts
-        What the bucket has then, by table.
-    """
+    """Make one bucket's parts anew: a pure function of files of the store, wherever it runs and however often."""
     groups = read_pieces(task.folder, [(segment, piece) for _, segment, piece in task.pieces])
     named = [(host, reading) for (host, _, _), group in zip(task.pieces, groups, strict=True) for reading in group]
     named.sort(key=lambda pair: (pair[1].source, pair[1].host or ""))

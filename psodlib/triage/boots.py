@@ -70,30 +70,6 @@ def boots_of_host(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """One host's boots and the stretches of them that evidence covers.
 
-    Parameters
-    ----------
-    host : str
-        The host; copied into every row.
-    alive : sequence of Alive
-        Stretches in which the host is known to have run; a heartbeat is a point with its ``boot``. Any order, overlaps
-        welcome.
-    marks : sequence of Mark
-        Boots and announced stops. Any order.
-    crashes : sequence of Crash
-        Its crashes, one a crash. A crash with an uptime and no time is placed where exactly one boot fits it.
-    last_seen : datetime, optional
-        When the evidence of this host was last taken; its newest sign of life without it. The last boot is ``running``
-        when its last sign of life is within two hours of it.
-
-    Returns
-    -------
-    uptimes : list of dict
-        One row a boot, in order; keys are the columns of ``uptimes``. ``boot`` is None for a boot that was running
-        before the first evidence and whose start no counter tells (the first row only). ``end`` of a crash, reboot or
-        shutdown is its own time, otherwise the last sign of life.
-    coverage : list of dict
-        One row a stretch without a silence of more than two hours; keys are the columns of ``coverage``.
-
     Notes
     -----
     A boot ends in ``crash`` when a crash lies in it, or a core dump is found within an hour of the next boot and no
@@ -366,20 +342,6 @@ _KEYS = ["host", "boot"]
 def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = "hpsa") -> pd.DataFrame:
     """The version of one driver that was loaded in each boot.
 
-    Parameters
-    ----------
-    uptimes, drivers : DataFrame
-        Tables of a fleet.
-    module : str
-        Bare module name.
-
-    Returns
-    -------
-    DataFrame
-        One row a row of ``uptimes``, in its order: ``host``, ``boot``, ``version`` (NA when unknown),
-        ``driver_evidence`` (closed list) and ``pending`` (True when, during that boot, another version was installed
-        and not loaded).
-
     Notes
     -----
     In this order, the first that is there:
@@ -400,21 +362,7 @@ def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = 
 
 
 def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
-    """The table of ``loaded_versions`` with what a look at the whole host needs besides.
-
-    Parameters
-    ----------
-    uptimes, drivers : DataFrame
-        Tables of a fleet.
-    module : str
-        Bare module name.
-
-    Returns
-    -------
-    DataFrame
-        As ``loaded_versions``, and ``begin`` (the boot's start, to sort by) and ``waiting`` (the version that the disk
-        held last, where it is not the loaded one).
-    """
+    """The table of ``loaded_versions`` with what a look at the whole host needs besides."""
     boots = _numbered(uptimes)
     readings = readings_in_their_boot(uptimes, drivers[drivers["module"].eq(module).fillna(False).to_numpy(dtype=bool)])
     images = _images_of_boots(readings)
@@ -442,19 +390,7 @@ def _numbered(uptimes: pd.DataFrame) -> pd.DataFrame:
 
 
 def readings_in_their_boot(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
-    """Every reading with the boot that it lies in: the one its own words name, else the last to begin before it.
-
-    Parameters
-    ----------
-    uptimes, drivers : DataFrame
-        Tables of a fleet; ``drivers`` may be cut down to one module.
-
-    Returns
-    -------
-    DataFrame
-        By time: the readings' columns, ``row`` (position in ``uptimes``; NaN in no boot), ``order`` (position in
-        ``drivers``) and ``removal``.
-    """
+    """Every reading with the boot that it lies in: the one its own words name, else the last to begin before it."""
     boots = _numbered(uptimes)
     readings = drivers[["host", "version", "state", "observed_at", "boot", "evidence"]].reset_index(drop=True)
     readings["order"] = np.arange(len(readings))

@@ -14,28 +14,7 @@ _DAWN = datetime(1900, 1, 1, tzinfo=UTC)
 
 
 def builds_of_boots(starts: Sequence[datetime | None], told: Sequence[tuple[datetime | None, str]]) -> list[str | None]:
-    """The ESXi build of each boot.
-
-    Parameters
-    ----------
-    starts : sequence of datetime or None
-        Starts of one host's boots, in order; only the first may be unknown.
-    told : sequence of (datetime or None, str)
-        When a build was read, and which. None: with a collection that nobody dated, so in the last boot. Of two
-        different builds in one boot the earlier in time counts, of one instant the first given.
-
-    Returns
-    -------
-    list of str or None
-        As long as ``starts``. A boot without a reading runs what the boot before it ran. It is never carried back, but
-        for a host of which all evidence knows one build only: then there was no upgrade to misplace.
-
-    Examples
-    --------
-    >>> june, july = datetime(2014, 6, 1, tzinfo=UTC), datetime(2014, 7, 1, tzinfo=UTC)
-    >>> builds_of_boots([june, july], [(june, "1331820"), (july, "1746018")])
-    ['1331820', '1746018']
-    """
+    """The ESXi build of each boot."""
     if not starts:
         return []
     begins = [start or _DAWN for start in starts]

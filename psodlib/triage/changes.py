@@ -8,21 +8,7 @@ __all__ = ["signature_changes"]
 
 
 def signature_changes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Signatures that moved between two readings of the same crashes.
-
-    Parameters
-    ----------
-    old, new : pandas.DataFrame
-        Each with ``crash_id`` and ``signature``, as the ``crashes`` of a fleet. Crashes that only one of them has are
-        left out: they did not move.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a pair, most crashes first: ``signature`` (old), ``new_signature``, ``crashes`` (that moved so),
-        ``what``: ``renamed`` (all of the old, and nothing else, is the new), ``merged`` (the new holds others too),
-        ``split`` (the old went several ways, or part of it stayed).
-    """
+    """Signatures that moved between two readings of the same crashes."""
     both = old[["crash_id", "signature"]].merge(new[["crash_id", "signature"]], on="crash_id", suffixes=("", "_new"))
     both = both.rename(columns={"signature_new": "new_signature"}).fillna({"signature": "", "new_signature": ""})
     pairs = both.groupby(["signature", "new_signature"], as_index=False).size()

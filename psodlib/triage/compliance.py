@@ -59,19 +59,7 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
 
 
 def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict[str, Any]]:
-    """Boots in which one driver was read as loaded in more than one version: a driver cannot change under a boot.
-
-    Parameters
-    ----------
-    uptimes, drivers : DataFrame
-        Tables of a fleet.
-
-    Returns
-    -------
-    list of dict
-        One a host, boot and module, with the keys of a row of ``problems``; source and line are those of the reading
-        that was not believed.
-    """
+    """Boots in which one driver was read as loaded in more than one version: a driver cannot change under a boot."""
     loaded = drivers["evidence"].isin(LOADED) & drivers["state"].astype("string").eq("loaded").fillna(False)
     known = drivers[loaded & drivers["version"].notna() & drivers["module"].notna()]
     # Few hosts ever ran two versions of a driver, and only those can contradict themselves.

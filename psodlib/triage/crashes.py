@@ -59,20 +59,7 @@ def _said_before(crash: Crash, precursors: Sequence[Precursor]) -> list[Precurso
 
 
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
-    """A crash with its frames' modules, its guilty module and its signature filled in.
-
-    Parameters
-    ----------
-    crash : Crash
-        As its text tells it; it is not changed.
-    precursors : Said or sequence of Precursor
-        Warnings of the same host, quiet days included; best as ``precursors.hear`` made of them once for the host.
-
-    Returns
-    -------
-    Crash
-        A new one. Judging again gives the same.
-    """
+    """A crash with its frames' modules, its guilty module and its signature filled in."""
     crash = attribute_frames(crash)
     verdict = weigh_evidence(crash, precursors)
     signed = sign(crash)

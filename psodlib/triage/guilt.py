@@ -3,8 +3,7 @@
 The kinds of evidence, strongest first, are the closed list ``guilt``. The kind says how a module came under suspicion;
 *which* module of a stack is meant goes by position: the innermost one that is no plumbing. Some crashes take the stack
 out of play: a machine check interrupts whoever runs, a stalled PCPU is found by another one, and a crash that a person
-asked
-for blames nobody.
+asked for blames nobody.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ _HARDWARE_FRAME = re.compile(r"PCIEDPC_\w+|ApeiHEST\w*")
 _MACHINE_CHECK = re.compile(r"MC[AE](_\w+|[A-Z]\w*)")
 _DELIVERY = 6  # frames: its handler farther out would be another crash's
 
-# vmklinux says where its own checks failed: `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside
-# vmklinux)`.
+# vmklinux says where its own checks failed:
+# `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside vmklinux)`.
 _INSIDE = re.compile(r"\(inside (\w[\w.-]{0,60})\)")
 
 # A kind whose stack shows who stumbled, which need not be who dug the hole.
@@ -76,48 +75,26 @@ _HEAP = re.compile(r"DLM_\w+|tmalloc_\w+|Heap_\w+|dlmalloc\w*")
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A module under suspicion.
+    """A module under suspicion."""
 
-    Parameters
-    ----------
-    module : str
-        Bare name.
-    evidence : str
-        Kind of the strongest evidence against it, a word of the closed list ``guilt``.
-    why : str
-        That evidence in a sentence.
-    score : float
-        For ordering only: above 3 named by the kernel, 2 to 3 on the stack (nearer to the fault is higher), below 1 the
-        rest.
-    """
-
-    module: str
-    evidence: str
-    why: str
+    module: str  # bare name
+    evidence: str  # kind of the strongest evidence against it, a word of the closed list ``guilt``
+    why: str  # that evidence in a sentence
+    # for ordering only: above 3 named by the kernel, 2 to 3 on the stack (nearer to the fault is higher), below 1 the
+    # rest
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What ``find_guilty`` concludes.
+    """What ``find_guilty`` concludes."""
 
-    Parameters
-    ----------
-    module, function : str or None
-        The guilty module and its innermost function on the stack.
-    guilt : str
-        Strongest kind of evidence against it; ``hardware`` and ``deliberate`` have no module.
-    suspects : tuple of Suspect
-        Every module under suspicion, strongest first; the first one is ``module`` unless the stack was out of play.
-    notes : tuple of str
-        What a reader must know before believing it.
-    """
-
-    module: str | None
-    function: str | None
-    guilt: str
+    module: str | None  # the guilty module and its innermost function on the stack
+    function: str | None  # the guilty module and its innermost function on the stack
+    guilt: str  # strongest kind of evidence against it; ``hardware`` and ``deliberate`` have no module
+    # every module under suspicion, strongest first; the first one is ``module`` unless the stack was out of play
     suspects: tuple[Suspect, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader must know before believing it
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
@@ -149,18 +126,7 @@ def junk(frame: Frame) -> bool:
 
 
 def telling_frames(crash: Crash) -> tuple[Frame, ...]:
-    """The backtrace that can tell of the cause, innermost frame first.
-
-    Parameters
-    ----------
-    crash : Crash
-        Any crash.
-
-    Returns
-    -------
-    tuple of Frame
-        The panicking PCPU's, or, where a PCPU stalled, that one's. Empty when the text does not hold it.
-    """
+    """The backtrace that can tell of the cause, innermost frame first."""
     own = tuple(frame for frame in crash.frames if frame.backtrace == 0)
     if crash.kind not in STALLED:
         return own
@@ -177,17 +143,6 @@ def telling_frames(crash: Crash) -> tuple[Frame, ...]:
 
 def attribute_frames(crash: Crash) -> Crash:
     """Name the module of frames that print none, by the dump's module map or by their symbol.
-
-    Parameters
-    ----------
-    crash : Crash
-        Any crash; it is not changed.
-
-    Returns
-    -------
-    Crash
-        With ``module`` and ``module_evidence`` of such frames filled where the map or ``rules/symbol_prefixes.txt``
-        tells. A module that the dump prints is never overruled.
 
     Notes
     -----
@@ -254,37 +209,12 @@ def _by_symbol(function: str, listed: Iterable[str]) -> str | None:
 
 
 def find_guilty(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
-    """Weigh all evidence against modules and name the one it points at most strongly.
-
-    Parameters
-    ----------
-    crash : Crash
-        Any crash, judged or not.
-    precursors : Said or sequence of Precursor
-        Warnings of the same host, quiet days included: only what stands out from those counts. What
-        ``precursors.hear`` made of them also knows when the host was watched, and is made once a host.
-
-    Returns
-    -------
-    Verdict
-        ``guilt`` is ``none`` when nothing points anywhere: no guess is made.
-    """
+    """Weigh all evidence against modules and name the one it points at most strongly."""
     return weigh_evidence(attribute_frames(crash), precursors)
 
 
 def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
-    """``find_guilty`` for a crash that ``attribute_frames`` has seen.
-
-    Parameters
-    ----------
-    crash, precursors
-        As for ``find_guilty``.
-
-    Returns
-    -------
-    Verdict
-        The same.
-    """
+    """``find_guilty`` for a crash that ``attribute_frames`` has seen."""
     frames = [frame for frame in telling_frames(crash) if not junk(frame)]
     told = _stands_out(crash, precursors) if precursors else {}
     logged = [Suspect(name, "precursor_log", found.why, 0.6 * found.weight) for name, found in told.items()]
@@ -413,18 +343,7 @@ def _hardware(crash: Crash) -> str | None:
 
 
 def machine_check_frame(crash: Crash) -> Frame | None:
-    """The frame of a machine check's handler, by which a text that lost its header still says what it was.
-
-    Parameters
-    ----------
-    crash : Crash
-        Any crash.
-
-    Returns
-    -------
-    Frame or None
-        Only where the kind is not known: a handler that fails itself is no machine check.
-    """
+    """The frame of a machine check's handler, by which a text that lost its header still says what it was."""
     if crash.kind != "other":
         return None
     inner = (frame for frame in crash.frames if frame.backtrace == 0 and frame.index < _DELIVERY and frame.function)

@@ -50,22 +50,13 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An issue that a crash does not contradict.
+    """An issue that a crash does not contradict."""
 
-    Parameters
-    ----------
-    issue : Issue
-        The issue.
-    held, unknown : tuple of str
-        Names of its conditions that the crash meets, and of those that the evidence cannot decide.
-    failed : tuple of str
-        Names of conditions that the crash contradicts; always empty in what ``match_issues`` gives unless asked for
-        all.
-    """
-
-    issue: Issue
-    held: tuple[str, ...]
+    issue: Issue  # the issue
+    held: tuple[str, ...]  # names of its conditions that the crash meets, and of those that the evidence cannot decide
+    # names of conditions that the crash contradicts; always empty in what ``match_issues`` gives unless asked for all
     failed: tuple[str, ...]
+    # names of its conditions that the crash meets, and of those that the evidence cannot decide
     unknown: tuple[str, ...]
 
     @property
@@ -78,23 +69,7 @@ class Match:
 
 
 def load_issues(*extra_files: str | Path) -> tuple[Issue, ...]:
-    """The shipped issues and a user's own.
-
-    Parameters
-    ----------
-    *extra_files : str or Path
-        Files of the same form. An id that was there before replaces the earlier entry.
-
-    Returns
-    -------
-    tuple of Issue
-        In the order of the files.
-
-    Raises
-    ------
-    RuleError
-        An entry that cannot be used, with file and line.
-    """
+    """The shipped issues and a user's own."""
     issues: dict[str, Issue] = {}
     for file in (_SHIPPED, *(Path(extra) for extra in extra_files)):
         issues.update((issue.id, issue) for issue in _read(file))
@@ -186,25 +161,7 @@ def match_issues(
     issues: Sequence[Issue] | None = None,
     esxi_build: str | None = None,
 ) -> tuple[Match, ...]:
-    """The issues that a crash may be an instance of.
-
-    Parameters
-    ----------
-    crash : Crash
-        A judged crash.
-    driver_version : str, optional
-        Version of its guilty module that was loaded; the crash's own ``driver_version`` without it.
-    issues : sequence of Issue, optional
-        What ``load_issues`` gave; the shipped ones without it.
-    esxi_build : str, optional
-        The host's build in that boot; the crash's own without it.
-
-    Returns
-    -------
-    tuple of Match
-        Issues of which nothing failed and of which the module, the stack or the message held; full matches first, then
-        those with fewer open conditions.
-    """
+    """The issues that a crash may be an instance of."""
     version = driver_version or crash.driver_version
     build = esxi_build or crash.esxi_build
     matches = [_match(crash, version, build, issue) for issue in (_shipped() if issues is None else issues)]

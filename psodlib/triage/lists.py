@@ -27,53 +27,19 @@ _LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)??)(?: {2,}-> (?P<value>\S(?:.*?\S)?
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a list.
+    """One line of a list."""
 
-    Parameters
-    ----------
-    pattern : str
-        As written.
-    value : str or None
-        What the line maps to, for lists that map.
-    reason : str
-        Why the line is there.
-    file, line : str, int
-        Where it stands.
-    regex : re.Pattern
-        The compiled pattern.
-    """
-
-    pattern: str
-    value: str | None
-    reason: str
-    file: str
-    line: int
-    regex: re.Pattern[str]
+    pattern: str  # as written
+    value: str | None  # what the line maps to, for lists that map
+    reason: str  # why the line is there
+    file: str  # where it stands
+    line: int  # where it stands
+    regex: re.Pattern[str]  # the compiled pattern
 
 
 @cache
 def read_rules(file: str | Path, mapped: bool = False, plain: bool = False) -> tuple[Rule, ...]:
-    """Read a rule list.
-
-    Parameters
-    ----------
-    file : str or Path
-        A path, or the name of a list in the package's ``rules/``.
-    mapped : bool
-        Every line must carry ``-> value``; otherwise none may.
-    plain : bool
-        Patterns are plain text, not regular expressions.
-
-    Returns
-    -------
-    tuple of Rule
-        In the file's order.
-
-    Raises
-    ------
-    RuleError
-        A line that cannot be read, with its file and number.
-    """
+    """Read a rule list."""
     path = RULES / file if isinstance(file, str) and "/" not in file else Path(file)
     rules = []
     try:

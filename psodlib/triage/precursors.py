@@ -44,69 +44,31 @@ Key = tuple[str, str]  # module or heap, what was said of it
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One host's warnings, ready to be asked about any of its crashes.
+    """One host's warnings, ready to be asked about any of its crashes."""
 
-    Parameters
-    ----------
-    minutes : mapping of (module, what) to tuple of datetime
-        The different minutes in which it was said, in order: a warning that repeats itself a thousand times a second
-        is one.
-    untimed : tuple of Precursor
-        Warnings without a time: they count for a crash that comes later in the same file.
-    quiet : mapping of (module, what) to int
-        Minutes of them outside the day before any crash.
-    quiet_days : float or None
-        Watched days outside the day before any crash; None when no evidence tells.
-    drivers : frozenset of str
-        Names that a warning puts before a PCI address: surely drivers, though no list knows them.
-    """
-
+    # the different minutes in which it was said, in order: a warning that repeats itself a thousand times a second is
+    # one
     minutes: Mapping[Key, tuple[datetime, ...]] = field(default_factory=dict)
+    # warnings without a time: they count for a crash that comes later in the same file
     untimed: tuple[Precursor, ...] = ()
-    quiet: Mapping[Key, int] = field(default_factory=dict)
-    quiet_days: float | None = None
+    quiet: Mapping[Key, int] = field(default_factory=dict)  # minutes of them outside the day before any crash
+    quiet_days: float | None = None  # watched days outside the day before any crash; None when no evidence tells
+    # names that a warning puts before a PCI address: surely drivers, though no list knows them
     drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Standout:
-    """A module whose warnings before a crash stand out.
+    """A module whose warnings before a crash stand out."""
 
-    Parameters
-    ----------
-    module : str
-        As the warning names it.
-    weight : float
-        Between 0 and 1, for ordering: how far the warnings point at it, and how clearly they stand out.
-    victim : bool
-        All that was said is what a victim says too.
-    why : str
-        The counts.
-    """
-
-    module: str
-    weight: float
-    victim: bool
-    why: str
+    module: str  # as the warning names it
+    weight: float  # between 0 and 1, for ordering: how far the warnings point at it, and how clearly they stand out
+    victim: bool  # all that was said is what a victim says too
+    why: str  # the counts
 
 
 def hear(precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: Iterable[Crash] = ()) -> Said:
-    """Sort one host's warnings into those of the days before its crashes and those of its quiet days.
-
-    Parameters
-    ----------
-    precursors : iterable of Precursor
-        All of the host's, in any order; those that name no module say nothing of whom to blame and are left out.
-    alive : iterable of Alive
-        When the host was watched. Without it the quiet time is what lies between its first and last warning.
-    crashes : iterable of Crash
-        The host's crashes: the day before each is no quiet day.
-
-    Returns
-    -------
-    Said
-        Make it once a host: asking it about a crash costs no more than a search.
-    """
+    """Sort one host's warnings into those of the days before its crashes and those of its quiet days."""
     precursors = [p for p in precursors if p.module]
     found: dict[Key, set[datetime]] = defaultdict(set)
     for p in precursors:
@@ -125,18 +87,6 @@ def hear(precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: 
 
 def standouts(said: Said, crash: Crash) -> list[Standout]:
     """Modules whose warnings before a crash stand out from the host's quiet days, the clearest first.
-
-    Parameters
-    ----------
-    said : Said
-        What ``hear`` gave for the crash's host.
-    crash : Crash
-        With a time, or only warnings without one can be held against it. Warnings of an earlier boot are not.
-
-    Returns
-    -------
-    list of Standout
-        One a module.
 
     Notes
     -----

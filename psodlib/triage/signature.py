@@ -11,8 +11,8 @@
    next is added. Of prefixes of one family in a row only the outermost stays, by the name that all layers share.
 
 Symbols are compared without what ``rules/strip.txt`` cuts off. Offsets, addresses, versions, world ids and host names
-are never looked at. The kind is not part of a stack's signature: one bad pointer faults as #PF or as #GP by chance, and
-an excerpt without its header must meet the whole.
+are never looked at. The kind is not part of a stack's signature: one bad pointer faults as #PF or as #GP by chance,
+and an excerpt without its header must meet the whole.
 """
 
 from __future__ import annotations
@@ -44,24 +44,12 @@ JOINT = " | "
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A crash's signature and its reasons.
+    """A crash's signature and its reasons."""
 
-    Parameters
-    ----------
-    signature : str
-        Groups crashes of one cause.
-    proto_signature : str or None
-        All functions of the backtrace, unreduced; None without frames.
-    version : int
-        ``SIGNATURE_VERSION`` that made it.
-    notes : tuple of str
-        Each rule's change, in order, ``rule: what``.
-    """
-
-    signature: str
-    proto_signature: str | None
-    version: int
-    notes: tuple[str, ...]
+    signature: str  # groups crashes of one cause
+    proto_signature: str | None  # all functions of the backtrace, unreduced; None without frames
+    version: int  # ``SIGNATURE_VERSION`` that made it
+    notes: tuple[str, ...]  # each rule's change, in order, ``rule: what``
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +63,7 @@ class Draft:
 
 
 def sign(crash: Crash) -> Signature:
-    """Sign one crash.
-
-    Parameters
-    ----------
-    crash : Crash
-        Any crash; damage never raises.
-
-    Returns
-    -------
-    Signature
-        Without frames and without a name for what failed: ``no frames: <kind>``, a bucket of its own.
-
-    Examples
-    --------
-    >>> from psodlib.records import Crash, Frame
-    >>> names = ("Panic", "Heap_Free", "hpsa_scan_start")
-    >>> sign(Crash(frames=tuple(Frame(index=i, function=name) for i, name in enumerate(names)))).signature
-    'Heap_Free | hpsa_scan_start'
-    """
+    """Sign one crash."""
     draft = Draft(crash)
     for rule in RULES:
         if draft.signature is None:
@@ -268,18 +238,7 @@ RULES: tuple[Callable[[Draft], Draft], ...] = (
 
 
 def telling_names(crash: Crash) -> tuple[str, ...]:
-    """The functions of a crash that its signature is made of or could be, innermost first.
-
-    Parameters
-    ----------
-    crash : Crash
-        Any crash.
-
-    Returns
-    -------
-    tuple of str
-        Names of the telling backtrace without delivery, machinery and junk; a lost symbol is ``?``.
-    """
+    """The functions of a crash that its signature is made of or could be, innermost first."""
     draft = Draft(crash)
     for rule in (pick_backtrace, drop_delivery, drop_irrelevant):
         draft = _apply(rule, draft)

@@ -1,9 +1,9 @@
 """Which crashes look alike though their signatures differ: proposals for a person, never a merge.
 
-Two stacks are aligned frame by frame, as texts are by an edit distance. A frame weighs by where it stands (the innermost
-most) and by how rare its function is in this fleet, so that a shared `Heap_Free` says little and a shared
-`hpsa_scan_start` much. After TraceSim (Vasiliev, Koznov, Chernishev et al. 2020, arXiv 2009.12590), with weights that need no
-training.
+Two stacks are aligned frame by frame, as texts are by an edit distance. A frame weighs by where it stands (the
+innermost most) and by how rare its function is in this fleet, so that a shared `Heap_Free` says little and a shared
+`hpsa_scan_start` much. After TraceSim (Vasiliev, Koznov, Chernishev et al. 2020, arXiv 2009.12590), with weights that
+need no training.
 """
 
 from __future__ import annotations
@@ -127,18 +127,6 @@ def propose_merges(fleet: Tables, least: float = LEAST) -> pd.DataFrame:
 
 def alike(one: Sequence[str], other: Sequence[str], rarity: Mapping[str, float]) -> float:
     """How alike two stacks are.
-
-    Parameters
-    ----------
-    one, other : sequence of str
-        Function names, innermost first.
-    rarity : mapping of str to float
-        Weight of each function, 0 to 1; a function that is not in it weighs 1.
-
-    Returns
-    -------
-    float
-        1 for equal stacks, 0 where no function is shared or a stack is empty.
 
     Notes
     -----

@@ -18,19 +18,6 @@ GAVE = ("dump", "logs", "outputs", "nothing")
 def ascertainment(fleet: Fleet, collection: str | Path | None = None) -> pd.DataFrame:
     """Which hosts gave what, and why not more: by the manifests of a collection, else by the evidence alone.
 
-    Parameters
-    ----------
-    fleet : Fleet
-        Loaded from the evidence.
-    collection : str or Path, optional
-        The folder that ``psod collect`` wrote. Anything else, such as an address, holds no manifest.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a host, those that gave least first: ``host``, ``gave`` (category: dump, logs, outputs, nothing), ``known_by``
-        (manifest, evidence), ``why``. A host that was visited and gave nothing is in no other table.
-
     Notes
     -----
     By the evidence alone, a host without a dump may have had no crash, or have lost the dump: nothing tells which.

@@ -49,34 +49,16 @@ MOST_CANDIDATES = 3  # by default; each pair is a contrast, and each contrast ma
 
 @dataclass(frozen=True)
 class Study:
-    """What a fleet says of one driver, computed once for every page.
+    """What a fleet says of one driver, computed once for every page."""
 
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-    module : str
-        The driver in question.
-    exposure, rates : pandas.DataFrame
-        What ``exposure`` and ``crash_rates`` gave.
-    candidates : tuple of str
-        The versions to choose between.
-    decision : PinDecision or None
-        None where no decision can be made; ``why_none`` says why.
-    why_none : str
-        A sentence, empty when there is a decision.
-    outage_hours : float
-        Hours until the users of a crashed host work again.
-    """
-
-    fleet: Fleet
-    module: str
-    exposure: pd.DataFrame
-    rates: pd.DataFrame
-    candidates: tuple[str, ...]
-    decision: PinDecision | None
-    why_none: str = ""
-    outage_hours: float = 1.0
+    fleet: Fleet  # the tables
+    module: str  # the driver in question
+    exposure: pd.DataFrame  # what ``exposure`` and ``crash_rates`` gave
+    rates: pd.DataFrame  # what ``exposure`` and ``crash_rates`` gave
+    candidates: tuple[str, ...]  # the versions to choose between
+    decision: PinDecision | None  # none where no decision can be made; ``why_none`` says why
+    why_none: str = ""  # A sentence, empty when there is a decision
+    outage_hours: float = 1.0  # hours until the users of a crashed host work again
 
     @cached_property
     def hosts_now(self) -> pd.Series:
@@ -88,29 +70,7 @@ class Study:
 def study(
     fleet: Fleet, module: str = "hpsa", candidates: Sequence[str] | None = None, outage_hours: float = 1.0
 ) -> Study:
-    """Exposure, rates and decision of one driver.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-    module : str
-        The driver in question.
-    candidates : sequence of str, optional
-        Versions to choose between; by default those with most host-days, three at most.
-    outage_hours : float
-        Hours until the users of a crashed host work again: an assumption, which the brief states.
-
-    Returns
-    -------
-    Study
-        With ``decision`` None where fewer than two versions were seen loaded, or where the evidence allows no decision.
-
-    Raises
-    ------
-    InputError
-        A named candidate was never loaded, or ``outage_hours`` is not positive.
-    """
+    """Exposure, rates and decision of one driver."""
     if not outage_hours > 0:
         raise InputError(f"outage_hours is {outage_hours}; expected a number of hours above 0")
     stretches = exposure(fleet, module=module)
@@ -137,20 +97,7 @@ def _decided(stretches: pd.DataFrame, module: str, chosen: Sequence[str], hosts:
 
 
 def brief(study: Study, pictures: Sequence[Picture | Text] = ()) -> Document:
-    """The management brief of a study: two pages.
-
-    Parameters
-    ----------
-    study : Study
-        What ``study`` gave.
-    pictures : sequence of Picture or Text
-        Three at most: the rates, the ratio, the roll-out.
-
-    Returns
-    -------
-    Document
-        The content.
-    """
+    """The management brief of a study: two pages."""
     return Document(
         title=f"Which {study.module} driver to pin",
         subtitle=scope(study),
@@ -181,18 +128,7 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = ()) -> Document:
 
 
 def verdict(study: Study) -> str:
-    """The answer in one sentence.
-
-    Parameters
-    ----------
-    study : Study
-        What ``study`` gave.
-
-    Returns
-    -------
-    str
-        Which version to pin or to leave, or what is missing for an answer.
-    """
+    """The answer in one sentence."""
     decision = study.decision
     if decision is None:
         return study.why_none
@@ -372,18 +308,7 @@ def _assumption(study: Study, with_people: bool) -> str:
 
 
 def unknowns(study: Study) -> list[str]:
-    """What cannot be said, and how much of it there is.
-
-    Parameters
-    ----------
-    study : Study
-        What ``study`` gave.
-
-    Returns
-    -------
-    list of str
-        A sentence each; only what applies to this fleet.
-    """
+    """What cannot be said, and how much of it there is."""
     fleet = study.fleet
     lines = [
         _unwatched(fleet),

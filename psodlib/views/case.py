@@ -39,7 +39,8 @@ _STAMP = re.compile(rb"^(?:<\d{1,3}>)?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 @dataclass(frozen=True)
 class Case:
-    """What was written: the zip, its files by name with their SHA-256, and the owner's mapping where names were replaced."""
+    """What was written: the zip, its files by name with their SHA-256, and the owner's mapping where names were
+    replaced."""
 
     file: Path
     hashes: Mapping[str, str]

@@ -118,46 +118,19 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """What a document says, whatever it is shown on.
+    """What a document says, whatever it is shown on."""
 
-    Parameters
-    ----------
-    title, subtitle : str
-        What it is; of which source and when.
-    lead : str
-        The answer, in a sentence.
-    tone : str
-        ``good``, ``bad`` or ``open``: the colour beside the lead.
-    notice : str
-        "Simulated fleet ..." where it is; stands at the top of every page.
-    facts : sequence of (str, str)
-        A few labelled values.
-    sections : sequence of Section
-        In reading order.
-    """
-
-    title: str
-    subtitle: str = ""
-    lead: str = ""
-    tone: str = "open"
-    notice: str = ""
-    facts: Sequence[tuple[str, str]] = ()
-    sections: Sequence[Section] = ()
+    title: str  # what it is; of which source and when
+    subtitle: str = ""  # what it is; of which source and when
+    lead: str = ""  # the answer, in a sentence
+    tone: str = "open"  # ``good``, ``bad`` or ``open``: the colour beside the lead
+    notice: str = ""  # "Simulated fleet ..." where it is; stands at the top of every page
+    facts: Sequence[tuple[str, str]] = ()  # A few labelled values
+    sections: Sequence[Section] = ()  # in reading order
 
 
 def template(name: str) -> str:
-    """The text of a file in ``templates/``.
-
-    Parameters
-    ----------
-    name : str
-        File name.
-
-    Returns
-    -------
-    str
-        Its content.
-    """
+    """The text of a file in ``templates/``."""
     return (files("psodlib.views") / "templates" / name).read_text(encoding="utf-8")
 
 
@@ -176,69 +149,19 @@ def _environment() -> jinja2.Environment:
 
 
 def to_html(document: Document, links: Sequence[Link] = (), home: str = "") -> str:
-    """A document as one HTML page with nothing to fetch: style and pictures inside, no script.
-
-    Parameters
-    ----------
-    document : Document
-        The content.
-    links : sequence of Link
-        Other pages, shown under the lead.
-    home : str
-        Relative path of the page to go back to; none by default.
-
-    Returns
-    -------
-    str
-        The page.
-    """
+    """A document as one HTML page with nothing to fetch: style and pictures inside, no script."""
     shown = _environment().get_template("document.html")
     return shown.render(document=document, links=links, home=home, css=Markup(template("report.css")))
 
 
 def page(title: str, body: str, notice: str = "", home: str = "") -> str:
-    """Already safe HTML inside the report's page.
-
-    Parameters
-    ----------
-    title : str
-        The page's title, as text.
-    body : str
-        HTML that was made safe: it is not escaped again.
-    notice, home : str
-        As for ``Document`` and ``to_html``.
-
-    Returns
-    -------
-    str
-        The page.
-    """
+    """Already safe HTML inside the report's page."""
     shown = _environment().get_template("page.html")
     return shown.render(title=title, body=Markup(body), notice=notice, home=home, css=Markup(template("report.css")))
 
 
 def to_pdf(document: Document, out: str | Path, style: str) -> Path:
-    """A document as PDF, in typst's own fonts, with no network and no system font.
-
-    Parameters
-    ----------
-    document : Document
-        The content; reaches typst as JSON, so that no text is ever read as typst.
-    out : str or Path
-        The file to write.
-    style : str
-        Template in ``templates/``: ``brief.typ`` or ``writeup.typ``.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    InputError
-        typst could not lay the document out.
-    """
+    """A document as PDF, in typst's own fonts, with no network and no system font."""
     with tempfile.TemporaryDirectory(prefix="psod-") as folder:
         root = Path(folder).resolve()
         (root / "document.typ").write_text(template("document.typ"), encoding="utf-8")
@@ -278,18 +201,7 @@ def _literally(value: Any) -> Any:
 
 
 def to_markdown(document: Document) -> str:
-    """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out.
-
-    Parameters
-    ----------
-    document : Document
-        The content.
-
-    Returns
-    -------
-    str
-        CommonMark with tables.
-    """
+    """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out."""
     head = [
         f"# {_escape(document.title)}",
         _escape(document.subtitle),

@@ -32,30 +32,7 @@ class Tables(Protocol):
 
 
 def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.DataFrame:
-    """What is known of a crash's host from some days before the crash to as many after it.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        Or anything with its tables as attributes.
-    crash_id : str
-        The crash in question.
-    days : float
-        How far to look, before and after the crash; what the boot that crashed had loaded is told in any case.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``time`` and ``end`` (UTC; ``end`` is NaT for a moment), ``lane`` (boot, watched, driver, down, crash), ``what``
-        (the fact in a word; "down" lasts from a crash to the host's next boot: its dump, its reboot and what vSphere HA does
-        fall in there), ``detail`` (as the evidence has it), ``source``, ``line``, ``sha256``; sorted by time. Facts
-        without a time stand last; they are in no window and still evidence.
-
-    Raises
-    ------
-    InputError
-        The fleet has no such crash.
-    """
+    """What is known of a crash's host from some days before the crash to as many after it."""
     found = fleet.crashes[(fleet.crashes["crash_id"] == crash_id).fillna(False)]
     if found.empty:
         raise InputError(f"no crash {crash_id!r} among {len(fleet.crashes):,}; expected a crash_id of fleet.crashes")

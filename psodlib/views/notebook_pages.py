@@ -24,24 +24,7 @@ PNG = "data:image/png;base64,"
 
 
 def write_notebook_page(path: Path, ran: Future[NotebookNode], notice: str, folder: Path) -> tuple[Link, bool]:
-    """A notebook that ran, or why it did not, as a page of the report.
-
-    Parameters
-    ----------
-    path : Path
-        The notebook; its name is the page's.
-    ran : Future of NotebookNode
-        Of ``notebooks_running``; waited for.
-    notice : str
-        Stands on top of the page.
-    folder : Path
-        The report's.
-
-    Returns
-    -------
-    tuple of Link and bool
-        The page, and whether the notebook ran to its end: one that fails costs its own page and no other.
-    """
+    """A notebook that ran, or why it did not, as a page of the report."""
     href = f"notebooks/{path.stem}.html"
     try:
         title, html = _notebook_html(ran.result())
@@ -74,18 +57,7 @@ def _may_stay(tag: str, name: str, value: str) -> bool:
 
 
 def safe_html(html: str) -> str:
-    """Markup that notebooks print, with nothing left that runs, fetches or leads away.
-
-    Parameters
-    ----------
-    html : str
-        Any HTML.
-
-    Returns
-    -------
-    str
-        The same text with a short list of tags and attributes; table headers say what they head.
-    """
+    """Markup that notebooks print, with nothing left that runs, fetches or leads away."""
     # A style block is no text to be read, so it goes with its content; pandas prints one a table.
     bare = re.sub(r"<style\b[^>]*>[^<]*</style>", "", html)
     safe = bleach.clean(

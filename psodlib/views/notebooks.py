@@ -50,18 +50,8 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def share_folder() -> Path:
-    """Where ``notebooks/`` and ``data/`` lie side by side: the checkout if there is one, else inside the installed package.
-
-    Returns
-    -------
-    Path
-        The folder. From a notebook in it, ``../data/incident-2014-05-31`` is the real incident in both places.
-
-    Raises
-    ------
-    InputError
-        Neither is there.
-    """
+    """Where ``notebooks/`` and ``data/`` lie side by side: the checkout if there is one, else inside the installed
+    package."""
     package = Path(__file__).resolve().parents[1]
     places = (package.parent, package / "_share")
     found = next((place for place in places if any((place / "notebooks").glob("0*.ipynb"))), None)
@@ -71,55 +61,16 @@ def share_folder() -> Path:
 
 
 def notebook_folder() -> Path:
-    """Where the six notebooks are.
-
-    Returns
-    -------
-    Path
-        ``notebooks`` of the ``share_folder``.
-
-    Raises
-    ------
-    InputError
-        They are in neither place.
-    """
+    """Where the six notebooks are."""
     return share_folder() / "notebooks"
 
 
 def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, timeout: float = 120) -> NotebookNode:
     """Run a notebook from top to bottom in a fresh kernel, with some of its parameters replaced.
 
-    Parameters
-    ----------
-    path : str or Path
-        The notebook. It is read, never written: ``write_notebook`` does that. Its folder is the kernel's working
-        directory, so relative paths mean what they mean to a reader who opens it.
-    parameters : mapping of str to None, bool, int, float, str, Path, list, tuple or dict, optional
-        Name -> value; they go into a cell tagged ``injected-parameters`` behind the one tagged ``parameters``.
-    timeout : float
-        Seconds a single cell may take.
-
-    Returns
-    -------
-    NotebookNode
-        The notebook with its outputs, execution counts 1..n, steady cell ids and nothing of this machine in its
-        metadata.
-
-    Raises
-    ------
-    InputError
-        No such notebook, no cell tagged ``parameters``, a parameter that it does not name, or a value that cannot be
-        written as a plain assignment.
-    nbclient.exceptions.CellExecutionError
-        A cell raised; the message holds its traceback.
-
     Notes
     -----
     A hang or a kernel that dies is tried once more; the second time its error is raised.
-
-    Example
-    -------
-    >>> node = run_notebook("notebooks/02_the_fleet.ipynb", {"source": "evidence/"})  # doctest: +SKIP
     """
     with _Session() as session:
         return session.run(_prepared(path, parameters), Path(path).resolve(), timeout)
@@ -129,22 +80,7 @@ def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, 
 def notebooks_running(
     given: Mapping[Path, Mapping[str, Any]], kernels: int = 2, timeout: float = 120
 ) -> Iterator[dict[Path, Future[NotebookNode]]]:
-    """Run notebooks side by side while the caller does something else, on fewer kernels than notebooks.
-
-    Parameters
-    ----------
-    given : mapping of Path to mapping
-        Notebook -> its parameters, as for ``run_notebook``; begun in this order.
-    kernels : int
-        How many at a time. A kernel that has run one notebook is emptied of its names and takes the next.
-    timeout : float
-        Seconds a single cell may take.
-
-    Yields
-    ------
-    dict of Path to Future
-        What ``run_notebook`` would give or raise. Those not begun when the block ends with an error are not run.
-    """
+    """Run notebooks side by side while the caller does something else, on fewer kernels than notebooks."""
     waiting = deque(given.items())
     ran: dict[Path, Future[NotebookNode]] = {path: Future() for path in given}
     with ThreadPoolExecutor(kernels) as lanes:
@@ -171,20 +107,7 @@ def _lane(waiting: deque[Any], ran: Mapping[Path, Future[NotebookNode]], timeout
 
 
 def write_notebook(node: NotebookNode, path: str | Path) -> Path:
-    """Write a notebook as ``run_notebook`` gave it.
-
-    Parameters
-    ----------
-    node : NotebookNode
-        What ``run_notebook`` gave.
-    path : str or Path
-        Where to; the folder is made.
-
-    Returns
-    -------
-    Path
-        The file. Equal notebooks give equal bytes.
-    """
+    """Write a notebook as ``run_notebook`` gave it."""
     out = Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(FORMAT.writes(node) + "\n", encoding="utf-8", newline="\n")
@@ -192,25 +115,7 @@ def write_notebook(node: NotebookNode, path: str | Path) -> Path:
 
 
 def refresh_notebooks(folder: str | Path, jobs: int = 2) -> list[Path]:
-    """Run every notebook of a folder with the parameters it holds, and write each back with its outputs.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Holds ``*.ipynb``.
-    jobs : int
-        Kernels side by side.
-
-    Returns
-    -------
-    list of Path
-        The notebooks, in the order of their names. All ran before the first is written.
-
-    Raises
-    ------
-    InputError
-        The folder holds no notebook.
-    """
+    """Run every notebook of a folder with the parameters it holds, and write each back with its outputs."""
     paths = sorted(Path(folder).glob("*.ipynb"))
     if not paths:
         raise InputError(f"{folder}: no notebook found; expected a folder with *.ipynb")

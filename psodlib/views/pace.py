@@ -18,21 +18,7 @@ COLUMNS = ("version", "host_days", "needed", "per_week", "weeks")
 
 
 def still_needed(decision: PinDecision | None, exposure: pd.DataFrame) -> pd.DataFrame:
-    """Further host-days that each candidate needs until a verdict could fall, and the weeks they take at today's pace.
-
-    Parameters
-    ----------
-    decision : PinDecision or None
-        What ``decide_pin`` gives.
-    exposure : pandas.DataFrame
-        The exposure it was made from; rows without ``start`` and ``end`` give no pace.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a candidate: ``version``, ``host_days`` so far, ``needed`` (NA where no amount would do), ``per_week``
-        (host-days gathered a week over the newest four), ``weeks`` (NA where no host runs it or no amount would do).
-    """
+    """Further host-days that each candidate needs until a verdict could fall, and the weeks they take at today's pace."""
     rows = [
         (version, *_way(exposure, version, needed))
         for version, needed in (decision.host_days_needed if decision else {}).items()

@@ -48,18 +48,10 @@ class Tables(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Prose:
-    """A few lines of plain text that a notebook shows as paragraphs, or as a list.
+    """A few lines of plain text that a notebook shows as paragraphs, or as a list."""
 
-    Parameters
-    ----------
-    lines : tuple of str
-        One paragraph or item each; any text, never markup.
-    listed : bool
-        True shows a list.
-    """
-
-    lines: tuple[str, ...]
-    listed: bool = False
+    lines: tuple[str, ...]  # one paragraph or item each; any text, never markup
+    listed: bool = False  # true shows a list
 
     def __str__(self) -> str:
         return "\n".join(f"- {line}" if self.listed else line for line in self.lines)
@@ -75,58 +67,18 @@ class Prose:
 
 
 def say(*sentences: str) -> Prose:
-    """Sentences as one paragraph.
-
-    Parameters
-    ----------
-    *sentences : str
-        Plain text; empty ones are passed over.
-
-    Returns
-    -------
-    Prose
-        Shown letter by letter.
-
-    Example
-    -------
-    >>> say("1 < 2.", "", "Truly.")
-    1 < 2. Truly.
-    """
+    """Sentences as one paragraph."""
     return Prose((" ".join(sentence for sentence in sentences if sentence),))
 
 
 def bullets(items: Iterable[str], empty: str = "Nothing.") -> Prose:
-    """A list.
-
-    Parameters
-    ----------
-    items : iterable of str
-        Plain text, an item each.
-    empty : str
-        What to say when there is none.
-
-    Returns
-    -------
-    Prose
-        Shown letter by letter.
-    """
+    """A list."""
     lines = tuple(items)
     return Prose(lines, listed=True) if lines else Prose((empty,))
 
 
 def notice(fleet: Tables) -> Prose:
-    """What kind of evidence the page shows: said first on every page.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-
-    Returns
-    -------
-    Prose
-        "Simulated fleet ..." where the evidence is made up; else how many hosts and which days it covers.
-    """
+    """What kind of evidence the page shows: said first on every page."""
     if fleet.simulated:
         return say(SIMULATED)
     first, last = fleet.hosts["first_seen"].min(), fleet.hosts["last_seen"].max()
@@ -140,15 +92,9 @@ _MOMENT = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?")
 
 @dataclass(frozen=True, repr=False)
 class TextTable:
-    """A table of words as a notebook shows it: flush left, whole, without its index; an empty one is said.
+    """A table of words as a notebook shows it: flush left, whole, without its index; an empty one is said."""
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Any; its cells are shown letter by letter.
-    """
-
-    table: pd.DataFrame
+    table: pd.DataFrame  # any; its cells are shown letter by letter
 
     def __repr__(self) -> str:
         return self.table.to_string(index=False)
@@ -176,15 +122,9 @@ def _cell(value: Any) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Shown:
-    """A section of a ``Document`` as a notebook shows it: its blocks one below the other, without its heading.
+    """A section of a ``Document`` as a notebook shows it: its blocks one below the other, without its heading."""
 
-    Parameters
-    ----------
-    section : Section
-        Of a ``Document``; pictures are left out, because the notebook draws its own.
-    """
-
-    section: Section
+    section: Section  # of a ``Document``; pictures are left out, because the notebook draws its own
 
     def __repr__(self) -> str:
         return f"{self.section.title}: {count(len(self.section.blocks), 'block')}"
@@ -220,18 +160,7 @@ def _block(block: Block) -> str:
 
 
 def describe_crash(crash: Crash) -> Prose:
-    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at.
-
-    Parameters
-    ----------
-    crash : Crash
-        What ``parse_crashes`` gives.
-
-    Returns
-    -------
-    Prose
-        What the text does not tell is said to be unknown.
-    """
+    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
     if not crash.text:
         return say("There is no crash in this text.")
     what = KINDS.get(crash.kind, crash.kind.replace("_", " "))
@@ -256,18 +185,7 @@ def _damage(crash: Crash) -> str:
 
 
 def line_by_line(crash: Crash) -> pd.DataFrame:
-    """The crash's own text beside what each line tells.
-
-    Parameters
-    ----------
-    crash : Crash
-        What ``parse_crashes`` gives.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``line`` (from 1), ``text``, ``tells``.
-    """
+    """The crash's own text beside what each line tells."""
     lines = [line.rstrip("\r") for line in crash.text.rstrip("\n").split("\n")] if crash.text else []
     return pd.DataFrame(
         {"line": range(1, len(lines) + 1), "text": lines, "tells": [_tells(line, crash) for line in lines]}
@@ -298,18 +216,7 @@ def _tells_frame(frame: Frame) -> str:
 
 
 def describe_fleet(fleet: Tables) -> Prose:
-    """What was read of a fleet, and what follows from what was not.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-
-    Returns
-    -------
-    Prose
-        A list: hosts and days, boots and watched time, crashes, versions, inventory.
-    """
+    """What was read of a fleet, and what follows from what was not."""
     crashes = fleet.crashes
     deliberate = int(crashes["deliberate"].fillna(False).sum())
     asked = f", {count(deliberate, 'of them', 'of them')} asked for by a person" if deliberate else ""
@@ -347,18 +254,7 @@ def _lives(uptimes: pd.DataFrame) -> str:
 
 
 def unheard(fleet: Tables) -> list[str]:
-    """The hosts that an inventory names and no evidence speaks of.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-
-    Returns
-    -------
-    list of str
-        Names; a host with an undated crash, boot or driver has left evidence, though nothing says when it was seen.
-    """
+    """The hosts that an inventory names and no evidence speaks of."""
     silent = fleet.hosts.loc[fleet.hosts["last_seen"].isna() & fleet.hosts["first_seen"].isna(), "host"].dropna()
     heard = pd.concat([table["host"] for table in (fleet.crashes, fleet.uptimes, fleet.drivers)]).dropna()
     return [str(host) for host in silent[~silent.isin(set(heard))]]
@@ -374,18 +270,7 @@ def _inventory(hosts: pd.DataFrame) -> str:
 
 
 def describe_problems(fleet: Tables) -> Prose:
-    """How much could not be read or believed.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-
-    Returns
-    -------
-    Prose
-        One item a kind of problem.
-    """
+    """How much could not be read or believed."""
     kinds = fleet.problems["problem"].value_counts()
     items = [f"{str(kind).replace('_', ' ')}: {number:,}" for kind, number in kinds.items() if number]
     return bullets(items, "Everything that was found could be read.")
@@ -395,19 +280,7 @@ def describe_problems(fleet: Tables) -> Prose:
 
 
 def signature_table(crashes: pd.DataFrame) -> pd.DataFrame:
-    """Crashes grouped by what they look like: one row a signature.
-
-    Parameters
-    ----------
-    crashes : pandas.DataFrame
-        The fleet's ``crashes``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``signature``, ``crashes``, ``hosts``, ``guilty_module``, ``guilt``, ``versions``, ``known_issues``, ``first``,
-        ``last``; most crashes first.
-    """
+    """Crashes grouped by what they look like: one row a signature."""
     rows = [
         {
             "signature": literal(name), "crashes": len(group), "hosts": group["host"].nunique(),
@@ -427,18 +300,7 @@ def _distinct(values: pd.Series[Any]) -> str:
 
 
 def describe_signatures(crashes: pd.DataFrame) -> Prose:
-    """How the crashes fall into groups, and how many of them are explained.
-
-    Parameters
-    ----------
-    crashes : pandas.DataFrame
-        The fleet's ``crashes``.
-
-    Returns
-    -------
-    Prose
-        A paragraph.
-    """
+    """How the crashes fall into groups, and how many of them are explained."""
     if crashes.empty:
         return say("No crash was found, so there is nothing to group.")
     table = signature_table(crashes)

@@ -126,7 +126,8 @@ CHARTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the folder, its first page, the fleet it speaks of, and notebooks that did not run to their end."""
+    """What was written: the folder, its first page, the fleet it speaks of, and notebooks that did not run to their
+    end."""
 
     folder: Path
     index: Path

@@ -43,18 +43,8 @@ class Site:
 
 
 def find_site() -> Path:
-    """Where the site's facts are: the first that is there of ``$PSOD_SITE``, ``site.toml`` here, and the user's own settings.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
+    """Where the site's facts are: the first that is there of ``$PSOD_SITE``, ``site.toml`` here, and the user's own
+    settings."""
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     named = [Path(os.environ["PSOD_SITE"])] if os.environ.get("PSOD_SITE") else []
     places = [*named, Path(SITE_FILE), settings / "psod" / SITE_FILE]
@@ -67,23 +57,7 @@ def find_site() -> Path:
 
 
 def read_site(file: str | Path) -> Site:
-    """The support-case facts in a file.
-
-    Parameters
-    ----------
-    file : str or Path
-        TOML with a table ``[support]``.
-
-    Returns
-    -------
-    Site
-        Its facts; empty values are left out.
-
-    Raises
-    ------
-    InputError
-        No such file, no TOML, no table ``[support]``, or a key or value that is none of the known ones.
-    """
+    """The support-case facts in a file."""
     path = Path(file)
     try:
         if path.stat().st_size > LARGEST:
@@ -113,18 +87,7 @@ def _facts(support: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], ...
 
 
 def site_section(site: Site) -> Section:
-    """The facts as a section of the write-up that asked for them.
-
-    Parameters
-    ----------
-    site : Site
-        From ``read_site``.
-
-    Returns
-    -------
-    Section
-        A table, and that it is private.
-    """
+    """The facts as a section of the write-up that asked for them."""
     note = "Private: these lines are in this write-up because it was asked for them, and nowhere else."
     rows = [[label, value] for label, value in site.facts]
     return Section(

@@ -17,18 +17,6 @@ FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # what m
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
     """A table as CSV that a spreadsheet opens without computing anything.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Any table.
-    path : str or Path
-        The file to write.
-
-    Returns
-    -------
-    Path
-        ``path``.
-
     Notes
     -----
     A cell of text, or a column's name, that begins with a character by which spreadsheets know a formula gets an apostrophe

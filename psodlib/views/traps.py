@@ -39,21 +39,6 @@ class Tables(Protocol):
 def naive_ratios(exposure: pd.DataFrame, version: str, reference: str, fleet: Tables | None = None) -> pd.DataFrame:
     """The ratio of two versions' crash rates as common shortcuts give it.
 
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, with ``start`` and ``end``.
-    version, reference : str
-        The two versions.
-    fleet : Fleet, optional
-        Where the table came from: two shortcuts misread its crashes and its drivers, and are left out without it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``shortcut``, ``ratio`` (NaN where it divides by nothing), ``why it misleads``; in the order in which people
-        fall for them.
-
     Notes
     -----
     In the words of the field: counts without exposure, dilution, a snapshot applied backwards, immortal time, selection
@@ -76,24 +61,6 @@ def naive_ratios(exposure: pd.DataFrame, version: str, reference: str, fleet: Ta
 
 def naive_tests(exposure: pd.DataFrame, version: str, reference: str) -> pd.DataFrame:
     """What a significance test says when its rules are forgotten, beside what it says when they are kept.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, with ``start`` and ``end``.
-    version, reference : str
-        The two versions.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``shortcut``, ``it says``, ``with the rule kept``, ``why it misleads``: peeking, the garden of forking
-        builds, repeated crashes of one host.
-
-    Raises
-    ------
-    InputError
-        A version that no host had loaded.
 
     Notes
     -----

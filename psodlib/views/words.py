@@ -29,86 +29,25 @@ _UNSEEN = re.compile(
 
 
 def known(value: Any) -> bool:
-    """Whether a value is there: not ``None``, ``NA``, ``NaT`` or NaN.
-
-    Parameters
-    ----------
-    value : scalar
-        A table's cell.
-
-    Returns
-    -------
-    bool
-        False for an unknown.
-    """
+    """Whether a value is there: not ``None``, ``NA``, ``NaT`` or NaN."""
     return value is not None and not bool(pd.isna(value))
 
 
 def literal(value: Any) -> str:
-    """Any cell as text that can be shown: unknown says so, unprintable characters are written out.
-
-    Parameters
-    ----------
-    value : scalar
-        A table's cell; log text of any sort.
-
-    Returns
-    -------
-    str
-        Never empty for an unknown value.
-
-    Examples
-    --------
-    >>> literal("esx01\\x1b[31m"), literal(None)
-    ('esx01\\\\x1b[31m', 'unknown')
-    """
+    """Any cell as text that can be shown: unknown says so, unprintable characters are written out."""
     if not known(value):
         return UNKNOWN
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), str(value))
 
 
 def count(number: Any, one: str, many: str | None = None) -> str:
-    """A number with its noun, as English has it.
-
-    Parameters
-    ----------
-    number : int or float
-        How many; shown without decimals.
-    one, many : str
-        The noun for one and for any other number (``one`` + "s" by default).
-
-    Returns
-    -------
-    str
-        With thousands separators.
-
-    Examples
-    --------
-    >>> count(1, "crash", "crashes"), count(1200, "host")
-    ('1 crash', '1,200 hosts')
-    """
+    """A number with its noun, as English has it."""
     whole = round(float(number))
     return f"{whole:,} {one if whole == 1 else many or one + 's'}"
 
 
 def figure(value: Any) -> str:
-    """A number with about two significant digits, never in powers of ten, never infinite.
-
-    Parameters
-    ----------
-    value : float
-        Any number.
-
-    Returns
-    -------
-    str
-        "unbounded" for infinity, "no information" for NaN or unknown.
-
-    Examples
-    --------
-    >>> figure(0.0412), figure(3.14), figure(1234.5), figure(float("inf"))
-    ('0.041', '3.1', '1,235', 'unbounded')
-    """
+    """A number with about two significant digits, never in powers of ten, never infinite."""
     if not known(value):
         return "no information"
     number = float(value)
@@ -121,18 +60,7 @@ def figure(value: Any) -> str:
 
 
 def between(low: Any, high: Any) -> str:
-    """An interval in words.
-
-    Parameters
-    ----------
-    low, high : float
-        Its ends.
-
-    Returns
-    -------
-    str
-        Such as "0.31 to 68"; "at least 2" when the upper end is unbounded.
-    """
+    """An interval in words."""
     if not known(low) or not known(high):
         return "no information"
     if math.isinf(float(high)):
@@ -141,34 +69,12 @@ def between(low: Any, high: Any) -> str:
 
 
 def per_year(rate: Any) -> str:
-    """A rate per host-day as a number per host-year.
-
-    Parameters
-    ----------
-    rate : float
-        Events per host-day.
-
-    Returns
-    -------
-    str
-        The number alone.
-    """
+    """A rate per host-day as a number per host-year."""
     return figure(float(rate) * DAYS_A_YEAR) if known(rate) else "no information"
 
 
 def share(part: float, whole: float) -> str:
-    """A part of a whole in per cent.
-
-    Parameters
-    ----------
-    part, whole : float
-        In the same unit.
-
-    Returns
-    -------
-    str
-        Such as "97 %"; neither 0 % nor 100 % unless it is.
-    """
+    """A part of a whole in per cent."""
     if not whole:
         return "no information"
     percent = 100 * part / whole
@@ -178,71 +84,22 @@ def share(part: float, whole: float) -> str:
 
 
 def moment(time: Any) -> str:
-    """A time to the second, in UTC.
-
-    Parameters
-    ----------
-    time : pandas.Timestamp
-        Aware.
-
-    Returns
-    -------
-    str
-        Such as "2014-05-31 15:57:32 UTC".
-    """
+    """A time to the second, in UTC."""
     return f"{time:%Y-%m-%d %H:%M:%S} UTC" if known(time) else UNKNOWN
 
 
 def day(time: Any) -> str:
-    """A time's day in UTC.
-
-    Parameters
-    ----------
-    time : pandas.Timestamp
-        Aware.
-
-    Returns
-    -------
-    str
-        Such as "2014-05-31".
-    """
+    """A time's day in UTC."""
     return f"{time:%Y-%m-%d}" if known(time) else UNKNOWN
 
 
 def days(first: Any, last: Any) -> str:
-    """The days from one time to another, in UTC.
-
-    Parameters
-    ----------
-    first, last : pandas.Timestamp
-        Aware.
-
-    Returns
-    -------
-    str
-        Such as "2014-05-01 to 2014-05-31"; one day where both are in it.
-    """
+    """The days from one time to another, in UTC."""
     return day(first) if day(first) == day(last) else f"{day(first)} to {day(last)}"
 
 
 def span(length: Any) -> str:
-    """A span of time with the two units that matter.
-
-    Parameters
-    ----------
-    length : pandas.Timedelta
-        Any span.
-
-    Returns
-    -------
-    str
-        Such as "29 d 20 h", "14 min 10 s".
-
-    Examples
-    --------
-    >>> span(pd.Timedelta("29 days 20:14:10")), span(pd.Timedelta("00:14:10"))
-    ('29 d 20 h', '14 min 10 s')
-    """
+    """A span of time with the two units that matter."""
     if not known(length):
         return UNKNOWN
     seconds = int(pd.Timedelta(length).total_seconds())
@@ -255,22 +112,7 @@ def span(length: Any) -> str:
 
 
 def listing(things: Iterable[Any], most: int = 6, empty: str = "none") -> str:
-    """A few things in one phrase.
-
-    Parameters
-    ----------
-    things : iterable
-        Cells of a table.
-    most : int
-        How many to name.
-    empty : str
-        What to say when there is nothing.
-
-    Returns
-    -------
-    str
-        Such as "a, b and c", "a, b and 7 more".
-    """
+    """A few things in one phrase."""
     names = [literal(thing) for thing in things]
     if not names:
         return empty

@@ -139,45 +139,14 @@ KINDS: tuple[Kind, ...] = (
 
 
 def recognise(text: str, command: str = "") -> Kind | None:
-    """The first kind of the table that a text's lines look like.
-
-    Parameters
-    ----------
-    text : str
-        The beginning of an output or log.
-    command : str, optional
-        What printed it.
-
-    Returns
-    -------
-    Kind or None
-        None for a text of no known kind.
-    """
+    """The first kind of the table that a text's lines look like."""
     # Cut, so that no line of a hostile length is searched by every pattern.
     head = "\n".join(line[:MAX_LOOK] for line in text[: 64 << 10].lstrip().split("\n"))
     return next((kind for kind in KINDS if kind.fits(head, command)), None)
 
 
 def read_artifact(stream: BinaryIO, source: str, name: str, when: datetime | None = None) -> list[FileReading]:
-    """Read a log, a command's output or a capture of several.
-
-    Parameters
-    ----------
-    stream : BinaryIO
-        From its start, decompressed.
-    source : str
-        Its path, for the records.
-    name : str
-        Its name, which for a bundle's outputs is the command.
-    when : datetime, optional
-        When the outputs were taken; an uptime needs it to place a boot.
-
-    Returns
-    -------
-    list of FileReading
-        One; one for each host of a capture with several; none where nothing is recognised. ``kind`` is the kind's name,
-        several joined by ``+``. ``irrelevant`` where nothing in it is for us.
-    """
+    """Read a log, a command's output or a capture of several."""
     blocks = numbered_blocks(stream)
     first = next(blocks, (1, b""))
     head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))

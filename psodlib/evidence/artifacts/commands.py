@@ -38,7 +38,8 @@ def _is_named(host: str) -> bool:
 
 
 def read_proc_node(part: Part, found: Findings) -> None:
-    """``/proc/scsi/hpsa/N`` and ``/proc/driver/hpsa/hpsaN``: the loaded driver's own word, with firmware where it tells."""
+    """``/proc/scsi/hpsa/N`` and ``/proc/driver/hpsa/hpsaN``: the loaded driver's own word, with firmware where it
+    tells."""
     banner = device = firmware = None
     line = 1
     for number, text in part.lines:
@@ -99,7 +100,8 @@ def read_release(part: Part, found: Findings) -> None:
 
 
 def read_devices(part: Part, found: Findings) -> None:
-    """``storage core adapter list``, ``esxcfg-scsidevs -a``, ``network nic list``, ``esxcfg-nics -l``: which driver has which device."""
+    """``storage core adapter list``, ``esxcfg-scsidevs -a``, ``network nic list``, ``esxcfg-nics -l``: which driver has
+    which device."""
     for number, text in part.lines:
         match = _HBA.match(text) or _NIC.match(text)
         if match:
@@ -187,18 +189,7 @@ def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
 
 
 def parse_date(text: str) -> datetime | None:
-    """Output of ``date`` -> aware UTC time; None where it is none or in another zone.
-
-    Parameters
-    ----------
-    text : str
-        E.g. ``Mon Jun  2 10:00:00 UTC 2014``.
-
-    Returns
-    -------
-    datetime or None
-        To the second.
-    """
+    """Output of ``date`` -> aware UTC time; None where it is none or in another zone."""
     match = _DATE.match(text)
     if match is None:
         return None

@@ -40,7 +40,8 @@ class Part:
     raw: Iterable[tuple[int, bytes]] | None = None  # the same lines in blocks; a reader takes these or `lines`
 
     def blocks(self) -> Iterable[tuple[int, bytes]]:
-        """Whole lines by the block, each with its first line's number: for a reader that searches instead of looking at each."""
+        """Whole lines by the block, each with its first line's number: for a reader that searches instead of looking at
+        each."""
         if self.raw is not None:
             return self.raw
         return ((number, text.encode("utf-8", "surrogateescape")) for number, text in self.lines)
@@ -154,20 +155,7 @@ def _clock(text: str) -> int | None:
 
 
 def stamp_micros(day: str, clock: str, fraction: str | None, zone: str | None) -> int | None:
-    """The parts of an ISO stamp, as the groups of ``STAMP_PARTS`` give them, as microseconds since 1970.
-
-    Parameters
-    ----------
-    day, clock : str
-        ``2014-05-31`` and ``15:57:32``.
-    fraction, zone : str or None
-        Digits behind the point; ``Z``, ``+02:00`` or None, which is UTC.
-
-    Returns
-    -------
-    int or None
-        None for a time that cannot be, or outside 1990..2200.
-    """
+    """The parts of an ISO stamp, as the groups of ``STAMP_PARTS`` give them, as microseconds since 1970."""
     start, passed = _midnight(day), _clock(clock)
     if start is None or passed is None:
         return None
@@ -181,52 +169,19 @@ def stamp_micros(day: str, clock: str, fraction: str | None, zone: str | None) -
 
 
 def parse_micros(text: str) -> int | None:
-    """ISO stamp at the start of a text as microseconds since 1970; None where there is none or it cannot be.
-
-    Parameters
-    ----------
-    text : str
-        E.g. ``2014-05-31T15:57:32.579Z cpu14:...``.
-
-    Returns
-    -------
-    int or None
-        As ``stamp_micros``.
-    """
+    """ISO stamp at the start of a text as microseconds since 1970; None where there is none or it cannot be."""
     match = _STAMP.match(text)
     return None if match is None else stamp_micros(*match.groups())
 
 
 def parse_stamp(text: str) -> datetime | None:
-    """ISO stamp at the start of a text -> aware UTC time; no zone is UTC; None where there is none or it cannot be.
-
-    Parameters
-    ----------
-    text : str
-        E.g. ``2014-05-31T15:57:32.579Z cpu14:...``.
-
-    Returns
-    -------
-    datetime or None
-        Microseconds; further digits are cut.
-    """
+    """ISO stamp at the start of a text -> aware UTC time; no zone is UTC; None where there is none or it cannot be."""
     micros = parse_micros(text)
     return None if micros is None else moment_of(micros)
 
 
 def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Whole lines of a binary stream by the block.
-
-    Parameters
-    ----------
-    stream : BinaryIO
-        Read in blocks, so a line of any length costs no memory: of one longer than a block only the beginning comes.
-
-    Yields
-    ------
-    tuple of int and bytes
-        Number of the first line (from 1), and the lines without the last one's end.
-    """
+    """Whole lines of a binary stream by the block."""
     number, whole, rest = 1, None, b""
     while block := stream.read(256 << 10):
         end = block.rfind(b"\n")
@@ -242,18 +197,7 @@ def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def numbered_lines(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
-    """Lines as (number, text): split on ``\\n`` only, without NULs and colours, cut at 64 KiB.
-
-    Parameters
-    ----------
-    blocks : iterable of tuple
-        From ``numbered_blocks``.
-
-    Yields
-    ------
-    tuple of int and str
-        Bytes that are no UTF-8 come as backslash escapes.
-    """
+    r"""Lines as (number, text): split on ``\n`` only, without NULs and colours, cut at 64 KiB."""
     for number, block in blocks:
         yield from enumerate(_decoded(block), number)
 

@@ -31,25 +31,7 @@ _NUMBERS = ("vms", "users")
 
 
 def read_inventory(path: str | Path) -> pd.DataFrame:
-    """Read an inventory: one row a host.
-
-    Parameters
-    ----------
-    path : str or Path
-        CSV with a header, delimiter comma, semicolon, tab or bar; UTF-8 or UTF-16, with or without byte order mark.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``host`` first (string, as printed), then the known columns under their names in ``COLUMNS`` (string; ``vms`` and
-        ``users`` Int64), then all others in lower_snake (string). Row order as in the file. Of a host that stands twice the
-        first row is kept; the others' names are in ``.attrs["duplicates"]``.
-
-    Raises
-    ------
-    InputError
-        No such file, not readable as text, or no column that names the host.
-    """
+    """Read an inventory: one row a host."""
     import pandas as pd
 
     rows = _rows(path)

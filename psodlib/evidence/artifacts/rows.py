@@ -38,18 +38,7 @@ def _key(text: str) -> str:
 
 
 def rows_of(part: Part) -> Iterator[tuple[int, Row]]:
-    """Rows of an output in whatever syntax it has, each with its line.
-
-    Parameters
-    ----------
-    part : Part
-        Its lines are read once.
-
-    Yields
-    ------
-    tuple of int and dict
-        Line from 1, and field -> text.
-    """
+    """Rows of an output in whatever syntax it has, each with its line."""
     lines = list(part.lines)
     first = next((text.strip() for _, text in lines if text.strip()), "")
     at = lines[0][0] if lines else 1

@@ -36,34 +36,12 @@ _ANY_PROMPT = re.compile(
 
 
 def find_prompt(line: str) -> re.Match[str] | None:
-    """The prompt and command that a line shows, if it shows one.
-
-    Parameters
-    ----------
-    line : str
-        One line of a capture.
-
-    Returns
-    -------
-    re.Match or None
-        Groups ``command`` (may be None) and, for some prompts, ``host``.
-    """
+    """The prompt and command that a line shows, if it shows one."""
     return next((match for _, _, pattern in PROMPTS if (match := pattern.match(line))), None)
 
 
 def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
-    """Split a capture at its prompts.
-
-    Parameters
-    ----------
-    part : Part
-        The whole capture; its lines are read once.
-
-    Returns
-    -------
-    list of tuple
-        Host that the prompt names (None for none or localhost) and one command's output, without empty ones.
-    """
+    """Split a capture at its prompts."""
     host: str | None = None
     outputs: list[tuple[str | None, Part]] = []
     lines: list[tuple[int, str]] = []
@@ -89,18 +67,7 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
 
 
 def has_prompt(text: str) -> bool:
-    """Whether any line of a text shows a prompt with a command.
-
-    Parameters
-    ----------
-    text : str
-        The beginning of a file.
-
-    Returns
-    -------
-    bool
-        True for a capture of a terminal.
-    """
+    """Whether any line of a text shows a prompt with a command."""
     starts = (match.end() - 1 for match in _ANY_PROMPT.finditer("\n" + text))
     found = (find_prompt(text[start : start + MAX_PROMPT].partition("\n")[0]) for start in starts)
     return any(match is not None and match["command"] for match in found)

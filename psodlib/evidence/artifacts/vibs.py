@@ -27,22 +27,7 @@ _RESULT = re.compile(
 
 
 def reading_of_vib(name: str, version: str, vib: str | None = None, **fields: object) -> list[DriverReading]:
-    """One VIB's name and version as a reading of its module; none for a name that is no VIB's.
-
-    Parameters
-    ----------
-    name, version : str
-        As printed: ``scsi-hpsa``, ``5.5.0.58-1OEM.550.0.0.1331820``.
-    vib : str, optional
-        The full ID where it is known; else the name stands for it.
-    **fields
-        Further fields of ``DriverReading``.
-
-    Returns
-    -------
-    list of DriverReading
-        One, or none.
-    """
+    """One VIB's name and version as a reading of its module; none for a name that is no VIB's."""
     module = module_of_vib(name)
     if not module:
         return []

@@ -16,23 +16,7 @@ EDGE = 0.1  # inches of paper around a saved chart
 
 
 def numbers(ax: Axes) -> pd.DataFrame:
-    """The numbers that a chart shows: its table twin, for a CSV beside the picture.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        What a ``plot_*`` gave.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns as the ``plot_*`` says; no rows when the chart says that something is missing.
-
-    Raises
-    ------
-    InputError
-        The Axes is not from a ``plot_*`` of this module.
-    """
+    """The numbers that a chart shows: its table twin, for a CSV beside the picture."""
     table = getattr(ax, "psod_numbers", None)
     if table is None:
         raise InputError("these Axes hold no chart of psodlib; give what a plot_* function returned")
@@ -40,18 +24,7 @@ def numbers(ax: Axes) -> pd.DataFrame:
 
 
 def wording(ax: Axes) -> tuple[str, str, str]:
-    """What a chart says of itself in words, for whoever cannot see it.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        What a ``plot_*`` gave.
-
-    Returns
-    -------
-    tuple of str
-        Title, caption, and what is written inside the panel when there is nothing to draw; each on one line.
-    """
+    """What a chart says of itself in words, for whoever cannot see it."""
     texts = {text.get_gid(): text.get_text() for text in ax.texts}
     remedy = "" if len(numbers(ax)) else texts.get(None, "")
     # in a chart an escaped dollar stands for a dollar
@@ -66,18 +39,6 @@ def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
     """Write the figure of a chart as PNG at twice the screen's resolution, and as SVG.
 
     The figure is taken off pyplot's list, so that many charts do not pile up in memory; the Axes stay usable.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        What a ``plot_*`` gave.
-    path : str or Path
-        Where to, without or with the suffix ``.png`` or ``.svg``; the folder is made.
-
-    Returns
-    -------
-    tuple of Path
-        The PNG, the SVG. Same numbers, same bytes: no time stamp in either.
     """
     out = Path(path)
     stem = out.name.removesuffix(".png").removesuffix(".svg")

@@ -66,7 +66,8 @@ def styled(plot: Callable[P, Axes]) -> Callable[P, Axes]:
 
 
 def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), legend: bool = True) -> Any:
-    """Where to draw: the given Axes, else a figure that long labels and a legend widen, so that the plot keeps its width."""
+    """Where to draw: the given Axes, else a figure that long labels and a legend widen, so that the plot keeps its
+    width."""
     if ax is not None:
         return ax
     longest = max((len(label) for label in labels), default=6)
@@ -190,18 +191,7 @@ def in_order(values: Iterable[Any]) -> list[str]:
 
 
 def version_colours(versions: Iterable[Any]) -> dict[str, str]:
-    """A colour for each version of a fleet, the same in every chart that is given the same versions.
-
-    Parameters
-    ----------
-    versions : iterable of str
-        Driver versions; repeats and unknown are passed over.
-
-    Returns
-    -------
-    dict of str to str
-        Version -> hex colour, in the order of versions.
-    """
+    """A colour for each version of a fleet, the same in every chart that is given the same versions."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(in_order(versions)) if name not in QUIET}
 
 

@@ -34,20 +34,7 @@ KERNEL_MODULES = ("vmkernel", "com.vmware.driverAPI", "vmklinux", "vmklinux_9")
 
 
 def screen_html(crash: Any, frames: pd.DataFrame) -> str:
-    """A crash as the purple screen it was, as far as the tables have it.
-
-    Parameters
-    ----------
-    crash : row of ``crashes``
-        The crash.
-    frames : pandas.DataFrame
-        Its frames.
-
-    Returns
-    -------
-    str
-        HTML; lines of the guilty module are bright. Registers are not in the tables, and the screen says so.
-    """
+    """A crash as the purple screen it was, as far as the tables have it."""
     number, version = (crash[name] if known(crash[name]) else "" for name in ("esxi_build", "esxi_version"))
     build = f" [Releasebuild-{label(number)} x86_64]" if number else ""
     lines = [
@@ -89,20 +76,7 @@ def _vmk_uptime(value: Any) -> str:
 
 
 def frames_html(crash: Any, frames: pd.DataFrame) -> str:
-    """A crash's frames, each with its module's colour; the guilty module's are marked in words too.
-
-    Parameters
-    ----------
-    crash : row of ``crashes``
-        The crash.
-    frames : pandas.DataFrame
-        Its frames.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """A crash's frames, each with its module's colour; the guilty module's are marked in words too."""
     if frames.empty:
         return str(said("No frame could be read, so no stack tells who was running."))
     colours = _module_colours(frames["module"], crash["guilty_module"])
@@ -137,20 +111,7 @@ def _module_colours(modules: pd.Series[Any], guilty: Any) -> dict[str, str]:
 
 
 def facts_html(atlas: Atlas, crash: Any) -> str:
-    """Where and when it crashed, on which versions, known how.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    crash : row of ``Atlas.crashes``
-        The crash.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Where and when it crashed, on which versions, known how."""
     driver = "unknown"
     if known(crash["guilty_module"]):
         how = str(crash["driver_evidence"]).replace("_", " ") if known(crash["driver_evidence"]) else "none"
@@ -178,20 +139,7 @@ def _or_unknown(value: Any) -> str:
 
 
 def issues_html(crash: Any, issues: Sequence[Issue]) -> str:
-    """The known issues that the crash does not contradict.
-
-    Parameters
-    ----------
-    crash : row of ``crashes``
-        The crash.
-    issues : sequence of Issue
-        For titles and remedies; one that is not among them is named by its id.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """The known issues that the crash does not contradict."""
     ids = [word for word in str(crash["known_issues"]).split(";") if word] if known(crash["known_issues"]) else []
     if not ids:
         return str(said("No known issue matches."))
@@ -201,21 +149,7 @@ def issues_html(crash: Any, issues: Sequence[Issue]) -> str:
 
 
 def similar(atlas: Atlas, crash_id: str) -> pd.DataFrame:
-    """Crashes like one crash: those of its signature, then other signatures whose stacks share most functions.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    crash_id : str
-        The crash.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows of ``Atlas.crashes`` with ``alike`` (share of functions in common, 0 to 1) and ``same`` (same signature);
-        the same signature first, then by ``alike``.
-    """
+    """Crashes like one crash: those of its signature, then other signatures whose stacks share most functions."""
     me, mine = atlas.crash(crash_id), atlas.functions.get(crash_id, frozenset())
     others = atlas.crashes[atlas.crashes["crash_id"] != crash_id]
     stacks = [atlas.functions.get(str(other), frozenset()) for other in others["crash_id"]]
@@ -228,22 +162,7 @@ def similar(atlas: Atlas, crash_id: str) -> pd.DataFrame:
 
 
 def similar_html(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> str:
-    """``similar`` in words and a short table.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    crash_id : str
-        The crash.
-    hrefs : mapping of str to str, optional
-        Crash -> address of its page, one of ours; those that have one are links.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """``similar`` in words and a short table."""
     table = similar(atlas, crash_id)
     same = int(table["same"].sum())
     hosts = table.loc[table["same"], "host"].nunique()
@@ -275,21 +194,7 @@ def _when(time: Any) -> str:
 
 
 def reasons_html(crash: Any, frames: pd.DataFrame) -> str:
-    """Why the crash has its signature and its guilty module: what each rule made of it.
-
-    Parameters
-    ----------
-    crash : row of ``crashes``
-        The crash.
-    frames : pandas.DataFrame
-        Its frames.
-
-    Returns
-    -------
-    str
-        HTML. The rules run again on what the tables hold; where they come to another end than with the whole text, the
-        difference is said.
-    """
+    """Why the crash has its signature and its guilty module: what each rule made of it."""
     record = _record(crash, frames)
     signed, verdict = sign(record), weigh_evidence(record)
     notes = [*signed.notes, *(f"{s.module}: {s.why} ({s.evidence.replace('_', ' ')})" for s in verdict.suspects)]
@@ -313,18 +218,7 @@ def _record(crash: Any, frames: pd.DataFrame) -> Crash:
 
 
 def link_text(crash: Any) -> str:
-    """Where a crash's text stands, to paste into a ticket: file, line, byte and hash.
-
-    Parameters
-    ----------
-    crash : row of ``crashes``
-        The crash.
-
-    Returns
-    -------
-    str
-        One line of plain text.
-    """
+    """Where a crash's text stands, to paste into a ticket: file, line, byte and hash."""
     place = f"{clipped(crash['source'], 1_000)}:{crash['line'] if known(crash['line']) else '?'}"
     byte = f" byte {crash['offset']}" if known(crash["offset"]) else ""
     return " ".join(f"{place}{byte} sha256:{label(crash['sha256'], 64)}".split())
@@ -359,53 +253,13 @@ def _before_html(atlas: Atlas, crash: Any) -> Markup:
 
 
 def crash_html(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> str:
-    """All that is known of one crash, for a widget or a page.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    crash_id : str
-        The crash.
-    hrefs : mapping of str to str, optional
-        As for ``similar_html``.
-
-    Returns
-    -------
-    str
-        HTML without a script.
-
-    Raises
-    ------
-    InputError
-        The fleet has no such crash.
-    """
+    """All that is known of one crash, for a widget or a page."""
     link = Markup('<p><code class="link">{}</code></p>').format(shown(link_text(atlas.crash(crash_id)), 1_200))
     return str(sections(atlas, crash_id, hrefs) + Markup("<h4>Where it stands</h4>") + link)
 
 
 def sections(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> Markup:
-    """All that is known of one crash, but for its place.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    crash_id : str
-        The crash.
-    hrefs : mapping of str to str, optional
-        As for ``similar_html``.
-
-    Returns
-    -------
-    markupsafe.Markup
-        A heading and a view for each thing known.
-
-    Raises
-    ------
-    InputError
-        The fleet has no such crash.
-    """
+    """All that is known of one crash, but for its place."""
     crash, frames = atlas.crash(crash_id), atlas.part("frames", crash_id)
     parts = [
         ("The screen", screen_html(crash, frames)), ("Versions and place", facts_html(atlas, crash)),

@@ -67,15 +67,7 @@ def explore(fleet: Fleet, module: str = "hpsa", notes: str | Path | None = None)
 
 
 class Explorer:
-    """The selection, and the widgets that change and show it.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    folder : str or Path, optional
-        Where notes are kept.
-    """
+    """The selection, and the widgets that change and show it."""
 
     def __init__(self, atlas: Atlas, folder: str | Path | None = None) -> None:
         self.atlas, self.folder = atlas, folder

@@ -44,43 +44,12 @@ STYLE = """
 
 
 def shown(value: Any, most: int = LONGEST) -> Markup:
-    """Any cell as HTML that reads as the cell does, letter by letter: the one way of log text onto a page.
-
-    Parameters
-    ----------
-    value : scalar
-        A table's cell; markup, terminal escapes and marks of direction come out as text.
-    most : int
-        Letters after which the rest is counted instead.
-
-    Returns
-    -------
-    markupsafe.Markup
-        A dollar in a tag of its own cannot pair with another into mathematics.
-
-    Example
-    -------
-    >>> shown("<b>&")
-    Markup('&lt;b&gt;&amp;')
-    """
+    """Any cell as HTML that reads as the cell does, letter by letter: the one way of log text onto a page."""
     return Markup(html.escape(clipped(value, most)).replace("$", "<span>$</span>"))
 
 
 def clipped(value: Any, most: int) -> str:
-    """A cell as plain text of bounded length.
-
-    Parameters
-    ----------
-    value : scalar
-        A table's cell.
-    most : int
-        Letters after which the rest is counted instead.
-
-    Returns
-    -------
-    str
-        Not escaped for any surface.
-    """
+    """A cell as plain text of bounded length."""
     # Cut before it is made literal, so that a text of many megabytes costs nothing.
     if known(value) and len(text := str(value)) > most:
         return f"{literal(text[:most])}… ({count(len(text) - most, 'more letter')})"
@@ -88,20 +57,7 @@ def clipped(value: Any, most: int) -> str:
 
 
 def label(value: Any, most: int = 48) -> str:
-    """A cell as one short line, for labels that widgets show as text.
-
-    Parameters
-    ----------
-    value : scalar
-        A table's cell.
-    most : int
-        Letters; a longer name loses its middle.
-
-    Returns
-    -------
-    str
-        Not escaped for any surface.
-    """
+    """A cell as one short line, for labels that widgets show as text."""
     # Cut before it is made literal, as in ``clipped``, and in the middle: names differ at both ends.
     whole = str(value) if known(value) else literal(value)
     cut = whole if len(whole) <= 8 * most else f"{whole[: 4 * most]}{whole[-4 * most :]}"
@@ -111,38 +67,12 @@ def label(value: Any, most: int = 48) -> str:
 
 
 def joined(parts: Iterable[Markup]) -> Markup:
-    """Pieces of HTML one after the other.
-
-    Parameters
-    ----------
-    parts : iterable of Markup
-        Safe already.
-
-    Returns
-    -------
-    markupsafe.Markup
-        The whole.
-    """
+    """Pieces of HTML one after the other."""
     return Markup("").join(parts)
 
 
 def table_of(head: Sequence[str], rows: Iterable[Sequence[Markup]], machine: Sequence[int] = ()) -> Markup:
-    """Rows of safe cells as a table that scrolls sideways rather than run out of the page.
-
-    Parameters
-    ----------
-    head : sequence of str
-        Its headings.
-    rows : iterable of sequence of Markup
-        Its cells.
-    machine : sequence of int
-        Columns in a fixed-width font.
-
-    Returns
-    -------
-    markupsafe.Markup
-        The table.
-    """
+    """Rows of safe cells as a table that scrolls sideways rather than run out of the page."""
     kind = {number: Markup(' class="m"') for number in machine}
     cells = (
         Markup("<tr>{}</tr>").format(
@@ -157,66 +87,20 @@ def table_of(head: Sequence[str], rows: Iterable[Sequence[Markup]], machine: Seq
 
 
 def said(text: str) -> Markup:
-    """A sentence as a paragraph.
-
-    Parameters
-    ----------
-    text : str
-        Plain text.
-
-    Returns
-    -------
-    markupsafe.Markup
-        The paragraph.
-    """
+    """A sentence as a paragraph."""
     return Markup("<p>{}</p>").format(shown(text, 2_000))
 
 
 def chip(colour: str, round_by: str = "0") -> Markup:
-    """A small patch of colour that stands before a name.
-
-    Parameters
-    ----------
-    colour : str
-        As CSS has it; one of ours, never of a log.
-    round_by : str
-        Its corners' radius.
-
-    Returns
-    -------
-    markupsafe.Markup
-        The patch.
-    """
+    """A small patch of colour that stands before a name."""
     return Markup('<span class="chip" style="background: {}; border-radius: {}"></span>').format(colour, round_by)
 
 
 def notice(fleet: Fleet) -> Markup:
-    """What stands first on every page of made-up evidence.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-
-    Returns
-    -------
-    markupsafe.Markup
-        Empty where the evidence is real.
-    """
+    """What stands first on every page of made-up evidence."""
     return Markup('<p class="notice">{}</p>').format(SIMULATED) if fleet.simulated else Markup("")
 
 
 def styled(body: str) -> str:
-    """Safe HTML with the explorer's own style.
-
-    Parameters
-    ----------
-    body : str
-        HTML that was made safe.
-
-    Returns
-    -------
-    str
-        Stands alone, in a widget or on a page.
-    """
+    """Safe HTML with the explorer's own style."""
     return f'<style>{STYLE}</style><div class="psx">{body}</div>'

@@ -20,41 +20,15 @@ NOTES_FILE = "crash_notes.json"
 
 @dataclass(frozen=True)
 class Note:
-    """What people say of a crash.
+    """What people say of a crash."""
 
-    Parameters
-    ----------
-    tags : tuple of str
-        Short words to find it by.
-    text : str
-        Free text.
-    changed : str
-        When it was last changed, ISO 8601 in UTC.
-    """
-
-    tags: tuple[str, ...] = ()
-    text: str = ""
-    changed: str = ""
+    tags: tuple[str, ...] = ()  # short words to find it by
+    text: str = ""  # free text
+    changed: str = ""  # when it was last changed, ISO 8601 in UTC
 
 
 def read_notes(folder: str | Path) -> dict[str, Note]:
-    """The tags and notes saved beside a store.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Where ``write_note`` wrote; it need not exist.
-
-    Returns
-    -------
-    dict of str to Note
-        By ``crash_id``; empty where nothing was saved.
-
-    Raises
-    ------
-    InputError
-        The file is there and is not what ``write_note`` writes.
-    """
+    """The tags and notes saved beside a store."""
     file = Path(folder) / NOTES_FILE
     if not file.exists():
         return {}
@@ -71,27 +45,7 @@ def read_notes(folder: str | Path) -> dict[str, Note]:
 
 
 def write_note(folder: str | Path, crash_id: str, note: Note) -> Path:
-    """Save one crash's tags and note beside the store; the others' stay as they are on disk.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Made if need be.
-    crash_id : str
-        The crash.
-    note : Note
-        An empty one takes the crash's entry away.
-
-    Returns
-    -------
-    Path
-        The file, ``crash_notes.json``.
-
-    Raises
-    ------
-    InputError
-        The note is too long, or the file that is there cannot be read.
-    """
+    """Save one crash's tags and note beside the store; the others' stay as they are on disk."""
     if len(note.text) > MOST_NOTE or len(note.tags) > MOST_TAGS:
         raise InputError(
             f"a note of {len(note.text):,} letters with {len(note.tags)} tags; at most {MOST_NOTE:,} letters and {MOST_TAGS} tags"
@@ -110,20 +64,7 @@ def write_note(folder: str | Path, crash_id: str, note: Note) -> Path:
 
 
 def note_section(notes: Mapping[str, Note], crash_id: str) -> Section | None:
-    """What people say of a crash, as a section of its write-up.
-
-    Parameters
-    ----------
-    notes : mapping of str to Note
-        From ``read_notes``.
-    crash_id : str
-        The crash.
-
-    Returns
-    -------
-    Section or None
-        None where nobody said anything.
-    """
+    """What people say of a crash, as a section of its write-up."""
     note = notes.get(crash_id)
     if note is None:
         return None

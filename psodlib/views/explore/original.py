@@ -16,41 +16,13 @@ BEFORE = 16 << 10  # bytes read before it
 
 
 def original_text(source: Any, offset: Any, sha256: Any) -> str | None:
-    """A crash's own text, read again from its file.
-
-    Parameters
-    ----------
-    source : str
-        Path of a plain file; a member of an archive is not opened.
-    offset : int
-        Bytes into it.
-    sha256 : str
-        Of the crash's text.
-
-    Returns
-    -------
-    str or None
-        None unless the file is there and still holds, at that place, the text with that hash.
-    """
+    """A crash's own text, read again from its file."""
     found = _at_place(source, offset, sha256)
     return found[1] if found else None
 
 
 def lines_before(source: Any, offset: Any, sha256: Any, most: int = 20) -> tuple[str, ...]:
-    """The lines of the log just before a crash, where its file is at hand and unchanged.
-
-    Parameters
-    ----------
-    source, offset, sha256
-        As for ``original_text``.
-    most : int
-        How many lines at most.
-
-    Returns
-    -------
-    tuple of str
-        Oldest first; empty where the file is not at hand, has changed, or begins with the crash.
-    """
+    """The lines of the log just before a crash, where its file is at hand and unchanged."""
     found = _at_place(source, offset, sha256)
     if not found:
         return ()

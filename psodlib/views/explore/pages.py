@@ -18,22 +18,7 @@ __all__ = ["crash_list", "crash_page", "exported_html"]
 
 
 def exported_html(atlas: Atlas, selection: Selection, notes: Mapping[str, Note] | None = None) -> str:
-    """Everything that the explorer shows for a selection, as a piece of HTML for an exported page.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    selection : Selection
-        Filters and chosen crash.
-    notes : mapping of str to Note, optional
-        Tags and notes by crash, as ``read_notes`` gives.
-
-    Returns
-    -------
-    str
-        HTML with its own style and no script: for ``document.page`` or a file.
-    """
+    """Everything that the explorer shows for a selection, as a piece of HTML for an exported page."""
     filters = ", ".join(f"{FILTERS[name].lower()} {value or UNKNOWN}" for name, value in selection.filters.items())
     head = said(f"Filters: {filters or 'none'}.")
     parts = [notice(atlas.fleet), head, Markup(months_html(atlas, selection)), Markup(timeline_html(atlas, selection))]
@@ -46,45 +31,12 @@ def exported_html(atlas: Atlas, selection: Selection, notes: Mapping[str, Note] 
 
 
 def crash_page(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None) -> str:
-    """One crash as the explorer shows it.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    crash_id : str
-        The crash.
-    hrefs : mapping of str to str, optional
-        Crash -> address of its page, for the links to similar ones.
-
-    Returns
-    -------
-    str
-        HTML with its own style and no script.
-
-    Raises
-    ------
-    InputError
-        The fleet has no such crash.
-    """
+    """One crash as the explorer shows it."""
     return styled(crash_html(atlas, crash_id, hrefs))
 
 
 def crash_list(rows: Sequence[tuple[str, Any]], total: int) -> str:
-    """The explorer's list of crashes, each a link to its page.
-
-    Parameters
-    ----------
-    rows : sequence of (str, row of ``crashes``)
-        The address of a page of ours, and the crash.
-    total : int
-        Crashes in all; those without a page are counted.
-
-    Returns
-    -------
-    str
-        HTML with its own style and no script.
-    """
+    """The explorer's list of crashes, each a link to its page."""
     if not rows:
         return styled(said("No crash was found in this evidence."))
     names = ("host", "kind", "guilty_module", "driver_version", "signature")

@@ -30,27 +30,25 @@ MOST_MONTHS = 240  # of a time slider
 
 @dataclass(frozen=True)
 class Selection:
-    """What somebody looks at: the filters set, and the crash chosen.
+    """What somebody looks at: the filters set, and the crash chosen."""
 
-    Parameters
-    ----------
-    cluster, model, esxi_build, driver_version, signature, kind : str or None
-        The one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown.
-    first, last : str or None
-        Months such as "2014-05", both included; crashes without a time pass only while both are None.
-    crash_id : str or None
-        The crash chosen.
-    """
-
+    # the one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown
     cluster: str | None = ANY
+    # the one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown
     model: str | None = ANY
+    # the one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown
     esxi_build: str | None = ANY
+    # the one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown
     driver_version: str | None = ANY
+    # the one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown
     signature: str | None = ANY
+    # the one value to let through; ``ANY`` (None) lets all through, ``NOT_KNOWN`` ("") those whose value is unknown
     kind: str | None = ANY
+    # months such as "2014-05", both included; crashes without a time pass only while both are None
     first: str | None = None
+    # months such as "2014-05", both included; crashes without a time pass only while both are None
     last: str | None = None
-    crash_id: str | None = None
+    crash_id: str | None = None  # the crash chosen
 
     @property
     def filters(self) -> dict[str, str]:
@@ -60,21 +58,11 @@ class Selection:
 
 @dataclass(frozen=True)
 class Atlas:
-    """A fleet made ready to be looked through: what each click would otherwise work out again.
+    """A fleet made ready to be looked through: what each click would otherwise work out again."""
 
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-    module : str
-        The driver whose versions colour the timeline.
-    issues : tuple of Issue
-        Known issues, for their titles.
-    """
-
-    fleet: Fleet
-    module: str = "hpsa"
-    issues: tuple[Issue, ...] = ()
+    fleet: Fleet  # the tables
+    module: str = "hpsa"  # the driver whose versions colour the timeline
+    issues: tuple[Issue, ...] = ()  # known issues, for their titles
 
     @cached_property
     def crashes(self) -> pd.DataFrame:
@@ -166,35 +154,16 @@ class Atlas:
 
 
 class Life(NamedTuple):
-    """One host's part of a fleet's tables, as ``incident_timeline`` takes it.
+    """One host's part of a fleet's tables, as ``incident_timeline`` takes it."""
 
-    Parameters
-    ----------
-    crashes, uptimes, drivers, coverage : pandas.DataFrame
-        The host's rows.
-    """
-
-    crashes: pd.DataFrame
-    uptimes: pd.DataFrame
-    drivers: pd.DataFrame
-    coverage: pd.DataFrame
+    crashes: pd.DataFrame  # the host's rows
+    uptimes: pd.DataFrame  # the host's rows
+    drivers: pd.DataFrame  # the host's rows
+    coverage: pd.DataFrame  # the host's rows
 
 
 def tuples(table: pd.DataFrame, columns: Sequence[str]) -> Iterable[tuple[Any, ...]]:
-    """A table's rows as plain values: much faster to walk than rows of pandas.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Any.
-    columns : sequence of str
-        What each tuple holds.
-
-    Returns
-    -------
-    iterable of tuple
-        In the table's order.
-    """
+    """A table's rows as plain values: much faster to walk than rows of pandas."""
     return zip(*(table[name].tolist() for name in columns), strict=True)
 
 
@@ -214,40 +183,12 @@ def _passes(crashes: pd.DataFrame, selection: Selection, but: str = "") -> pd.Se
 
 
 def selected(crashes: pd.DataFrame, selection: Selection) -> pd.DataFrame:
-    """The crashes that every filter lets through.
-
-    Parameters
-    ----------
-    crashes : pandas.DataFrame
-        ``Atlas.crashes``.
-    selection : Selection
-        The filters.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Its rows, newest first.
-    """
+    """The crashes that every filter lets through."""
     return crashes[_passes(crashes, selection)]
 
 
 def choices(crashes: pd.DataFrame, selection: Selection, column: str) -> dict[str, int]:
-    """What one filter offers, each with its number of crashes, once all *other* filters are applied.
-
-    Parameters
-    ----------
-    crashes : pandas.DataFrame
-        ``Atlas.crashes``.
-    selection : Selection
-        The filters.
-    column : str
-        One of the filters' columns, or ``month``.
-
-    Returns
-    -------
-    dict of str to int
-        Most crashes first (months in order); the value that is set stays, with 0 where nothing is left of it.
-    """
+    """What one filter offers, each with its number of crashes, once all *other* filters are applied."""
     counts = crashes.loc[_passes(crashes, selection, but=column), column].value_counts()
     found = {str(value): int(number) for value, number in counts.items() if number}
     mine = selection.filters.get(column)
@@ -258,16 +199,5 @@ def choices(crashes: pd.DataFrame, selection: Selection, column: str) -> dict[st
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two cells are known and alike.
-
-    Parameters
-    ----------
-    one, other : scalar
-        Cells of tables.
-
-    Returns
-    -------
-    bool
-        False where either is unknown.
-    """
+    """Whether two cells are known and alike."""
     return known(one) and known(other) and str(one) == str(other)

@@ -22,20 +22,7 @@ Window: TypeAlias = tuple[pd.Timestamp, pd.Timestamp]
 
 
 def months_html(atlas: Atlas, selection: Selection) -> str:
-    """Crashes a month under the other filters, as a strip of bars; months left out are pale.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    selection : Selection
-        The filters.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Crashes a month under the other filters, as a strip of bars; months left out are pale."""
     counts = choices(atlas.crashes, selection, "month")
     most = max((number for month, number in counts.items() if month), default=0)
     if not most:
@@ -59,20 +46,7 @@ def _bar(month: str, number: int, most: int, inside: bool) -> Markup:
 
 
 def timeline_html(atlas: Atlas, selection: Selection) -> str:
-    """Boots, loaded versions, gaps and crashes by host: one line a host, most crashes first.
-
-    Parameters
-    ----------
-    atlas : Atlas
-        The fleet.
-    selection : Selection
-        Which crashes; the chosen one is ringed.
-
-    Returns
-    -------
-    str
-        HTML with one SVG drawing. A boot is a pale bar, solid where evidence covers it, in its version's colour.
-    """
+    """Boots, loaded versions, gaps and crashes by host: one line a host, most crashes first."""
     crashes = selected(atlas.crashes, selection)
     totals = crashes["host"].value_counts()
     hosts = list(totals.index) if len(totals) else _with_life_first(atlas)

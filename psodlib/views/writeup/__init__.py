@@ -33,27 +33,7 @@ __all__ = ["SIMULATED", "asked_for", "choose_crash", "write_up"]
 
 
 def choose_crash(fleet: Fleet, crash_id: str | None = None, module: str = "hpsa") -> pd.Series | None:
-    """The crash to write up.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        Its ``crashes``.
-    crash_id : str, optional
-        The crash wanted; by default the newest one laid at ``module``, else the newest that nobody asked for.
-    module : str
-        The driver in question.
-
-    Returns
-    -------
-    pandas.Series or None
-        A row of ``crashes``; None when there is none.
-
-    Raises
-    ------
-    InputError
-        No crash has this ``crash_id``.
-    """
+    """The crash to write up."""
     crashes = fleet.crashes
     if crash_id is not None:
         found = crashes[crashes["crash_id"] == crash_id]
@@ -79,28 +59,7 @@ def write_up(
     pictures: Sequence[Picture | Text] = (),
     more: Sequence[Section] = (),
 ) -> Document:
-    """The write-up of one crash.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables around it.
-    crash : pandas.Series or None
-        What ``choose_crash`` gave; None gives a document that says that there is nothing to write up.
-    issues : sequence of Issue
-        The known issues there are; those that the crash matches are quoted.
-    go_to : str, optional
-        The driver version that the pin decision favours; else the host's own last one before is proposed.
-    pictures : sequence of Picture or Text
-        Shown under the timeline.
-    more : sequence of Section
-        What else was asked for, at the end: notes of people (``explore.note_section``), facts of the site (``site_section``).
-
-    Returns
-    -------
-    Document
-        The content.
-    """
+    """The write-up of one crash."""
     if crash is None:
         return _nothing(fleet)
     case = Case(fleet, crash, tuple(issues), go_to, incident_timeline(fleet, str(crash["crash_id"])))
@@ -126,27 +85,7 @@ def write_up(
 
 
 def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
-    """What goes into a write-up only because somebody asked.
-
-    Parameters
-    ----------
-    crash_id : str
-        The crash.
-    notes : str or Path, optional
-        Folder of the tags and notes made in the explorer.
-    site : str or Path, optional
-        The private ``site.toml``.
-
-    Returns
-    -------
-    list of Section
-        For ``write_up(more=...)``.
-
-    Raises
-    ------
-    InputError
-        One of the files cannot be read.
-    """
+    """What goes into a write-up only because somebody asked."""
     from psodlib.views.explore.notes import (
         note_section,
         read_notes,

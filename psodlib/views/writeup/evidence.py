@@ -29,18 +29,7 @@ CERTAINTY = {
 
 
 def lead_sentence(crash: pd.Series) -> str:
-    """The crash in a sentence or two.
-
-    Parameters
-    ----------
-    crash : pandas.Series
-        A row of ``crashes``.
-
-    Returns
-    -------
-    str
-        What stopped, after how long, and whom the evidence accuses.
-    """
+    """The crash in a sentence or two."""
     what = f"{literal(crash['host'])} stopped with a purple screen ({literal(crash['kind']).replace('_', ' ')})"
     after = f" after {span(crash['uptime'])} of uptime" if known(crash["uptime"]) else ""
     if str(crash["guilt"]) == "deliberate":
@@ -55,18 +44,7 @@ def lead_sentence(crash: pd.Series) -> str:
 
 
 def headline_facts(case: Case) -> list[tuple[str, str]]:
-    """The few labelled values that stand above the fold.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of (str, str)
-        Label and value.
-    """
+    """The few labelled values that stand above the fold."""
     crash = case.crash
     release = " build ".join(literal(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
     world = " ".join(literal(crash[name]) for name in ("world_id", "world_name") if known(crash[name]))
@@ -78,18 +56,7 @@ def headline_facts(case: Case) -> list[tuple[str, str]]:
 
 
 def evidence_table(case: Case) -> Table:
-    """Where each fact stands, with the hash of the crash's own text.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    Table
-        A row a fact.
-    """
+    """Where each fact stands, with the hash of the crash's own text."""
     crash = case.crash
     copies = f", found {count(crash['copies'], 'time')}" if known(crash["copies"]) and crash["copies"] > 1 else ""
     rows = [
@@ -135,18 +102,7 @@ def _facts_behind(case: Case) -> pd.DataFrame:
 
 
 def stack_tables(case: Case) -> list[Table]:
-    """The panicking backtrace.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of Table
-        Empty where no frame could be read.
-    """
+    """The panicking backtrace."""
     frames = case.fleet.frames[
         (case.fleet.frames["crash_id"] == case.crash["crash_id"]) & (case.fleet.frames["backtrace"] == 0)
     ]
@@ -182,18 +138,7 @@ def _with_offset(frame: pd.Series) -> str:
 
 
 def cause_blocks(case: Case) -> list[Text | Bullets]:
-    """The root cause, with its certainty.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of Text or Bullets
-        What the evidence allows to be said.
-    """
+    """The root cause, with its certainty."""
     certainty, why = CERTAINTY[str(case.crash["guilt"])]
     if str(case.crash["guilt"]) == "deliberate":
         return [Text("A person asked for this crash, for a test or to have a dump. Nothing was at fault.")]

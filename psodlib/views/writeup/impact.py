@@ -13,18 +13,7 @@ __all__ = ["impact_lines", "known_issue_blocks"]
 
 
 def impact_lines(case: Case) -> list[str]:
-    """Whom the crash hit, and what else bears its signature.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of str
-        A sentence each.
-    """
+    """Whom the crash hit, and what else bears its signature."""
     lines = [_down_time(case), _people(case)]
     crashes = case.fleet.crashes
     alike = crashes[(crashes["signature"] == case.crash["signature"]) & (crashes["crash_id"] != case.crash["crash_id"])]
@@ -68,18 +57,7 @@ def _people(case: Case) -> str:
 
 
 def known_issue_blocks(case: Case) -> list[Text | Bullets]:
-    """The known issues that the crash matches.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of Text or Bullets
-        What they say, with their source.
-    """
+    """The known issues that the crash matches."""
     if not known(case.crash["known_issues"]) or not str(case.crash["known_issues"]):
         return [Text("No known issue on file matches this crash. That does not mean that the vendor knows none.")]
     if not case.matched:

@@ -12,18 +12,7 @@ __all__ = ["open_questions", "others_exposed", "support_table"]
 
 
 def open_questions(case: Case) -> list[str]:
-    """What the evidence does not answer, and what would.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of str
-        Only those that fit this crash.
-    """
+    """What the evidence does not answer, and what would."""
     crash = case.crash
     blames_no_driver = str(crash["guilt"]) in ("hardware", "deliberate")
     asked = [
@@ -70,18 +59,7 @@ def open_questions(case: Case) -> list[str]:
 
 
 def others_exposed(case: Case) -> str:
-    """How many other hosts run what crashed.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    str
-        A question, or empty.
-    """
+    """How many other hosts run what crashed."""
     if case.module is None or case.version is None:
         return "How many other hosts run the same driver? Not known while the version is not."
     boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, case.module)
@@ -100,18 +78,7 @@ def others_exposed(case: Case) -> str:
 
 
 def support_table(case: Case) -> Table:
-    """What every case form asks, as far as the evidence has it.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    Table
-        What is unknown says how to find it.
-    """
+    """What every case form asks, as far as the evidence has it."""
     # Product, build, hardware, driver, dump: what every case form asks, as far as the evidence has it.
     crash, hosts = case.crash, case.fleet.hosts
     row = hosts[(hosts["host"] == crash["host"]).fillna(False)]

@@ -54,18 +54,7 @@ PROC_DRIVERS = ("hpsa", "megaraid_sas", "mpt2sas")
 
 
 def runbook_blocks(case: Case) -> list[Text | Steps]:
-    """What to do about the crash.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    list of Text or Steps
-        Steps only where the evidence asks for them.
-    """
+    """What to do about the crash."""
     if str(case.crash["guilt"]) == "deliberate":
         return [
             Text(
@@ -90,18 +79,7 @@ def runbook_blocks(case: Case) -> list[Text | Steps]:
 
 
 def version_to_go_to(case: Case) -> str | None:
-    """The driver version to go to.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    str or None
-        None where one crash alone moves no host.
-    """
+    """The driver version to go to."""
     # The version to go to: what the decision pins; where a known issue names the version that crashed, the one that this host
     # ran before, or the one that the incident went back to. One crash alone moves no host.
     if case.go_to:
@@ -141,20 +119,7 @@ def _target_line(case: Case, target: str) -> str:
 
 
 def found_since(case: Case, target: str) -> str:
-    """Whether the host has gone to a version since.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-    target : str
-        The version.
-
-    Returns
-    -------
-    str
-        A sentence with its place; empty where nothing shows it.
-    """
+    """Whether the host has gone to a version since."""
     # Read as loaded after the crash, by its time or by its place behind the install in a session.
     drivers = case.fleet.drivers
     mine = (drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])
@@ -196,18 +161,7 @@ def _steps(case: Case, target: str | None, file: str, bundle: Bundle | None) -> 
 
 
 def vib_in_use(case: Case) -> str:
-    """The VIB that brought the version that crashed.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    str
-        "the MODULE VIB in use" where its name is unknown.
-    """
+    """The VIB that brought the version that crashed."""
     drivers = case.fleet.drivers
     own = drivers[(drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])]
     named = own[(own["version"] == case.crash["driver_version"]) & own["vib"].notna()]

@@ -16,27 +16,13 @@ __all__ = ["Case", "boots_of", "no_culprit", "place_of"]
 
 @dataclass(frozen=True)
 class Case:
-    """One crash, the fleet around it, and what was asked of its write-up.
+    """One crash, the fleet around it, and what was asked of its write-up."""
 
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-    crash : pandas.Series
-        A row of ``crashes``.
-    issues : tuple of Issue
-        The known issues there are.
-    go_to : str or None
-        The version that the pin decision favours.
-    timeline : pandas.DataFrame
-        What ``incident_timeline`` gives.
-    """
-
-    fleet: Fleet
-    crash: pd.Series
-    issues: tuple[Issue, ...]
-    go_to: str | None
-    timeline: pd.DataFrame
+    fleet: Fleet  # the tables
+    crash: pd.Series  # A row of ``crashes``
+    issues: tuple[Issue, ...]  # the known issues there are
+    go_to: str | None  # the version that the pin decision favours
+    timeline: pd.DataFrame  # what ``incident_timeline`` gives
 
     @property
     def host(self) -> str:
@@ -61,20 +47,7 @@ class Case:
 
 
 def boots_of(fleet: Fleet, crash: pd.Series) -> tuple[pd.DataFrame, int]:
-    """The host's boots in order, and the place of the one that crashed.
-
-    Parameters
-    ----------
-    fleet : Fleet
-        The tables.
-    crash : pandas.Series
-        A row of ``crashes``.
-
-    Returns
-    -------
-    tuple of pandas.DataFrame and int
-        The place is -1 when no boot holds the crash.
-    """
+    """The host's boots in order, and the place of the one that crashed."""
     boots = fleet.uptimes[fleet.uptimes["host"] == crash["host"]].sort_values("boot").reset_index(drop=True)
     own = boots.index[(boots["crash_id"] == crash["crash_id"])]
     if len(own) == 0 and known(crash["time"]):
@@ -83,34 +56,12 @@ def boots_of(fleet: Fleet, crash: pd.Series) -> tuple[pd.DataFrame, int]:
 
 
 def place_of(source: Any, line: Any) -> str:
-    """Where a reader finds a fact: file and line.
-
-    Parameters
-    ----------
-    source, line : scalar
-        Cells of a table.
-
-    Returns
-    -------
-    str
-        The file alone where no line is known.
-    """
+    """Where a reader finds a fact: file and line."""
     return f"{literal(source)}:{line}" if known(source) and known(line) else literal(source)
 
 
 def no_culprit(crash: pd.Series) -> str:
-    """What stands where a guilty module would.
-
-    Parameters
-    ----------
-    crash : pandas.Series
-        A row of ``crashes``.
-
-    Returns
-    -------
-    str
-        Why there is none.
-    """
+    """What stands where a guilty module would."""
     return {"hardware": "none: a hardware error", "deliberate": "none: asked for"}.get(
         str(crash["guilt"]), "none found"
     )

@@ -26,18 +26,7 @@ ENDS = {
 
 
 def timeline_table(case: Case) -> Table:
-    """The facts around the crash that are news, in order.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-
-    Returns
-    -------
-    Table
-        Its newest 30; a note counts the rest.
-    """
+    """The facts around the crash that are news, in order."""
     # Changes only: a version that was seen again the next day is no news.
     facts = case.timeline[case.timeline["lane"] != "watched"]
     bare = facts["what"] == f"{case.module} loaded"  # and no word of the version
@@ -57,20 +46,7 @@ def timeline_table(case: Case) -> Table:
 
 
 def happening(case: Case, row: pd.Series) -> str:
-    """One fact of the timeline in words.
-
-    Parameters
-    ----------
-    case : Case
-        The crash and what is around it.
-    row : pandas.Series
-        Of ``incident_timeline``.
-
-    Returns
-    -------
-    str
-        A clause.
-    """
+    """One fact of the timeline in words."""
     words = {"crash": "The crash", "another crash": "Another crash"}
     what, detail = words.get(str(row["what"]), literal(row["what"])), literal(row["detail"])
     if row["lane"] == "crash":
