@@ -2,13 +2,13 @@
 
     index.html            the verdict, the charts, the tables, and where the data came from
     brief.html .pdf       two pages for whoever decides
-    explorer.html         what the explorer shows of all hosts; crashes/*.html one crash each
+    explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
     notebooks/*.html      the six notebooks, run on this source
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
-No page has a script or fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
+No page but the explorer has a script, none fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
 HTML, PDF and Markdown, ``notebook_pages.py`` for what notebooks print, ``spreadsheet.py`` for CSV.
 """
 
@@ -20,14 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
@@ -56,20 +54,17 @@ from psodlib.views.document import (
     Section,
     Table,
     Text,
-    page,
     to_html,
     to_markdown,
     to_pdf,
 )
-from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
-from psodlib.views.explore.markup import label
-from psodlib.views.explore.markup import notice as explorer_notice
+from psodlib.views.explore.page import explorer_document
 from psodlib.views.incident import incident_timeline
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
 from psodlib.views.spreadsheet import write_csv
-from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
+from psodlib.views.words import day, known, label, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
 __all__ = ["Report", "report", "safe_html", "write_csv"]
@@ -79,13 +74,12 @@ Source = str | Path | Fleet
 
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 25  # of a table on the index page; the rest is in tables/
-MOST_PAGES = 200  # crashes with a page of their own
 DOCUMENTS = (
     Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
     Link("brief.html", "The brief", "The same as a page"),
     Link("writeup.pdf", "The write-up (PDF)", "One crash, for a support case"),
     Link("writeup.html", "The write-up", "The same as a page"),
-    Link("explorer.html", "All crashes and hosts", "The explorer without a kernel; each crash on a page"),
+    Link("explorer.html", "All crashes and hosts", "Filter, sort, open each crash and host"),
     Link("writeup.md", "The write-up (Markdown)", "The same for a wiki"),
 )
 
@@ -214,7 +208,7 @@ def report(
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
-        _write_explorer(found, issues, folder)
+        _write(folder / "explorer.html", to_html(explorer_document(fleet, module), home="index.html"))
         links, failed = _write_notebooks(found, given, running, folder, step)
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
@@ -331,44 +325,6 @@ def _parameters(
     cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
     source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
     return {name: value for name, value in given.items() if re.search(rf"^{name} *=", source, re.MULTILINE)}
-
-
-# ---- the explorer's static twins -----------------------------------------------------------------------------------------
-
-
-def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
-    # What the widgets show, as pages: the whole fleet on one, each of the newest crashes on its own.
-    atlas = Atlas(found.fleet, found.module, tuple(issues))
-    newest = found.fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
-    listed = newest[newest["crash_id"].notna()].head(MOST_PAGES)
-    names = {str(crash_id): _page_name(str(crash_id)) for crash_id in listed["crash_id"]}
-    rows = []
-    for _, crash in listed.iterrows():
-        name = names[str(crash["crash_id"])]
-        when = moment(crash["time"]) if known(crash["time"]) else "time unknown"
-        body = crash_page(atlas, str(crash["crash_id"]), names)
-        _write_twin(
-            found, f"Crash of {literal(crash['host'])}, {when}", body, folder / "crashes" / name, "../index.html"
-        )
-        rows.append((f"crashes/{name}", crash))
-    body = exported_html(atlas, Selection()) + crash_list(rows, len(newest))
-    _write_twin(found, f"All crashes and hosts: {found.module}", body, folder / "explorer.html", "index.html")
-
-
-def _page_name(crash_id: str) -> str:
-    # A crash keeps its page's name in the next report, however many are newer then. Ids are ours, but tables may come from
-    # anywhere, and a name from a table may be no way out of the folder.
-    plain = re.fullmatch(r"[0-9a-z]{1,64}", crash_id)
-    return f"{crash_id if plain else sha256(crash_id.encode('utf-8', 'surrogatepass')).hexdigest()}.html"
-
-
-def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    head = Markup("<h1>{}</h1>").format(title)
-    # The explorer's headings are a widget's; on a page of its own they come right below its title, and
-    # the page bears the notice already.
-    twin = body.replace("<h4>", "<h2>").replace("</h4>", "</h2>").replace(explorer_notice(found.fleet), "")
-    _write(path, page(title, head + Markup(twin), SIMULATED if found.fleet.simulated else "", home=home))
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------
