@@ -288,11 +288,19 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
     ]
 
 
+def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:
+    return f"{issue}. It fits by {held}{f'; {open_} not known' if open_ else ''}. {remedy}"
+
+
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"^pick_backtrace: (.*)$", re.DOTALL), lambda m: f"Read: backtrace {m[1]}"),
     (re.compile(r"^drop_\w+: (.*)$", re.DOTALL), lambda m: f"Left out: {m[1]}"),
     (re.compile(r"^\w+: -> (.*)$", re.DOTALL), lambda m: f"So the signature is {m[1]}"),
     (re.compile(r"^(?:first_telling|by_\w+): (.*)$", re.DOTALL), lambda m: m[1]),
+    (
+        re.compile(r"^(.*); held: ([\w, ]+)(?:; cannot be told: ([\w, ]+))?\. (.*)$", re.DOTALL),
+        lambda m: _fit(*m.groups()),
+    ),
     (re.compile(r"^(.*) \((\w+)\)$", re.DOTALL), lambda m: f"{m[1]} ({m[2].replace('_', ' ')})"),
 )
 

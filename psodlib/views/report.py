@@ -32,6 +32,7 @@ from psodlib.fleet import Fleet, load
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.triage.known_issues import load_issues
 from psodlib.views import charts
+from psodlib.views.account import Account, find_account
 from psodlib.views.brief import (
     Study,
     brief,
@@ -204,7 +205,8 @@ def report(
         step("writing the brief")
         _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
         step("writing up a crash")
-        _publish(_case(found, crash, issues, folder, more), folder, "writeup")
+        account = find_account(sources, crash, len(fleet.crashes))
+        _publish(_case(found, crash, issues, folder, more, account), folder, "writeup")
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
@@ -269,15 +271,16 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
 
 
 def _case(
-    found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section]
-) -> Document:
+    found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section],
+    account: Account,
+) -> Document:  # fmt: skip
     # A pin that the evidence favours is where the runbook goes to.
     pin = found.decision.pin if found.decision else None
     pictures = []
     if crash is not None:
         timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
         pictures.append(_saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident"))
-    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more)
+    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
 
 
 def _publish(document: Document, folder: Path, name: str) -> None:

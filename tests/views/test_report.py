@@ -312,8 +312,8 @@ def test_cost_needs_users_that_are_numbers() -> None:
 def test_write_up_names_commands_evidence_and_check() -> None:
     fleet = hand_made.fleet()
     text = to_markdown(write_up(fleet, choose_crash(fleet), go_to="5.5.0.50"))
-    assert "esxcli software vib install -d /var/log/vmware/hpsa-5.5.0-offline_bundle-1287942.zip" in text
-    assert "# reboot -f" in text and text.count("# cat /proc/scsi/hpsa/2") == 2
+    assert "esxcli software vib install -d /vmfs/volumes/DATASTORE/hpsa-5.5.0-offline_bundle-1287942.zip" in text
+    assert "# reboot\n" in text and text.count("# cat /proc/scsi/hpsa/2") == 2
     assert "esx/var/core/vmkernel-log.1:1" in text and "9f" * 32 in text
     assert "Hewlett-Packard\\_bootbank\\_scsi-hpsa\\_5.5.0.50-1OEM.550.0.0.1198611" in text
 
