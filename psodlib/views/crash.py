@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -35,6 +36,7 @@ __all__ = [
     "plain_words",
     "reasons_of",
     "screen_of",
+    "way_to",
 ]  # fmt: skip
 
 MOST_FRAMES = 60
@@ -69,6 +71,11 @@ def crash_title(crash: Any) -> str:
 def address_of(kind: str, name: Any) -> str:
     """The place of a crash or host on the explorer's page."""
     return f"{kind}={label(name, LONGEST_NAME if kind == 'host' else LONGEST_ID)}"
+
+
+def way_to(kind: str, name: Any, page: str = "") -> str:
+    """A link to the place of a crash or host."""
+    return f"{page}#{quote(address_of(kind, name), safe='=')}"
 
 
 KEYS = {
@@ -226,7 +233,7 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         else "none found"
     )
     rows: list[tuple[str, str | Link]] = [
-        ("Host", Link(f"#{address_of('host', crash['host'])}", label(crash["host"], 90), "; ".join(own))),
+        ("Host", Link(way_to("host", crash["host"]), label(crash["host"], 90), "; ".join(own))),
         ("Time", moment(crash["time"])),
         ("Uptime", span(crash["uptime"])),
         ("Kind", plain_words(crash["kind"])),
@@ -278,7 +285,7 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
     if table.empty:
         return [Text(words)]
     rows: Any = [
-        [Link(f"#{address_of('crash', row.crash_id)}", label(row.crash_id, LONGEST_ID)), moment(row.time), label(row.host), label(row.signature, 80),
+        [Link(way_to("crash", row.crash_id), label(row.crash_id, LONGEST_ID)), moment(row.time), label(row.host), label(row.signature, 80),
          f"{row.likeness:.0%}", label(row.shared, 120).replace(";", ", ")]
         for row in table.itertuples()
     ]  # fmt: skip

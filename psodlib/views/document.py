@@ -117,7 +117,7 @@ class Table(Block):
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
-    note: str = ""
+    note: str | Link = ""
     widths: Sequence[int] = ()  # shares of the page's width, in print; all alike by default
     marked: Collection[int] = ()  # rows that stand out
 

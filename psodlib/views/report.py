@@ -47,6 +47,7 @@ from psodlib.views.brief import (
     unknowns,
     verdict,
 )
+from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import (
     Bullets,
     Document,
@@ -74,7 +75,7 @@ Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
 
 KERNELS = 2  # side by side: more only wait for each other on a laptop
-ROWS = 25  # of a table on the index page; the rest is in tables/
+ROWS = 100  # of a table on the index page; the rest is in tables/ and in the explorer
 DOCUMENTS = (
     Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
     Link("brief.html", "The brief", "The same as a page"),
@@ -267,7 +268,7 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
     title, caption, inside = charts.wording(ax)
     if inside:
         return Text(f"{title}. {inside}")
-    return Picture(png, title, caption, data.relative_to(folder).as_posix())
+    return Picture(png, title, caption, data.relative_to(folder).as_posix(), charts.save_dark(ax, png))
 
 
 def _case(
@@ -334,11 +335,16 @@ def _parameters(
 
 
 def _shortened(
-    caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[pd.Series], list[str]], whole: str
+    caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[pd.Series], list[str | Link]], whole: str
 ) -> Table:
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
-    return Table(caption, columns, rows, f"and {more:,} more; all in {whole}" if more else f"Also as {whole}")
+    return Table(
+        caption,
+        columns,
+        rows,
+        Link(whole, f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"),
+    )
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
@@ -379,18 +385,15 @@ WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First s
 PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
 
 
-def _crash_row(row: pd.Series) -> list[str]:
-    place = f"{literal(row['source'])}:{row['line']}" if known(row["line"]) else literal(row["source"])
+def _crash_row(row: pd.Series) -> list[str | Link]:
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
+    when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
     return [
-        moment(row["time"]).removesuffix(" UTC"), label(row["host"], 32), _words(row["kind"]), guilty or "none found",
-        _or_dash(row["guilty_function"]), _words(row["guilt"]), span(row["uptime"]),
-        _or_dash(row["known_issues"]).replace(";", ", "), place if len(place) <= 44 else f"…{place[-43:]}",
+        Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
+        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 32)), plain_words(row["kind"]), guilty or "none found",
+        _or_dash(row["guilty_function"]), plain_words(row["guilt"]), span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "),
+        label(place_of(row["source"], row["line"], row["host"]), 60),
     ]  # fmt: skip
-
-
-def _words(value: Any) -> str:
-    return literal(value).replace("_", " ")
 
 
 def _or_dash(value: Any) -> str:
@@ -402,7 +405,7 @@ def _versions(found: Study) -> pd.DataFrame:
     return table.assign(hosts_now=table["version"].map(found.hosts_now).fillna(0).astype("Int64"))
 
 
-def _version_row(row: pd.Series) -> list[str]:
+def _version_row(row: pd.Series) -> list[str | Link]:
     zero = f"no crash; at most {per_year(row['upper_at_zero'])} (one-sided)"
     interval = zero if row["crashes"] == 0 else f"{per_year(row['low'])} to {per_year(row['high'])}"
     return [
@@ -424,16 +427,17 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
 
 
-def _watched_row(row: pd.Series) -> list[str]:
+def _watched_row(row: pd.Series) -> list[str | Link]:
     return [
-        label(row["host"], 48), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}",
-        share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
+        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 48)), f"{row['boots']:,}", f"{row['days_up']:,.1f}",
+        f"{row['days_watched']:,.1f}", share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
     ]  # fmt: skip
 
 
-def _problem_row(row: pd.Series) -> list[str]:
+def _problem_row(row: pd.Series) -> list[str | Link]:
     host = label(row["host"], 32) if known(row["host"]) else "–"
-    return [literal(row["source"]), host, _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
+    place = place_of(row["source"], None, row["host"])
+    return [place, host, _or_dash(row["line"]), plain_words(row["problem"]), literal(row["detail"])]
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------
@@ -470,9 +474,13 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
-    read = f"Read from {listing(sources)}." if sources else "Made from a fleet that was already loaded."
+    read = (
+        f"Read from {listing(Path(source).name or str(source) for source in sources)}."
+        if sources
+        else "Made from a fleet that was already loaded."
+    )
     kinds = fleet.drivers["evidence"].value_counts()
-    rows = [[_words(kind), f"{number:,}"] for kind, number in kinds.items()]
+    rows = [[plain_words(kind), f"{number:,}"] for kind, number in kinds.items()]
     made = f"Made on {datetime.now(UTC):%Y-%m-%d} by psodlib {version('psodlib')}."
     return [
         Text(f"{read} {made} The tables behind every number are in tables/, as Parquet."),

@@ -61,7 +61,7 @@ def test_a_second_module_has_its_own_versions_and_commands(demo: Fleet) -> None:
 
 def test_every_installation_is_tried_first_and_ssh_ends_as_it_began(demo: Fleet) -> None:
     text = _words(demo, _first(demo, "known_issues", "KB2075978"), go_to="5.5.0.50")
-    steps = ["ls /vmfs/volumes", "maintenanceMode set --enable true", "start_ssh", "cat /proc/scsi/hpsa/2", "--dry-run", "vib install", "# reboot",
+    steps = ["ls /vmfs/volumes", "maintenanceMode set --enable true", "start_ssh", "cat /proc/scsi/hpsa/2", "--dry-run", "Install.", "# reboot",
              "stop_ssh", "maintenanceMode set --enable false", "To take it back"]  # fmt: skip
     at = [text.index(step) for step in steps]
     assert at == sorted(at) and "name of the bundle" not in text

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib.fleet import Fleet
-from psodlib.views.crash import address_of, crash_title, pages_of
+from psodlib.views.crash import address_of, crash_title, pages_of, way_to
 from psodlib.views.document import Document, Link, Script, Section, Table, Text
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.prose import SIMULATED
@@ -32,7 +32,7 @@ def explorer_document(fleet: Fleet, module: str) -> Document:
         for _, crash in crashes.head(MOST_PAGES).iterrows()
     ]
     rows: Any = [
-        [Link(f"#{address_of('crash', row.crash_id)}", moment(row.time) if known(row.time) else "time unknown"),
+        [Link(way_to("crash", row.crash_id), moment(row.time) if known(row.time) else "time unknown"),
          *(label(cell) if known(cell) else UNKNOWN for cell in (row.host, row.guilty_module, row.driver_version, row.signature))]
         for row in crashes.head(MOST_PAGES).itertuples()
     ]  # fmt: skip
