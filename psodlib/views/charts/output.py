@@ -57,6 +57,7 @@ def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
         figure_of.draw_without_rendering()
         box = figure_of.get_tightbbox(figure_of.canvas.get_renderer()).padded(EDGE)
         figure_of.set_layout_engine("none")
+        figure_of.psod_box = box
         figure_of.savefig(png, dpi=2 * STYLE["figure.dpi"], bbox_inches=box, metadata={"Software": None})
         figure_of.savefig(svg, bbox_inches=box, metadata={"Date": None})
     plt.close(figure_of)
@@ -78,8 +79,7 @@ def save_dark(ax: Axes, png: Path) -> Path:
                 undo.append((artist, name, before))
     out = png.with_name(f"{png.stem}-dark.png")
     with plt.rc_context({**STYLE, "savefig.facecolor": DARK[PAPER], "hatch.color": DARK[SOFT]}):
-        box = figure.get_tightbbox(figure.canvas.get_renderer()).padded(EDGE)
-        figure.savefig(out, dpi=2 * STYLE["figure.dpi"], bbox_inches=box, metadata={"Software": None})
+        figure.savefig(out, dpi=2 * STYLE["figure.dpi"], bbox_inches=figure.psod_box, metadata={"Software": None})
     for artist, name, before in undo:
         getattr(artist, f"set_{name}")(before)
     return out
