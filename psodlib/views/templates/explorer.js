@@ -247,6 +247,7 @@ export function render({ model, el }) {
     drawList(crashes);
     drawChosen();
   }
+  if (!el.matches(".psx-page") && placeInAddress()) { model.set("chosen", placeInAddress()); model.save_changes(); }  // a copied link to a notebook
   model.on("change:chosen", draw);
   model.on("change:data", () => { Object.assign(data, model.get("data")); draw(); });
   draw();
