@@ -82,16 +82,16 @@ def study(
             f"candidate {strange[0]!r}: no host had it loaded; the evidence shows {listing(rates.index.dropna())}"
         )
     chosen = tuple(candidates or sorted(seen))
-    decision, why_none = _decided(stretches, module, chosen, len(fleet.hosts))
+    decision, why_none = _decided(stretches, module, chosen)
     return Study(fleet, module, stretches, rates, chosen, decision, why_none, outage_hours)
 
 
-def _decided(stretches: pd.DataFrame, module: str, chosen: Sequence[str], hosts: int) -> tuple[PinDecision | None, str]:
+def _decided(stretches: pd.DataFrame, module: str, chosen: Sequence[str]) -> tuple[PinDecision | None, str]:
     if len(chosen) < 2:
         seen = f"only {module} {literal(chosen[0])}" if chosen else f"no known version of {module}"
         return None, f"There is nothing to choose between: {seen} has host-days that were watched."
     try:
-        return decide_pin(stretches, chosen, fleet_hosts=hosts), ""
+        return decide_pin(stretches, chosen), ""
     except InputError as error:  # such as: only hosts that crashed are given
         return None, f"No decision can be made: {error}."
 
