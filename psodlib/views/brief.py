@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from psodlib.risk.league import driver_league
 from psodlib.views.counting import reconciliation
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.prose import describe_crash, unheard
@@ -17,7 +18,7 @@ from psodlib.views.words import DAYS_A_YEAR, between, count, days, figure, known
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
-    "brief", "calls", "counted", "doubts", "facts", "forbidden", "open_questions", "orders", "scope", "tone", "verdict", "versions", "worth",
+    "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "open_questions", "orders", "scope", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
 ADVICE = {
@@ -28,6 +29,8 @@ MOVES = ("move_now", "next_reboot")
 BLANK = "________"
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
 MOST_HOSTS = 8  # named a row
+MOST_MODULES = 12
+ALIKE = 0.6  # a chance nearer to one half tells nothing
 MOST_WEEKS = 104  # said in weeks; a longer wait in years
 MOST_DOUBTS = 7  # on the page; the index has them all
 WEAK_SPOTS = (
@@ -48,8 +51,8 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str |
         [
             Section("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))]),
             Section("The versions", [versions(study)]),
-            Section("What it is worth", [Bullets(worth(study))]),
-            Section("What is open, and when we can tell", [*pictures[:1], *open_questions(study)]),
+            Section("What it is worth", [Bullets(worth(study)), *pictures[:1]]),
+            Section("What is open, and when we can tell", open_questions(study), overleaf=True),
             Section("What could make this wrong", [Bullets(doubts(study)[:MOST_DOUBTS])]),
             Section("How the crashes are counted", [counted(study)]),
             Section("When to stop and call", [Bullets(calls(study))]),
@@ -297,7 +300,13 @@ def open_questions(study: Study) -> list[Block]:
     rows = []
     for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot")):
         way = needed.loc[row.version]
-        rows.append([f"{literal(row.version)} against {literal(decision.best)}", _chance(row.p_worse), *_still(way)])
+        rows.append(
+            [
+                f"{literal(row.version)} against {literal(decision.best)}",
+                _chance(row.p_worse),
+                *_still(way, row.p_worse),
+            ]
+        )
     if not rows:
         return [Text("Every version is placed: no further evidence is needed for this advice.")]
     columns = [
@@ -306,13 +315,14 @@ def open_questions(study: Study) -> list[Block]:
         "Evidence still needed",
         "At today's pace",
     ]
-    note = [Text(_sentence(words)) for words in decision.would_change[:2]]
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *note]
+    turns = [words for words in decision.would_change if not words.startswith("no number")]
+    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(_sentence(words)) for words in turns[:2])]
 
 
-def _still(way: Any) -> tuple[str, str]:
+def _still(way: Any, chance: float) -> tuple[str, str]:
     if not known(way["needed"]):
-        return "more days on both versions; one alone cannot tell", "not known"
+        alike = 1 - ALIKE < chance < ALIKE
+        return "more days on both versions; one alone cannot tell", "they look alike so far" if alike else "not known"
     if way["needed"] == 0:
         return "none", "can be told now"
     more = f"{count(math.ceil(way['needed']), 'host-day')} on this version"
@@ -381,6 +391,47 @@ def calls(study: Study) -> list[str]:
     ]
 
 
+def destination(study: Study, crash: Any) -> str | None:
+    """The version that this brief sends a crash's host to; None where it lets the host stay."""
+    decision = study.decision
+    if decision is None or crash is None:
+        return None
+    mine = decision.moves.loc[(decision.moves["host"] == crash["host"]).fillna(False), "to_version"]
+    return str(mine.iloc[0]) if len(mine) else None
+
+
+def league(study: Study) -> Table:
+    """All modules side by side: is it a driver at all, and which."""
+    found: Any = driver_league(study.fleet)
+    rows = [
+        [
+            literal(row.module), f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}", _worst(row),
+            literal(row.known_issues) if known(row.known_issues) else "–",
+        ]
+        for row in found.head(MOST_MODULES).itertuples()
+    ]  # fmt: skip
+    why = f"{study.module} was taken because it is {study.why_module}." if study.why_module else ""
+    more = (
+        f"{len(found) - MOST_MODULES} more modules without a crash are not listed." if len(found) > MOST_MODULES else ""
+    )
+    columns = [
+        "Module",
+        "Crashes",
+        "Hosts",
+        "Host-days",
+        "Versions",
+        "Worst against best version",
+        "Known issues matched",
+    ]
+    return Table("", columns, rows, " ".join(filter(None, [why, more])), widths=(14, 10, 8, 12, 10, 26, 20))
+
+
+def _worst(row: Any) -> str:
+    if not known(row.ratio):
+        return "–"
+    return f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, row.high if known(row.high) else math.inf)})"
+
+
 # ---- nothing to choose between -----------------------------------------------------------------------------------------
 
 
@@ -429,7 +480,8 @@ def _single_lead(study: Study, crash: Any) -> str:
 
 
 def _quiet(study: Study) -> str:
-    rows = study.rates[study.rates.index.notna() & (study.rates["host_days"] > 0)]
+    rows = study.rates[study.rates["host_days"] > 0]
+    rows = rows[rows.index.notna()]
     bounds = [
         f"{version}: at most {figure(row['upper_at_zero'] * DAYS_A_YEAR)} crashes per host-year"
         for version, row in rows.iterrows()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -16,12 +15,10 @@ from psodlib.risk.decision import PinDecision, decide_pin
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import crash_rates
 from psodlib.views.counting import Counts, count_crashes
+from psodlib.views.pace import still_needed
 from psodlib.views.words import known, listing
 
-__all__ = ["Study", "still_needed", "study"]
-
-PACE = 4  # weeks of the newest evidence whose pace is taken for today's
-COLUMNS = ("version", "host_days", "needed", "per_week", "weeks")
+__all__ = ["Study", "study", "versions_seen"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class Study:
     rates: pd.DataFrame  # by version
     decision: PinDecision | None  # none where there is nothing to choose between; ``why_none`` says why
     why_none: str = ""  # a sentence, empty when there is a decision
+    asked: tuple[str, ...] = ()  # the candidates that the caller named
     outage_hours: float = 1.0  # until the users of a crashed host work again
 
     @cached_property
@@ -61,7 +59,16 @@ def study(
     stretches = exposure(fleet, module=module)
     rates = crash_rates(stretches, by="version")
     decision, why_none = _decided(stretches, rates, candidates)
-    return Study(fleet, str(stretches.attrs["module"]), stretches, rates, decision, why_none, outage_hours)
+    return Study(
+        fleet,
+        str(stretches.attrs["module"]),
+        stretches,
+        rates,
+        decision,
+        why_none,
+        tuple(candidates or ()),
+        outage_hours,
+    )
 
 
 def _decided(
@@ -78,27 +85,6 @@ def _decided(
         if candidates:
             raise
         return None, f"No decision can be made: {error}."
-
-
-def still_needed(decision: PinDecision | None, exposure: pd.DataFrame) -> pd.DataFrame:
-    """Further host-days that each version needs until it can be told from its rival, and the weeks they take at today's pace."""
-    rows = [
-        (version, *_way(exposure, version, needed))
-        for version, needed in (decision.host_days_needed if decision else {}).items()
-    ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({"version": "string", "needed": "Float64", "weeks": "Float64"})
-
-
-def _way(exposure: Any, version: str, needed: float | None) -> tuple[Any, ...]:
-    here = exposure[(exposure["version"] == version).fillna(False)]
-    pace = 0.0
-    if {"start", "end"} <= set(exposure.columns) and known(newest := exposure["end"].max()):
-        since = newest - pd.Timedelta(weeks=PACE)
-        late = here[here["end"] > since]
-        pace = float((late["end"] - late["start"].clip(lower=since)).sum() / pd.Timedelta(days=1)) / PACE
-    weeks = 0.0 if needed == 0 else needed / pace if needed is not None and pace else None
-    return float(here["host_days"].sum()), needed, pace, weeks
 
 
 def versions_seen(rates: pd.DataFrame) -> str:
