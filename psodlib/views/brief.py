@@ -233,6 +233,8 @@ def worth(study: Study) -> list[str]:
             f"(90 % range {_range(row.avoided_low, row.avoided_high)}){_people(study, row)}."
         )
     if moved:
+        if not _people(study, moved[0]):
+            lines.append("Hours of users cannot be given: no inventory with numbers in a column users.")
         month = (stay - follow) / 12
         lines.append(
             f"It costs {count(sum(row.hosts_now for row in moved), 'reboot')}. Each month of waiting costs {_crashes(month)}{_proof(study, moved)}."
