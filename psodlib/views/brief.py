@@ -496,7 +496,7 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
         ["Follow the remedy of the known issue above; check its conditions against this host first."] if issue else []
     )
     module, version = crash.guilty_module, crash.driver_version
-    if known(module) and known(version):
+    if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)
         same = now.loc[(now["version"] == version).fillna(False), "host"]
         others = [host for host in same if host != crash.host]

@@ -292,11 +292,6 @@ def test_what_cannot_be_said_is_said() -> None:
     assert "nothing to choose between" in verdict(study(Fleet()))
 
 
-def test_user_hours_need_users_that_are_numbers() -> None:
-    by_name = {name: to_html(brief(study(fleet))) for name, fleet in fleets() if name in ("whole", "users in words")}
-    assert "user-hours" in by_name["whole"] and "user-hours (" not in by_name["users in words"]
-
-
 def test_write_up_names_commands_evidence_and_check() -> None:
     fleet = hand_made.fleet()
     text = to_markdown(write_up(fleet, choose_crash(fleet), go_to="5.5.0.50"))

@@ -164,7 +164,7 @@ def _rates_finding(table: Table) -> str:
 
 
 ADVICE = {
-    "keep": "keep", "move_now": "move now", "next_reboot": "move at next reboot", "no_new_installs": "no new installs",
+    "keep": "keep", "move_now": "move now", "next_reboot": "at next reboot", "no_new_installs": "no installs",
     "leave": "leave as it is",
 }  # fmt: skip
 
@@ -225,8 +225,8 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     chart.set_xlim(min(float(drawn["avoided_low"].min()) * 1.1, -0.06 * reach) if len(drawn) else -0.1, reach * 1.1)
     chart.set_xlabel(shown_text(f"Crashes a year avoided by moving its hosts to {decision.best}"))
     caption = (
-        "Points: expected; lines: 90 % ranges; filled: moved by this advice. Left of 0 a move would bring crashes. Adjusted for hardware, "
-        "uptime, season and for hosts that differ."
+        f"Points: expected; lines: 90 % ranges; filled: moved by this advice; in brackets the chance that {decision.best} is better. Left of 0 "
+        "a move would bring crashes. Adjusted for hardware, uptime, season and for hosts that differ."
     )
     return finish(chart, _options_finding(decision, table), caption, table, simulated)
 
@@ -235,7 +235,7 @@ def _option_words(row: Any, best: str) -> str:
     hosts = count(int(row.hosts_now), "host")
     if row.version == best:
         return f"{hosts}; keep"
-    return f"{hosts}; {ADVICE[row.advice]} ({100 * min(row.p_worse, 0.99):.0f} % sure that {best} is better)"
+    return f"{hosts}; {ADVICE[row.advice]} ({100 * min(row.p_worse, 0.99):.0f} %)"
 
 
 def _options_finding(decision: PinDecision, table: Table) -> str:
