@@ -79,8 +79,8 @@ BANNERS: tuple[_LineRow, ...] = (
               r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
 )  # fmt: skip
 
-# Who speaks in a line: its first word, in small letters, behind its level. A word farther in is no module's.
-_SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\d>)?(?:[A-Z]{4,8} \()?(?:(?P<module>[a-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
+# Who speaks in a line: its first word, behind its level. A word farther in is no module's.
+_SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\w{1,10}> ?)?(?:[A-Z]{4,8} \()?(?:(?P<module>[A-Za-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
 
 # Lines that may foretell a crash; `module` is the driver (or the heap) they name. What each weighs stands in
 # triage/rules/warnings.txt.
@@ -118,6 +118,8 @@ PRECURSORS: tuple[_LineRow, ...] = (
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
     _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40}_(?:eh_)?abort_command)|abort_command"),
+    _line_row(b"Fatal error from", "device_error", "ALERT: ApeiHEST: 327: Fatal error from 0000:cc:00.0(PCI Express Endpoint), VID:8086, DID:1572",
+              r"Fatal error from (?P<module>[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])"),
     _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
 )  # fmt: skip
 

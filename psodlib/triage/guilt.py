@@ -319,8 +319,9 @@ def _stands_out(case: _Case) -> dict[str, Standout]:
     # Modules whose words before the crash stand out, the clearest first.
     out: dict[str, Standout] = {}
     for found in standouts(case.said, case.crash):
-        name = found.module
-        module = name if name in case.said.drivers else module_of_word(name, case.loaded, case.release)
+        module = module_of_word(found.module, case.loaded, case.release)
+        if module is None and found.module in case.said.drivers:
+            module = found.module
         if module and not is_plumbing(module) and class_of(module) != "reporter":
             out.setdefault(module, found)
     return out

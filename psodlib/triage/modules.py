@@ -23,6 +23,7 @@ DRIVERS = ("storage", "network", "usb", "graphics", "board")
 # The kernel's text lies at 0x4180... up to 6.7, at 0x4200... from 7.0 on.
 SEVEN, SEVEN_ENDS = 0x4200_0000_0000, 0x4300_0000_0000
 SEVEN_ZERO = (7, 0)
+NATIVE, LAST_LINUX = (6, 5), (6, 7)  # releases
 _ENTRY = re.compile(r"(?P<what>[a-z]+)(?: +(?P<first>\d+\.\d+)?-(?P<last>\d+\.\d+)?)?")
 _SUFFIX = re.compile(r"[-_.:/\[ ]|\d|$|[Hh]eap")
 _LINUX_HEAP = "vmklnx_"
@@ -83,8 +84,21 @@ def prefix_rule(function: str) -> Rule | None:
 @lru_cache(maxsize=1 << 16)
 def _owners(function: str, release: Release | None) -> Sequence[str]:
     rule = prefix_rule(function)
-    names = (rule.value or "").split("|") if rule else []
-    return tuple(name for name in names if _can_be_on(name, release))
+    names = (rule.value or "").split("|") if rule else _in_capitals(function)
+    owners = [name for name in names if _can_be_on(name, release)]
+    # From 6.5 on a host loads the native driver unless somebody chose the Linux one.
+    return tuple(sorted(owners, key=_is_linux) if release and release >= NATIVE else owners)
+
+
+def _is_linux(module: str) -> bool:
+    entry = _entry(module)
+    return entry is not None and entry[2] == LAST_LINUX
+
+
+def _in_capitals(function: str) -> list[str]:
+    # Native drivers write their name in capitals: `Ntg3TxComplete`.
+    head = re.match(r"[A-Z][a-z]*\d*[a-z]*(?=[A-Z_])", function)
+    return [head[0].lower()] if head and len(head[0]) >= LEAST_PREFIX and class_of(head[0].lower()) in DRIVERS else []
 
 
 def module_of_symbol(function: str, loaded: Collection[str] = (), release: Release | None = None) -> str | None:

@@ -12,18 +12,20 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 
 from psodlib.records import Alive, Crash, FileReading, Precursor
 from psodlib.triage.lists import read_rules
+from psodlib.triage.modules import module_of_word
 
 __all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "standouts"]
 
 BEFORE = timedelta(hours=24)  # listed words this long before a crash may foretell it
 BURST = timedelta(hours=1)  # any words
 WINDOWS = (timedelta(minutes=10), BURST)  # ... as bursts of this length
+COMPARED = timedelta(hours=2)  # quiet time that any words need to be compared with
 SETTLED = timedelta(minutes=5)  # since the boot: before, every driver talks
 NOISE = 4  # listed words count when there are this many times more of them than on quiet days
 CHANCE = {True: 0.001, False: 0.01}  # probability that so many would be said by chance: any words, listed words
@@ -62,7 +64,7 @@ class Said:
     # warnings without a time: they count for a crash that comes later in the same file
     untimed: tuple[Precursor, ...] = ()
     quiet: Mapping[Key, tuple[datetime, ...]] = field(default_factory=dict)  # minutes of them that led to no crash
-    quiet_time: Mapping[str, timedelta | None] = field(default_factory=dict)  # watched time that led to none; by word
+    quiet_time: Mapping[str, timedelta] = field(default_factory=dict)  # watched time that led to none; by word
     boots: tuple[datetime, ...] = ()  # when a boot began, or an earlier one ended in a crash, in order
     crash_lines: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of each file's crashes
     # names that a warning puts before a PCI address: surely drivers, though no list knows them
@@ -108,12 +110,18 @@ def hear(
     devices: Mapping[str, str] | None = None,
 ) -> Said:
     """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
-    precursors = [p for p in precursors if p.module and _word(p.what)]
-    crashes, alive = list(crashes), list(alive)
+    heard, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
+    precursors = [p for p in heard if p.module and _word(p.what)]
+    claimed = {match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match}
+    devices = {**claimed, **(devices or {})}
+    names: dict[str, str] = {}  # every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`
     found: dict[Key, set[datetime]] = defaultdict(set)
     for p in precursors:
+        name = p.module or ""
+        if name not in names:
+            names[name] = module_of_word(name, loaded) or devices.get(name.lower(), name)
         if p.time:
-            found[p.module or "", p.what].add(p.time.replace(second=0, microsecond=0))
+            found[names[name], p.what].add(p.time.replace(second=0, microsecond=0))
     minutes = {key: tuple(sorted(times)) for key, times in found.items()}
     watched = _merged(((item.start, item.end) for item in alive), SILENCE)
     if not watched and minutes:
@@ -125,18 +133,33 @@ def hear(
     for crash in crashes:
         if crash.line is not None:
             lines[crash.source or ""].append(crash.line)
-    claimed = {match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match}
+    listened = _merged(span for p in heard if p.what == "listened" for span in [_listened(p)] if span)
+    quiet_time = {
+        what: _length(spans) - _overlap(spans, loud[what])
+        for what in loud
+        for spans in [listened if what == "said" else watched]
+        if spans
+    }
     return Said(
         minutes=minutes,
-        untimed=tuple(p for p in precursors if not p.time),
+        untimed=tuple(replace(p, module=names[p.module or ""]) for p in precursors if not p.time),
         quiet={key: _outside(times, loud[key[1]]) for key, times in minutes.items()},
-        quiet_time={what: _length(watched) - _overlap(watched, spans) if watched else None for what, spans in loud.items()},
+        quiet_time=quiet_time,
         boots=tuple(sorted(begins)),
         crash_lines={source: tuple(sorted(numbers)) for source, numbers in lines.items()},
         drivers=frozenset(claimed.values()),
-        loaded=frozenset(loaded),
-        devices={**claimed, **(devices or {})},
+        loaded=loaded,
+        devices=devices,
     )
+
+
+def _listened(marker: Precursor) -> Span | None:
+    # From when to when the lines of any words were heard, as evidence/speech.py says it.
+    try:
+        end = datetime.fromisoformat(marker.text + "+00:00")
+    except ValueError:
+        return None
+    return (marker.time, end) if marker.time and marker.time <= end else None
 
 
 def _loud(what: str, crashes: Iterable[Crash]) -> Iterable[Span]:
@@ -157,7 +180,7 @@ def standouts(said: Said, crash: Crash) -> list[Standout]:
     Notes
     -----
     Counted are different minutes. Lasting words count from the boot on, other listed ones in the last day, any words in
-    the last ten minutes or the last hour. Listed words stand out where quiet time has none of them; else when they are
+    the last ten minutes or the last hour, where two quiet hours can be compared with. Listed words stand out where quiet time has none of them; else when they are
     ``NOISE`` times the expected number, and that or more would come with a probability below ``CHANCE`` from
     ``(quiet minutes + 1) / (quiet time + 1 hour)`` a minute (Poisson). Any words must pass the latter always, and no quiet
     hour may have been as loud.
@@ -191,6 +214,8 @@ def _heard(said: Said, crash: Crash, key: Key, times: Sequence[datetime]) -> tup
         expected = (len(quiet) + 1) / ((time + HOUR) / MINUTE) * span
         if not word.any and not quiet:
             return count, 0.0
+        if word.any and time < COMPARED:
+            continue
         rare = _tail(count, expected) < CHANCE[word.any]
         if rare and (not _as_loud(quiet, count, window) if word.any else count >= NOISE * expected):
             return count, expected
