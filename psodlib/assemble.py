@@ -367,8 +367,8 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
 
 
 def _host_row(host: str, facts: Sequence[HostFact], coverage: Sequence[Row], crashes: Sequence[Crash]) -> Row:
-    # A command's output without a time was taken last.
-    newest = sorted(facts, key=lambda fact: fact.time.timestamp() if fact.time else float("inf"), reverse=True)
+    # A command's output without a time was taken last; of two in one capture the later one was.
+    newest = sorted(reversed(facts), key=lambda fact: fact.time.timestamp() if fact.time else float("inf"), reverse=True)
     row: Row = {"host": host}
     for name in ("esxi_version", "esxi_build", "vendor", "model"):
         row[name] = next((getattr(fact, name) for fact in newest if getattr(fact, name)), None)

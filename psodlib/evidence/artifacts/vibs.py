@@ -10,12 +10,12 @@ from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import DriverReading
 
-__all__ = ["VIB_ID", "read_vib_ids", "read_vib_install", "read_vib_list", "reading_of_id", "reading_of_vib"]
+__all__ = ["VIB_ID", "VIB_VERSION", "VIB_WORD", "read_vib_ids", "read_vib_install", "read_vib_list", "reading_of_id", "reading_of_vib"]
 
 # Vendor_type_name_version; only the vendor and the version are free in their characters, and neither holds `_`.
-VIB_ID = re.compile(
-    r"(?<![\w.-])[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
-)
+VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
+VIB_ID = re.compile(r"(?<![\w.-])" + VIB_WORD)
+VIB_VERSION = re.compile(r"\d[\w.:+~]{0,80}-\w[\w.+~-]{0,80}", re.ASCII)
 MAX_ROW = 1000  # characters of a table's row; a longer line is none
 _ROW = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w.+-]{1,80})\s+(?P<rest>\S.*?)\s+(?P<day>\d{4}-\d\d-\d\d)(?:\s+\S+(?: \S+){0,3})?\s*$"
