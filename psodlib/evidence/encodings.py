@@ -24,7 +24,7 @@ def encoding_of(head: bytes) -> str | None:
         return named
     even, odd = look[len(mark) :: 2], look[len(mark) + 1 :: 2]
     little, big = odd.count(0), even.count(0)
-    if min(little, big) * 4 > max(little, big) or 2 * max(little, big) < len(odd):
+    if len(odd) < 2 or min(little, big) * 4 > max(little, big) or 2 * max(little, big) < len(odd):
         return None
     return named or ("utf-16-le" if little > big else "utf-16-be")
 

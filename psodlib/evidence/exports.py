@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 from psodlib.evidence.artifacts.findings import ISO_STAMP, numbered_blocks, numbered_lines, parse_micros
@@ -67,7 +68,14 @@ def is_export(text: str) -> bool:
     first = text.lstrip("\ufeff \n\r\t")
     if first[:1] in ("{", "["):
         return any(_is_row(row) for _, row in _first_objects(first))
-    header = next((line for line in text.split("\n", 20)[:20] if line.strip() and not line.startswith(("#TYPE ", "sep=", '"sep='))), "")
+    header = next(
+        (
+            line
+            for line in text.split("\n", 20)[:20]
+            if line.strip() and not line.startswith(("#TYPE ", "sep=", '"sep='))
+        ),
+        "",
+    )
     if len(header) > 20_000 or delimiter_of(header) is None:
         return False
     try:
@@ -297,7 +305,7 @@ def _in_order(rows: list[_Row]) -> list[_Row]:
     # Oldest first. A row whose message bears no time of its own stays behind the one that it followed.
     times = [row.own_time if row.own_time is not None else row.column_time for row in rows]
     known = [time for time in times if time is not None]
-    steps = list(zip(known, known[1:], strict=False))
+    steps = list(pairwise(known))
     if sum(later < earlier for earlier, later in steps) > sum(later > earlier for earlier, later in steps):
         rows, times = rows[::-1], times[::-1]
     last = known[0] if known else 0
@@ -334,7 +342,9 @@ def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:
     yield from more
 
 
-_PROGRAMS = frozenset({"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"})
+_PROGRAMS = frozenset(
+    {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"}
+)
 
 
 def _iso(micros: int | None) -> str | None:

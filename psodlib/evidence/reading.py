@@ -71,7 +71,15 @@ def read_item(item: Item) -> list[FileReading]:
         except Exception as error:  # the last guard: a bug in a reader must not cost the other files
             detail = f"{type(error).__name__}: {error}; please report this with the file"
             readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
-    return [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    several = len({reading.host for reading in readings if reading.host}) > 1
+    placed = [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    # A file of several hosts, or a table of a fleet, says nothing of whose folder it lies in.
+    return [
+        replace(reading, hint=None)
+        if reading.host and (several or reading.kind.startswith(("table", "export")))
+        else reading
+        for reading in placed
+    ]
 
 
 def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
@@ -134,9 +142,21 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
         return _read_capture(stream, item, text, like_vmkernel)
     command = item.name.rpartition("/")[2].removesuffix(".txt")
     if not like_vmkernel and recognise(text, command):
-        return read_artifact(stream, item.source, item.name, _taken(item))
+        return _less_noise(read_artifact(stream, item.source, item.name, _taken(item)), item)
     reading = read_vmkernel(stream, item.source)
     return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
+
+
+def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
+    # A bundle has hundreds of outputs and settings that look like something and say nothing.
+    if item.hint_kind != "bundle" and not _SIDE_FOLDERS.search(item.name):
+        return readings
+    return [
+        replace(reading, problems=(), irrelevant=True)
+        if [one.problem for one in reading.problems] == ["unused"] and not reading.facts
+        else reading
+        for reading in readings
+    ]
 
 
 def is_vmkernel(head: bytes) -> bool:
@@ -228,6 +248,8 @@ def _irrelevant_kind(text: str, item: Item) -> str | None:
     some = lines[:40]
     if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
+    if _is_json(text) and not _KERNEL_WORDS.search(text):
+        return "other_json"
     if item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
         return "other_output"
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]

@@ -15,7 +15,9 @@ from psodlib import Fleet, load
 
 OUTPUTS = ROOT.parent / "shared" / "corpus" / "outputs"
 SAMPLES = sorted(OUTPUTS.glob("*/expected.json"))
-pytestmark = pytest.mark.skipif(not SAMPLES, reason=f"{OUTPUTS} is not here: the shared corpus is no part of the project")
+pytestmark = pytest.mark.skipif(
+    not SAMPLES, reason=f"{OUTPUTS} is not here: the shared corpus is no part of the project"
+)
 
 
 def _cell_fits(found: Any, wanted: Any) -> bool:

@@ -98,7 +98,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
           r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install, group="vibs"),
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
-          r'\A(?:\[\s*\{|\{\s*"|\[\s*\])', rows.read_rows),
+          r'\A(?:\[\s*)?\{[^{}]{0,1000}"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID)"\s*:', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
           r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
     _kind("table", '"VMHost","Name","Vendor","Version","InstallDate"',
@@ -192,15 +192,17 @@ def _read_outputs(part: Part) -> list[FileReading]:
             found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
             kind.reader(output, found)
             kinds[kind.name] = None
+            if kind.name == "table":
+                found.note_inventory(part.source)
             relevant = relevant or not kind.irrelevant
             if kind.name == "date" and found.facts and found.facts[-1].time:
                 taken[host] = found.facts[-1].time
                 output = replace(output, when=taken[host])
-    readings = [
-        reading for found, kinds in by_host.values() for reading in found.readings(part.source, "+".join(kinds), not relevant)
+    return [
+        reading
+        for found, kinds in by_host.values()
+        for reading in found.readings(part.source, "+".join(kinds), not relevant)
     ]
-    told = [reading for reading in readings if reading.facts or reading.drivers or reading.alive or reading.marks or reading.modules]
-    return told + [reading for reading in readings if reading not in told and (reading.problems and not told or reading.irrelevant)]
 
 
 def read_book(data: bytes, source: str, when: datetime | None = None) -> list[FileReading]:
@@ -211,8 +213,11 @@ def read_book(data: bytes, source: str, when: datetime | None = None) -> list[Fi
         for sheet in read_workbook(data):
             rows.read_sheet(sheet, part, found)
     except ValueError as error:
+        if b"xl/" not in data:  # a document of another kind, which looks alike at its head
+            return [FileReading(source=source, kind="document", irrelevant=True)]
         problem = Problem(source=source, problem="unreadable", detail=f"{error}; save its sheets as CSV")
         return [FileReading(source=source, kind="table", problems=(problem,))]
+    found.note_inventory(source)
     return found.readings(source, "table")
 
 

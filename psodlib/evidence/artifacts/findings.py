@@ -75,6 +75,16 @@ class Findings:
         self.bad_times += 1
         self.first_bad_time = self.first_bad_time or line
 
+    def note_inventory(self, source: str) -> None:
+        """Say that a table of hosts has more to give than evidence may take from it."""
+        hosts = [host for host, found in self.others.items() if any(fact.host for fact in found.facts)]
+        if hosts:
+            detail = (
+                f"an inventory of {len(hosts)} hosts among the evidence: versions, models and drivers in it are used; "
+                "for its other columns (cluster, VMs) give it as the inventory"
+            )
+            self.problems.append(Problem(source=source, problem="unused", detail=detail))
+
     def __bool__(self) -> bool:
         return bool(self.alive or self.marks or self.drivers or self.modules or self.facts)
 

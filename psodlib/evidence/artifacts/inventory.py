@@ -50,9 +50,7 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
         )
     width = len(names)
     body = [[*row, *[""] * (width - len(row))][:width] for _, row in sheet.rows[1:] if any(row)]
-    columns = {
-        name: pd.array([row[at] or None for row in body], dtype="string") for at, name in enumerate(names)
-    }
+    columns = {name: pd.array([row[at] or None for row in body], dtype="string") for at, name in enumerate(names)}
     table = _split_release(pd.DataFrame(columns))
     table = table[table["host"].notna() & (table["host"] != header[names.index("host")])]
     twice = table["host"].str.lower().duplicated()

@@ -75,9 +75,12 @@ MARKS: tuple[tuple[str, str], ...] = (
 
 
 # The head of every log of hostd and vpxa.
-_SECTION = re.compile(r"Section for VMware ESX.{0,80}?\bversion=(?P<version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<build>\d{4,12})\b)?")
+_SECTION = re.compile(
+    r"Section for VMware ESX.{0,80}?\bversion=(?P<version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<build>\d{4,12})\b)?"
+)
 _HOSTD_FINDER = BytesAhoCorasick(
-    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))] + [b"Section for VMware ESX"],
+    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))]
+    + [b"Section for VMware ESX"],
     matchkind=MatchKind.LeftmostFirst,
 )
 _EARLY_STAMP = re.compile(rb"^(" + ISO_STAMP.encode() + rb")", re.MULTILINE)
@@ -177,7 +180,12 @@ def read_hostd(part: Part, found: Findings) -> None:
                 section = _SECTION.search(text)
                 if section:
                     found.facts.append(
-                        HostFact(esxi_version=section["version"], esxi_build=section["build"], time=moment, source=part.source)
+                        HostFact(
+                            esxi_version=section["version"],
+                            esxi_build=section["build"],
+                            time=moment,
+                            source=part.source,
+                        )
                     )
     found.alive += life.close()
 

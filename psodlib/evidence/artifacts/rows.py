@@ -41,7 +41,19 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "driverversion": ("moduleversion", "drvversion", "treiberversion", "driverinfoversion"),
     "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion"),
 }
-_DEVICE_FIELDS = ("vmkernelname", "hbaname", "networkdevice", "device", "devicename", "adapter", "nic", "vmnic", "hba", "interface", "name")
+_DEVICE_FIELDS = (
+    "vmkernelname",
+    "hbaname",
+    "networkdevice",
+    "device",
+    "devicename",
+    "adapter",
+    "nic",
+    "vmnic",
+    "hba",
+    "interface",
+    "name",
+)
 _HOST_FIELDS = COLUMNS["host"][:-1]
 
 
@@ -122,7 +134,16 @@ def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[
     names = [key_of(cell) for cell in first[1]]
     for number, cells in rows:
         if cells != first[1]:
-            yield number, {name: cell for name, cell in zip(reversed(names), reversed(cells[: len(names)] + [""] * (len(names) - len(cells))), strict=True) if name}
+            yield (
+                number,
+                {
+                    name: cell
+                    for name, cell in zip(
+                        reversed(names), reversed(cells[: len(names)] + [""] * (len(names) - len(cells))), strict=True
+                    )
+                    if name
+                },
+            )
 
 
 def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
@@ -142,9 +163,7 @@ def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
 
 def _unwrapped(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
     # A terminal broke the lines of a table at its width, the dashes too.
-    broken = next(
-        (i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None
-    )
+    broken = next((i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None)
     if broken is None or len(lines[broken - 1][1]) < 40:
         return lines
     width = len(lines[broken - 1][1])
@@ -169,7 +188,11 @@ def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int
     ends = [*starts[1:], None]
     names = [key_of(lines[dashes - 1][1][start:end]) for start, end in zip(starts, ends, strict=True)]
     for number, text in lines[dashes + 1 :]:
-        if text[: starts[0]].strip() or not text[starts[0] :][:1].strip() or any(text[start - 1 : start].strip() for start in starts[1:]):
+        if (
+            text[: starts[0]].strip()
+            or not text[starts[0] :][:1].strip()
+            or any(text[start - 1 : start].strip() for start in starts[1:])
+        ):
             return
         yield number, {name: text[start:end].strip() for name, start, end in zip(names, starts, ends, strict=True)}
 
@@ -218,7 +241,12 @@ def _read_version(row: Row, part: Part, line: int, found: Findings) -> None:
     build = _BUILD.search(row["build"])
     if row["product"].startswith("VMware ESX"):
         found.of(_host(row)).facts.append(
-            HostFact(esxi_version=row["version"] or None, esxi_build=build[1] if build else None, time=part.when, source=part.source)
+            HostFact(
+                esxi_version=row["version"] or None,
+                esxi_build=build[1] if build else None,
+                time=part.when,
+                source=part.source,
+            )
         )
 
 
@@ -275,7 +303,11 @@ def _read_loaded(row: Row, part: Part, line: int, found: Findings) -> None:
 
 def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
     # What drives a device, with its version and the device's firmware where the row has them.
-    module, version, firmware = row["driver"], row.get("driverversion") or row.get("version"), row.get("firmwareversion")
+    module, version, firmware = (
+        row["driver"],
+        row.get("driverversion") or row.get("version"),
+        row.get("firmwareversion"),
+    )
     device = _device(row)
     known = _first(row, ("driver",)) is not None
     if known and MODULE.fullmatch(module) and (device or version):
@@ -324,7 +356,18 @@ MEANINGS: tuple[tuple[frozenset[str], Callable[[Row, Part, int, Findings], None]
     (frozenset({"a host", "a fact of it"}), _read_host),
 )
 # Fields of a host's own row that no VIB's and no device's has: with them `Name` is a host.
-_OF_A_HOST = frozenset({"connectionstate", "manufacturer", "hardwaremodel", "numcpu", "memorytotalgb", "parent", "esxversion", "esxiversion"})
+_OF_A_HOST = frozenset(
+    {
+        "connectionstate",
+        "manufacturer",
+        "hardwaremodel",
+        "numcpu",
+        "memorytotalgb",
+        "parent",
+        "esxversion",
+        "esxiversion",
+    }
+)
 
 
 def _fields(row: Row) -> set[str]:
@@ -336,13 +379,27 @@ def _fields(row: Row) -> set[str]:
             fields.add(name)
     if _device(row):
         fields.add("a device")
-    own_name = "name" in fields and (fields & _OF_A_HOST or {"version", "build"} <= fields) and not fields & {"apitype", "vm", "powerstatevm"}
+    own_name = (
+        "name" in fields
+        and (fields & _OF_A_HOST or {"version", "build"} <= fields)
+        and not fields & {"apitype", "vm", "powerstatevm"}
+    )
     if _host(row) or own_name:
         fields.add("a host")
     vib = row.get("vibname") or row.get("name"), row.get("vibversion") or row.get("version", "")
-    if vib[0] and vib[1] and (VIB_VERSION.fullmatch(vib[1]) or {"vendor", "acceptancelevel"} <= fields) and "build" not in fields:
+    if (
+        vib[0]
+        and vib[1]
+        and (VIB_VERSION.fullmatch(vib[1]) or {"vendor", "acceptancelevel"} <= fields)
+        and "build" not in fields
+    ):
         fields.add("a VIB")
-    if any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model")) and not fields & {"device", "driver", "vm", "wwn"}:
+    if any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model")) and not fields & {
+        "device",
+        "driver",
+        "vm",
+        "wwn",
+    }:
         fields.add("a fact of it")
     return fields
 

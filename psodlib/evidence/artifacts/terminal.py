@@ -50,7 +50,9 @@ HEADINGS = _table(
 # Fabric puts its host before each line of an output.
 _PREFIX = re.compile(r"\[" + _NAME + r"\] (?:out|err): ?(?P<text>.*)$")
 # `Host: esx01` alone, above an output.
-_HOST_LINE = re.compile(r"[ \t]{0,4}(?:(?:ESXi?|VM)[ _-]?[Hh]ost|[Hh]ost ?[Nn]ame|Host|HOST)[ \t]*[:=][ \t]*" + _NAME + r"[ \t]*$")
+_HOST_LINE = re.compile(
+    r"[ \t]{0,4}(?:(?:ESXi?|VM)[ _-]?[Hh]ost|[Hh]ost ?[Nn]ame|Host|HOST)[ \t]*[:=][ \t]*" + _NAME + r"[ \t]*$"
+)
 
 # All of them in one search, which begins with a literal so that it runs from line to line.
 _ANY_BOUNDARY = re.compile(
@@ -74,7 +76,9 @@ def _is_host(name: str, by_prompt: bool) -> bool:
     # `ESXi 6.7.0` and `vmkernel.log` stand in headings too.
     if re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){3}", name):
         return True
-    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not re.search(r"\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$", name)
+    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not re.search(
+        r"\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$", name
+    )
     return bool(plain) and not name.lower().startswith("localhost") and (by_prompt or bool(re.search(r"[\d.-]", name)))
 
 
@@ -123,5 +127,6 @@ def has_prompt(text: str) -> bool:
     starts = (match.end() - 1 for match in _ANY_BOUNDARY.finditer("\n" + text))
     lines = (text[start : start + MAX_PROMPT].partition("\n")[0] for start in starts)
     return any(
-        match["command"] if (match := find_prompt(line)) else _PREFIX.match(line) or _first_of(HEADINGS, line) for line in lines
+        match["command"] if (match := find_prompt(line)) else _PREFIX.match(line) or _first_of(HEADINGS, line)
+        for line in lines
     )

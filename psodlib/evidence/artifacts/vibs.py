@@ -10,7 +10,16 @@ from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import DriverReading
 
-__all__ = ["VIB_ID", "VIB_VERSION", "VIB_WORD", "read_vib_ids", "read_vib_install", "read_vib_list", "reading_of_id", "reading_of_vib"]
+__all__ = [
+    "VIB_ID",
+    "VIB_VERSION",
+    "VIB_WORD",
+    "read_vib_ids",
+    "read_vib_install",
+    "read_vib_list",
+    "reading_of_id",
+    "reading_of_vib",
+]
 
 # Vendor_type_name_version; only the vendor and the version are free in their characters, and neither holds `_`.
 VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
