@@ -26,7 +26,11 @@ def encoding_of(head: bytes) -> str | None:
     little, big = odd.count(0), even.count(0)
     if len(odd) < 2 or min(little, big) * 4 > max(little, big) or 2 * max(little, big) < len(odd):
         return None
-    return named or ("utf-16-le" if little > big else "utf-16-be")
+    zero_at = 1 if little > big else 0
+    begin = look[len(mark) : len(mark) + 16]
+    if 2 * begin[zero_at::2].count(0) < len(begin[zero_at::2]):  # it begins in single bytes and was appended to
+        return None
+    return named or ("utf-16-le" if zero_at else "utf-16-be")
 
 
 def decoded(data: bytes) -> str:

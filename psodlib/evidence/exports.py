@@ -34,7 +34,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
                 "eventmessage", "body", "content"),
     "time": ("time", "@timestamp", "timestamp", "timegeneratedutc", "timegenerated", "eventtime", "realtimetimestamp",
              "sourcerealtimetimestamp", "datetime", "receivedtime", "date", "ts"),
-    "host": ("syslogserverhost", "loghostname", "hosthostname", "hostname", "logsysloghostname", "syslogsourcehost", "vmwhost", "vmhost", "esxhost", "host",
+    "host": ("logsysloghostname", "loghostname", "hosthostname", "hostname", "syslogsourcehost", "vmwhost", "vmhost", "esxhost", "host",
              "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "source", "hostip"),
     "program": ("processname", "appname", "programname", "program", "syslogprogram", "syslogidentifier", "logsyslogappname", "ident",
                 "streamapp", "labelsapp", "application", "tag"),

@@ -80,7 +80,7 @@ class Findings:
         hosts = [host for host, found in self.others.items() if any(fact.host for fact in found.facts)]
         if hosts:
             detail = (
-                f"an inventory of {len(hosts)} hosts among the evidence: versions, models and drivers in it are used; "
+                f"an inventory of {len(hosts)} {'hosts' if len(hosts) > 1 else 'host'} among the evidence: versions, models and drivers in it are used; "
                 "for its other columns (cluster, VMs) give it as the inventory"
             )
             self.problems.append(Problem(source=source, problem="unused", detail=detail))

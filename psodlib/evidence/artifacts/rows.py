@@ -310,7 +310,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
     )
     device = _device(row)
     known = _first(row, ("driver",)) is not None
-    if known and MODULE.fullmatch(module) and (device or version):
+    if known and MODULE.fullmatch(module) and (device or version or firmware):
         asked = _argument(part.command)
         found.of(_host(row)).drivers.append(
             DriverReading(
@@ -352,6 +352,7 @@ MEANINGS: tuple[tuple[frozenset[str], Callable[[Row, Part, int, Findings], None]
     (frozenset({"modulefile", "version"}), _read_module),
     (frozenset({"a device", "driver"}), _read_driver),
     (frozenset({"a host", "driver", "driverversion"}), _read_driver),
+    (frozenset({"a host", "driver", "firmwareversion"}), _read_driver),
     (frozenset({"a VIB"}), _read_vib),
     (frozenset({"a host", "a fact of it"}), _read_host),
 )

@@ -30,6 +30,7 @@ PROMPTS = _table(
     ("vMA", "vi-admin@vma:~[esx01.lab]> esxcli system module get -m hpsa", r"[ \t]{0,12}[\w.-]{1,32}@[\w.-]{1,255}:[^\[\s]{0,255}\[(?P<host>[\w.-]{1,255})\]>\s*(?P<command>\S.*)?$"),
     ("user@host", "root@esx01:~# vmware -v", r"[ \t]{0,12}[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):\S{0,255}[#$>]\s+(?P<command>\S.*)?$"),
     ("ash", "~ # cat /proc/scsi/hpsa/2", r"[ \t]{0,12}(?:~|/\S{0,255}) [#$](?:\s+(?P<command>\S.*))?$"),
+    ("PowerShell", "PS C:\\> plink root@esx01 vmware -v", r"PS [A-Za-z]:\\[^>\n]{0,200}> ?(?P<command>\S.*)?$"),
     ("user", "[root] esxcfg-nics -l", rf"[ \t]{{0,12}}\[root\]\s*(?P<command>{_COMMANDS}.*)$"),
     ("bare", "# esxcli software vib list", rf"(?:[#$>] ?)?(?P<command>{_COMMANDS}.*)$"),
 )  # fmt: skip
@@ -53,6 +54,10 @@ _PREFIX = re.compile(r"\[" + _NAME + r"\] (?:out|err): ?(?P<text>.*)$")
 _HOST_LINE = re.compile(
     r"[ \t]{0,4}(?:(?:ESXi?|VM)[ _-]?[Hh]ost|[Hh]ost ?[Nn]ame|Host|HOST)[ \t]*[:=][ \t]*" + _NAME + r"[ \t]*$"
 )
+
+_FIELD = re.compile(r"([ \t]*)[A-Za-z][\w ()/.-]{0,60}?[ \t]{0,40}:(?:[ \t]|$)")
+# A command sent to another host than the prompt's.
+_FAR = re.compile(r"(?:ssh|plink|sshpass)(?:\.exe)? (?:[^@\n]{0,200}[ \t])?[\w.-]{1,32}@" + _NAME + r"(?=[ \t])")
 
 # All of them in one search, which begins with a literal so that it runs from line to line.
 _ANY_BOUNDARY = re.compile(
@@ -82,13 +87,18 @@ def _is_host(name: str, by_prompt: bool) -> bool:
     return bool(plain) and not name.lower().startswith("localhost") and (by_prompt or bool(re.search(r"[\d.-]", name)))
 
 
+def _is_field_like(line: str, other: str) -> bool:
+    # Two `Key: value` lines at one depth are of one record.
+    one, two = _FIELD.match(line), _FIELD.match(other)
+    return one is not None and two is not None and one[1] == two[1]
+
+
 def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
     """Split a capture at its prompts and headings."""
     host: str | None = None
     outputs: list[tuple[str | None, Part]] = []
     lines: list[tuple[int, str]] = []
     command = part.command
-    blank_before = True
 
     def close() -> None:
         if any(text.strip() for _, text in lines):
@@ -105,10 +115,9 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
             text = prefix["text"]
         prompt = find_prompt(text)
         match = prompt or _first_of(HEADINGS, text)
-        if match is None and blank_before and (match := _HOST_LINE.match(text)):
-            following = given[index + 1][1] if index + 1 < len(given) else ""
-            match = None if ":" in following[:60] else match
-        blank_before = not text.strip()
+        if match is None and (match := _HOST_LINE.match(text)):
+            beside = [given[at][1] for at in (index - 1, index + 1) if 0 <= at < len(given)]
+            match = None if any(_is_field_like(other, text) for other in beside) else match
         if match is None:
             lines.append((number, text))
             continue
@@ -118,6 +127,8 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
         if named is not None and (prompt is not None or _is_host(named, by_prompt=False)):
             host = named if _is_host(named, by_prompt=True) else None
         command = told.get("command") or told.get("title") or ""
+        far = _FAR.match(command)
+        host = far["host"] if far else host
     close()
     return outputs
 

@@ -70,9 +70,10 @@ def read_vib_list(part: Part, found: Findings) -> None:
 
 
 def parse_day(text: str) -> datetime | None:
-    """``2016-11-17`` -> that day at midnight UTC; None where it is no day."""
+    """``2016-11-17`` or ``17.11.2016`` -> that day at midnight UTC; None where it is no day."""
+    form = "%d.%m.%Y" if text.strip()[2:3] == "." else "%Y-%m-%d"
     try:
-        day = datetime.strptime(text.strip()[:10], "%Y-%m-%d").replace(tzinfo=UTC)
+        day = datetime.strptime(text.strip()[:10], form).replace(tzinfo=UTC)
     except ValueError:
         return None
     return day if 1990 <= day.year < 2200 else None
