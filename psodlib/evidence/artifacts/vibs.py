@@ -25,6 +25,7 @@ __all__ = [
 VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
 VIB_ID = re.compile(r"(?<![\w.-])" + VIB_WORD)
 VIB_VERSION = re.compile(r"\d[\w.:+~]{0,80}-\w[\w.+~-]{0,80}", re.ASCII)
+MIN_WIDTH = 72  # characters of a terminal's line
 MAX_ROW = 1000  # characters of a table's row; a longer line is none
 _ROW = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w.+-]{1,80})\s+(?P<rest>\S.*?)\s+(?P<day>\d{4}-\d\d-\d\d)(?:\s+\S+(?: \S+){0,3})?\s*$"
@@ -101,16 +102,22 @@ def read_vib_install(part: Part, found: Findings) -> None:
 
 
 def _result_fields(part: Part) -> Iterator[tuple[int, str, str]]:
-    # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID.
+    # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID, at its width.
     number, key, pieces = 0, "", list[str]()
+    before = ""
     for line_number, line in part.lines:
+        last, before = before, line
         match = _RESULT.match(line)
         if match:
             if key:
                 yield number, key, "".join(pieces)
             number, key, pieces = line_number, match["key"], [match["value"]]
+        elif key and (last.rstrip().endswith(",") or not pieces[-1].strip()):
+            pieces.append(" " + line.strip())
+        elif key and len(last) >= MIN_WIDTH and line[:1].strip():
+            pieces.append(line.strip())
         elif key:
-            open_list = pieces[-1].rstrip().endswith(",")
-            pieces.append(" " + line.strip() if open_list or not pieces[-1].strip() else line.strip())
+            yield number, key, "".join(pieces)
+            key = ""
     if key:
         yield number, key, "".join(pieces)
