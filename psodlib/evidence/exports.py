@@ -45,7 +45,10 @@ _STAMP = re.compile(rf"(?P<stamp>{ISO_STAMP})[: ]\s*(?P<rest>.*)", re.DOTALL)
 _PRIORITY = re.compile(r"<\d{1,3}>1?\s?")
 _PROGRAM = re.compile(r"(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?(?P<program>[A-Za-z][\w.-]{0,40})(?:\[\d{1,9}\])?: ")
 _SEVERITY = re.compile(r"[A-Z][a-z]\(\d{1,3}\)\+? +")
-_WORLD = re.compile(r"cpu\d{1,4}:\d{1,10}")
+# A line that only the vmkernel prints.
+_KERNELS = re.compile(
+    r"cpu\d{1,4}:\d{1,10}|@BlueScreen|VMware ESX.{0,40}build-|0x[0-9a-f]{8,16}:\[0x|Code start: |#(?:PF|GP|DF|UD) Exception|TSC: \d|VMB: "
+)
 _HOST = re.compile(r"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?", re.ASCII)
 _PROGRAM_NAME = re.compile(r"[A-Za-z][\w./-]{0,40}", re.ASCII)
 # Times as people's tools print them; the first that fits is taken.
@@ -327,12 +330,12 @@ def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:
     named = _PROGRAM.match(rest)
     if named and named["program"].lower() in _PROGRAMS:
         program, rest = named["program"], rest[named.end() :]
-    elif _WORLD.match(_SEVERITY.sub("", rest)):
+    elif _KERNELS.match(_SEVERITY.sub("", rest)):
         program, rest = "vmkernel", _SEVERITY.sub("", rest)
     elif row.program:
         program = row.program.rpartition("/")[2]
     else:
-        program = last.get(row.host, "vmkernel")
+        program = last.get(row.host, "export")  # more of what was said before; else nobody knows whose it is
     last[row.host] = program
     stamp = own["stamp"] if own else _iso(row.column_time)
     if stamp is None:

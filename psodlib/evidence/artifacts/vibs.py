@@ -114,7 +114,7 @@ def _result_fields(part: Part) -> Iterator[tuple[int, str, str]]:
             number, key, pieces = line_number, match["key"], [match["value"]]
         elif key and (last.rstrip().endswith(",") or not pieces[-1].strip()):
             pieces.append(" " + line.strip())
-        elif key and len(last) >= MIN_WIDTH and line[:1].strip():
+        elif key and line[:1].strip() and (len(last) >= MIN_WIDTH or not VIB_ID.fullmatch(last.split()[-1])):
             pieces.append(line.strip())
         elif key:
             yield number, key, "".join(pieces)
