@@ -39,7 +39,7 @@ err = Console(stderr=True, highlight=False)
 
 NEWEST = 10  # crashes listed one by one by `psod load`
 # Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line"}
+MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
 
 Sources = Annotated[
     list[str],

@@ -282,7 +282,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def load(
-    *sources: str | Path,
+    *sources: str | Path | Sequence[str | Path],
     inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None,
     jobs: int | None = None,
@@ -294,7 +294,7 @@ def load(
 
     Parameters
     ----------
-    *sources : str or Path
+    *sources : str or Path, or lists of them
         Evidence folders, logs, vm-support bundles, vCenter zips, syslog trees, ``"-"`` for stdin, URLs that fsspec opens.
     inventory : str, Path or DataFrame, optional
         CSV or table with at least ``host``; its other columns join ``hosts``. A host with no evidence keeps its row.
@@ -335,11 +335,12 @@ def load(
     >>> psod.load("data/incident-2014-05-31").crashes.guilty_module[0]  # doctest: +SKIP
     'hpsa'
     """
+    named = [one for source in sources for one in ([source] if isinstance(source, (str, PurePath)) else source)]
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
     if store is not None:
-        return _load_into(store, sources, roster, issues, jobs, client, progress)
-    units, problems = _units(sources)
+        return _load_into(store, named, roster, issues, jobs, client, progress)
+    units, problems = _units(named)
     readings: list[FileReading] = []
     read = read_all(units, jobs) if client is None else read_near(client, units)
     for done, (unit, (found, troubles)) in enumerate(read, 1):
