@@ -121,5 +121,11 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def cell(result: Any) -> str:
+    """A result as a notebook shows it; looked up when it is shown, because the wing that draws comes last."""
+    shown: str = importlib.import_module("psodlib.views.cells").html(result)
+    return shown
+
+
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])

@@ -33,6 +33,7 @@ from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.triage.known_issues import load_issues
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.brief import brief
@@ -52,7 +53,6 @@ from psodlib.views.document import (
 from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
 from psodlib.views.explore.markup import label
 from psodlib.views.explore.markup import notice as explorer_notice
-from psodlib.views.incident import incident_timeline
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
