@@ -16,8 +16,8 @@ import pandas as pd
 
 from psodlib.fleet import Fleet
 from psodlib.triage.similar import similar_crashes, stacks_of
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views.document import Block, Bullets, Code, Link, Screen, Section, Table, Text
-from psodlib.views.incident import incident_timeline
 from psodlib.views.original import lines_before
 from psodlib.views.words import UNKNOWN, count, known, label, literal, moment, span
 

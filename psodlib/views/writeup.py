@@ -18,10 +18,10 @@ from psodlib.evidence.artifacts.terminal import find_prompt
 from psodlib.fleet import Fleet
 from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
+from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event
 from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words
 from psodlib.views.document import Block, Bullets, Code, Document, Picture, Section, Table, Text
-from psodlib.views.incident import DUMP_NAME, incident_timeline
 from psodlib.views.original import typed_on
 from psodlib.views.prose import SIMULATED
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
