@@ -204,10 +204,14 @@ def report(
             sources, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
-    out.print(f"Report: {escape(str(written.index))}")
+    crashes, hosts = len(written.fleet.crashes), len(written.fleet.hosts)
+    out.print(escape(_plain(f"{hosts:,} hosts, {crashes:,} crashes. {written.lead}")))
+    out.print(
+        f"Open {escape(str(written.index))}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html"
+    )
     for name in written.failed:
         out.print(f"notebook {escape(name)} did not run to its end; its page says where")
-    raise typer.Exit(1 if written.failed else _exit_code(written.fleet))
+    raise typer.Exit(1 if written.failed else _exit_code(written.fleet, MILD | {"truncated"}))
 
 
 @app.command(epilog="Example:  psod simulate made-up/ --hosts 60 --days 365 --seed 7")
