@@ -115,7 +115,7 @@ def test_an_own_known_issue_is_in_every_file_that_tells_of_issues(tmp_path):
 def test_a_case_holds_the_text_verbatim_and_the_account(incident):
     files = members(incident)
     text = (INCIDENT / "incident-host/var/core/vmkernel-log.1").read_text()
-    assert text in files["writeup.md"].decode() and text == files["crash.txt"].decode()
+    assert text in files["writeup.md"].decode() and text.rstrip("\n") == files["crash.txt"].decode()
     assert "About 40 users were hit on a Saturday" in files["writeup.md"].decode()
     assert "Decision: Go back to hpsa 5.5.0.50" in files["writeup.md"].decode()
 
