@@ -71,7 +71,7 @@ _NEEDLES: dict[str, tuple[str, ...]] = {
     "smbios": ("System Info",), "module_file": ("input file: ", "Module File: ", "ersion: "),
     "ethtool": ("firmware-version: ", "Firmware Version: "), "module_table": ("Name ",), "devices": ("vmhba", "vmnic"),
     "vmkchdev": ("vmkernel", "passthru"), "vib_get": ("Name: ",), "vib_list": ("-",), "vib_ids": ("_",), "release": ("VMware ESX",),
-    "module_names": ("vmkapi_", "vmklinux", "com.vmware."),
+    "pci_list": ("Address: ",), "module_names": ("vmkapi_", "vmklinux", "com.vmware."),
 }  # fmt: skip
 
 _HEAD = rf"^{ISO_STAMP}:? +(?:[A-Z][a-z]\(\d{{1,3}}\)\+? +)?"
@@ -120,6 +120,8 @@ KINDS: tuple[Kind, ...] = (
     _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
           r"^[ \t]*(?:vmhba\d+ +[\w-]+ +(?:link-\S+|unknown|online|offline|unbound) |vmnic\d+ +[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d +[\w-]+ )",
           commands.read_devices),
+    _kind("pci_list", "0000:03:00.0\n   Address: 0000:03:00.0\n   Segment: 0x0000", r"^[ \t]*Address: [0-9a-f]{4}:[0-9a-f]{2,3}:[0-9a-f]{2}\.[0-7][ \t]*$",
+          commands.read_pci_list),
     _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
           r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,
           irrelevant=True),

@@ -22,8 +22,8 @@ _UNAME = re.compile(r"^\s*VMkernel (?P<host>\S+) (?P<version>\d+\.\d+\.\d+) #\d+
 _RELEASE = re.compile(
     r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+\.\d+)(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<build>\d{4,12}))?"
 )
-_HBA = re.compile(r"^\s*(?P<device>vmhba\d+)\s+(?P<module>\w[\w-]*)\s+(?:link-\S+|unknown|online|offline|unbound)\s")
-_NIC = re.compile(r"^\s*(?P<device>vmnic\d+)\s+[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d\s+(?P<module>\w[\w-]*)\s")
+_HBA = re.compile(r"^\s*(?P<device>vmhba\d+)\s+(?P<module>\w[\w-]*)\s+(?:link-\S+|unknown|online|offline|unbound)\s(?:.{0,80}\((?P<address>[0-9a-f:]{5,12}\.\d)\))?")
+_NIC = re.compile(r"^\s*(?P<device>vmnic\d+)\s+(?P<address>[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)\s+(?P<module>\w[\w-]*)\s")
 _ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
 _UP_TEXT = re.compile(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
@@ -111,10 +111,39 @@ def read_devices(part: Part, found: Findings) -> None:
                     state="loaded",
                     evidence="adapter_list",
                     device=match["device"],
+                    address=pci_address(match["address"]),
                     source=part.source,
                     line=number,
                 )
             )
+
+
+def read_pci_list(part: Part, found: Findings) -> None:
+    """``hardware pci list``: which module drives which device, by its address."""
+    row: dict[str, str] = {}
+    for number, text in part.lines:
+        name, _, value = text.strip().partition(": ")
+        row = {name: value} if name == "Address" else {**row, name: value}
+        if name == "Module Name" and value not in ("", "None") and (address := pci_address(row.get("Address"))):
+            found.drivers.append(
+                DriverReading(
+                    module=value, state="loaded", evidence="adapter_list", device=row.get("VMkernel Name") or None,
+                    address=address, source=part.source, line=number,
+                )
+            )  # fmt: skip
+
+
+def pci_address(text: str | None) -> str | None:
+    """A PCI address in its full form; ESXi 5 prints ``(0:3:0.0)``, in decimal figures."""
+    words = re.fullmatch(r"([0-9a-f]{1,4}):([0-9a-f]{1,3}):([0-9a-f]{1,2})\.([0-7])", (text or "").lower())
+    if words is None:
+        return None
+    base = 16 if len(words[1]) >= 3 else 10
+    try:
+        segment, bus, slot = (int(word, base) for word in words.groups()[:3])
+    except ValueError:
+        return None
+    return f"{segment:04x}:{bus:02x}:{slot:02x}.{words[4]}"
 
 
 def read_module_names(part: Part, found: Findings) -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from psodlib.evidence.artifacts.commands import pci_address
 from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.vibs import parse_day, reading_of_vib, state_of
 from psodlib.evidence.versions import normalise
@@ -199,6 +200,7 @@ def _read_adapter(row: Row, part: Part, line: int, found: Findings) -> None:
                 state="loaded",
                 evidence="adapter_list",
                 device=device,
+                address=pci_address(row.get("pcidevice")),
                 source=part.source,
                 line=line,
             )
