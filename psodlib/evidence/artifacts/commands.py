@@ -22,8 +22,12 @@ _UNAME = re.compile(r"^\s*VMkernel (?P<host>\S+) (?P<version>\d+\.\d+\.\d+) #\d+
 _RELEASE = re.compile(
     r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+\.\d+)(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<build>\d{4,12}))?"
 )
-_HBA = re.compile(r"^\s*(?P<device>vmhba\d+)\s+(?P<module>\w[\w-]*)\s+(?:link-\S+|unknown|online|offline|unbound)\s(?:.{0,80}\((?P<address>[0-9a-f:]{5,12}\.\d)\))?")
-_NIC = re.compile(r"^\s*(?P<device>vmnic\d+)\s+(?P<address>[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)\s+(?P<module>\w[\w-]*)\s")
+_HBA = re.compile(
+    r"^\s*(?P<device>vmhba\d+)\s+(?P<module>\w[\w-]*)\s+(?:link-\S+|unknown|online|offline|unbound)\s(?:.{0,80}\((?P<address>[0-9a-f:]{5,12}\.\d)\))?"
+)
+_NIC = re.compile(
+    r"^\s*(?P<device>vmnic\d+)\s+(?P<address>[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d)\s+(?P<module>\w[\w-]*)\s"
+)
 _ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
 _UP_TEXT = re.compile(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
