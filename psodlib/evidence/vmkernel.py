@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -142,7 +142,7 @@ _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
 
 _SILENCE = timedelta(hours=2)
-_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
+_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
@@ -400,8 +400,8 @@ def _problem_of_time(source: str, line: int) -> Problem:
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(match[1].decode() + "+00:00")
-    except ValueError:
+        moment = datetime.fromisoformat((match[1] + (match[2] or b"+00:00")).decode()).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
     return moment if CENTURY[0] <= moment.year < CENTURY[1] else None
 
