@@ -117,11 +117,33 @@ def of_module(fleet: Tables, module: str) -> pd.DataFrame:
     out.attrs = {
         "module": module,
         "known_issues": _matched_issues(fleet, module),
+        "unplaced": _unplaced(crashes, fleet, module),
         "collapsed_crashes": int(crashes["collapsed"].sum()),
         "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
         "pending_days": float(table.loc[table["pending"], "host_days"].sum()),
     }
     return out
+
+
+def _unplaced(crashes: pd.DataFrame, fleet: Tables, module: str) -> list[list[Any]]:
+    # [host, version, time, known to be the driver's] of crashes of a known version that no watched stretch holds: their last
+    # logs may be lost with them, and then leaving them out favours the version that loses them.
+    lost = crashes[(crashes["stretch"] < 0) & ~crashes["collapsed"] & crashes["host"].notna()]
+    lost = lost[lost["cause"].isin(COUNTS[:2])]
+    if lost.empty:
+        return []
+    told = fleet.crashes.dropna(subset=["crash_id"]).drop_duplicates("crash_id").set_index("crash_id")["driver_version"]
+    loaded = loaded_versions(fleet.uptimes, fleet.drivers, module).drop_duplicates(["host", "boot"])
+    of_boot = lost.merge(loaded[["host", "boot", "version"]], on=["host", "boot"], how="left")["version"].set_axis(
+        lost.index
+    )
+    own = lost["crash_id"].map(told).where(lost["cause"] == "crashes")
+    version = own.astype("string").fillna(of_boot.astype("string"))
+    return [
+        [str(host), str(name), "" if pd.isna(time) else str(time), cause == "crashes"]
+        for host, name, time, cause in zip(lost["host"], version, lost["time"], lost["cause"], strict=True)
+        if pd.notna(name)
+    ]
 
 
 def known_modules(fleet: Tables) -> pd.DataFrame:
