@@ -59,7 +59,7 @@ def truth(history: History, now: pd.Series) -> tuple[pd.Series, dict[str, float]
     """What each host would crash a year at ratio 1, and the true ratio of each version."""
     base = history.parameters.driver_rate * history.hosts["hazard"] * history.hosts["frailty"]
     return pd.Series(base.to_numpy(), index=history.hosts["host"]).reindex(now.index), dict(
-        zip(VERSIONS, (1.0, *CASES[case]), strict=True)
+        zip(VERSIONS, (1.0, history.parameters.ratio_58, history.parameters.ratio_60), strict=True)
     )
 
 
