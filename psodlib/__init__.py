@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         plot_host_days,
         plot_incident,
         plot_modules,
+        plot_options,
         plot_rates,
         plot_ratio,
         plot_rollout,
@@ -96,6 +97,7 @@ _HOME = {
             "plot_host_days",
             "plot_incident",
             "plot_modules",
+            "plot_options",
             "plot_rates",
             "plot_ratio",
             "plot_rollout",
@@ -117,6 +119,12 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"psodlib.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def cell(result: Any) -> str:
+    """A result as a notebook shows it; looked up when it is shown, because the wing that draws comes last."""
+    shown: str = importlib.import_module("psodlib.views.cells").html(result)
+    return shown
 
 
 def __dir__() -> list[str]:

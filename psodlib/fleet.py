@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,23 +11,45 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
-from psodlib.assemble import assemble, name_hosts, said_by_host
+from psodlib.assemble import assemble
 from psodlib.cluster import read_far, read_near, spread_far
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Unit, iter_units
 from psodlib.processes import read_all, read_here, spread_here
-from psodlib.records import FileReading, Problem
+from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
 from psodlib.store.folder import is_store
 from psodlib.store.ledger import Job
 from psodlib.store.opening import each_bucket, open_store
 from psodlib.store.readings import Entry
 from psodlib.store.update import update
+from psodlib.triage.boots import versions_now
 from psodlib.triage.crashes import explain
+from psodlib.triage.devices import devices_at_crash
 from psodlib.triage.known_issues import Issue, load_issues
+from psodlib.triage.timeline import host_timeline
 
 __all__ = ["Fleet", "explain_crash", "load"]
+
+
+def _records(kind: Any, table: pd.DataFrame) -> tuple[Any, ...]:
+    # Rows as the records they came from: plain values, unknown is None.
+    names = [part.name for part in fields(kind) if part.name in table]
+    columns = [
+        [None if pd.isna(value) else _PLAIN.get(type(value), _same)(value) for value in table[name].astype(object)]
+        for name in names
+    ]
+    known = (zip(names, row, strict=True) for row in zip(*columns, strict=True))
+    return tuple(kind(**{name: value for name, value in row if value is not None}) for row in known)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    pd.Timestamp: lambda time: time.to_pydatetime(warn=False), pd.Timedelta: lambda span: span.to_pytimedelta(),
+}  # fmt: skip
 
 
 def _empty(table: str) -> Callable[[], pd.DataFrame]:
@@ -45,6 +67,11 @@ class Fleet:
     coverage : pandas.DataFrame
         The stretches of each boot that evidence covers (``host``, ``boot``, ``start``, ``end``): what lies between them is
         a gap. Behind the contract's seven, because host-days at risk cannot be counted without it.
+    reasons : pandas.DataFrame
+        Why each crash has its signature and its guilty module, and what is doubtful (``crash_id``, ``about``, ``module``,
+        ``text``, ``weight``): made once, where the crash is judged; whatever explains a crash formats it.
+    texts : pandas.DataFrame
+        The crashes' own lines (``crash_id``, ``text``), verbatim.
     simulated : bool
         True when any of the evidence is made up (a ``SIMULATED`` marker stood beside it): pages must say so.
     """
@@ -57,6 +84,8 @@ class Fleet:
     drivers: pd.DataFrame = field(default_factory=_empty("drivers"))
     problems: pd.DataFrame = field(default_factory=_empty("problems"))
     coverage: pd.DataFrame = field(default_factory=_empty("coverage"))
+    reasons: pd.DataFrame = field(default_factory=_empty("reasons"))
+    texts: pd.DataFrame = field(default_factory=_empty("texts"))
     simulated: bool = False
 
     @property
@@ -67,6 +96,104 @@ class Fleet:
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(table):,} {name}" for name, table in self.tables.items())
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
+
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
+    def crash(self, crash_id: str) -> Crash:
+        """One crash with all that the tables hold of it.
+
+        Parameters
+        ----------
+        crash_id : str
+            The crash, or the first digits of its id.
+
+        Returns
+        -------
+        Crash
+            With ``frames``, ``modules``, ``text`` and ``reasons``; unknown is None.
+
+        Raises
+        ------
+        InputError
+            No crash, or more than one, has an id that begins so.
+        """
+        ids = self.crashes["crash_id"]
+        found = self.crashes[ids.str.startswith(crash_id).fillna(False)] if crash_id else self.crashes
+        if len(found) != 1:
+            some = ", ".join([*(found if len(found) else self.crashes)["crash_id"].dropna()][:5]) or "none"
+            raise InputError(f"{len(found)} crashes have an id that begins with {crash_id!r}; here are: {some}")
+        parts: dict[str, Any] = {
+            name: _records(kind, table[(table["crash_id"] == found["crash_id"].iloc[0]).fillna(False)])
+            for name, kind, table in (
+                ("frames", Frame, self.frames), ("modules", Module, self.modules), ("reasons", Reason, self.reasons),
+            )
+        }  # fmt: skip
+        text = self.texts.loc[self.texts["crash_id"] == found["crash_id"].iloc[0], "text"]
+        crash: Crash = _records(Crash, found)[0]
+        return replace(crash, text="".join(text), **parts)
+
+    def host(self, name: str) -> pd.DataFrame:
+        """One host's story.
+
+        Parameters
+        ----------
+        name : str
+            The host, as ``hosts`` names it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
+            ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
+
+        Raises
+        ------
+        InputError
+            No such host; the message names the nearest.
+        """
+        return host_timeline(self, known_name(name, self.hosts["host"], "host"))
+
+    def now(self, module: str) -> pd.DataFrame:
+        """Who runs which version of a driver today.
+
+        Parameters
+        ----------
+        module : str
+            Bare module name.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a host of ``hosts``, by host: ``host``, ``version`` (loaded in its last boot), ``since`` (start of the
+            first boot of the run that had it), ``evidence`` (how that is known), ``pending`` (another version that waits
+            for the next boot). Unknown is ``NA``.
+
+        Raises
+        ------
+        InputError
+            No evidence speaks of such a module.
+        """
+        known_name(module, self.drivers["module"], "module")
+        return versions_now(self.hosts, self.uptimes, self.drivers, module)
+
+    def wide(self) -> pd.DataFrame:
+        """The crashes with host, cluster, model, ESXi version and driver side by side.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a crash, the columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``,
+            ``cluster``, ...), then ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and
+            ``firmware`` of the guilty module as last read on that host before the crash, else as first read after it.
+        """
+        hosts = self.hosts.drop(columns=[name for name in self.hosts if name in self.crashes and name != "host"])
+        boots = self.uptimes.loc[self.uptimes["crash_id"].notna(), ["crash_id", "boot", "end_reason"]]
+        table = self.crashes.merge(hosts.dropna(subset=["host"]), on="host", how="left")
+        table = table.merge(boots.drop_duplicates("crash_id"), on="crash_id", how="left")
+        return table.join(devices_at_crash(self.crashes, self.drivers))
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables as Parquet, one dataset a table.
@@ -137,6 +264,9 @@ class Fleet:
         simulated = False
         for name in [*schema.TABLES, *schema.AUXILIARY]:
             part = Path(folder) / f"{name}.parquet"
+            if name in schema.AUXILIARY and not part.exists():  # saved before there was such a table
+                tables[name] = schema.empty(name)
+                continue
             if not part.exists():
                 raise InputError(
                     f"{part}: not found; expected a folder that Fleet.save wrote, with one Parquet file a table"
@@ -179,7 +309,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def load(
-    *sources: str | Path,
+    *sources: str | Path | Sequence[str | Path],
     inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None,
     jobs: int | None = None,
@@ -191,7 +321,7 @@ def load(
 
     Parameters
     ----------
-    *sources : str or Path
+    *sources : str or Path, or lists of them
         Evidence folders, logs, vm-support bundles, vCenter zips, syslog trees, ``"-"`` for stdin, URLs that fsspec opens.
     inventory : str, Path or DataFrame, optional
         CSV or table with at least ``host``; its other columns join ``hosts``. A host with no evidence keeps its row.
@@ -232,11 +362,12 @@ def load(
     >>> psod.load("data/incident-2014-05-31").crashes.guilty_module[0]  # doctest: +SKIP
     'hpsa'
     """
+    named = [one for source in sources for one in ([source] if isinstance(source, (str, PurePath)) else source)]
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
     if store is not None:
-        return _load_into(store, sources, roster, issues, jobs, client, progress)
-    units, problems = _units(sources)
+        return _load_into(store, named, roster, issues, jobs, client, progress)
+    units, problems = _units(named)
     readings: list[FileReading] = []
     read = read_all(units, jobs) if client is None else read_near(client, units)
     for done, (unit, (found, troubles)) in enumerate(read, 1):
@@ -277,22 +408,8 @@ def _load_into(
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:
-    """Say why a crash has its signature and its guilty module."""
-    units, _ = _units(sources)
-    readings = [reading for unit in units for reading in read_unit(unit)[0]]
-    named, _ = name_hosts(readings)
-    found = {crash.crash_id: (host, crash) for host, reading in named for crash in reading.crashes if crash.crash_id}
-    ids = sorted(found_id for found_id in found if found_id.startswith(crash_id))
-    if len(ids) != 1:
-        some = ", ".join(ids[:5] or sorted(found)[:5]) or "none"
-        raise InputError(f"{len(ids)} crashes have an id that begins with {crash_id!r}; here are: {some}")
-    its_host, crash = found[ids[0]]
-    said = said_by_host([reading for host, reading in named if host == its_host])
-    rows = assemble(readings)["crashes"]
-    rows = rows.loc[rows["crash_id"] == crash.crash_id, ["driver_version", "esxi_version", "esxi_build"]]
-    # None of a copy that is told apart by its id alone: the row bears the id of the better copy.
-    told: dict[str, Any] = {str(name): text for _, row in rows.iterrows() for name, text in row.dropna().items()}
-    return explain(replace(crash, host=its_host, **told), said)
+    """Why a crash of some evidence, named by its id or the id's first digits, has its signature and its guilty module."""
+    return explain(load(*sources).crash(crash_id))
 
 
 def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:

@@ -72,6 +72,11 @@ class PinDecision:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
     def as_frame(self) -> pd.DataFrame:
         """The evidence, one row a contrast.
 
