@@ -294,7 +294,7 @@ class Fleet:
         Yields
         ------
         Fleet
-            The hosts of one bucket. ``risk.partitions`` makes rates and sufficient rows of them.
+            The hosts of one bucket. ``rate_ratio`` and ``decide_pin`` take the exposures of all parts.
 
         Raises
         ------
