@@ -13,7 +13,6 @@ LOOK = 4096  # bytes that tell an encoding
 MAX_HELD = 1 << 20  # bytes of a line that wait for its end
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 # PowerShell's `>>` goes on in UTF-16 whatever a file began with. Four characters of it are no accident.
-_ZERO = re.compile(rb"\0")
 _APPENDED = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r -~]\0){4,}")
 
 
@@ -82,9 +81,9 @@ class Recoded(io.RawIOBase):
         """Fill a buffer; what needs no change goes straight through."""
         if self._decoder is None and not (self._ready or self._held or self._at_start):
             got = int(self._raw.readinto(buffer) or 0)  # type: ignore[attr-defined]
-            if not got or _ZERO.search(buffer, 0, got) is None:
+            if b"\0" not in (data := bytes(buffer[:got])):
                 return got
-            self._ready = self._next(bytes(buffer[:got]))
+            self._ready = self._next(data)
         while not self._ready:
             data = self._raw.read(256 << 10) or b""
             if not data:

@@ -392,7 +392,7 @@ def _fields(row: Row) -> set[str]:
         vib[0]
         and vib[1]
         and (VIB_VERSION.fullmatch(vib[1]) or {"vendor", "acceptancelevel"} <= fields)
-        and "build" not in fields
+        and not fields & {"build", "displayname"}
     ):
         fields.add("a VIB")
     if any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model")) and not fields & {

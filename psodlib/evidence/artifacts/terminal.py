@@ -32,7 +32,7 @@ PROMPTS = _table(
     ("vMA", "vi-admin@vma:~[esx01.lab]> esxcli system module get -m hpsa", r"[ \t]{0,12}[\w.-]{1,32}@[\w.-]{1,255}:[^\[\s]{0,255}\[(?P<host>[\w.-]{1,255})\]>\s*(?P<command>\S.*)?$"),
     ("user@host", "root@esx01:~# vmware -v", r"[ \t]{0,12}[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):\S{0,255}[#$>]\s+(?P<command>\S.*)?$"),
     ("ash", "~ # cat /proc/scsi/hpsa/2", r"[ \t]{0,12}(?:~|/\S{0,255}) [#$](?:\s+(?P<command>\S.*))?$"),
-    ("PowerShell", "PS C:\\> plink root@esx01 vmware -v", r"PS [A-Za-z]:\\[^>\n]{0,200}> ?(?P<command>\S.*)?$"),
+    ("PowerShell", "PS C:\\> plink root@esx01 vmware -v", r"(?:PS|(?:vSphere )?PowerCLI) [A-Za-z]:\\[^>\n]{0,200}> ?(?P<command>\S.*)?$"),
     ("user", "[root] esxcfg-nics -l", rf"[ \t]{{0,12}}\[root\]\s*(?P<command>{_COMMANDS}.*)$"),
     ("bare", "# esxcli software vib list", rf"(?:[#$>] ?)?(?P<command>{_COMMANDS}.*)$"),
 )  # fmt: skip
@@ -59,14 +59,22 @@ _HOST_LINE = re.compile(
 
 _FIELD = re.compile(r"([ \t]*)[A-Za-z][\w ()/.-]{0,60}?[ \t]{0,40}:(?:[ \t]|$)")
 # A command sent to another host than the prompt's.
-_FAR = re.compile(r"(?:ssh|plink|sshpass)(?:\.exe)? (?:[^@\n]{0,200}[ \t])?[\w.-]{1,32}@" + _NAME + r"(?=[ \t])")
+_FAR = re.compile(
+    r"(?:(?:ssh|plink|sshpass)(?:\.exe)? (?:[^@\n]{0,200}[ \t])?[\w.-]{1,32}@|[^\n]{0,200}?(?:Get-VMHost(?: -Name)?|-VMHost) [\"']?)"
+    + _NAME
+    + r"(?=[ \t\"'|)]|$)"
+)
 
 # All of them in one search, at the speed of RE2: most texts hold none.
 _ANY = "|".join(
     re.sub(r"\?P<\w+>", "?:", pattern.pattern)
     for pattern in (*(row[2] for row in (*PROMPTS, *HEADINGS)), _HOST_LINE, _PREFIX)
 )
-_BOUNDARY = re2.compile("(?m)^(?:" + _ANY.replace(r"\s*", "[ \t]*").replace(r"\s+", "[ \t]+") + ")")
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+# It needs no bounds, and counting them would cost it its memory.
+_LOOSE = re.sub(r"\{1,\d+\}", "+", re.sub(r"\{0,\d+\}", "*", _ANY.replace(r"\s*", "[ \t]*").replace(r"\s+", "[ \t]+")))
+_BOUNDARY = re2.compile("(?m)^(?:" + _LOOSE + ")", _OPTIONS)
 
 
 def find_prompt(line: str) -> re.Match[str] | None:
