@@ -19,7 +19,7 @@ from psodlib.triage.builds import builds_of_boots
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.crashes import judge, with_issues
 from psodlib.triage.known_issues import Issue
-from psodlib.triage.precursors import Said, hear
+from psodlib.triage.precursors import Said, hear_host
 
 __all__ = [
     "Words", "assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_inventory",
@@ -42,7 +42,11 @@ def name_hosts(
     hosts, problems = host_names({(reading.host, reading.hint) for reading in readings}, roster)
     named = [(hosts[reading.host, reading.hint], reading) for reading in readings]
     for host, reading in named:
-        if host is None and not reading.irrelevant and (reading.crashes or reading.alive or reading.drivers or reading.facts):
+        if (
+            host is None
+            and not reading.irrelevant
+            and (reading.crashes or reading.alive or reading.drivers or reading.facts)
+        ):
             problems.append(no_host(reading.source))
     return named, problems
 
@@ -215,11 +219,7 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
 
 def said_by_host(readings: Sequence[FileReading]) -> Said:
     """One host's warnings, those before its crashes and those of its quiet days."""
-    return hear(
-        [p for reading in readings for p in reading.precursors],
-        [a for reading in readings for a in reading.alive],
-        [c for reading in readings for c in reading.crashes],
-    )
+    return hear_host(readings)
 
 
 def _one_row_a_crash(by_host: dict[str | None, list[Crash]]) -> dict[str | None, list[Crash]]:
