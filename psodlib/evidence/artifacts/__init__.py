@@ -68,7 +68,7 @@ _NEEDLES: dict[str, tuple[str, ...]] = {
     "smbios": ("System Info",), "module_file": ("input file: ", "Module File: ", "ersion: "),
     "ethtool": ("firmware-version: ", "Firmware Version: "), "module_table": ("Name ",), "devices": ("vmhba", "vmnic", "vusb"),
     "vmkchdev": ("vmkernel", "passthru"), "vib_get": ("Name: ",), "vib_list": ("-",), "vib_ids": ("_",), "release": ("VMware ESX",),
-    "host_name": ("Fully Qualified",), "pci_list": ("VMkernel Name: ",), "format_list": (" : ",), "format_table": ("--",),
+    "date": (" UTC ", " GMT ", "T"), "host_name": ("Fully Qualified",), "pci_list": ("VMkernel Name: ",), "format_list": (" : ",), "format_table": ("--",),
     "module_names": ("vmkapi_", "vmklinux", "com.vmware."),
 }  # fmt: skip
 
@@ -136,7 +136,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
           rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_WORD}(?:,|[ \t]*$)", vibs.read_vib_ids, group="vibs"),
     _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
-    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"\A[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}\s*\Z", commands.read_date),
+    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}[ \t]*$", commands.read_date),
     _kind("date", "2025-12-11T16:32:46Z", rf"\A{ISO_STAMP}\s*\Z", commands.read_date, command="clock|time get|date"),
     _kind("host_name", "   Fully Qualified Domain Name: esx01.lab", r"^[ \t]*Fully Qualified Domain Name: ", rows.read_rows),
     _kind("pci_list", "   VMkernel Name: vmhba0", r"^[ \t]*VMkernel Name: vm", rows.read_rows),
