@@ -166,30 +166,31 @@ def plan(
 
 
 class _Index:
-    # Known files by size, and logs by host, so that each new file is held against few.
+    # Known files by host and size, and logs by host, so that each new file is held against few; a host of an unknown name may
+    # be any that was renamed.
 
     def __init__(self, entries: Sequence[Entry], went: Sequence[Entry]) -> None:
-        self.sizes: dict[Any, list[Entry]] = defaultdict(list)
+        self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
         self.logs: dict[str | None, list[Entry]] = defaultdict(list)
         self.hints = {entry.hint for entry in entries}
         for entry in entries:
             if entry.sha256:
-                self.sizes[entry.size, entry.hint].append(entry)
+                what = (entry.sha256, _role(entry), entry.collected, entry.parser)
+                self.sizes[entry.size, entry.hint][what] = entry
                 if entry.size > SMALL:
-                    self.sizes[entry.size, ...].append(entry)
+                    self.sizes[entry.size, ...].setdefault(what, entry)
         for entry in went:
             if entry.sha256 and entry.tells and not (entry.packed or entry.archive):
                 self.logs[entry.hint].append(entry)
 
     def same(self, entry: Entry) -> frozenset[str]:
-        others = self.sizes.get((entry.size, entry.hint), [])
-        others = [*others, *self.sizes.get((entry.size, ...), [])]
-        return frozenset(old.sha256 for old in others if adopt(old, entry))
+        hint = entry.hint if entry.hint in self.hints else ...
+        return frozenset(old.sha256 for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry))
 
     def begins(self, entry: Entry) -> tuple[tuple[int, str, str, bool], ...]:
         if entry.hint in self.hints:
             logs: Iterable[Entry] = self.logs.get(entry.hint, ())
-        else:  # a host that was renamed
+        else:
             logs = (old for found in self.logs.values() for old in found)
         role = _role(entry)
         return tuple(

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pandas as pd
+import pyarrow.compute as pc
 
 from psodlib import schema
 from psodlib.assemble import Words, assemble_named, host_names, no_host, with_inventory
@@ -27,7 +28,7 @@ from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, locked,
 from psodlib.store.former import former_entries
 from psodlib.store.news import ReadJobs, Walk, read_new, vanished
 from psodlib.store.opening import tables_of
-from psodlib.store.partitions import PARTED, bucket_of, plain, read_parts, write_parts, write_table
+from psodlib.store.partitions import PARTED, bucket_of, dataset_of, plain, read_parts, write_parts, write_table
 from psodlib.store.readings import Entry, Piece, read_entries, read_pieces, write_entries
 from psodlib.triage.known_issues import Issue
 
@@ -84,9 +85,9 @@ def _update(
     problems = pd.concat([global_, local], ignore_index=True).drop_duplicates()
     problems = schema.conform("problems", pd.concat([problems, missing], ignore_index=True))
     tables |= {"hosts": write_table(folder, "hosts", hosts), "problems": write_table(folder, "problems", problems)}
-    if not allow_loss and before.generation:
-        _refuse_loss(folder, before, tables)
     same = tables == before.tables
+    if before.generation and not (allow_loss or same):
+        _refuse_loss(folder, before, tables)
     after = Manifest(
         generation=before.generation + 1, buckets=buckets, parser=parser, assembler=assembler, tables=tables, walk=walk,
         simulated=any(entry.simulated for entry in entries), ledger=write_entries(folder, entries), news=news,
@@ -168,20 +169,23 @@ def _walk(before: Manifest, walks: Sequence[Walk], entries: Sequence[Entry]) -> 
 
 def _refuse_loss(folder: Path, before: Manifest, tables: Tables) -> None:
     # A source that could not be reached or a reader that went wrong must not cost what was known.
-    old, new = (
-        (read_parts(folder, "crashes", t.get("crashes", ())), read_parts(folder, "uptimes", t.get("uptimes", ())))
-        for t in (before.tables, tables)
-    )
-    crashes = len(set(old[0]["crash_id"]) - set(new[0]["crash_id"]))
+    old, new = _extent(folder, before.tables), _extent(folder, tables)
+    crashes = len(old[0] - new[0])
     if before.parser != fingerprint.parser():  # which may have other ids for the same crashes
         crashes = min(crashes, len(old[0]) - len(new[0]))
-    days = [float(table["observed"].dt.total_seconds().sum()) / 86_400 for _, table in (old, new)]
-    if crashes > MOST_LOST * len(old[0]) or days[1] < (1 - MOST_LOST) * days[0]:
+    if crashes > MOST_LOST * len(old[0]) or new[1] < (1 - MOST_LOST) * old[1]:
         raise InputError(
-            f"{folder}: this load would lose {max(crashes, 0)} of {len(old[0])} known crashes and {max(days[0] - days[1], 0.0):,.0f} "
-            f"of {days[0]:,.0f} host-days; nothing was changed. See that the sources are whole and can be read, or say "
+            f"{folder}: this load would lose {max(crashes, 0)} of {len(old[0])} known crashes and {max(old[1] - new[1], 0.0):,.0f} "
+            f"of {old[1]:,.0f} host-days; nothing was changed. See that the sources are whole and can be read, or say "
             "--allow-loss (in Python allow_loss=True)"
         )
+
+
+def _extent(folder: Path, tables: Tables) -> tuple[set[str], float]:
+    # The crashes and the host-days of some tables.
+    ids = dataset_of(folder, "crashes", tables.get("crashes", ())).to_table(columns=["crash_id"])["crash_id"]
+    spans = dataset_of(folder, "uptimes", tables.get("uptimes", ())).to_table(columns=["observed"])["observed"]
+    return set(ids.to_pylist()), (pc.sum(spans.cast("int64")).as_py() or 0) / 86_400e9
 
 
 # ---- whose tables change ----------------------------------------------------------------------------------------------
