@@ -14,7 +14,7 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.assemble import assemble, with_inventory
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Unit, iter_units
@@ -24,7 +24,9 @@ from psodlib.store.ledger import Job, read_group, read_jobs
 from psodlib.store.opening import each_bucket, open_before, open_store
 from psodlib.store.readings import Entry
 from psodlib.store.update import update
+from psodlib.triage.boots import versions_now
 from psodlib.triage.crashes import explain, with_issues
+from psodlib.triage.devices import devices_at_crash
 from psodlib.triage.known_issues import Issue, load_issues
 from psodlib.workers import Workers, groups_of
 
@@ -128,6 +130,45 @@ class Fleet:
         text = self.texts.loc[self.texts["crash_id"] == found["crash_id"].iloc[0], "text"]
         crash: Crash = _records(Crash, found)[0]
         return replace(crash, text="".join(text), **parts)
+
+    def now(self, module: str) -> pd.DataFrame:
+        """Who runs which version of a driver today.
+
+        Parameters
+        ----------
+        module : str
+            Bare module name.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a host of ``hosts``, by host: ``host``, ``version`` (loaded in its last boot), ``since`` (start of the
+            first boot of the run that had it), ``evidence`` (how that is known), ``pending`` (another version that waits
+            for the next boot). Unknown is ``NA``.
+
+        Raises
+        ------
+        InputError
+            No evidence speaks of such a module.
+        """
+        known_name(module, self.drivers["module"], "module")
+        return versions_now(self.hosts, self.uptimes, self.drivers, module)
+
+    def wide(self) -> pd.DataFrame:
+        """The crashes with host, cluster, model, ESXi version and driver side by side.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a crash, the columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``,
+            ``cluster``, ...), then ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and
+            ``firmware`` of the guilty module as last read on that host before the crash, else as first read after it.
+        """
+        hosts = self.hosts.drop(columns=[name for name in self.hosts if name in self.crashes and name != "host"])
+        boots = self.uptimes.loc[self.uptimes["crash_id"].notna(), ["crash_id", "boot", "end_reason"]]
+        table = self.crashes.merge(hosts.dropna(subset=["host"]), on="host", how="left")
+        table = table.merge(boots.drop_duplicates("crash_id"), on="crash_id", how="left")
+        return table.join(devices_at_crash(self.crashes, self.drivers))
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables as Parquet, one dataset a table.
@@ -265,7 +306,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def load(
-    *sources: str | Path,
+    *sources: str | Path | Sequence[str | Path],
     inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None,
     jobs: int | None = None,
@@ -279,7 +320,7 @@ def load(
 
     Parameters
     ----------
-    *sources : str or Path
+    *sources : str or Path, or lists of them
         Evidence folders, logs, vm-support bundles, vCenter zips, syslog trees, ``"-"`` for stdin, URLs that fsspec opens; or
         one store, or one saved fleet.
     inventory : str, Path or DataFrame, optional
@@ -325,18 +366,19 @@ def load(
     >>> psod.load("data/incident-2014-05-31").crashes.guilty_module[0]  # doctest: +SKIP
     'hpsa'
     """
+    named = [one for source in sources for one in ([source] if isinstance(source, (str, PurePath)) else source)]
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
     if roster is not None and "host" not in roster:
         raise InputError(f"the inventory has columns {list(roster.columns)}; expected one named host")
-    if any(map(is_saved, sources)):
-        return _reopened(sources, store, roster, issues if known_issues else None)
+    if any(map(is_saved, named)):
+        return _reopened(named, store, roster, issues if known_issues else None)
     workers = Workers(jobs, client)
     if store is not None or client is not None:  # a worker may stand in another folder, and so may we the next time
-        sources = tuple(map(_whole, sources))
+        named = list(map(_whole, named))
     if store is not None:
-        return _load_into(store, sources, roster, issues, workers, progress, allow_loss, verify)
-    units, problems = _units(sources)
+        return _load_into(store, named, roster, issues, workers, progress, allow_loss, verify)
+    units, problems = _units(named)
     readings: list[FileReading] = []
     for done, (unit, (found, troubles)) in enumerate(_read(units, workers), 1):
         readings += found

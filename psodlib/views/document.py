@@ -170,6 +170,7 @@ class Section(Block):
     title: str
     blocks: Sequence[Block]
     anchor: str = ""  # the place's address on the page
+    overleaf: bool = False  # in print it begins a new page
 
     def __repr__(self) -> str:
         return f"{self.title}: {count(len(self.blocks), 'block')}"
