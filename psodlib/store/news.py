@@ -18,7 +18,7 @@ from psodlib.evidence.places import shown
 from psodlib.evidence.sources import Unit
 from psodlib.records import Problem
 from psodlib.store.folder import Manifest
-from psodlib.store.ledger import Job, adopt, look, plan
+from psodlib.store.ledger import HEAD, Job, adopt, look, plan
 from psodlib.store.readings import PASSING, POOR, Entry, Read, read_contents, read_pieces, timed, write_segment
 
 __all__ = ["ReadJobs", "Walk", "read_new", "vanished"]
@@ -101,7 +101,8 @@ def _standing_in(entry: Entry, old: Entry | None) -> Entry:
         entry = msgspec.structs.replace(entry, stamp="")
     if old is None or not old.tells or not troubles & POOR or entry.began == old.sha256 != "":
         return entry
-    less = not entry.tells or (entry.head == old.head and entry.unpacked < old.unpacked)
+    alike = entry.head == old.head or entry.unpacked < HEAD  # of so little a head says nothing
+    less = not entry.tells or (alike and entry.unpacked < old.unpacked)
     return msgspec.structs.replace(old, root=entry.root, stamp="", waiting=entry.troubles) if less else entry
 
 

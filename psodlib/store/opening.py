@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +14,9 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.store.folder import Manifest, is_store, read_manifest
 from psodlib.store.partitions import bucket_of, choose, read_parts
+from psodlib.store.readings import read_entries
 
-__all__ = ["each_bucket", "open_before", "open_store", "tables_of"]
+__all__ = ["each_bucket", "open_before", "open_store", "roots_of", "tables_of"]
 
 _WHOLE = ("uptimes", "drivers", "hosts")  # a version is carried from boot to boot, so these know no `since`
 
@@ -91,3 +93,9 @@ def each_bucket(folder: Path) -> Iterator[tuple[dict[str, pd.DataFrame], bool]]:
                 parts = list(choose(manifest.tables.get(name, ()), {bucket}, None))
                 tables[name] = read_parts(folder, name, parts)
         yield tables, manifest.simulated
+
+
+def roots_of(folder: Path) -> list[str]:
+    """The sources of a store that are still there: where the log around a crash is read."""
+    roots = {entry.root for entry in read_entries(folder, read_manifest(folder).ledger) if not entry.gone}
+    return sorted(root for root in roots if "://" in root or os.path.lexists(root))

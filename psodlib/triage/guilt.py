@@ -76,7 +76,17 @@ _HEAP = re.compile(r"DLM_\w+|tmalloc_\w+|Heap_\w+|dlmalloc\w*")
 
 # Scores order suspects, nothing else. Above INVOLVED the kernel lists the module in its panic; from there to STACK the
 # message names it, or its device; then the stack, nearer to the fault is higher; then a shim's symbol; below 1 the rest.
-INVOLVED, PASSING, IN_MESSAGE, AT_DEVICE, LOCK_OWNER, STACK, SHIM, WORLD, LOG = 4.0, 3.5, 3.4, 3.2, 2.4, 2.0, 1.0, 0.9, 0.6
+INVOLVED, PASSING, IN_MESSAGE, AT_DEVICE, LOCK_OWNER, STACK, SHIM, WORLD, LOG = (
+    4.0,
+    3.5,
+    3.4,
+    3.2,
+    2.4,
+    2.0,
+    1.0,
+    0.9,
+    0.6,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,9 @@ def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) ->
     case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash))
     told = _stands_out(case)
     logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in told.items()]
-    suspects = _ranked([*_named(case), *_at_device(case), *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged])
+    suspects = _ranked(
+        [*_named(case), *_at_device(case), *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
+    )
     notes = (*_notes(crash, traced, case.frames), *_notes_of_log(told, suspects))
     device = _device(case)
     if crash.deliberate or crash.kind == "user_requested":
@@ -185,7 +197,9 @@ def _at_device(case: _Case) -> Iterable[Suspect]:
     for line in _device_lines(case.crash):
         for device, driver in _DRIVER_OF_DEVICE.findall(line):
             if not _MASKED.fullmatch(driver):
-                yield Suspect(driver, "named_by_kernel", f"the message names {driver} as driver of {device}", IN_MESSAGE)
+                yield Suspect(
+                    driver, "named_by_kernel", f"the message names {driver} as driver of {device}", IN_MESSAGE
+                )
         for address in _addresses(line):
             if driver := case.said.devices.get(address):
                 why = f"the message names the device {address}, which {driver} drives by the host's own lists"
@@ -238,7 +252,9 @@ def _waits(frame: Frame) -> bool:
     if frame.function is None:
         return False
     family = family_of(frame.function)
-    return irrelevant_rule(frame.function) is not None or (family is not None and (family.value or "").startswith("lock"))
+    return irrelevant_rule(frame.function) is not None or (
+        family is not None and (family.value or "").startswith("lock")
+    )
 
 
 def _on_stack(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:

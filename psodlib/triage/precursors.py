@@ -112,9 +112,13 @@ def hear(
     """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
     heard, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
     precursors = [p for p in heard if p.module and _word(p.what)]
-    claimed = {match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match}
+    claimed = {
+        match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match
+    }
     devices = {**claimed, **(devices or {})}
-    names: dict[str, str] = {}  # every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`
+    names: dict[
+        str, str
+    ] = {}  # every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`
     found: dict[Key, set[datetime]] = defaultdict(set)
     for p in precursors:
         name = p.module or ""

@@ -261,4 +261,3 @@ def frame_name(frame: Frame) -> str:
 @lru_cache(maxsize=1 << 16)
 def _sentinel(function: str | None) -> Rule | None:
     return first_match(read_rules("sentinel.txt"), function) if function else None
-

@@ -15,8 +15,8 @@ from psodlib.triage import guilt
 from psodlib.triage.crashes import parse_crashes
 from psodlib.triage.frames import MAX_TEXT, attribute_frames, telling_frames
 from psodlib.triage.guilt import find_guilty
-from psodlib.triage.modules import is_plumbing
 from psodlib.triage.lists import read_rules
+from psodlib.triage.modules import is_plumbing
 
 
 def stack(*names: str, backtrace: int = 0, pcpu: int | None = None) -> tuple[Frame, ...]:
