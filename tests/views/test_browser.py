@@ -132,6 +132,10 @@ def test_axe_finds_no_serious_fault(made: Path, browser: Any, scheme: str) -> No
         page.goto(path.as_uri(), timeout=30_000)
         page.evaluate(script)
         assert page.evaluate(AXE) == [], path.name
+        if path.name == "explorer.html":  # and with a crash open, and with a host
+            for place in ("a.crash", "td:nth-child(2) a"):
+                page.locator(f".psx {place}").first.click()
+                assert page.evaluate(AXE) == [], place
         assert page.evaluate("window.planted") is None, path.name  # though nothing forbids scripts here
         page.close()
     context.close()
