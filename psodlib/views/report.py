@@ -1,7 +1,7 @@
 """A source of evidence -> a folder of pages, PDFs, pictures and tables.
 
     index.html            the verdict, the charts, the tables, and where the data came from
-    brief.html .pdf       two pages for whoever decides
+    brief.html .pdf       two pages for management
     explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
     notebooks/*.html      the six notebooks, run on this source
