@@ -252,12 +252,16 @@ def report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
-    out.print(f"Report: {escape(str(written.index))}")
+    crashes, hosts = len(written.fleet.crashes), len(written.fleet.hosts)
+    out.print(escape(_plain(f"{hosts:,} hosts, {crashes:,} crashes. {written.lead}")))
+    out.print(
+        f"Open {escape(str(written.index))}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html"
+    )
     for name in written.failed:
         out.print(f"notebook {escape(name)} did not run to its end; its page says where")
     if store:
         _print_news(store)
-    mild = MILD | {"vanished"} if store else MILD
+    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
     _print_why(written.fleet, mild)
     raise typer.Exit(1 if written.failed else _exit_code(written.fleet, mild))
 
