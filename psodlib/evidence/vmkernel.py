@@ -1,9 +1,8 @@
 """vmkernel logs of any size -> crashes, driver banners, coverage, precursors, in one pass of bounded memory.
 
 A stream is read in blocks; one Aho-Corasick pass finds the anchors. Around a crash's anchor a window is cut out and given to
-``psod``; any other anchor is one row of the tables below, which reads one line. Time stamps are sampled, only as often as
-needed to miss no silence. Only what bears a real header is a crash here: a log that nobody chose holds many backtraces of
-hosts that lived on.
+``psod``, which alone decides what is a crash; any other anchor is one row of the tables below, which reads one line. Time
+stamps are sampled, only as often as needed to miss no silence.
 """
 
 from __future__ import annotations
@@ -17,20 +16,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, split_pieces
 from psodlib.evidence.psod import (
-    CENTURY,
-    Piece,
-    bears_header,
-    find_crashes,
-    group_blocks,
-    modules_named_by_kernel,
-    read_count,
-    read_crash,
-    read_prefix,
-    regions,
-    same_crash,
-    split_pieces,
-)
+    find_crashes, group_blocks, is_crash, looks_like_crash, modules_named_by_kernel, read_crash, regions, same_crash,
+)  # fmt: skip
+from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
@@ -48,8 +38,7 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-", b"ed PSOD")
-_MORE = (b":[0x", b" .bss 0x", b"Code start:", b"Saved backtrace")  # in an open window: there is more to come
+_MORE = (b":[0x", b" .bss 0x", b"Code start", b"aved backtrace")  # in an open window: there is more to come
 
 
 class _LineRow(NamedTuple):
@@ -105,14 +94,15 @@ FACTS: tuple[_LineRow, ...] = (
     _line_row(b"build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
               r"VMkernel (?P<host>\S{1,253}) (?P<version>\d+\.\d+\.\d+) #\d+ SMP Release build-(?P<build>\d+)"),
     _line_row(b"build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
-    _line_row(b"Releasebuild-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
+    _line_row(b"build-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
               r"VMware ESX(?:i| Server)?(?: (?P<version>\d+\.\d+(?:\.\d+)?))? \[Releasebuild-(?P<build>\d+)"),
     _line_row(b"TSC: ", "boot", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
     _line_row(b"g VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
 )  # fmt: skip
 
 _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
-_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in _ROWS))),)
+_ANCHORS = (*dict.fromkeys((*ANCHORS, *(row.anchor for row in _ROWS))),)
+_OPENING = frozenset(range(len(dict.fromkeys(ANCHORS))))  # numbers of the anchors that may open a crash
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
 _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
@@ -161,18 +151,21 @@ class _Reader:
         matches = _FINDER.find_matches_as_indexes(view)
         block_line = line
         raw = bytes(view) if matches else b""
-        counted, seen = 0, (-1, -1)
+        counted, begin, end, read = 0, 0, -1, set[int]()
         for number, at, _ in matches:
-            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
-            line, counted = line + raw.count(b"\n", counted, at), at
-            if _ANCHORS[number] in _HEADER_ANCHORS:
-                self._open(raw, start, line, at)
-            if _ROWS_AT[number] and (begin, number) != seen:
-                seen = (begin, number)
-                end = raw.find(b"\n", at, at + _ROW_REACH)
-                text = raw[begin : end if end >= 0 else at + _ROW_REACH]
-                for row in _ROWS_AT[number]:
-                    self._row(row, text, line)
+            if at >= end:  # the next line; what an anchor says of it is read once, however often it stands there
+                begin, end, read = raw.rfind(b"\n", 0, at) + 1, raw.find(b"\n", at) % (len(raw) + 1), set()
+                line, counted = line + raw.count(b"\n", counted, at), at
+            if number in read:
+                continue
+            read.add(number)
+            near = raw[max(begin, at - _ROW_REACH) : min(end, at + _ROW_REACH)]
+            if number in _OPENING and -1 not in read:
+                if opens_crash(near):
+                    self._open(raw, start, line, at)
+                    read.add(-1)
+            for row in _ROWS_AT[number]:
+                self._row(row, near, line)
         self._extend(raw or view, start)
         self._watch(view, block_line)
         self._sample_host(view)
@@ -217,7 +210,7 @@ class _Reader:
         if not last:
             data = data[: data.rfind(b"\n") + 1] or data
         if resume:
-            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1
+            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1  # a crash begins there, and is read whole
             data = data[:keep] if keep > _WINDOW_LIMIT // 2 else data
         skip = 0
         if window.start > self.parsed_to and not data.startswith(b"\0"):  # behind a run of NULs a line begins
@@ -231,7 +224,9 @@ class _Reader:
     def _read(self, data: bytes, start: int, line: int) -> None:
         for part, at, lines in regions(data):
             for block in group_blocks(split_pieces(part, start + at, line + lines - 1)):
-                if not bears_header(block):
+                if not is_crash(block):
+                    if looks_like_crash(block):
+                        self._unread(block.pieces[0])
                     continue
                 if len(self.crashes) >= _CRASH_LIMIT:
                     self._too_many(block.pieces[0].line)
@@ -239,6 +234,11 @@ class _Reader:
                 crash = read_crash(block, part, start + at)
                 modules = tuple(replace(module, source=self.source) for module in crash.modules)
                 self.crashes.append(replace(crash, source=self.source, modules=modules))
+
+    def _unread(self, piece: Piece) -> None:
+        detail = f"reads like a piece of a crash, and nothing beside it says that the host stopped: {piece.body[:120]}"
+        if len(self.problems) < _CRASH_LIMIT:
+            self.problems.append(Problem(source=self.source, problem="unread_crash", line=piece.line, detail=detail))
 
     def _too_many(self, line: int) -> None:
         if not any(problem.problem == "too_large" for problem in self.problems):
