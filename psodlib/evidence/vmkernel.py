@@ -38,7 +38,7 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-_MORE = (b":[0x", b" .bss 0x", b"Code start", b"aved backtrace")  # in an open window: there is more to come
+_MORE = (b":[0x", b" .bss 0x", b"Code start", b"cktrace")  # in an open window: there is more to come
 
 
 class _LineRow(NamedTuple):
@@ -59,11 +59,11 @@ BANNERS: tuple[_LineRow, ...] = (
     _line_row(b"HPSA Driver (v", "hpsa", "<6>HP HPSA Driver (v 5.5.0.58-1OEM)", r"HPE? HPSA Driver \(v (?P<version>[\w.\-]{1,64})\)"),
     _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
               r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
-    _line_row(b"loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
+    _line_row(b"ssfully", "", "cpu9:2097703)vmknvme loaded successfully.",
               r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
     _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
               r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
-    _line_row(b"k Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
+    _line_row(b"er - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
               r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
 )  # fmt: skip
 
@@ -71,10 +71,10 @@ BANNERS: tuple[_LineRow, ...] = (
 PRECURSORS: tuple[_LineRow, ...] = (
     _line_row(b"already at its maximum size", "heap_at_maximum",
               "WARNING: Heap: 3058: Heap hpsa already at its maximum size. Cannot expand.", r"Heap (?P<heap>[\w\-]{1,64}) \(?.{0,20}already at its maximum"),
-    _line_row(b"Heap_Align(", "heap_align_failed",
+    _line_row(b"_Align(", "heap_align_failed",
               "WARNING: Heap: 2900: Heap_Align(vmfs3, 6184/6184 bytes, 8 align) failed. caller: 0x418031efc4e9",
               r"Heap_Align\((?P<heap>[\w\-]{1,64}),.{0,80}failed"),
-    _line_row(b"LinDMA:", "dma_constraint",
+    _line_row(b"inDMA:", "dma_constraint",
               "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
               r"LinDMA: .{0,60}Cannot map"),
     _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
@@ -86,7 +86,7 @@ PRECURSORS: tuple[_LineRow, ...] = (
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
     _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40})_(?:eh_)?abort_command|abort_command"),
-    _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
+    _line_row(b"ine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
 )  # fmt: skip
 
 # What the file says of the host itself, and where a boot begins.

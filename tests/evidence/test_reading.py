@@ -105,8 +105,8 @@ def test_what_is_none_of_ours_is_recognised(tmp_path: Path, case: str) -> None:
         (bytes(range(1, 256)) * 300, "not_text"),
         (b"qwertz 4711 asdf;yxcv = 12\nfoo(bar) => 0x12\n", "unknown_format"),
         (
-            b"0x412426e5dda0:[0x418018b7e594]hpsa_scan_start@<None>#<None>+0x39c stack: 0x410b0c037060\n",
-            "unknown_format",
+            b"Backtrace of a driver, cpu9\nSaved backtrace: pcpu 5 Heartbeat NMI\n",
+            "unread_crash",
         ),
     ],
 )
