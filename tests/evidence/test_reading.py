@@ -218,7 +218,10 @@ def test_the_same_capture_on_its_own_is_evidence(tmp_path: Path) -> None:
 
 
 def test_a_document_that_quotes_a_crash_is_listed(tmp_path: Path) -> None:
-    (reading,) = read(write(tmp_path, "```\n" + CRASH.format(stamp="") + "```\n", "forum.md"))
+    said = "Our hosts fail at night, and the screen says what is quoted below. What have others done about it?\n" * 5
+    (fenced,) = read(write(tmp_path, "```\n" + CRASH.format(stamp="") + "```\n", "forum.md"))
+    assert len(fenced.crashes) == 1, "a fence alone makes no document"
+    (reading,) = read(write(tmp_path, said + "```\n" + CRASH.format(stamp="") + "```\n" + said, "forum.md"))
     assert reading.crashes == ()
     assert [problem.problem for problem in reading.problems] == ["unknown_format"]
 
