@@ -32,7 +32,7 @@ _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 # What a page, a terminal, a mail guard or markdown made of the text.
 _ANSI = re.compile(r"(?:\x1b|\^\[|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
 _TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
-_ESCAPED = re.compile(r"\\{1,2}([\[\]_*#@+<>:.-])")
+_ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
 _MASKED = re.compile(
@@ -70,6 +70,7 @@ class Piece:
     world: int | None = None
     host: str | None = None
     prefixed: bool = False
+    received: bool = False  # the time stands before the program's name: who received the line may have written it
     role: str = ""
     match: re.Match[str] | None = None
     damage: set[str] = field(default_factory=set)
@@ -164,16 +165,18 @@ def read_prefix(piece: Piece) -> None:
     piece.pcpu, piece.world = read_count(groups.get("pcpu")), read_count(groups.get("world"))
     if groups and not (groups["pcpu"].isdigit() and groups["world"].isdigit()):
         piece.damage.add("masked")
-    host, program = None, "vmk" in end[0]
+    host, program = None, False
     for token in _PRIORITY.sub("", text[: end.start()], count=2).split():
         meaning = next((name for name, pattern in _TOKENS if pattern.fullmatch(token)), "garbled")
         if meaning == "time":
-            piece.time = moment_of(token) or piece.time
+            piece.time, piece.received = moment_of(token) or piece.time, not program
             meaning = "nothing" if token[0].isdigit() else "masked"
         if meaning in ("masked", "garbled"):
             piece.damage.add(meaning)
         program = program or meaning == "program"
         host = token if meaning == "host" else host
+    program = program or "cpu" not in end[0]
+    piece.received = piece.received and program
     piece.host = host if program and "garbled" not in piece.damage else None
 
 

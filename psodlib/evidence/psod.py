@@ -32,7 +32,7 @@ _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
 # Any of these says that the host stopped, whatever stands beside it.
 _FATAL = ("header", "message", "code_start", "uptime", "details", "other_cpu", "fatal", "requested")
-_BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "product"}
+_BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.{0,80}Backtrace|Backtrace_Log")
@@ -55,7 +55,7 @@ _ADDRESS_LIMIT = 1 << 64
 class _Block:
     pieces: list[Piece] = field(default_factory=list)
     gap: int = 0
-    time: datetime | None = None  # of the last line that belongs to the crash
+    last: Piece | None = None  # the last line with a time that belongs to the crash
     firsts: dict[str, Piece] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
@@ -63,7 +63,7 @@ class _Block:
         self.gap = 0 if piece.role or not piece.body else self.gap + 1
         if piece.role:
             self.firsts.setdefault(piece.role, piece)
-            self.time = piece.time or self.time
+            self.last = piece if piece.time else self.last
 
     def first(self, *roles: str) -> Piece | None:
         found = [self.firsts[role] for role in roles if role in self.firsts]
@@ -77,8 +77,10 @@ class _Block:
             return True
         if self.gap <= _GAP:
             return False
-        still = piece.time and self.time and abs(piece.time - self.time) <= _MOMENTS
-        return not still or self.gap > _LONG_GAP
+        return not self.is_near(piece, _MOMENTS) or self.gap > _LONG_GAP
+
+    def is_near(self, piece: Piece, span: timedelta) -> bool:
+        return self.last is not None and _near(self.last, piece, span)
 
 
 def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
@@ -110,13 +112,12 @@ def _is_title(piece: Piece) -> bool:
 
 def _begins_another(block: _Block, piece: Piece) -> bool:
     # Does this piece open the next crash, or does it belong to the block? It belongs until something contradicts.
-    if piece.time and block.time and abs(piece.time - block.time) > _ANOTHER_DAY:
-        # A receiver's stamp and the host's own may differ by any time, but only within one print.
-        return block.gap > 0 or piece.role in ("", *_MESSAGES, "product", "details")
+    if block.last and _comparable(block.last, piece) and not block.is_near(piece, _ANOTHER_DAY):
+        return True
     if piece.role in ("header", "message", "requested"):
         return _other_message(block, piece)
     if piece.role in ("product", "details"):
-        if piece.time and block.time and abs(piece.time - block.time) <= _NESTED:
+        if block.is_near(piece, _NESTED):
             return False
         first = block.first(piece.role)
         whole = block.has("registers", *_FRAMES) and block.has(*_MESSAGES)
@@ -142,13 +143,18 @@ def _other_message(block: _Block, piece: Piece) -> bool:
     return (traced or ended) and not _near(known, piece, _NESTED)
 
 
+def _comparable(one: Piece, other: Piece) -> bool:
+    # A receiver's stamp and the host's own differ by whatever the clocks do.
+    return one.time is not None and other.time is not None and one.received == other.received
+
+
 def _near(one: Piece, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    return one.time is not None and other.time is not None and abs(one.time - other.time) <= span
+    return _comparable(one, other) and abs(one.time - other.time) <= span  # type: ignore[operator]
 
 
 def _alike(one: Piece, other: Piece) -> bool:
     a, b = _plain(one.group("message") or one.body), _plain(other.group("message") or other.body)
-    together = one.time is None or other.time is None or _near(one, other, _NESTED)
+    together = not _comparable(one, other) or _near(one, other, _NESTED)
     return together and bool(a) and bool(b) and (a.startswith(b) or b.startswith(a))
 
 
@@ -200,7 +206,10 @@ def _is_joke(block: _Block) -> bool:
     if not block.has("other_product") or block.has("product"):
         return False
     return not any(_address(text) for text in addresses) and not any(
-        _address(text) for piece in block.pieces for text in re.findall(r"0x[0-9a-f]{6,16}\b", piece.body[:4096])
+        _address(text)
+        for piece in block.pieces
+        if piece.role or not piece.prefixed
+        for text in re.findall(r"0x[0-9a-f]{6,16}\b", piece.body[:4096])
     )
 
 
@@ -296,7 +305,7 @@ class _Facts(NamedTuple):
 
 _EXCEPTION = re.compile(r"[Ee]xception\s*(?:type\s*)?\(?(\d{1,3})\)?(?:\s|$)")
 _IN_WORLD = re.compile(
-    rf"\b(?:in world |\(cpu \d{{1,5}}, world )(?P<world>{NUMBER})(?:\s?:\s?(?P<name>\S(?:.{{0,80}}?\S)??)"
+    rf"(?:\bin world |\(cpu \d{{1,5}}, world )(?P<world>{NUMBER})(?:\s?:\s?(?P<name>\S(?:.{{0,80}}?\S)??)"
     r"(?=\s+(?:IP|ip|@|at|addr|SP|\(ec)\s?(?:[0O][x×]|\d|x|<)|\s+PTEs:|[.,]?\s*$))?"
 )
 _MESSAGE_IP = re.compile(rf"\b(?:IP|ip|PC)[:=]?\s*({HEX})|\s@\s*({HEX})")

@@ -94,7 +94,7 @@ ROLES: tuple[Role, ...] = (
     _role("dump", "", 'No port for remote debugger. Press "Escape" for local debugger.',
           r"No port for remote debugger|Debugger is listening|Waiting for [Dd]ebugger|Press .?Escape|Remote debugger"),
     _role("message", "ception", "#GP Exception(13) in world 4130:helper13-0 @ 0x41803399e303",
-          rf"(?P<message>(?:{_MNEMONIC} ?|[A-Z][A-Z0-9_]{{3,60}} )?{_EXCEPTION}(?: .{{0,20}}in world\b| in world\b)(?! of ){_SAID})"),
+          rf"(?P<message>(?:{_MNEMONIC} ?|[A-Z][A-Z0-9_]{{3,60}} )?{_EXCEPTION} (?:.{{0,20}} )?in world {NUMBER}(?!\w){_SAID})"),
     _role("message", "ception", "#DF Exception 8 IP 0x41800b2e1c5a SP 0x4100c0e4fd08",
           rf"(?P<message>{_MNEMONIC} ?{_EXCEPTION}\s+(?:IP|ip|@|addr|at)\s?{HEX}{_SAID})"),
     _role("message", "ception", "PF Exception 14 in DvfilterDrain",
