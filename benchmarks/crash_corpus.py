@@ -23,7 +23,7 @@ from typing import Any
 import psodlib as psod
 
 STAMP = b"2016-03-01T00:%02d:%02d.000Z "
-CALM = b"cpu%d:3342%d)ScsiDeviceIO: 2338: Cmd(0x4124003e0a00) 0x1a, CmdSN 0x%x from world 0 to dev \"naa.6005\" failed H:0x0 D:0x2 P:0x0\n"
+CALM = b'cpu%d:3342%d)ScsiDeviceIO: 2338: Cmd(0x4124003e0a00) 0x1a, CmdSN 0x%x from world 0 to dev "naa.6005" failed H:0x0 D:0x2 P:0x0\n'
 
 
 def calm(number: int) -> bytes:
@@ -77,7 +77,7 @@ def number(text: str | None) -> int | None:
 def wanted(label: dict[str, Any]) -> dict[str, Any]:
     """What a label expects of its first crash."""
     e = label["expect"]
-    frames = [tuple([number(f["fp"]), number(f["ip"]), f["function"], f["module_bare"], f["module_version"], f["offset"], number(f["stack"])]) for f in e["frames"]]  # fmt: skip
+    frames = [(number(f["fp"]), number(f["ip"]), f["function"], f["module_bare"], f["module_version"], f["offset"], number(f["stack"])) for f in e["frames"]]  # fmt: skip
     frames = frames or [(None, None, f["function"], None, None, None, None) for f in e.get("gdb_frames", [])]
     time = datetime.fromisoformat(e["timestamp"]) if e["timestamp"] else None
     values = (e["panic_message"], e["exception_number"], e["exception_kind"] or "other", time, e["pcpu"], e["world_id"], e["world_name"],
@@ -88,7 +88,9 @@ def wanted(label: dict[str, Any]) -> dict[str, Any]:
 def found(crash: Any) -> dict[str, Any]:
     """The same of a crash that was read."""
     printed = [(f, f.module if f.module_evidence == "printed" else None) for f in crash.frames if f.backtrace == 0]
-    frames = [(f.frame_pointer, f.address, f.function, module, f.module_version, f.offset, f.stack) for f, module in printed]
+    frames = [
+        (f.frame_pointer, f.address, f.function, module, f.module_version, f.offset, f.stack) for f, module in printed
+    ]
     values = (crash.message, crash.exception, crash.kind, crash.time, crash.pcpu, crash.world_id, crash.world_name, crash.ip, crash.fault_address,
               crash.code_start, crash.uptime and crash.uptime.total_seconds(), crash.esxi_build, frames)  # fmt: skip
     return dict(zip(FIELDS, values, strict=True))
@@ -117,7 +119,11 @@ def main(corpus: Path, verbose: bool) -> None:
         for name in FIELDS:
             total[name] += 1
             # The labels say "other" where the contract has a narrower word.
-            narrower = name == "kind" and expected[name] == "other" and got[name] in ("tlb_timeout", "iommu_fault", "lost_heartbeat")
+            narrower = (
+                name == "kind"
+                and expected[name] == "other"
+                and got[name] in ("tlb_timeout", "iommu_fault", "lost_heartbeat")
+            )
             same = expected[name] == got[name] or narrower
             right[name] += same
             if verbose and not same:
@@ -131,7 +137,11 @@ def main(corpus: Path, verbose: bool) -> None:
             good = 0
             for path, expected_count in some:
                 data = path.read_bytes()
-                count = len(psod.parse_crashes(data)) if way == "pasted" else loaded(WRAPPINGS[way][0], WRAPPINGS[way][1](data))
+                count = (
+                    len(psod.parse_crashes(data))
+                    if way == "pasted"
+                    else loaded(WRAPPINGS[way][0], WRAPPINGS[way][1](data))
+                )
                 good += count == expected_count
                 if verbose and count != expected_count:
                     print(f"{path.stem}: {way}: {count} crashes, expected {expected_count}")

@@ -26,7 +26,9 @@ _CUT = re.compile(
     rb"|Backtrace for current CPU"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}): ?\\{0,2}\[0x"
 )
-_SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")  # its second half may stand on the same line, and was not joined
+_SUMMARY = re.compile(
+    rb"\s*(?:Panic|PSOD|Crash) Details: "
+)  # its second half may stand on the same line, and was not joined
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.

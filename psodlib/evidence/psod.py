@@ -24,7 +24,7 @@ from psodlib.evidence.psod_lines import ANCHORS, EXCEPTIONS, HEX, KINDS, NUMBER,
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = [
-    "agree_on_boot", "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash", "regions", "same_crash",
+    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash", "regions",
 ]  # fmt: skip
 
 _FRAMES = ("frame", "symbol", "gdb")
@@ -134,9 +134,11 @@ def _other_message(block: _Block, piece: Piece) -> bool:
     traced, ended = block.has(*_FRAMES), block.has("code_start", "uptime")
     if known is None:
         # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
-        of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details") or _near(block.pieces[-1], piece)
+        of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details") or _near(
+            block.pieces[-1], piece
+        )
         return ended if piece.role == "header" else traced and not of_the_dump
-    if _alike(known, piece):
+    if _alike(known, piece) or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
     if piece.role == "header" and known.role == "header":
         return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
@@ -159,7 +161,7 @@ def _alike(one: Piece, other: Piece) -> bool:
 
 
 def _plain(message: str | None) -> str:
-    # Letters and figures alone: what two copies of one message share.
+    # Letters and figures alone: what two prints of one message share.
     text = re.split(r"\s+PTEs:", message or "", maxsplit=1)[0].replace("\\x", "")
     return re.sub(r"[^0-9a-z]", "", text.lower())[:200]
 
@@ -195,9 +197,13 @@ def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
 
 
 def _is_logged(frames: list[Piece]) -> bool:
-    # A host that lives on prints several words of the stack, a purple screen one.
-    words = any(piece.pcpu is not None and "," in (piece.group("stack") or "") for piece in frames)
-    return words or any(_LOGGING.search(piece.group("function") or "") for piece in frames)
+    # A host that lives on prints several words of the stack, a purple screen one; the last line may be cut, and tells neither.
+    if any(_LOGGING.search(piece.group("function") or "") for piece in frames):
+        return True
+    if frames[0].pcpu is None or frames[0].role != "frame":
+        return False
+    whole = frames[:-1]
+    return not whole or any("," in (piece.group("stack") or "") for piece in whole)
 
 
 def _is_joke(block: _Block) -> bool:
@@ -607,39 +613,3 @@ def modules_named_by_kernel(text: str) -> tuple[str, ...]:
                 if name != "vmkernel"
             ]
     return tuple(dict.fromkeys(names))
-
-
-_SHARED_FACTS = ("exception", "world_id", "fault_address", "code_start", "esxi_build")
-
-
-def same_crash(a: Crash, b: Crash) -> bool:
-    """Whether two readings are copies of one crash, one perhaps damaged; hosts are not looked at."""
-    if any(_differ(getattr(a, name), getattr(b, name)) for name in ("uptime", *_SHARED_FACTS)):
-        return False
-    if a.crash_id and a.crash_id == b.crash_id and _agree_on_time(a, b):
-        return True
-    if agree_on_boot(a, b) and (_agree(a.code_start, b.code_start) or _agree(a.ip, b.ip)):
-        return _agree_on_time(a, b)
-    near = a.time is not None and b.time is not None and abs(a.time - b.time) <= _SAME_MOMENT
-    one, other = _plain(a.message), _plain(b.message)
-    return near and bool(one) and bool(other) and (one.startswith(other) or other.startswith(one))
-
-
-def agree_on_boot(a: Crash, b: Crash) -> bool:
-    """Whether both know how long the host had run, and say the same: to the millisecond, no two hosts do."""
-    return a.uptime is not None and a.uptime == b.uptime
-
-
-def _agree_on_time(a: Crash, b: Crash) -> bool:
-    # A receiver stamps a line when it comes; a dump is printed over minutes. Where uptimes agree, a clock may be wrong by a zone.
-    if a.time is None or b.time is None:
-        return True
-    return abs(a.time - b.time) <= (timedelta(hours=26) if agree_on_boot(a, b) else _ANOTHER_DAY)
-
-
-def _differ(one: object, other: object) -> bool:
-    return one is not None and other is not None and one != other
-
-
-def _agree(one: object, other: object) -> bool:
-    return one is not None and one == other

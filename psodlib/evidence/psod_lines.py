@@ -23,15 +23,15 @@ ISO = r"(?:\d{4}|YYYY)-(?:\d\d|MM)-(?:\d\d|DD)[T ](?:\d\d|HH):(?:\d\d|MM):(?:\d\
 _SYMBOL = (
     r"(?P<function><unknown>|[^\s@+\[\]]{1,300})?"
     r"(?:@(?P<module>\([^)\s]{0,80}\)|<None>|[^#:+\s<]{0,80})(?:[#:](?P<version><None>|[^+\s]{0,80}))?)?"
-    rf"(?:\+(?P<offset>[0O][x×][0-9a-fA-F]{{1,40}}(?!x)))?"
+    r"(?:\+(?P<offset>[0O][x×][0-9a-fA-F]{1,40}(?!x)))?"
 )
 _SAID = r".{0,4000}"  # a message goes on to the line's end; nobody reads more of it
 _PANIC_WORDS = "ASSERT_NOT_IMPLEMENTED|ASSERT|NOT_REACHED|NOT_IMPLEMENTED|PANIC|VERIFY|CHECK"
 # Where the vmkernel's and its modules' own sources lie: `bora/devices` or `bora/lib` is a virtual machine's or an agent's panic.
-_SOURCE = r"(?:at\s+)?(?!\S{0,200}bora/(?:devices|vmx|vmcore|vim|apps|mks|lib|monitor)/)(?!\S{0,200}\\)(?:[\w.\-/]{0,300}(?:bora|vmkernel|vmkdrivers|modules)/\S{1,300}|[\w.\-/]{1,300}\.[ch]:\d)"
+_SOURCE = r"(?:at\s+)?(?!\S{0,200}bora/(?:devices|vmx|vmcore|vim|apps|mks|lib|monitor)/)[\w.\-/]{1,400}\.(?:c|h|cc|cpp|S):[\d#X]"
 _MNEMONIC = r"#?(?:DE|DB|BP|OF|BR|UD|NM|DF|TS|NP|SS|GP|PF|MF|AC|MC|XF|XM|VE|CP|NMI)"
 _EXCEPTION = r"Exception ?(?:type )?\(?\d{1,3}\)?"
-_NAME = r"[A-Za-z_]\w{0,40}[a-z_]\w{0,80}"  # of a function
+_NAME = r"(?=\w{0,80}(?:[a-z0-9][A-Z]|_))[A-Za-z_]\w{3,120}"  # of a function; no English word
 
 
 class Role(NamedTuple):
@@ -44,7 +44,9 @@ class Role(NamedTuple):
 
 
 def _role(name: str, anchors: str, sample: str, pattern: str) -> Role:
-    return Role(name, tuple(anchor.replace("~", " ").encode() for anchor in anchors.split()), sample, re.compile(pattern))
+    return Role(
+        name, tuple(anchor.replace("~", " ").encode() for anchor in anchors.split()), sample, re.compile(pattern)
+    )
 
 
 # What a line of a crash can be, tried in this order at the start of its body (behind the log prefix). Anchors are parted by
@@ -99,7 +101,7 @@ ROLES: tuple[Role, ...] = (
           rf"(?P<message>{_MNEMONIC} ?{_EXCEPTION}\s+(?:IP|ip|@|addr|at)\s?{HEX}{_SAID})"),
     _role("message", "ception", "PF Exception 14 in DvfilterDrain",
           rf"(?P<message>{_MNEMONIC} ?{_EXCEPTION}(?:\s+(?:(?:in|at) )?{_NAME}|\s+in multiple .{{0,200}}|\s+in \w{{1,20}} world .{{0,200}})(?=\s*$))"),
-    _role("message", "ception", "Exception 14 DvfilterDrain", rf"(?P<message>{_EXCEPTION} (?:in )?{_NAME.replace('[A-Za-z_]', '[A-Z]', 1)}(?=\s*$))"),
+    _role("message", "ception", "Exception 14 DvfilterDrain", rf"(?P<message>{_EXCEPTION} (?:in )?{_NAME}(?=\s*$))"),
     _role("message", "ception", "#PF Exception 14", rf"(?P<message>#{_MNEMONIC[2:]} ?{_EXCEPTION})(?=\s*$)"),
     _role("message", "ception", "VMB: 378: Unexpected exception 14 @ 0x418037a1b2c3",
           rf"(?:VMB: \d{{1,5}}: )?(?P<message>Unexpected exception \d{{1,3}} @ ?{HEX}{_SAID})"),
@@ -114,7 +116,7 @@ ROLES: tuple[Role, ...] = (
     _role("message", "bora/ SSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
           rf"(?P<message>(?:{_PANIC_WORDS})\s{{1,8}}(?:FAILED\s{{1,8}})?{_SOURCE}{_SAID})"),
     _role("message", "bora/ kdrivers/ ~modules/", "Failed at bora/vmkernel/main/heap.c:1234 -- VMK_ASSERT(heap)",
-          rf"(?P<message>Failed at [\w.\-/]{{0,300}}(?:bora|vmkdrivers|modules|vmkernel)/\S{{1,300}}:\d{_SAID})"),
+          rf"(?P<message>Failed at {_SOURCE}{_SAID})"),
     _role("message", "BUG:~failure el~BUG~at", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
           rf"(?P<message>(?:BUG: failure at|kernel BUG at) {_SAID})"),
     _role("message", "COS~ Oops Lost~h Lost~H", "COS Error: Oops",
@@ -138,7 +140,7 @@ ROLES: tuple[Role, ...] = (
     _role("boot", "", "Starting VMKernel initialization", r"Starting VMKernel|BootConfig: \d{1,5}: |VMKernel \S{1,253} \d{1,2}\.\d{1,2}\.\d{1,2} #\d{1,3} SMP"),
     _role("cut", "", "0x4122e445b6a8:[0x418", r"0x[0-9a-fA-F]{0,16}(?::\s?(?:\[(?:0x[0-9a-fA-F]{0,16})?)?)?$"),
     _role("symbol", "nover #<None> m.vmw", "NFS41_SMEventCreate@(nfs41client)#<None>+0x7d",
-          r"(?P<function>[A-Za-z_.$][\w.$:~]{0,300})@(?P<module>\([^)\s]{0,80}\)|<None>|[\w.\-]{0,80})(?:[#:](?P<version><None>|[\w.\-]{0,80})(?:\+(?P<offset>0[x×][0-9a-fA-F]{1,40}))?"
+          r"(?P<function>[A-Za-z_.$][\w.$:~]{0,300})@(?P<module>\([^)\s]{0,80}\)|<None>|[\w.\-]{0,80})(?:(?:#|:(?=nover))(?P<version><None>|[\w.\-]{0,80})(?:\+(?P<offset>0[x×][0-9a-fA-F]{1,40}))?"
           r"|\+(?P<plain_offset>0[x×][0-9a-fA-F]{1,40}))\s*$"),
     _role("symbol", "@vmkernel @esx", "Res3GetSpecificCluster@esx",
           r"(?P<function>(?=[A-Za-z0-9.$]{0,80}(?:[a-z0-9][A-Z]|_))[A-Za-z_][\w.$]{2,300})@(?P<module>vmkernel|esx|com\.vmware\.[\w.]{1,60}|\([\w.\-]{1,60}\))\s*$"),

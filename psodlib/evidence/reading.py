@@ -122,9 +122,9 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
     text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
     like_vmkernel = is_vmkernel(head) and not _is_json(text)
     crashes = [] if _is_json(text) else find_crashes(head)  # nothing that the head looks like wins over a crash in it
-    if any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1:
-        if 2 * sum(len(crash.text) for crash in crashes) < len(text):
-            return [_of_document(text, item)]
+    is_document = any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1
+    if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
+        return [_of_document(text, item)]
     if has_prompt(text) or (crashes and not like_vmkernel):
         return _read_capture(stream, item, like_vmkernel)
     command = item.name.rpartition("/")[2].removesuffix(".txt")

@@ -18,13 +18,19 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, split_pieces
 from psodlib.evidence.psod import (
-    find_crashes, group_blocks, is_crash, looks_like_crash, modules_named_by_kernel, read_crash, regions, same_crash,
+    find_crashes,
+    group_blocks,
+    is_crash,
+    looks_like_crash,
+    modules_named_by_kernel,
+    read_crash,
+    regions,
 )  # fmt: skip
 from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
-__all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel", "same_crash"]
+__all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
@@ -160,10 +166,9 @@ class _Reader:
                 continue
             read.add(number)
             near = raw[max(begin, at - _ROW_REACH) : min(end, at + _ROW_REACH)]
-            if number in _OPENING and -1 not in read:
-                if opens_crash(near):
-                    self._open(raw, start, line, at)
-                    read.add(-1)
+            if number in _OPENING and -1 not in read and opens_crash(near):
+                self._open(raw, start, line, at)
+                read.add(-1)
             for row in _ROWS_AT[number]:
                 self._row(row, near, line)
         self._extend(raw or view, start)

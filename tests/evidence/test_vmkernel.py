@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from psodlib.evidence import pieces, psod, psod_lines, vmkernel
-from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel, same_crash
+from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel
 from psodlib.records import Crash, FileReading
 from psodlib.schema import CLOSED_LISTS, DAMAGE
+from psodlib.triage.copies import same_crash
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "vmkernel").glob("*.log"))
 CRASHES = [path for path in GOLDEN if not path.name.startswith("none_")]
@@ -63,7 +64,9 @@ def test_a_role_reads_its_sample_and_no_earlier_role_does(row: Any) -> None:
 )
 def test_what_opens_a_block_is_found_by_the_search(row: Any) -> None:
     found = [vmkernel._ANCHORS[number] for number, *_ in vmkernel._FINDER.find_matches_as_indexes(row.sample.encode())]
-    assert set(found) & set(row.anchors), "its own anchor, in the stream's search, where rows of other readers stand too"
+    assert set(found) & set(row.anchors), (
+        "its own anchor, in the stream's search, where rows of other readers stand too"
+    )
     assert list(psod.regions(row.sample.encode()))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel, same_crash
+from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.schema import CLOSED_LISTS, DAMAGE
+from psodlib.triage.copies import same_crash
 
 FOLDER = Path(__file__).parents[1] / "golden" / "vmkernel"
 TEXTS = [path.read_bytes() for path in sorted(FOLDER.glob("*.log"))]
