@@ -24,7 +24,7 @@ from psodlib.evidence.psod_lines import ANCHORS, EXCEPTIONS, HEX, KINDS, NUMBER,
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = [
-    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash", "regions",
+    "find_anchors", "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash", "regions",
 ]  # fmt: skip
 
 _FRAMES = ("frame", "symbol", "gdb")
@@ -581,10 +581,15 @@ def find_crashes(text: str | bytes) -> list[Crash]:
 _FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
 
 
+def find_anchors(data: bytes | memoryview) -> list[int]:
+    # Where something stands that can open a crash: the one search on which both readers rest.
+    return [at for _, at, _ in _FINDER.find_matches_as_indexes(data)]
+
+
 def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     # The stretches worth a closer look, at whole lines, each with its offset and its first line's number.
     spans: list[tuple[int, int]] = []
-    for _, at, _ in _FINDER.find_matches_as_indexes(data):
+    for at in find_anchors(data):
         begin, stop = max(0, at - 4096), at + 8192
         if spans and begin <= spans[-1][1]:
             spans[-1] = (spans[-1][0], stop)

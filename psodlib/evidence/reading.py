@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import re
 from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
-from psodlib.evidence.artifacts import problem_of_unknown, read_artifact, recognise
-from psodlib.evidence.artifacts.inventory import COLUMNS
+from psodlib.evidence.artifacts import problem_of_unknown, read_artifact, read_book, recognise
+from psodlib.evidence.artifacts.sheets import is_workbook
 from psodlib.evidence.artifacts.terminal import has_prompt
+from psodlib.evidence.encodings import Recoded, decoded, encoding_of
+from psodlib.evidence.exports import is_export, read_export
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
 from psodlib.evidence.syslog import is_syslog, read_syslog
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
@@ -21,6 +22,7 @@ __all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
 
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
+MAX_BOOK = 256 << 20  # bytes of a workbook
 _VMKERNEL_WORDS = (b"@BlueScreen:", b"VMK uptime: ", b"Code start: 0x")
 _VMKERNEL_PREFIX = re.compile(rb"cpu(?<=\bcpu)\d{1,4}:\d{1,10}[^)\n]{0,80}\)")
 # First bytes of files that are no text and no evidence -> kind.
@@ -28,7 +30,6 @@ _MAGIC = (
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
     (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
 )  # fmt: skip
-_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
@@ -69,7 +70,15 @@ def read_item(item: Item) -> list[FileReading]:
         except Exception as error:  # the last guard: a bug in a reader must not cost the other files
             detail = f"{type(error).__name__}: {error}; please report this with the file"
             readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
-    return [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    several = len({reading.host for reading in readings if reading.host}) > 1
+    placed = [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    # A file of several hosts, or a table of a fleet, says nothing of whose folder it lies in.
+    return [
+        replace(reading, hint=None)
+        if reading.host and (several or reading.kind.startswith(("table", "export")))
+        else reading
+        for reading in placed
+    ]
 
 
 def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
@@ -99,17 +108,23 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         head = whole.lstrip(b"\0")[:SNIFFED]
         detail = f"begins with {len(whole) - len(whole.lstrip(bytes(1)))} NULs or more: what stood there is lost"
         stream.problems.append(Problem(source=item.source, problem="bad_line", line=1, detail=detail))
-    binary = cast(BinaryIO, stream)
-    encoding = next((encoding for magic, encoding in _BOMS if head.startswith(magic)), None)
-    if encoding is not None:  # PowerShell's `>` writes UTF-16
-        binary = cast(BinaryIO, _Recoded(stream, encoding))
-        head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    elif not is_vmkernel(head) and (kind := binary_kind(head)):
-        return [_of_binary(kind, item)]
+    if is_workbook(head):
+        return read_book(stream.read(MAX_BOOK), item.source, _taken(item))
+    encoding = encoding_of(head)
+    if encoding is None and not is_vmkernel(head) and (kind := binary_kind(head)):
+        if kind != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
+            return [_of_binary(kind, item)]
+        detail = "begins with bytes that are no text; what stands behind them is read"
+        stream.problems.append(Problem(source=item.source, problem="not_text", line=1, detail=detail))
+    binary = cast(BinaryIO, Recoded(cast(BinaryIO, stream), encoding))
+    head = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
     return _read_text(binary, head, item)
 
 
 def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
+    if item.name.rpartition("/")[2] == "incident.toml":  # what people say of an incident: the write-up's, no evidence
+        return [FileReading(source=item.source, kind="account", irrelevant=True)]
+
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
         return (
             [read_vmkernel(part, source)]
@@ -117,21 +132,35 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
             else read_artifact(part, source, item.name, item.collected)
         )
 
+    text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
+    if is_export(text):
+        return read_export(stream, item.source, read_part)
     if is_syslog(head):
         return read_syslog(stream, item.source, read_part)
-    text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
     like_vmkernel = is_vmkernel(head) and not _is_json(text)
     crashes = [] if _is_json(text) else find_crashes(head)  # nothing that the head looks like wins over a crash in it
     is_document = any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1
     if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
         return [_of_document(text, item)]
     if has_prompt(text) or (crashes and not like_vmkernel):
-        return _read_capture(stream, item, like_vmkernel)
+        return _read_capture(stream, item, text, like_vmkernel)
     command = item.name.rpartition("/")[2].removesuffix(".txt")
     if not like_vmkernel and recognise(text, command):
-        return read_artifact(stream, item.source, item.name, _taken(item))
+        return _less_noise(read_artifact(stream, item.source, item.name, _taken(item)), item)
     reading = read_vmkernel(stream, item.source)
     return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
+
+
+def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
+    # A bundle has hundreds of outputs and settings that look like something and say nothing.
+    if item.hint_kind != "bundle" and not _SIDE_FOLDERS.search(item.name):
+        return readings
+    return [
+        replace(reading, problems=(), irrelevant=True)
+        if [one.problem for one in reading.problems] == ["unused"] and not reading.facts
+        else reading
+        for reading in readings
+    ]
 
 
 def is_vmkernel(head: bytes) -> bool:
@@ -160,14 +189,14 @@ def _taken(item: Item) -> Any:
     return item.collected or (item.mtime if "!" in item.source else None)
 
 
-def _read_capture(stream: BinaryIO, item: Item, like_vmkernel: bool) -> list[FileReading]:
+def _read_capture(stream: BinaryIO, item: Item, text: str, like_vmkernel: bool) -> list[FileReading]:
     # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
     data = stream.read(16 << 20)
     readings = read_artifact(io.BytesIO(data), item.source, item.name, _taken(item))
     log = read_vmkernel(cast(BinaryIO, _Both(data, stream)), item.source)
     if like_vmkernel or log.crashes:
         readings.append(log)
-    return readings or [_of_unknown("", item)]
+    return readings or [_of_unknown(text, item)]
 
 
 class _Both(io.RawIOBase):
@@ -181,27 +210,6 @@ class _Both(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         return self._data.readinto(buffer) or self._rest.readinto(buffer) or 0  # type: ignore[attr-defined]
-
-
-class _Recoded(io.RawIOBase):
-    # Text in another encoding as UTF-8.
-    def __init__(self, raw: Stream, encoding: str) -> None:
-        super().__init__()
-        self._raw, self._rest = raw, b""
-        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            data = self._raw.read(64 << 10) or b""
-            self._rest = self._decoder.decode(data, not data).encode("utf-8", "backslashreplace")
-            if not data:
-                break
-        got = min(len(buffer), len(self._rest))
-        buffer[:got], self._rest = self._rest[:got], self._rest[got:]
-        return got
 
 
 # --- what is none of ours ---------------------------------------------------------------------------------------------
@@ -239,12 +247,11 @@ def _irrelevant_kind(text: str, item: Item) -> str | None:
     lines = [line for line in text.split("\n")[:400] if line.strip()]
     if not lines:
         return None
-    first = {re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in re.split(r"[,;\t|]", lines[0])}
-    if len(first) > 1 and first & set(COLUMNS["host"]):
-        return "inventory"
     some = lines[:40]
     if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
+    if _is_json(text) and not _KERNEL_WORDS.search(text):
+        return "other_json"
     if item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
         return "other_output"
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]

@@ -1,8 +1,8 @@
 """vmkernel logs of any size -> crashes, driver banners, coverage, precursors, in one pass of bounded memory.
 
 A stream is read in blocks; one Aho-Corasick pass finds the anchors. Around a crash's anchor a window is cut out and given to
-``psod``, which alone decides what is a crash; any other anchor is one row of the tables below, which reads one line. Time
-stamps are sampled, only as often as needed to miss no silence.
+``psod``, which alone decides what is a crash; any other anchor is one row of the tables below, which reads one line. Time stamps are sampled, only as often as
+needed to miss no silence.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, split_pieces
 from psodlib.evidence.psod import (
+    find_anchors,
     find_crashes,
     group_blocks,
     is_crash,
@@ -26,7 +27,7 @@ from psodlib.evidence.psod import (
     read_crash,
     regions,
 )  # fmt: skip
-from psodlib.evidence.psod_lines import ANCHORS
+from psodlib.evidence.speech import TAIL, WARNINGS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
@@ -65,34 +66,56 @@ BANNERS: tuple[_LineRow, ...] = (
     _line_row(b"HPSA Driver (v", "hpsa", "<6>HP HPSA Driver (v 5.5.0.58-1OEM)", r"HPE? HPSA Driver \(v (?P<version>[\w.\-]{1,64})\)"),
     _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
               r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
-    _line_row(b"ssfully", "", "cpu9:2097703)vmknvme loaded successfully.",
+    _line_row(b"loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
               r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
     _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
               r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
-    _line_row(b"er - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
+    _line_row(b"k Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
               r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
 )  # fmt: skip
 
-# Lines that may foretell a crash; `module` is the driver (or the heap) they name.
+# Who speaks in a line: its first word, behind its level. A word farther in is no module's.
+_SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\w{1,10}> ?)?(?:[A-Z]{4,8} \()?(?:(?P<module>[A-Za-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
+
+# Lines that may foretell a crash; `module` is the driver (or the heap) they name. What each weighs stands in
+# triage/rules/warnings.txt.
 PRECURSORS: tuple[_LineRow, ...] = (
     _line_row(b"already at its maximum size", "heap_at_maximum",
               "WARNING: Heap: 3058: Heap hpsa already at its maximum size. Cannot expand.", r"Heap (?P<heap>[\w\-]{1,64}) \(?.{0,20}already at its maximum"),
-    _line_row(b"_Align(", "heap_align_failed",
+    _line_row(b"Maximum allowed growth", "heap_refused",
+              "WARNING: Heap: 4079: Heap qedentv-heap (52428800/52432896): Maximum allowed growth (4096) too small for size (20480)",
+              r"Heap (?P<heap>[\w\-]{1,64})\b.{0,80}Maximum allowed growth .{0,40}too small"),
+    _line_row(b"Heap_Align(", "heap_align_failed",
               "WARNING: Heap: 2900: Heap_Align(vmfs3, 6184/6184 bytes, 8 align) failed. caller: 0x418031efc4e9",
               r"Heap_Align\((?P<heap>[\w\-]{1,64}),.{0,80}failed"),
-    _line_row(b"inDMA:", "dma_constraint",
+    _line_row(b"LinDMA:", "dma_constraint",
               "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
               r"LinDMA: .{0,60}Cannot map"),
-    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
-    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
-    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", r"(?:WARNING: (?P<module>[a-z]\w{1,40})\b.{0,60})?FW went bad"),
-    _line_row(b"kup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000",
-              r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}lockup detected"),
+    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", _SPEAKER + r"[Oo]ut of memory"),
+    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", _SPEAKER + r"[Rr]esetting"),
+    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", _SPEAKER + r"FW went bad"),
+    _line_row(b"FAULT state", "firmware_bad", "WARNING: lsi_mr3: mfiCheckFWState:512: Found FW in FAULT state, will reset adapter",
+              _SPEAKER + r"(?:FW|[Ff]irmware).{0,40}FAULT state"),
+    _line_row(b"ISP System Error", "firmware_bad", "qlnativefc: vmhba2(4:0.0): ISP System Error - mbx1=1h mbx2=2h mbx3=3h", _SPEAKER + r"ISP System Error"),
+    _line_row(b"irmware", "firmware_bad", "WARNING: nfnic: fnic_handle_fw:77: firmware is not responding, last heartbeat 12 s ago",
+              _SPEAKER + r"[Ff]irmware\b.{0,40}\b(?:hung|hang|dead|died|crash\w*|panic\w*|assert\w*|fault\w*|not respond\w*|unresponsive|fatal)\b"),
+    _line_row(b"alicious Driver", "malicious_driver", "WARNING: i40en: i40en_HandleMddEvent:4075: Malicious Driver Detection event 0x02 on TX queue 3",
+              _SPEAKER + r"Malicious Driver"),
+    _line_row(b"med out", "firmware_timeout", "WARNING: bnxtnet: hwrm_send_msg:219: [vmnic4] HWRM cmd 0x23 timed out, fw status 0x0",
+              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}timed out"),
+    _line_row(b"meout", "firmware_timeout", "WARNING: elxnet: elxnet_mccWait:88: [vmnic2] mailbox timeout, status 0x8001",
+              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}[Tt]imeout"),
+    _line_row(b"WATCHDOG", "transmit_timeout", "<3>NETDEV WATCHDOG: vmnic3: transmit timed out", r"NETDEV WATCHDOG: (?P<module>vmnic\d{1,4})"),
+    _line_row(b"Unit Hang", "transmit_timeout", "<3>ixgbe 0000:04:00.0: vmnic4: Detected Tx Unit Hang", _SPEAKER + r"Unit Hang"),
+    _line_row(b"Ran out of", "ran_out", "qlnativefc: vmhba3(7:0.1): SCM: Ran out of IOCBs, partial data 0x10", _SPEAKER + r"Ran out of"),
+    _line_row(b"kup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000", _SPEAKER + r"lockup detected"),
     _line_row(b"have a heartbeat", "missed_heartbeat",
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
-    _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40})_(?:eh_)?abort_command|abort_command"),
-    _line_row(b"ine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
+    _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40}_(?:eh_)?abort_command)|abort_command"),
+    _line_row(b"Fatal error from", "device_error", "ALERT: ApeiHEST: 327: Fatal error from 0000:cc:00.0(PCI Express Endpoint), VID:8086, DID:1572",
+              r"Fatal error from (?P<module>[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])"),
+    _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
 )  # fmt: skip
 
 # What the file says of the host itself, and where a boot begins.
@@ -100,21 +123,21 @@ FACTS: tuple[_LineRow, ...] = (
     _line_row(b"build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
               r"VMkernel (?P<host>\S{1,253}) (?P<version>\d+\.\d+\.\d+) #\d+ SMP Release build-(?P<build>\d+)"),
     _line_row(b"build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
-    _line_row(b"build-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
+    _line_row(b"Releasebuild-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
               r"VMware ESX(?:i| Server)?(?: (?P<version>\d+\.\d+(?:\.\d+)?))? \[Releasebuild-(?P<build>\d+)"),
     _line_row(b"TSC: ", "boot", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
     _line_row(b"g VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
 )  # fmt: skip
 
 _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
-_ANCHORS = (*dict.fromkeys((*ANCHORS, *(row.anchor for row in _ROWS))),)
-_OPENING = frozenset(range(len(dict.fromkeys(ANCHORS))))  # numbers of the anchors that may open a crash
+_ANCHORS = (*dict.fromkeys((*(row.anchor for row in _ROWS), *WARNINGS)),)
+_WARNED_FROM = len(_ANCHORS) - len(WARNINGS)
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
 _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
 
 _SILENCE = timedelta(hours=2)
-_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
+_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
@@ -143,6 +166,7 @@ class _Reader:
         self.marks: list[Mark] = []
         self.precursors: list[Precursor] = []
         self.problems: list[Problem] = []
+        self.speech = Speech(source)
         self.window: _Window | None = None
         self.parsed_to = 0  # no window reaches back behind this
         self.history = b""
@@ -157,30 +181,49 @@ class _Reader:
         matches = _FINDER.find_matches_as_indexes(view)
         block_line = line
         raw = bytes(view) if matches else b""
-        counted, begin, end, read = 0, 0, -1, set[int]()
+        self._look_for_crashes(view, start, line)
+        counted, heard, ends = 0, 0, [-1] * len(_ANCHORS)
         for number, at, _ in matches:
-            if at >= end:  # the next line; what an anchor says of it is read once, however often it stands there
-                begin, end, read = raw.rfind(b"\n", 0, at) + 1, raw.find(b"\n", at) % (len(raw) + 1), set()
-                line, counted = line + raw.count(b"\n", counted, at), at
-            if number in read:
+            if (
+                number >= _WARNED_FROM or at < ends[number]
+            ):  # a row reads a line once, however often its anchor stands there
                 continue
-            read.add(number)
-            near = raw[max(begin, at - _ROW_REACH) : min(end, at + _ROW_REACH)]
-            if number in _OPENING and -1 not in read and opens_crash(near):
-                self._open(raw, start, line, at)
-                read.add(-1)
+            line, counted = line + raw.count(b"\n", counted, at), at
+            end = raw.find(b"\n", at)
+            ends[number] = end if end >= 0 else len(raw)
+            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
             for row in _ROWS_AT[number]:
-                self._row(row, near, line)
+                if row.what == "boot" and begin > heard:
+                    self._hear_tail(raw[:begin], line)
+                    heard = begin + TAIL
+                self._row(row, raw[begin : min(ends[number], at + _ROW_REACH)], line)
+        self.speech.warnings(raw, (at for number, at, _ in matches if number >= _WARNED_FROM), block_line)
         self._extend(raw or view, start)
         self._watch(view, block_line)
         self._sample_host(view)
         self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
         self.size = start + len(view)
 
+    def _look_for_crashes(self, view: memoryview, start: int, line: int) -> None:
+        # An anchor alone may stand in any line; only a line that can open a crash is worth a window.
+        raw, counted, end = b"", 0, -1
+        for at in find_anchors(view):
+            if at < end:
+                continue
+            raw = raw or bytes(view)
+            begin, stop = max(raw.rfind(b"\n", 0, at) + 1, at - _ROW_REACH), raw.find(b"\n", at)
+            stop = min(stop if stop >= 0 else len(raw), at + _ROW_REACH)
+            line, counted = line + raw.count(b"\n", counted, at), at
+            if opens_crash(raw[begin:stop]):
+                self._open(raw, start, line, at)
+            end = stop
+
     def _open(self, raw: bytes, start: int, line: int, at: int) -> None:
         position = start + at
         if self.window and position > self.window.until:
             self._extend(raw, start)
+        if self.window is None:
+            self._hear_tail(raw[:at], line)
         if self.window:
             self.window.until = max(self.window.until, position + _AFTER)
             return
@@ -189,6 +232,11 @@ class _Reader:
         behind = before.count(b"\n") + raw.count(b"\n", max(0, begin - start), at)
         first_line = line - behind  # `line` is the anchor's own
         self.window = _Window(begin, first_line, position + _AFTER, bytearray(before))
+
+    def _hear_tail(self, raw: bytes, line: int) -> None:
+        # Who spoke before line `line`, where `raw` ends: the host's last minutes.
+        text = raw[-TAIL:] if len(raw) >= TAIL else (self.history + raw)[-TAIL:]
+        self.speech.tail(text, line - text.count(b"\n"))
 
     def _extend(self, raw: bytes | memoryview, start: int) -> None:
         # Copy into the open window what this block has of it, and read it when it is whole.
@@ -215,7 +263,7 @@ class _Reader:
         if not last:
             data = data[: data.rfind(b"\n") + 1] or data
         if resume:
-            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1  # a crash begins there, and is read whole
+            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1
             data = data[:keep] if keep > _WINDOW_LIMIT // 2 else data
         skip = 0
         if window.start > self.parsed_to and not data.startswith(b"\0"):  # behind a run of NULs a line begins
@@ -367,8 +415,8 @@ def _problem_of_time(source: str, line: int) -> Problem:
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(match[1].decode() + "+00:00")
-    except ValueError:
+        moment = datetime.fromisoformat((match[1] + (match[2] or b"+00:00")).decode()).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
     return moment if CENTURY[0] <= moment.year < CENTURY[1] else None
 
@@ -444,8 +492,10 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
     Memory is bounded by a few blocks and windows (some 10 MB), whatever the stream's size or its longest line.
     """
     reader = _Reader(source)
+    line, view = 1, memoryview(b"")
     for view, start, line in _slices(stream):
         reader.feed(view, start, line)
+    reader._hear_tail(b"", line + bytes(view).count(b"\n"))
     reader._close(last=True)
     reader._end_stretch()
     if reader.bad_time is not None:
@@ -465,6 +515,6 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
         drivers=tuple(reader.drivers.values()),
         modules=tuple(reader.modules) + tuple(module for crash in reader.crashes for module in crash.modules),
         facts=tuple(reader.facts),
-        precursors=tuple(reader.precursors),
+        precursors=(*reader.precursors, *reader.speech.found),
         problems=tuple(reader.problems),
     )

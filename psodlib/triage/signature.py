@@ -1,12 +1,12 @@
 """The string that groups crashes of one cause, and how it came about.
 
-1. A crash that a person asked for, a machine check, an NMI, an I/O fault and a failed check in the source sign by what
-   they
-   name (bank, device, source line), never by the stack: the stack only shows who was interrupted, or who called the
-   check.
-2. Otherwise the backtrace that can tell is taken: the panicking PCPU's, or the stalled one's.
+1. A crash that a person asked for, a machine check, the board's NMI, an I/O fault and a failed check in the source sign
+   by what they name (bank, device's driver or class, source line), never by the stack: the stack only shows who was
+   interrupted, or who called the check.
+2. Otherwise the backtrace that can tell is taken: the panicking PCPU's, the stalled one's, that of the lock's holder.
 3. Behind the panic machinery, everything up to a *sentinel* (``rules/sentinel.txt``) delivered the exception, and goes.
-4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack.
+4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack, and so do
+   the locks that a stopped PCPU was waiting for.
 5. The first frame that is left is the signature; while it is a *prefix* (``rules/prefix.txt``), or cannot be read, the
    next is added. Of prefixes of one family in a row only the outermost stays, by the name that all layers share.
 
@@ -23,20 +23,29 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.guilt import irrelevant_rule, is_plumbing, junk, machine_check_frame, telling_frames
+from psodlib.triage.frames import (
+    STALLED,
+    family_of,
+    irrelevant_rule,
+    junk,
+    machine_check_frame,
+    software_nmi,
+    telling_frames,
+)
 from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.modules import is_plumbing
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
-SIGNATURE_VERSION = 3
+SIGNATURE_VERSION = 4
 MAX_LENGTH = 255  # characters
 MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
 SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not to this crash
 # Kinds whose panic is entered through an exception's or an NMI's gate.
 DELIVERED = (
-    "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "no_heartbeat", "lost_heartbeat",
+    "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "no_heartbeat", "lost_heartbeat", "nmi",
 )  # fmt: skip
 UNREADABLE = "?"  # stands for a frame whose symbol the text lost
 JOINT = " | "
@@ -57,14 +66,15 @@ class Draft:
     """What a rule sees and gives back: the frames still in play, the signature once it is found, the notes so far."""
 
     crash: Crash
+    device: str | None = None
     frames: tuple[Frame, ...] = ()
     signature: str | None = None
     notes: tuple[str, ...] = ()
 
 
-def sign(crash: Crash) -> Signature:
-    """Sign one crash."""
-    draft = Draft(crash)
+def sign(crash: Crash, device: str | None = None) -> Signature:
+    """Sign one crash; ``device`` is the driver, or the class, of the device that its message names."""
+    draft = Draft(crash, device)
     for rule in RULES:
         if draft.signature is None:
             draft = _apply(rule, draft)
@@ -107,22 +117,24 @@ def by_request(draft: Draft) -> Draft:
 
 
 def by_machine_check(draft: Draft) -> Draft:
-    """Bank and device, of the uncorrected error; a log also holds corrected ones, which did not crash."""
+    """Bank and error, of the uncorrected one; a log also holds corrected ones, which did not crash."""
     if draft.crash.kind != "machine_check" and not machine_check_frame(draft.crash):
         return draft
     text = _around(_UNCORRECTED, _words(draft.crash))
     bank = _BANK.search(text)
     parts = [f"bank {int(bank[1]) if bank[1] else int(bank[2], 16)}"] if bank else []
-    parts += [error for error in _ERROR.findall(text) if "achine check" not in error][:1] + _first(_DEVICE, text)
+    parts += [error for error in _ERROR.findall(text) if "achine check" not in error][:1]
     return replace(draft, signature="machine_check: " + (" ".join(parts) or "bank unknown"))
 
 
 def by_device(draft: Draft) -> Draft:
-    """The device that an NMI or an I/O fault names."""
-    if draft.crash.kind not in ("nmi", "iommu_fault"):
+    """The device that an NMI or an I/O fault names, by its driver or class: its address says only in which slot it sits."""
+    crash = draft.crash
+    if crash.kind not in ("nmi", "iommu_fault") or software_nmi(crash):
         return draft
-    device = _first(_DEVICE, _around(_APEI, _words(draft.crash))) or _first(_DEVICE, _message(draft.crash))
-    return replace(draft, signature=f"{draft.crash.kind}: " + (" ".join(device) or "device unknown"))
+    words = f"{_message(crash)} {_around(_APEI, _words(crash))}"
+    named = draft.device or ("PCI device" if _DEVICE.search(words) else "device unknown")
+    return replace(draft, signature=f"{crash.kind}: {named}")
 
 
 def by_source(draft: Draft) -> Draft:
@@ -152,11 +164,6 @@ def _words(crash: Crash) -> str:
 
 def _message(crash: Crash) -> str:
     return (crash.message or "")[:MAX_MESSAGE]
-
-
-def _first(pattern: re.Pattern[str], text: str) -> list[str]:
-    match = pattern.search(text)
-    return [match[1].lower() if pattern is _DEVICE else match[1]] if match else []
 
 
 # ---- signed by the stack ---------------------------------------------------------------------------------------------
@@ -204,13 +211,33 @@ def drop_irrelevant(draft: Draft) -> Draft:
     return replace(draft, frames=tuple(kept), notes=tuple(notes))
 
 
+def drop_waits(draft: Draft) -> Draft:
+    """The lock that a stopped PCPU waited for when it was caught: it might have been caught a moment earlier.
+
+    Not on the stack of who ran into the lock's limit: there the wait is what stopped the host.
+    """
+    crash, frames = draft.crash, draft.frames
+    if not frames or not (crash.kind in STALLED or software_nmi(crash) or frames[0].backtrace > 0):
+        return draft
+    at = next((i for i, frame in enumerate(frames) if not _waits(frame)), len(frames))
+    if not 0 < at < len(frames):
+        return draft
+    note = f"drop_waits: {', '.join(frame_name(frame) for frame in frames[:at])}"
+    return replace(draft, frames=frames[at:], notes=(*draft.notes, note))
+
+
+def _waits(frame: Frame) -> bool:
+    family = family_of(frame_name(frame))
+    return family is not None and (family.value or "").partition("=")[0] == "lock"
+
+
 def first_telling(draft: Draft) -> Draft:
     """Frames up to and with the first that names a place."""
     names: list[str] = []
     notes, family = list(draft.notes), ""
     for frame in draft.frames:
         name = frame_name(frame)
-        prefix = None if name == UNREADABLE else _prefix(name)
+        prefix = None if name == UNREADABLE else family_of(name)
         group, _, written = (prefix.value or "").partition("=") if prefix else ("", "", "")
         if written and written != name:
             notes.append(f"first_telling: {name} is written {written}")
@@ -233,14 +260,14 @@ RULES: tuple[Callable[[Draft], Draft], ...] = (
     # These read the message alone, in the order of how little the stack can say.
     by_request, by_machine_check, by_device, by_source,
     # These read the stack. Sentinels before irrelevant frames, which would hide them.
-    pick_backtrace, drop_delivery, drop_irrelevant, first_telling,
+    pick_backtrace, drop_delivery, drop_irrelevant, drop_waits, first_telling,
 )  # fmt: skip
 
 
 def telling_names(crash: Crash) -> tuple[str, ...]:
     """The functions of a crash that its signature is made of or could be, innermost first."""
     draft = Draft(crash)
-    for rule in (pick_backtrace, drop_delivery, drop_irrelevant):
+    for rule in (pick_backtrace, drop_delivery, drop_irrelevant, drop_waits):
         draft = _apply(rule, draft)
     return tuple(frame_name(frame) for frame in draft.frames)
 
@@ -262,8 +289,3 @@ def frame_name(frame: Frame) -> str:
 @lru_cache(maxsize=1 << 16)
 def _sentinel(function: str | None) -> Rule | None:
     return first_match(read_rules("sentinel.txt"), function) if function else None
-
-
-@lru_cache(maxsize=1 << 16)
-def _prefix(name: str) -> Rule | None:
-    return first_match(read_rules("prefix.txt", mapped=True), name)

@@ -74,8 +74,13 @@ MARKS: tuple[tuple[str, str], ...] = (
 )
 
 
+# The head of every log of hostd and vpxa.
+_SECTION = re.compile(
+    r"Section for VMware ESX.{0,80}?\bversion=(?P<version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<build>\d{4,12})\b)?"
+)
 _HOSTD_FINDER = BytesAhoCorasick(
-    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))],
+    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))]
+    + [b"Section for VMware ESX"],
     matchkind=MatchKind.LeftmostFirst,
 )
 _EARLY_STAMP = re.compile(rb"^(" + ISO_STAMP.encode() + rb")", re.MULTILINE)
@@ -172,6 +177,16 @@ def read_hostd(part: Part, found: Findings) -> None:
             if moment:
                 line = number + block.count(b"\n", 0, begin)
                 found.marks += _mark(text, moment, "hostd", part.source, line)
+                section = _SECTION.search(text)
+                if section:
+                    found.facts.append(
+                        HostFact(
+                            esxi_version=section["version"],
+                            esxi_build=section["build"],
+                            time=moment,
+                            source=part.source,
+                        )
+                    )
     found.alive += life.close()
 
 
@@ -209,7 +224,7 @@ def read_esxupdate(part: Part, found: Findings) -> None:
         match = _ESXUPDATE.match(line)
         if match is None:
             continue
-        text, state = match["text"], ""
+        text, state, found.understood = match["text"], "", True
         for hit in _CHANGE.finditer(text):
             if hit["vib"] is None:
                 state = "removed" if hit["removed"] else "installed"

@@ -10,16 +10,9 @@ import pytest
 from conftest import DATA
 
 import psodlib as psod
+from psodlib.risk.cells import joined, tabulate
 from psodlib.risk.exposure import check_exposure
-from psodlib.risk.frailty import fit_frailty, tabulate
-from psodlib.risk.partitions import (
-    decision_of_parts,
-    each_exposure,
-    host_sums,
-    rates_of_parts,
-    ratio_of_parts,
-    tabulate_parts,
-)
+from psodlib.risk.frailty import fit_frailty
 from psodlib.simulate.process import VERSIONS, simulate_history
 from psodlib.store import update
 
@@ -37,7 +30,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> list[pd.DataFrame]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(update, "HOSTS_A_BUCKET", 8)
         psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", store=store, jobs=1)
-    return list(each_exposure(psod.Fleet.each(store)))
+    return [psod.exposure(fleet, "hpsa") for fleet in psod.Fleet.each(store)]
 
 
 def test_exposures_of_parts_are_the_exposure(whole: pd.DataFrame, parts: list[pd.DataFrame]) -> None:
@@ -51,27 +44,25 @@ def test_exposures_of_parts_are_the_exposure(whole: pd.DataFrame, parts: list[pd
 @pytest.mark.parametrize("by", ["version", "model"])
 def test_rates(whole: pd.DataFrame, parts: list[pd.DataFrame], by: str) -> None:
     pd.testing.assert_frame_equal(
-        rates_of_parts(parts, by), psod.crash_rates(whole, by), check_index_type=False, rtol=1e-12
+        psod.crash_rates(parts, by), psod.crash_rates(whole, by), check_index_type=False, rtol=1e-12
     )
     with pytest.raises(psod.InputError, match="no column colour"):
-        rates_of_parts(parts, "colour")
+        psod.crash_rates(parts, "colour")
 
 
 def test_sufficient_rows_and_the_fit(whole: pd.DataFrame, parts: list[pd.DataFrame]) -> None:
     table = check_exposure(whole)
     one = tabulate(table[table["version"].notna()], TERMS)
-    many = tabulate_parts(parts, TERMS)
+    checked = [check_exposure(part) for part in parts]
+    many = joined([tabulate(part[part["version"].notna()], TERMS) for part in checked if part["version"].notna().any()])
     assert list(many.levels["version"]) == list(one.levels["version"])
     pd.testing.assert_frame_equal(many.cells, one.cells, check_dtype=False)
     order = pd.Index(many.hosts).get_indexer(one.hosts)
-    for name in ("days", "known", "unknown"):
+    for name in ("days", "known", "unknown", "unplaced"):
         got, wanted = getattr(many, name).toarray()[order], getattr(one, name).toarray()
         np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
     fits = [fit_frailty(cells, cells.known, ("model",)) for cells in (one, many)]
     assert fits[0].coefficients == pytest.approx(fits[1].coefficients, rel=1e-9)
-
-
-NOT_LOOKED_AT = "in parts: overlap in time, missing evidence and snapshots were not looked at"
 
 
 def assert_same_ratio(one: psod.RateRatio, other: psod.RateRatio) -> None:
@@ -95,60 +86,44 @@ def test_the_ratio_of_parts_is_that_of_the_whole(adjust: tuple[str, ...]) -> Non
     hosts = sorted(whole["host"].unique())
     parts = [whole[whole["host"].isin(hosts[at : at + 40])] for at in range(0, 160, 40)]
     old, new = VERSIONS[:2]
-    mine = ratio_of_parts(iter(parts), new, old, adjust)
+    mine = psod.rate_ratio(iter(parts), new, old, adjust)
     full = psod.rate_ratio(whole, new, old, adjust)
     assert full.method == "frailty"
     assert_same_ratio(mine, full)
-    timed = ("the versions ran at different times", "evidence is missing", "no host ever changed")
-    assert [w for w in mine.warnings if w != NOT_LOOKED_AT] == [w for w in full.warnings if not w.startswith(timed)]
+    assert mine.warnings == full.warnings
 
 
 def test_the_ratio_of_few_crashes_in_parts(whole: pd.DataFrame, parts: list[pd.DataFrame]) -> None:
     counts = whole.groupby("version")["crashes"].sum().sort_values()
     few, many = str(counts.index[0]), str(counts.index[-1])
     full = psod.rate_ratio(whole, few, many)
-    assert full.method == "exact_midp"
-    assert_same_ratio(ratio_of_parts(parts, few, many), full)
+    assert_same_ratio(psod.rate_ratio(parts, few, many), full)
     with pytest.raises(psod.InputError, match=r"no host-days with 9\.9"):
-        ratio_of_parts(parts, "9.9", many)
+        psod.rate_ratio(parts, "9.9", many)
     with pytest.raises(psod.InputError, match="cannot adjust for colour"):
-        ratio_of_parts(parts, few, many, ["colour"])
+        psod.rate_ratio(parts, few, many, ["colour"])
     with pytest.raises(psod.InputError, match="no host-days"):
-        ratio_of_parts([], few, many)
-
-
-def test_a_decision_on_sums_by_host(whole: pd.DataFrame, parts: list[pd.DataFrame]) -> None:
-    sums = host_sums(parts)
-    assert len(sums) < 0.6 * len(whole)
-    names = sorted(whole["version"].dropna().unique())[:3]
-    one, full = (psod.decide_pin(table, names, adjust=["model"]) for table in (sums, whole))
-    assert (one.verdict, one.pin, one.avoid) == (full.verdict, full.pin, full.avoid)
-    for left, right in zip(one.ratios, full.ratios, strict=True):
-        assert_same_ratio(left, right)
-    pd.testing.assert_frame_equal(psod.crash_rates(sums), psod.crash_rates(whole), rtol=1e-9)
+        psod.rate_ratio([], few, many)
 
 
 def test_the_decision_of_parts_is_that_of_the_whole() -> None:
     whole = simulate_history(hosts=160, days=500, clusters=8, seed=4).exposure()
     hosts = sorted(whole["host"].unique())
     parts = [whole[whole["host"].isin(hosts[at : at + 40])] for at in range(0, 160, 40)]
-    names = list(VERSIONS)
-    one, full = decision_of_parts(iter(parts), names), psod.decide_pin(whole, names)
+    one, full = psod.decide_pin(iter(parts)), psod.decide_pin(whole)
     assert "uptime" in full.ratios[0].adjusted_for
-    assert (one.verdict, one.pin, one.avoid) == (full.verdict, full.pin, full.avoid)
-    for name, days in full.host_days_needed.items():
-        assert one.host_days_needed[name] == (None if days is None else pytest.approx(days, rel=1e-5))
+    assert (one.verdict, one.pin, one.avoid, one.best) == (full.verdict, full.pin, full.avoid, full.best)
+    pd.testing.assert_frame_equal(one.options, full.options, rtol=1e-6)
+    pd.testing.assert_frame_equal(one.moves, full.moves)
+    assert one.reasons == full.reasons and one.would_change == full.would_change
     for left, right in zip(one.ratios, full.ratios, strict=True):
         assert_same_ratio(left, right)
-    said = [reason for reason in one.reasons if reason != NOT_LOOKED_AT]
-    assert said == [reason for reason in full.reasons if reason in said] and NOT_LOOKED_AT in one.reasons
-    assert "as a whole" in one.reasons[0] or "no version differs" in one.reasons[0]
-    with pytest.raises(psod.InputError, match="found 1 candidate"):
-        decision_of_parts(parts, names[:1])
 
 
 def test_no_part_and_no_store(tmp_path: Path) -> None:
-    assert tabulate_parts([]).hosts.empty
-    assert rates_of_parts([]).empty
+    assert psod.crash_rates([]).empty
+    for call in (lambda: psod.decide_pin([]), lambda: psod.decide_pin([1])):
+        with pytest.raises(psod.InputError):
+            call()
     with pytest.raises(psod.InputError, match="no store"):
         next(psod.Fleet.each(tmp_path))
