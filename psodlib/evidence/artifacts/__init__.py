@@ -124,7 +124,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
           r"^Name +Is Loaded", rows.read_rows),
     _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
-          "^(?:" + "|".join(pattern.replace("?P<device>", "?:").replace("?P<module>", "?:") for *_, pattern in commands.DEVICES) + ")",
+          "^(?:" + "|".join(pattern.replace("?P<device>", "?:").replace("?P<module>", "?:").replace("?P<address>", "?:") for *_, pattern in commands.DEVICES) + ")",
           commands.read_devices),
     _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
           r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,

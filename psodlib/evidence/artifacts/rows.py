@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from psodlib.evidence.artifacts.commands import pci_address
 from psodlib.evidence.artifacts.findings import Findings, Part, line_counter
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, delimiter_of, key_of
@@ -318,6 +319,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
             DriverReading(
                 module=module, version=normalise(version, module), state="loaded", evidence="ethtool" if version or firmware else "adapter_list",
                 device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
+                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo")),
                 firmware=firmware if (firmware or "").lower() not in _NOTHING else None, source=part.source, line=line,
             )
         )  # fmt: skip
