@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import BinaryIO
 
-from psodlib.evidence.artifacts import commands, logs, rows, vibs
+from psodlib.evidence.artifacts import commands, logs, rows, vcenter, vibs
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
@@ -81,6 +81,7 @@ _COLUMN_NAMES = (
 )
 
 KINDS: tuple[Kind, ...] = (
+    _kind("vcenter", '{"psod_vcenter": "host", "host": "esx01.lab", "taken": "2026-01-01T00:00:00+00:00"}', r'\A\{"psod_vcenter": "', vcenter.read_vcenter),
     _kind("vmksummary", "2014-05-31T15:00:01Z heartbeat: up 29d19h16m41s, 25 VMs; [[3411 vmx 1kB]] []",
           _HEAD + r"(?:vmksummary(?:\[\d+\])?: *)?(?:heartbeat|bootstop|mark)(?:\[\d+\])?: |" + _HEAD + r"Host (?:has booted|is (?:rebooting|powering off|halting))",
           logs.read_vmksummary, is_log=True),
