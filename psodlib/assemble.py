@@ -14,7 +14,7 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.vmkernel import same_crash
 from psodlib.records import Crash, FileReading, HostFact, Problem
-from psodlib.triage.boots import boots_of_host, loaded_versions
+from psodlib.triage.boots import boots_of_host, loaded_versions, same_hosts
 from psodlib.triage.builds import builds_of_boots
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.crashes import judge, with_issues
@@ -143,7 +143,9 @@ def assemble_named(
         {tuple(row.items()): row for row in rows["problems"]}.values()
     )  # a mirror tells its trouble twice
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
-    conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
+    conflicts = schema.build(
+        "problems", [*version_conflicts(tables["uptimes"], tables["drivers"]), *_two_names(tables["uptimes"])]
+    )
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], conflicts], ignore_index=True))
@@ -164,6 +166,18 @@ def _by_evidence(
         for crash in crashes[host]:
             by_source[crash.source][1].append(crash)
         yield from ((None, *both) for both in by_source.values())
+
+
+def _two_names(uptimes: pd.DataFrame) -> list[Row]:
+    # A host that is told of under two names: its time is at risk once.
+    return [
+        {
+            "source": host, "problem": "host_conflict", "host": host,
+            "detail": f"booted and crashed at the very instants of {other}: one host under two names, whose host-days are "
+            f"counted once, as {other}'s",
+        }
+        for host, other in same_hosts(uptimes).items()
+    ]  # fmt: skip
 
 
 def _row(record: Any) -> Row:

@@ -113,9 +113,14 @@ class Model:
             whole + self.precision,
         )
 
-    def mode(self) -> _Best:
-        """The most probable coefficients, with the information there."""
-        return _maximise(self, self.centre.copy())
+    def mode(self, near: Fit | None = None) -> _Best:
+        """The most probable coefficients, with the information there; a fit that is near saves steps."""
+        start = self.centre.copy()
+        if near is not None:
+            found = dict(zip(near.columns, near.coefficients, strict=True))
+            start[:-1] = [found.get(column, at) for column, at in zip(self.columns, start[:-1], strict=True)]
+            start[-1] = -math.log(near.variance)
+        return _maximise(self, start)
 
     def values(self, theta: Floats, each: Callable[[int, Floats, Floats], None] | None = None) -> Floats:
         """The log-posterior of many draws, shape (draws,); ``each`` is told the hosts' weights of every batch."""
@@ -162,10 +167,12 @@ class Fit:
         return {level: math.exp(at) for (term, level), at in zip(self.columns, logs, strict=True) if term == "version"}
 
 
-def fit_frailty(cells: HostCells, events: Any, terms: tuple[str, ...] = (), keep: Any = None) -> Fit:
+def fit_frailty(
+    cells: HostCells, events: Any, terms: tuple[str, ...] = (), keep: Any = None, near: Fit | None = None
+) -> Fit:
     """The model of one set of events at its most probable point, from the cells of ``keep`` or from all."""
     model = Model(cells, events, terms, EVIDENCE, keep=keep)
-    best = model.mode()
+    best = model.mode(near)
     covariance: Any = np.linalg.inv(best.information)[:-1, :-1]
     return Fit(tuple(model.columns), best.theta[:-1], covariance, math.exp(-best.theta[-1]), best.converged)
 
