@@ -19,7 +19,14 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot", "same_hosts", "versions_now"]
+__all__ = [
+    "boots_of_host",
+    "loaded_in_boots",
+    "loaded_versions",
+    "readings_in_their_boot",
+    "same_hosts",
+    "versions_now",
+]
 
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
