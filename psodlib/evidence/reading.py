@@ -123,6 +123,9 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
 
 
 def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
+    if item.name.rpartition("/")[2] == "incident.toml":  # what people say of an incident: the write-up's, no evidence
+        return [FileReading(source=item.source, kind="account", irrelevant=True)]
+
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
         return (
             [read_vmkernel(part, source)]

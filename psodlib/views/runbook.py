@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from psodlib.triage.boots import loaded_versions
+from psodlib.views.crash import place_of
 from psodlib.views.document import Steps, Text
+from psodlib.views.subject import Case
 from psodlib.views.words import literal
-from psodlib.views.writeup.subject import Case, place_of
 
 __all__ = [
     "BUNDLES",
     "HARDWARE_STEPS",
     "PROC_DRIVERS",
+    "SSH_OFF",
+    "SSH_ON",
     "Bundle",
     "found_since",
     "runbook_blocks",
@@ -49,6 +52,10 @@ HARDWARE_STEPS = (
 )  # fmt: skip
 
 
+SSH_ON, SSH_OFF = (
+    "# vim-cmd hostsvc/enable_ssh && vim-cmd hostsvc/start_ssh",
+    "# vim-cmd hostsvc/stop_ssh && vim-cmd hostsvc/disable_ssh",
+)
 # Drivers that report the loaded version in /proc (vmklinux SCSI drivers); the others answer through vmkload_mod.
 PROC_DRIVERS = ("hpsa", "megaraid_sas", "mpt2sas")
 
@@ -131,31 +138,34 @@ def found_since(case: Case, target: str) -> str:
     ]
     if found.empty:
         return ""
-    return f"This host has done it: {target} was read as loaded afterwards ({place_of(found['source'].iloc[0], found['line'].iloc[0])}). The steps are for the others."
+    return f"This host has done it: {target} was read as loaded afterwards ({place_of(found['source'].iloc[0], found['line'].iloc[0], case.crash['host'])}). The steps are for the others."
 
 
-def _steps(case: Case, target: str | None, file: str, bundle: Bundle | None) -> list[tuple[str, str, str]]:
+def _steps(case: Case, target: str, file: str, bundle: Bundle | None) -> list[tuple[str, str, str]]:
     removed = vib_in_use(case)
-    installed = bundle.vib if bundle else f"the {case.module} VIB of version {target or 'chosen'}"
+    installed = bundle.vib if bundle else f"the {case.module} VIB of version {target}"
     check, answer = _version_check(case.module or "", target)
-    # Of a bundle that nobody has tried here, ask first what it would change.
-    trial = [] if bundle else [(
-        f"The name of the bundle with {case.module} {target} is not in the evidence: take the one that the vendor gives for this "
-        "host's release, and see what it would change.",
-        f"# esxcli software vib install -d /vmfs/volumes/DATASTORE/{file} --dry-run",
-        f"only {installed} among the VIBs Installed; if others are named, ask the vendor first"
-    )]  # fmt: skip
+    named = (
+        ""
+        if bundle
+        else f" The name of the bundle with {case.module} {target} is not in the evidence: take the one that the vendor gives for this host's release."
+    )
+    path = f"/vmfs/volumes/DATASTORE/{file}"
     return [
-        ("Copy the bundle to a local datastore, put the host into maintenance mode (its virtual machines move away), switch SSH on.",
-         "# esxcli system maintenanceMode set --enable true", "the host shows no running virtual machine"),
+        (f"Copy the bundle to a datastore that the host sees.{named}", f"# ls {path}", path),
+        ("Put the host into maintenance mode; its virtual machines move away.", "# esxcli system maintenanceMode set --enable true",
+         "the host shows no running virtual machine"),
+        ("Switch SSH on, at the host's console or in the vSphere client.", SSH_ON, ""),
         ("Write down what is loaded now.", check, f"{case.version or 'the version that crashed'}"),
-        *trial,
-        ("Copy the bundle to the host's own disk and install it.",
-         f"# cp /vmfs/volumes/DATASTORE/{file} /var/log/vmware/\n# esxcli software vib install -d /var/log/vmware/{file}",
-         f"Reboot Required: true. VIBs Installed: {installed}. VIBs Removed: {removed}"),
-        ("Reboot. The force skips an orderly stop, so only in maintenance mode.", "# reboot -f", "the host comes back within its usual time"),
+        ("Ask what the installation would change, and change nothing.", f"# esxcli software vib install -d {path} --dry-run",
+         f"only {installed} among the VIBs Installed; if others are named, ask the vendor first"),
+        ("Install.", f"# esxcli software vib install -d {path}", f"Reboot Required: true. VIBs Removed: {removed}"),
+        ("Reboot; in maintenance mode nothing runs that it could hurt.", "# reboot", "the host comes back within its usual time"),
         ("Check what is loaded now, not only what is installed.", check, answer),
+        ("Switch SSH off again.", SSH_OFF, ""),
         ("Leave maintenance mode.", "# esxcli system maintenanceMode set --enable false", "virtual machines can move back"),
+        (f"To take it back: the same steps with the bundle of {case.version or 'the version before'}; where the host does not boot, Shift+R at its "
+         "boot screen starts the image before the installation.", "", ""),
         ("Afterwards: collect this host's logs again, so that the days on the new version are counted.", "", ""),
     ]  # fmt: skip
 
