@@ -79,5 +79,6 @@ def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
 
 def _exposed(module: str, versions: Sequence[str], matched: Sequence[str]) -> list[str]:
     # Issues that name a version which ran here, and that no crash here matched.
-    named = {issue.id for one in versions for issue in exposed(load_issues(), module, one)}
+    issues = load_issues()
+    named = {issue.id for version in versions for issue in exposed(issues, module, version)}
     return sorted(named - set(matched))
