@@ -31,7 +31,7 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _MAY_BEGIN = re.compile(rb"<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # a priority or a stamp: refuses most lines at once
-_VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert"})
+_VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert", b"logefi"})
 _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
     b"vobd": "vobd", b"esxupdate": "esxupdate", b"hostd": "hostd", b"vpxa": "hostd",

@@ -16,16 +16,23 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, split_pieces
-from psodlib.evidence.psod import (
+from psodlib.evidence.pieces import (
+    CENTURY,
+    Piece,
     find_anchors,
+    opens_crash,
+    read_count,
+    read_prefix,
+    regions,
+    split_pieces,
+)
+from psodlib.evidence.psod import (
     find_crashes,
     group_blocks,
     is_crash,
     looks_like_crash,
     modules_named_by_kernel,
     read_crash,
-    regions,
 )  # fmt: skip
 from psodlib.evidence.speech import TAIL, WARNINGS, Speech
 from psodlib.evidence.versions import normalise
