@@ -146,6 +146,7 @@ def assemble_named(
         {tuple(row.items()): row for row in rows["problems"]}.values()
     )  # a mirror tells its trouble twice
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
+    tables["hosts"] = _with_columns(tables["hosts"], rows["hosts"])
     conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
@@ -330,6 +331,17 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
             yield {**row, "observed_at": driver.installed_on, "boot": None, "evidence": "install_date"}
 
 
+def _with_columns(hosts: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
+    # What a vCenter says of a host beyond the contract's columns joins them, as an inventory's columns do.
+    told = {row["host"]: dict(row["columns"]) for row in rows if row.get("columns")}
+    for name in dict.fromkeys(name for columns in told.values() for name in columns):
+        values = [told.get(host, {}).get(name) for host in hosts["host"]]
+        whole = all(isinstance(value, int) for value in values if value is not None)
+        words = values if whole else [None if value is None else str(value) for value in values]
+        hosts[name] = pd.Series(words, index=hosts.index, dtype=object).astype("Int64" if whole else "string")
+    return hosts
+
+
 def _host_row(
     host: str, facts: Sequence[HostFact], listed: Sequence[HostFact], coverage: Sequence[Row], crashes: Sequence[Crash]
 ) -> Row:
@@ -343,6 +355,7 @@ def _host_row(
         row[name] = next((getattr(fact, name) for fact in (*told, *reversed(listed)) if getattr(fact, name)), None)
     for name in ("esxi_version", "esxi_build"):
         row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
+    row["columns"] = next((fact.columns for fact in newest if fact.columns), ())
     times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [
         crash.time for crash in crashes if crash.time
     ]

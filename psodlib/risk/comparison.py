@@ -204,7 +204,8 @@ class Comparison:
         kept = tuple(name for name, crashes in every.items() if crashes or name in (arms.version, arms.reference))
         if (which, terms, kept) not in self._fits:
             keep = np.isin(self.cells.cells["version"], self.cells.levels["version"].get_indexer(pd.Index(kept)))
-            self._fits[which, terms, kept] = fit_frailty(self.cells, self._events(which), terms, keep)
+            near = next(iter(self._fits.values()), None)
+            self._fits[which, terms, kept] = fit_frailty(self.cells, self._events(which), terms, keep, near)
         return self._fits[which, terms, kept]
 
     def _events(self, which: str) -> Any:

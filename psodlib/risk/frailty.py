@@ -113,9 +113,17 @@ class Model:
             whole + self.precision,
         )
 
-    def mode(self) -> _Best:
+    def mode(self, start: Floats | None = None) -> _Best:
         """The most probable coefficients, with the information there."""
-        return _maximise(self, self.centre.copy())
+        return _maximise(self, self.centre.copy() if start is None else start)
+
+    def near(self, fit: Fit | None) -> Floats | None:
+        """Where another fit stands, which saves steps."""
+        if fit is None:
+            return None
+        found = dict(zip(fit.columns, fit.coefficients, strict=True))
+        coefficients = [found.get(column, at) for column, at in zip(self.columns, self.centre[:-1], strict=True)]
+        return np.array([*coefficients, -math.log(fit.variance)])
 
     def values(self, theta: Floats, each: Callable[[int, Floats, Floats], None] | None = None) -> Floats:
         """The log-posterior of many draws, shape (draws,); ``each`` is told the hosts' weights of every batch."""
@@ -162,10 +170,12 @@ class Fit:
         return {level: math.exp(at) for (term, level), at in zip(self.columns, logs, strict=True) if term == "version"}
 
 
-def fit_frailty(cells: HostCells, events: Any, terms: tuple[str, ...] = (), keep: Any = None) -> Fit:
+def fit_frailty(
+    cells: HostCells, events: Any, terms: tuple[str, ...] = (), keep: Any = None, near: Fit | None = None
+) -> Fit:
     """The model of one set of events at its most probable point, from the cells of ``keep`` or from all."""
     model = Model(cells, events, terms, EVIDENCE, keep=keep)
-    best = model.mode()
+    best = model.mode(model.near(near))
     covariance: Any = np.linalg.inv(best.information)[:-1, :-1]
     return Fit(tuple(model.columns), best.theta[:-1], covariance, math.exp(-best.theta[-1]), best.converged)
 
@@ -231,21 +241,26 @@ def draw(
     (a + D) / (a + M) * exp(x b): its terms are its own, uptime is the fleet's mixture, the quarter the latest.
     """
     size = int(min(DRAWS, max(FEWEST_DRAWS, BUDGET / max(cells.days.nnz, 1)))) // len(event_sets)
-    found = [_draw(Model(cells, events, terms, ADVICE, factors), cells, terms, now, size) for events in event_sets]
+    models = [Model(cells, events, terms, ADVICE, factors) for events in event_sets]
+    own = _as_they_stand(models[0], cells, terms)
+    found, best = [], None
+    for model in models:
+        best = model.mode(None if best is None else best.theta)
+        found.append(_draw(model, best, own, now, size, len(cells.levels["version"])))
     rate, standing = (np.vstack([each[part] for each in found]) for part in (0, 1))
     sets = tuple(slice(at * size, (at + 1) * size) for at in range(len(event_sets)))
     return Draws(tuple(cells.levels["version"]), rate, standing, sets)
 
 
-def _draw(model: Model, cells: HostCells, terms: tuple[str, ...], now: Whole, size: int) -> tuple[Floats, Floats]:
-    best = model.mode()
-    versions = len(cells.levels["version"])
+def _draw(
+    model: Model, best: _Best, as_they_stand: tuple[Floats, Whole], now: Whole, size: int, versions: int
+) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(SEED)
     root = np.linalg.cholesky(np.linalg.inv(best.information))
     stretch = np.sqrt(TAILS / rng.chisquare(TAILS, size))
     students = rng.standard_normal((size, len(best.theta))) * stretch[:, None]
     theta = best.theta + students @ root.T
-    own, kind = _as_they_stand(model, cells, terms)
+    own, kind = as_they_stand
     member = np.zeros((versions, len(now)))
     running = np.flatnonzero(now >= 0)
     member[now[running], running] = 1.0
@@ -279,10 +294,9 @@ def _as_they_stand(model: Model, cells: HostCells, terms: tuple[str, ...]) -> tu
             levels = [level if level == level else -1 for level in cells.levels["quarter"]]
             own[:, at] = np.eye(len(at))[int(np.argmax(levels))]
     kinds, of_cell = np.unique(own, axis=0, return_inverse=True)
-    days = cells.days.tocsr()
     # The cell with most time of a host stands for what it is; a host without time has the first.
+    days = cells.days.tocoo()
+    rising = np.lexsort((days.data, days.row))
     most = np.zeros(days.shape[0], dtype=np.int64)
-    for host in np.flatnonzero(np.diff(days.indptr)):
-        span = slice(days.indptr[host], days.indptr[host + 1])
-        most[host] = days.indices[span][int(np.argmax(days.data[span]))]
+    most[days.row[rising]] = days.col[rising]  # of one host the last one written stays
     return kinds, of_cell.ravel()[most]

@@ -20,7 +20,9 @@ from psodlib.anonymiser.tables import rewrite_table
 from psodlib.errors import InputError
 from psodlib.evidence.sources import Item, iter_items
 from psodlib.evidence.vmkernel import find_crashes
-from psodlib.fleet import Fleet, load
+from psodlib.fleet import Fleet, is_saved, load
+from psodlib.store.folder import is_store
+from psodlib.store.opening import roots_of
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
@@ -91,10 +93,13 @@ def case(
     >>> sorted(psod.case("75b6d986", "data/incident-2014-05-31", out="case.zip").hashes)[:2]  # doctest: +SKIP
     ['MANIFEST.sha256', 'README.md']
     """
+    if key is not None and any(map(is_saved, sources)):
+        raise InputError("names are learned from the logs: to anonymise a case, name the evidence itself, not a store")
     fleet = load(*sources, inventory=inventory, known_issues=known_issues)
     crash = _chosen(fleet, crash_id)
     whole_id = str(crash["crash_id"])
-    files = _texts(crash, sources)
+    files = _texts(crash, _evidence(sources))
+    files.setdefault("crash.txt", fleet.crash(whole_id).text.encode("utf-8", "backslashreplace"))
     files["explain.txt"] = explain(fleet.crash(whole_id)).encode("utf-8", "backslashreplace")
     more, typed = asked_for(whole_id, notes, None), typed_on(drivers_of(fleet, crash))
     account = find_account(sources, crash, len(fleet.crashes))
@@ -132,12 +137,20 @@ def _chosen(fleet: Fleet, crash_id: str) -> pd.Series:
 # ---- machine text --------------------------------------------------------------------------------------------------------
 
 
+def _evidence(sources: Sequence[str | Path]) -> list[str | Path]:
+    # Where the logs are: of a store, the sources that it was loaded from; of a saved fleet, nowhere.
+    found: list[str | Path] = []
+    for source in sources:
+        found += roots_of(Path(source)) if is_store(Path(source)) else [] if is_saved(source) else [source]
+    return found
+
+
 def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
     # The crash's own lines with what stands around them in its file; and what the host's other logs say of that half hour.
     files: dict[str, bytes] = {}
     hint: str | None = None
     others: list[tuple[str | None, str, bytes]] = []
-    for item in iter_items(*sources):
+    for item in iter_items(*sources) if sources else ():
         if not isinstance(item, Item):
             continue
         if item.source == crash["source"]:
@@ -145,11 +158,20 @@ def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
             text, around = _around(item, int(crash["offset"]) if known(crash["offset"]) else 0, crash["sha256"])
             files["crash.txt"] = text
             files["log-around-the-crash.txt"] = around
-        elif known(crash["time"]) and (found := _in_window(item, crash["time"])):
+        elif known(crash["time"]) and _may_be_of(item, crash["host"]) and (found := _in_window(item, crash["time"])):
             others.append((item.hint, item.name, found))
     own = [(name, found) for its_hint, name, found in others if its_hint == hint]
     files |= {f"logs/{number:02d}-{_safe(name)}.txt": found for number, (name, found) in enumerate(own, 1)}
     return files
+
+
+def _may_be_of(item: Item, host: Any) -> bool:
+    # Another host's files stay closed: by the short name, as places and logs may give either.
+    return (
+        item.hint is None
+        or not known(host)
+        or item.hint.lower().partition(".")[0] == str(host).lower().partition(".")[0]
+    )
 
 
 def _around(item: Item, offset: int, sha256: Any) -> tuple[bytes, bytes]:

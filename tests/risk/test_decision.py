@@ -3,10 +3,8 @@
 import pandas as pd
 import pytest
 
-from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.risk.decision import PinDecision, decide_pin, expected_impact
-from psodlib.risk.rates import crash_rates
+from psodlib.risk.decision import PinDecision, decide_pin
 from psodlib.simulate.process import SCENARIOS, simulate_history
 
 BASE, BAD, NEXT = "5.5.0.50", "5.5.0.58", "5.5.0.60"
@@ -235,7 +233,6 @@ def test_a_frail_host_is_worth_more_to_move():
         (lambda: decide_pin(arms(a=(20, 3.0, 1), b=(20, 3.0, 0)), alpha=0), "alpha is 0"),
         (lambda: decide_pin(arms(a=(20, 3.0, 1), b=(20, 3.0, 0)), reboot_cost=-1), "reboot_cost is -1"),
         (lambda: decide_pin(pd.DataFrame({"crash_id": ["x"], "host": ["a"]}), ["a", "b"]), "without the host-days"),
-        (lambda: expected_impact(arms(a=(2, 3.0, 1)), ["b"]), "no host-days with b"),
     ],
 )
 def test_what_cannot_be_decided_is_refused(call, word):
@@ -260,32 +257,3 @@ def test_the_record_reads_and_tabulates(realistic):
     table = found.as_frame()
     assert table.loc[0, ["version", "reference"]].tolist() == [BAD, BASE]
     assert table.loc[0, "ratio"] == pytest.approx(found.ratios[0].ratio)
-
-
-def test_impact_of_each_pin(realistic):
-    hosts = pd.DataFrame({"host": [f"h{n}" for n in range(120)], "users": [30, 50] * 60, "vms": 10})
-    found = expected_impact(realistic, [BASE, BAD], hosts=hosts, outage_hours=2.0)
-    rate = crash_rates(realistic).loc[BAD]
-    assert found.loc[BAD, ["crashes_per_year", "crashes_low", "crashes_high"]].tolist() == pytest.approx(
-        [365.25 * 120 * rate[name] for name in ("rate", "low", "high")]
-    )
-    ratio = decide_pin(realistic, [BASE, BAD]).ratios[0].ratio
-    assert found.loc[BASE, "crashes_per_year"] == pytest.approx(found.loc[BAD, "crashes_per_year"] / ratio)
-    assert found["user_hours_per_year"].to_numpy() == pytest.approx(80 * found["crashes_per_year"].to_numpy())
-    assert found["vm_hours_high"].to_numpy() == pytest.approx(20 * found["crashes_high"].to_numpy())
-    assert (found["crashes_low"] < found["crashes_per_year"]).all()
-    assert "user_hours_per_year" not in expected_impact(realistic, [BASE, BAD])
-
-
-def test_impact_of_a_version_with_few_crashes_is_its_own():
-    found = expected_impact(arms(old=(100, 300.0, 20), new=(100, 30.0, 0)), ["old", "new"])
-    assert found.loc["new", "crashes_per_year"] == 0
-    assert found.loc["new", "crashes_high"] == pytest.approx(200 * 365.25 * 3.6888794541 / 3000)
-
-
-def test_impact_counts_no_host_that_is_only_a_name():
-    table = arms(a=(20, 300.0, 6), b=(20, 300.0, 8))
-    hosts = schema.build("hosts", [{"host": name} for name in [*table["host"], "spare", "junk"]])
-    hosts["cluster"] = ["c1"] * 30 + [None] * 10 + ["c1", None]
-    found = expected_impact(table, ["a", "b"], hosts=hosts)
-    assert found.equals(expected_impact(table, ["a", "b"], fleet_hosts=41))

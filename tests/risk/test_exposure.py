@@ -333,3 +333,20 @@ def test_a_clock_ahead_of_its_dumps_loses_no_crash():
     )  # fmt: skip
     found = exposure(data)
     assert found["host_days"].sum() == 30 and found.attrs["unplaced"] == [["a", "5.5.0.58", str(day(30)), True]]
+
+
+def test_f6_a_host_under_two_names_is_at_risk_once():
+    # `b` is `a` by its address: the same boots to the second, seen for a while longer.
+    boots = [
+        ("a", 0, 30, "crash", "x"),
+        ("b", 0, 30, "crash", None),
+        ("a", 30.1, 60, "running", None),
+        ("b", 30.1, 70, "running", None),
+    ]
+    data = fleet(
+        hosts=("a", "b"), boots=boots, crashes=[crash("x", 30)], drivers=[("a", 0, "5.5.0.58"), ("a", 30.1, "5.5.0.50")]
+    )
+    found = exposure(data)
+    assert set(found["host"]) == {"a"} and found["host_days"].sum() == pytest.approx(30 + 39.9)
+    assert found["crashes"].sum() == 1 and found["unknown_crashes"].sum() == 0
+    assert found["version"].notna().all()

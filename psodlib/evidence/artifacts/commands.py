@@ -11,7 +11,7 @@ from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, HostFact, Module
 
 __all__ = [
-    "DEVICES", "parse_date", "read_date", "read_devices", "read_irrelevant", "read_module_names", "read_module_table",
+    "DEVICES", "parse_date", "read_date", "read_devices", "read_host_name", "read_irrelevant", "read_module_names", "read_module_table",
     "read_other_node", "read_proc_node", "read_release", "read_smbios", "read_uname", "read_uptime", "read_uptime_micros",
 ]  # fmt: skip
 
@@ -27,7 +27,7 @@ DEVICES: tuple[tuple[str, str, str], ...] = (
     ("hba", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
      rf"[ \t]*(?P<device>vmhba\d{{1,4}})[ \t]+{_MODULE}[ \t]+(?:link-\S+|unknown|online|offline|unbound)(?:[ \t](?:.{{0,80}}\((?P<address>{_PCI})\))?|$)"),
     ("nic", "vmnic32  Pseudo        r8152   Up            Up            1000  Full    3c:18:a0:00:00:00  9000  Unknown Unknown",
-     rf"[ \t]*(?P<device>(?:vmnic|vusb)\d{{1,4}})[ \t]+(?:(?P<address>{_PCI})|Pseudo|N/A)[ \t]+{_MODULE}[ \t]+(?:Up|Down|up|down|N/A)[ \t]"),
+     rf"[ \t]*(?P<device>(?:vmnic|vusb)\d{{1,4}})[ \t]+(?:(?P<address>{_PCI})|Pseudo|N/A)[ \t]+{_MODULE}(?:[ \t]|$)"),
     ("lspci -p", "0000:31:00.0 8086:1521 103c:8157 255/   /     D V igbn         vmnic4",
      rf"[ \t]*(?P<address>{_PCI})[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+\S.{{0,40}}[ \t]V[ \t]+{_MODULE}[ \t]+(?P<device>vm[a-z]{{2,8}}\d{{1,4}})[ \t]*$"),
 )  # fmt: skip
@@ -122,6 +122,15 @@ def read_uname(part: Part, found: Findings) -> None:
                     source=part.source,
                 )
             )
+
+
+def read_host_name(part: Part, found: Findings) -> None:
+    """``hostname``, ``hostname -f``: one word, whose host what stands beside it is."""
+    for _, text in part.lines:
+        name = text.strip()
+        if name and _is_named(name):
+            found.host = found.host or name
+            found.facts.append(HostFact(host=name, time=part.when, source=part.source))
 
 
 def read_release(part: Part, found: Findings) -> None:
