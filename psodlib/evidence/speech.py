@@ -27,7 +27,9 @@ _REACH = 200  # bytes of a line's head before its text
 # The kernel's own parts speak in capitals, all day long (`NMP`, `ScsiDeviceIO`): among the warnings only small letters are heard.
 _NAME = rb"[\w\-]{1,40})(?= ?:|\[[\da-f]|\(\d|\)| [0-9a-f]{4}:[0-9a-f]{2}:)"
 _WARNED = re.compile(rb"\)(?:WARNING: |ALERT: |<[0-4]>|<NMLX_(?:ERR|WRN)> )(?:WARNING \()?([a-z]" + _NAME)
-_SAID = re.compile(rb"(?:\)|^|\n)(?:WARNING: |ALERT: )?(?:<[0-7]>|<\w{4,10}> )?(?:[A-Z]{4,8} \()?(?!WARNING:|ALERT:)([A-Za-z]" + _NAME)
+_SAID = re.compile(
+    rb"(?:\)|^|\n)(?:WARNING: |ALERT: )?(?:<[0-7]>|<\w{4,10}> )?(?:[A-Z]{4,8} \()?(?!WARNING:|ALERT:)([A-Za-z]" + _NAME
+)
 
 
 class Speech:
