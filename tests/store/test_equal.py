@@ -186,7 +186,7 @@ def test_other_rules_judge_again_without_reading(evidence: Path, tmp_path: Path)
     psod.load(evidence, store=tmp_path / "s", jobs=1)
     issues = tmp_path / "mine.toml"
     issues.write_text(
-        '[[issue]]\nid = "MINE-1"\ntitle = "x"\nsource = "a test"\nsure = "weak"\nmodule = "hpsa"\nremedy = "none"\n'
+        '[[issue]]\nid = "MINE-1"\ntitle = "x"\nsource = "a test"\nsure = "weak"\nmodule = "hpsa"\nstack = ["hpsa_.*"]\nremedy = "none"\n'
     )
     full = psod.load(evidence, known_issues=issues, jobs=1)
     assert full.crashes.known_issues.str.contains("MINE-1").any()
