@@ -28,6 +28,7 @@ from psodlib.triage.boots import versions_now
 from psodlib.triage.crashes import explain, with_issues
 from psodlib.triage.devices import devices_at_crash
 from psodlib.triage.known_issues import Issue, load_issues
+from psodlib.triage.timeline import host_timeline
 from psodlib.workers import Workers, groups_of
 
 __all__ = ["Fleet", "explain_crash", "load"]
@@ -98,6 +99,11 @@ class Fleet:
         counts = ", ".join(f"{len(table):,} {name}" for name, table in self.tables.items())
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
 
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
     def crash(self, crash_id: str) -> Crash:
         """One crash with all that the tables hold of it.
 
@@ -130,6 +136,27 @@ class Fleet:
         text = self.texts.loc[self.texts["crash_id"] == found["crash_id"].iloc[0], "text"]
         crash: Crash = _records(Crash, found)[0]
         return replace(crash, text="".join(text), **parts)
+
+    def host(self, name: str) -> pd.DataFrame:
+        """One host's story.
+
+        Parameters
+        ----------
+        name : str
+            The host, as ``hosts`` names it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
+            ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
+
+        Raises
+        ------
+        InputError
+            No such host; the message names the nearest.
+        """
+        return host_timeline(self, known_name(name, self.hosts["host"], "host"))
 
     def now(self, module: str) -> pd.DataFrame:
         """Who runs which version of a driver today.
@@ -291,7 +318,7 @@ class Fleet:
         Yields
         ------
         Fleet
-            The hosts of one bucket. ``risk.partitions`` makes rates and sufficient rows of them.
+            The hosts of one bucket. ``rate_ratio`` and ``decide_pin`` take the exposures of all parts.
 
         Raises
         ------

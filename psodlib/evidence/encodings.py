@@ -78,7 +78,12 @@ class Recoded(io.RawIOBase):
         return _plain(data[:cut])
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer."""
+        """Fill a buffer; what needs no change goes straight through."""
+        if self._decoder is None and not (self._ready or self._held or self._at_start):
+            got = int(self._raw.readinto(buffer) or 0)  # type: ignore[attr-defined]
+            if b"\0" not in (data := bytes(buffer[:got])):
+                return got
+            self._ready = self._next(data)
         while not self._ready:
             data = self._raw.read(256 << 10) or b""
             if not data:

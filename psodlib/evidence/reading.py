@@ -15,7 +15,7 @@ from psodlib.evidence.encodings import Recoded, decoded, encoding_of
 from psodlib.evidence.exports import is_export, read_export
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
 from psodlib.evidence.syslog import is_syslog, read_syslog
-from psodlib.evidence.vmkernel import read_vmkernel
+from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import FileReading, Problem
 
 __all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
@@ -31,7 +31,6 @@ _MAGIC = (
     (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
 )  # fmt: skip
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
-_FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
 _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
@@ -123,6 +122,9 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
 
 
 def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
+    if item.name.rpartition("/")[2] == "incident.toml":  # what people say of an incident: the write-up's, no evidence
+        return [FileReading(source=item.source, kind="account", irrelevant=True)]
+
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
         return (
             [read_vmkernel(part, source)]
@@ -136,9 +138,11 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
     if is_syslog(head):
         return read_syslog(stream, item.source, read_part)
     like_vmkernel = is_vmkernel(head) and not _is_json(text)
-    if any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1:
+    crashes = [] if _is_json(text) else find_crashes(head)  # nothing that the head looks like wins over a crash in it
+    is_document = any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1
+    if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
         return [_of_document(text, item)]
-    if has_prompt(text):
+    if has_prompt(text) or (crashes and not like_vmkernel):
         return _read_capture(stream, item, text, like_vmkernel)
     command = item.name.rpartition("/")[2].removesuffix(".txt")
     if not like_vmkernel and recognise(text, command):
@@ -228,16 +232,14 @@ def _of_binary(kind: str, item: Item) -> FileReading:
 
 def _says_something(reading: FileReading) -> bool:
     # Of a text that does not look like vmkernel's: a stamp alone makes no sign of life.
-    return bool(reading.crashes or reading.drivers or reading.modules)
+    unread = any(problem.problem == "unread_crash" for problem in reading.problems)
+    return bool(reading.crashes or reading.drivers or reading.modules or unread)
 
 
 def _of_unknown(text: str, item: Item) -> FileReading:
     kind = _irrelevant_kind(text, item)
     if kind:
         return FileReading(source=item.source, kind=kind, irrelevant=True)
-    if _FRAME.search(text):
-        detail = "a backtrace without its header is no proof of a crash; `parse_crashes` reads it as pasted text"
-        return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
     return _only(item, problem_of_unknown(item.source))
 
 

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
 from psodlib.risk.comparison import ADJUST, Comparison
-from psodlib.risk.exposure import check_exposure, known_name
-from psodlib.risk.posterior import SPREAD, Draws
-from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, rate_ratio, ratio_of
+from psodlib.risk.exposure import known_name
+from psodlib.risk.frailty import ADVICE as PRIOR
+from psodlib.risk.frailty import Draws
+from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 
-__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin", "expected_impact", "hosts_to_run"]
+__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin"]
 
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
@@ -34,7 +34,7 @@ NEAR = 1.25  # a pin may be this many times as bad as the truly best one
 KNOWN_ISSUE = 2.0  # times: the rate expected of a version whose known issue was matched in this fleet
 REBOOT_COST = 0.02  # crashes: what moving one host risks
 OVERLAP = 0.20  # of hardware or months that two versions share; below it they cannot be told apart
-PRIOR_CRASHES = SPREAD**-2  # what the prior of a version's rate is worth
+PRIOR_CRASHES = PRIOR.version**-2  # what the prior of a version's rate is worth
 MOST_CRASHES = 200
 
 
@@ -70,6 +70,11 @@ class PinDecision:
         return "\n".join([head[self.verdict], *(f"- {reason}" for reason in self.reasons)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
 
     def as_frame(self) -> pd.DataFrame:
         """The evidence, one row a contrast.
@@ -493,81 +498,3 @@ def _figure(number: float) -> str:
 
 def _chance(chance: float) -> str:
     return "above 0.99" if chance > 0.99 else "below 0.01" if chance < 0.01 else f"{chance:.2f}"
-
-
-def hosts_to_run(table: pd.DataFrame, fleet_hosts: int | None) -> int:
-    """Hosts that would run a candidate: as told, else those that were at risk. InputError where that is no number of
-    hosts."""
-    if fleet_hosts is None:
-        return int(table.loc[table["host_days"] > 0, "host"].nunique())
-    if not isinstance(fleet_hosts, numbers.Real) or not 0 < fleet_hosts < math.inf:
-        raise InputError(f"fleet_hosts is {fleet_hosts!r}; expected how many hosts would run a candidate, 1 or more")
-    return math.ceil(fleet_hosts)
-
-
-def expected_impact(
-    exposure: pd.DataFrame,
-    candidates: Sequence[str],
-    *,
-    hosts: pd.DataFrame | None = None,
-    fleet_hosts: int | None = None,
-    outage_hours: float = 1.0,
-    adjust: Sequence[str] = ADJUST,
-    alpha: float = 0.05,
-) -> pd.DataFrame:
-    """What a year with the whole fleet on each candidate would cost.
-
-    Notes
-    -----
-    The candidate with most crashes sets the level (Garwood's interval). Another with 5 crashes or more comes as that
-    level times the adjusted ratio, with both errors; one with fewer has its own rate and Garwood's interval. A host
-    without a number of users counts as the average one.
-    """
-    table = check_exposure(exposure)
-    names = list(dict.fromkeys(_named(candidates or [])))
-    if not names:
-        raise InputError("found no candidate; name one version or more")
-    rates = crash_rates(table, alpha=alpha)
-    absent = [name for name in names if name not in rates.index]
-    if absent:
-        raise InputError(
-            f"no host-days with {absent[0]} loaded; the table has {', '.join(map(str, rates.index.dropna()))}"
-        )
-    by_crashes = rates.loc[names, "crashes"]
-    anchor = names[int(by_crashes.argmax())]
-    roster = None if hosts is None else _roster(hosts, table)
-    count = len(roster) if roster is not None and fleet_hosts is None else hosts_to_run(table, fleet_hosts)
-    per_year = np.array([_rate(table, rates, name, anchor, adjust, alpha) for name in names]) * DAYS_PER_YEAR * count
-    out = pd.DataFrame(
-        per_year, index=pd.Index(names, name="version"), columns=["crashes_per_year", "crashes_low", "crashes_high"]
-    )
-    for column, word in (("users", "user_hours"), ("vms", "vm_hours")):
-        if roster is not None and column in roster and roster[column].notna().any():
-            each = float(pd.to_numeric(roster[column]).mean()) * outage_hours
-            out[[f"{word}_per_year", f"{word}_low", f"{word}_high"]] = per_year * each
-    return out
-
-
-def _roster(hosts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    # Rows of hosts at risk or in an inventory. Without the columns of evidence the table is itself an inventory; in a
-    # fleet's, what an inventory brought are the columns that evidence has not.
-    if "first_seen" not in hosts:
-        return hosts
-    brought = hosts.drop(columns=[column.name for column in schema.TABLES["hosts"] if column.name in hosts])
-    at_risk = hosts["host"].isin(table.loc[table["host_days"] > 0, "host"])
-    return hosts[at_risk | brought.notna().any(axis=1)]
-
-
-def _rate(
-    table: pd.DataFrame, rates: pd.DataFrame, name: str, anchor: str, adjust: Sequence[str], alpha: float
-) -> tuple[float, float, float]:
-    low, rate, high = (float(rates[column][name]) for column in ("low", "rate", "high"))
-    own = (rate, low, high)
-    if name == anchor:
-        return own
-    ratio = rate_ratio(table, name, anchor, adjust, alpha)
-    if ratio.method == "exact_midp":
-        return own
-    level = math.log(ratio.ratio * float(rates["rate"][anchor]))
-    spread = math.log(ratio.high / ratio.low) / 2 / -float(special.ndtri(alpha / 2))
-    return exact.wald(level, math.hypot(spread, 1 / math.sqrt(ratio.crashes[1])), alpha)

@@ -11,7 +11,7 @@ import pandas as pd
 from psodlib.risk.comparison import Comparison
 from psodlib.risk.exposure import Tables, known_modules, of_module
 from psodlib.risk.rates import ratio_of
-from psodlib.triage.known_issues import _in_ranges, load_issues
+from psodlib.triage.known_issues import exposed, load_issues
 
 __all__ = ["driver_league"]
 
@@ -68,9 +68,9 @@ def _row(fleet: Tables, module: str, crashes: int) -> dict[str, Any]:
 
 def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
     comparison = Comparison(stretches, MODEL)
-    draws = comparison.draws({}, comparison.running())
-    means = dict(zip(draws.versions, draws.rate.mean(axis=0), strict=True))
-    seen = {name: means[name] for name in comparison.watched()}
+    names = comparison.watched()
+    rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
+    seen = {name: rates.get(name, 0.0) for name in names}
     worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
     found = ratio_of(comparison, worst, best).interval
     finite = (value if math.isfinite(value) else None for value in found)
@@ -79,5 +79,6 @@ def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
 
 def _exposed(module: str, versions: Sequence[str], matched: Sequence[str]) -> list[str]:
     # Issues that name a version which ran here, and that no crash here matched.
-    named = [issue for issue in load_issues() if issue.module == module and issue.versions and issue.id not in matched]
-    return sorted(issue.id for issue in named if any(_in_ranges(issue.versions, one, module) for one in versions))
+    issues = load_issues()
+    named = {issue.id for version in versions for issue in exposed(issues, module, version)}
+    return sorted(named - set(matched))

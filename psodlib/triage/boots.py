@@ -19,7 +19,14 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot", "versions_now"]
+__all__ = [
+    "boots_of_host",
+    "loaded_in_boots",
+    "loaded_versions",
+    "readings_in_their_boot",
+    "same_hosts",
+    "versions_now",
+]
 
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
@@ -220,7 +227,9 @@ def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]])
     # A crash and a line about starting or stopping are signs of life too; a boot that was seen booting lived from its
     # start.
     signs = [
-        _Sign(mark.time, mark.time, mark.evidence, mark.source) for mark in marks if mark.what != "poweroff_unexplained"
+        _Sign(mark.time, mark.time, mark.evidence, mark.source)
+        for mark in marks
+        if mark.what not in ("poweroff_unexplained", "failed_over")
     ]
     signs += [_Sign(time, time, "crash", crash.source) for time, crash in crashes]
     return signs
@@ -281,7 +290,7 @@ def _covered(boot: _Boot, following: _Boot) -> bool:
     # A host can sit purple for days, so a long silence is a death only where one log has both sides of it.
     if boot.last_sign is None or following.start is None:
         return False
-    if following.start - boot.last_sign <= SILENCE:
+    if following.start - boot.last_sign <= SILENCE or any(mark.what == "failed_over" for mark in boot.marks):
         return True
     summary = any(sign.evidence in ("heartbeat", "vmksummary") and sign.end == boot.last_sign for sign in boot.signs)
     return summary and following.seen_booting
@@ -337,6 +346,19 @@ LOADED = {
 }
 INSTALLS = ("esxupdate", "vib_install")  # a completed change that the next boot will load
 _KEYS = ["host", "boot"]
+
+
+def same_hosts(uptimes: pd.DataFrame) -> dict[str, str]:
+    """Other names of a host -> the name it goes by: two hosts never boot and crash at the same two instants."""
+    crashed = uptimes[(uptimes["end_reason"] == "crash") & uptimes["boot"].notna() & uptimes["end"].notna()]
+    names = crashed.dropna(subset=["host"]).drop_duplicates(["host", "boot", "end"]).sort_values("host", kind="stable")
+    shared = names[names.duplicated(["boot", "end"], keep=False)]
+    out: dict[str, str] = {}
+    for _, rows in shared.groupby(["boot", "end"], sort=True):
+        first, *others = rows["host"].astype(str)
+        for other in others:
+            out.setdefault(other, out.get(first, first))
+    return out
 
 
 def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = "hpsa") -> pd.DataFrame:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from psodlib.evidence.vmkernel import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
 from psodlib.triage.frames import (
+    MAX_MESSAGE,
     MAX_SEARCHED,
     STALLED,
     attribute_frames,
@@ -36,7 +37,7 @@ from psodlib.triage.modules import (
     prefix_rule,
     release_of,
 )
-from psodlib.triage.precursors import Said, Standout, hear, standouts
+from psodlib.triage.precursors import Said, Standout, heard, standouts
 
 __all__ = ["Suspect", "Verdict", "find_guilty", "weigh_evidence"]
 
@@ -45,6 +46,7 @@ HARDWARE_KINDS = ("machine_check", "nmi")
 _HARDWARE = (
     (re.compile(r"Machine Check Exception|machine check error"), "Machine Check Exception on PCPU12 in world 1:idle51"),
     (re.compile(r"encountered a Hardware Error"), "System has encountered a Hardware Error - Please contact"),
+    (re.compile(r"Fatal CPU mismatch"), 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu0 value = 0x2, but cpu8 value = 0x1'),
     (re.compile(r"\bLINT1\b"), "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed."),
     (re.compile(r"PCI bus error|Fatal PCIe"), "PSOD due to PCI bus error"),
     (re.compile(r"ApeiHEST\w*[^\n]{0,80}(?:Fatal error|requested PSOD)"), "ApeiHEST: 420: Fatal error from 00:04.0"),
@@ -55,14 +57,14 @@ _HARDWARE_FRAME = re.compile(r"PCIEDPC_\w+|ApeiHEST\w*")
 # `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside vmklinux)`.
 _INSIDE = re.compile(r"\(inside (\w[\w.-]{0,60})\)")
 # `IOMMU Fault detected for 0000:3b:00.0 (vmnic4/foo)`: the device's name, and its driver's.
-_DRIVER_OF_DEVICE = re.compile(r"\((vm[a-z]{2,6}[\dX]{1,4})/([A-Za-z][\w.-]{1,60})\)")
+_DRIVER_OF_DEVICE = re.compile(r"[(\[](vm[a-z]{2,6}[\dX]{1,4})/([A-Za-z][\w.-]{1,60})[)\]]")
 _MASKED = re.compile(r"[xX#*]+|none|unknown|passthru")
 _PATH = re.compile(r"(?:[\w.+-]{1,60}/){1,20}[\w.+-]{1,60}\.(?:[chS]|cpp)\b")
 # The kernel's own source; a folder's name there is no module's.
 _KERNEL_PATH = re.compile(r"(?:^|/)bora/(?:vmkernel|lib|vmcore|public|vmx)/")
 _LOCK = re.compile(r"Spin count exceeded \((\w{2,60})\)")
 _ADDRESS = re.compile(r"\b(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2,3}):([0-9a-fA-F]{2})\.([0-7])\b")
-_NAMES_DEVICE = re.compile(r"[^\n]{0,200}(?:IOMMU|ApeiHEST|PCI|Fatal error from)[^\n]{0,300}")
+_NAMES_DEVICE = ("IOMMU", "ApeiHEST", "PCI", "Fatal error from")  # words of a line that tells of a device
 
 # A kind whose stack shows who stumbled, which need not be who dug the hole.
 VICTIM = {
@@ -124,22 +126,23 @@ class _Case:
 
 def find_guilty(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """Weigh all evidence against modules and name the one it points at most strongly."""
-    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
-    return weigh_evidence(attribute_frames(crash, said.loaded), said)
+    said = heard(precursors, crash)
+    return weigh_evidence(attribute_frames(crash, said.loaded, said.release), said)
 
 
 def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """``find_guilty`` for a crash that ``attribute_frames`` has seen."""
-    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    said = heard(precursors, crash)
     traced = [frame for frame in telling_frames(crash) if not junk(frame)]
-    case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash))
+    case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash) or said.release)
     told = _stands_out(case)
     logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in told.items()]
+    at_device = list(_at_device(crash, said.devices))
     suspects = _ranked(
-        [*_named(case), *_at_device(case), *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
+        [*_named(case, told), *at_device, *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
     )
     notes = (*_notes(crash, traced, case.frames), *_notes_of_log(told, suspects))
-    device = _device(case)
+    device = _device_of(crash, at_device, told)
     if crash.deliberate or crash.kind == "user_requested":
         asked = "a person asked for this crash: nobody is to blame"
         return Verdict(None, None, "deliberate", suspects, (*notes, asked))
@@ -158,25 +161,53 @@ def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
     best: dict[str, Suspect] = {}
     for suspect in suspects:
         best.setdefault(suspect.module, suspect)
-    return tuple(sorted(best.values(), key=lambda suspect: -suspect.score))
+    ranked = sorted(best.values(), key=lambda suspect: -suspect.score)
+    if len(ranked) > 1 and "outweighs" not in ranked[0].why:
+        first, second = ranked[:2]
+        ranked[0] = replace(
+            first, why=f"{first.why}; it outweighs {second.module}: {_because(first.score, second.score)}"
+        )
+    return tuple(ranked)
+
+
+# From which score on, and what it means for a suspect.
+_BANDS = (
+    (PASSING, "the kernel itself lists it"),
+    (STACK + 1.01, "the message names it"),
+    (SHIM + 1.01, "it is on the stack"),
+    (SHIM, "a symbol of its own runs under a layer's name"),
+    (WORLD, "its own world ran"),
+    (0.0, "its words in the log stand out"),
+)  # fmt: skip
+
+
+def _because(score: float, other: float) -> str:
+    one, two = (next(words for least, words in _BANDS if value >= least) for value in (score, other))
+    if one != two:
+        return f"{one}, and of the other there is only this: {two}"
+    return "it is nearer to the fault" if score >= SHIM else "its words point at it more clearly"
 
 
 def _loaded(crash: Crash, said: Said) -> frozenset[str]:
     own = {module.module for module in crash.modules} | {frame.module for frame in crash.frames if frame.module}
-    return said.loaded.union(own)
+    return said.loaded.union(said.drivers, own)
 
 
 # ---- named by the message --------------------------------------------------------------------------------------------
 
 
-def _named(case: _Case) -> Iterable[Suspect]:
+def _named(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
     text, message = case.crash.text, message_of(case.crash)
     listed = modules_named_by_kernel(text) if "involved in panic" in text else ()
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
+    order = {frame.module: -index for index, frame in reversed(list(enumerate(case.frames)))}
     for module, why in named:
-        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED)
+        # Of several, an ill driver goes before a layer, then what is nearer to the fault.
+        ill = module in told and class_of(module) not in ("layer", "reporter")
+        near = 0.3 * ill + 0.001 * order.get(module, -len(case.frames))
+        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED + near)
     if "/" in message and not named:
         yield from _by_path(message, case)
 
@@ -193,15 +224,15 @@ def _by_path(message: str, case: _Case) -> Iterable[Suspect]:
                 return
 
 
-def _at_device(case: _Case) -> Iterable[Suspect]:
-    for line in _device_lines(case.crash):
+def _at_device(crash: Crash, devices: Mapping[str, str]) -> Iterable[Suspect]:
+    for line in _device_lines(crash):
         for device, driver in _DRIVER_OF_DEVICE.findall(line):
             if not _MASKED.fullmatch(driver):
                 yield Suspect(
                     driver, "named_by_kernel", f"the message names {driver} as driver of {device}", IN_MESSAGE
                 )
         for address in _addresses(line):
-            if driver := case.said.devices.get(address):
+            if driver := devices.get(address):
                 why = f"the message names the device {address}, which {driver} drives by the host's own lists"
                 yield Suspect(driver, "named_by_kernel", why, AT_DEVICE)
 
@@ -209,20 +240,22 @@ def _at_device(case: _Case) -> Iterable[Suspect]:
 def _device_lines(crash: Crash) -> list[str]:
     message = message_of(crash)
     if crash.kind not in (*HARDWARE_KINDS, "iommu_fault", "other"):
-        return [message] if "/" in message and "(vm" in message else []
-    return [message, *_NAMES_DEVICE.findall(crash.text[:MAX_SEARCHED])]
+        return [message] if "(vm" in message or "[vm" in message else []
+    lines = crash.text[:MAX_SEARCHED].split("\n")
+    return [message, *(line[:MAX_MESSAGE] for line in lines if any(word in line for word in _NAMES_DEVICE))]
 
 
 def _addresses(line: str) -> list[str]:
     return [f"{int(a or '0', 16):04x}:{int(b, 16):02x}:{c}.{d}".lower() for a, b, c, d in _ADDRESS.findall(line)]
 
 
-def _device(case: _Case) -> str | None:
+def _device_of(crash: Crash, named: Sequence[Suspect], told: Mapping[str, Standout]) -> str | None:
     # For a signature that must be the same in every slot: the device's driver, else what kind of device it is.
-    lines = _device_lines(case.crash)
-    named = [suspect.module for suspect in _at_device(case)]
-    devices = [device for line in lines for device, _ in _DRIVER_OF_DEVICE.findall(line)]
-    return next(iter(named), None) or next((re.sub(r"[\dX]+$", "", device) for device in devices), None)
+    failed = [name for name, found in told.items() if "device_error" in found.words]
+    if named or failed:
+        return named[0].module if named else failed[0]
+    devices = (device for line in _device_lines(crash) for device, _ in _DRIVER_OF_DEVICE.findall(line))
+    return next((re.sub(r"[\dX]+$", "", device) for device in devices), None)
 
 
 def _of_lock(case: _Case) -> Iterable[Suspect]:

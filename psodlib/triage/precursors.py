@@ -18,9 +18,9 @@ from functools import cache
 
 from psodlib.records import Alive, Crash, FileReading, Precursor
 from psodlib.triage.lists import read_rules
-from psodlib.triage.modules import module_of_word
+from psodlib.triage.modules import Release, module_of_word, release_in
 
-__all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "standouts"]
+__all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "heard", "standouts"]
 
 BEFORE = timedelta(hours=24)  # listed words this long before a crash may foretell it
 BURST = timedelta(hours=1)  # any words
@@ -28,7 +28,7 @@ WINDOWS = (timedelta(minutes=10), BURST)  # ... as bursts of this length
 COMPARED = timedelta(hours=2)  # quiet time that any words need to be compared with
 SETTLED = timedelta(minutes=5)  # since the boot: before, every driver talks
 NOISE = 4  # listed words count when there are this many times more of them than on quiet days
-CHANCE = {True: 0.001, False: 0.01}  # probability that so many would be said by chance: any words, listed words
+CHANCE = {True: 0.001, False: 0.02}  # probability that so many would be said by chance: any words, listed words
 NEAR = 50  # lines before a crash that bears no time, for any words
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SILENCE = timedelta(hours=2)  # heartbeats are hourly points: between two of them the host was watched
@@ -71,6 +71,10 @@ class Said:
     drivers: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()  # modules that the host is known to have loaded
     devices: Mapping[str, str] = field(default_factory=dict)  # PCI address -> driver
+    release: Release | None = None  # where all files tell of one release
+
+
+_NOTHING = Said()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Standout:
     weight: float  # between 0 and 1, for ordering: how far the words point at it, and how clearly they stand out
     victim: bool  # all that was said is what a victim says too
     why: str  # the counts
+    words: frozenset[str] = frozenset()  # what was said
 
 
 # ---- hearing ---------------------------------------------------------------------------------------------------------
@@ -90,6 +95,7 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
     """All that one host's files say beside its crashes."""
     drivers = [driver for reading in readings for driver in reading.drivers]
     loaded = {driver.module for driver in drivers if driver.state == "loaded"}
+    versions = {release_in(fact.esxi_version) for reading in readings for fact in reading.facts if fact.esxi_version}
     return hear(
         [p for reading in readings for p in reading.precursors],
         [a for reading in readings for a in reading.alive],
@@ -97,7 +103,15 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
         boots=[mark.time for reading in readings for mark in reading.marks if mark.what == "booted"],
         loaded=loaded.union(m.module for reading in readings for m in reading.modules if m.crash_id is None),
         devices={driver.address: driver.module for driver in drivers if driver.address},
+        release=versions.pop() if len(versions) == 1 else None,
     )
+
+
+def heard(precursors: Said | Sequence[Precursor], crash: Crash) -> Said:
+    """What is known beside a crash, from warnings or as it was heard before."""
+    if isinstance(precursors, Said):
+        return precursors
+    return hear(precursors, crashes=[crash]) if precursors else _NOTHING
 
 
 def hear(
@@ -108,10 +122,11 @@ def hear(
     boots: Iterable[datetime] = (),
     loaded: Iterable[str] = (),
     devices: Mapping[str, str] | None = None,
+    release: Release | None = None,
 ) -> Said:
     """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
-    heard, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
-    precursors = [p for p in heard if p.module and _word(p.what)]
+    everything, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
+    precursors = [p for p in everything if p.module and _word(p.what)]
     claimed = {
         match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match
     }
@@ -137,7 +152,7 @@ def hear(
     for crash in crashes:
         if crash.line is not None:
             lines[crash.source or ""].append(crash.line)
-    listened = _merged(span for p in heard if p.what == "listened" for span in [_listened(p)] if span)
+    listened = _merged(span for p in everything if p.what == "listened" for span in [_listened(p)] if span)
     quiet_time = {
         what: _length(spans) - _overlap(spans, loud[what])
         for what in loud
@@ -154,6 +169,7 @@ def hear(
         drivers=frozenset(claimed.values()),
         loaded=loaded,
         devices=devices,
+        release=release,
     )
 
 
@@ -274,7 +290,7 @@ def _standout(module: str, whats: Mapping[str, tuple[int, float]], said: Said) -
     compared = any(said.quiet_time.get(what) for what in whats)
     quiet = f"{usual:.2g} expected from quiet time" if compared else "no quiet time to compare with"
     why = f"it was heard in {count} minutes before the crash ({', '.join(sorted(whats))}), {quiet}"
-    return Standout(module, weight, all(word.victim for word in words.values()), why)
+    return Standout(module, weight, all(word.victim for word in words.values()), why, frozenset(whats))
 
 
 # ---- spans -----------------------------------------------------------------------------------------------------------

@@ -10,21 +10,18 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.league import driver_league
+from psodlib.views.cells import ADVICE
 from psodlib.views.counting import reconciliation
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.prose import describe_crash, unheard
 from psodlib.views.study import Study, versions_seen
-from psodlib.views.words import DAYS_A_YEAR, between, count, days, figure, known, listing, literal, share
+from psodlib.views.words import DAYS_A_YEAR, between, chance, count, days, figure, known, listing, literal, share
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
     "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "open_questions", "orders", "scope", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
-ADVICE = {
-    "keep": "keep", "move_now": "move its hosts now", "next_reboot": "move at the next planned reboot",
-    "no_new_installs": "no new installs", "leave": "leave as it is",
-}  # fmt: skip
 MOVES = ("move_now", "next_reboot")
 BLANK = "________"
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
@@ -190,7 +187,7 @@ def versions(study: Study) -> Table:
     rows = [
         [
             literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}", _rate(row.crashes, row.rate, row.low, row.high),
-            f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else _chance(row.p_worse),
+            f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse),
         ]
         for row in options.itertuples()
     ]  # fmt: skip
@@ -211,10 +208,6 @@ def versions(study: Study) -> Table:
 
 def _rate(crashes: int, rate: float, low: float, high: float) -> str:
     return f"{figure(rate)} ({between(low, high)})" if crashes else f"0 (0 to {figure(high)})"
-
-
-def _chance(probability: float) -> str:
-    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"
 
 
 def worth(study: Study) -> list[str]:
@@ -305,7 +298,7 @@ def open_questions(study: Study) -> list[Block]:
         rows.append(
             [
                 f"{literal(row.version)} against {literal(decision.best)}",
-                _chance(row.p_worse),
+                chance(row.p_worse),
                 *_still(way, row.p_worse),
             ]
         )
@@ -321,9 +314,9 @@ def open_questions(study: Study) -> list[Block]:
     return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(_sentence(words)) for words in turns[:2])]
 
 
-def _still(way: Any, chance: float) -> tuple[str, str]:
+def _still(way: Any, worse: float) -> tuple[str, str]:
     if not known(way["needed"]):
-        alike = 1 - ALIKE < chance < ALIKE
+        alike = 1 - ALIKE < worse < ALIKE
         return "more days on both versions; one alone cannot tell", "they look alike so far" if alike else "not known"
     if way["needed"] == 0:
         return "none", "can be told now"

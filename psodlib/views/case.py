@@ -25,10 +25,13 @@ from psodlib.store.folder import is_store
 from psodlib.store.opening import roots_of
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
+from psodlib.views.account import Account, find_account
 from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
-from psodlib.views.incident import incident_timeline
+from psodlib.views.original import typed_on
 from psodlib.views.spreadsheet import write_csv
+from psodlib.views.subject import drivers_of
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, write_up
 
@@ -98,7 +101,8 @@ def case(
     files = _texts(crash, _evidence(sources))
     files.setdefault("crash.txt", fleet.crash(whole_id).text.encode("utf-8", "backslashreplace"))
     files["explain.txt"] = explain(fleet.crash(whole_id)).encode("utf-8", "backslashreplace")
-    more = asked_for(whole_id, notes, None)
+    more, typed = asked_for(whole_id, notes, None), typed_on(drivers_of(fleet, crash))
+    account = find_account(sources, crash, len(fleet.crashes))
     pseudonyms = None
     if key is not None:
         pseudonyms = Pseudonyms(key)
@@ -107,9 +111,11 @@ def case(
         crash = fleet.crashes[fleet.crashes["crash_id"] == whole_id].iloc[0]
         files = {rewriter.path(name): b"".join(rewriter.stream([data])) for name, data in files.items()}
         more = [_renamed_section(section, rewriter) for section in more]
+        typed = {rewriter.path(name): rewriter.text(text) for name, text in typed.items()}
+        account = account.renamed(rewriter.text)
     more += asked_for(whole_id, None, site)  # whoever asks for the site's facts means them
     issues = load_issues(*([known_issues] if known_issues else []))
-    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more)
+    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more, account, typed)
     files["README.md"] = _readme(crash, files, key is not None, site is not None).encode()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
@@ -152,11 +158,20 @@ def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
             text, around = _around(item, int(crash["offset"]) if known(crash["offset"]) else 0, crash["sha256"])
             files["crash.txt"] = text
             files["log-around-the-crash.txt"] = around
-        elif known(crash["time"]) and (found := _in_window(item, crash["time"])):
+        elif known(crash["time"]) and _may_be_of(item, crash["host"]) and (found := _in_window(item, crash["time"])):
             others.append((item.hint, item.name, found))
     own = [(name, found) for its_hint, name, found in others if its_hint == hint]
     files |= {f"logs/{number:02d}-{_safe(name)}.txt": found for number, (name, found) in enumerate(own, 1)}
     return files
+
+
+def _may_be_of(item: Item, host: Any) -> bool:
+    # Another host's files stay closed: by the short name, as places and logs may give either.
+    return (
+        item.hint is None
+        or not known(host)
+        or item.hint.lower().partition(".")[0] == str(host).lower().partition(".")[0]
+    )
 
 
 def _around(item: Item, offset: int, sha256: Any) -> tuple[bytes, bytes]:
@@ -252,14 +267,19 @@ def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, 
         }
 
 
-def _write_ups(fleet: Fleet, crash: pd.Series, issues: Sequence[Any], more: Sequence[Section]) -> dict[str, bytes]:
+def _write_ups(
+    fleet: Fleet, crash: pd.Series, issues: Sequence[Any], more: Sequence[Section], account: Account | None = None,
+    typed: Mapping[str, str] | None = None,
+) -> dict[str, bytes]:  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="psod-") as place:
         folder = Path(place)
         ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
         png, _ = charts.save_chart(ax, folder / "incident")
         title, caption, empty = charts.wording(ax)
         pictures = [] if empty else [Picture(png, title, caption)]
-        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more)
+        document = write_up(
+            fleet, crash, issues=issues, pictures=pictures, more=more, account=account, typed=typed or {}
+        )
         return {
             "writeup.html": to_html(document).encode("utf-8"),
             "writeup.pdf": to_pdf(document, folder / "writeup.pdf", "writeup.typ").read_bytes(),

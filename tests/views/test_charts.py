@@ -18,8 +18,8 @@ from psodlib.risk.decision import decide_pin
 from psodlib.risk.exact import Interval
 from psodlib.risk.rates import crash_rates, rate_ratio
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
-from psodlib.views.incident import incident_timeline
 
 START = pd.Timestamp("2014-01-06", tz="UTC")  # a Monday
 DAY = pd.Timedelta(days=1)
