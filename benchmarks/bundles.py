@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import cProfile
 import io
-import os
 import pstats
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -51,7 +49,12 @@ OUTPUTS = (
     "localcli_network-nic-stats-get--n-vmnic{n}", "esxcfg-info_-a--F-{n}", "localcli_storage-core-path-stats-get-{n}", "vsish_-e-cat-vmkModules-{n}",
     "nicinfo.sh_{n}", "vmkfstools_-P-{n}", "net-stats_-{n}", "localcli_vm-process-list-{n}",
 )  # fmt: skip
-SETTINGS = ("etc/vmware/esx{n}.conf", "etc/opt/vmware/{n}.json", "etc/vmware/firewall/{n}.xml", "var/lib/iofilters/{n}.cfg")
+SETTINGS = (
+    "etc/vmware/esx{n}.conf",
+    "etc/opt/vmware/{n}.json",
+    "etc/vmware/firewall/{n}.xml",
+    "var/lib/iofilters/{n}.cfg",
+)
 TELLING = {
     "vmware_-vl": b"VMware ESXi 7.0.3 build-20328353\nVMware ESXi 7.0 Update 3\n",
     "uname_-a": b"VMkernel %s 7.0.3 #1 SMP Release build-20328353 Aug  1 2022 20:01:33 x86_64 x86_64 x86_64 ESXi\n",
@@ -83,7 +86,7 @@ def filler(size: int, rng: random.Random) -> bytes:
     lines, have = [], 0
     while have < size:
         x = rng.getrandbits(32)
-        lines.append(f"   /adv/Option{x & 255}/value{x >> 20} = \"{x:08x}\"   Default Int Value: {x & 4095}\n")
+        lines.append(f'   /adv/Option{x & 255}/value{x >> 20} = "{x:08x}"   Default Int Value: {x & 4095}\n')
         have += len(lines[-1])
     return "".join(lines).encode()
 
@@ -98,11 +101,17 @@ def plain_members(scale: float, rng: random.Random, release: str, host: str) -> 
         yield f"commands/{OUTPUTS[number % len(OUTPUTS)].format(n=number)}.txt", filler(rng.randrange(500, 30_000), rng)
     yield f"{logs}/vmkernel.log", log("vmkernel", 4 << 20, rng, release)
     for number in range(many):
-        yield f"{logs}/vmkernel.{number}.gz", igzip.compress(log("vmkernel", 7 << 20, rng, release, BEGAN - 99_000 * (number + 1)), 2)
+        yield (
+            f"{logs}/vmkernel.{number}.gz",
+            igzip.compress(log("vmkernel", 7 << 20, rng, release, BEGAN - 99_000 * (number + 1)), 2),
+        )
     for name in DAEMONS[: max(3, int(18 * scale))]:
         for number in range(4):
             text = log(name, 6 << 20 if number else 1 << 20, rng, release, BEGAN - 60_000 * number)
-            yield f"{logs}/{name}.{number - 1}.gz" if number else f"{logs}/{name}.log", igzip.compress(text, 2) if number else text
+            yield (
+                f"{logs}/{name}.{number - 1}.gz" if number else f"{logs}/{name}.log",
+                igzip.compress(text, 2) if number else text,
+            )
     pool = log("vmx", 2 << 20, rng, release)
     for number in range(max(1, int(280 * scale))):
         begin = pool.find(b"\n", rng.randrange(1 << 20)) + 1
@@ -121,7 +130,12 @@ def dense_members(scale: float, rng: random.Random, release: str, host: str) -> 
     for number in range(max(2, int(400 * scale))):
         yield f"commands/localcli_software-vib-list-{number}.txt", TELLING["localcli_software-vib-list"] + b"\n"
     size = int((16 << 20) * scale)
-    for kind, name, step in (("heartbeat", "vmksummary", 3600), ("esxupdate", "esxupdate", 5), ("vobd", "vobd", 9), ("hostd", "hostd", 0.7)):
+    for kind, name, step in (
+        ("heartbeat", "vmksummary", 3600),
+        ("esxupdate", "esxupdate", 5),
+        ("vobd", "vobd", 9),
+        ("hostd", "hostd", 0.7),
+    ):
         yield f"{logs}/{name}.log", log(kind, size // 4 if kind == "heartbeat" else size, rng, release, step=step)
     calm, rows = log("vmkernel", size, rng, release).splitlines(True), log("rows", size, rng, release).splitlines(True)
     yield f"{logs}/vmkernel.log", b"".join(rows)
@@ -135,7 +149,10 @@ def write_bundle(folder: Path, shape: str = "plain", scale: float = 1.0, seed: i
     """One bundle; its path."""
     rng, host = random.Random(f"{shape}{seed}{release}"), f"esx{seed:03d}.lab"
     path = folder / f"esx-{host}-2023-12-01--10.{seed % 60:02d}-{seed}.tgz"
-    with igzip.open(path, "wb", compresslevel=2) as packed, tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+    with (
+        igzip.open(path, "wb", compresslevel=2) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+    ):
         for name, data in MEMBERS[shape](scale, rng, release, host):
             info = tarfile.TarInfo(f"{path.name.removesuffix('.tgz')}/{name}")
             info.size, info.mtime = len(data), BEGAN
@@ -190,7 +207,11 @@ def bench_cost(folder: Path, scale: float, rounds: int) -> None:
             "full walk": lambda path=path: walk(path, True), "load, jobs=1": lambda path=path: psod.load(path, jobs=1),
         }  # fmt: skip
         size = path.stat().st_size
-        table(f"{shape}: {size >> 20} MB packed, {inflate(path) >> 20} MB of tar, {total >> 20} MB unfolded, {members} members", paired(rows, rounds), "full walk")
+        table(
+            f"{shape}: {size >> 20} MB packed, {inflate(path) >> 20} MB of tar, {total >> 20} MB unfolded, {members} members",
+            paired(rows, rounds),
+            "full walk",
+        )
 
 
 def bench_stages(folder: Path, scale: float, rounds: int) -> None:
@@ -204,7 +225,9 @@ def bench_stages(folder: Path, scale: float, rounds: int) -> None:
         for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
             place = file.partition("psodlib/psodlib/")[2] or Path(file).name if file != "~" else name
             by_place[place] = by_place.get(place, 0.0) + own
-        print(f"\n### Stages of a {shape} bundle (under a profiler, which makes small functions dearer)\n\n| where | s |\n| --- | --- |")
+        print(
+            f"\n### Stages of a {shape} bundle (under a profiler, which makes small functions dearer)\n\n| where | s |\n| --- | --- |"
+        )
         for place, seconds in sorted(by_place.items(), key=lambda one: -one[1])[:18]:
             print(f"| {place} | {seconds:.3f} |")
 
@@ -213,15 +236,21 @@ def bench_spread(folder: Path, scale: float, rounds: int) -> None:
     """Eight bundles with one process and with two."""
     for seed in range(8):
         write_bundle(folder, "plain", scale, seed=10 + seed)
-    rows: dict[str, Callable[[], object]] = {f"load, jobs={jobs}": lambda jobs=jobs: psod.load(folder, jobs=jobs) for jobs in (1, 2)}
+    rows: dict[str, Callable[[], object]] = {
+        f"load, jobs={jobs}": lambda jobs=jobs: psod.load(folder, jobs=jobs) for jobs in (1, 2)
+    }
     best = paired(rows, rounds)
     one, two = best.values()
-    print(f"\n### Eight bundles\n\njobs=1 {one.wall:.2f} s, jobs=2 {two.wall:.2f} s on the wall: {one.wall / two.wall:.2f} times")
+    print(
+        f"\n### Eight bundles\n\njobs=1 {one.wall:.2f} s, jobs=2 {two.wall:.2f} s on the wall: {one.wall / two.wall:.2f} times"
+    )
 
 
 def bench_small(folder: Path, scale: float, rounds: int) -> None:
     """Folders of small files, loaded once and then again into a store."""
-    print("\n### Small files\n\n| files | s | us a file | again into a store, s | us a file |\n| --- | --- | --- | --- | --- |")
+    print(
+        "\n### Small files\n\n| files | s | us a file | again into a store, s | us a file |\n| --- | --- | --- | --- | --- |"
+    )
     rng = random.Random(1)
     for count in (int(25_000 * scale), int(100_000 * scale)):
         root = folder / str(count)
@@ -233,7 +262,10 @@ def bench_small(folder: Path, scale: float, rounds: int) -> None:
         plain = measured(lambda root=root: psod.load(root, jobs=1))
         psod.load(root, jobs=1, store=folder / f"store{count}")
         again = measured(lambda root=root, count=count: psod.load(root, jobs=1, store=folder / f"store{count}"))
-        print(f"| {count:,} | {plain.wall:.1f} | {plain.wall / count * 1e6:.0f} | {again.wall:.1f} | {again.wall / count * 1e6:.0f} |", flush=True)
+        print(
+            f"| {count:,} | {plain.wall:.1f} | {plain.wall / count * 1e6:.0f} | {again.wall:.1f} | {again.wall / count * 1e6:.0f} |",
+            flush=True,
+        )
         shutil.rmtree(root)
 
 
@@ -241,15 +273,23 @@ def bench_memory(folder: Path, scale: float, rounds: int) -> None:
     """Peak memory of a process with a bundle of 500 MB that holds a member of 2 GB."""
     path = folder / "esx-esx099.lab-2023-12-01--10.05-99.tgz"
     rng, text = random.Random(9), log("syslog", 8 << 20, random.Random(8), "7.0")
-    with igzip.open(path, "wb", compresslevel=1) as packed, tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    with (
+        igzip.open(path, "wb", compresslevel=1) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
         dump = rng.randbytes(int((400 << 20) * scale))
-        for name, size, piece in (("var/core/vmkernel-zdump.1", len(dump), dump), ("var/log/giant.log", int((2 << 30) * scale), text)):
+        for name, size, piece in (
+            ("var/core/vmkernel-zdump.1", len(dump), dump),
+            ("var/log/giant.log", int((2 << 30) * scale), text),
+        ):
             info = tarfile.TarInfo(f"{path.stem}/{name}")
             info.size = size
             archive.addfile(info, Repeated(piece))  # type: ignore[arg-type]
     code = "import sys,time,resource,psodlib as p;t=time.time();f=p.load(sys.argv[1],jobs=1);print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024,'MB,',round(time.time()-t,1),'s,',', '.join(f.problems.problem.astype(str)))"  # fmt: skip
     told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    print(f"\n### Memory\n\n{path.stat().st_size >> 20} MB packed with a member of {int((2 << 30) * scale) >> 20} MB: {told.stdout.strip()}")
+    print(
+        f"\n### Memory\n\n{path.stat().st_size >> 20} MB packed with a member of {int((2 << 30) * scale) >> 20} MB: {told.stdout.strip()}"
+    )
 
 
 class Repeated:
@@ -266,7 +306,13 @@ class Repeated:
 
 def main() -> None:
     """Run the parts that were asked for, each in a folder of its own that is removed again."""
-    parts = {"cost": bench_cost, "stages": bench_stages, "spread": bench_spread, "small": bench_small, "memory": bench_memory}
+    parts = {
+        "cost": bench_cost,
+        "stages": bench_stages,
+        "spread": bench_spread,
+        "small": bench_small,
+        "memory": bench_memory,
+    }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="+", choices=parts)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/psodlib-bundles"))
