@@ -6,21 +6,28 @@ import codecs
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any, BinaryIO, cast
 
-from psodlib.evidence.artifacts import problem_of_unknown, read_artifact, recognise
+from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, recognise
 from psodlib.evidence.artifacts.inventory import COLUMNS
-from psodlib.evidence.artifacts.terminal import has_prompt
+from psodlib.evidence.artifacts.terminal import PROMPT_LINE, has_prompt
+from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
-from psodlib.evidence.syslog import is_syslog, read_syslog
-from psodlib.evidence.vmkernel import read_vmkernel
+from psodlib.evidence.streams import BLOCK, HASHED
+from psodlib.evidence.syslog import SYSLOG_LINE, is_syslog, read_syslog
+from psodlib.evidence.vmkernel import may_tell, read_vmkernel
 from psodlib.records import FileReading, Problem
 
 __all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
 
+FIRST = 4 << 10  # bytes that tell a log
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
+MAX_CAPTURE = 16 << 20  # bytes of a terminal's capture that are looked at for outputs
 _VMKERNEL_WORDS = (b"@BlueScreen:", b"VMK uptime: ", b"Code start: 0x")
 _VMKERNEL_PREFIX = re.compile(rb"cpu(?<=\bcpu)\d{1,4}:\d{1,10}[^)\n]{0,80}\)")
 # First bytes of files that are no text and no evidence -> kind.
@@ -28,6 +35,7 @@ _MAGIC = (
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
     (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
 )  # fmt: skip
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
@@ -35,7 +43,6 @@ _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
 # Headings with blank lines around, fences, rules of tables, links: two of them make a text a document.
-_MARKDOWN_SIGNS = ("```", "~~~", "](", "---|", "--- |", "# ")
 _MARKDOWN = re.compile(
     r"(?:\A|\n\n)#{1,6} [A-Z][^\n:]*(?=\n\s*\n)|^(?:```|~~~|\|?(?: ?:?-{3,}:? ?\|)+ ?(?::?-{3,}:?)? ?$)|\[[^\]\n]{1,80}\]\(\w[^)\s]{1,300}\)",
     re.MULTILINE,
@@ -43,6 +50,17 @@ _MARKDOWN = re.compile(
 _STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )")
 # Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
 _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
+# What else a beginning may show, behind the kinds of artifacts; all in one pass. Each is looked for again by its own pattern.
+_VMKERNEL, _SYSLOG, _PROMPT, _DOCUMENT = range(len(KINDS), len(KINDS) + 4)
+_HEADS = Heads(
+    [
+        *(kind.pattern.pattern for kind in KINDS),
+        "|".join(word.decode() for word in _VMKERNEL_WORDS) + "|" + _VMKERNEL_PREFIX.pattern.decode(),
+        SYSLOG_LINE,
+        PROMPT_LINE,
+        _MARKDOWN.pattern,
+    ]
+)
 
 
 def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
@@ -78,8 +96,8 @@ def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> Fi
     if reading.kind.startswith("syslog:") and item.hint_kind == "bundle":
         host = None  # a bundle's name is the stronger word; syslog lines often have the short name
     return replace(
-        reading, host=host, hint=item.hint, sha256=stream.sha256, size=stream.count, mtime=item.mtime, collected=item.collected,
-        problems=reading.problems + (tuple(stream.problems) if first else ()),
+        reading, host=host, hint=item.hint, sha256=None if reading.irrelevant else stream.sha256, size=stream.count, mtime=item.mtime,
+        collected=item.collected, problems=reading.problems + (tuple(stream.problems) if first else ()),
     )  # fmt: skip
 
 
@@ -88,6 +106,12 @@ def _only(item: Item, *problems: Problem) -> FileReading:
 
 
 def _read(stream: Stream, item: Item) -> list[FileReading]:
+    head = stream.peek(FIRST)
+    found = _HEADS.found(head)
+    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log:
+        kind = recognise(_text(head), "", found)
+        if kind is not None and kind.is_log:
+            return read_artifact(cast(BinaryIO, stream), item.source, item.name, _taken(item), kind)
     head = stream.peek(SNIFFED)
     if not head:
         return [
@@ -103,11 +127,20 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
     binary = cast(BinaryIO, stream)
     encoding = next((encoding for magic, encoding in _BOMS if head.startswith(magic)), None)
     if encoding is not None:  # PowerShell's `>` writes UTF-16
-        binary = cast(BinaryIO, _Recoded(stream, encoding))
+        binary = cast(BinaryIO, Stream(_recoded(stream, encoding), item.source))
         head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    elif not is_vmkernel(head) and (kind := binary_kind(head)):
-        return [_of_binary(kind, item)]
+    elif not is_vmkernel(head) and (kind_of_binary := binary_kind(head)):
+        return [_of_binary(kind_of_binary, item)]
     return _read_text(binary, head, item)
+
+
+def _bare(head: bytes) -> bytes:
+    head = _ANSI.sub(b"", head) if b"\x1b" in head else head
+    return head.replace(b"\0", b"").replace(b"\r\n", b"\n")
+
+
+def _text(head: bytes) -> str:
+    return _bare(head).decode("utf-8", "backslashreplace")
 
 
 def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
@@ -118,19 +151,36 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
             else read_artifact(part, source, item.name, item.collected)
         )
 
-    if is_syslog(head):
+    found = _HEADS.found(_bare(head).lstrip())
+    if _SYSLOG in found and is_syslog(head):
         return read_syslog(stream, item.source, read_part)
-    text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
-    like_vmkernel = is_vmkernel(head) and not _is_json(text)
-    if any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1:
+    text = _text(head) if found else ""
+    like_vmkernel = _VMKERNEL in found and is_vmkernel(head) and not _is_json(text)
+    if _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1:
         return [_of_document(text, item)]
-    if has_prompt(text):
+    if _PROMPT in found and has_prompt(text):
         return _read_capture(stream, item, like_vmkernel)
-    command = item.name.rpartition("/")[2].removesuffix(".txt")
-    if not like_vmkernel and recognise(text, command):
-        return read_artifact(stream, item.source, item.name, _taken(item))
-    reading = read_vmkernel(stream, item.source)
-    return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
+    kinds = [place for place in found if place < len(KINDS)]
+    if kinds and not like_vmkernel:
+        kind = recognise(text, item.name.rpartition("/")[2].removesuffix(".txt"), kinds)
+        if kind is not None:
+            return read_artifact(stream, item.source, item.name, _taken(item), kind)
+    if like_vmkernel:
+        return [read_vmkernel(stream, item.source)]
+    reading = _searched(stream, item)
+    return [reading if reading is not None and _says_something(reading) else _of_unknown(head, item)]
+
+
+def _searched(stream: BinaryIO, item: Item) -> FileReading | None:
+    # Most texts say nothing: one quick search of all of it, and another reading from its start where that found something.
+    if not isinstance(stream, Stream) or stream.again is None or item.size > HASHED:
+        return read_vmkernel(stream, item.source)
+    if not may_tell(iter(partial(stream.take, BLOCK), b"")):
+        return None
+    with stream.again() as fresh:
+        reading = read_vmkernel(cast(BinaryIO, fresh), item.source)
+        stream.count, stream.stored = fresh.count, fresh
+    return reading
 
 
 def is_vmkernel(head: bytes) -> bool:
@@ -161,46 +211,26 @@ def _taken(item: Item) -> Any:
 
 def _read_capture(stream: BinaryIO, item: Item, like_vmkernel: bool) -> list[FileReading]:
     # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
-    data = stream.read(16 << 20)
-    readings = read_artifact(io.BytesIO(data), item.source, item.name, _taken(item))
-    log = read_vmkernel(cast(BinaryIO, _Both(data, stream)), item.source)
+    seen: list[bytes] = []
+    while sum(map(len, seen)) < MAX_CAPTURE and (block := stream.read(BLOCK)):
+        seen.append(block)
+    readings = read_artifact(io.BytesIO(b"".join(seen)), item.source, item.name, _taken(item))
+    both = Stream(chain(seen, iter(partial(stream.read, BLOCK), b"")), item.source)
+    log = read_vmkernel(cast(BinaryIO, both), item.source)
     if like_vmkernel or log.crashes:
         readings.append(log)
-    return readings or [_of_unknown("", item)]
+    return readings or [_of_unknown(b"", item)]
 
 
-class _Both(io.RawIOBase):
-    # What was read already, then the rest.
-    def __init__(self, data: bytes, rest: BinaryIO) -> None:
-        super().__init__()
-        self._data, self._rest = io.BytesIO(data), rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._data.readinto(buffer) or self._rest.readinto(buffer) or 0  # type: ignore[attr-defined]
-
-
-class _Recoded(io.RawIOBase):
+def _recoded(stream: Stream, encoding: str) -> Iterator[bytes]:
     # Text in another encoding as UTF-8.
-    def __init__(self, raw: Stream, encoding: str) -> None:
-        super().__init__()
-        self._raw, self._rest = raw, b""
-        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            data = self._raw.read(64 << 10) or b""
-            self._rest = self._decoder.decode(data, not data).encode("utf-8", "backslashreplace")
-            if not data:
-                break
-        got = min(len(buffer), len(self._rest))
-        buffer[:got], self._rest = self._rest[:got], self._rest[got:]
-        return got
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    ended = False
+    while not ended:
+        data = bytes(stream.take(FIRST << 4))
+        ended = not data
+        if text := decoder.decode(data, ended):
+            yield text.encode("utf-8", "backslashreplace")
 
 
 # --- what is none of ours ---------------------------------------------------------------------------------------------
@@ -226,8 +256,11 @@ def _says_something(reading: FileReading) -> bool:
     return bool(reading.crashes or reading.drivers or reading.modules)
 
 
-def _of_unknown(text: str, item: Item) -> FileReading:
-    kind = _irrelevant_kind(text, item)
+def _of_unknown(head: bytes, item: Item) -> FileReading:
+    if (item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name)) and not head.isspace():
+        return FileReading(source=item.source, kind="other_output", irrelevant=True)
+    text = _text(head)
+    kind = _irrelevant_kind(text)
     if kind:
         return FileReading(source=item.source, kind=kind, irrelevant=True)
     if _FRAME.search(text):
@@ -236,7 +269,7 @@ def _of_unknown(text: str, item: Item) -> FileReading:
     return _only(item, problem_of_unknown(item.source))
 
 
-def _irrelevant_kind(text: str, item: Item) -> str | None:
+def _irrelevant_kind(text: str) -> str | None:
     lines = [line for line in text.split("\n")[:400] if line.strip()]
     if not lines:
         return None
@@ -246,8 +279,6 @@ def _irrelevant_kind(text: str, item: Item) -> str | None:
     some = lines[:40]
     if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
-    if item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
-        return "other_output"
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]
     is_prose = 10 * sum(word.isalpha() for word in words) > 6 * len(words) and len(words) >= 4 * len(lines)
     return "prose" if is_prose and not _KERNEL_WORDS.search(text) else None

@@ -306,16 +306,18 @@ def _has_descriptor() -> bool:
     return True
 
 
-def _reopen(unit: Unit, limits: Limits) -> Stream:
+def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> Stream:
     # A plain or compressed file on disk or at an address, from its start: every call a new stream.
-    budget = Budget(limits)
+    budget, problems = Budget(limits), [] if told is None else told
+    problems.clear()
     try:
-        stream = Stream(_open_paths(unit), unit.source, budget=budget)
+        stream = Stream(_open_paths(unit), unit.source, problems, budget=budget)
     except Exception as error:  # it vanished since it was looked at
         problem, detail = diagnose(error)
-        return Stream((), unit.source, [Problem(source=unit.source, problem=problem, detail=detail)])
+        problems.append(Problem(source=unit.source, problem=problem, detail=detail))
+        return Stream((), unit.source, problems)
     if unit.size <= HASHED:
         stream.begin_hash()
     stream = peeled(stream, budget)
-    stream.again = partial(_reopen, unit, limits)
+    stream.again = partial(_reopen, unit, limits, problems)
     return stream

@@ -93,7 +93,7 @@ class Stream(io.RawIOBase):
         super().__init__()
         self.file = raw if hasattr(raw, "readinto") else None
         self._blocks: Iterator[Any] = iter(()) if self.file is not None else iter(raw)
-        self.source, self._stored, self._budget, self._whole = source, stored, budget, whole
+        self.source, self.stored, self._budget, self._whole = source, stored, budget, whole
         self._head: Any = b""
         self._ended = False
         self._hash: Any = None
@@ -144,8 +144,8 @@ class Stream(io.RawIOBase):
     @property
     def sha256(self) -> str | None:
         """Hash of the bytes read so far, or of those of the stored file that this stream unfolds."""
-        if self._stored is not None:
-            return self._stored.sha256
+        if self.stored is not None:
+            return self.stored.sha256
         if self._whole is not None:
             return hashlib.sha256(self._whole).hexdigest()
         return None if self._hash is None else self._hash.hexdigest()

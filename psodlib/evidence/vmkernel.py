@@ -9,7 +9,7 @@ hosts that lived on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import BinaryIO, NamedTuple
@@ -34,7 +34,7 @@ from psodlib.evidence.psod import (
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
-__all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel", "same_crash"]
+__all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "read_vmkernel", "same_crash"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
@@ -115,6 +115,10 @@ _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
 _ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in _ROWS))),)
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
 _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
+# What alone makes a text of another kind say something: a crash, or a driver's banner.
+_TELLING = BytesAhoCorasick(
+    list(dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in BANNERS)))), matchkind=MatchKind.LeftmostFirst
+)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
 
 _SILENCE = timedelta(hours=2)
@@ -429,6 +433,16 @@ def _fill(stream: BinaryIO, view: memoryview, filled: int, goal: int) -> tuple[i
             return filled, True
         filled += count
     return filled, False
+
+
+def may_tell(blocks: Iterable[bytes | memoryview]) -> bool:
+    """Whether a text that does not look like the vmkernel's may hold a crash or a banner all the same."""
+    tail = b""
+    for block in blocks:
+        if _TELLING.find_matches_as_indexes(block) or _TELLING.find_matches_as_indexes(tail + bytes(block[:32])):
+            return True
+        tail = bytes(block[-32:])
+    return False
 
 
 def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:

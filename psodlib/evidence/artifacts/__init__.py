@@ -8,7 +8,7 @@ shape of its own (a bare number, a list of names).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
@@ -18,6 +18,7 @@ from psodlib.evidence.artifacts import commands, logs, rows, vibs
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.terminal import has_prompt, split_terminal
+from psodlib.evidence.heads import Heads
 from psodlib.records import FileReading, Problem
 
 __all__ = ["KINDS", "Kind", "read_artifact", "read_inventory", "recognise"]
@@ -38,11 +39,14 @@ class Kind:
     command: re.Pattern[str] | None = None  # the pattern counts only for the output of such a command
     irrelevant: bool = False
 
+    @property
+    def is_log(self) -> bool:
+        """Whether it is a log, which its first lines tell."""
+        return self.reader.__module__ == logs.__name__
+
     def fits(self, text: str, command: str) -> bool:
         """Whether a text, printed by a command, is of this kind."""
         if self.command is not None and not self.command.search(command):
-            return False
-        if not any(needle in text for needle in _NEEDLES.get(self.name, ("",))):
             return False
         look = self.pattern.match if self.pattern.pattern.startswith(r"\A") else self.pattern.search
         return look(text) is not None
@@ -61,18 +65,6 @@ def _kind(
         name, sample, re.compile(pattern, re.MULTILINE), reader, re.compile(command) if command else None, irrelevant
     )
 
-
-# One of these stands in every text of the kind. A literal is found fifty times faster than a pattern, and a bundle has hundreds
-# of outputs that are of no kind at all. A kind without a line here is looked for by its pattern alone.
-_NEEDLES: dict[str, tuple[str, ...]] = {
-    "vmksummary": ("heartbeat", "bootstop", "mark", "Host ", "hb: vmk loaded"), "vobd": ("us:",), "esxupdate": ("esxupdate",),
-    "hostd": ("ostd", "pxa", "info '", "verbose '", "warning '", "error '", "trivia '", "panic '"), "proc_node": (" Driver (v",),
-    "vib_install": ("VIBs ",), "uname": ("VMkernel ",), "version": ("Product: VMware ESX",), "platform": ("Product Name: ",),
-    "smbios": ("System Info",), "module_file": ("input file: ", "Module File: ", "ersion: "),
-    "ethtool": ("firmware-version: ", "Firmware Version: "), "module_table": ("Name ",), "devices": ("vmhba", "vmnic"),
-    "vmkchdev": ("vmkernel", "passthru"), "vib_get": ("Name: ",), "vib_list": ("-",), "vib_ids": ("_",), "release": ("VMware ESX",),
-    "module_names": ("vmkapi_", "vmklinux", "com.vmware."),
-}  # fmt: skip
 
 _HEAD = rf"^{ISO_STAMP}:? +(?:[A-Z][a-z]\(\d{{1,3}}\)\+? +)?"
 
@@ -138,23 +130,32 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-def recognise(text: str, command: str = "") -> Kind | None:
-    """The first kind of the table that a text's lines look like."""
+# The patterns alone, all in one pass: a bundle has hundreds of outputs that are of no kind at all.
+_HEADS = Heads(kind.pattern.pattern for kind in KINDS)
+
+
+def recognise(text: str, command: str = "", among: Sequence[int] | None = None) -> Kind | None:
+    """The first kind of the table that a text's lines look like; ``among`` are the places of those that it may be."""
     # Cut, so that no line of a hostile length is searched by every pattern.
     head = "\n".join(line[:MAX_LOOK] for line in text[: 64 << 10].lstrip().split("\n"))
-    return next((kind for kind in KINDS if kind.fits(head, command)), None)
+    places = _HEADS.found(head.encode("utf-8", "surrogateescape")) if among is None else among
+    return next((KINDS[place] for place in places if KINDS[place].fits(head, command)), None)
 
 
-def read_artifact(stream: BinaryIO, source: str, name: str, when: datetime | None = None) -> list[FileReading]:
-    """Read a log, a command's output or a capture of several."""
-    blocks = numbered_blocks(stream)
-    first = next(blocks, (1, b""))
-    head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
-    raw = chain([first], blocks)
+def read_artifact(
+    stream: BinaryIO, source: str, name: str, when: datetime | None = None, kind: Kind | None = None
+) -> list[FileReading]:
+    """Read a log, a command's output or a capture of several; of the kind, where it is known already."""
+    raw = numbered_blocks(stream)
+    head = ""
+    if kind is None:
+        first = next(raw, (1, b""))
+        head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
+        raw = chain([first], raw)
     part = Part(source, numbered_lines(raw), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
-    if has_prompt(head):
+    if kind is None and has_prompt(head):
         return _read_terminal(part)
-    kind = recognise(head, part.command)
+    kind = kind or recognise(head, part.command)
     if kind is None:
         return []
     found = Findings()

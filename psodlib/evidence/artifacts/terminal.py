@@ -6,7 +6,7 @@ import re
 
 from psodlib.evidence.artifacts.findings import Part
 
-__all__ = ["PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
+__all__ = ["PROMPTS", "PROMPT_LINE", "find_prompt", "has_prompt", "split_terminal"]
 
 MAX_PROMPT = 2000  # characters of a line with a prompt
 
@@ -29,6 +29,7 @@ PROMPTS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
     )
 )  # fmt: skip
 
+PROMPT_LINE = f"^(?:{'|'.join(pattern.pattern for *_, pattern in PROMPTS)})"  # for one pass with other patterns
 # All of them in one search, which begins with a literal so that it runs from line to line.
 _ANY_PROMPT = re.compile(
     "\n(?=" + "|".join(re.sub(r"\?P<\w+>", "?:", pattern.pattern) for *_, pattern in PROMPTS) + ")", re.MULTILINE
