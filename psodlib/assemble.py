@@ -17,8 +17,8 @@ from psodlib.records import Crash, FileReading, HostFact, Problem
 from psodlib.triage.boots import boots_of_host, loaded_versions
 from psodlib.triage.builds import builds_of_boots
 from psodlib.triage.compliance import version_conflicts
-from psodlib.triage.crashes import judge
-from psodlib.triage.known_issues import Issue, match_issues
+from psodlib.triage.crashes import judge, with_issues
+from psodlib.triage.known_issues import Issue
 from psodlib.triage.precursors import Said, hear
 
 __all__ = [
@@ -96,6 +96,8 @@ def _canonical(names: Iterable[str]) -> dict[str, str]:
 
 # ---- one host ---------------------------------------------------------------------------------------------------------
 
+MOST_TEXT = 64 << 10  # characters of a crash's own text that are kept
+
 Row = dict[str, Any]
 
 
@@ -139,7 +141,7 @@ def assemble_named(
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
     conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
     tables["crashes"] = _with_driver_version(tables)
-    tables["crashes"]["known_issues"] = _known(tables["crashes"], crashes, issues)
+    tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], conflicts], ignore_index=True))
     return tables
 
@@ -280,6 +282,7 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     ended = {row["crash_id"]: builds.get(row["boot"]) for row in uptimes if row["crash_id"]}
     rows["crashes"] = [_row(_with_facts(crash, facts, ended.get(crash.crash_id))) for crash in crashes]
     rows["frames"] = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
+    rows["texts"] = [{"crash_id": crash.crash_id, "text": crash.text[:MOST_TEXT]} for crash in crashes if crash.text]
     rows["modules"] = [_row(m) for reading in readings for m in reading.modules if m.crash_id is None]
     rows["modules"] += [
         {**_row(m), "crash_id": crash.crash_id, "time": crash.time, "source": crash.source}
@@ -411,15 +414,18 @@ def _versions_of_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, blamed: pd.
     return ended.merge(versions, on=["as", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
 
 
-def _known(table: pd.DataFrame, crashes: dict[str | None, list[Crash]], issues: Sequence[Issue]) -> pd.Series:
-    # Ids of the known issues that a crash matches, now that its driver version is known.
+def _known(
+    table: pd.DataFrame, crashes: dict[str | None, list[Crash]], issues: Sequence[Issue]
+) -> tuple[pd.Series, pd.DataFrame]:
+    # Ids of the known issues that a crash matches, now that its driver version is known; and every crash's reasons.
     whole = {crash.crash_id: crash for found in crashes.values() for crash in found}
-    matched = []
+    matched, reasons = [], []
     for crash_id, version, build in zip(table.crash_id, table.driver_version, table.esxi_build, strict=True):
-        crash = replace(whole[crash_id], esxi_build=None if pd.isna(build) else build)
-        found = match_issues(crash, None if pd.isna(version) else version, issues)
-        matched.append(";".join(match.issue.id for match in found) or None)
-    return pd.Series(matched, index=table.index, dtype="string")
+        version, build = (None if pd.isna(fact) else fact for fact in (version, build))
+        crash = with_issues(replace(whole[crash_id], driver_version=version, esxi_build=build), issues)
+        matched.append(crash.known_issues)
+        reasons += [{**_row(reason), "crash_id": crash_id} for reason in crash.reasons]
+    return pd.Series(matched, index=table.index, dtype="string"), schema.build("reasons", reasons)
 
 
 def with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -478,7 +478,7 @@ def lab(
     from psodlib.views.notebooks import notebook_folder
 
     folder.mkdir(parents=True, exist_ok=True)
-    for notebook in sorted(notebook_folder().glob("*.ipynb")):
+    for notebook in sorted(file for file in notebook_folder().iterdir() if file.suffix in (".ipynb", ".py")):
         if not (folder / notebook.name).exists():
             shutil.copy(notebook, folder)
     command = [sys.executable, "-m", "jupyterlab", str(folder)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
-from psodlib.assemble import assemble, name_hosts, said_by_host
+from psodlib.assemble import assemble
 from psodlib.cluster import read_far, read_near, spread_far
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Unit, iter_units
 from psodlib.processes import read_all, read_here, spread_here
-from psodlib.records import FileReading, Problem
+from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
 from psodlib.store.folder import is_store
 from psodlib.store.ledger import Job
 from psodlib.store.opening import each_bucket, open_store
@@ -28,6 +27,26 @@ from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import Issue, load_issues
 
 __all__ = ["Fleet", "explain_crash", "load"]
+
+
+def _records(kind: Any, table: pd.DataFrame) -> tuple[Any, ...]:
+    # Rows as the records they came from: plain values, unknown is None.
+    names = [part.name for part in fields(kind) if part.name in table]
+    columns = [
+        [None if pd.isna(value) else _PLAIN.get(type(value), _same)(value) for value in table[name].astype(object)]
+        for name in names
+    ]
+    known = (zip(names, row, strict=True) for row in zip(*columns, strict=True))
+    return tuple(kind(**{name: value for name, value in row if value is not None}) for row in known)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    pd.Timestamp: lambda time: time.to_pydatetime(warn=False), pd.Timedelta: lambda span: span.to_pytimedelta(),
+}  # fmt: skip
 
 
 def _empty(table: str) -> Callable[[], pd.DataFrame]:
@@ -45,6 +64,11 @@ class Fleet:
     coverage : pandas.DataFrame
         The stretches of each boot that evidence covers (``host``, ``boot``, ``start``, ``end``): what lies between them is
         a gap. Behind the contract's seven, because host-days at risk cannot be counted without it.
+    reasons : pandas.DataFrame
+        Why each crash has its signature and its guilty module, and what is doubtful (``crash_id``, ``about``, ``module``,
+        ``text``, ``weight``): made once, where the crash is judged; whatever explains a crash formats it.
+    texts : pandas.DataFrame
+        The crashes' own lines (``crash_id``, ``text``), verbatim.
     simulated : bool
         True when any of the evidence is made up (a ``SIMULATED`` marker stood beside it): pages must say so.
     """
@@ -57,6 +81,8 @@ class Fleet:
     drivers: pd.DataFrame = field(default_factory=_empty("drivers"))
     problems: pd.DataFrame = field(default_factory=_empty("problems"))
     coverage: pd.DataFrame = field(default_factory=_empty("coverage"))
+    reasons: pd.DataFrame = field(default_factory=_empty("reasons"))
+    texts: pd.DataFrame = field(default_factory=_empty("texts"))
     simulated: bool = False
 
     @property
@@ -67,6 +93,39 @@ class Fleet:
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(table):,} {name}" for name, table in self.tables.items())
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
+
+    def crash(self, crash_id: str) -> Crash:
+        """One crash with all that the tables hold of it.
+
+        Parameters
+        ----------
+        crash_id : str
+            The crash, or the first digits of its id.
+
+        Returns
+        -------
+        Crash
+            With ``frames``, ``modules``, ``text`` and ``reasons``; unknown is None.
+
+        Raises
+        ------
+        InputError
+            No crash, or more than one, has an id that begins so.
+        """
+        ids = self.crashes["crash_id"]
+        found = self.crashes[ids.str.startswith(crash_id).fillna(False)] if crash_id else self.crashes
+        if len(found) != 1:
+            some = ", ".join([*(found if len(found) else self.crashes)["crash_id"].dropna()][:5]) or "none"
+            raise InputError(f"{len(found)} crashes have an id that begins with {crash_id!r}; here are: {some}")
+        parts: dict[str, Any] = {
+            name: _records(kind, table[(table["crash_id"] == found["crash_id"].iloc[0]).fillna(False)])
+            for name, kind, table in (
+                ("frames", Frame, self.frames), ("modules", Module, self.modules), ("reasons", Reason, self.reasons),
+            )
+        }  # fmt: skip
+        text = self.texts.loc[self.texts["crash_id"] == found["crash_id"].iloc[0], "text"]
+        crash: Crash = _records(Crash, found)[0]
+        return replace(crash, text="".join(text), **parts)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables as Parquet, one dataset a table.
@@ -137,6 +196,9 @@ class Fleet:
         simulated = False
         for name in [*schema.TABLES, *schema.AUXILIARY]:
             part = Path(folder) / f"{name}.parquet"
+            if name in schema.AUXILIARY and not part.exists():  # saved before there was such a table
+                tables[name] = schema.empty(name)
+                continue
             if not part.exists():
                 raise InputError(
                     f"{part}: not found; expected a folder that Fleet.save wrote, with one Parquet file a table"
@@ -277,22 +339,8 @@ def _load_into(
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:
-    """Say why a crash has its signature and its guilty module."""
-    units, _ = _units(sources)
-    readings = [reading for unit in units for reading in read_unit(unit)[0]]
-    named, _ = name_hosts(readings)
-    found = {crash.crash_id: (host, crash) for host, reading in named for crash in reading.crashes if crash.crash_id}
-    ids = sorted(found_id for found_id in found if found_id.startswith(crash_id))
-    if len(ids) != 1:
-        some = ", ".join(ids[:5] or sorted(found)[:5]) or "none"
-        raise InputError(f"{len(ids)} crashes have an id that begins with {crash_id!r}; here are: {some}")
-    its_host, crash = found[ids[0]]
-    said = said_by_host([reading for host, reading in named if host == its_host])
-    rows = assemble(readings)["crashes"]
-    rows = rows.loc[rows["crash_id"] == crash.crash_id, ["driver_version", "esxi_version", "esxi_build"]]
-    # None of a copy that is told apart by its id alone: the row bears the id of the better copy.
-    told: dict[str, Any] = {str(name): text for _, row in rows.iterrows() for name, text in row.dropna().items()}
-    return explain(replace(crash, host=its_host, **told), said)
+    """Why a crash of some evidence, named by its id or the id's first digits, has its signature and its guilty module."""
+    return explain(load(*sources).crash(crash_id))
 
 
 def _units(sources: Sequence[str | Path]) -> tuple[list[Unit], list[Problem]]:

@@ -26,6 +26,7 @@ __all__ = [
     "Module",
     "Precursor",
     "Problem",
+    "Reason",
 ]
 
 
@@ -60,6 +61,16 @@ class Module:
     bss: int | None = None
     module_id: int | None = None
     source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a crash was judged as it was; fields as the columns of ``reasons``."""
+
+    about: str  # signature, suspect, doubt, known_issue
+    text: str
+    module: str | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +114,7 @@ class Crash:
     frames: tuple[Frame, ...] = ()
     modules: tuple[Module, ...] = ()
     text: str = field(default="", repr=False)
+    reasons: tuple[Reason, ...] = field(default=(), repr=False)  # empty until it is judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,5 +252,5 @@ def _pickle_by_slot(kind: Any) -> None:
     kind.__getstate__, kind.__setstate__ = state, fill
 
 
-for _kind in (Alive, Crash, DriverReading, FileReading, Frame, HostFact, Mark, Module, Precursor, Problem):
+for _kind in (Alive, Crash, DriverReading, FileReading, Frame, HostFact, Mark, Module, Precursor, Problem, Reason):
     _pickle_by_slot(_kind)

@@ -16,7 +16,7 @@ from psodlib.errors import InputError
 from psodlib.records import DAMAGE
 
 __all__ = [
-    "AUXILIARY", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "build", "check", "conform", "describe", "empty",
+    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "build", "check", "conform", "describe", "empty",
 ]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
@@ -39,6 +39,7 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
     "module_evidence": ("printed", "module_map", "symbol_prefix"),
     "end_reason": ("crash", "reboot", "shutdown", "power", "unexplained", "running", "unknown"),
     "state": ("loaded", "installed", "pending", "removed"),
+    "about": ("signature", "suspect", "doubt", "known_issue"),
     "problem": (
         "unreadable", "vanished", "changed", "not_text", "unknown_format", "empty", "truncated", "damaged_archive",
         "unsafe_member", "too_large", "too_deep", "fragment_missing", "bad_line", "bad_time", "no_host", "host_conflict",
@@ -172,7 +173,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     """),
 }
 
-# Behind the contract's seven: the stretches of a boot that evidence covers. `exposure` needs to know where the gaps are.
+# Behind the contract's seven: what `exposure` and whatever explains a crash need besides.
 AUXILIARY: dict[str, tuple[Column, ...]] = {
     "coverage": _columns("""
         host            text     host
@@ -181,7 +182,20 @@ AUXILIARY: dict[str, tuple[Column, ...]] = {
         end             time     last sign of life in the stretch
         esxi_build      text     host build that the boot ran
     """),
+    "reasons": _columns("""
+        crash_id        text     crash
+        about           list     what it is a reason for: the signature, a suspect, a doubt, a known issue
+        module          text     the suspect, or the driver that the issue is about
+        text            text     the reason, in words
+        weight          number   of a suspect: its rank in the evidence, for ordering only
+    """),
+    "texts": _columns("""
+        crash_id        text     crash
+        text            text     the crash's own lines, verbatim; at most 64 KiB of them
+    """),
 }
+
+BY_CRASH = ("frames", "reasons", "texts")  # tables that name no host
 
 EXPOSURE: tuple[Column, ...] = _columns("""
     host            text     host
@@ -210,11 +224,13 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "drivers": ("host", "observed_at", "module", "source", "line"),
     "problems": ("host", "source", "line"),
     "coverage": ("host", "start"),
+    "reasons": ("crash_id",),  # within a crash in the order they were found, suspects strongest first
+    "texts": ("crash_id",),
 }
 
 
 def columns_of(table: str) -> tuple[Column, ...]:
-    """The columns of one of the seven tables, of ``coverage`` or of ``exposure``."""
+    """The columns of one of the seven tables, of an auxiliary one or of ``exposure``."""
     if table == "exposure":
         return EXPOSURE
     return TABLES.get(table) or AUXILIARY[table]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +13,7 @@ matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
+sys.path.append(str(ROOT / "notebooks"))  # what notebooks import from beside them
 # The reference folder stands beside the project where it is at hand; nothing of it is copied into the project.
 SHARED = ROOT.parent / "shared"
 

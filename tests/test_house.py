@@ -29,7 +29,7 @@ ORDER = [
 ]
 SIDE_DOORS = {
     "simulate": "evidence",
-    "collector": "evidence",
+    "collector": "triage",
     "anonymiser": "fleet",
 }  # may see no further than this wing
 PURE = ["evidence/psod.py", "evidence/vmkernel.py", "evidence/versions.py", "triage", "assemble.py", "risk"]

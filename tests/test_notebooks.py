@@ -18,8 +18,8 @@ from views.hand_made import fleet as made_by_hand
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
+from psodlib.views.document import Bullets
 from psodlib.views.notebooks import notebook_folder, run_notebook, write_notebook
-from psodlib.views.prose import Prose
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
@@ -186,7 +186,9 @@ def test_a_notebook_runs_on_any_fleet(path, kind, tmp_path, clean_session):
     folder = FLEETS[kind]().save(tmp_path / "tables")
     shown = run_here(path, {"fleet_folder": str(folder)})
     html = "".join(value._repr_html_() or "" for value in shown if hasattr(value, "_repr_html_"))
-    assert html and not re.search(r"<(?!/?(p|ul|li|span|pre|div|style|table|thead|tbody|tr|th|td)\b)", html)
+    assert html and not re.search(
+        r"<(?!/?(p|ul|ol|li|span|pre|div|style|table|caption|thead|tbody|tr|th|td|h5|section)\b)", html
+    )
     assert ("Simulated fleet" in html) == (kind == "hostile")
 
 
@@ -259,7 +261,7 @@ def test_what_is_no_notebook_is_refused(tmp_path):
             run_notebook(path)
 
 
-def test_prose_is_shown_letter_by_letter():
-    html = Prose((HOSTILE, "\x1b[31m"), listed=True)._repr_html_()
+def test_a_block_is_shown_letter_by_letter():
+    html = Bullets((HOSTILE, "\x1b[31m"))._repr_html_()
     assert "<script" not in html and "$x^2$" not in html and "\x1b" not in html
     assert html.count("<li>") == 2

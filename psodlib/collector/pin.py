@@ -17,11 +17,10 @@ from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, iter_items
 from psodlib.evidence.versions import normalise
 from psodlib.records import DriverReading
+from psodlib.triage.boots import LOADED
+from psodlib.triage.compliance import status
 
 __all__ = ["verify"]
-
-# Strongest first: the loaded driver's own word, then the file that this boot's image holds.
-_LOADED = ("proc", "live_module")
 
 
 def verify(
@@ -43,9 +42,9 @@ def verify(
     Returns
     -------
     pandas.DataFrame
-        One row a host in the order given: ``host``, ``version`` (loaded now), ``driver_evidence`` (proc, live_module, none), ``waiting`` (another
+        One row a host in the order given: ``host``, ``version`` (loaded now), ``driver_evidence`` (proc, live_module, none, conflict), ``waiting`` (another
         version that the next boot will load), ``status``, ``why``. ``status``: ``runs``; ``about_to_drift`` (runs the pin, another version
-        waits); ``installed_not_booted`` (the pin waits for a boot); ``other``; ``unknown`` (not reached, or no evidence).
+        waits); ``installed_not_booted`` (the pin waits for a boot); ``other``; ``unknown`` (not reached, no evidence, or readings that contradict each other).
         ``.attrs["trusted"]`` lists the host keys that were trusted on first use, to be compared, ``.attrs["stopped"]`` why the run ended
         early, "" if it did not.
 
@@ -70,7 +69,10 @@ def verify(
             why = "; ".join(
                 filter(None, [f"reached, but nothing there tells which version of {module} is loaded", why])
             )
-        rows.append((host, version, evidence, waiting, _status(version, waiting, wanted), why))
+        if evidence == "conflict":
+            both = " and ".join(sorted({f"{r.version} ({r.evidence})" for r in readings if r.evidence in LOADED}))
+            why = "; ".join(filter(None, [f"two readings of one boot contradict each other: {both}", why]))
+        rows.append((host, version, evidence, waiting, status(version, evidence, waiting, False, pin=wanted), why))
     columns = ["host", "version", "driver_evidence", "waiting", "status", "why"]
     table = pd.DataFrame(rows, columns=columns, dtype="string")
     table.attrs |= {"trusted": run.trusted, "stopped": run.stopped}
@@ -88,15 +90,12 @@ def _readings(folder: Path, module: str) -> list[DriverReading]:
 
 def _judge(readings: list[DriverReading]) -> tuple[str | None, str, str | None]:
     # (version loaded, by which evidence, another version that waits for the next boot)
-    loaded = next(((r.version, kind) for kind in _LOADED for r in readings if r.evidence == kind), (None, "none"))
+    loaded = [
+        (r.version, LOADED[kind]) for kind in LOADED for r in readings if r.evidence == kind and r.state == "loaded"
+    ]
+    version, evidence = loaded[0] if loaded else (None, "none")
+    if len({found for found, _ in loaded}) > 1:
+        evidence = "conflict"  # one visit sees one boot, and a driver cannot change under a boot
     held = [r.version for state in ("pending", "installed") for r in readings if r.state == state]
-    waiting = held[0] if held and held[0] != loaded[0] else None
-    return loaded[0], loaded[1], waiting
-
-
-def _status(version: str | None, waiting: str | None, pin: str) -> str:
-    if version == pin:
-        return "runs" if waiting is None else "about_to_drift"
-    if waiting == pin:
-        return "installed_not_booted"
-    return "unknown" if version is None else "other"
+    waiting = held[0] if held and held[0] != version else None
+    return version, evidence, waiting

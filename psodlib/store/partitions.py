@@ -39,7 +39,7 @@ __all__ = [
 # because a version is carried from boot to boot; they are kept by month only so that a new day writes little.
 MONTHS: dict[str, str | None] = {
     "evidence_hosts": None, "crashes": "time", "frames": "time", "modules": "time", "uptimes": "end", "drivers": "observed_at",
-    "evidence_problems": None, "coverage": "end",
+    "evidence_problems": None, "coverage": "end", "reasons": "time", "texts": "time",
 }  # fmt: skip
 PARTED = tuple(MONTHS)
 UNDATED = "none"
@@ -60,7 +60,7 @@ def plain(table: str) -> str:
 
 @cache
 def _arrow_schema(table: str) -> pa.Schema:
-    # Frames bear no host in the contract; here they do, and the time of their crash, so that a part can be chosen by it.
+    # What a crash has bears no host in the contract; here it does, and its crash's time, so that a part can be chosen by it.
     fields = []
     for column in schema.columns_of(plain(table)):
         kind = {
@@ -68,7 +68,7 @@ def _arrow_schema(table: str) -> pa.Schema:
             schema.COUNT: pa.int64(), schema.FLAG: pa.bool_(), schema.NUMBER: pa.float64(),
         }.get(column.dtype, pa.string())  # fmt: skip
         fields.append(pa.field(column.name, kind))
-    if table == "frames":
+    if table in schema.BY_CRASH:
         fields += [pa.field("host", pa.string()), pa.field("time", pa.timestamp("ns", "UTC"))]
     return pa.schema(fields)
 
@@ -176,7 +176,7 @@ def read_parts(
         late = (ds.field(column) >= pa.scalar(since, pa.timestamp("ns", "UTC"))) | ds.field(column).is_null()
         where = late if where is None else where & late
     whole = dataset_of(folder, table, parts)
-    names = [name for name in whole.schema.names if table != "frames" or name not in ("host", "time")]
+    names = [name for name in whole.schema.names if table not in schema.BY_CRASH or name not in ("host", "time")]
     try:
         rows = whole.to_table(columns=names, filter=where)
     except (OSError, pa.ArrowException) as error:

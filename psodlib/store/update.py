@@ -258,7 +258,8 @@ def assemble_bucket(task: Bucket) -> dict[str, list[dict[str, Any]]]:
     named.sort(key=lambda pair: (pair[1].source, pair[1].host or ""))
     tables = assemble_named(named, task.issues)
     of_crash = tables["crashes"][["crash_id", "host", "time"]].drop_duplicates("crash_id")
-    tables["frames"] = tables["frames"].merge(of_crash, on="crash_id", how="left")
+    for table in schema.BY_CRASH:
+        tables[table] = tables[table].merge(of_crash, on="crash_id", how="left")
     mine = pd.array([name for name in task.hosts if name is not None], dtype="string")
     parts = {}
     for table in PARTED:

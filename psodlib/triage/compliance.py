@@ -10,7 +10,7 @@ from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
 from psodlib.triage.boots import LOADED, loaded_in_boots, readings_in_their_boot
 
-__all__ = ["fleet_compliance", "version_conflicts"]
+__all__ = ["fleet_compliance", "status", "version_conflicts"]
 
 
 def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
@@ -46,16 +46,26 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     table = last.reindex(pd.Index(fleet.hosts["host"].sort_values(), name="host"))[
         ["boot", "version", "driver_evidence", "waiting"]
     ]
-    doubtful = table["version"].isna() | table["driver_evidence"].eq("conflict").fillna(False)
-    runs = table["version"].eq(wanted).fillna(False) & ~doubtful
-    waits = table["waiting"].eq(wanted).fillna(False)
+    table["driver_evidence"] = table["driver_evidence"].astype("string").fillna("none")
     ran = table.index.isin(boots.loc[boots["version"].eq(wanted).fillna(False), "host"])
-    status = pd.Series("other", index=table.index, dtype="string")
-    status = status.mask(~runs & ran, "drifted_back").mask(doubtful, "unknown")
-    status = status.mask(waits & ~runs, "installed_not_booted").mask(runs, "runs")
-    table["status"] = status.mask(runs & table["waiting"].notna(), "about_to_drift")
-    table["driver_evidence"] = table["driver_evidence"].fillna("none")
+    facts = (
+        table[name].astype(object).where(table[name].notna(), None)
+        for name in ("version", "driver_evidence", "waiting")
+    )
+    words = [status(*one, pin=wanted) for one in zip(*facts, ran, strict=True)]
+    table["status"] = pd.array(words, dtype="string")
     return table.reset_index()
+
+
+def status(version: str | None, evidence: str, waiting: str | None, ran: bool, *, pin: str) -> str:
+    """One host against the pin: what it has loaded and how that is known, what waits for its next boot, whether it ever ran the pin."""
+    if evidence == "conflict" or version is None:
+        return "installed_not_booted" if waiting == pin else "unknown"
+    if version == pin:
+        return "runs" if waiting is None else "about_to_drift"
+    if waiting == pin:
+        return "installed_not_booted"
+    return "drifted_back" if ran else "other"
 
 
 def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict[str, Any]]:

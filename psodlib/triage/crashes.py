@@ -7,9 +7,8 @@ from dataclasses import replace
 from io import BytesIO
 
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
-from psodlib.records import Crash, Frame, Precursor
+from psodlib.records import Crash, Frame, Precursor, Reason
 from psodlib.triage.guilt import (
-    Verdict,
     attribute_frames,
     irrelevant_rule,
     is_plumbing,
@@ -17,11 +16,11 @@ from psodlib.triage.guilt import (
     telling_frames,
     weigh_evidence,
 )
-from psodlib.triage.known_issues import Match, match_issues
+from psodlib.triage.known_issues import Issue, Match, match_issues
 from psodlib.triage.precursors import Said
-from psodlib.triage.signature import frame_name, sign
+from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
 
-__all__ = ["explain", "judge", "parse_crashes"]
+__all__ = ["explain", "judge", "parse_crashes", "with_issues"]
 
 
 def parse_crashes(text: str | bytes) -> list[Crash]:
@@ -59,10 +58,15 @@ def _said_before(crash: Crash, precursors: Sequence[Precursor]) -> list[Precurso
 
 
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
-    """A crash with its frames' modules, its guilty module and its signature filled in."""
+    """A crash with its frames' modules, its guilty module, its signature and the reasons for both filled in."""
     crash = attribute_frames(crash)
     verdict = weigh_evidence(crash, precursors)
     signed = sign(crash)
+    reasons = [
+        *(Reason("signature", note) for note in signed.notes),
+        *(Reason("suspect", f"{one.why} ({one.evidence})", one.module, one.score) for one in verdict.suspects),
+        *(Reason("doubt", note) for note in verdict.notes),
+    ]
     return replace(
         crash,
         guilty_module=verdict.module,
@@ -71,7 +75,23 @@ def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
         deliberate=crash.deliberate or verdict.guilt == "deliberate",
         signature=signed.signature,
         proto_signature=signed.proto_signature,
+        reasons=tuple(reasons),
     )
+
+
+def with_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> Crash:
+    """A judged crash with the known issues that it does not contradict, and why they are thought of."""
+    matches = match_issues(crash, issues=issues)
+    reasons = [reason for reason in crash.reasons if reason.about != "known_issue"]
+    reasons += [Reason("known_issue", _issue_words(match), match.issue.module) for match in matches]
+    ids = ";".join(match.issue.id for match in matches) or None
+    return replace(crash, known_issues=ids, reasons=tuple(reasons))
+
+
+def _issue_words(match: Match) -> str:
+    open_ = f"; cannot be told: {', '.join(match.unknown)}" if match.unknown else ""
+    issue = match.issue
+    return f"{issue.id} ({issue.sure}): {issue.title}; held: {', '.join(match.held)}{open_}. {issue.remedy}"
 
 
 def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
@@ -80,9 +100,9 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
     Parameters
     ----------
     crash : Crash
-        Any crash, judged or not.
+        Any crash; one of ``fleet.crash(id)`` or ``parse_crashes`` is judged, and its ``reasons`` are only formatted.
     precursors : Said or sequence of Precursor
-        As for ``judge``.
+        Warnings of its host, for a crash that is not judged yet.
 
     Returns
     -------
@@ -90,42 +110,38 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
         Lines: the crash, every frame with what was made of it, the evidence against each suspect, the known issues with
         the conditions that held and those that the evidence leaves open, each rule's notes, the doubts.
     """
-    crash = judge(crash, precursors)
-    verdict, signed = weigh_evidence(crash, precursors), sign(crash)
+    if not crash.reasons:
+        crash = judge(crash, precursors)
+    if crash.known_issues is None:
+        crash = with_issues(crash)
     telling = set(telling_frames(crash))
     lines = [
         f"crash      {crash.crash_id or '?'}  {crash.host or 'host unknown'}  {crash.time or 'time unknown'}",
         f"message    {crash.message or 'not in the text'}",
         f"kind       {crash.kind}" + (f"; damaged: {crash.damage}" if crash.damage else ""),
-        f"signature  {signed.signature}   (rules of version {signed.version})",
-        f"guilty     {_culprit(verdict)}; evidence: {verdict.guilt}",
+        f"signature  {crash.signature}   (rules of version {SIGNATURE_VERSION})",
+        f"guilty     {_culprit(crash)}; evidence: {crash.guilt}",
         "", "frames (backtrace.number, innermost first)",
         *([_frame_line(frame, frame in telling) for frame in crash.frames] or ["  none in the text"]),
-        "", "suspects, strongest first",
-        *([f"  {one.module:16} {one.evidence:16} {one.why}" for one in verdict.suspects] or ["  nobody"]),
-        "", "known issues that it does not contradict",
-        *([line for match in match_issues(crash) for line in _issue_lines(match)] or ["  none"]),
-        "", "why this signature",
-        *(f"  {note}" for note in signed.notes),
-        "", "what to know before believing it",
-        *([f"  {note}" for note in verdict.notes] or ["  nothing against it in the text"]),
+        "", "suspects, strongest first", *_reason_lines(crash, "suspect", "nobody"),
+        "", "known issues that it does not contradict", *_reason_lines(crash, "known_issue", "none"),
+        "", "why this signature", *_reason_lines(crash, "signature", "no rule changed it"),
+        "", "what to know before believing it", *_reason_lines(crash, "doubt", "nothing against it in the text"),
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _culprit(verdict: Verdict) -> str:
-    if verdict.module is None:
+def _reason_lines(crash: Crash, about: str, nothing: str) -> list[str]:
+    told = [reason for reason in crash.reasons if reason.about == about]
+    names = [f"{reason.module:16} " if reason.module and about == "suspect" else "" for reason in told]
+    return [f"  {name}{reason.text}" for name, reason in zip(names, told, strict=True)] or [f"  {nothing}"]
+
+
+def _culprit(crash: Crash) -> str:
+    if crash.guilty_module is None:
         return "nobody"
-    return f"{verdict.module}, in {verdict.function}" if verdict.function else f"{verdict.module}, not on the stack"
-
-
-def _issue_lines(match: Match) -> tuple[str, str]:
-    issue = match.issue
-    open_ = f"; cannot be told: {', '.join(match.unknown)}" if match.unknown else ""
-    return (
-        f"  {issue.id} ({issue.sure}): {issue.title}",
-        f"    held: {', '.join(match.held)}{open_}. {issue.remedy}",
-    )
+    where = f"in {crash.guilty_function}" if crash.guilty_function else "not on the stack"
+    return f"{crash.guilty_module}, {where}"
 
 
 def _frame_line(frame: Frame, telling: bool) -> str:

@@ -13,13 +13,15 @@ from typing import Any
 
 import pandas as pd
 
+from psodlib import schema
 from psodlib.anonymiser import Pseudonyms, Rewriter, learn_names
 from psodlib.anonymiser.folder import write_mapping
 from psodlib.anonymiser.tables import rewrite_table
 from psodlib.errors import InputError
 from psodlib.evidence.sources import Item, iter_items
 from psodlib.evidence.vmkernel import find_crashes
-from psodlib.fleet import Fleet, explain_crash, load
+from psodlib.fleet import Fleet, load
+from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
 from psodlib.views import charts
 from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
@@ -90,7 +92,7 @@ def case(
     crash = _chosen(fleet, crash_id)
     whole_id = str(crash["crash_id"])
     files = _texts(crash, sources)
-    files["explain.txt"] = explain_crash(whole_id, *sources).encode("utf-8", "backslashreplace")
+    files["explain.txt"] = explain(fleet.crash(whole_id)).encode("utf-8", "backslashreplace")
     more = asked_for(whole_id, notes, None)
     pseudonyms = None
     if key is not None:
@@ -196,7 +198,8 @@ def _safe(name: str) -> str:
 
 def _renamed(fleet: Fleet, rewriter: Rewriter) -> Fleet:
     tables = {name: rewrite_table(table, rewriter) for name, table in fleet.tables.items()}
-    return Fleet(**tables, coverage=rewrite_table(fleet.coverage, rewriter), simulated=fleet.simulated)
+    tables |= {name: rewrite_table(getattr(fleet, name), rewriter) for name in schema.AUXILIARY}
+    return Fleet(**tables, simulated=fleet.simulated)
 
 
 def _renamed_section(section: Section, rewriter: Rewriter) -> Section:

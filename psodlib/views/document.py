@@ -1,94 +1,140 @@
-"""A document's content once, and its three surfaces: HTML, PDF by typst, Markdown.
+"""What a page says, once, as a few kinds of block; and its surfaces: HTML, a notebook's cell, PDF by typst, Markdown.
 
-``brief.py`` and ``writeup.py`` say what a document says, as plain text in a few kinds of block; here each block becomes markup,
-in one place a surface. Text is never put into markup or typst source by joining strings: jinja2 escapes it, typst reads
-it as data with ``json()``, Markdown goes through ``_escape``. So log text stays text, whatever it holds.
+Pages are built of blocks, which hold plain text, never markup. Each surface has one set of templates and one door through
+which text enters it: ``html_text`` for HTML (jinja2's ``finalize``), ``_escape`` for Markdown, ``json()`` for typst, which
+reads data as data. So log text stays text, whatever it holds.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
+import pandas as pd
 import typst
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from psodlib.errors import InputError
-from psodlib.views.words import literal
+from psodlib.views.words import count, literal, moment, span
 
 __all__ = [
-    "Bullets", "Code", "Document", "Link", "Picture", "Section", "Steps", "Table", "Text", "page", "to_html", "to_markdown", "to_pdf",
+    "Block", "Bullets", "Code", "Document", "Link", "Picture", "Screen", "Script", "Section", "Steps", "Table", "Text", "html_text", "page",
+    "table_of", "to_html", "to_markdown", "to_pdf",
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Text:
+class Block:
+    """A piece of a page; a notebook shows it as HTML, a terminal as plain text."""
+
+    kind: ClassVar[str] = ""
+
+    def __repr__(self) -> str:
+        return "\n".join(_plain_text(self))
+
+    def _repr_html_(self) -> str:
+        return str(_environment(".html").get_template("cell.html").render(block=self))
+
+
+@dataclass(frozen=True, repr=False)
+class Text(Block):
     """A paragraph."""
 
+    kind = "text"
     text: str
-    kind: str = field(default="text", init=False)
 
 
-@dataclass(frozen=True)
-class Bullets:
+@dataclass(frozen=True, repr=False)
+class Bullets(Block):
     """A list; each item is one or two sentences."""
 
-    items: Sequence[str]
-    kind: str = field(default="bullets", init=False)
+    kind = "bullets"
+    items: Sequence[str | Link]
 
 
-@dataclass(frozen=True)
-class Steps:
+@dataclass(frozen=True, repr=False)
+class Steps(Block):
     """A runbook: what to do, the commands to the letter, and what they should answer."""
 
+    kind = "steps"
     items: Sequence[tuple[str, str, str]]
-    kind: str = field(default="steps", init=False)
 
 
-@dataclass(frozen=True)
-class Code:
-    """Machine text, line by line, as it was printed."""
+@dataclass(frozen=True, repr=False)
+class Code(Block):
+    """Machine text as it was printed; numbers and marks stand beside the lines and are no part of them."""
 
+    kind = "code"
     text: str
-    kind: str = field(default="code", init=False)
+    caption: str = ""
+    first: int = 0  # number of the first line; 0 shows no numbers
+    marks: Mapping[int, str] = field(default_factory=dict)  # place of a line in the text, from 0 -> a word beside it
+
+    @property
+    def lines(self) -> list[tuple[int, str, str]]:
+        """Each line with its number and its mark."""
+        lines = self.text.removesuffix("\n").split("\n")
+        return [(self.first + i, line.removesuffix("\r"), self.marks.get(i, "")) for i, line in enumerate(lines)]
+
+
+@dataclass(frozen=True, repr=False)
+class Screen(Block):
+    """The purple screen drawn again; behind a switch, and on no surface but HTML, because it is no evidence."""
+
+    kind = "screen"
+    text: str
+    caption: str = "The purple screen, drawn from the tables"
+    marked: Collection[int] = ()  # places of the guilty lines
 
 
 @dataclass(frozen=True)
-class Table:
+class Link:
+    """A way to another page or place: a path relative to this page, or ``#...``."""
+
+    href: str
+    text: str
+    about: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Table(Block):
     """A small table: ``rows`` are shown, ``note`` says what is left out and where it is."""
 
+    kind = "table"
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
     note: str = ""
     widths: Sequence[int] = ()  # shares of the page's width, in print; all alike by default
-    kind: str = field(default="table", init=False)
+    marked: Collection[int] = ()  # rows that stand out
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A chart: the PNG on disk, its finding and its caption; ``data`` names the CSV with the same numbers."""
+@dataclass(frozen=True, repr=False)
+class Picture(Block):
+    """A chart: the PNG on disk and its twin for dark pages, its finding, its caption, the CSV with the same numbers."""
 
+    kind = "picture"
     file: Path
     title: str
     caption: str
     data: str = ""
-    kind: str = field(default="picture", init=False)
+    dark: Path | None = None
 
     @property
-    def source(self) -> str:
-        """The picture as a ``data:`` URI."""
-        return "data:image/png;base64," + base64.b64encode(self.file.read_bytes()).decode("ascii")
+    def sources(self) -> list[str]:
+        """The pictures as ``data:`` URIs, the light one first."""
+        known_files = [self.file, *([self.dark] if self.dark else [])]
+        return [f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}" for file in known_files]
 
     @property
     def description(self) -> str:
@@ -96,37 +142,94 @@ class Picture:
         return f"Chart: {self.title}. {self.caption}".replace("..", ".")
 
 
-@dataclass(frozen=True)
-class Link:
-    """A way to another page: a path relative to this one."""
+@dataclass(frozen=True, repr=False)
+class Script(Block):
+    """An ES module of ours with its data: it draws on HTML pages, and only there; ``name`` is a file in ``templates/``."""
 
-    href: str
-    text: str
-    about: str = ""
+    kind = "script"
+    name: str
+    data: Mapping[str, Any]
+    instead: Sequence[Block] = ()  # what stands there where no script runs
+
+    @property
+    def source(self) -> str:
+        """The module's text; the page's policy allows this and no other script."""
+        return template(self.name)
+
+    @property
+    def content(self) -> Markup:
+        """The data as JSON that no text in it can close."""
+        return Markup(json.dumps(self.data, allow_nan=False).replace("<", "\\u003c"))
 
 
-Block = Text | Bullets | Steps | Code | Table | Picture
+@dataclass(frozen=True, repr=False)
+class Section(Block):
+    """A heading and what stands under it; sections may stand in sections."""
 
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it."""
-
+    kind = "section"
     title: str
     blocks: Sequence[Block]
+    anchor: str = ""  # the place's address on the page
+
+    def __repr__(self) -> str:
+        return f"{self.title}: {count(len(self.blocks), 'block')}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Document:
-    """What a document says, whatever it is shown on."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Document(Block):
+    """What a page says, whatever it is shown on."""
 
-    title: str  # what it is; of which source and when
-    subtitle: str = ""  # what it is; of which source and when
+    kind = "document"
+    title: str  # what it is
+    subtitle: str = ""  # of which source and when
     lead: str = ""  # the answer, in a sentence
     tone: str = "open"  # ``good``, ``bad`` or ``open``: the colour beside the lead
     notice: str = ""  # "Simulated fleet ..." where it is; stands at the top of every page
-    facts: Sequence[tuple[str, str]] = ()  # A few labelled values
+    facts: Sequence[tuple[str, str]] = ()  # a few labelled values
     sections: Sequence[Section] = ()  # in reading order
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """What a notebook shows of it."""
+        lead = [Text(self.lead)] if self.lead else []
+        return [*lead, *self.sections]
+
+
+def table_of(rows: pd.DataFrame, caption: str = "", note: str = "") -> Table | Text:
+    """A DataFrame as a table: times to the second, spans in two units, unknown said so; an empty one is said."""
+    if rows.empty:  # a head over nothing looks like a fault of the page
+        return Text(f"{caption}: nothing to show." if caption else "Nothing to show: no row.")
+    cells = [[_cell(value) for value in row] for row in rows.itertuples(index=False, name=None)]
+    return Table(caption, [literal(name) for name in rows.columns], cells, note)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, pd.Timestamp):
+        return moment(value)
+    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
+
+
+def _plain_text(block: Any) -> list[str]:
+    match block:
+        case Text() | Code():
+            return [literal(block.text)]
+        case Bullets():
+            return [f"- {_words(item)}" for item in block.items]
+        case Steps():
+            return [f"{number}. {' | '.join(filter(None, item))}" for number, item in enumerate(block.items, 1)]
+        case Table():
+            rows = [[_words(cell) for cell in row] for row in block.rows]
+            return [pd.DataFrame(rows, columns=list(block.columns)).to_string(index=False)]
+        case Picture():
+            return [block.description]
+        case Section() | Document():
+            return [block.title, *(line for part in block.blocks for line in _plain_text(part))]
+        case _:
+            return []
+
+
+def _words(cell: Any) -> str:
+    return literal(cell.text if isinstance(cell, Link) else cell)
 
 
 def template(name: str) -> str:
@@ -134,30 +237,75 @@ def template(name: str) -> str:
     return (files("psodlib.views") / "templates" / name).read_text(encoding="utf-8")
 
 
+def html_text(value: Any) -> Markup:
+    """The door to HTML: any value as text that reads letter by letter; markup of our own templates passes."""
+    if isinstance(value, Markup):
+        return value
+    # A dollar in a tag of its own cannot pair with another into mathematics.
+    return Markup(str(escape(literal(value))).replace("$", "<span>$</span>"))
+
+
+def _attribute(value: Any) -> Markup:
+    return Markup(escape(literal(value)))
+
+
+def _href(value: str) -> Markup:
+    # Only within the report: a scheme or a host in a name of a table leads nowhere.
+    return _attribute("#" if re.match(r"[^#]*:|//|\\", value) else value)
+
+
 @cache
-def _environment() -> jinja2.Environment:
-    # autoescape for every template, whatever its name; an undefined name is a mistake of ours, not an empty string
+def _environment(surface: str) -> jinja2.Environment:
+    # Whatever a template prints goes through the surface's door; an undefined name is a mistake of ours, not an empty string.
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(template),
-        autoescape=True,
+        autoescape=surface == ".html",
+        finalize=html_text if surface == ".html" else _escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["literal"] = literal
+    environment.filters.update(attr=_attribute, href=_href, fence=_fence, width=_cell_class, ours=Markup)
     return environment
 
 
+_NO_BREAK = re.compile(r"\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d)?(?: UTC)?)?$")
+_BREAKS = re.compile(r"[0-9a-f]{40,128}")
+
+
+def _cell_class(cell: Any) -> Markup:
+    # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers.
+    words = _words(cell)
+    return Markup("whole" if _NO_BREAK.match(words) else "hash" if _BREAKS.search(words) else "")
+
+
 def to_html(document: Document, links: Sequence[Link] = (), home: str = "") -> str:
-    """A document as one HTML page with nothing to fetch: style and pictures inside, no script."""
-    shown = _environment().get_template("document.html")
-    return shown.render(document=document, links=links, home=home, css=Markup(template("report.css")))
+    """A document as one HTML page with nothing to fetch: style, pictures and, where a block has one, its script inside."""
+    found = {
+        block.name: block for section in document.sections for block in section.blocks if isinstance(block, Script)
+    }
+    frame = _frame(document.title, document.notice, home, list(found.values()))
+    return _environment(".html").get_template("document.html").render(document=document, links=links, **frame)
 
 
 def page(title: str, body: str, notice: str = "", home: str = "") -> str:
     """Already safe HTML inside the report's page."""
-    shown = _environment().get_template("page.html")
-    return shown.render(title=title, body=Markup(body), notice=notice, home=home, css=Markup(template("report.css")))
+    return _environment(".html").get_template("page.html").render(body=Markup(body), **_frame(title, notice, home))
+
+
+def _frame(title: str, notice: str, home: str, scripts: Sequence[Script] = ()) -> dict[str, Any]:
+    # The policy names our own source, never the finished page: that would bless whatever got into it.
+    hashes = [base64.b64encode(hashlib.sha256(f"\n{one.source}\n".encode()).digest()).decode() for one in scripts]
+    allowed = f"script-src {' '.join(f'{chr(39)}sha256-{each}{chr(39)}' for each in hashes)}; " if hashes else ""
+    policy = Markup(f"default-src 'none'; {allowed}img-src data:; style-src 'unsafe-inline'")
+    return {
+        "title": title,
+        "notice": notice,
+        "home": home,
+        "scripts": scripts,
+        "policy": policy,
+        "css": Markup(template("report.css")),
+    }
 
 
 def to_pdf(document: Document, out: str | Path, style: str) -> Path:
@@ -166,7 +314,7 @@ def to_pdf(document: Document, out: str | Path, style: str) -> Path:
         root = Path(folder).resolve()
         (root / "document.typ").write_text(template("document.typ"), encoding="utf-8")
         (root / "main.typ").write_text(template(style), encoding="utf-8")
-        (root / "content.json").write_text(json.dumps(_plain(document, root)), encoding="utf-8")
+        (root / "content.json").write_text(json.dumps(_as_data(document, root)), encoding="utf-8")
         try:
             data = typst.compile(
                 root / "main.typ", root=root, font_paths=[], ignore_system_fonts=True, package_path=root
@@ -180,71 +328,36 @@ def to_pdf(document: Document, out: str | Path, style: str) -> Path:
     return path
 
 
-def _plain(document: Document, root: Path) -> dict[str, Any]:
-    # typst may read nothing outside its root, so pictures go there under numbers of ours
-    content: dict[str, Any] = _literally(asdict(document))
-    for number, block in enumerate(block for section in content["sections"] for block in section["blocks"]):
-        if block["kind"] == "picture":
-            shutil.copyfile(block["file"], root / f"{number}.png")
-            block.update(
-                file=f"{number}.png", description=Picture(Path(), block["title"], block["caption"]).description
-            )
-    return content
-
-
-def _literally(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _literally(part) for key, part in value.items()}
+def _as_data(value: Any, root: Path) -> Any:
+    # For typst: the same tree as plain data. It may read nothing outside its root, so pictures go there under numbers of ours.
+    if isinstance(value, Picture):
+        file = root / f"{len(list(root.glob('*.png')))}.png"
+        shutil.copyfile(value.file, file)
+        return {"kind": "picture", "file": file.name, "description": literal(value.description)}
+    if isinstance(value, Link):
+        return literal(value.text)
+    if isinstance(value, Code):
+        return {
+            "kind": "code",
+            "caption": literal(value.caption),
+            "numbered": value.first > 0,
+            "lines": _as_data(value.lines, root),
+        }
+    if isinstance(value, (Screen, Script)):
+        return {"kind": "none"}
+    if is_dataclass(value) and isinstance(value, Block):
+        return {"kind": value.kind, **{part.name: _as_data(getattr(value, part.name), root) for part in fields(value)}}
     if isinstance(value, (list, tuple)):
-        return [_literally(part) for part in value]
+        return [_as_data(part, root) for part in value]
+    if isinstance(value, (set, frozenset, range)):
+        return sorted(value)
     return value if isinstance(value, int) else literal(value)
 
 
 def to_markdown(document: Document) -> str:
     """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out."""
-    head = [
-        f"# {_escape(document.title)}",
-        _escape(document.subtitle),
-        _escape(document.notice),
-        f"> {_escape(document.lead)}",
-    ]
-    facts = "\n".join(f"- {_escape(label)}: {_escape(value)}" for label, value in document.facts)
-    parts = [*head, facts]
-    for section in document.sections:
-        parts.append(f"## {_escape(section.title)}")
-        parts.extend(_markdown(block) for block in section.blocks)
-    return "\n\n".join(part for part in parts if part.strip("> ")) + "\n"
-
-
-def _markdown(block: Block) -> str:
-    match block:
-        case Text():
-            return _escape(block.text)
-        case Bullets():
-            return "\n".join(f"- {_escape(item)}" for item in block.items)
-        case Code():
-            return _fence(block.text)
-        case Steps():
-            return "\n\n".join(_markdown_step(number, *step) for number, step in enumerate(block.items, 1))
-        case Picture():
-            return f"*{_escape(block.title)}.* {_escape(block.caption)}"
-        case Table():
-            return _markdown_table(block)
-
-
-def _markdown_step(number: int, text: str, commands: str, answer: str) -> str:
-    parts = [
-        f"**{number}.** {_escape(text)}",
-        _fence(commands) if commands else "",
-        f"Expect: {_escape(answer)}" if answer else "",
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _markdown_table(table: Table) -> str:
-    lines = [f"| {' | '.join(_escape(cell) for cell in row)} |" for row in (table.columns, *table.rows)]
-    lines.insert(1, f"|{' --- |' * len(table.columns)}")
-    return "\n".join([f"*{_escape(table.caption)}*", "", *lines, *(["", _escape(table.note)] if table.note else [])])
+    text = _environment(".md").get_template("document.md").render(document=document)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 # Marks that mean something anywhere in a line; the last three keep a wiki from making a link or a mention of log text.
@@ -253,16 +366,19 @@ _MARKS = re.compile(r"[\\`*_{}\[\]#|~$!^=@]|(?<=:)/(?=/)|(?<=[wW]{3})\.")
 _LEADING = re.compile(r"^([-+]|\d{1,9}(?=[.)]))")
 
 
-def _escape(text: str) -> str:
-    one_line = " ".join(literal(text).split())
+def _escape(value: Any) -> str:
+    # The door to Markdown; a fence of ours passes.
+    if isinstance(value, Markup):
+        return str(value)
+    one_line = " ".join(_words(value).split())
     marked = _MARKS.sub(lambda match: "\\" + match[0], one_line)
     safe = marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _LEADING.sub(lambda match: f"{match[1]}\\" if match[1].isdigit() else f"\\{match[1]}", safe)
 
 
-def _fence(machine_text: str) -> str:
-    text = literal(machine_text)
+def _fence(machine_text: str) -> Markup:
+    text = literal(machine_text.removesuffix("\n"))
     # longer than any run of backticks inside, so that nothing inside can close it
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return Markup(f"{fence}text\n{text}\n{fence}")

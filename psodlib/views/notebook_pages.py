@@ -6,7 +6,7 @@ import re
 from concurrent.futures import Future
 from pathlib import Path
 
-import bleach  # type: ignore[import-untyped]
+import nh3
 
 from psodlib.views.document import Code, Document, Link, Section, page, to_html
 from psodlib.views.nbformats import CellExecutionError, NotebookNode
@@ -18,7 +18,8 @@ TAGS = (
     "h1 h2 h3 h4 h5 h6 p div span a img table caption thead tbody tr th td ul ol li dl dt dd pre code em strong b i sub"
     " sup hr br blockquote del figure figcaption"
 )
-
+SPANS = {"colspan", "rowspan"}
+ATTRIBUTES = {"*": {"class", "id"}, "a": {"href"}, "img": {"src", "alt"}, "td": SPANS, "th": SPANS}
 
 PNG = "data:image/png;base64,"
 
@@ -43,26 +44,18 @@ def _last_lines(error: Exception) -> str:
     return "\n".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[-6:])
 
 
-def _may_stay(tag: str, name: str, value: str) -> bool:
+def _may_stay(tag: str, name: str, value: str) -> str | None:
     # Pictures only from the page itself, links only within it.
     if name == "src":
-        return tag == "img" and value.startswith(PNG)
-    if name == "href":
-        return tag == "a" and value.startswith("#")
-    return (
-        name in ("class", "id")
-        or (name == "alt" and tag == "img")
-        or (name in ("colspan", "rowspan") and tag in ("td", "th"))
-    )
+        return value if value.startswith(PNG) else None
+    return value if name != "href" or value.startswith("#") else None
 
 
 def safe_html(html: str) -> str:
     """Markup that notebooks print, with nothing left that runs, fetches or leads away."""
-    # A style block is no text to be read, so it goes with its content; pandas prints one a table.
-    bare = re.sub(r"<style\b[^>]*>[^<]*</style>", "", html)
-    safe = bleach.clean(
-        bare, tags=TAGS.split(), attributes=_may_stay, protocols=["data"], strip=True, strip_comments=True
-    )
+    safe = nh3.clean(
+        html, tags=set(TAGS.split()), clean_content_tags={"style"}, attributes=ATTRIBUTES, attribute_filter=_may_stay, url_schemes={"data"}, link_rel=None
+    )  # fmt: skip
     parts = re.split(r"(<thead>|</thead>)", safe)
     for place, part in enumerate(parts):
         head = place > 0 and parts[place - 1] == "<thead>"

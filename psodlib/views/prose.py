@@ -1,25 +1,21 @@
-"""What notebooks say between their tables and charts: sentences made from the data, shown letter by letter.
+"""What notebooks say between their tables and charts: sentences made from the data, as blocks of ``document.py``.
 
-A notebook's own text holds no number. Where a number is wanted, a cell shows a ``Prose``: plain text inside, escaped
-where it meets HTML, so that log text, host names and inventories can stand in a sentence whatever they hold.
+A notebook's own text holds no number; where one is wanted, a cell shows a block.
 """
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pandas as pd
 
 from psodlib.records import Crash, Frame
-from psodlib.views.document import Block, Bullets, Code, Section, Steps, Table, Text
+from psodlib.views.document import Bullets, Text, table_of
 from psodlib.views.words import count, days, known, listing, literal, moment, share, span
 
 __all__ = [
-    "Prose", "Shown", "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
+    "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
     "line_by_line", "notice", "say", "signature_table", "unheard",
 ]  # fmt: skip
 
@@ -46,38 +42,18 @@ class Tables(Protocol):
     def simulated(self) -> bool: ...
 
 
-@dataclass(frozen=True, repr=False)
-class Prose:
-    """A few lines of plain text that a notebook shows as paragraphs, or as a list."""
-
-    lines: tuple[str, ...]  # one paragraph or item each; any text, never markup
-    listed: bool = False  # true shows a list
-
-    def __str__(self) -> str:
-        return "\n".join(f"- {line}" if self.listed else line for line in self.lines)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        # A dollar in a tag of its own cannot pair with another into mathematics.
-        shown = [html.escape(literal(line)).replace("$", "<span>$</span>") for line in self.lines]
-        if self.listed:
-            return f"<ul>{''.join(f'<li>{line}</li>' for line in shown)}</ul>"
-        return "".join(f"<p>{line}</p>" for line in shown)
-
-
-def say(*sentences: str) -> Prose:
+def say(*sentences: str) -> Text:
     """Sentences as one paragraph."""
-    return Prose((" ".join(sentence for sentence in sentences if sentence),))
+    return Text(" ".join(sentence for sentence in sentences if sentence))
 
 
-def bullets(items: Iterable[str], empty: str = "Nothing.") -> Prose:
-    """A list."""
+def bullets(items: Iterable[str], empty: str = "Nothing.") -> Bullets | Text:
+    """A list, or the sentence that it is empty."""
     lines = tuple(items)
-    return Prose(lines, listed=True) if lines else Prose((empty,))
+    return Bullets(lines) if lines else Text(empty)
 
 
-def notice(fleet: Tables) -> Prose:
+def notice(fleet: Tables) -> Text:
     """What kind of evidence the page shows: said first on every page."""
     if fleet.simulated:
         return say(SIMULATED)
@@ -86,80 +62,13 @@ def notice(fleet: Tables) -> Prose:
     return say(f"Evidence of {count(len(fleet.hosts), 'host')}{dates}.")
 
 
-_HASH = re.compile(r"\b[0-9a-f]{40,128}\b")
-_MOMENT = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?: UTC)?")
-
-
-@dataclass(frozen=True, repr=False)
-class TextTable:
-    """A table of words as a notebook shows it: flush left, whole, without its index; an empty one is said."""
-
-    table: pd.DataFrame  # any; its cells are shown letter by letter
-
-    def __repr__(self) -> str:
-        return self.table.to_string(index=False)
-
-    def _repr_html_(self) -> str:
-        if self.table.empty:  # a head over nothing looks like a fault of the page
-            return say("Nothing to show: no row.")._repr_html_()
-        with pd.option_context("display.max_colwidth", None):
-            shown = self.table.map(_cell).to_html(index=False, border=0)
-        # The cells are escaped, so these tags are ours alone.
-        for tag in ("th", "td"):
-            shown = shown.replace(f"<{tag}>", f'<{tag} style="text-align: left">')
-        # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers.
-        shown = _HASH.sub(r'<span style="overflow-wrap: anywhere">\g<0></span>', shown)
-        shown = _MOMENT.sub(r'<span style="white-space: nowrap">\g<0></span>', shown)
-        return shown.replace("$", "<span>$</span>")
-
-
-def _cell(value: Any) -> str:
-    # A time to the second and a span in two units, as every sentence has them.
-    if isinstance(value, pd.Timestamp):
-        return moment(value)
-    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
-
-
-@dataclass(frozen=True, repr=False)
-class Shown:
-    """A section of a ``Document`` as a notebook shows it: its blocks one below the other, without its heading."""
-
-    section: Section  # of a ``Document``; pictures are left out, because the notebook draws its own
-
-    def __repr__(self) -> str:
-        return f"{self.section.title}: {count(len(self.section.blocks), 'block')}"
-
-    def _repr_html_(self) -> str:
-        return "".join(_block(block) for block in self.section.blocks)
-
-
-def _block(block: Block) -> str:
-    match block:
-        case Text():
-            return say(block.text)._repr_html_()
-        case Bullets():
-            return bullets(block.items)._repr_html_()
-        case Code():
-            return f"<pre>{html.escape(literal(block.text))}</pre>"
-        case Steps():
-            return "".join(
-                f"{say(f'{number}. {text}')._repr_html_()}"
-                f"{f'<pre>{html.escape(literal(commands))}</pre>' if commands else ''}"
-                f"{say(f'Expect: {answer}' if answer else '')._repr_html_()}"
-                for number, (text, commands, answer) in enumerate(block.items, 1)
-            )
-        case Table():
-            shown = pd.DataFrame([[literal(cell) for cell in row] for row in block.rows], columns=list(block.columns))
-            words = say(f"{block.caption}." if block.caption else "", block.note)
-            return words._repr_html_() + TextTable(shown)._repr_html_()
-        case _:
-            return ""
+TextTable = table_of  # the notebooks' name for it
 
 
 # --- one crash ------------------------------------------------------------------------------------------------------
 
 
-def describe_crash(crash: Crash) -> Prose:
+def describe_crash(crash: Crash) -> Text:
     """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
     if not crash.text:
         return say("There is no crash in this text.")
@@ -215,7 +124,7 @@ def _tells_frame(frame: Frame) -> str:
 # --- the fleet ------------------------------------------------------------------------------------------------------
 
 
-def describe_fleet(fleet: Tables) -> Prose:
+def describe_fleet(fleet: Tables) -> Bullets | Text:
     """What was read of a fleet, and what follows from what was not."""
     crashes = fleet.crashes
     deliberate = int(crashes["deliberate"].fillna(False).sum())
@@ -269,7 +178,7 @@ def _inventory(hosts: pd.DataFrame) -> str:
     return f"No inventory gives {listing(lacks)}: {listing(lost[name] for name in lacks)} cannot be said."
 
 
-def describe_problems(fleet: Tables) -> Prose:
+def describe_problems(fleet: Tables) -> Bullets | Text:
     """How much could not be read or believed."""
     kinds = fleet.problems["problem"].value_counts()
     items = [f"{str(kind).replace('_', ' ')}: {number:,}" for kind, number in kinds.items() if number]
@@ -299,7 +208,7 @@ def _distinct(values: pd.Series[Any]) -> str:
     return listing(sorted({str(value) for value in values.dropna()}), most=3, empty="")
 
 
-def describe_signatures(crashes: pd.DataFrame) -> Prose:
+def describe_signatures(crashes: pd.DataFrame) -> Text:
     """How the crashes fall into groups, and how many of them are explained."""
     if crashes.empty:
         return say("No crash was found, so there is nothing to group.")

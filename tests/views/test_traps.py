@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from traps import naive_ratios, naive_tests
 
 from psodlib.simulate.process import simulate_history
-from psodlib.views.traps import naive_ratios, naive_tests
 
 TRUTH = 3.0
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from psodlib.records import Crash, Frame
-from psodlib.triage.guilt import weigh_evidence
 from psodlib.triage.known_issues import Issue
-from psodlib.triage.signature import sign
 from psodlib.views.charts import PALETTE
 from psodlib.views.explore.markup import KERNEL, chip, clipped, joined, label, said, shown, table_of
 from psodlib.views.explore.original import lines_before
@@ -193,28 +189,14 @@ def _when(time: Any) -> str:
     return moment(time) if known(time) else "time unknown"
 
 
-def reasons_html(crash: Any, frames: pd.DataFrame) -> str:
-    """Why the crash has its signature and its guilty module: what each rule made of it."""
-    record = _record(crash, frames)
-    signed, verdict = sign(record), weigh_evidence(record)
-    notes = [*signed.notes, *(f"{s.module}: {s.why} ({s.evidence.replace('_', ' ')})" for s in verdict.suspects)]
-    items = [*notes, *verdict.notes]
-    if signed.signature != record.signature:
-        items.append(
-            f"The tables alone would sign {signed.signature!r}; the whole text, which load had, signed {record.signature!r}."
-        )
-    return str(Markup("<ul>{}</ul>").format(joined(Markup("<li>{}</li>").format(shown(item, 600)) for item in items)))
-
-
-def _record(crash: Any, frames: pd.DataFrame) -> Crash:
-    # A row of the table as the rules want it: unknown is None.
-    def plain(row: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
-        return {name: row[name] for name in names if name in row and known(row[name])}
-
-    names = [part.name for part in fields(Frame)]
-    stack = tuple(Frame(**plain(row, names)) for row in frames.head(MOST_FRAMES).to_dict("records"))
-    own = {part.name for part in fields(Crash)} - {"frames", "modules", "text"}
-    return Crash(**plain(crash.to_dict(), own), frames=stack)
+def reasons_html(reasons: pd.DataFrame) -> str:
+    """Why the crash has its signature and its guilty module: its rows of ``fleet.reasons``."""
+    items = [
+        shown(f"{row.module}: {row.text}" if row.about == "suspect" else row.text, 600)
+        for row in reasons.itertuples()
+        if row.about != "known_issue"
+    ]
+    return str(Markup("<ul>{}</ul>").format(joined(Markup("<li>{}</li>").format(item) for item in items)))
 
 
 def link_text(crash: Any) -> str:
@@ -265,6 +247,6 @@ def sections(atlas: Atlas, crash_id: str, hrefs: Mapping[str, str] | None = None
         ("The screen", screen_html(crash, frames)), ("Versions and place", facts_html(atlas, crash)),
         ("Frames", frames_html(crash, frames)), ("Before the crash", _before_html(atlas, crash)),
         ("Known issues", issues_html(crash, atlas.issues)), ("Similar crashes", similar_html(atlas, crash_id, hrefs)),
-        ("Why this signature and this module", reasons_html(crash, frames)),
+        ("Why this signature and this module", reasons_html(atlas.part("reasons", crash_id))),
     ]  # fmt: skip
     return joined(Markup("<h4>{}</h4>{}").format(title, Markup(body)) for title, body in parts)

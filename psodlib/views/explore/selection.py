@@ -120,7 +120,14 @@ class Atlas:
 
     @cached_property
     def _places(self) -> dict[str, dict[str, Any]]:
-        keys = {"frames": "crash_id", "coverage": "host", "uptimes": "host", "drivers": "host", "crashes": "host"}
+        keys = {
+            "frames": "crash_id",
+            "reasons": "crash_id",
+            "coverage": "host",
+            "uptimes": "host",
+            "drivers": "host",
+            "crashes": "host",
+        }
         return {name: getattr(self.fleet, name).groupby(key).indices for name, key in keys.items()}
 
     @cached_property
