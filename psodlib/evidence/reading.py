@@ -35,8 +35,12 @@ _MAGIC = (
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
     (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
 )  # fmt: skip
-_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+# What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
+_MARKS = (
+    (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
+)  # fmt: skip
 _BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
 _KERNEL_WORDS = re.compile(
@@ -129,21 +133,25 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
     if encoding is not None:  # PowerShell's `>` writes UTF-16
         binary = cast(BinaryIO, Stream(_recoded(stream, encoding), item.source))
         head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    elif not is_vmkernel(head) and (kind_of_binary := binary_kind(head)):
+    bare = _bare(head).lstrip()
+    if len(bare) > FIRST or bare is not head:
+        found = _HEADS.found(bare)
+    if encoding is None and not (_VMKERNEL in found and is_vmkernel(head)) and (kind_of_binary := binary_kind(head)):
         return [_of_binary(kind_of_binary, item)]
-    return _read_text(binary, head, item)
+    return _read_text(binary, head, item, found)
 
 
 def _bare(head: bytes) -> bytes:
-    head = _ANSI.sub(b"", head) if b"\x1b" in head else head
-    return head.replace(b"\0", b"").replace(b"\r\n", b"\n")
+    for sign, pattern, plain in _MARKS:
+        head = pattern.sub(plain, head) if sign in head else head
+    return head
 
 
 def _text(head: bytes) -> str:
     return _bare(head).decode("utf-8", "backslashreplace")
 
 
-def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
+def _read_text(stream: BinaryIO, head: bytes, item: Item, found: list[int]) -> list[FileReading]:
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
         return (
             [read_vmkernel(part, source)]
@@ -151,7 +159,6 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
             else read_artifact(part, source, item.name, item.collected)
         )
 
-    found = _HEADS.found(_bare(head).lstrip())
     if _SYSLOG in found and is_syslog(head):
         return read_syslog(stream, item.source, read_part)
     text = _text(head) if found else ""
@@ -239,9 +246,14 @@ def _recoded(stream: Stream, encoding: str) -> Iterator[bytes]:
 def binary_kind(head: bytes) -> str | None:
     # None for text, which may begin with a run of NULs: a dump log is a ring buffer.
     kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
-    bare = head.replace(b"\0", b"")
-    odd = len(bare) - len(bare.translate(None, bytes([*range(9), *range(14, 27), *range(28, 32), 127])))
-    return kind or ("binary" if 10 * odd > len(bare) > 0 else None)
+    odd = len(head) - len(head.translate(None, _CONTROLS))
+    nuls = head.count(0) if odd else 0
+    return kind or ("binary" if 10 * (odd - nuls) > len(head) - nuls > 0 or _is_no_utf8(head) else None)
+
+
+def _is_no_utf8(head: bytes) -> bool:
+    # Packed bytes may hold few enough control characters by chance, and hold no words of UTF-8 for long.
+    return not head.isascii() and 4 * (len(head) - len(head.decode("utf-8", "ignore").encode())) > len(head)
 
 
 def _of_binary(kind: str, item: Item) -> FileReading:

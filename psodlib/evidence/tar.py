@@ -110,9 +110,10 @@ def is_header(block: bytes) -> bool:
     stated = block[148:156]
     if len(block) < 512 or not block[0] or not _CHECKSUM.fullmatch(stated):
         return False
-    total = sum(block[:512]) - sum(stated) + 256
-    # Old tars summed signed bytes.
-    return int(stated.strip(b" \0"), 8) in (total, total - 256 * sum(byte > 127 for byte in block[:512]))
+    total, said = sum(block[:512]) - sum(stated) + 256, int(stated.strip(b" \0"), 8)
+    return said == total or said == total - 256 * sum(
+        byte > 127 for byte in block[:512]
+    )  # old tars summed signed bytes
 
 
 def members_of(stream: Stream) -> Iterator[Member | Odd]:
