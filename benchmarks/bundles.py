@@ -42,7 +42,7 @@ SAYS = {
     "vmx": "| vcpu-{c}| I125: VMMouse: CMD Read ID {x:08x}, tools heartbeat {n} of guest, latency {x} us",
     "vobd": "[scsiCorrelator] {us}us: [vob.scsi.scsipath.pathstate.dead] scsiPath vmhba{c}:C0:T{c}:L{n} changed state from on",
     "esxupdate": "esxupdate: {n}: vmware.runcommand: INFO: runcommand called with: args = '['/sbin/bootOption', '-rp', '{x:08x}']', outfile = 'None'",
-    "heartbeat": "heartbeat: up {days}d{hours}h12m16s, {c} VMs; [[{n} vmx 16777216kB] [{x} vmx 4194304kB]] []",
+    "heartbeat": "heartbeat: up {days}d{hours}h{minutes}m{seconds}s, {c} VMs; [[{n} vmx 16777216kB] [{x} vmx 4194304kB] [{n} vmx 4194304kB]] []",
 }
 DAEMON = "info {name}[{n}] [Originator@6876 sub=Default] session {x:08x} polled {n} objects in {c} ms, nothing to do"
 OUTPUTS = (
@@ -75,7 +75,16 @@ def log(kind: str, size: int, rng: random.Random, release: str, begin: float = B
         moment += step * (0.5 + (x & 1023) / 1024)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
         up = int(moment - BEGAN) + 3600
-        body = says.format(c=x & 31, n=x & 65535, x=x, us=up * 1_000_000, days=up // 86_400, hours=up % 86_400 // 3600)
+        body = says.format(
+            c=x & 31,
+            n=x & 65535,
+            x=x,
+            us=up * 1_000_000,
+            days=up // 86_400,
+            hours=up % 86_400 // 3600,
+            minutes=up % 3600 // 60,
+            seconds=up % 60,
+        )
         lines.append(f"{stamp}.{x % 1000:03d}Z{'| ' if kind == 'vmx' else ' '}{severity}{body.removeprefix('| ')}\n")
         have += len(lines[-1])
     return "".join(lines).encode()
