@@ -25,7 +25,7 @@ from psodlib import schema
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash
 from psodlib.triage.crashes import judge
-from psodlib.triage.guilt import attribute_frames
+from psodlib.triage.frames import attribute_frames
 from psodlib.triage.precursors import hear
 from psodlib.triage.similar import propose_merges
 

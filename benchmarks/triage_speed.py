@@ -17,10 +17,12 @@ from random import Random
 
 from psodlib.evidence.vmkernel import find_crashes
 from psodlib.records import Crash, Frame, Module, Precursor
-from psodlib.simulate.psods import STACKS, dump_text
+from psodlib.simulate.psods import dump_text
+from psodlib.simulate.stories import story_named
 from psodlib.triage.crashes import judge
 from psodlib.triage.precursors import hear
 
+HPSA = story_named("hpsa")
 PER_HOST = 5  # crashes of one host
 BATCH = 2_000  # crashes alive at a time
 KINDS = 300  # different texts a shape
@@ -70,9 +72,9 @@ def quiet(rng: Random) -> Crash:
 
 
 def _text(rng: Random) -> str:
-    stack = rng.choice(STACKS)
+    stack = rng.choice(HPSA.stacks)
     uptime = rng.randrange(10**6, 10**10)
-    return dump_text(stack.kind, stack.module, TIME, uptime, "1331820", rng, bare=rng.random() < DROPPED)
+    return dump_text(HPSA, stack.kind, stack.module, TIME, uptime, "1331820", rng, bare=rng.random() < DROPPED)
 
 
 def moved(crash: Crash, by: int) -> Crash:

@@ -12,9 +12,9 @@ The way of the data, and the files it walks through:
 
 >>> import psodlib as psod
 >>> fleet = psod.load("data/demo-fleet", inventory="data/inventory.csv")      # doctest: +SKIP
->>> exposure = psod.exposure(fleet, module="hpsa")                            # doctest: +SKIP
->>> print(psod.decide_pin(exposure, ["5.5.0.50", "5.5.0.60"]).verdict)        # doctest: +SKIP
-undecided
+>>> exposure = psod.exposure(fleet)                                           # doctest: +SKIP
+>>> print(psod.decide_pin(exposure).verdict)                                  # doctest: +SKIP
+avoid
 
 Names are imported when first used, so that ``import psodlib`` and ``psod --help`` cost nothing of matplotlib or scipy.
 """
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from psodlib.risk.canary import plan_canary, watch_canary
     from psodlib.risk.decision import PinDecision, decide_pin
     from psodlib.risk.exposure import exposure
+    from psodlib.risk.league import driver_league
     from psodlib.risk.rates import Interval, RateRatio, crash_rates, rate_ratio
     from psodlib.risk.survival import time_to_crash
     from psodlib.simulate import simulate_fleet
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         plot_host_days,
         plot_incident,
         plot_modules,
+        plot_options,
         plot_rates,
         plot_ratio,
         plot_rollout,
@@ -76,6 +78,7 @@ _HOME = {
     "explain": "triage.crashes", "parse_crashes": "triage.crashes",
     "Fleet": "fleet", "load": "fleet",
     "exposure": "risk.exposure",
+    "driver_league": "risk.league",
     "PinDecision": "risk.decision", "decide_pin": "risk.decision",
     "fleet_compliance": "triage.compliance",
     "simulate_fleet": "simulate",
@@ -94,6 +97,7 @@ _HOME = {
             "plot_host_days",
             "plot_incident",
             "plot_modules",
+            "plot_options",
             "plot_rates",
             "plot_ratio",
             "plot_rollout",
@@ -115,6 +119,12 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"psodlib.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def cell(result: Any) -> str:
+    """A result as a notebook shows it; looked up when it is shown, because the wing that draws comes last."""
+    shown: str = importlib.import_module("psodlib.views.cells").html(result)
+    return shown
 
 
 def __dir__() -> list[str]:

@@ -19,7 +19,7 @@ from psodlib.triage.builds import builds_of_boots
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.crashes import judge, with_issues
 from psodlib.triage.known_issues import Issue
-from psodlib.triage.precursors import Said, hear
+from psodlib.triage.precursors import Said, hear_host
 
 __all__ = [
     "Words", "assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_inventory",
@@ -42,7 +42,11 @@ def name_hosts(
     hosts, problems = host_names({(reading.host, reading.hint) for reading in readings}, roster)
     named = [(hosts[reading.host, reading.hint], reading) for reading in readings]
     for host, reading in named:
-        if host is None and not reading.irrelevant and (reading.crashes or reading.alive or reading.drivers):
+        if (
+            host is None
+            and not reading.irrelevant
+            and (reading.crashes or reading.alive or reading.drivers or reading.facts)
+        ):
             problems.append(no_host(reading.source))
     return named, problems
 
@@ -132,8 +136,8 @@ def assemble_named(
     rows: dict[str, list[Row]] = defaultdict(list)
     rows["problems"] = [_row(problem) for problem in problems]
     crashes = _one_row_a_crash({host: _judged(found) for host, found in by_host.items()})
-    for host, found in by_host.items():
-        for table, more in _rows_of_host(host, _once(found), crashes[host]).items():
+    for host, found, its_crashes in _by_evidence(by_host, crashes):
+        for table, more in _rows_of_host(host, _once(found), its_crashes).items():
             rows[table] += more
     rows["problems"] = list(
         {tuple(row.items()): row for row in rows["problems"]}.values()
@@ -144,6 +148,22 @@ def assemble_named(
     tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], conflicts], ignore_index=True))
     return tables
+
+
+def _by_evidence(
+    by_host: dict[str | None, list[FileReading]], crashes: dict[str | None, list[Crash]]
+) -> Iterator[tuple[str | None, list[FileReading], list[Crash]]]:
+    # A host's files together; a file of nobody alone, because what it tells is true of no other.
+    for host, found in by_host.items():
+        if host is not None:
+            yield host, found, crashes[host]
+            continue
+        by_source: dict[str | None, tuple[list[FileReading], list[Crash]]] = defaultdict(lambda: ([], []))
+        for reading in found:
+            by_source[reading.source][0].append(reading)
+        for crash in crashes[host]:
+            by_source[crash.source][1].append(crash)
+        yield from ((None, *both) for both in by_source.values())
 
 
 def _row(record: Any) -> Row:
@@ -199,11 +219,7 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
 
 def said_by_host(readings: Sequence[FileReading]) -> Said:
     """One host's warnings, those before its crashes and those of its quiet days."""
-    return hear(
-        [p for reading in readings for p in reading.precursors],
-        [a for reading in readings for a in reading.alive],
-        [c for reading in readings for c in reading.crashes],
-    )
+    return hear_host(readings)
 
 
 def _one_row_a_crash(by_host: dict[str | None, list[Crash]]) -> dict[str | None, list[Crash]]:
@@ -273,7 +289,8 @@ def _fullest(copies: Sequence[Crash]) -> Crash:
 def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Sequence[Crash]) -> dict[str, list[Row]]:
     alive = [item for reading in readings if not _ends_in_crash(reading) for item in reading.alive]
     marks = [mark for reading in readings for mark in reading.marks]
-    facts = [fact for reading in readings for fact in reading.facts]
+    facts = [fact for reading in readings if not _is_listed(reading) for fact in reading.facts]
+    listed = [fact for reading in readings if _is_listed(reading) for fact in reading.facts]
     uptimes, coverage = boots_of_host(host or "", alive, marks, crashes, _last_taken(readings))
     builds = _builds(uptimes, readings, crashes)
     for stretch in coverage:
@@ -293,11 +310,16 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
     placed = {row["crash_id"] for row in uptimes}
     rows["problems"] += [_row(_unplaced(crash)) for crash in crashes if crash.crash_id not in placed]
-    if host is not None and (facts or uptimes or crashes or rows["drivers"] or rows["modules"]):
-        rows["hosts"] = [_host_row(host, facts, coverage, crashes)]
+    if host is not None and (facts or listed or uptimes or crashes or rows["drivers"] or rows["modules"]):
+        rows["hosts"] = [_host_row(host, facts, listed, coverage, crashes)]
     for row in [row for table in rows.values() for row in table]:
         row["host"] = host
     return rows
+
+
+def _is_listed(reading: FileReading) -> bool:
+    # An inventory among the evidence bears no time: what a host's own files say is believed first.
+    return "table" in reading.kind.split("+")
 
 
 def _unplaced(crash: Crash) -> Problem:
@@ -328,7 +350,7 @@ def _builds(
         (fact.time or reading.collected, fact.esxi_build)
         for reading in readings
         for fact in reading.facts
-        if fact.esxi_build
+        if fact.esxi_build and not _is_listed(reading)
     ]
     starts = [row["boot"] for row in uptimes]
     return dict(zip(starts, builds_of_boots(starts, told), strict=True))
@@ -369,12 +391,17 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
             yield {**row, "observed_at": driver.installed_on, "boot": None, "evidence": "install_date"}
 
 
-def _host_row(host: str, facts: Sequence[HostFact], coverage: Sequence[Row], crashes: Sequence[Crash]) -> Row:
-    # A command's output without a time was taken last.
-    newest = sorted(facts, key=lambda fact: fact.time.timestamp() if fact.time else float("inf"), reverse=True)
+def _host_row(
+    host: str, facts: Sequence[HostFact], listed: Sequence[HostFact], coverage: Sequence[Row], crashes: Sequence[Crash]
+) -> Row:
+    # A command's output without a time was taken last, and of two in one capture the later one.
+    def by_time(some: Iterable[HostFact]) -> list[HostFact]:
+        return sorted(some, key=lambda fact: fact.time.timestamp() if fact.time else float("inf"), reverse=True)
+
+    newest, latest = by_time(facts), by_time(facts[::-1])
     row: Row = {"host": host}
-    for name in ("esxi_version", "esxi_build", "vendor", "model"):
-        row[name] = next((getattr(fact, name) for fact in newest if getattr(fact, name)), None)
+    for name, told in (("esxi_version", latest), ("esxi_build", latest), ("vendor", newest), ("model", newest)):
+        row[name] = next((getattr(fact, name) for fact in (*told, *reversed(listed)) if getattr(fact, name)), None)
     for name in ("esxi_version", "esxi_build"):
         row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
     times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [

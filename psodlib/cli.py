@@ -39,7 +39,7 @@ err = Console(stderr=True, highlight=False)
 
 NEWEST = 10  # crashes listed one by one by `psod load`
 # Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line"}
+MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
 
 Sources = Annotated[
     list[str],
@@ -216,11 +216,12 @@ def simulate(
     hosts: Annotated[int, typer.Option(min=1, help="Number of hosts.")] = 60,
     days: Annotated[int, typer.Option(min=1, help="Days of history.")] = 365,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    story: Annotated[str, typer.Option(help="What goes wrong: hpsa, nhpsa, i40en, smartpqi, or firmware.")] = "hpsa",
 ) -> None:
     """Write a made-up fleet with known truth, in real file formats."""
     from psodlib.simulate import simulate_fleet
 
-    simulate_fleet(folder, hosts=hosts, days=days, seed=seed)
+    simulate_fleet(folder, hosts=hosts, days=days, seed=seed, story=story)
     out.print(
         f"Simulated fleet of {hosts} hosts in {escape(str(folder))}; the truth is in {escape(str(folder / 'truth'))}"
     )

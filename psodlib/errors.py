@@ -16,9 +16,11 @@ A user who wants to go on after any of these writes::
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CollectError", "InputError", "PsodError", "RuleError", "SmallSampleWarning"]
+__all__ = ["CollectError", "InputError", "PsodError", "RuleError", "SmallSampleWarning", "known_name"]
 
 
 class PsodError(Exception):
@@ -65,3 +67,13 @@ class CollectError(PsodError, OSError):
 
 class SmallSampleWarning(UserWarning):
     """The numbers rest on too little evidence for the usual reading of their interval."""
+
+
+def known_name(name: str, names: Iterable[object], what: str) -> str:
+    """The name, if it is one of these; else InputError with the nearest of them."""
+    there = sorted({str(one) for one in names if isinstance(one, str)})
+    if name in there:
+        return name
+    near = difflib.get_close_matches(str(name), there, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the evidence names {', '.join(there[:8]) or 'none'}"
+    raise InputError(f"no {what} {str(name)!r}; {hint}")

@@ -13,7 +13,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.assemble import assemble
 from psodlib.cluster import read_far, read_near, spread_far
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.sources import Unit, iter_units
 from psodlib.processes import read_all, read_here, spread_here
@@ -23,8 +23,11 @@ from psodlib.store.ledger import Job
 from psodlib.store.opening import each_bucket, open_store
 from psodlib.store.readings import Entry
 from psodlib.store.update import update
+from psodlib.triage.boots import versions_now
 from psodlib.triage.crashes import explain
+from psodlib.triage.devices import devices_at_crash
 from psodlib.triage.known_issues import Issue, load_issues
+from psodlib.triage.timeline import host_timeline
 
 __all__ = ["Fleet", "explain_crash", "load"]
 
@@ -94,6 +97,11 @@ class Fleet:
         counts = ", ".join(f"{len(table):,} {name}" for name, table in self.tables.items())
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
 
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
     def crash(self, crash_id: str) -> Crash:
         """One crash with all that the tables hold of it.
 
@@ -126,6 +134,66 @@ class Fleet:
         text = self.texts.loc[self.texts["crash_id"] == found["crash_id"].iloc[0], "text"]
         crash: Crash = _records(Crash, found)[0]
         return replace(crash, text="".join(text), **parts)
+
+    def host(self, name: str) -> pd.DataFrame:
+        """One host's story.
+
+        Parameters
+        ----------
+        name : str
+            The host, as ``hosts`` names it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
+            ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
+
+        Raises
+        ------
+        InputError
+            No such host; the message names the nearest.
+        """
+        return host_timeline(self, known_name(name, self.hosts["host"], "host"))
+
+    def now(self, module: str) -> pd.DataFrame:
+        """Who runs which version of a driver today.
+
+        Parameters
+        ----------
+        module : str
+            Bare module name.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a host of ``hosts``, by host: ``host``, ``version`` (loaded in its last boot), ``since`` (start of the
+            first boot of the run that had it), ``evidence`` (how that is known), ``pending`` (another version that waits
+            for the next boot). Unknown is ``NA``.
+
+        Raises
+        ------
+        InputError
+            No evidence speaks of such a module.
+        """
+        known_name(module, self.drivers["module"], "module")
+        return versions_now(self.hosts, self.uptimes, self.drivers, module)
+
+    def wide(self) -> pd.DataFrame:
+        """The crashes with host, cluster, model, ESXi version and driver side by side.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a crash, the columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``,
+            ``cluster``, ...), then ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and
+            ``firmware`` of the guilty module as last read on that host before the crash, else as first read after it.
+        """
+        hosts = self.hosts.drop(columns=[name for name in self.hosts if name in self.crashes and name != "host"])
+        boots = self.uptimes.loc[self.uptimes["crash_id"].notna(), ["crash_id", "boot", "end_reason"]]
+        table = self.crashes.merge(hosts.dropna(subset=["host"]), on="host", how="left")
+        table = table.merge(boots.drop_duplicates("crash_id"), on="crash_id", how="left")
+        return table.join(devices_at_crash(self.crashes, self.drivers))
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables as Parquet, one dataset a table.
@@ -241,7 +309,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def load(
-    *sources: str | Path,
+    *sources: str | Path | Sequence[str | Path],
     inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None,
     jobs: int | None = None,
@@ -253,7 +321,7 @@ def load(
 
     Parameters
     ----------
-    *sources : str or Path
+    *sources : str or Path, or lists of them
         Evidence folders, logs, vm-support bundles, vCenter zips, syslog trees, ``"-"`` for stdin, URLs that fsspec opens.
     inventory : str, Path or DataFrame, optional
         CSV or table with at least ``host``; its other columns join ``hosts``. A host with no evidence keeps its row.
@@ -294,11 +362,12 @@ def load(
     >>> psod.load("data/incident-2014-05-31").crashes.guilty_module[0]  # doctest: +SKIP
     'hpsa'
     """
+    named = [one for source in sources for one in ([source] if isinstance(source, (str, PurePath)) else source)]
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
     if store is not None:
-        return _load_into(store, sources, roster, issues, jobs, client, progress)
-    units, problems = _units(sources)
+        return _load_into(store, named, roster, issues, jobs, client, progress)
+    units, problems = _units(named)
     readings: list[FileReading] = []
     read = read_all(units, jobs) if client is None else read_near(client, units)
     for done, (unit, (found, troubles)) in enumerate(read, 1):

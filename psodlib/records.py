@@ -164,6 +164,7 @@ class DriverReading:
     installed_on: datetime | None = None  # VIB table's day, where it has one
     evidence: str = "vib_list"
     device: str | None = None
+    address: str | None = None  # the device's on the PCI bus, `0000:03:00.0`
     firmware: str | None = None
     source: str | None = None
     line: int | None = None

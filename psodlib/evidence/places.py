@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -11,7 +11,7 @@ from typing import Any
 
 from psodlib.records import Problem
 
-__all__ = ["FRAGMENT", "Place", "is_one_host", "member_place", "place_of", "runs_of", "shown", "stamp_of"]
+__all__ = ["FRAGMENT", "Place", "host_of_folder", "member_place", "place_of", "runs_of", "shown", "stamp_of"]
 
 _BUNDLE = re.compile(
     r"(?:esx-(?P<host>.+)-|(?:esx|vm-support)-)(?P<day>\d{4}-\d\d-\d\d)--(?P<hour>\d\d)\.(?P<minute>\d\d)(?:[-.]\d+)*$"
@@ -20,6 +20,21 @@ _VCENTER = re.compile(r"(?P<host>[^/]+)-vm\d{4}-\d{1,2}-\d{1,2}@\d{1,2}-\d{1,2}-
 FRAGMENT = re.compile(r"(?P<base>.+)\.FRAG-(?P<number>\d{5})$")
 # Folders inside a host's folder: the name above the first of them is the host's.
 _INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})
+# Names that a host gives its logs, and that people give its outputs: a folder which holds one is a host's.
+_HOSTS_OWN = re.compile(
+    r"(?:vmkernel|vmkwarning|vmksummary|vmkeventd|vobd|hostd|hostd-probe|vpxa|esxupdate|fdm|shell|auth|syslog|sysboot|boot|jumpstart-stdout|dmesg)"
+    r"(?:\.\d{1,3})?(?:\.log)?(?:\.\d{1,3})?(?:\.gz)?"
+    r"|vmkernel-(?:log|zdump)(?:[.-][\w.]{1,40})?"
+    r"|(?:localcli|esxcli|esxcfg-[a-z]{2,20}|vmkload_mod|vmware|uname|smbiosDump|lspci|ethtool|vmkchdev)[_ -][^/]{1,200}"
+)
+# A folder whose name could be a host's, if what lies in it does not say: `esx01`, `srv-07.lab`, `10.0.0.7`.
+_LIKE_A_HOST = re.compile(
+    r"(?i:esx)|[\w-]\.[A-Za-z]{2,}$|^\d{1,3}(?:\.\d{1,3}){3}$|^[A-Za-z][A-Za-z-]{0,20}[\d-]{1,8}[A-Za-z]{0,3}\d{0,4}$"
+)
+_NO_HOSTS_FOLDER = re.compile(
+    r"(?i)(?:[\w-]*?logs?|logs?hosts?|syslogs?|rv-?tools.*|putty.*|evidence|exports?|captures?|cases?|crash(?:es)?|psods?|dumps?|outputs?|texts?|forums?|"
+    r"misc|files?|downloads?|temp|inventory|reports?|vcenters?|clusters?|hosts?)(?:[-_ .]?\d{0,8})"
+)
 _NO_HOST = frozenset({"", ".", "..", "localhost", "localhost.localdomain", "tmp"})
 
 
@@ -35,19 +50,34 @@ class Place:
     size: int = 0
 
 
-def is_one_host(folders: Sequence[str] | set[str], names: Sequence[str]) -> bool:
-    # A folder is a host's own when it has a bundle's inner folders, or files and no folders of others.
-    visible = {name for name in folders if not name.startswith(".")}
-    return bool(visible & {"commands", "var"}) or (bool(names) and not visible - _INNER)
+def host_of_folder(name: str, folders: Collection[str], names: Collection[str], given: bool = False) -> str | None:
+    """The host whose folder this is by its look, or None: files that only share a folder are each their own evidence.
+
+    A host's folder holds a bundle's inner folders, or logs and outputs as a host names them. Of a folder that nobody ``given`` as a
+    source, but that lies in one, the name counts too, and that it holds one thing alone.
+    """
+    inner = {folder for folder in folders if not folder.startswith(".")}
+    looks = bool(inner & {"commands", "var"}) or (
+        not inner - _INNER and any(_HOSTS_OWN.fullmatch(one) for one in names)
+    )
+    if not looks and not given:
+        alone = len(names) == 1 and not inner
+        named = (
+            bool(names) and not _NO_HOSTS_FOLDER.fullmatch(name) and (alone or _LIKE_A_HOST.search(name) is not None)
+        )
+        looks = named or any(map(_HOSTS_OWN.fullmatch, names)) or any(map(_BUNDLE.match, inner))
+    return name if looks and _may_name(name) else None
 
 
-def place_of(path: str, parts: Sequence[str], root: str, one_host: bool) -> Place:
-    # `parts` are below `root`, the name of the folder that was given.
+def _may_name(folder: str) -> bool:
+    return folder.lower() not in _NO_HOST and folder not in _INNER and not _BUNDLE.match(folder)
+
+
+def place_of(path: str, parts: Sequence[str], root: str, folder: str | None) -> Place:
+    """Where a file stands: `parts` are below `root`, the name of the folder that was given; `folder` is the host's that it lies in."""
     hint, kind, collected = _bundle_hint([root, *parts])
-    if hint is None:
-        folder = root if one_host else parts[0] if len(parts) > 1 else None
-        if folder is not None and folder.lower() not in _NO_HOST and not _BUNDLE.match(folder):
-            hint, kind = folder, "folder"
+    if hint is None and folder is not None:
+        hint, kind = folder, "folder"
     return Place(
         source=shown(path),
         name=shown("/".join(parts)),
@@ -66,7 +96,9 @@ def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
     elif hint is None:
         inner = next((index for index, part in enumerate(parts[:-1]) if part in _INNER), len(parts) - 1)
         folder = parts[inner - 1] if inner > 0 else None
-        if folder is not None and folder.lower() not in _NO_HOST and not _BUNDLE.match(folder):
+        if inner == len(parts) - 1 and folder is not None and not host_of_folder(folder, ["-"], [parts[-1]]):
+            folder = None  # one of several that may only share it
+        if folder is not None and _may_name(folder):
             hint, kind = folder, "folder"
         else:
             hint, kind = outer.hint, outer.hint_kind

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO, cast
 
-from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, recognise
-from psodlib.evidence.artifacts.inventory import COLUMNS
-from psodlib.evidence.artifacts.terminal import PROMPT_LINE, has_prompt
+from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
+from psodlib.evidence.artifacts.sheets import is_workbook
+from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
+from psodlib.evidence.encodings import decoded, encoding_of, recoded
+from psodlib.evidence.exports import COLUMNS, is_export, read_export
 from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
 from psodlib.evidence.streams import BLOCK, HASHED
@@ -28,6 +28,7 @@ FIRST = 4 << 10  # bytes that tell a log
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
 MAX_CAPTURE = 16 << 20  # bytes of a terminal's capture that are looked at for outputs
+MAX_BOOK = 256 << 20  # bytes of a workbook
 _VMKERNEL_WORDS = (b"@BlueScreen:", b"VMK uptime: ", b"Code start: 0x")
 _VMKERNEL_PREFIX = re.compile(rb"cpu(?<=\bcpu)\d{1,4}:\d{1,10}[^)\n]{0,80}\)")
 # First bytes of files that are no text and no evidence -> kind.
@@ -39,7 +40,6 @@ _MAGIC = (
 _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
 )  # fmt: skip
-_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
@@ -55,14 +55,17 @@ _STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2}
 # Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
 _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
 # What else a beginning may show, behind the kinds of artifacts; all in one pass. Each is looked for again by its own pattern.
-_VMKERNEL, _SYSLOG, _PROMPT, _DOCUMENT = range(len(KINDS), len(KINDS) + 4)
+_VMKERNEL, _SYSLOG, _BOUNDARY, _DOCUMENT, _EXPORT = range(len(KINDS), len(KINDS) + 5)
 _HEADS = Heads(
     [
         *(kind.pattern.pattern for kind in KINDS),
         "|".join(word.decode() for word in _VMKERNEL_WORDS) + "|" + _VMKERNEL_PREFIX.pattern.decode(),
         SYSLOG_LINE,
-        PROMPT_LINE,
+        BOUNDARY,
         _MARKDOWN.pattern,
+        r"\A\W*[\[{]|\A(?:(?:#TYPE |\"?sep=)[^\n]*\n|\s*\n)*[^\n]*(?i:"
+        + "|".join(COLUMNS["message"][:4])
+        + "|msg|line|log|body|content)",
     ]
 )
 
@@ -92,7 +95,15 @@ def read_item(item: Item) -> list[FileReading]:
         except Exception as error:  # the last guard: a bug in a reader must not cost the other files
             detail = f"{type(error).__name__}: {error}; please report this with the file"
             readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
-    return [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    several = len({reading.host for reading in readings if reading.host}) > 1
+    placed = [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    # A file of several hosts, or a table of a fleet, says nothing of whose folder it lies in.
+    return [
+        replace(reading, hint=None)
+        if reading.host and (several or reading.kind.startswith(("table", "export")))
+        else reading
+        for reading in placed
+    ]
 
 
 def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
@@ -112,7 +123,7 @@ def _only(item: Item, *problems: Problem) -> FileReading:
 def _read(stream: Stream, item: Item) -> list[FileReading]:
     head = stream.peek(FIRST)
     found = _HEADS.found(head)
-    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log:
+    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log and b"\0" not in head:
         kind = recognise(_text(head), "", found)
         if kind is not None and kind.is_log:
             return read_artifact(cast(BinaryIO, stream), item.source, item.name, _taken(item), kind)
@@ -128,17 +139,20 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         head = whole.lstrip(b"\0")[:SNIFFED]
         detail = f"begins with {len(whole) - len(whole.lstrip(bytes(1)))} NULs or more: what stood there is lost"
         stream.problems.append(Problem(source=item.source, problem="bad_line", line=1, detail=detail))
-    binary = cast(BinaryIO, stream)
-    encoding = next((encoding for magic, encoding in _BOMS if head.startswith(magic)), None)
-    if encoding is not None:  # PowerShell's `>` writes UTF-16
-        binary = cast(BinaryIO, Stream(_recoded(stream, encoding), item.source))
-        head = codecs.getincrementaldecoder(encoding)("replace").decode(head).encode()
-    bare = _bare(head).lstrip()
-    if len(bare) > FIRST or bare is not head:
+    if is_workbook(head):
+        return read_book(stream.read(MAX_BOOK), item.source, _taken(item))
+    encoding, text = encoding_of(head), head
+    if encoding is not None or b"\0" in head or head[:1] in (b"\xff", b"\xfe"):
+        text = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
+    bare = _bare(text).lstrip()
+    if len(bare) > FIRST or bare is not text:
         found = _HEADS.found(bare)
     if encoding is None and not (_VMKERNEL in found and is_vmkernel(head)) and (kind_of_binary := binary_kind(head)):
-        return [_of_binary(kind_of_binary, item)]
-    return _read_text(binary, head, item, found)
+        if kind_of_binary != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
+            return [_of_binary(kind_of_binary, item)]
+        detail = "begins with bytes that are no text; what stands behind them is read"
+        stream.problems.append(Problem(source=item.source, problem="not_text", line=1, detail=detail))
+    return _read_text(stream, encoding, text, item, found)
 
 
 def _bare(head: bytes) -> bytes:
@@ -151,7 +165,9 @@ def _text(head: bytes) -> str:
     return _bare(head).decode("utf-8", "backslashreplace")
 
 
-def _read_text(stream: BinaryIO, head: bytes, item: Item, found: list[int]) -> list[FileReading]:
+def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, found: list[int]) -> list[FileReading]:
+    text_of = _recoded(stream, encoding)
+
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
         return (
             [read_vmkernel(part, source)]
@@ -159,35 +175,53 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item, found: list[int]) -> l
             else read_artifact(part, source, item.name, item.collected)
         )
 
+    if _EXPORT in found and is_export(_text(head)):
+        return read_export(text_of, item.source, read_part)
     if _SYSLOG in found and is_syslog(head):
-        return read_syslog(stream, item.source, read_part)
+        return read_syslog(text_of, item.source, read_part)
     text = _text(head) if found else ""
     like_vmkernel = _VMKERNEL in found and is_vmkernel(head) and not _is_json(text)
     if _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1:
         return [_of_document(text, item)]
-    if _PROMPT in found and has_prompt(text):
-        return _read_capture(stream, item, like_vmkernel)
+    if _BOUNDARY in found and has_prompt(text):
+        return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
     if kinds and not like_vmkernel:
         kind = recognise(text, item.name.rpartition("/")[2].removesuffix(".txt"), kinds)
         if kind is not None:
-            return read_artifact(stream, item.source, item.name, _taken(item), kind)
+            return _less_noise(read_artifact(text_of, item.source, item.name, _taken(item), kind), item)
     if like_vmkernel:
-        return [read_vmkernel(stream, item.source)]
-    reading = _searched(stream, item)
+        return [read_vmkernel(text_of, item.source)]
+    reading = _searched(stream, encoding, item)
     return [reading if reading is not None and _says_something(reading) else _of_unknown(head, item)]
 
 
-def _searched(stream: BinaryIO, item: Item) -> FileReading | None:
+def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading | None:
     # Most texts say nothing: one quick search of all of it, and another reading from its start where that found something.
-    if not isinstance(stream, Stream) or stream.again is None or item.size > HASHED:
-        return read_vmkernel(stream, item.source)
-    if not may_tell(iter(partial(stream.take, BLOCK), b"")):
+    if stream.again is None or item.size > HASHED:
+        return read_vmkernel(_recoded(stream, encoding), item.source)
+    if not may_tell(recoded(stream, encoding)):
         return None
     with stream.again() as fresh:
-        reading = read_vmkernel(cast(BinaryIO, fresh), item.source)
+        reading = read_vmkernel(_recoded(fresh, encoding), item.source)
         stream.count, stream.stored = fresh.count, fresh
     return reading
+
+
+def _recoded(stream: Stream, encoding: str | None) -> BinaryIO:
+    return cast(BinaryIO, Stream(recoded(stream, encoding), stream.source))
+
+
+def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
+    # A bundle has hundreds of outputs and settings that look like something and say nothing.
+    if item.hint_kind != "bundle" and not _SIDE_FOLDERS.search(item.name):
+        return readings
+    return [
+        replace(reading, problems=(), irrelevant=True)
+        if [one.problem for one in reading.problems] == ["unused"] and not reading.facts
+        else reading
+        for reading in readings
+    ]
 
 
 def is_vmkernel(head: bytes) -> bool:
@@ -216,7 +250,7 @@ def _taken(item: Item) -> Any:
     return item.collected or (item.mtime if "!" in item.source else None)
 
 
-def _read_capture(stream: BinaryIO, item: Item, like_vmkernel: bool) -> list[FileReading]:
+def _read_capture(stream: BinaryIO, item: Item, head: bytes, like_vmkernel: bool) -> list[FileReading]:
     # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
     seen: list[bytes] = []
     while sum(map(len, seen)) < MAX_CAPTURE and (block := stream.read(BLOCK)):
@@ -226,18 +260,7 @@ def _read_capture(stream: BinaryIO, item: Item, like_vmkernel: bool) -> list[Fil
     log = read_vmkernel(cast(BinaryIO, both), item.source)
     if like_vmkernel or log.crashes:
         readings.append(log)
-    return readings or [_of_unknown(b"", item)]
-
-
-def _recoded(stream: Stream, encoding: str) -> Iterator[bytes]:
-    # Text in another encoding as UTF-8.
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
-    ended = False
-    while not ended:
-        data = bytes(stream.take(FIRST << 4))
-        ended = not data
-        if text := decoder.decode(data, ended):
-            yield text.encode("utf-8", "backslashreplace")
+    return readings or [_of_unknown(head, item)]
 
 
 # --- what is none of ours ---------------------------------------------------------------------------------------------
@@ -285,12 +308,11 @@ def _irrelevant_kind(text: str) -> str | None:
     lines = [line for line in text.split("\n")[:400] if line.strip()]
     if not lines:
         return None
-    first = {re.sub(r"[^a-z0-9]", "", cell.lower()) for cell in re.split(r"[,;\t|]", lines[0])}
-    if len(first) > 1 and first & set(COLUMNS["host"]):
-        return "inventory"
     some = lines[:40]
     if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
+    if _is_json(text) and not _KERNEL_WORDS.search(text):
+        return "other_json"
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]
     is_prose = 10 * sum(word.isalpha() for word in words) > 6 * len(words) and len(words) >= 4 * len(lines)
     return "prose" if is_prose and not _KERNEL_WORDS.search(text) else None

@@ -23,7 +23,7 @@ import fsspec
 from psodlib.errors import InputError
 from psodlib.evidence.archives import Container, Item, archive_of, expand
 from psodlib.evidence.artifacts.commands import parse_date
-from psodlib.evidence.places import FRAGMENT, Place, is_one_host, place_of, runs_of, shown, stamp_of
+from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
 from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
 from psodlib.records import Problem
 
@@ -113,19 +113,33 @@ def _remote(address: str) -> Iterator[Unit | Problem]:
         path: str(path)[len(top) :].strip("/").split("/") if str(path).startswith(top) else [str(path)]
         for path in found
     }
-    one_host = is_folder and is_one_host(
-        {parts[0] for parts in inside.values() if len(parts) > 1}, ["x"] * any(len(p) == 1 for p in inside.values())
-    )
+    hosts = _hosts_far(list(inside.values()), top.rpartition("/")[2]) if is_folder else {}
     taken: dict[tuple[str, ...], datetime | None] = {
         tuple(parts[:-1]): _told_far(files, path) for path, parts in inside.items() if parts[-1] == "date.txt"
     }
     pieces = []
     for path, parts in sorted(inside.items()):
         whole = files.unstrip_protocol(path) if before is None else f"{before}{path}"
-        place = place_of(whole, parts, top.rpartition("/")[2], one_host)
+        place = place_of(whole, parts, top.rpartition("/")[2], hosts.get(tuple(parts[:-1])))
         place = replace(place, size=int(found[path].get("size") or 0), mtime=_stamp_far(found[path].get("mtime")))
         pieces.append((whole, replace(place, collected=place.collected or taken.get(tuple(parts[:-1])))))
     yield from _units(pieces)
+
+
+def _hosts_far(files: list[list[str]], root: str) -> dict[tuple[str, ...], str | None]:
+    # Folder -> the host whose it is, as the walk of a local folder finds it.
+    names: dict[tuple[str, ...], set[str]] = {(): set()}
+    folders: dict[tuple[str, ...], set[str]] = {(): set()}
+    for parts in files:
+        for depth in range(len(parts)):
+            above = tuple(parts[:depth])
+            (names if depth == len(parts) - 1 else folders).setdefault(above, set()).add(parts[depth])
+    hosts: dict[tuple[str, ...], str | None] = {}
+    for folder in sorted({*names, *folders}, key=lambda parts: (len(parts), parts)):
+        known = hosts.get(folder[:-1]) if folder else None
+        own = (folder[-1] if folder else root, folders.get(folder, ()), names.get(folder, ()))
+        hosts[folder] = known or host_of_folder(*own, given=not folder)
+    return hosts
 
 
 def _told_far(files: Any, path: str) -> datetime | None:
@@ -144,25 +158,30 @@ def _stamp_far(told: Any) -> datetime | None:
 def _local(text: str) -> Iterator[Unit | Problem]:
     if not os.path.isdir(text):
         folder = os.path.basename(os.path.dirname(os.path.abspath(text)))
-        place = place_of(text, [os.path.basename(text)], folder, one_host=True)
+        name = os.path.basename(text)
+        place = place_of(text, [name], folder, host_of_folder(folder, (), (name,)))
         if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
             place = replace(place, hint_kind="parent")
         place = _stated(place, text)
         yield place if isinstance(place, Problem) else Unit(paths=(text,), place=place)
         return
     root, own_name = Path(text), os.path.basename(os.path.abspath(text))
+    hosts: dict[str, str | None] = {}
     for folder, names, folders in _walk(root):
         if isinstance(folder, Problem):
             yield folder
             continue
-        if folder == os.fspath(root):
-            one_host = is_one_host(folders, names)
+        given = folder == os.fspath(root)
+        above_it = None if given else hosts.get(os.path.dirname(folder))
+        hosts[folder] = above_it or host_of_folder(
+            own_name if given else os.path.basename(folder), folders, names, given
+        )
         above = Path(folder).relative_to(root).parts
         pieces = []
         taken = _told_time(os.path.join(folder, "date.txt")) if "date.txt" in names else None
         for name in names:
             path = os.path.join(folder, name)
-            place = _stated(place_of(path, [*above, name], own_name, one_host), path, root)
+            place = _stated(place_of(path, [*above, name], own_name, hosts[folder]), path, root)
             if isinstance(place, Problem):
                 yield place
             elif place is not None:

@@ -91,8 +91,8 @@ class Stream(io.RawIOBase):
         whole: memoryview | None = None,
     ) -> None:
         super().__init__()
-        self.file = raw if hasattr(raw, "readinto") else None
-        self._blocks: Iterator[Any] = iter(()) if self.file is not None else iter(raw)
+        self._raw, self.file = raw, raw if hasattr(raw, "readinto") else None
+        self._blocks: Iterator[Any] = iter(()) if self.file is not None else filter(len, raw)
         self.source, self.stored, self._budget, self._whole = source, stored, budget, whole
         self._head: Any = b""
         self._ended = False
@@ -153,7 +153,7 @@ class Stream(io.RawIOBase):
     def close(self) -> None:
         """Close what is behind it."""
         if not self.closed:
-            close = getattr(self._blocks if self.file is None else self.file, "close", None)
+            close = getattr(self._raw, "close", None)
             if close is not None:
                 close()
             self._head = b""

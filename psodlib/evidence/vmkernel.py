@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from psodlib.evidence.psod import (
     same_crash,
     split_pieces,
 )
+from psodlib.evidence.speech import TAIL, WARNINGS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
@@ -78,25 +79,47 @@ BANNERS: tuple[_LineRow, ...] = (
               r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
 )  # fmt: skip
 
-# Lines that may foretell a crash; `module` is the driver (or the heap) they name.
+# Who speaks in a line: its first word, behind its level. A word farther in is no module's.
+_SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\w{1,10}> ?)?(?:[A-Z]{4,8} \()?(?:(?P<module>[A-Za-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
+
+# Lines that may foretell a crash; `module` is the driver (or the heap) they name. What each weighs stands in
+# triage/rules/warnings.txt.
 PRECURSORS: tuple[_LineRow, ...] = (
     _line_row(b"already at its maximum size", "heap_at_maximum",
               "WARNING: Heap: 3058: Heap hpsa already at its maximum size. Cannot expand.", r"Heap (?P<heap>[\w\-]{1,64}) \(?.{0,20}already at its maximum"),
+    _line_row(b"Maximum allowed growth", "heap_refused",
+              "WARNING: Heap: 4079: Heap qedentv-heap (52428800/52432896): Maximum allowed growth (4096) too small for size (20480)",
+              r"Heap (?P<heap>[\w\-]{1,64})\b.{0,80}Maximum allowed growth .{0,40}too small"),
     _line_row(b"Heap_Align(", "heap_align_failed",
               "WARNING: Heap: 2900: Heap_Align(vmfs3, 6184/6184 bytes, 8 align) failed. caller: 0x418031efc4e9",
               r"Heap_Align\((?P<heap>[\w\-]{1,64}),.{0,80}failed"),
     _line_row(b"LinDMA:", "dma_constraint",
               "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
               r"LinDMA: .{0,60}Cannot map"),
-    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}[Oo]ut of memory|[Oo]ut of memory"),
-    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}resetting|resetting"),
-    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", r"(?:WARNING: (?P<module>[a-z]\w{1,40})\b.{0,60})?FW went bad"),
-    _line_row(b"kup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000",
-              r"(?:^|[>\s])(?P<module>[a-z]\w{1,40})\b.{0,60}lockup detected"),
+    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", _SPEAKER + r"[Oo]ut of memory"),
+    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", _SPEAKER + r"[Rr]esetting"),
+    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", _SPEAKER + r"FW went bad"),
+    _line_row(b"FAULT state", "firmware_bad", "WARNING: lsi_mr3: mfiCheckFWState:512: Found FW in FAULT state, will reset adapter",
+              _SPEAKER + r"(?:FW|[Ff]irmware).{0,40}FAULT state"),
+    _line_row(b"ISP System Error", "firmware_bad", "qlnativefc: vmhba2(4:0.0): ISP System Error - mbx1=1h mbx2=2h mbx3=3h", _SPEAKER + r"ISP System Error"),
+    _line_row(b"irmware", "firmware_bad", "WARNING: nfnic: fnic_handle_fw:77: firmware is not responding, last heartbeat 12 s ago",
+              _SPEAKER + r"[Ff]irmware\b.{0,40}\b(?:hung|hang|dead|died|crash\w*|panic\w*|assert\w*|fault\w*|not respond\w*|unresponsive|fatal)\b"),
+    _line_row(b"alicious Driver", "malicious_driver", "WARNING: i40en: i40en_HandleMddEvent:4075: Malicious Driver Detection event 0x02 on TX queue 3",
+              _SPEAKER + r"Malicious Driver"),
+    _line_row(b"med out", "firmware_timeout", "WARNING: bnxtnet: hwrm_send_msg:219: [vmnic4] HWRM cmd 0x23 timed out, fw status 0x0",
+              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}timed out"),
+    _line_row(b"meout", "firmware_timeout", "WARNING: elxnet: elxnet_mccWait:88: [vmnic2] mailbox timeout, status 0x8001",
+              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}[Tt]imeout"),
+    _line_row(b"WATCHDOG", "transmit_timeout", "<3>NETDEV WATCHDOG: vmnic3: transmit timed out", r"NETDEV WATCHDOG: (?P<module>vmnic\d{1,4})"),
+    _line_row(b"Unit Hang", "transmit_timeout", "<3>ixgbe 0000:04:00.0: vmnic4: Detected Tx Unit Hang", _SPEAKER + r"Unit Hang"),
+    _line_row(b"Ran out of", "ran_out", "qlnativefc: vmhba3(7:0.1): SCM: Ran out of IOCBs, partial data 0x10", _SPEAKER + r"Ran out of"),
+    _line_row(b"kup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000", _SPEAKER + r"lockup detected"),
     _line_row(b"have a heartbeat", "missed_heartbeat",
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
-    _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40})_(?:eh_)?abort_command|abort_command"),
+    _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40}_(?:eh_)?abort_command)|abort_command"),
+    _line_row(b"Fatal error from", "device_error", "ALERT: ApeiHEST: 327: Fatal error from 0000:cc:00.0(PCI Express Endpoint), VID:8086, DID:1572",
+              r"Fatal error from (?P<module>[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])"),
     _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
 )  # fmt: skip
 
@@ -112,7 +135,8 @@ FACTS: tuple[_LineRow, ...] = (
 )  # fmt: skip
 
 _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
-_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in _ROWS))),)
+_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in _ROWS), *WARNINGS)),)
+_WARNED_FROM = len(_ANCHORS) - len(WARNINGS)
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
 # Anchors of nothing but precursors, of which a file has a limit.
 _FORETELLERS = frozenset(
@@ -132,7 +156,7 @@ _TOLD = frozenset(row.what for row in FACTS)
 _OWN_PREFIX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z cpu\d{1,5}:\d{1,12}\)", re.ASCII)
 
 _SILENCE = timedelta(hours=2)
-_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)"
+_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
@@ -161,6 +185,7 @@ class _Reader:
         self.marks: list[Mark] = []
         self.precursors: list[Precursor] = []
         self.problems: list[Problem] = []
+        self.speech = Speech(source)
         self.window: _Window | None = None
         self.parsed_to = 0  # no window reaches back behind this
         self.history = b""
@@ -175,7 +200,7 @@ class _Reader:
         matches = _FINDER.find_matches_as_indexes(view)
         block_line = line
         raw = bytes(view) if matches else b""
-        counted, seen = 0, (-1, -1)
+        counted, seen, heard = 0, (-1, -1), 0
         for number, at, _ in matches:
             if number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT:
                 continue
@@ -188,7 +213,12 @@ class _Reader:
                 end = raw.find(b"\n", at, at + _ROW_REACH)
                 text = raw[begin : end if end >= 0 else at + _ROW_REACH]
                 for row in _ROWS_AT[number]:
+                    if row.what == "boot" and begin > heard:
+                        self._hear_tail(raw[:begin], line)
+                        heard = begin + TAIL
                     self._row(row, text, line)
+        if any(number >= _WARNED_FROM for number, _, _ in matches):
+            self.speech.warnings(raw, block_line)
         self._extend(raw or view, start)
         self._watch(view, block_line)
         self._sample_host(view)
@@ -199,6 +229,8 @@ class _Reader:
         position = start + at
         if self.window and position > self.window.until:
             self._extend(raw, start)
+        if self.window is None:
+            self._hear_tail(raw[:at], line)
         if self.window:
             self.window.until = max(self.window.until, position + _AFTER)
             return
@@ -207,6 +239,11 @@ class _Reader:
         behind = before.count(b"\n") + raw.count(b"\n", max(0, begin - start), at)
         first_line = line - behind  # `line` is the anchor's own
         self.window = _Window(begin, first_line, position + _AFTER, bytearray(before))
+
+    def _hear_tail(self, raw: bytes, line: int) -> None:
+        # Who spoke before line `line`, where `raw` ends: the host's last minutes.
+        text = raw[-TAIL:] if len(raw) >= TAIL else (self.history + raw)[-TAIL:]
+        self.speech.tail(text, line - text.count(b"\n"))
 
     def _extend(self, raw: bytes | memoryview, start: int) -> None:
         # Copy into the open window what this block has of it, and read it when it is whole.
@@ -390,8 +427,8 @@ def _problem_of_time(source: str, line: int) -> Problem:
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(match[1].decode() + "+00:00")
-    except ValueError:
+        moment = datetime.fromisoformat((match[1] + (match[2] or b"+00:00")).decode()).astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
     return moment if CENTURY[0] <= moment.year < CENTURY[1] else None
 
@@ -477,8 +514,10 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
     Memory is bounded by a few blocks and windows (some 10 MB), whatever the stream's size or its longest line.
     """
     reader = _Reader(source)
+    line, view = 1, memoryview(b"")
     for view, start, line in _slices(stream):
         reader.feed(view, start, line)
+    reader._hear_tail(b"", line + bytes(view).count(b"\n"))
     reader._close(last=True)
     reader._end_stretch()
     if reader.bad_time is not None:
@@ -498,6 +537,6 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
         drivers=tuple(reader.drivers.values()),
         modules=tuple(reader.modules) + tuple(module for crash in reader.crashes for module in crash.modules),
         facts=tuple(reader.facts),
-        precursors=tuple(reader.precursors),
+        precursors=(*reader.precursors, *reader.speech.found),
         problems=tuple(reader.problems),
     )

@@ -20,7 +20,7 @@ from scipy import stats
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.exposure import Floats, Tables, check_exposure, exposure, split_stretches
+from psodlib.risk.exposure import Floats, Tables, check_exposure, of_module, split_stretches
 
 __all__ = ["ATTRIBUTES", "associations", "attributes_of_signature"]
 
@@ -138,7 +138,7 @@ def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
         guilty_module=np.where(mine, module or "nobody", "another"), guilt="on_stack", deliberate=False
     )
     tables = _Relabelled(fleet.hosts, counted, fleet.uptimes, fleet.drivers, getattr(fleet, "coverage", None))
-    stretches = exposure(tables, module or "nobody")
+    stretches = of_module(tables, module or "nobody")
     return stretches.assign(firmware=_firmware(stretches, fleet.drivers, module))
 
 

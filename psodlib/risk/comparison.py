@@ -19,6 +19,7 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure
 from psodlib.risk.frailty import Fit, HostCells, estimable, fit_frailty, fit_poisson, parameters, tabulate
+from psodlib.risk.posterior import Draws, draw
 from psodlib.risk.stratified import Strata
 
 __all__ = ["ADJUST", "FEW_CRASHES", "Arms", "Comparison", "Headline"]
@@ -76,6 +77,7 @@ class Comparison:
     """An exposure table with its sufficient rows, and every model fitted to them so far."""
 
     def __init__(self, exposure: pd.DataFrame, adjust: str | Sequence[str] = ADJUST) -> None:
+        self.attrs = dict(getattr(exposure, "attrs", {}))
         self.table, self.lost = _known_versions(exposure)
         # Groups of names are asked for a dozen times: numbers in their place, once.
         names = [name for name in ("host", "version", "model", "cluster") if name in self.table]
@@ -83,6 +85,52 @@ class Comparison:
         self.terms, self.absent = _present(self.table, adjust)
         self.cells = tabulate(self.table, self.terms)
         self._fits: dict[tuple[str | None, tuple[str, ...]], Fit] = {}
+
+    def watched(self) -> list[Any]:
+        """The versions that have host-days, in order."""
+        timed = np.asarray(self.cells.days[:, :].sum(axis=0)).ravel() > 0
+        codes = np.unique(self.cells.cells["version"].to_numpy()[timed])
+        return list(self.cells.levels["version"][codes])
+
+    def crashes(self, versions: Sequence[Any]) -> list[float]:
+        """Crashes known to be the driver's, by version."""
+        by_cell = np.asarray(self.cells.known.sum(axis=0)).ravel()
+        return [float(by_cell[self.cells.of_version(name)].sum()) for name in versions]
+
+    def running(self) -> pd.DataFrame:
+        """``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host."""
+        rows = self.table.sort_values("end", kind="stable") if "end" in self.table else self.table
+        last = rows.groupby("host", observed=True, sort=True).tail(1)
+        cluster = last["cluster"] if "cluster" in last else pd.Series(pd.NA, index=last.index, dtype="string")
+        out = pd.DataFrame({"host": last["host"], "version": last["version"], "cluster": cluster}).astype(object)
+        return out.sort_values("host", ignore_index=True)
+
+    def draws(self, factors: dict[Any, float], running: pd.DataFrame) -> Draws:
+        """The posterior of all versions' rates, with what the hosts that run each would crash at rate 1."""
+        of_host = running.set_index("host")["version"].reindex(pd.Index(self.cells.hosts.astype(object)))
+        now = self.cells.levels["version"].astype(object).get_indexer(pd.Index(of_host.astype(object)))
+        sets = [self.cells.known]
+        if self.cells.unknown.sum():
+            sets.append((self.cells.known + self.cells.unknown).tocsr())
+        return draw(self.cells, sets, self.terms, factors, now)
+
+    def told_apart(self, version: str, other: str) -> str:
+        """Why two versions cannot be told from the hardware or the time they ran on; empty where they can."""
+        ran = self.table[self.table["version"].isin([version, other])]
+        for column, words in (("model", "ran on different hardware"), ("start", "ran at different times")):
+            if column not in ran or ran[column].isna().all():
+                continue
+            level = ran[column] if column == "model" else ran["start"].dt.year * 12 + ran["start"].dt.month
+            days = (
+                ran["host_days"]
+                .groupby([level, ran["version"].astype(object)], observed=True)
+                .sum()
+                .unstack(fill_value=0)
+            )
+            shared = float((days / days.sum()).min(axis=1).sum())
+            if shared < cautions.OVERLAP:
+                return f"{version} and {other} {words} (they share {100 * shared:.0f} %), so the one cannot be told from the other"
+        return ""
 
     def arms(self, version: str, reference: str) -> Arms:
         """Crashes, host-days and hosts of two versions."""

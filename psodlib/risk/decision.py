@@ -1,13 +1,12 @@
-"""Pin, avoid or undecided: the rule over ratios, what would turn the verdict, what each pin would cost the users."""
+"""What do we run tomorrow: advice for every version from the one fit, and what it is worth."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,44 +17,45 @@ from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
 from psodlib.risk.comparison import ADJUST, Comparison
-from psodlib.risk.exposure import check_exposure
-from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, prior_rate, rate_ratio, ratio_of
+from psodlib.risk.exposure import check_exposure, known_name
+from psodlib.risk.posterior import SPREAD, Draws
+from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, rate_ratio, ratio_of
 
-__all__ = ["PinDecision", "decide", "decide_pin", "declared", "expected_impact", "hosts_to_run"]
+__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin", "expected_impact", "hosts_to_run"]
 
-MOST_HOST_DAYS = 1e8  # where the search for a verdict gives up
+ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
+MOVES = ("move_now", "next_reboot")
+SURE, LIKELY, RATHER = (
+    0.95,
+    0.80,
+    0.60,
+)  # that the best version has the lower rate: move now, at a reboot, no new installs
+NEAR = 1.25  # a pin may be this many times as bad as the truly best one
+KNOWN_ISSUE = 2.0  # times: the rate expected of a version whose known issue was matched in this fleet
+REBOOT_COST = 0.02  # crashes: what moving one host risks
+OVERLAP = 0.20  # of hardware or months that two versions share; below it they cannot be told apart
+PRIOR_CRASHES = SPREAD**-2  # what the prior of a version's rate is worth
 MOST_CRASHES = 200
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a version must show before it is pinned over another; all three tests, for all three guard different errors.
-
-    Without the loss, tiny differences pin for ever; without the interval, the prior decides; without the probability, a
-    wide interval with a bad middle could pass after Holm.
-    """
-
-    probability: float = 0.95
-    loss: float = 0.01 / DAYS_PER_YEAR  # crashes per host-day
-    alpha: float = 0.05
-
-    @classmethod
-    def of(cls, probability: float, loss: float, alpha: float) -> Rule:
-        """From what ``decide_pin`` is told; ``loss`` in crashes per host-year. InputError where that is no rule."""
-        exact.check_share(alpha, "alpha")
-        exact.check_share(probability, "probability")
-        if not 0 <= loss < math.inf:
-            raise InputError(f"loss is {loss}; expected crashes per host-year, 0 or more")
-        return cls(probability, loss / DAYS_PER_YEAR, alpha)
 
 
 @dataclass(frozen=True, repr=False)
 class PinDecision:
-    """The verdict with all that a reader needs to doubt it."""
+    """What to run, what to leave, what it is worth, and all that a reader needs to doubt it.
+
+    ``verdict`` is ``pin`` (one version may be standardised on), ``avoid`` (some should be left) or ``undecided`` (nothing
+    to gain from a move yet). ``best`` has the lowest expected rate and is always given; ``pin`` is it, where it may be
+    standardised on. ``options`` has one row a version, ``moves`` one row a host to move. ``crashes_if_stay`` and
+    ``crashes_if_followed`` are expected crashes a year of the whole fleet.
+    """
 
     verdict: str
     pin: str | None
+    best: str
     avoid: tuple[str, ...]
+    options: pd.DataFrame
+    moves: pd.DataFrame
+    crashes_if_stay: float
+    crashes_if_followed: float
     reasons: tuple[str, ...]
     ratios: tuple[RateRatio, ...]
     host_days_needed: Mapping[str, float | None]
@@ -64,15 +64,20 @@ class PinDecision:
     def __str__(self) -> str:
         head = {
             "pin": f"Pin {self.pin}.",
-            "avoid": f"Avoid {', '.join(self.avoid)}; pin nothing yet.",
-            "undecided": "Undecided.",
+            "avoid": f"Move off {', '.join(self.avoid)}; pin nothing yet.",
+            "undecided": "Undecided: nothing to gain from a move yet.",
         }
         return "\n".join([head[self.verdict], *(f"- {reason}" for reason in self.reasons)])
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
     def as_frame(self) -> pd.DataFrame:
-        """One row a contrast.
+        """The evidence, one row a contrast.
 
         Returns
         -------
@@ -83,140 +88,304 @@ class PinDecision:
         """
         rows = [
             (
-                r.version,
-                r.reference,
-                *(value if math.isfinite(value) else None for value in r.interval),
-                str(r.interval),
-                r.method,
-                r.p_lower,
-                r.p_value,
-                *r.crashes,
-                *r.host_days,
+                r.version, r.reference, *(value if math.isfinite(value) else None for value in r.interval),
+                str(r.interval), r.method, r.p_lower, r.p_value, *r.crashes, *r.host_days,
             )
             for r in self.ratios
-        ]
+        ]  # fmt: skip
         names = [
-            "version",
-            "reference",
-            "ratio",
-            "low",
-            "high",
-            "text",
-            "method",
-            "p_lower",
-            "p_value",
-            "crashes",
-            "reference_crashes",
-            "host_days",
-            "reference_host_days",
-        ]
-        out = pd.DataFrame(rows, columns=names)
-        return out.astype(dict.fromkeys(["ratio", "low", "high"], "Float64"))
+            "version", "reference", "ratio", "low", "high", "text", "method", "p_lower", "p_value", "crashes",
+            "reference_crashes", "host_days", "reference_host_days",
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(["ratio", "low", "high"], "Float64"))
 
 
 def decide_pin(
-    exposure: pd.DataFrame,
-    candidates: Sequence[str],
+    exposure: pd.DataFrame | Iterable[pd.DataFrame],
+    candidates: Sequence[str] | None = None,
     *,
     reference: str | None = None,
     adjust: Sequence[str] = ADJUST,
     alpha: float = 0.05,
-    probability: float = 0.95,
-    loss: float = 0.01,
-    fleet_hosts: int | None = None,
+    known: Mapping[str, Sequence[str]] | None = None,
+    now: pd.DataFrame | None = None,
+    before: PinDecision | None = None,
+    reboot_cost: float = REBOOT_COST,
 ) -> PinDecision:
-    """Which of the candidate versions to pin, if the evidence can tell.
+    """What to run tomorrow: advice for every version, with what following it is worth.
 
     Parameters
     ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, or by hand.
-    candidates : sequence of str
-        Two or more versions. Naming them declares the contrasts: all pairs, or each against ``reference``.
+    exposure : pandas.DataFrame, or an iterable of them
+        From ``exposure``, or by hand; the parts of a fleet too large for one table, no host in two.
+    candidates : sequence of str, optional
+        The versions to choose from; default: all that have watched host-days.
     reference : str, optional
-        One of the candidates that all others are held against.
+        One of the candidates that ``ratios`` are held against; default: the best.
     adjust : sequence of str
         As for ``rate_ratio``.
     alpha : float
-        Chance of any false winner over all contrasts (Holm).
-    probability : float
-        That the winner has the lower rate, at least.
-    loss : float
-        Crashes per host-year that choosing the winner may cost on average, should it be the worse one after all.
-    fleet_hosts : int, optional
-        How many hosts would run a candidate, for turning host-days into weeks; default: the hosts in ``exposure``.
+        1 - confidence of ``ratios`` and of the measured rates.
+    known : mapping of version to ids, optional
+        Known issues that name the version and whose signature was matched in this fleet; default: what ``exposure``
+        found (``attrs["known_issues"]``).
+    now : pandas.DataFrame, optional
+        ``host`` and ``version``: who runs what today, as ``fleet.now(module)`` has it; default: the version of each
+        host's last stretch.
+    before : PinDecision, optional
+        The decision that was followed so far: it is turned round only at a probability of 0.95.
+    reboot_cost : float
+        Crashes that moving one host risks.
 
     Returns
     -------
     PinDecision
-        ``pin``: one candidate beats every other. ``avoid``: some lose, none beats all. ``undecided``: none loses.
-        ``host_days_needed``: further host-days on that candidate alone, crashing as often as so far, until a verdict
-        could fall; 0 for one that is already placed, None where no amount would do (``would_change`` says what holds
-        the verdict back).
 
     Raises
     ------
     InputError
-        Fewer than two candidates, one that is unknown or that no host loaded, crashes without host-days, a snapshot of
-        versions, a table of only the hosts that crashed; alpha or probability not between 0 and 1, no fleet hosts.
+        Fewer than two candidates, one that no host loaded, crashes without host-days, a snapshot of versions, a table of
+        only the hosts that crashed.
 
     Notes
     -----
-    A beats B when P(A has the lower rate) >= ``probability`` and the expected loss of A is at most ``loss`` and the
-    ratio's headline interval excludes 1 after Holm's correction. With three or more candidates a likelihood-ratio test
-    of "no version differs" comes first; unless it rejects, nobody wins.
+    One penalised frailty model of all versions gives draws of their rates, half of them from the crashes known to be the
+    driver's and half with the unexplained ones added. ``best`` has the lowest mean rate. With P the probability that the
+    best version's rate is below a version's, and net the crashes a year that moving its hosts avoids less
+    ``reboot_cost`` for each: P >= 0.95 and net > 0 ``move_now``; P >= 0.8 and net > 0 ``next_reboot``; P >= 0.6
+    ``no_new_installs``; else ``leave``. Where a version shares hardware or months with the best for less than 20 %, no
+    advice goes above ``next_reboot``. A pin needs P(rate of best <= 1.25 times the lowest) >= 0.95.
 
-    ``host_days_needed`` asks the same three tests. Under the frailty model the headline's distance from 1, in standard
-    errors, is taken to grow as that of the crude counts would: further time is supposed to come from further hosts.
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> decision = psod.decide_pin(psod.exposure(fleet))  # doctest: +SKIP
+    >>> decision.moves  # doctest: +SKIP
     """
-    rule = Rule.of(probability, loss, alpha)
-    table, names = declared(exposure, candidates, reference)
-    return decide(Comparison(table, adjust), names, reference, rule, hosts_to_run(table, fleet_hosts))
+    exact.check_share(alpha, "alpha")
+    if not isinstance(reboot_cost, numbers.Real) or not 0 <= reboot_cost < math.inf:
+        raise InputError(f"reboot_cost is {reboot_cost!r}; expected crashes risked by moving a host, 0 or more")
+    comparison = Comparison(exposure, adjust)
+    names = candidates_of(comparison, candidates, reference)
+    issues = _issues(comparison, known)
+    return decide(comparison, names, reference, alpha, issues, now, before, float(reboot_cost))
 
 
-def decide(comparison: Comparison, names: Sequence[str], reference: str | None, rule: Rule, hosts: int) -> PinDecision:
-    """``decide_pin`` from a comparison, whatever its sufficient rows were made of."""
-    pairs = (
-        [(name, reference) for name in names if name != reference]
-        if reference
-        else list(itertools.combinations(names, 2))
-    )
-    ratios = tuple(ratio_of(comparison, one, other, rule.alpha) for one, other in pairs if other is not None)
-    prior = prior_rate(comparison.table)
-    differs, reasons = _any_difference(comparison, names, rule.alpha)
-    adjusted = exact.holm([ratio.p_value for ratio in ratios])
-    beats = set()
-    for ratio, p in zip(ratios, adjusted, strict=True):
-        winner, reason = _judge(ratio, float(p), rule, prior)
-        reasons.append(reason)
-        if winner and differs:
-            beats.add((winner, ratio.reference if winner == ratio.version else ratio.version))
-    if len(ratios) > 1:
-        reasons.append(f"{len(ratios)} contrasts were declared; their p-values are corrected together (Holm)")
-    pin = next((name for name in names if all((name, other) in beats for other in names if other != name)), None)
-    losers = {loser for _, loser in beats}
-    avoid = tuple(name for name in names if name in losers)
-    strict = replace(rule, alpha=rule.alpha / len(ratios))  # Holm's first step, so that no later one asks for more
-    open_ones = {name: _open(name, ratios, beats) for name in names}
-    needed = {name: _host_days_needed(name, open_ones[name], strict, prior) for name in names}
-    change = _would_change(open_ones, needed, strict, prior, hosts)
-    if reference and not pin and len(names) > 2:
-        change.append(_all_against_one(names, reference))
-    for ratio in ratios:
-        change += _undone(ratio, beats, rule, prior)
-    reasons += _cautions(ratios)
+def decide(
+    comparison: Comparison, names: Sequence[str], reference: str | None, alpha: float, issues: Mapping[str, tuple[str, ...]],
+    now: pd.DataFrame | None, before: PinDecision | None, reboot_cost: float,
+) -> PinDecision:  # fmt: skip
+    """``decide_pin`` with its arguments checked."""
+    running = _running(comparison, now)
+    draws = comparison.draws(dict.fromkeys(issues, KNOWN_ISSUE), running)
+    rate = np.column_stack([draws.rate[:, draws.versions.index(name)] for name in names]) * DAYS_PER_YEAR
+    standing = np.column_stack([draws.standing[:, draws.versions.index(name)] for name in names])
+    best = int(np.argmin(rate.mean(axis=0)))
+    hosts = np.array([int((running["version"] == name).sum()) for name in names])
+    weighed = _Weighed(tuple(names), best, rate, standing, hosts, comparison.crashes(names), draws)
+    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(names[best], name))}
+    advice = [_advice(weighed, at, caps, before, reboot_cost) for at in range(len(names))]
+    options = _options(comparison, weighed, advice, issues, alpha)
+    avoid = tuple(name for name, word in zip(names, advice, strict=True) if word in MOVES)
+    near = float(np.mean(rate[:, best] <= NEAR * rate.min(axis=1)))
+    pin = names[best] if near >= SURE and not caps else None
+    against = reference or names[best]
+    ratios = tuple(ratio_of(comparison, name, against, alpha) for name in names if name != against)
+    moved = np.isin(np.arange(len(names)), [names.index(name) for name in avoid])
+    stay = standing * rate
+    needed = {name: _host_days_needed(weighed, at, options) for at, name in enumerate(names)}
     return PinDecision(
         verdict="pin" if pin else "avoid" if avoid else "undecided",
         pin=pin,
+        best=names[best],
         avoid=avoid,
-        reasons=tuple(reasons),
+        options=options,
+        moves=_moves(running, avoid, names[best], dict(zip(names, advice, strict=True))),
+        crashes_if_stay=float(stay.sum(axis=1).mean()),
+        crashes_if_followed=float(np.where(moved, standing * rate[:, [best]], stay).sum(axis=1).mean()),
+        reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)),
         ratios=ratios,
         host_days_needed=needed,
-        would_change=tuple(change),
+        would_change=tuple(_would_change(weighed, needed, near, comparison)),
     )
 
 
-def _cautions(ratios: tuple[RateRatio, ...]) -> list[str]:
+@dataclass(frozen=True)
+class _Weighed:
+    # The draws by candidate: rates a host-year and what the hosts on each would crash at rate 1, shape (draws, versions).
+    names: tuple[str, ...]
+    best: int
+    rate: Any
+    standing: Any
+    hosts: Any
+    crashes: Any
+    draws: Draws
+
+    def worse(self, at: int, part: slice = slice(None)) -> float:
+        """Probability that the best version has a lower rate than this one."""
+        return float(np.mean(self.rate[part, self.best] < self.rate[part, at]))
+
+    def avoided(self, at: int) -> Any:
+        """Crashes a year that moving this version's hosts to the best avoids, by draw."""
+        return self.standing[:, at] * (self.rate[:, at] - self.rate[:, self.best])
+
+
+def _advice(weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | None, reboot_cost: float) -> str:
+    if at == weighed.best:
+        return "keep"
+    chance, name, best = weighed.worse(at), weighed.names[at], weighed.names[weighed.best]
+    gain = float(weighed.avoided(at).mean()) - reboot_cost * weighed.hosts[at] > 0
+    # What was moved already is moved back only when sure.
+    back = before is not None and bool(before.avoid) and (name == before.best or best in before.avoid)
+    if chance >= SURE and gain:
+        return "next_reboot" if name in caps else "move_now"
+    if chance >= LIKELY and gain and not back:
+        return "next_reboot"
+    return "no_new_installs" if chance >= RATHER and not back else "leave"
+
+
+def _options(
+    comparison: Comparison,
+    weighed: _Weighed,
+    advice: Sequence[str],
+    issues: Mapping[str, tuple[str, ...]],
+    alpha: float,
+) -> pd.DataFrame:
+    measured = crash_rates(comparison.table, alpha=alpha).reindex(list(weighed.names))
+    lowest = np.bincount(np.argmin(weighed.rate, axis=1), minlength=len(weighed.names)) / len(weighed.rate)
+    fleet = weighed.standing.sum(axis=1)
+    rows = []
+    for at, name in enumerate(weighed.names):
+        row: Any = measured.loc[name]
+        avoided = weighed.avoided(at)
+        rows.append({
+            "version": name,
+            "hosts_now": int(weighed.hosts[at]),
+            "crashes": int(row["crashes"]),
+            "host_days": float(row["host_days"]),
+            **{column: float(row[column]) * DAYS_PER_YEAR for column in ("rate", "low", "high")},
+            "p_best": float(lowest[at]),
+            "p_worse": weighed.worse(at),
+            "crashes_a_year": float((fleet * weighed.rate[:, at]).mean()),
+            "avoided": float(avoided.mean()),
+            "avoided_low": float(np.quantile(avoided, 0.05)),
+            "avoided_high": float(np.quantile(avoided, 0.95)),
+            "advice": advice[at],
+            "known_issues": ";".join(issues.get(name, ())) or None,
+        })  # fmt: skip
+    out = pd.DataFrame(rows)
+    text = dict.fromkeys(["version", "known_issues"], "string")
+    return out.astype({**text, "hosts_now": "Int64", "crashes": "Int64", "advice": pd.CategoricalDtype(list(ADVICE))})
+
+
+def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mapping[str, str]) -> pd.DataFrame:
+    # Cluster by cluster, those to move now first.
+    mine = running[running["version"].isin(list(avoid))]
+    out = pd.DataFrame({
+        "host": mine["host"].astype("string"),
+        "cluster": mine["cluster"].astype("string"),
+        "from_version": mine["version"].astype("string"),
+        "to_version": pd.array([best] * len(mine), dtype="string"),
+        "advice": pd.Categorical(mine["version"].astype(object).map(dict(advice)), list(ADVICE)),
+    })  # fmt: skip
+    return out.sort_values(["advice", "cluster", "host"], kind="stable", ignore_index=True)
+
+
+# ---- what goes in ------------------------------------------------------------------------------------------------------
+
+
+def candidates_of(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
+    """The versions to choose from; InputError as ``decide_pin`` has it."""
+    timed = comparison.watched()
+    if candidates is None:
+        names = list(timed)
+    else:
+        names = list(dict.fromkeys(known_name(name, timed, "version") for name in _named(candidates)))
+    if len(names) < 2:
+        only = f"{names[0]} alone" if names else "no version"
+        raise InputError(f"found {only} with watched host-days; a decision needs two or more versions to choose from")
+    if reference is not None and reference not in names:
+        raise InputError(f"the reference {reference} is not among the candidates {', '.join(map(str, names))}; add it")
+    if only_crashed_hosts(comparison.table):
+        raise InputError(
+            "every host in the table has crashed, so it was chosen by its crashes and no rate follows; give the whole "
+            "roster, hosts without a crash too"
+        )
+    return names
+
+
+def _named(candidates: str | Sequence[str]) -> list[str]:
+    if not isinstance(candidates, Iterable):
+        raise InputError(f"candidates is {candidates!r}; expected a list of versions")
+    names = [candidates] if isinstance(candidates, str) else list(candidates)
+    if any(not pd.api.types.is_scalar(name) or pd.isna(name) for name in names):
+        raise InputError(f"the candidates {names} hold one that is no version; name each by its version, as 5.5.0.58")
+    return names
+
+
+def _issues(comparison: Comparison, known: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]]:
+    found = comparison.attrs.get("known_issues", {}) if known is None else known
+    return {str(name): (ids,) if isinstance(ids, str) else tuple(ids) for name, ids in found.items() if len(ids)}
+
+
+def _running(comparison: Comparison, now: pd.DataFrame | None) -> pd.DataFrame:
+    # host, version, cluster of today.
+    last = comparison.running()
+    if now is None:
+        return last
+    clusters = last.set_index("host")["cluster"]
+    return pd.DataFrame({"host": now["host"], "version": now["version"], "cluster": now["host"].map(clusters)})
+
+
+# ---- what is said ------------------------------------------------------------------------------------------------------
+
+_ORDERS = {
+    "move_now": "move its {hosts} now, one first and then cluster by cluster",
+    "next_reboot": "move its {hosts} at their next planned reboot",
+    "no_new_installs": "install it nowhere new",
+    "leave": "leave it where it is; there is nothing to gain from a move yet",
+}
+
+
+def _reasons(
+    weighed: _Weighed, options: pd.DataFrame, near: float, caps: Mapping[str, str],
+    issues: Mapping[str, tuple[str, ...]], ratios: Sequence[RateRatio],
+) -> list[str]:  # fmt: skip
+    best = weighed.names[weighed.best]
+    chance = float(options["p_best"][weighed.best])
+    out = [
+        f"{best} has the lowest expected rate; that it is truly the lowest has probability {_chance(chance)}, that it is "
+        f"within {100 * (NEAR - 1):.0f} % of the lowest {_chance(near)}"
+    ]
+    rows: Any = options.sort_values("p_worse", ascending=False).itertuples()
+    for row in rows:
+        if row.version == best:
+            continue
+        order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
+        out.append(f"{row.version}: {order}. {best} crashes less with probability {_chance(row.p_worse)}{_worth(row)}")
+    out += [f"{name}: no advice beyond the next planned reboot and no pin, for {why}" for name, why in caps.items()]
+    out += [
+        f"{name}: {', '.join(ids)} was matched by crashes of this fleet, so twice the rate is expected of it beforehand"
+        for name, ids in issues.items()
+        if name in weighed.names
+    ]
+    return [*out, *_cautions(ratios)]
+
+
+def _worth(row: Any) -> str:
+    low, high = row.avoided_low, row.avoided_high
+    if not row.hosts_now:
+        return ""
+    if low >= 0:
+        between = f"{_figure(low)} to {_figure(high)}, 90 % range"
+        return f"; moving its {_count(row.hosts_now, 'host')} avoids {_figure(row.avoided)} crashes a year ({between})"
+    return (
+        f"; moving its {_count(row.hosts_now, 'host')} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to "
+        f"{_figure(-low)} more (90 % range)"
+    )
+
+
+def _cautions(ratios: Sequence[RateRatio]) -> list[str]:
     # Each warning once; one that not all contrasts share says whose it is.
     found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings)
     out = []
@@ -227,31 +396,108 @@ def _cautions(ratios: tuple[RateRatio, ...]) -> list[str]:
     return out
 
 
-def declared(
-    exposure: pd.DataFrame, candidates: Sequence[str], reference: str | None
-) -> tuple[pd.DataFrame, list[str]]:
-    """The table as ``check_exposure`` gives it, and the candidates, each once; InputError as ``decide_pin`` has it."""
-    table = check_exposure(exposure)
-    names = _named(candidates)
-    if len(names) < 2:
-        raise InputError(f"found {len(names)} candidate; a decision needs two or more versions to choose from")
-    if reference is not None and reference not in names:
-        raise InputError(f"the reference {reference} is not among the candidates {', '.join(map(str, names))}; add it")
-    if only_crashed_hosts(table):
-        raise InputError(
-            "every host in the table has crashed, so it was chosen by its crashes and no rate follows; give the whole "
-            "roster, hosts without a crash too"
-        )
-    return table, names
+def _contrast(weighed: _Weighed, at: int, rival: int) -> tuple[float, float, float]:
+    # Of ln(rate / rate of the rival): its mean, and the variances that either one brings: as their crashes are few.
+    logs = np.log(weighed.rate[:, at] / weighed.rate[:, rival])
+    few = [1 / (weighed.crashes[each] + PRIOR_CRASHES) for each in (at, rival)]
+    whole = float(np.var(logs))
+    return float(np.mean(logs)), whole * few[0] / sum(few), whole * few[1] / sum(few)
 
 
-def _named(candidates: str | Sequence[str] | None) -> list[str]:
-    if candidates is not None and not isinstance(candidates, Iterable):
-        raise InputError(f"candidates is {candidates!r}; expected a list of versions")
-    names = [candidates] if isinstance(candidates, str) else [] if candidates is None else list(candidates)
-    if any(not pd.api.types.is_scalar(name) or pd.isna(name) for name in names):
-        raise InputError(f"the candidates {names} hold one that is no version; name each by its version, as 5.5.0.58")
-    return list(dict.fromkeys(names))
+def _rival(weighed: _Weighed, at: int) -> int:
+    # Whom a version is measured by: the best; the best by the one that comes nearest to it.
+    if at != weighed.best:
+        return weighed.best
+    others = [other for other in range(len(weighed.names)) if other != at]
+    return min(others, key=weighed.worse)
+
+
+def _host_days_needed(weighed: _Weighed, at: int, options: pd.DataFrame) -> float | None:
+    """Further host-days on one version alone until it can be told from its rival at 0.95; 0 where it can be.
+
+    Notes
+    -----
+    With m the mean of the log ratio and s2, t2 the variances of the two log rates: the version's own must fall to
+    (m / 1.645)^2 - t2, to which each further crash adds 1 to 1 / s2. None where t2 alone is too much.
+    """
+    rival = _rival(weighed, at)
+    other = rival if at == weighed.best else at
+    if weighed.worse(other) >= SURE:
+        return 0.0
+    middle, own, others = _contrast(weighed, at, rival)
+    wanted = (middle / float(special.ndtri(SURE))) ** 2 - others
+    if wanted <= 0:
+        return None
+    more = (1 / wanted - 1 / own) / (float(weighed.rate[:, at].mean()) / DAYS_PER_YEAR)
+    return float(max(math.ceil(more), 1))
+
+
+def _would_change(
+    weighed: _Weighed, needed: Mapping[str, float | None], near: float, comparison: Comparison
+) -> list[str]:
+    best = weighed.names[weighed.best]
+    found = []
+    for at, name in enumerate(weighed.names):
+        days, rival = needed[name], weighed.names[_rival(weighed, at)]
+        if days is None:
+            found.append(
+                f"no number of further host-days on {name} alone would tell it from {rival}: {rival} has too few itself"
+            )
+        elif days:
+            hosts = int(weighed.hosts[at])
+            pace = f" ({_count(math.ceil(days / 7 / hosts), 'week')} at its {_count(hosts, 'host')})" if hosts else ""
+            found.append(
+                f"{days:,.0f} further host-days on {name}, crashing as so far, could tell it from {rival}{pace}"
+            )
+    for at, name in enumerate(weighed.names):
+        if at != weighed.best and weighed.worse(at) >= LIKELY and (more := _undoing(weighed, at)):
+            crashes = f"{more} more {'crash' if more == 1 else 'crashes'}"
+            found.append(f"{crashes} on {best} in the time it has would undo the advice on {name}")
+    return found + _unexplained(weighed, comparison)
+
+
+def _undoing(weighed: _Weighed, at: int) -> int | None:
+    # Crashes on the best version that bring the probability below 0.8: each adds 1 to the shape 1 / variance of its rate.
+    middle, own, best = _contrast(weighed, at, weighed.best)
+    shape = 1 / best
+    return next(
+        (
+            more
+            for more in range(1, MOST_CRASHES)
+            if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY
+        ),
+        None,
+    )
+
+
+def _unexplained(weighed: _Weighed, comparison: Comparison) -> list[str]:
+    # Versions whose advice would be another, were the unexplained crashes known to be the driver's or known not to be.
+    if len(weighed.draws.sets) < 2:
+        return []
+    count = int(comparison.cells.unknown.sum())
+    out = []
+    for at, name in enumerate(weighed.names):
+        steps = [
+            np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right") for part in weighed.draws.sets
+        ]
+        if at != weighed.best and steps[0] != steps[1]:
+            out.append(
+                f"{name}: to find the module of the {_count(count, 'crash')} that "
+                f"{'names' if count == 1 else 'name'} none would change how sure this is"
+            )
+    return out
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun if number == 1 else noun + ('es' if noun.endswith('sh') else 's')}"
+
+
+def _figure(number: float) -> str:
+    return f"{number:.1f}" if abs(number) < 100 else f"{number:,.0f}"
+
+
+def _chance(chance: float) -> str:
+    return "above 0.99" if chance > 0.99 else "below 0.01" if chance < 0.01 else f"{chance:.2f}"
 
 
 def hosts_to_run(table: pd.DataFrame, fleet_hosts: int | None) -> int:
@@ -262,240 +508,6 @@ def hosts_to_run(table: pd.DataFrame, fleet_hosts: int | None) -> int:
     if not isinstance(fleet_hosts, numbers.Real) or not 0 < fleet_hosts < math.inf:
         raise InputError(f"fleet_hosts is {fleet_hosts!r}; expected how many hosts would run a candidate, 1 or more")
     return math.ceil(fleet_hosts)
-
-
-def _any_difference(comparison: Comparison, names: Sequence[str], alpha: float) -> tuple[bool, list[str]]:
-    # One global test before any pair, where there are more pairs than one.
-    if len(names) < 3:
-        return True, []
-    p = comparison.effect(names)
-    if p <= alpha:
-        return True, [f"the versions differ as a whole (likelihood-ratio test, p = {_p(p)})"]
-    return False, [
-        f"that no version differs from another cannot be excluded (likelihood-ratio test, p = {_p(p)}), so none wins"
-    ]
-
-
-def _judge(ratio: RateRatio, adjusted_p: float, rule: Rule, prior: float) -> tuple[str | None, str]:
-    # The winner of one contrast, if any, and the sentence that says why or why not.
-    better, other = ratio.version, ratio.reference
-    if ratio.p_lower < 0.5:
-        better, other = other, better
-    _, chance, cost = _evidence(ratio, prior)
-    misses = []
-    if chance < rule.probability:
-        misses.append(f"the probability {chance:.2f} that {better} is the better one is below {rule.probability:g}")
-    if cost > rule.loss:
-        misses.append(
-            f"choosing {better} could cost {cost * DAYS_PER_YEAR:.2g} crashes a host-year, more than "
-            f"{rule.loss * DAYS_PER_YEAR:g}"
-        )
-    if not ratio.interval.excludes_one:
-        misses.append("the interval does not exclude a ratio of 1")
-    elif adjusted_p > rule.alpha:
-        misses.append(f"corrected for the number of contrasts, p = {_p(adjusted_p)}")
-    if misses:
-        return None, f"{ratio}. No winner: {'; '.join(misses)}"
-    return better, (
-        f"{ratio}. {better} wins over {other}: it has the lower rate with probability {_chance(chance)}, and it costs "
-        f"on average {_small(cost * DAYS_PER_YEAR)} crashes a host-year should that be wrong"
-    )
-
-
-class Evidence(NamedTuple):
-    """What the three tests look at, of one contrast."""
-
-    p: float  # of a ratio of 1, not corrected
-    chance: float  # that the better one is the better one
-    cost: float  # crashes per host-day, of choosing it
-
-    def lacks(self, rule: Rule) -> list[str]:
-        """The tests that it fails, in words."""
-        found = {
-            "the interval (corrected for the number of contrasts) would still include 1": self.p > rule.alpha,
-            "the probability of a lower rate would stay too low": self.chance < rule.probability,
-            "the expected loss would stay too high": self.cost > rule.loss,
-        }
-        return [words for words, missed in found.items() if missed]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Crashes and host-days of both versions of a contrast, so far or some day; pairs are (version, reference)."""
-
-    known: tuple[float, float]
-    unknown: tuple[float, float]
-    days: tuple[float, float]
-
-    @classmethod
-    def of(cls, ratio: RateRatio) -> Counts:
-        """As they are."""
-        return cls(ratio.crashes, ratio.unknown_crashes, ratio.host_days)
-
-    def longer(self, arm: int, more: float) -> Counts:
-        """After so many further host-days on one version, crashing as often as so far."""
-        times = tuple(1 + more / self.days[arm] if at == arm else 1.0 for at in (0, 1))
-        known, unknown, days = (
-            (pair[0] * times[0], pair[1] * times[1]) for pair in (self.known, self.unknown, self.days)
-        )
-        return Counts(known, unknown, days)
-
-    def worse(self, arm: int, more: int) -> Counts:
-        """With so many more crashes of one version in the same time."""
-        return replace(self, known=(self.known[0] + more * (arm == 0), self.known[1] + more * (arm == 1)))
-
-
-def _evidence(ratio: RateRatio, prior: float, counts: Counts | None = None) -> Evidence:
-    # Of the contrast as it is, or as it would be with these counts.
-    return (_of_fit if ratio.error else _of_counts)(ratio, prior, counts or Counts.of(ratio))
-
-
-def _of_counts(ratio: RateRatio, prior: float, counts: Counts) -> Evidence:
-    known = [round(count) for count in counts.known]
-    both = [round(count + more) for count, more in zip(counts.known, counts.unknown, strict=True)]
-    # On the reference's mixture of strata, so that what few crashes say of the ratio is adjusted here too.
-    days = (counts.days[0] * ratio.comparable, counts.days[1])
-    p = max(exact.ratio_p(each[0], days[0], each[1], days[1]) for each in (known, both))
-    sides = [np.sign(each[0] * days[1] - each[1] * days[0]) for each in (known, both)]
-    one, two = ((count + 0.5, time + 0.5 / prior) for count, time in zip(known, days, strict=True))
-    chance = exact.p_lower(*one, *two)
-    cost = exact.expected_loss(*one, *two) if chance >= 0.5 else exact.expected_loss(*two, *one)
-    return Evidence(1.0 if sides[0] * sides[1] < 0 else p, max(chance, 1 - chance), cost)
-
-
-def _of_fit(ratio: RateRatio, prior: float, counts: Counts) -> Evidence:
-    # The fit's and the headline's own distance from 1, stretched as the counts would stretch the crude one.
-    now, middle = Counts.of(ratio), math.log(ratio.known_only.ratio)
-    wider = math.sqrt(sum(1 / count for count in counts.known) / sum(1 / count for count in now.known))
-    moved = [math.log(then.known[0] / then.days[0] * then.days[1] / then.known[1]) for then in (now, counts)]
-    away = math.copysign(1.0, -middle) * (moved[0] - moved[1]) + abs(middle)
-    share = away / abs(middle) if middle else 1.0
-    p = 2 * float(special.ndtr(special.ndtri(ratio.p_value / 2) * share / wider)) if share > 0 else 1.0
-    spread = float(ratio.error or 0.0) * wider
-    level = (counts.known[1] + 0.5) / (counts.days[1] + 0.5 / prior)
-    return Evidence(p, float(special.ndtr(away / spread)), _loss(math.copysign(1.0, middle) * away, spread) * level)
-
-
-def _loss(middle: float, spread: float) -> float:
-    # E[(R - 1)+] or E[(1 - R)+] of a log-normal ratio R: what choosing the lower one costs, over the reference's rate.
-    sign = 1.0 if middle < 0 else -1.0
-    above = math.exp(middle + spread**2 / 2) * special.ndtr(sign * (middle / spread + spread))
-    return float(max(sign * (above - special.ndtr(sign * middle / spread)), 0.0))
-
-
-def _open(name: str, ratios: tuple[RateRatio, ...], beats: set[tuple[str, str]]) -> list[RateRatio]:
-    # Contrasts that could still place this candidate.
-    losers = {loser for _, loser in beats}
-    if name in losers:
-        return []
-    placed = {name, *losers}
-    return [r for r in ratios if name in (r.version, r.reference) and not {r.version, r.reference} <= placed]
-
-
-def _host_days_needed(name: str, open_ones: list[RateRatio], rule: Rule, prior: float) -> float | None:
-    # The least over a candidate's open contrasts.
-    options = [_more_days(ratio, int(name == ratio.reference), rule, prior) for ratio in open_ones]
-    return min((days for days in options if days is not None), default=None) if options else 0.0
-
-
-def _more_days(ratio: RateRatio, arm: int, rule: Rule, prior: float) -> float | None:
-    # First whole number of further host-days on one version at which the contrast would be settled.
-    def settled(more: float) -> bool:
-        return not _evidence(ratio, prior, Counts.of(ratio).longer(arm, more)).lacks(rule)
-
-    grid = np.geomspace(1.0, MOST_HOST_DAYS, 161)
-    first = next((at for at, more in enumerate(grid) if settled(more)), None)
-    # What is settled by itself and still open is held back by the test over all versions, which no time here mends.
-    if first is None or settled(0.0):
-        return None
-    low, high = (float(grid[first - 1]), float(grid[first])) if first else (0.0, 1.0)
-    while high - low > max(0.5, 1e-3 * high):
-        middle = (low + high) / 2
-        low, high = (low, middle) if settled(middle) else (middle, high)
-    return float(math.ceil(high))
-
-
-def _would_change(
-    open_ones: Mapping[str, list[RateRatio]],
-    needed: Mapping[str, float | None],
-    rule: Rule,
-    prior: float,
-    hosts: int,
-) -> list[str]:
-    # What would bring a verdict that is not there yet.
-    found = []
-    for name, days in needed.items():
-        if days is None:
-            whys = dict.fromkeys(
-                _held_back(ratio, int(name == ratio.reference), rule, prior) for ratio in open_ones[name]
-            )
-            found.append(
-                f"no number of further host-days on {name} alone, crashing as so far, would bring a verdict: "
-                + "; ".join(whys)
-            )
-        elif days:
-            weeks = math.ceil(days / 7 / hosts)
-            found.append(
-                f"{days:,.0f} further host-days on {name}, crashing as so far, could bring a verdict "
-                f"(at {hosts} hosts on {name}: {weeks} {'week' if weeks == 1 else 'weeks'})"
-            )
-    undecided = {(ratio.version, ratio.reference): ratio for each in open_ones.values() for ratio in each}
-    return found + [_unexplained(ratio) for ratio in undecided.values() if _hangs_on_unknown(ratio)]
-
-
-def _hangs_on_unknown(ratio: RateRatio) -> bool:
-    return ratio.known_only.excludes_one and not ratio.interval.excludes_one
-
-
-def _unexplained(ratio: RateRatio) -> str:
-    count = sum(ratio.unknown_crashes)
-    return (
-        f"{ratio.version} against {ratio.reference}: the known crashes alone exclude a ratio of 1; to find the module of "
-        f"the {count} {'crash that names' if count == 1 else 'crashes that name'} none could settle it"
-    )
-
-
-def _held_back(ratio: RateRatio, arm: int, rule: Rule, prior: float) -> str:
-    # What keeps a contrast open however long one version runs.
-    pair = f"{ratio.version} against {ratio.reference}"
-    if not _evidence(ratio, prior).lacks(rule):
-        return f"{pair} is settled by itself, but the test over all versions is not; declare fewer candidates"
-    if ratio.p_value == 1 and any(ratio.unknown_crashes):
-        return f"{pair}: the crashes that name no module turn the ratio round"
-    best = _evidence(ratio, prior, Counts.of(ratio).longer(arm, MOST_HOST_DAYS))
-    other = (ratio.reference, ratio.version)[arm]
-    return f"{pair}: {', '.join(best.lacks(rule))} while there is no more evidence on {other}"
-
-
-def _all_against_one(names: Sequence[str], reference: str) -> str:
-    others = ", ".join(str(name) for name in names if name != reference)
-    return (
-        f"only {reference} can be pinned here, for {others} were held against it and not against each other: without a "
-        "reference all pairs are compared, and one of them could be pinned"
-    )
-
-
-def _undone(ratio: RateRatio, beats: set[tuple[str, str]], rule: Rule, prior: float) -> list[str]:
-    # What would take a win back: more crashes on the winner, or the unexplained ones laid on it.
-    pair = ratio.version, ratio.reference
-    at = next((arm for arm in (0, 1) if (pair[arm], pair[1 - arm]) in beats), None)
-    if at is None:
-        return []
-    winner, found = pair[at], []
-
-    def stands(more: int) -> bool:
-        return not _evidence(ratio, prior, Counts.of(ratio).worse(at, more)).lacks(rule)
-
-    more = next((n for n in range(1, MOST_CRASHES) if not stands(n)), None)
-    if more:
-        found.append(
-            f"{more} more {'crash' if more == 1 else 'crashes'} on {winner} in the time it has would undo its win"
-        )
-    if not ratio.adversarial.excludes_one:
-        found.append(
-            f"the {sum(ratio.unknown_crashes)} crashes that name no module would undo the win of {winner}, were all its own"
-        )
-    return found
 
 
 def expected_impact(
@@ -517,7 +529,7 @@ def expected_impact(
     without a number of users counts as the average one.
     """
     table = check_exposure(exposure)
-    names = _named(candidates)
+    names = list(dict.fromkeys(_named(candidates or [])))
     if not names:
         raise InputError("found no candidate; name one version or more")
     rates = crash_rates(table, alpha=alpha)
@@ -564,15 +576,3 @@ def _rate(
     level = math.log(ratio.ratio * float(rates["rate"][anchor]))
     spread = math.log(ratio.high / ratio.low) / 2 / -float(special.ndtri(alpha / 2))
     return exact.wald(level, math.hypot(spread, 1 / math.sqrt(ratio.crashes[1])), alpha)
-
-
-def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 0.0001 else "below 0.0001"
-
-
-def _small(number: float) -> str:
-    return f"{number:.2g}" if number >= 0.001 else "less than 0.001"
-
-
-def _chance(chance: float) -> str:
-    return f"{chance:.3f}" if chance < 0.9995 else "above 0.999"

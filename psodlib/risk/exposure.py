@@ -6,6 +6,8 @@ rule: time nobody watched is not counted, and neither is a crash in it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,9 +15,12 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.errors import InputError
+from psodlib.evidence.versions import normalise
 from psodlib.triage.boots import loaded_versions
 
-__all__ = ["UPTIME_BANDS", "check_exposure", "exposure", "in_days", "split_stretches", "unplaced_crashes"]
+__all__ = [
+    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "split_stretches", "unplaced_crashes",
+]  # fmt: skip
 
 UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
 
@@ -45,7 +50,7 @@ class Tables(Protocol):
     def drivers(self) -> pd.DataFrame: ...
 
 
-def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
+def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     """Host-days at risk and crashes, one row a stretch of a boot with one loaded version of a driver.
 
     Parameters
@@ -53,16 +58,23 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     fleet : Fleet
         Or anything with its tables as attributes. Without ``coverage`` each boot is taken as watched for its last
         ``observed`` span.
-    module : str
-        The driver in question, bare (``hpsa``).
+    module : str, optional
+        The driver in question, bare (``hpsa``); default: the one with most crashes laid to it among those of which two
+        versions or more were loaded.
 
     Returns
     -------
     pandas.DataFrame
         The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known what a
-        boot had loaded; such rows are kept and no ratio uses them. ``attrs`` says what the counts leave out:
-        ``collapsed_crashes`` (repeats in a boot loop), ``unplaced_crashes`` (in time nobody watched) and
+        boot had loaded; such rows are kept and no ratio uses them. ``attrs`` says ``module`` and ``why`` it is this one,
+        the ``runners_up`` ([module, crashes, versions]), ``known_issues`` (version to the ids that its crashes matched),
+        and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop), ``unplaced_crashes`` (in time nobody watched) and
         ``pending_days`` (host-days of boots in which another version waited for the next boot).
+
+    Raises
+    ------
+    InputError
+        A module that the evidence does not know; the nearest names are said.
 
     Notes
     -----
@@ -86,6 +98,14 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     >>> import psodlib as psod
     >>> table = psod.exposure(psod.load("evidence/"))  # doctest: +SKIP
     """
+    choice = choose_module(fleet, module)
+    out = of_module(fleet, choice["module"])
+    out.attrs |= choice
+    return out
+
+
+def of_module(fleet: Tables, module: str) -> pd.DataFrame:
+    """``exposure`` of a driver whose name was checked."""
     stretches, crashes = _placed(fleet, module)
     counted = crashes[(crashes["stretch"] >= 0) & ~crashes["collapsed"]]
     for column in COUNTS:
@@ -96,11 +116,97 @@ def exposure(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     out = schema.conform("exposure", table.drop(columns=["pending", "crashed"]))
     out.attrs = {
         "module": module,
+        "known_issues": _matched_issues(fleet, module),
         "collapsed_crashes": int(crashes["collapsed"].sum()),
         "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
         "pending_days": float(table.loc[table["pending"], "host_days"].sum()),
     }
     return out
+
+
+def known_modules(fleet: Tables) -> pd.DataFrame:
+    """``module``, ``crashes`` laid to it and ``versions`` seen of it, of every module that a crash or a driver list names."""
+    meant = fleet.crashes["deliberate"].fillna(False).astype(bool)
+    guilty = fleet.crashes["guilty_module"]
+    laid = guilty[~meant].dropna().value_counts().reindex(guilty.dropna().unique(), fill_value=0)
+    loaded = fleet.drivers[fleet.drivers["state"].astype("string").isin(["loaded", "installed"])]
+    versions = loaded.dropna(subset=["version"]).groupby("module", observed=True)["version"].nunique()
+    table = pd.DataFrame({"crashes": laid, "versions": versions}).fillna(0).astype(int)
+    return table.rename_axis("module").reset_index()
+
+
+def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
+    """The driver to look at, as ``module``, ``why`` and ``runners_up``; InputError for one the evidence does not know."""
+    table = known_modules(fleet)
+    if module is not None:
+        listed = getattr(fleet, "modules", None)
+        others = [] if listed is None else listed["module"].dropna().unique()
+        names = dict.fromkeys([*table["module"], *sorted(others)])
+        name = known_name(module, names, "module") if names else module
+        return {"module": name, "why": "it was asked for", "runners_up": []}
+    several = table.index[(table["versions"] > 1) & (table["crashes"] > 0)]
+    for at in several:  # installed is not loaded
+        ran = loaded_versions(fleet.uptimes, fleet.drivers, str(table.loc[at, "module"]))["version"]
+        table.loc[at, "versions"] = ran.nunique()
+    table["choice"] = table["versions"] > 1
+    table = table.sort_values(
+        ["choice", "crashes", "versions", "module"], ascending=[False, False, False, True], kind="stable"
+    )  # fmt: skip
+    if table.empty:
+        return {"module": "", "why": "the evidence names no driver", "runners_up": []}
+    first = table.iloc[0]
+    crashes, seen = (
+        f"{first[n]} {n if first[n] != 1 else one}" for n, one in (("crashes", "crash"), ("versions", "version"))
+    )
+    of = (
+        "among the drivers of which two versions or more were seen"
+        if first["choice"]
+        else "of all; no driver was seen in two versions"
+    )
+    why = f"most crashes are laid to it ({crashes}, {seen}) {of}"
+    rest = table.iloc[1:]
+    rest = rest[rest["crashes"] > 0].head(3)
+    return {
+        "module": str(first["module"]),
+        "why": why,
+        "runners_up": rest[["module", "crashes", "versions"]].values.tolist(),
+    }
+
+
+def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
+    """The one of these names that is meant; InputError with the nearest ones where it is none."""
+    known = list(names)
+    if name in known:
+        return name
+    meant = [
+        one
+        for one in known
+        if what == "version" and normalise(str(name)) is not None and str(one) == normalise(str(name))
+    ]
+    if len(meant) == 1:
+        return meant[0]
+    near = difflib.get_close_matches(str(name), [str(one) for one in known], n=3, cutoff=0.5)
+    if what == "version":
+        seen = ", ".join(map(str, known)) or "no version"
+        raise InputError(f"no host-days with {name} loaded; the table has {seen}")
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"the evidence names {', '.join(map(str, known[:8])) or 'none'}"
+    )
+    raise InputError(f"no module {str(name)!r}; {hint}")
+
+
+def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
+    # By version, the known issues that crashes of this module matched while it was loaded.
+    if "known_issues" not in fleet.crashes:
+        return {}
+    mine = fleet.crashes[fleet.crashes["guilty_module"].eq(module).fillna(False).astype(bool)]
+    mine = mine.dropna(subset=["known_issues", "driver_version"])
+    found: dict[str, set[str]] = {}
+    for version, ids in zip(mine["driver_version"], mine["known_issues"], strict=True):
+        found.setdefault(str(version), set()).update(word for word in str(ids).split(";") if word)
+    return {version: sorted(ids) for version, ids in sorted(found.items()) if ids}
 
 
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:

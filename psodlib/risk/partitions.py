@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import sparse
 
 from psodlib.risk.comparison import ADJUST, OF_TIME, Comparison
-from psodlib.risk.decision import PinDecision, Rule, decide, declared, hosts_to_run
+from psodlib.risk.decision import REBOOT_COST, PinDecision, candidates_of, decide
 from psodlib.risk.exposure import Tables, check_exposure, exposure
 from psodlib.risk.frailty import HostCells, tabulate
 from psodlib.risk.rates import RateRatio, crash_rates, ratio_of
@@ -78,21 +78,13 @@ def ratio_of_parts(
 
 
 def decision_of_parts(
-    parts: Iterable[pd.DataFrame],
-    candidates: Sequence[str],
-    *,
-    reference: str | None = None,
-    adjust: Sequence[str] = ADJUST,
-    alpha: float = 0.05,
-    probability: float = 0.95,
-    loss: float = 0.01,
-    fleet_hosts: int | None = None,
-) -> PinDecision:
+    parts: Iterable[pd.DataFrame], candidates: Sequence[str] | None = None, *, reference: str | None = None,
+    adjust: Sequence[str] = ADJUST, alpha: float = 0.05,
+) -> PinDecision:  # fmt: skip
     """``decide_pin`` of all parts together; the stretches of two parts are never in one table."""
-    rule = Rule.of(probability, loss, alpha)
     comparison = _OfParts(parts, adjust)
-    sums, names = declared(comparison.sums, candidates, reference)
-    return decide(comparison, names, reference, rule, hosts_to_run(sums, fleet_hosts))
+    names = candidates_of(comparison, candidates, reference)
+    return decide(comparison, names, reference, alpha, {}, None, None, REBOOT_COST)
 
 
 class _OfParts(Comparison):

@@ -133,6 +133,11 @@ class RateRatio:
         """The headline as an ``Interval``."""
         return Interval(self.ratio, self.low, self.high)
 
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
     def __str__(self) -> str:
         evidence = (
             f"{100 * (1 - self.alpha):g} % interval, {_METHODS.get(self.method, self.method)}; {_crashes(self.crashes[0])} in "

@@ -1,4 +1,4 @@
-"""Stories -> an evidence folder: rotated, packed, damaged, with the truth beside it."""
+"""The lives of a story's hosts -> an evidence folder: rotated, packed, damaged, with the truth beside it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import pandas as pd
 
 from psodlib.errors import InputError
 from psodlib.simulate import text
-from psodlib.simulate.process import BAD, BASE, NEXT, History, Process, simulate_history
+from psodlib.simulate.process import History, Process, simulate_history
 from psodlib.simulate.psods import stamp
+from psodlib.simulate.stories import story_named
 
 __all__ = ["MARKER", "simulate_fleet"]
 
@@ -33,8 +34,9 @@ def simulate_fleet(
     hosts: int = 60,
     days: float = 365,
     seed: int = 7,
-    start: str = "2013-12-01",
+    start: str | None = None,
     *,
+    story: str = "hpsa",
     clusters: int = 12,
     bundles: float = 0.2,
     rotation_loss: float = 0.25,
@@ -49,8 +51,13 @@ def simulate_fleet(
     ----------
     out : str or Path
         Folder to write; made if missing, must be empty.
-    hosts, days, seed, start, clusters
+    hosts, days, seed, clusters
         As for `simulate_history`.
+    start : str, optional
+        First day of the history; without it the story's own.
+    story : str
+        Which driver is the bad one: ``hpsa`` (ESXi 5.5), ``nhpsa`` (6.7), ``i40en`` (7.0), ``smartpqi`` (8.0), or
+        ``firmware`` (7.0: one i40en driver over three firmwares, of which the second is bad).
     bundles : float
         Share of hosts whose evidence is one vm-support ``.tgz``. The first of them is chatty: its ``vmkernel.log`` is
         large enough to come in fragments.
@@ -72,7 +79,7 @@ def simulate_fleet(
     Raises
     ------
     InputError
-        A parameter out of its range, or a folder that is not empty.
+        A parameter out of its range, an unknown story, or a folder that is not empty.
 
     Notes
     -----
@@ -92,21 +99,25 @@ def simulate_fleet(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: not an empty folder; delete it or name another")
     process = {**_stretched(days), **process}
-    history = simulate_history(hosts, days, clusters, seed, start=start, **process)
+    start = start or story_named(story).start
+    history = simulate_history(hosts, days, clusters, seed, start=start, story=story, **process)
     out.mkdir(parents=True, exist_ok=True)
     (out / "SIMULATED").write_text(MARKER, encoding="utf-8", newline="\n")
-    stories = list(_stories(history, seed, no_dump, cut_dump, round(bundles * hosts)))
-    for number, story in enumerate(stories):
-        rng = Random(f"{seed}/{story.host}/text")
-        files = _evidence(story, rng, rng.random() < rotation_loss, rng.random() < truncated)
+    lives = list(_lives(history, seed, no_dump, cut_dump, round(bundles * hosts)))
+    for number, life in enumerate(lives):
+        rng = Random(f"{seed}/{life.host}/text")
+        files = _evidence(life, rng, rng.random() < rotation_loss, rng.random() < truncated)
         if number < round(bundles * hosts):
-            _write_bundle(out / story.host, story, files)
+            _write_bundle(out / life.host, life, files)
         else:
-            _write_plain(out / story.host, files)
+            _write_plain(out / life.host, files)
+        for time, outputs in text.earlier_outputs(life):
+            captured = {f"commands/{name}": output.encode() for name, output in outputs.items()}
+            _write_plain(out / life.host / _bundle_name(life, time), captured)
     inventory = ["host", "cluster", "vendor", "model", "users", "vms"]
     _write_table(out / "inventory.csv", history.hosts[inventory])
-    given = {"hosts": hosts, "days": days, "seed": seed, "start": start, "clusters": clusters, **shares}
-    _write_truth(out / "truth", history, stories, given)
+    given = {"hosts": hosts, "days": days, "seed": seed, "start": start, "clusters": clusters, "story": story, **shares}
+    _write_truth(out / "truth", history, lives, given)
     return history
 
 
@@ -119,32 +130,37 @@ def _stretched(days: float) -> dict[str, Any]:
     return out
 
 
-# --- History -> stories --------------------------------------------------------------------------------------------
+# --- History -> lives --------------------------------------------------------------------------------------------
 
 
-def _stories(history: History, seed: int, no_dump: float, cut_dump: float, bundled: int) -> Iterator[text.Story]:
+def _lives(history: History, seed: int, no_dump: float, cut_dump: float, bundled: int) -> Iterator[text.Life]:
     boots, crashes, installs, gaps = (
         dict(list(_in_ms(table).groupby("host", sort=False)))
         for table in (history.boots, history.crashes, history.installs, history.gaps)
     )
     for number, host in enumerate(_rows(history.hosts)):
         name = host.host
-        life = tuple(
-            text.Boot(b.boot, b.entry, b.end, b.end_reason, b.version, b.esxi_build) for b in _rows(boots.get(name))
+        lived = tuple(
+            text.Boot(b.boot, b.entry, b.end, b.end_reason, b.version, b.esxi_build, b.firmware)
+            for b in _rows(boots.get(name))
         )
-        if not life:
+        if not lived:
             continue  # joined in the study's last moment
         rng = Random(f"{seed}/{name}/dumps")
-        yield text.Story(
+        yield text.Life(
+            story=history.story,
             host=name,
             model=host.model,
             vms=host.vms,
-            boots=life,
+            boots=lived,
             crashes=tuple(_crash(row, rng, no_dump, cut_dump) for row in _rows(crashes.get(name))),
-            installs=tuple(text.Install(i.time, i.version, i.removed) for i in _rows(installs.get(name))),
+            installs=tuple(
+                text.Install(i.time, i.version, i.removed, i.firmware, i.firmware_removed)
+                for i in _rows(installs.get(name))
+            ),
             gaps=tuple((gap.start, gap.end) for gap in _rows(gaps.get(name))),
             # A host that is down when the study ends was asked a minute before.
-            collected=life[-1].end - (0 if life[-1].end_reason == "running" else 60_000),
+            collected=lived[-1].end - (0 if lived[-1].end_reason == "running" else 60_000),
             chatty=number == 0 and bundled > 0,
         )
 
@@ -166,15 +182,15 @@ def _in_ms(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{str(name): table[name].astype("datetime64[ms, UTC]").astype("int64") for name in times})
 
 
-# --- Stories -> files ----------------------------------------------------------------------------------------------
+# --- Lives -> files ----------------------------------------------------------------------------------------------
 
 
-def _evidence(story: text.Story, rng: Random, lost: bool, cut: bool) -> dict[str, bytes]:
+def _evidence(life: text.Life, rng: Random, lost: bool, cut: bool) -> dict[str, bytes]:
     # Path as on the host -> bytes. vmksummary has whole seconds, like esxupdate; vmkernel has milliseconds.
     files = {}
-    summary = _rotate(text.vmksummary_log(story), story.collected, 20, 90)
-    said = text.vmkernel_lines(story, rng)
-    kernel = _rotate(story.seen(said), story.collected, 31, 110)
+    summary = _rotate(text.vmksummary_log(life), life.collected, 20, 90)
+    said = text.vmkernel_lines(life, rng)
+    kernel = _rotate(life.seen(said), life.collected, 31, 110)
     if lost:
         kernel = kernel[:2]
     for name, rotations in (("vmksummary", summary), ("vmkernel", kernel)):
@@ -185,11 +201,11 @@ def _evidence(story: text.Story, rng: Random, lost: bool, cut: bool) -> dict[str
     if cut and len(kernel) > 2:
         oldest = f"var/log/vmkernel.{len(kernel) - 2}.gz"
         files[oldest] = files[oldest][: len(files[oldest]) * 3 // 5]
-    files["var/log/esxupdate.log"] = _join(text.esxupdate_log(story), fraction=False)
-    dumps = [crash for crash in story.crashes if crash.form != "none"]
+    files["var/log/esxupdate.log"] = _join(text.esxupdate_log(life), fraction=False)
+    dumps = [crash for crash in life.crashes if crash.form != "none"]
     for number, crash in enumerate(dumps, start=1):
-        files[f"var/core/vmkernel-log.{number}"] = text.dump_log(story, crash, said, rng).encode()
-    for name, output in text.command_outputs(story).items():
+        files[f"var/core/vmkernel-log.{number}"] = text.dump_log(life, crash, said, rng).encode()
+    for name, output in text.command_outputs(life).items():
         files[f"commands/{name}"] = output.encode()
     return files
 
@@ -215,23 +231,27 @@ def _write_plain(folder: Path, files: dict[str, bytes]) -> None:
         target.write_bytes(content)
 
 
-def _write_bundle(folder: Path, story: text.Story, files: dict[str, bytes]) -> None:
+def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> None:
     # As vm-support packs it: one top folder, logs in var/run/log with links from var/log, large files in fragments.
-    moment = stamp(story.collected)
-    top = f"esx-{story.host}-{moment[:10]}--{moment[11:13]}.{moment[14:16]}-{34000 + len(story.host)}"
+    moment, top = stamp(life.collected), _bundle_name(life, life.collected)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, content in files.items():
             real = path.replace("var/log/", "var/run/log/")
             for name, piece in _fragments(real, content):
-                _add(archive, f"{top}/{name}", story.collected, piece)
+                _add(archive, f"{top}/{name}", life.collected, piece)
                 if real != path:
                     link = name.replace("var/run/log/", "../run/log/")
-                    _add(archive, f"{top}/{name.replace('var/run/', 'var/')}", story.collected, link=link)
-        _add(archive, f"{top}/etc/vmware/esx.conf", story.collected, f'/adv/Misc/HostName = "{story.host}"\n'.encode())
-        _add(archive, f"{top}/action.log", story.collected, f"{moment} vm-support: done\n".encode())
+                    _add(archive, f"{top}/{name.replace('var/run/', 'var/')}", life.collected, link=link)
+        _add(archive, f"{top}/etc/vmware/esx.conf", life.collected, f'/adv/Misc/HostName = "{life.host}"\n'.encode())
+        _add(archive, f"{top}/action.log", life.collected, f"{moment} vm-support: done\n".encode())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{top}.tgz").write_bytes(gzip.compress(packed.getvalue(), 9, mtime=0))
+
+
+def _bundle_name(life: text.Life, time: int) -> str:
+    moment = stamp(time)
+    return f"esx-{life.host}-{moment[:10]}--{moment[11:13]}.{moment[14:16]}-{34000 + len(life.host)}"
 
 
 def _fragments(name: str, content: bytes) -> list[tuple[str, bytes]]:
@@ -252,9 +272,9 @@ def _add(archive: tarfile.TarFile, name: str, time: int, content: bytes = b"", l
 # --- The truth -----------------------------------------------------------------------------------------------------
 
 
-def _write_truth(folder: Path, history: History, stories: Sequence[text.Story], given: dict[str, Any]) -> None:
+def _write_truth(folder: Path, history: History, lives: Sequence[text.Life], given: dict[str, Any]) -> None:
     folder.mkdir()
-    forms = {(story.host, crash.time): crash.form for story in stories for crash in story.crashes}
+    forms = {(life.host, crash.time): crash.form for life in lives for crash in life.crashes}
     crashes = history.crashes.drop(columns="boot_row")
     crashes["form"] = [forms[key] for key in zip(crashes["host"], _in_ms(crashes)["time"], strict=True)]
     tables = {"crashes": crashes, "rates": _rates(history), "hosts": history.hosts, "boots": history.boots,
@@ -267,11 +287,18 @@ def _write_truth(folder: Path, history: History, stories: Sequence[text.Story], 
 
 def _rates(history: History) -> pd.DataFrame:
     # What a perfect reader can count, beside the rate that the dice were loaded with (host of hazard 1, per host-year).
-    rules = history.parameters
-    counted = history.exposure().groupby("version", observed=True)
-    rates = counted[["host_days", "crashes", "unknown_crashes", "other_crashes"]].sum().reset_index()
-    true = {BASE: 1.0, BAD: rules.ratio_58, NEXT: rules.ratio_60}
-    rates["driver_rate"] = [rules.driver_rate * true[version] for version in rates["version"]]
+    rules, story = history.parameters, history.story
+    by = ["firmware"] if story.of_firmware else ["version"]
+    names = [step.firmware or step.version for step in story.steps]
+    ran = history.boots.drop_duplicates(["host", "boot"])[["host", "boot", "firmware"]]
+    exposed = history.exposure().astype({"host": object}).merge(ran, on=["host", "boot"], how="left")
+    rates = (
+        exposed.groupby(by, observed=True)[["host_days", "crashes", "unknown_crashes", "other_crashes"]]
+        .sum()
+        .reset_index()
+    )
+    true = dict(zip(names, (1.0, rules.ratio_58, rules.ratio_60), strict=True))
+    rates["driver_rate"] = [rules.driver_rate * true[name] for name in rates[by[0]]]
     return rates.round({"host_days": 4})
 
 

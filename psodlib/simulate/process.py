@@ -2,8 +2,9 @@
 
     fleet ─▶ roll-out by cluster ─▶ the life of each host: boots, installs, crashes ─▶ History ─▶ exposure
 
-Every host starts on 5.5.0.50. Its cluster moves to .58 and later to .60; an installed version loads at the next boot. A
-driver crash on .58 may send the host back to .50, which is what makes such data hard: exposure then depends on outcome.
+Every host starts on the story's first step (hpsa 5.5.0.50). Its cluster moves to the second (.58) and later to the third
+(.60); what was installed loads at the next boot. A driver crash on the second may send the host back to the first, which
+is what makes such data hard: exposure then depends on outcome.
 Pure and seeded: the same seed gives the same tables. Times inside are days since ``start``; the tables bear UTC times.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from random import Random
 from typing import Any, NamedTuple
 
@@ -20,27 +21,16 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.errors import InputError
+from psodlib.simulate.stories import Story, story_named
 
 __all__ = ["MODULE", "SCENARIOS", "VERSIONS", "History", "Process", "simulate_history"]
 
-MODULE = "hpsa"
-BASE, BAD, NEXT = VERSIONS = ("5.5.0.50", "5.5.0.58", "5.5.0.60")
-MODELS = ("ProLiant DL380p Gen8", "ProLiant BL460c Gen8", "ProLiant DL360p Gen8")
+# A fleet's steps, as a story's table counts them, and what they are in the story of the incident.
+BASE, BAD, NEXT = 0, 1, 2
+MODULE, VERSIONS = "hpsa", story_named("hpsa").versions
 DAY_MS = 86_400_000
 YEAR = 365.25
 Integers = np.ndarray[Any, np.dtype[np.int64]]
-
-# What else stops a host: kind, module that the crash's text blames (None: hardware or vmkernel), weight.
-BACKGROUND: tuple[tuple[str, str | None, int], ...] = (
-    ("machine_check", None, 4),
-    ("nmi", None, 3),
-    ("page_fault", "e1000", 2),
-    ("page_fault", "bnx2x", 3),
-    ("general_protection", "usb", 1),
-    ("spin_count", "bnx2x", 2),
-    ("no_heartbeat", "lpfc", 1),
-    ("assert", "vmfs3", 2),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +76,8 @@ class Process:
     trend: float = 0.0  # the driver hazard changes by the factor ``exp(trend)`` over the study
     crash_hours: float = 1.0  # mean time a crashed host stays down, hours (exponential)
     reboot_minutes: float = 8.0  # time an orderly reboot takes, minutes
-    # ESXi builds and the day from which clusters move to each, spread over the 60 days that follow
-    patches: Sequence[tuple[float, str]] = ((0, "1331820"), (100, "1623387"), (212, "1892794"), (282, "2068190"))
+    # ESXi builds and the day from which clusters move to each, spread over the 60 days that follow; none: the story's
+    patches: Sequence[tuple[float, str]] = ()
 
     def __post_init__(self) -> None:
         shares = ("late_share", "never_58", "rollback", "pinned", "attribution")
@@ -132,18 +122,20 @@ class History:
     # ``frailty`` (hazard multiplier, mean 1), ``hazard`` (of its model)
     hosts: pd.DataFrame
     # one row a boot: ``host``, ``boot``, ``entry`` (later of boot and start of the study), ``end``, ``end_reason``
-    # (crash, reboot, running), ``version`` (loaded), ``esxi_build``
+    # (crash, reboot, running), ``version`` (of the driver, loaded), ``esxi_build``, ``firmware``
     boots: pd.DataFrame
     # one row a crash: ``host``, ``time``, ``boot_row`` (row of ``boots``), ``boot``, ``version`` (of the driver,
     # loaded), ``module`` (the true culprit, None for hardware), ``kind`` (as its text shows it), ``driver`` (it was the
-    # driver's), ``deliberate``, ``attributed`` (its text can tell), ``in_gap``
+    # driver's), ``deliberate``, ``attributed`` (its text can tell), ``in_gap``, ``firmware``
     crashes: pd.DataFrame
-    # one row a change of the installed driver: ``host``, ``time``, ``version``, ``removed``, ``rollback``
+    # one row a change of the installed driver or firmware: ``host``, ``time``, ``version``, ``removed``, ``rollback``,
+    # ``firmware``, ``firmware_removed``
     installs: pd.DataFrame
     gaps: pd.DataFrame  # one row a gap in a host's logs: ``host``, ``start``, ``end``; never overlapping
     start: pd.Timestamp  # the study, UTC
     end: pd.Timestamp  # the study, UTC
     parameters: Process = field(repr=False)  # what it was made with
+    story: Story = field(repr=False)  # whose it is
 
     def exposure(self, known: bool = True, gaps: bool = True) -> pd.DataFrame:
         """Host-days at risk by loaded version, as a perfect reader of the evidence would find them."""
@@ -155,7 +147,7 @@ class History:
         reason = boots["end_reason"].to_numpy(dtype=object)
         return schema.conform("exposure", pd.DataFrame({
             "host": boots["host"],
-            "module": MODULE,
+            "module": self.story.module,
             "version": boots["version"],
             "boot": boots["boot"],
             "start": _utc(stretches.start),
@@ -188,6 +180,7 @@ def simulate_history(
     seed: int = 0,
     *,
     start: str = "2013-06-01",
+    story: str = "hpsa",
     **process: Any,
 ) -> History:
     """A fleet's made-up history: boots, installs, crashes and gaps, with every truth known.
@@ -207,13 +200,15 @@ def simulate_history(
         raise InputError(f"unknown parameter {unknown[0]!r}; expected any of {', '.join(names)}")
     if hosts < 1 or clusters < 1 or not days > 0:
         raise InputError(f"hosts = {hosts}, clusters = {clusters}, days = {days}; expected more than 0 of each")
+    told = story_named(story)
     rules = Process(**process)
+    rules = rules if rules.patches else replace(rules, patches=tuple((build.day, build.build) for build in told.builds))
     rng = Random(seed)
     plans = _plan(rng, rules, hosts, min(clusters, hosts), days)
     record = _Record()
     for number, plan in enumerate(plans):
-        _Life(rng, rules, days, number, plan, record).live()
-    return _tables(rules, plans, record, pd.Timestamp(start, tz="UTC"), days)
+        _Life(rng, told, rules, days, number, plan, record).live()
+    return _tables(told, rules, plans, record, pd.Timestamp(start, tz="UTC"), days)
 
 
 # --- The fleet before anything happens ------------------------------------------------------------------------------
@@ -227,7 +222,7 @@ class _Plan(NamedTuple):
     hazard: float  # driver crashes per day on .50 at the reference uptime and time
     entry: float
     boot: float  # start of its first boot; before the study for a host that was already up
-    moves: tuple[tuple[float, str], ...]  # (day, version) of the installs its cluster plans, in order
+    moves: tuple[tuple[float, int], ...]  # (day, step) of the installs its cluster plans, in order
     patches: tuple[tuple[float, str], ...]  # (day, ESXi build)
     users: int
     vms: int
@@ -266,7 +261,7 @@ def _plan(rng: Random, rules: Process, hosts: int, clusters: int, days: float) -
         late = rng.random() < rules.late_share
         entry = rng.uniform(0, min(rules.late_days, days)) if late else 0.0
         boot = entry if late else -rng.uniform(0, rules.prior_uptime_days)
-        moves = tuple((day + rng.uniform(0, rules.host_jitter_days), version) for day, version in team.moves)
+        moves = tuple((day + rng.uniform(0, rules.host_jitter_days), step) for day, step in team.moves)
         hazard = rules.driver_rate * rules.model_hazard[team.model] * frailty / YEAR
         vms = rng.randint(4, 10)
         users = vms * rng.randint(20, 45)
@@ -278,7 +273,7 @@ class _Team(NamedTuple):
     # One cluster: its model and what it plans to install when.
     model: int
     frailty: float
-    moves: tuple[tuple[float, str], ...]
+    moves: tuple[tuple[float, int], ...]
     patches: tuple[tuple[float, str], ...]
 
 
@@ -309,22 +304,25 @@ class _Record:
 class _Life:
     # One host from its entry to the end of the study; the only thing here that changes as it goes.
 
-    def __init__(self, rng: Random, rules: Process, days: float, number: int, plan: _Plan, record: _Record) -> None:
+    def __init__(
+        self, rng: Random, story: Story, rules: Process, days: float, number: int, plan: _Plan, record: _Record
+    ) -> None:
+        self.story = story
         self.rng, self.rules, self.days, self.number, self.plan, self.record = rng, rules, days, number, plan, record
         moves = sorted(plan.moves)
         # What was due before the host joined is in its image.
-        self.loaded = next((version for day, version in reversed(moves) if day <= plan.entry), BASE)
+        self.loaded = next((step for day, step in reversed(moves) if day <= plan.entry), BASE)
         self.installed = self.loaded
-        self.moves = [(day, version, False) for day, version in moves if day > plan.entry]
+        self.moves = [(day, step, False) for day, step in moves if day > plan.entry]
         self.boot, self.now, self.load_at = plan.boot, plan.entry, math.inf
         self.shape, self.scale, self.mean = rules.weibull_shape, rules.reboot_days, math.gamma(rules.weibull_shape + 1)
         self.background_days, self.deliberate_days = (
             _mean_days(rules.background_rate),
             _mean_days(rules.deliberate_rate),
         )
-        ratios = {BASE: 1.0, BAD: rules.ratio_58, NEXT: rules.ratio_60}
+        ratios = (1.0, rules.ratio_58, rules.ratio_60)
         peak = math.exp(abs(rules.trend) / 2)
-        self.peak_hazard = {version: plan.hazard * ratio * peak for version, ratio in ratios.items()}
+        self.peak_hazard = [plan.hazard * ratio * peak for ratio in ratios]
         self.gaps = _draw_gaps(rng, rules, plan.entry, days)
 
     def live(self) -> None:
@@ -358,11 +356,11 @@ class _Life:
                 return "reboot", ""
             self.install(*self.moves.pop(0)[1:])
 
-    def install(self, version: str, rollback: bool) -> None:
+    def install(self, step: int, rollback: bool) -> None:
         if rollback and self.installed != BAD:
-            return  # .60 came in between
-        self.record.installs.append((self.number, self.now, version, self.installed, rollback))
-        self.installed = version
+            return  # the third came in between
+        self.record.installs.append((self.number, self.now, step, self.installed, rollback))
+        self.installed = step
         # Whoever rolls back does it in a maintenance window and reboots at once.
         wait = 0.25 / 24 if rollback else _wait(self.rng, self.rules.load_days)
         self.load_at = min(self.load_at, self.now + wait)
@@ -397,7 +395,7 @@ class _Life:
     def crash(self, cause: str) -> None:
         rng, rules = self.rng, self.rules
         attributed = rng.random() < rules.attribution
-        kind, module = _what_stopped(rng, cause)
+        kind, module = _what_stopped(rng, self.story, cause)
         if not attributed and cause != "deliberate":
             kind = "page_fault"  # text that names hardware, a lock or a source line would give its module away
         in_gap = any(start <= self.now < end for start, end in self.gaps)
@@ -422,12 +420,12 @@ def _mean_days(rate: float) -> float:
     return YEAR / rate if rate else math.inf
 
 
-def _what_stopped(rng: Random, cause: str) -> tuple[str, str | None]:
+def _what_stopped(rng: Random, story: Story, cause: str) -> tuple[str, str | None]:
     if cause == "driver":
-        return ("general_protection" if rng.random() < 0.15 else "page_fault"), MODULE
+        return ("general_protection" if rng.random() < 0.15 else "page_fault"), story.module
     if cause == "deliberate":
         return "user_requested", None
-    kind, module, _ = rng.choices(BACKGROUND, [weight for *_, weight in BACKGROUND])[0]
+    kind, module, _ = rng.choices(story.background, [weight for *_, weight in story.background])[0]
     return kind, module
 
 
@@ -449,43 +447,56 @@ def _draw_gaps(rng: Random, rules: Process, entry: float, days: float) -> list[t
 # --- Tables ---------------------------------------------------------------------------------------------------------
 
 
-def _tables(rules: Process, plans: Sequence[_Plan], record: _Record, start: pd.Timestamp, days: float) -> History:
+def _tables(
+    story: Story, rules: Process, plans: Sequence[_Plan], record: _Record, start: pd.Timestamp, days: float
+) -> History:
     width = max(3, len(str(len(plans))))
     names = np.array([f"esx{number + 1:0{width}d}" for number in range(len(plans))], dtype=object)
+    firmware = np.array([[story.firmware(step, plan.cluster) for step in range(3)] for plan in plans], dtype=object)
 
     def table(rows: Sequence[tuple[Any, ...]], columns: str) -> pd.DataFrame:
-        # A row's first field is the host's number; `@` marks days since the start, kept to the millisecond, `?` a flag.
+        # A row's first field is the host's number; `@` marks days since the start, kept to the millisecond, `?` a flag,
+        # `#` a step of the story: its driver version there, its firmware in a column at the end.
         labels = columns.split()
         values = list(zip(*rows, strict=True)) if rows else [()] * len(labels)
         out = {}
+        numbers = np.array(values[0], dtype=int)
         for label, column in zip(labels, values, strict=True):
+            name = label.lstrip("@?#")
             if label.startswith("@"):
                 days_in = np.rint(np.array(column, dtype=float) * DAY_MS).astype(np.int64)
-                out[label[1:]] = pd.Series(_utc(days_in + int(start.timestamp() * 1000)))
+                out[name] = pd.Series(_utc(days_in + int(start.timestamp() * 1000)))
             elif label.startswith("?"):
-                out[label[1:]] = pd.Series(column, dtype=bool)
+                out[name] = pd.Series(column, dtype=bool)
+            elif label.startswith("#"):
+                out[name] = pd.Series(np.array(story.versions, dtype=object)[np.array(column, dtype=int)], dtype=object)
             elif label == "host":
-                out[label] = pd.Series(names[np.array(column, dtype=int)], dtype=object)
+                out[name] = pd.Series(names[numbers], dtype=object)
             else:
-                out[label] = pd.Series(column)
+                out[name] = pd.Series(column)
+        for label, column in zip(labels, values, strict=True):
+            if label.startswith("#"):
+                name = "firmware" if label == "#version" else f"firmware_{label[1:]}"
+                out[name] = pd.Series(firmware[numbers, np.array(column, dtype=int)], dtype=object)
         return pd.DataFrame(out)
 
     fleet = [
-        (number, f"cluster{plan.cluster + 1:02d}", "HP", MODELS[plan.model], plan.users, plan.vms, plan.entry,
+        (number, f"cluster{plan.cluster + 1:02d}", story.maker, story.models[plan.model], plan.users, plan.vms, plan.entry,
          plan.frailty, float(rules.model_hazard[plan.model]))
         for number, plan in enumerate(plans)
     ]  # fmt: skip
     return History(
         hosts=table(fleet, "host cluster vendor model users vms @entry frailty hazard"),
-        boots=table(record.boots, "host @boot @entry @end end_reason version esxi_build"),
+        boots=table(record.boots, "host @boot @entry @end end_reason #version esxi_build"),
         crashes=table(
-            record.crashes, "host @time boot_row @boot version module kind ?driver ?deliberate ?attributed ?in_gap"
+            record.crashes, "host @time boot_row @boot #version module kind ?driver ?deliberate ?attributed ?in_gap"
         ),
-        installs=table(record.installs, "host @time version removed ?rollback"),
+        installs=table(record.installs, "host @time #version #removed ?rollback"),
         gaps=table(record.gaps, "host @start @end"),
         start=start,
         end=start + pd.Timedelta(days=days).round("ms"),
         parameters=rules,
+        story=story,
     )
 
 

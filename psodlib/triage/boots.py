@@ -19,7 +19,7 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot"]
+__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot", "versions_now"]
 
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
@@ -377,6 +377,19 @@ def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -
     last = told.drop_duplicates("row", keep="last").set_index("row")
     boots["waiting"] = last["version"].where(last["differs"]).reindex(boots.index).astype("string")
     return boots
+
+
+def versions_now(hosts: pd.DataFrame, uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
+    """Each host's version in its last boot, since when without a break, how that is known, and what waits."""
+    boots = loaded_in_boots(uptimes, drivers, module).sort_values(["host", "begin"], kind="stable")
+    last = boots.drop_duplicates("host", keep="last").set_index("host")
+    changed = boots["version"].ne(boots.groupby("host")["version"].shift()).fillna(True)
+    since = boots[changed].drop_duplicates("host", keep="last").set_index("host")["boot"]
+    roster = pd.Index(hosts["host"].dropna().sort_values(), name="host")
+    table = last.drop(columns="pending").assign(since=since).reindex(roster).reset_index()
+    table = table.rename(columns={"driver_evidence": "evidence", "waiting": "pending"})
+    table["since"] = table["since"].where(table["version"].notna())
+    return table[["host", "version", "since", "evidence", "pending"]].astype({"evidence": "string"})
 
 
 def _numbered(uptimes: pd.DataFrame) -> pd.DataFrame:

@@ -8,16 +8,11 @@ from io import BytesIO
 
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash, Frame, Precursor, Reason
-from psodlib.triage.guilt import (
-    attribute_frames,
-    irrelevant_rule,
-    is_plumbing,
-    junk,
-    telling_frames,
-    weigh_evidence,
-)
+from psodlib.triage.frames import attribute_frames, irrelevant_rule, junk, telling_frames
+from psodlib.triage.guilt import weigh_evidence
 from psodlib.triage.known_issues import Issue, Match, match_issues
-from psodlib.triage.precursors import Said
+from psodlib.triage.modules import is_plumbing
+from psodlib.triage.precursors import Said, hear, hear_host
 from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
 
 __all__ = ["explain", "judge", "parse_crashes", "with_issues"]
@@ -44,24 +39,21 @@ def parse_crashes(text: str | bytes) -> list[Crash]:
     >>> [crash.kind for crash in parse_crashes(log)]
     ['page_fault']
     """
-    crashes = [judge(crash) for crash in find_crashes(text)]
-    if all(crash.guilt != "none" for crash in crashes):
-        return crashes
-    # Where a stack tells nothing, what the same text said before the crash may.
+    crashes = find_crashes(text)
+    if not crashes:
+        return []
+    # What the same text said before the crash is evidence too.
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
-    precursors = read_vmkernel(BytesIO(data), "").precursors
-    return [judge(crash, _said_before(crash, precursors)) for crash in crashes]
-
-
-def _said_before(crash: Crash, precursors: Sequence[Precursor]) -> list[Precursor]:
-    return [precursor for precursor in precursors if (precursor.line or 0) < (crash.line or 0)]
+    said = hear_host([replace(read_vmkernel(BytesIO(data), ""), crashes=tuple(crashes))])
+    return [judge(crash, said) for crash in crashes]
 
 
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     """A crash with its frames' modules, its guilty module, its signature and the reasons for both filled in."""
-    crash = attribute_frames(crash)
-    verdict = weigh_evidence(crash, precursors)
-    signed = sign(crash)
+    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    crash = attribute_frames(crash, said.loaded)
+    verdict = weigh_evidence(crash, said)
+    signed = sign(crash, verdict.device)
     reasons = [
         *(Reason("signature", note) for note in signed.notes),
         *(Reason("suspect", f"{one.why} ({one.evidence})", one.module, one.score) for one in verdict.suspects),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from psodlib.triage.boots import loaded_versions
 
-__all__ = ["device_table"]
+__all__ = ["device_table", "devices_at_crash"]
 
 _COLUMNS = ("host", "module", "device", "version", "driver_evidence", "firmware", "firmware_read", "firmware_before")
 
@@ -45,6 +45,21 @@ def device_table(fleet: Any) -> pd.DataFrame:
     text = dict.fromkeys([name for name in _COLUMNS if name != "firmware_read"], "string")
     table = table.astype(text).astype({"firmware_read": "datetime64[ns, UTC]"})
     return table.sort_values(["host", "module", "device"], ignore_index=True)
+
+
+def devices_at_crash(crashes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
+    """``vib``, ``device`` and ``firmware`` of each crash's guilty module, in the order of ``crashes``: the last reading before it, else the first after it."""
+    out = pd.DataFrame(index=crashes.index)
+    asked = crashes.reset_index()[["index", "host", "guilty_module", "time"]].dropna(subset=["host", "guilty_module"])
+    for name in ("vib", "device", "firmware"):
+        told = drivers.loc[drivers[name].notna(), ["host", "module", "observed_at", name]]
+        both = asked.merge(told, left_on=["host", "guilty_module"], right_on=["host", "module"])
+        distance = both["time"] - both["observed_at"]
+        both["late"] = ~(distance >= pd.Timedelta(0)).fillna(False)  # a reading without a time counts as late
+        both["distance"] = distance.abs()
+        nearest = both.sort_values(["late", "distance"], kind="stable").drop_duplicates("index").set_index("index")
+        out[name] = nearest[name].reindex(crashes.index).astype("string")
+    return out
 
 
 def _firmware(readings: pd.DataFrame) -> tuple[Any, ...]:

@@ -1,48 +1,44 @@
-"""Which module the evidence points at, how strongly, and who else is under suspicion.
+"""Which module the evidence points at, how strongly, who else is under suspicion, and why the one outweighs the other.
 
 The kinds of evidence, strongest first, are the closed list ``guilt``. The kind says how a module came under suspicion;
-*which* module of a stack is meant goes by position: the innermost one that is no plumbing. Some crashes take the stack
-out of play: a machine check interrupts whoever runs, a stalled PCPU is found by another one, and a crash that a person
-asked for blames nobody.
+*which* module of a stack is meant goes by position: the innermost one that is no plumbing, unless a driver behind VMware's
+own layers was ill just before. Some crashes take the stack out of play: a machine check and an I/O fault interrupt whoever
+runs, a stalled PCPU is found by another one, and a crash that a person asked for blames nobody.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from psodlib.evidence.vmkernel import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.frames import (
+    MAX_SEARCHED,
+    STALLED,
+    attribute_frames,
+    family_of,
+    irrelevant_rule,
+    junk,
+    machine_check_frame,
+    message_of,
+    software_nmi,
+    telling_frames,
+)
+from psodlib.triage.modules import (
+    Release,
+    class_of,
+    is_plumbing,
+    module_of_symbol,
+    module_of_word,
+    prefix_rule,
+    release_of,
+)
 from psodlib.triage.precursors import Said, Standout, hear, standouts
 
-__all__ = [
-    "Suspect",
-    "Verdict",
-    "attribute_frames",
-    "find_guilty",
-    "irrelevant_rule",
-    "is_plumbing",
-    "junk",
-    "machine_check_frame",
-    "telling_frames",
-    "weigh_evidence",
-]
-
-# No module's code is longer (bytes): an address farther behind a base belongs to a module that the map lacks.
-MAX_TEXT = 16 * 2**20
-MAX_MESSAGE = 2_000  # characters of a message that are searched
-MAX_OFFSET = 2**31  # bytes into a function; beyond it the "symbol" is junk at the end of a stack
-
-LONG_PREFIX = 5  # letters: no other module's symbols begin with `hpsa_`; with `be_` they may
-
-# Whose own stack is printed when another PCPU does not answer.
-STALLED = ("no_heartbeat", "lost_heartbeat", "tlb_timeout")
-_MESSENGER = re.compile(r"Heartbeat_\w+|TLBDoInvalidate|TLB_\w+")
-_PCPU = re.compile(r"\bPCPU\s{0,3}(\d{1,5})\b")
+__all__ = ["Suspect", "Verdict", "find_guilty", "weigh_evidence"]
 
 HARDWARE_KINDS = ("machine_check", "nmi")
 # (pattern, sample): the platform itself says that it failed.
@@ -54,23 +50,43 @@ _HARDWARE = (
     (re.compile(r"ApeiHEST\w*[^\n]{0,80}(?:Fatal error|requested PSOD)"), "ApeiHEST: 420: Fatal error from 00:04.0"),
 )  # fmt: skip
 _HARDWARE_FRAME = re.compile(r"PCIEDPC_\w+|ApeiHEST\w*")
-_MACHINE_CHECK = re.compile(r"MC[AE](_\w+|[A-Z]\w*)")
-_DELIVERY = 6  # frames: its handler farther out would be another crash's
 
 # vmklinux says where its own checks failed:
 # `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside vmklinux)`.
 _INSIDE = re.compile(r"\(inside (\w[\w.-]{0,60})\)")
+# `IOMMU Fault detected for 0000:3b:00.0 (vmnic4/foo)`: the device's name, and its driver's.
+_DRIVER_OF_DEVICE = re.compile(r"\((vm[a-z]{2,6}[\dX]{1,4})/([A-Za-z][\w.-]{1,60})\)")
+_MASKED = re.compile(r"[xX#*]+|none|unknown|passthru")
+_PATH = re.compile(r"(?:[\w.+-]{1,60}/){1,20}[\w.+-]{1,60}\.(?:[chS]|cpp)\b")
+# The kernel's own source; a folder's name there is no module's.
+_KERNEL_PATH = re.compile(r"(?:^|/)bora/(?:vmkernel|lib|vmcore|public|vmx)/")
+_LOCK = re.compile(r"Spin count exceeded \((\w{2,60})\)")
+_ADDRESS = re.compile(r"\b(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2,3}):([0-9a-fA-F]{2})\.([0-7])\b")
+_NAMES_DEVICE = re.compile(r"[^\n]{0,200}(?:IOMMU|ApeiHEST|PCI|Fatal error from)[^\n]{0,300}")
 
 # A kind whose stack shows who stumbled, which need not be who dug the hole.
 VICTIM = {
     "heap_corruption": "the stack shows who found the heap broken, not who broke it",
-    "spin_count": "the stack shows who waited for the lock, not who held it",
+    "spin_count": "the panicking PCPU only waited for the lock, another one held it",
     "no_heartbeat": "the panicking PCPU only noticed that another one did not answer",
     "lost_heartbeat": "the panicking PCPU only noticed that another one did not answer",
     "tlb_timeout": "the panicking PCPU only waited for one that did not answer",
 }  # fmt: skip
-_HEAP_SUFFIX = re.compile(r"(?:[-_.]?[Hh]eap)?(?:[-_.]?\d{1,5})?$")
 _HEAP = re.compile(r"DLM_\w+|tmalloc_\w+|Heap_\w+|dlmalloc\w*")
+
+# Scores order suspects, nothing else. Above INVOLVED the kernel lists the module in its panic; from there to STACK the
+# message names it, or its device; then the stack, nearer to the fault is higher; then a shim's symbol; below 1 the rest.
+INVOLVED, PASSING, IN_MESSAGE, AT_DEVICE, LOCK_OWNER, STACK, SHIM, WORLD, LOG = (
+    4.0,
+    3.5,
+    3.4,
+    3.2,
+    2.4,
+    2.0,
+    1.0,
+    0.9,
+    0.6,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +95,8 @@ class Suspect:
 
     module: str  # bare name
     evidence: str  # kind of the strongest evidence against it, a word of the closed list ``guilt``
-    why: str  # that evidence in a sentence
-    # for ordering only: above 3 named by the kernel, 2 to 3 on the stack (nearer to the fault is higher), below 1 the
-    # rest
-    score: float
+    why: str  # that evidence in a sentence; after a semicolon, why it outweighs or yields to another suspect
+    score: float  # for ordering only
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,144 +109,48 @@ class Verdict:
     # every module under suspicion, strongest first; the first one is ``module`` unless the stack was out of play
     suspects: tuple[Suspect, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader must know before believing it
+    device: str | None = None  # what the message's device is, for the signature: its driver, else its class
 
 
-# ---- frames ----------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1 << 14)
-def is_plumbing(module: str) -> bool:
-    """Whether a module stands between drivers and the kernel (``rules/plumbing.txt``)."""
-    return first_match(read_rules("plumbing.txt"), module) is not None
-
-
-@lru_cache(maxsize=1 << 16)
-def irrelevant_rule(function: str) -> Rule | None:
-    """The line of ``rules/irrelevant.txt`` that a symbol matches, or None."""
-    return first_match(read_rules("irrelevant.txt"), function)
-
-
-@lru_cache(maxsize=1 << 16)
-def _prefix_rule(function: str) -> Rule | None:
-    rules = [
-        rule for rule in read_rules("symbol_prefixes.txt", mapped=True, plain=True) if function.startswith(rule.pattern)
-    ]
-    return max(rules, key=lambda rule: len(rule.pattern), default=None)
-
-
-def junk(frame: Frame) -> bool:
-    """Whether a frame's symbol is nonsense, as the last frame of many dumps is: an offset no function can have."""
-    return frame.offset is not None and not 0 <= frame.offset < MAX_OFFSET
-
-
-def telling_frames(crash: Crash) -> tuple[Frame, ...]:
-    """The backtrace that can tell of the cause, innermost frame first."""
-    own = tuple(frame for frame in crash.frames if frame.backtrace == 0)
-    if crash.kind not in STALLED:
-        return own
-    saved = [frame for frame in crash.frames if frame.backtrace > 0]
-    if saved:
-        stalled = {int(number) for number in _PCPU.findall(_message(crash))}
-        first = next((frame for frame in saved if frame.pcpu in stalled), saved[0])
-        return tuple(frame for frame in saved if frame.backtrace == first.backtrace)
-    # Without the messenger's own functions on it, this is the stack of the PCPU that was told to stop.
-    if any(frame.function and _MESSENGER.fullmatch(frame.function) for frame in own):
-        return ()
-    return own
-
-
-def attribute_frames(crash: Crash) -> Crash:
-    """Name the module of frames that print none, by the dump's module map or by their symbol.
-
-    Notes
-    -----
-    By the map: the largest base at or below the address, no farther than 16 MiB, and with no frame of another printed
-    module in between (then the map lacks a module). A symbol that a long prefix gives to a module that the map lacks
-    overrules it: then a line of the map is lost. By symbol: the longest matching prefix.
-    """
-    if all(frame.module for frame in crash.frames):
-        return crash
-    bases = sorted((module.base, module.module) for module in crash.modules if module.base)
-    listed = {module.module for module in crash.modules}
-    printed = sorted((frame.address, frame.module) for frame in crash.frames if frame.module and frame.address)
-    frames = tuple(frame if frame.module else _attribute(frame, bases, listed, printed) for frame in crash.frames)
-    return replace(crash, frames=frames)
-
-
-def _attribute(
-    frame: Frame, bases: Sequence[tuple[int, str]], listed: Iterable[str], printed: Sequence[tuple[int, str]]
-) -> Frame:
-    if junk(frame):
-        return frame
-    module = _in_map(frame.address, bases, printed) if frame.address else None
-    named = _by_symbol(frame.function, listed) if frame.function else None
-    if module and not (named and named not in listed and _speaks_for_itself(frame.function or "")):
-        return _with_module(frame, module, "module_map")
-    return _with_module(frame, named, "symbol_prefix") if named else frame
-
-
-def _with_module(frame: Frame, module: str, evidence: str) -> Frame:
-    # `dataclasses.replace` by hand: at a hundred thousand crashes it is a third of the time.
-    return Frame(
-        crash_id=frame.crash_id, backtrace=frame.backtrace, pcpu=frame.pcpu, index=frame.index,
-        frame_pointer=frame.frame_pointer, address=frame.address, function=frame.function, module=module,
-        module_version=frame.module_version, offset=frame.offset, stack=frame.stack, module_evidence=evidence,
-    )  # fmt: skip
-
-
-def _speaks_for_itself(function: str) -> bool:
-    rule = _prefix_rule(function)
-    return rule is not None and len(rule.pattern) >= LONG_PREFIX
-
-
-def _in_map(address: int, bases: Sequence[tuple[int, str]], printed: Sequence[tuple[int, str]]) -> str | None:
-    at = bisect_right(bases, (address, "\U0010ffff")) - 1
-    if at < 0:
-        return None
-    base, module = bases[at]
-    between = printed[bisect_left(printed, (base, "")) : bisect_right(printed, (address, "\U0010ffff"))]
-    if address - base > MAX_TEXT or any(name != module for _, name in between):
-        return None
-    return module
-
-
-def _by_symbol(function: str, listed: Iterable[str]) -> str | None:
-    rule = _prefix_rule(function)
-    if rule is None or rule.value is None:
-        return None
-    choices = rule.value.split("|")
-    loaded = [module for module in choices if module in listed]
-    return loaded[0] if len(loaded) == 1 else choices[0]
-
-
-# ---- evidence --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Case:
+    # A crash and what is known of its host.
+    crash: Crash
+    said: Said
+    frames: tuple[Frame, ...]  # those that accuse
+    loaded: Collection[str]
+    release: Release | None
 
 
 def find_guilty(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """Weigh all evidence against modules and name the one it points at most strongly."""
-    return weigh_evidence(attribute_frames(crash), precursors)
+    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    return weigh_evidence(attribute_frames(crash, said.loaded), said)
 
 
 def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """``find_guilty`` for a crash that ``attribute_frames`` has seen."""
-    frames = [frame for frame in telling_frames(crash) if not junk(frame)]
-    told = _stands_out(crash, precursors) if precursors else {}
-    logged = [Suspect(name, "precursor_log", found.why, 0.6 * found.weight) for name, found in told.items()]
-    suspects = _ranked([*_named(crash), *_on_stack(frames), *_by_world(crash), *logged])
-    notes = (*_notes(crash, frames), *_notes_of_log(told, suspects))
+    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    traced = [frame for frame in telling_frames(crash) if not junk(frame)]
+    case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash))
+    told = _stands_out(case)
+    logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in told.items()]
+    suspects = _ranked(
+        [*_named(case), *_at_device(case), *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
+    )
+    notes = (*_notes(crash, traced, case.frames), *_notes_of_log(told, suspects))
+    device = _device(case)
     if crash.deliberate or crash.kind == "user_requested":
-        return Verdict(
-            None, None, "deliberate", suspects, (*notes, "a person asked for this crash: nobody is to blame")
-        )
-    said = _hardware(crash)
-    if said and not (suspects and suspects[0].evidence == "named_by_kernel"):
-        return Verdict(
-            None, None, "hardware", suspects, (*notes, f"{said}: the stack only shows what ran at that moment")
-        )
+        asked = "a person asked for this crash: nobody is to blame"
+        return Verdict(None, None, "deliberate", suspects, (*notes, asked))
+    said_so = _hardware(crash)
+    if said_so and not (suspects and suspects[0].score >= PASSING):
+        shown = f"{said_so}: the stack only shows what ran at that moment"
+        return Verdict(None, None, "hardware", suspects, (*notes, shown), device)
     if not suspects:
-        return Verdict(None, None, "none", (), notes)
+        return Verdict(None, None, "none", (), notes, device)
     best = suspects[0]
-    return Verdict(best.module, _innermost(frames, best.module), best.evidence, suspects, notes)
+    return Verdict(best.module, _innermost(case, best.module), best.evidence, suspects, notes, device)
 
 
 def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
@@ -243,28 +161,135 @@ def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
     return tuple(sorted(best.values(), key=lambda suspect: -suspect.score))
 
 
-def _named(crash: Crash) -> Iterable[Suspect]:
+def _loaded(crash: Crash, said: Said) -> frozenset[str]:
+    own = {module.module for module in crash.modules} | {frame.module for frame in crash.frames if frame.module}
+    return said.loaded.union(own)
+
+
+# ---- named by the message --------------------------------------------------------------------------------------------
+
+
+def _named(case: _Case) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
-    listed = modules_named_by_kernel(crash.text) if "involved in panic" in crash.text else ()
+    text, message = case.crash.text, message_of(case.crash)
+    listed = modules_named_by_kernel(text) if "involved in panic" in text else ()
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
-    named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(_message(crash))]
+    named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
     for module, why in named:
-        yield Suspect(module, "named_by_kernel", why, 3.5 if is_plumbing(module) else 4.0)
+        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED)
+    if "/" in message and not named:
+        yield from _by_path(message, case)
 
 
-def _on_stack(frames: Sequence[Frame]) -> Iterable[Suspect]:
+def _by_path(message: str, case: _Case) -> Iterable[Suspect]:
+    # `bora/modules/vmkernel/lsom/x.c`: the folder nearest to the file that is a module's name.
+    for path in _PATH.findall(message):
+        if _KERNEL_PATH.search(path):
+            continue
+        for folder in reversed(path.split("/")[:-1]):
+            module = folder if is_plumbing(folder) else module_of_word(folder, case.loaded, case.release)
+            if module:
+                yield Suspect(module, "named_by_kernel", f"the check that failed is in its source, {path}", IN_MESSAGE)
+                return
+
+
+def _at_device(case: _Case) -> Iterable[Suspect]:
+    for line in _device_lines(case.crash):
+        for device, driver in _DRIVER_OF_DEVICE.findall(line):
+            if not _MASKED.fullmatch(driver):
+                yield Suspect(
+                    driver, "named_by_kernel", f"the message names {driver} as driver of {device}", IN_MESSAGE
+                )
+        for address in _addresses(line):
+            if driver := case.said.devices.get(address):
+                why = f"the message names the device {address}, which {driver} drives by the host's own lists"
+                yield Suspect(driver, "named_by_kernel", why, AT_DEVICE)
+
+
+def _device_lines(crash: Crash) -> list[str]:
+    message = message_of(crash)
+    if crash.kind not in (*HARDWARE_KINDS, "iommu_fault", "other"):
+        return [message] if "/" in message and "(vm" in message else []
+    return [message, *_NAMES_DEVICE.findall(crash.text[:MAX_SEARCHED])]
+
+
+def _addresses(line: str) -> list[str]:
+    return [f"{int(a or '0', 16):04x}:{int(b, 16):02x}:{c}.{d}".lower() for a, b, c, d in _ADDRESS.findall(line)]
+
+
+def _device(case: _Case) -> str | None:
+    # For a signature that must be the same in every slot: the device's driver, else what kind of device it is.
+    lines = _device_lines(case.crash)
+    named = [suspect.module for suspect in _at_device(case)]
+    devices = [device for line in lines for device, _ in _DRIVER_OF_DEVICE.findall(line)]
+    return next(iter(named), None) or next((re.sub(r"[\dX]+$", "", device) for device in devices), None)
+
+
+def _of_lock(case: _Case) -> Iterable[Suspect]:
+    # A lock bears its module's name: whoever holds it is that module's code, or was let in by it.
+    lock = _LOCK.search(message_of(case.crash)) if case.crash.kind == "spin_count" else None
+    words = re.split(r"(?<=[a-z0-9])(?=[A-Z])|_", lock[1]) if lock else []
+    module = next(filter(None, (module_of_word(word, case.loaded, case.release) for word in words[:1])), None)
+    if module and lock and not is_plumbing(module):
+        yield Suspect(module, "named_by_kernel", f"the lock is called {lock[1]}", LOCK_OWNER)
+
+
+# ---- on the stack ----------------------------------------------------------------------------------------------------
+
+
+def _accusing(crash: Crash, frames: Sequence[Frame]) -> Sequence[Frame]:
+    # An I/O fault interrupts whoever runs. A waiter's stack tells of the lock's owner only where a module asked for the
+    # lock itself; a lock of the kernel's own may be held by anybody.
+    if crash.kind == "iommu_fault":
+        return ()
+    if crash.kind != "spin_count" or any(frame.backtrace > 0 for frame in frames):
+        return frames
+    asks = next((frame for frame in frames if not _waits(frame)), None)
+    return frames if asks and asks.module != "vmkernel" else ()
+
+
+def _waits(frame: Frame) -> bool:
+    if frame.function is None:
+        return False
+    family = family_of(frame.function)
+    return irrelevant_rule(frame.function) is not None or (
+        family is not None and (family.value or "").startswith("lock")
+    )
+
+
+def _on_stack(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
     # A module's first frame decides its place, its best-known frame the kind of evidence.
     strongest: dict[str, tuple[str, Frame]] = {}
-    for frame in frames:
-        for module, evidence in _accused(frame.function, frame.module, frame.module_evidence):
+    for frame in case.frames:
+        for module, evidence in _accused(frame.function, frame.module, frame.module_evidence, case.release):
             known = strongest.get(module)
             if known is None or _STACK_KINDS.index(evidence) < _STACK_KINDS.index(known[0]):
                 strongest[module] = (evidence, frame)
+    found = []
     for position, (module, (evidence, frame)) in enumerate(strongest.items()):
         # A symbol of a shim's own code (4.x prints every Linux driver as `esx`) is weaker than any module of its own.
         shim = frame.module is not None and is_plumbing(frame.module)
-        score = (1.0 if shim else 2.0) + 1 / (1 + position)
-        yield Suspect(module, evidence, _told(frame, module, evidence), score)
+        score = (SHIM if shim else STACK) + 1 / (1 + position)
+        found.append(Suspect(module, evidence, _told(frame, module, evidence), score))
+    return _with_the_log(found, told)
+
+
+def _with_the_log(found: list[Suspect], told: Mapping[str, Standout]) -> list[Suspect]:
+    # VMware's own layers run on what drivers hand them: a driver that was ill goes before the layers nearer to the fault.
+    layers = []
+    for at, suspect in enumerate(found):
+        if class_of(suspect.module) in ("layer", "reporter"):
+            layers.append(suspect)
+        elif layers and suspect.module in told and len(layers) == at:
+            why = (
+                f"{suspect.why}; it outweighs {', '.join(one.module for one in layers)}, nearer to the fault, because it was ill "
+                f"just before ({told[suspect.module].why}), and a layer works on what its driver hands it"
+            )
+            ill = replace(suspect, why=why, score=max(suspect.score, layers[0].score + 0.05))
+            return [ill, *found[:at], *found[at + 1 :]]
+        else:
+            break
+    return found
 
 
 _STACK_KINDS = ("on_stack", "module_map", "symbol_prefix")
@@ -272,13 +297,15 @@ _KIND_OF = {"printed": "on_stack", "module_map": "module_map", "symbol_prefix": 
 
 
 @lru_cache(maxsize=1 << 16)
-def _accused(function: str | None, module: str | None, evidence: str | None) -> tuple[tuple[str, str], ...]:
+def _accused(
+    function: str | None, module: str | None, evidence: str | None, release: Release | None
+) -> tuple[tuple[str, str], ...]:
     # (module, kind of evidence) of whom a frame on the stack accuses.
     if function and irrelevant_rule(function):
         return ()
     if module and not is_plumbing(module):
         return ((module, _KIND_OF[evidence]),)
-    named = _by_symbol(function, ()) if module and module != "vmkernel" and function else None
+    named = module_of_symbol(function, (), release) if module and module != "vmkernel" and function else None
     return ((named, "symbol_prefix"),) if named else ()
 
 
@@ -288,51 +315,41 @@ def _told(frame: Frame, module: str, evidence: str) -> str:
         return f"{where}, is printed as {module}"
     if evidence == "module_map":
         return f"{where}, lies in {module} by the module map"
-    rule = _prefix_rule(frame.function or "")
+    rule = prefix_rule(frame.function or "")
     return f"{where}, begins with {rule.pattern if rule else '?'} (symbol_prefixes.txt:{rule.line if rule else 0})"
 
 
-def _by_world(crash: Crash) -> Iterable[Suspect]:
-    rule = _world_rule(crash.world_name) if crash.world_name else None
-    if rule and rule.value and crash.kind not in STALLED:
-        yield Suspect(rule.value, "world_name", f"the world is called {crash.world_name}", 0.9)
+# ---- off the stack ---------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1 << 12)
-def _world_rule(name: str) -> Rule | None:
-    return first_match(read_rules("world_names.txt", mapped=True), name)
+def _by_world(case: _Case) -> Iterable[Suspect]:
+    name = case.crash.world_name
+    if not name or case.crash.kind in (*STALLED, *HARDWARE_KINDS, "iommu_fault", "spin_count"):
+        return
+    module = module_of_word(name, case.loaded, case.release)
+    if module and not is_plumbing(module):
+        yield Suspect(module, "world_name", f"the world is called {name}", WORLD)
 
 
-def _stands_out(crash: Crash, precursors: Said | Sequence[Precursor]) -> dict[str, Standout]:
-    # Modules whose warnings before the crash stand out, the clearest first.
-    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
-    loaded = {module.module for module in crash.modules} | {frame.module for frame in crash.frames if frame.module}
+def _stands_out(case: _Case) -> dict[str, Standout]:
+    # Modules whose words before the crash stand out, the clearest first.
     out: dict[str, Standout] = {}
-    for found in standouts(said, crash):
-        module = found.module if found.module in said.drivers else _owner(found.module, loaded)
-        if module and not is_plumbing(module):
+    for found in standouts(case.said, case.crash):
+        module = module_of_word(found.module, case.loaded, case.release)
+        if module is None and found.module in case.said.drivers:
+            module = found.module
+        if module and not is_plumbing(module) and class_of(module) != "reporter":
             out.setdefault(module, found)
     return out
 
 
-def _owner(name: str, loaded: Set[str]) -> str | None:
-    # A heap bears its module's name, or that and a suffix: `hpsa`, `hpsa-heap`, `lpfc_0`.
-    bare = _HEAP_SUFFIX.sub("", name)
-    return next((word for word in (name, bare) if word in loaded or word in _listed_modules()), None)
-
-
-@cache
-def _listed_modules() -> frozenset[str]:
-    # A warning begins with a word that may be a driver's name or any other; only a name that some list knows is suspect.
-    tables = (read_rules("symbol_prefixes.txt", mapped=True, plain=True), read_rules("world_names.txt", mapped=True))
-    return frozenset(name for rules in tables for rule in rules for name in (rule.value or "").split("|"))
-
-
 def _hardware(crash: Crash) -> str | None:
     # What in the crash says that the platform failed.
+    if software_nmi(crash):
+        return None
     if crash.kind in HARDWARE_KINDS:
         return f"a crash of kind {crash.kind}"
-    message = _message(crash)
+    message = message_of(crash)
     match = next(filter(None, (pattern.search(message) for pattern, _ in _HARDWARE)), None)
     if match:
         return f"the message says {match[0]!r}"
@@ -342,22 +359,18 @@ def _hardware(crash: Crash) -> str | None:
     return f"{frame.function} is on the stack" if frame else None
 
 
-def machine_check_frame(crash: Crash) -> Frame | None:
-    """The frame of a machine check's handler, by which a text that lost its header still says what it was."""
-    if crash.kind != "other":
-        return None
-    inner = (frame for frame in crash.frames if frame.backtrace == 0 and frame.index < _DELIVERY and frame.function)
-    return next((frame for frame in inner if _MACHINE_CHECK.fullmatch(frame.function or "")), None)
-
-
-def _notes(crash: Crash, frames: Sequence[Frame]) -> tuple[str, ...]:
+def _notes(crash: Crash, traced: Sequence[Frame], accusing: Sequence[Frame]) -> tuple[str, ...]:
     notes = []
     if crash.kind in VICTIM:
         notes.append(f"a victim is not a culprit: {VICTIM[crash.kind]}")
-    elif any(frame.function and _of_heap(frame.function) for frame in frames[:4]):
+    elif any(frame.function and _of_heap(frame.function) for frame in traced[:4]):
         notes.append(f"a victim is not a culprit: {VICTIM['heap_corruption']}")
-    if crash.kind in STALLED and crash.frames and not frames:
+    if crash.kind in STALLED and crash.frames and not traced:
         notes.append("the backtrace of the PCPU that stalled is not in the text")
+    if crash.kind == "spin_count" and traced and all(frame.backtrace == 0 for frame in traced):
+        notes.append("the backtrace of the PCPU that held the lock is not in the text")
+    if crash.kind == "iommu_fault" and traced and not accusing:
+        notes.append("an I/O fault interrupts whoever runs: the stack accuses nobody")
     if not crash.frames:
         notes.append("there is no backtrace")
     return tuple(notes)
@@ -378,13 +391,9 @@ def _of_heap(function: str) -> bool:
     return _HEAP.fullmatch(function) is not None
 
 
-def _innermost(frames: Sequence[Frame], module: str) -> str | None:
-    for frame in frames:
-        accused = _accused(frame.function, frame.module, frame.module_evidence)
+def _innermost(case: _Case, module: str) -> str | None:
+    for frame in case.frames:
+        accused = _accused(frame.function, frame.module, frame.module_evidence, case.release)
         if frame.function and module in (name for name, _ in accused):
             return frame.function
     return None
-
-
-def _message(crash: Crash) -> str:
-    return (crash.message or "")[:MAX_MESSAGE]

@@ -1,4 +1,9 @@
-"""Which published issues a crash may be an instance of, and which of their conditions held, failed or stayed open."""
+"""Which published issues a crash may be an instance of, and which name a driver version that a fleet runs.
+
+A crash *matches* an issue by a sign in its own text: a symbol of its stack, words of its panic message or of its text. A
+module and a version are no sign; who runs an affected version is *exposed* to the issue, whatever crashed.
+Patterns are matched by RE2, in time linear in the text, so that nobody's own file can hang a load.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,11 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+
+import re2  # type: ignore[import-untyped]
 
 from psodlib.errors import RuleError
 from psodlib.evidence.versions import compare
@@ -16,19 +23,21 @@ from psodlib.records import Crash
 from psodlib.schema import CLOSED_LISTS
 from psodlib.triage.lists import RULES
 
-__all__ = ["Issue", "Match", "load_issues", "match_issues"]
+__all__ = ["AREAS", "Issue", "Match", "exposed", "load_issues", "match_issues"]
 
 SURE = ("verified", "reported", "weak")
+AREAS = ("storage", "network", "vsan", "nsx", "hardware", "vmkernel")
 _SHIPPED = RULES / "known_issues.toml"
-_WORDS = ("id", "title", "source", "sure", "module", "fixed_in", "remedy")
-_LISTS = ("versions", "esxi", "builds", "kinds", "stack", "message", "text")
+_WORDS = ("id", "title", "area", "source", "sure", "module", "fixed_in", "remedy", "sample")
+_SIGNS = ("stack", "message", "text")
+_LISTS = ("versions", "esxi", "builds", "kinds", *_SIGNS)
 _REQUIRED = ("id", "title", "source", "sure", "remedy")
-_TELLING = ("module", "stack", "message")
+_TELLING = ("module", *_SIGNS)
 _BOUND = re.compile(r"(>=|<=|>|<|==)?\s*([\w.-]{1,64})")
 _AT_LINE = re.compile(r"at line (\d+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Issue:
     """One entry of a known-issues file; the fields are explained at the head of ``rules/known_issues.toml``."""
 
@@ -37,6 +46,8 @@ class Issue:
     source: str
     sure: str
     remedy: str
+    area: str | None = None
+    sample: str | None = None
     fixed_in: str | None = None
     module: str | None = None
     versions: tuple[str, ...] = ()
@@ -50,19 +61,16 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An issue that a crash does not contradict."""
+    """An issue that a crash does not contradict, and of which it bears a sign."""
 
-    issue: Issue  # the issue
-    held: tuple[str, ...]  # names of its conditions that the crash meets, and of those that the evidence cannot decide
-    # names of conditions that the crash contradicts; always empty in what ``match_issues`` gives unless asked for all
-    failed: tuple[str, ...]
-    # names of its conditions that the crash meets, and of those that the evidence cannot decide
-    unknown: tuple[str, ...]
+    issue: Issue
+    held: tuple[str, ...]  # names of its conditions that the crash meets
+    unknown: tuple[str, ...]  # names of those that the evidence cannot decide
 
     @property
     def full(self) -> bool:
         """Whether every condition held."""
-        return not self.failed and not self.unknown
+        return not self.unknown
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -128,8 +136,9 @@ def _issue(entry: Any, number: int, lines: _Lines) -> Issue:
 
 
 def _check_values(entry: dict[str, Any], number: int, lines: _Lines) -> None:
-    if entry["sure"] not in SURE:
-        raise lines.error(number, "sure", f"sure is {entry['sure']!r}, expected one of {', '.join(SURE)}")
+    for key, allowed in (("sure", SURE), ("area", AREAS)):
+        if entry.get(key, allowed[0]) not in allowed:
+            raise lines.error(number, key, f"{key} is {entry[key]!r}, expected one of {', '.join(allowed)}")
     if ";" in entry["id"]:
         raise lines.error(number, "id", f"id is {entry['id']!r}; ids are joined by ';' and hold none")
     for kind in entry.get("kinds", ()):
@@ -137,12 +146,16 @@ def _check_values(entry: dict[str, Any], number: int, lines: _Lines) -> None:
             raise lines.error(
                 number, "kinds", f"{kind!r} is no crash kind; expected one of {', '.join(CLOSED_LISTS['kind'])}"
             )
-    for key in ("stack", "message", "text"):
+    for key in _SIGNS:
         for pattern in entry.get(key, ()):
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise lines.error(number, key, f"{pattern!r} is no regular expression: {error}") from error
+                _pattern((pattern,))
+            except re2.error as error:
+                said = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+                raise lines.error(
+                    number, key, f"{pattern!r} is no regular expression that RE2 takes ({said}); it has no lookaround "
+                    "and no backreference, and repeats at most 1000 times"
+                ) from error  # fmt: skip
     for key in ("versions", "builds"):
         for span in entry.get(key, ()):
             bounds = [_BOUND.fullmatch(bound.strip()) for bound in span.split(",")]
@@ -161,12 +174,22 @@ def match_issues(
     issues: Sequence[Issue] | None = None,
     esxi_build: str | None = None,
 ) -> tuple[Match, ...]:
-    """The issues that a crash may be an instance of."""
-    version = driver_version or crash.driver_version
-    build = esxi_build or crash.esxi_build
-    matches = [_match(crash, version, build, issue) for issue in (_shipped() if issues is None else issues)]
-    kept = [match for match in matches if not match.failed and set(_TELLING) & set(match.held)]
-    return tuple(sorted(kept, key=lambda match: len(match.unknown)))
+    """The issues of which a crash bears a sign and whose other conditions it does not contradict, surest first."""
+    given = tuple(issues) if issues is not None else _shipped()
+    facts = _Facts(crash, driver_version or crash.driver_version, esxi_build or crash.esxi_build)
+    if not any(facts.bears(sign, patterns) for sign, patterns in _signs(given)):
+        return ()  # most crashes bear no sign of anything known
+    matches = [match for issue in given if (match := _match(facts, issue)) is not None]
+    return tuple(sorted(matches, key=lambda match: len(match.unknown)))
+
+
+def exposed(issues: Iterable[Issue], module: str, version: str | None) -> tuple[Issue, ...]:
+    """The issues that name this version of this driver as affected; not knowing the version exposes to none."""
+    return tuple(
+        issue
+        for issue in issues
+        if issue.module == module and issue.versions and version and _in_ranges(issue.versions, version, module)
+    )
 
 
 @cache
@@ -174,38 +197,72 @@ def _shipped() -> tuple[Issue, ...]:
     return load_issues()
 
 
-def _match(crash: Crash, version: str | None, build: str | None, issue: Issue) -> Match:
-    answers = {
-        "module": _same(issue.module, crash.guilty_module),
-        "versions": _in_ranges(issue.versions, version, issue.module),
-        "esxi": _begins(issue.esxi, crash.esxi_version),
-        "builds": _in_ranges(issue.builds, build, None),
-        "kinds": crash.kind in issue.kinds if crash.kind != "other" else None,
-        "stack": _found(issue.stack, [frame.function for frame in crash.frames if frame.function], whole=True),
-        "message": _found(issue.message, [crash.message] if crash.message else []),
-        "text": _found(issue.text, [crash.text] if crash.text else []),
-    }
-    given = {name: answer for name, answer in answers.items() if getattr(issue, name)}
+class _Facts:
+    # A crash as the conditions ask for it; its texts are encoded once, and only when an issue asks.
 
-    def those(wanted: bool | None) -> tuple[str, ...]:
-        return tuple(name for name, answer in given.items() if answer is wanted)
+    def __init__(self, crash: Crash, version: str | None, build: str | None) -> None:
+        self.crash, self.version, self.build = crash, version, build
+        self.texts: dict[str, bytes | None] = {}
 
-    return Match(issue, held=those(True), failed=those(False), unknown=those(None))
+    def holds(self, issue: Issue, condition: str) -> bool | None:
+        crash = self.crash
+        if condition in _SIGNS:
+            return self.bears(condition, getattr(issue, condition))
+        if condition == "module":
+            return None if crash.guilty_module is None else crash.guilty_module == issue.module
+        if condition == "kinds":
+            return crash.kind in issue.kinds if crash.kind != "other" else None
+        if condition == "esxi":
+            return _begins(issue.esxi, crash.esxi_version)
+        if condition == "versions":
+            return _in_ranges(issue.versions, self.version, issue.module)
+        return _in_ranges(issue.builds, self.build, None)
+
+    def bears(self, sign: str, patterns: tuple[str, ...]) -> bool | None:
+        if sign not in self.texts:
+            crash = self.crash
+            functions = "\n".join(frame.function for frame in crash.frames if frame.function)
+            said = {"stack": functions, "message": crash.message, "text": crash.text}[sign]
+            self.texts[sign] = said.encode("utf-8", "replace") if said else None
+        text = self.texts[sign]
+        return None if text is None else _pattern(patterns, sign == "stack").search(text) is not None
 
 
-def _same(wanted: str | None, found: str | None) -> bool | None:
-    return None if found is None else found == wanted
+# The cheap conditions first: most crashes contradict most issues by one of these.
+_ORDER = ("kinds", "module", "esxi", "versions", "builds", *_SIGNS)
+
+
+def _match(facts: _Facts, issue: Issue) -> Match | None:
+    held: list[str] = []
+    unknown: list[str] = []
+    for condition in _ORDER:
+        if not getattr(issue, condition):
+            continue
+        answer = facts.holds(issue, condition)
+        if answer is False:
+            return None
+        (unknown if answer is None else held).append(condition)
+    return Match(issue, tuple(held), tuple(unknown)) if set(_SIGNS) & set(held) else None
+
+
+@lru_cache(maxsize=8)
+def _signs(issues: tuple[Issue, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    # Each sign with the patterns of all issues that have it.
+    every = ((sign, tuple(pattern for issue in issues for pattern in getattr(issue, sign))) for sign in _SIGNS)
+    return tuple((sign, patterns) for sign, patterns in every if patterns)
+
+
+@cache
+def _pattern(patterns: tuple[str, ...], whole_lines: bool = False) -> Any:
+    # One RE2 pattern of several; a stack's are whole symbols, one a line.
+    options = re2.Options()
+    options.log_errors = False
+    any_of = "|".join(f"(?:{pattern})" for pattern in patterns)
+    return re2.compile((rf"(?m)^(?:{any_of})$" if whole_lines else any_of).encode(), options)
 
 
 def _begins(wanted: Iterable[str], found: str | None) -> bool | None:
     return None if found is None else any(found == one or found.startswith(f"{one}.") for one in wanted)
-
-
-def _found(patterns: Iterable[str], texts: Sequence[str], whole: bool = False) -> bool | None:
-    if not texts:
-        return None
-    look = re.fullmatch if whole else re.search
-    return any(look(pattern, text) for pattern in patterns for text in texts)
 
 
 def _in_ranges(ranges: Iterable[str], found: str | None, module: str | None) -> bool | None:

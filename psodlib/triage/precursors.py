@@ -1,146 +1,300 @@
-"""What a host's log said before a crash, against what it says on quiet days.
+"""What a host's log said before a crash, against what it says otherwise.
 
 A warning is evidence only where it stands out: many logs complain every day of devices that never stopped anybody. So
-each module's warnings in the day before the crash are held against its rate in the time that was watched and led to no
-crash.
+each module's words before the crash are held against its rate in the time that was watched and led to no crash. What was
+said in an earlier boot proves nothing: a boot begins anew.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 
-from psodlib.records import Alive, Crash, Precursor
+from psodlib.records import Alive, Crash, FileReading, Precursor
+from psodlib.triage.lists import read_rules
+from psodlib.triage.modules import module_of_word
 
-__all__ = ["BEFORE", "Said", "Standout", "hear", "standouts"]
+__all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "standouts"]
 
-BEFORE = timedelta(hours=24)  # warnings this long before a crash may foretell it
-NOISE = 4  # ... when there are this many times more of them than on quiet days
-DAY = timedelta(days=1)
+BEFORE = timedelta(hours=24)  # listed words this long before a crash may foretell it
+BURST = timedelta(hours=1)  # any words
+WINDOWS = (timedelta(minutes=10), BURST)  # ... as bursts of this length
+COMPARED = timedelta(hours=2)  # quiet time that any words need to be compared with
+SETTLED = timedelta(minutes=5)  # since the boot: before, every driver talks
+NOISE = 4  # listed words count when there are this many times more of them than on quiet days
+CHANCE = {True: 0.001, False: 0.01}  # probability that so many would be said by chance: any words, listed words
+NEAR = 50  # lines before a crash that bears no time, for any words
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SILENCE = timedelta(hours=2)  # heartbeats are hourly points: between two of them the host was watched
 
-# How far a warning points at the module it names. One whose own heap is full, or whose device stopped answering, is
-# itself in trouble; one that is refused memory or has a command aborted may be the victim of another.
-WEIGHT = {
-    "heap_at_maximum": 1.0,
-    "firmware_bad": 1.0,
-    "controller_lockup": 1.0,
-    "heap_align_failed": 0.8,  # a heap that cannot give a block: full, or broken up by others
-    "device_reset": 0.6,
-    "out_of_memory": 0.5,
-    "command_abort": 0.4,
-}  # fmt: skip
-VICTIMS = ("out_of_memory", "command_abort", "heap_align_failed")
-
-_DEVICE = re.compile(
-    r"\b([a-z]\w{1,40}) [0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"
-)  # <4>hpsa 0000:03:00.0: resetting
+_ADDRESS = re.compile(r"\b([a-z]\w{1,40}) (0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\b")  # <4>hpsa 0000:03:00.0: resetting
 Key = tuple[str, str]  # module or heap, what was said of it
+Span = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    weight: float
+    lasting: bool
+    victim: bool
+    any: bool
+
+
+@cache
+def _word(what: str) -> _Word | None:
+    rule = next((rule for rule in read_rules("warnings.txt", mapped=True) if rule.pattern == what), None)
+    if rule is None:
+        return None
+    weight, *traits = (rule.value or "").split()
+    return _Word(float(weight), "lasting" in traits, "victim" in traits, "any" in traits)
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One host's warnings, ready to be asked about any of its crashes."""
+    """What one host's files say beside its crashes, ready to be asked about any of them."""
 
-    # the different minutes in which it was said, in order: a warning that repeats itself a thousand times a second is
-    # one
+    # the different minutes in which it was said, in order: what repeats itself a thousand times a second is one
     minutes: Mapping[Key, tuple[datetime, ...]] = field(default_factory=dict)
     # warnings without a time: they count for a crash that comes later in the same file
     untimed: tuple[Precursor, ...] = ()
-    quiet: Mapping[Key, int] = field(default_factory=dict)  # minutes of them outside the day before any crash
-    quiet_days: float | None = None  # watched days outside the day before any crash; None when no evidence tells
+    quiet: Mapping[Key, tuple[datetime, ...]] = field(default_factory=dict)  # minutes of them that led to no crash
+    quiet_time: Mapping[str, timedelta] = field(default_factory=dict)  # watched time that led to none; by word
+    boots: tuple[datetime, ...] = ()  # when a boot began, or an earlier one ended in a crash, in order
+    crash_lines: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of each file's crashes
     # names that a warning puts before a PCI address: surely drivers, though no list knows them
     drivers: frozenset[str] = frozenset()
+    loaded: frozenset[str] = frozenset()  # modules that the host is known to have loaded
+    devices: Mapping[str, str] = field(default_factory=dict)  # PCI address -> driver
 
 
 @dataclass(frozen=True, slots=True)
 class Standout:
-    """A module whose warnings before a crash stand out."""
+    """A module whose words before a crash stand out."""
 
-    module: str  # as the warning names it
-    weight: float  # between 0 and 1, for ordering: how far the warnings point at it, and how clearly they stand out
+    module: str  # as the line names it
+    weight: float  # between 0 and 1, for ordering: how far the words point at it, and how clearly they stand out
     victim: bool  # all that was said is what a victim says too
     why: str  # the counts
 
 
-def hear(precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: Iterable[Crash] = ()) -> Said:
-    """Sort one host's warnings into those of the days before its crashes and those of its quiet days."""
-    precursors = [p for p in precursors if p.module]
+# ---- hearing ---------------------------------------------------------------------------------------------------------
+
+
+def hear_host(readings: Sequence[FileReading]) -> Said:
+    """All that one host's files say beside its crashes."""
+    drivers = [driver for reading in readings for driver in reading.drivers]
+    loaded = {driver.module for driver in drivers if driver.state == "loaded"}
+    return hear(
+        [p for reading in readings for p in reading.precursors],
+        [a for reading in readings for a in reading.alive],
+        [c for reading in readings for c in reading.crashes],
+        boots=[mark.time for reading in readings for mark in reading.marks if mark.what == "booted"],
+        loaded=loaded.union(m.module for reading in readings for m in reading.modules if m.crash_id is None),
+        devices={driver.address: driver.module for driver in drivers if driver.address},
+    )
+
+
+def hear(
+    precursors: Iterable[Precursor],
+    alive: Iterable[Alive] = (),
+    crashes: Iterable[Crash] = (),
+    *,
+    boots: Iterable[datetime] = (),
+    loaded: Iterable[str] = (),
+    devices: Mapping[str, str] | None = None,
+) -> Said:
+    """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
+    heard, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
+    precursors = [p for p in heard if p.module and _word(p.what)]
+    claimed = {
+        match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match
+    }
+    devices = {**claimed, **(devices or {})}
+    names: dict[
+        str, str
+    ] = {}  # every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`
     found: dict[Key, set[datetime]] = defaultdict(set)
     for p in precursors:
+        name = p.module or ""
+        if name not in names:
+            names[name] = module_of_word(name, loaded) or devices.get(name.lower(), name)
         if p.time:
-            found[p.module or "", p.what].add(p.time.replace(second=0, microsecond=0))
+            found[names[name], p.what].add(p.time.replace(second=0, microsecond=0))
     minutes = {key: tuple(sorted(times)) for key, times in found.items()}
-    loud = _merged((c.time - BEFORE, c.time) for c in crashes if c.time)
-    quiet = {key: len(times) - sum(_within(times, *span) for span in loud) for key, times in minutes.items()}
     watched = _merged(((item.start, item.end) for item in alive), SILENCE)
     if not watched and minutes:
         watched = [(min(times[0] for times in minutes.values()), max(times[-1] for times in minutes.values()))]
-    days = (_length(watched) - _overlap(watched, loud)) / DAY if watched else None
-    drivers = frozenset(match[1] for p in precursors for match in [_DEVICE.search(p.text)] if match)
-    return Said(minutes, tuple(p for p in precursors if not p.time), quiet, days, drivers)
+    begins = {*boots, *(item.boot for item in alive if item.boot), *(c.time for c in crashes if c.time)}
+    begins |= {crash.time - crash.uptime for crash in crashes if crash.time and crash.uptime is not None}
+    loud = {what: _merged(_loud(what, crashes)) for what in {what for _, what in minutes}}
+    lines: dict[str, list[int]] = defaultdict(list)
+    for crash in crashes:
+        if crash.line is not None:
+            lines[crash.source or ""].append(crash.line)
+    listened = _merged(span for p in heard if p.what == "listened" for span in [_listened(p)] if span)
+    quiet_time = {
+        what: _length(spans) - _overlap(spans, loud[what])
+        for what in loud
+        for spans in [listened if what == "said" else watched]
+        if spans
+    }
+    return Said(
+        minutes=minutes,
+        untimed=tuple(replace(p, module=names[p.module or ""]) for p in precursors if not p.time),
+        quiet={key: _outside(times, loud[key[1]]) for key, times in minutes.items()},
+        quiet_time=quiet_time,
+        boots=tuple(sorted(begins)),
+        crash_lines={source: tuple(sorted(numbers)) for source, numbers in lines.items()},
+        drivers=frozenset(claimed.values()),
+        loaded=loaded,
+        devices=devices,
+    )
+
+
+def _listened(marker: Precursor) -> Span | None:
+    # From when to when the lines of any words were heard, as evidence/speech.py says it.
+    try:
+        end = datetime.fromisoformat(marker.text + "+00:00")
+    except ValueError:
+        return None
+    return (marker.time, end) if marker.time and marker.time <= end else None
+
+
+def _loud(what: str, crashes: Iterable[Crash]) -> Iterable[Span]:
+    # The hours that led to a crash: the onset of a leak is no quiet time, be it three days long.
+    word = _word(what)
+    for crash in crashes:
+        if crash.time and word:
+            reach = crash.uptime if word.lasting and crash.uptime is not None else BURST if word.any else BEFORE
+            yield (crash.time - reach, crash.time)
+
+
+# ---- standing out ----------------------------------------------------------------------------------------------------
 
 
 def standouts(said: Said, crash: Crash) -> list[Standout]:
-    """Modules whose warnings before a crash stand out from the host's quiet days, the clearest first.
+    """Modules whose words before a crash stand out from the host's quiet hours, the clearest first.
 
     Notes
     -----
-    Counted are minutes with a warning, in the day before the crash or since the boot. They stand out when they are
-    ``NOISE`` times the expected number or more, expected from the quiet days' rate with half a day's worth of doubt:
-    ``(quiet minutes + 0.5) / (quiet days + 0.5)`` where there were quiet minutes, else 0.
+    Counted are different minutes. Lasting words count from the boot on, other listed ones in the last day, any words in
+    the last ten minutes or the last hour, where two quiet hours can be compared with. Listed words stand out where quiet time has none of them; else when they are
+    ``NOISE`` times the expected number, and that or more would come with a probability below ``CHANCE`` from
+    ``(quiet minutes + 1) / (quiet time + 1 hour)`` a minute (Poisson). Any words must pass the latter always, and no quiet
+    hour may have been as loud.
     """
-    counts: dict[str, dict[str, int]] = defaultdict(dict)
-    span = min(BEFORE, max(crash.uptime, timedelta(minutes=10))) if crash.uptime is not None else BEFORE
-    if crash.time:
-        start = (crash.time - span).replace(second=0, microsecond=0)
-        for (module, what), times in said.minutes.items():
-            if count := _within(times, start, crash.time):
-                counts[module][what] = count
-    for p in filter(lambda p: _may_precede(p, crash), said.untimed):
-        counts[p.module or ""][p.what] = counts[p.module or ""].get(p.what, 0) + 1
-    found = (_standout(module, whats, said, span / DAY) for module, whats in counts.items())
-    return sorted(filter(None, found), key=lambda standout: (-standout.weight, standout.module))
+    counts: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
+    for (module, what), times in said.minutes.items() if crash.time else ():
+        if heard := _heard(said, crash, (module, what), times):
+            counts[module][what] = heard
+    for p in said.untimed:
+        if _may_precede(p, crash, said):
+            known = counts[p.module or ""].get(p.what, (0, 0.0))
+            counts[p.module or ""][p.what] = (known[0] + 1, known[1])
+    found = (_standout(module, whats, said) for module, whats in counts.items())
+    return sorted(found, key=lambda standout: (-standout.weight, standout.module))
 
 
-def _may_precede(warning: Precursor, crash: Crash) -> bool:
-    # Without a time only its place tells: earlier in the crash's own file. A screen's text has no log beside it to be
-    # earlier in, so a warning whose place nobody knows is given the benefit of the doubt.
+def _heard(said: Said, crash: Crash, key: Key, times: Sequence[datetime]) -> tuple[int, float] | None:
+    # (minutes before the crash, minutes expected) where they stand out.
+    word, end = _word(key[1]), crash.time
+    if word is None or end is None:
+        return None
+    boot = _boot_of(said, crash)
+    reach = BEFORE if boot is None or not word.lasting else end - boot
+    for window in WINDOWS if word.any else (reach,):
+        start = _start(end - window, end, boot, word)
+        count = _within(times, start, end)
+        if not count:
+            continue
+        quiet, time = said.quiet.get(key, ()), said.quiet_time.get(key[1]) or timedelta(0)
+        span = max((end - start) / MINUTE, 1.0)
+        expected = (len(quiet) + 1) / ((time + HOUR) / MINUTE) * span
+        if not word.any and not quiet:
+            return count, 0.0
+        if word.any and time < COMPARED:
+            continue
+        rare = _tail(count, expected) < CHANCE[word.any]
+        if rare and (not _as_loud(quiet, count, window) if word.any else count >= NOISE * expected):
+            return count, expected
+    return None
+
+
+def _boot_of(said: Said, crash: Crash) -> datetime | None:
+    if crash.time is None:
+        return None
+    if crash.uptime is not None:
+        return crash.time - crash.uptime
+    at = bisect_left(said.boots, crash.time)
+    return said.boots[at - 1] if at else None
+
+
+def _start(start: datetime, end: datetime, boot: datetime | None, word: _Word) -> datetime:
+    # While a host boots, every driver talks and resets its device; one that stops before it settled has nothing else.
+    start = start.replace(second=0, microsecond=0)
+    if boot is None or word.lasting:
+        return start
+    settled = boot + SETTLED if word.any or end - boot > 2 * SETTLED else boot
+    return max(start, settled)
+
+
+def _tail(count: int, expected: float) -> float:
+    # Poisson: so many or more.
+    below = sum(math.exp(n * math.log(expected) - expected - math.lgamma(n + 1)) for n in range(min(count, 60)))
+    return max(0.0, 1.0 - below)
+
+
+def _as_loud(quiet: Sequence[datetime], count: int, window: timedelta) -> bool:
+    return any(quiet[i + count - 1] - quiet[i] <= window for i in range(len(quiet) - count + 1))
+
+
+def _may_precede(warning: Precursor, crash: Crash, said: Said) -> bool:
+    # Without a time only its place tells: earlier in the crash's own file, with no other crash between. A screen's text has
+    # no log beside it to be earlier in, so a warning whose place nobody knows is given the benefit of the doubt.
     if warning.source and crash.source and warning.source != crash.source:
         return False
-    return warning.line is None or crash.line is None or warning.line < crash.line
+    if warning.line is None or crash.line is None:
+        return True
+    word = _word(warning.what)
+    between = any(warning.line < line < crash.line for line in said.crash_lines.get(crash.source or "", ()))
+    near = word is None or not word.any or crash.line - warning.line <= NEAR
+    return warning.line < crash.line and near and not between
 
 
-def _standout(module: str, whats: Mapping[str, int], said: Said, days: float) -> Standout | None:
-    clear = {what: count for what, count in whats.items() if count >= NOISE * _usual(said, (module, what)) * days}
-    if not clear:
-        return None
-    usual = sum(_usual(said, (module, what)) for what in clear) * days
-    count = sum(clear.values())
-    weight = max(WEIGHT.get(what, 0.3) for what in clear) * (count + 1) / (count + usual + 2)
-    quiet = f"{usual:.2g} expected from quiet days" if said.quiet_days else "no quiet day to compare with"
-    why = f"warnings in {count} minutes before the crash ({', '.join(sorted(clear))}), {quiet}"
-    return Standout(module, weight, all(what in VICTIMS for what in clear), why)
+def _standout(module: str, whats: Mapping[str, tuple[int, float]], said: Said) -> Standout:
+    words = {what: word for what in whats if (word := _word(what))}
+    count, usual = sum(n for n, _ in whats.values()), sum(expected for _, expected in whats.values())
+    weight = max(word.weight for word in words.values()) * (count + 1) / (count + usual + 2)
+    compared = any(said.quiet_time.get(what) for what in whats)
+    quiet = f"{usual:.2g} expected from quiet time" if compared else "no quiet time to compare with"
+    why = f"it was heard in {count} minutes before the crash ({', '.join(sorted(whats))}), {quiet}"
+    return Standout(module, weight, all(word.victim for word in words.values()), why)
 
 
-def _usual(said: Said, key: Key) -> float:
-    # Minutes a quiet day.
-    quiet = said.quiet.get(key, 0)
-    return (quiet + 0.5) / ((said.quiet_days or 0.0) + 0.5) if quiet else 0.0
+# ---- spans -----------------------------------------------------------------------------------------------------------
 
 
 def _within(times: Sequence[datetime], start: datetime, end: datetime) -> int:
     return bisect_right(times, end) - bisect_left(times, start)
 
 
-def _merged(
-    spans: Iterable[tuple[datetime, datetime]], reach: timedelta = timedelta(0)
-) -> list[tuple[datetime, datetime]]:
-    out: list[tuple[datetime, datetime]] = []
+def _outside(times: Sequence[datetime], spans: Sequence[Span]) -> tuple[datetime, ...]:
+    out: list[datetime] = []
+    at = 0
+    for start, end in spans:
+        out += times[at : max(at, bisect_left(times, start))]
+        at = max(at, bisect_right(times, end))
+    return (*out, *times[at:])
+
+
+def _merged(spans: Iterable[Span], reach: timedelta = timedelta(0)) -> list[Span]:
+    out: list[Span] = []
     for start, end in sorted(spans):
         if out and start - out[-1][1] <= reach:
             out[-1] = (out[-1][0], max(out[-1][1], end))
@@ -149,11 +303,11 @@ def _merged(
     return out
 
 
-def _length(spans: Iterable[tuple[datetime, datetime]]) -> timedelta:
+def _length(spans: Iterable[Span]) -> timedelta:
     return sum((end - start for start, end in spans), timedelta(0))
 
 
-def _overlap(spans: Sequence[tuple[datetime, datetime]], others: Sequence[tuple[datetime, datetime]]) -> timedelta:
+def _overlap(spans: Sequence[Span], others: Sequence[Span]) -> timedelta:
     # Both disjoint and in order.
     total, at = timedelta(0), 0
     for start, end in others:

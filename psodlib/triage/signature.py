@@ -23,8 +23,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.guilt import irrelevant_rule, is_plumbing, junk, machine_check_frame, telling_frames
+from psodlib.triage.frames import family_of, irrelevant_rule, junk, machine_check_frame, software_nmi, telling_frames
 from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.modules import is_plumbing
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
@@ -57,14 +58,15 @@ class Draft:
     """What a rule sees and gives back: the frames still in play, the signature once it is found, the notes so far."""
 
     crash: Crash
+    device: str | None = None
     frames: tuple[Frame, ...] = ()
     signature: str | None = None
     notes: tuple[str, ...] = ()
 
 
-def sign(crash: Crash) -> Signature:
-    """Sign one crash."""
-    draft = Draft(crash)
+def sign(crash: Crash, device: str | None = None) -> Signature:
+    """Sign one crash; ``device`` is the driver, or the class, of the device that its message names."""
+    draft = Draft(crash, device)
     for rule in RULES:
         if draft.signature is None:
             draft = _apply(rule, draft)
@@ -107,22 +109,24 @@ def by_request(draft: Draft) -> Draft:
 
 
 def by_machine_check(draft: Draft) -> Draft:
-    """Bank and device, of the uncorrected error; a log also holds corrected ones, which did not crash."""
+    """Bank and error, of the uncorrected one; a log also holds corrected ones, which did not crash."""
     if draft.crash.kind != "machine_check" and not machine_check_frame(draft.crash):
         return draft
     text = _around(_UNCORRECTED, _words(draft.crash))
     bank = _BANK.search(text)
     parts = [f"bank {int(bank[1]) if bank[1] else int(bank[2], 16)}"] if bank else []
-    parts += [error for error in _ERROR.findall(text) if "achine check" not in error][:1] + _first(_DEVICE, text)
+    parts += [error for error in _ERROR.findall(text) if "achine check" not in error][:1]
     return replace(draft, signature="machine_check: " + (" ".join(parts) or "bank unknown"))
 
 
 def by_device(draft: Draft) -> Draft:
-    """The device that an NMI or an I/O fault names."""
-    if draft.crash.kind not in ("nmi", "iommu_fault"):
+    """The device that an NMI or an I/O fault names, by its driver or class: its address says only in which slot it sits."""
+    crash = draft.crash
+    if crash.kind not in ("nmi", "iommu_fault") or software_nmi(crash):
         return draft
-    device = _first(_DEVICE, _around(_APEI, _words(draft.crash))) or _first(_DEVICE, _message(draft.crash))
-    return replace(draft, signature=f"{draft.crash.kind}: " + (" ".join(device) or "device unknown"))
+    words = f"{_message(crash)} {_around(_APEI, _words(crash))}"
+    named = draft.device or ("PCI device" if _DEVICE.search(words) else "device unknown")
+    return replace(draft, signature=f"{crash.kind}: {named}")
 
 
 def by_source(draft: Draft) -> Draft:
@@ -152,11 +156,6 @@ def _words(crash: Crash) -> str:
 
 def _message(crash: Crash) -> str:
     return (crash.message or "")[:MAX_MESSAGE]
-
-
-def _first(pattern: re.Pattern[str], text: str) -> list[str]:
-    match = pattern.search(text)
-    return [match[1].lower() if pattern is _DEVICE else match[1]] if match else []
 
 
 # ---- signed by the stack ---------------------------------------------------------------------------------------------
@@ -210,7 +209,7 @@ def first_telling(draft: Draft) -> Draft:
     notes, family = list(draft.notes), ""
     for frame in draft.frames:
         name = frame_name(frame)
-        prefix = None if name == UNREADABLE else _prefix(name)
+        prefix = None if name == UNREADABLE else family_of(name)
         group, _, written = (prefix.value or "").partition("=") if prefix else ("", "", "")
         if written and written != name:
             notes.append(f"first_telling: {name} is written {written}")
@@ -262,8 +261,3 @@ def frame_name(frame: Frame) -> str:
 @lru_cache(maxsize=1 << 16)
 def _sentinel(function: str | None) -> Rule | None:
     return first_match(read_rules("sentinel.txt"), function) if function else None
-
-
-@lru_cache(maxsize=1 << 16)
-def _prefix(name: str) -> Rule | None:
-    return first_match(read_rules("prefix.txt", mapped=True), name)

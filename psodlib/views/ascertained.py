@@ -8,7 +8,7 @@ import pandas as pd
 
 from psodlib.collector.folder import ascertainment as visits
 from psodlib.fleet import Fleet
-from psodlib.views.incident import DUMP_NAME
+from psodlib.triage.timeline import DUMP_NAME
 
 __all__ = ["ascertainment"]
 

@@ -23,9 +23,9 @@ from psodlib.evidence.vmkernel import find_crashes
 from psodlib.fleet import Fleet, load
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
 from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
-from psodlib.views.incident import incident_timeline
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, write_up

@@ -170,6 +170,7 @@ class Section(Block):
     title: str
     blocks: Sequence[Block]
     anchor: str = ""  # the place's address on the page
+    overleaf: bool = False  # in print it begins a new page
 
     def __repr__(self) -> str:
         return f"{self.title}: {count(len(self.blocks), 'block')}"
@@ -276,6 +277,8 @@ _BREAKS = re.compile(r"[0-9a-f]{40,128}")
 def _cell_class(cell: Any) -> Markup:
     # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers.
     words = _words(cell)
+    if "─" in words:
+        return Markup("bar")  # an interval drawn in letters
     return Markup("whole" if _NO_BREAK.match(words) else "hash" if _BREAKS.search(words) else "")
 
 

@@ -33,21 +33,10 @@ from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.triage.known_issues import load_issues
+from psodlib.triage.timeline import incident_timeline
+from psodlib.views import brief as said
 from psodlib.views import charts
-from psodlib.views.brief import (
-    Study,
-    brief,
-    cautions,
-    cost,
-    facts,
-    reasons,
-    scope,
-    study,
-    tone,
-    turns,
-    unknowns,
-    verdict,
-)
+from psodlib.views.brief import brief
 from psodlib.views.document import (
     Bullets,
     Document,
@@ -64,11 +53,11 @@ from psodlib.views.document import (
 from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
 from psodlib.views.explore.markup import label
 from psodlib.views.explore.markup import notice as explorer_notice
-from psodlib.views.incident import incident_timeline
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
 from psodlib.views.spreadsheet import write_csv
+from psodlib.views.study import Study, study
 from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
@@ -107,10 +96,9 @@ def _survival(exposure: pd.DataFrame) -> pd.DataFrame:
 
 
 CHARTS = (
-    Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up), in_brief=True),
-    Chart("headlines", lambda s, made_up: charts.plot_ratio(
-        s.decision.ratios[:6] if s.decision else (), headlines=True, simulated=made_up), in_brief=True),
-    Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up), in_brief=True),
+    Chart("options", lambda s, made_up: charts.plot_options(s.decision, simulated=made_up), in_brief=True),
+    Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up)),
+    Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up)),
     Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up)),
     Chart("host_days", lambda s, made_up: charts.plot_host_days(s.exposure, s.fleet.uptimes, simulated=made_up)),
     Chart("uptime_at_crash", lambda s, made_up: charts.plot_uptime_at_crash(s.exposure, simulated=made_up)),
@@ -192,9 +180,8 @@ def report(
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
-    module = module or _most_blamed(fleet)
     found = study(fleet, module, candidates, outage_hours)
-    crash = choose_crash(fleet, crash_id, module)
+    crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
     for name in ("charts", "notebooks", "tables"):  # only now: a source that cannot be read leaves no folder behind
@@ -208,7 +195,8 @@ def report(
         step("drawing charts")
         pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
         step("writing the brief")
-        _publish(brief(found, [pictures[chart.name] for chart in CHARTS if chart.in_brief]), folder, "brief")
+        shown = [pictures[chart.name] for chart in CHARTS if chart.in_brief]
+        _publish(brief(found, shown, None if crash is None else str(crash["crash_id"])), folder, "brief")
         step("writing up a crash")
         _publish(_case(found, crash, issues, folder, more), folder, "writeup")
         step("writing tables")
@@ -219,12 +207,6 @@ def report(
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
     return Report(folder, index, fleet, failed)
-
-
-def _most_blamed(fleet: Fleet) -> str:
-    # The question this project began with, unless the crashes at hand ask another.
-    counts = fleet.crashes.guilty_module.value_counts()
-    return str(counts.index[0]) if len(counts) and "hpsa" not in counts.index else "hpsa"
 
 
 class _Steps:
@@ -277,8 +259,8 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
 def _case(
     found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section]
 ) -> Document:
-    # A pin that the evidence favours is where the runbook goes to.
-    pin = found.decision.pin if found.decision else None
+    # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
+    pin = said.destination(found, crash)
     pictures = []
     if crash is not None:
         timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
@@ -324,7 +306,7 @@ def _parameters(
 ) -> dict[str, Any]:
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
-        "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.candidates) or None,
+        "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.asked) or None,
         "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
         "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
     }  # fmt: skip
@@ -389,6 +371,7 @@ def _tables(found: Study, folder: Path) -> list[Section]:
         ("crashes", newest),
         ("problems", fleet.problems),
         ("watched", _watched(fleet)),
+        *([("moves", found.decision.moves), ("options", found.decision.options)] if found.decision else []),
         ("versions", _versions(found)),
     ):
         write_csv(table, folder / "tables" / f"{name}.csv")
@@ -440,7 +423,10 @@ def _or_dash(value: Any) -> str:
 
 def _versions(found: Study) -> pd.DataFrame:
     table = found.rates.rename_axis("version").reset_index()
-    return table.assign(hosts_now=table["version"].map(found.hosts_now).fillna(0).astype("Int64"))
+    now = (
+        found.fleet.now(found.module)["version"].value_counts() if len(found.fleet.hosts) else pd.Series(dtype="int64")
+    )
+    return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
 
 
 def _version_row(row: pd.Series) -> list[str]:
@@ -485,22 +471,34 @@ def _index(
 ) -> Document:
     return Document(
         title=f"Crash report: {found.module}",
-        subtitle=scope(found),
-        lead=verdict(found),
-        tone=tone(found),
+        subtitle=said.scope(found),
+        lead=said.verdict(found),
+        tone=said.tone(found),
         notice=SIMULATED if found.fleet.simulated else "",
-        facts=facts(found),
+        facts=said.facts(found),
         sections=[
-            Section("Why", [Bullets(reasons(found))]),
-            *([Section("How far to trust it", [Bullets(cautions(found))])] if cautions(found) else []),
-            Section("What each choice costs", cost(found)),
+            *_answer(found),
             Section("Charts", _drawn_first(pictures)),
-            Section("What we do not know", [Bullets(unknowns(found))]),
-            Section("What would change the answer", [Bullets(turns(found))]),
+            Section("What could make this wrong", [Bullets(said.doubts(found))]),
+            Section("How the crashes are counted", [said.counted(found)]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),
         ],
     )
+
+
+def _answer(found: Study) -> list[Section]:
+    # The brief's own blocks, and which driver this is about.
+    league = Section("Which driver this is about", [said.league(found)])
+    if found.decision is None:
+        return [league]
+    return [
+        Section("This week", [*said.orders(found), Bullets(said.forbidden(found))]),
+        Section("The versions", [said.versions(found)]),
+        Section("What it is worth", [Bullets(said.worth(found))]),
+        Section("What is open, and when we can tell", said.open_questions(found)),
+        league,
+    ]
 
 
 def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "UNKNOWN", "between", "count", "day", "days", "figure", "known", "listing", "literal", "moment", "per_year", "share", "span",
+    "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "listing", "literal", "moment", "per_year", "share", "span",
 ]  # fmt: skip
 
 UNKNOWN = "unknown"
@@ -71,6 +71,11 @@ def between(low: Any, high: Any) -> str:
 def per_year(rate: Any) -> str:
     """A rate per host-day as a number per host-year."""
     return figure(float(rate) * DAYS_A_YEAR) if known(rate) else "no information"
+
+
+def chance(probability: float) -> str:
+    """A probability in per cent; never certain."""
+    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"
 
 
 def share(part: float, whole: float) -> str:

@@ -29,7 +29,11 @@ def versions(text: str, name: str = "x.txt") -> list[tuple[str, str | None, str,
 @pytest.mark.parametrize("index", range(len(KINDS)), ids=lambda index: f"{KINDS[index].name}{index}")
 def test_every_sample_is_of_its_own_row(index: int) -> None:
     kind = KINDS[index]
-    command = {"uptime": "localcli_system-stats-uptime-get", "module_file": "vmkload_mod -s hpsa"}.get(kind.name, "")
+    commands = {
+        "uptime": "localcli_system-stats-uptime-get", "module_file": "vmkload_mod -s hpsa", "date": "esxcli hardware clock get",
+        "proc_node": "cat /proc/scsi/qla2xxx/1",
+    }  # fmt: skip
+    command = commands.get(kind.name, "")
     assert recognise(kind.sample, command) is kind
 
 

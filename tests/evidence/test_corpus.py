@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -172,16 +173,18 @@ READ_AS: dict[str, tuple[str, list[tuple[str | None, ...]]]] = {
 }  # fmt: skip
 HOSTS = {
     "b07": ("esxhostname", None, "153875", None),
-    "b12": (None, "5.5.0", "3248547", None),
+    "b12": (None, "8.0.3", "24022510", None),  # of several in one capture the last
     "b18": ("wfs100", None, None, "PowerEdge R750xs"),
     "b19": ("esxi5.vjlab.local", None, None, None),
-    "b21": (None, "3.0.1", "32039", None),
+    "b21": (None, "4.1.0", "260247", None),
 }
 
 
 @pytest.mark.parametrize("path", sorted((CORPUS / "evidence").glob("*.log")), ids=lambda path: path.stem)
-def test_evidence_is_read_into_its_table(path: Path) -> None:
-    fleet = psod.load(path, jobs=1)
+def test_evidence_is_read_into_its_table(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "esx01").mkdir()
+    shutil.copy(path, tmp_path / "esx01")
+    fleet = psod.load(tmp_path, jobs=1)
     tables, drivers = READ_AS[path.stem[:3]]
     filled = {name for name, table in fleet.tables.items() if len(table)} - {"hosts"}
     assert filled == set(tables.split())

@@ -86,7 +86,7 @@ def test_a_bundle_name_is_stronger_than_a_syslog_line(tmp_path: Path) -> None:
 
 IRRELEVANT = {
     "picture": b"\x89PNG\r\n\x1a\n" + bytes(100), "document": b"%PDF-1.4\n" + bytes(range(256)), "workbook": b"PK\x03\x04aaaa[Content_Types].xml" + bytes(600),
-    "manifest": b'{"hosts": ["esx01"], "files": 12}\n', "inventory": b"host,cluster\nesx01,XA\n",
+    "manifest": b'{"hosts": ["esx01"], "files": 12}\n',
     "prose": b"This fleet is made up. No host of this name ever was, and nobody lost any work over it.\n",
     "another log": b"2014-05-31T15:57:32Z crond: hourly job ran\n2014-05-31T16:57:32Z crond: hourly job ran\n",
 }  # fmt: skip
@@ -102,6 +102,7 @@ def test_what_is_none_of_ours_is_recognised(tmp_path: Path, case: str) -> None:
     ("data", "problem"),
     [
         (b"", "empty"),
+        (b"host,cluster\nesx01,XA\n", "unused"),
         (bytes(range(1, 256)) * 300, "not_text"),
         (b"qwertz 4711 asdf;yxcv = 12\nfoo(bar) => 0x12\n", "unknown_format"),
         (

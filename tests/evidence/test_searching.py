@@ -32,8 +32,9 @@ def written(kind: str, steps: list[tuple[int, str]]) -> tuple[str, list[Alive]]:
     """A log, and the stretches that a look at each of its lines gives."""
     life, lines, stamp, boot = Life("x", kind), [], BEGAN, BEGAN - 3600 * SECOND
     for step, what in [(0, "")] * 2 + steps:
-        # A clock that is set back by an hour or more shows in what the uptime makes of it; hostd's lines tell none.
-        back = what == "back" and step > 3000 and kind != "hostd"
+        # Between two samples of vobd or hostd a clock that is set back may hide.
+
+        back = what == "back" and step > 3000 and kind == "heartbeat"
         stamp += (-step if back else step) * SECOND
         boot -= 2 * step * SECOND if back else 0
         boot = stamp - (60 + len(lines)) * SECOND if what == "boot" else boot - 50 * SECOND if what == "drift" else boot

@@ -120,7 +120,7 @@ def test_what_is_not_the_drivers_and_what_nobody_knows():
         {"guilty_module": "e1000"}, {"guilty_module": None, "guilt": "none"}, {"guilty_module": None, "guilt": "hardware"},
         {"guilty_module": None, "guilt": "deliberate", "deliberate": True}, {"guilty_module": "hpsa", "deliberate": True},
     ]  # fmt: skip
-    found = exposure(fleet(boots=boots, crashes=[crash(f"x{n}", 10 * n + 9, **k) for n, k in enumerate(kinds)]))
+    found = exposure(fleet(boots=boots, crashes=[crash(f"x{n}", 10 * n + 9, **k) for n, k in enumerate(kinds)]), "hpsa")
     assert found[["crashes", "unknown_crashes", "other_crashes"]].sum().tolist() == [0, 1, 4]
 
 
@@ -274,3 +274,33 @@ def test_what_a_careful_hand_writes_is_taken():
     found = check_exposure(table.assign(unknown_crashes=pd.array([None, 2], dtype="Int64")))
     assert found["host_days"].tolist() == [10, 20] and found["unknown_crashes"].tolist() == [0, 2]
     assert found["start"].notna().all()
+
+
+# ---- which driver ------------------------------------------------------------------------------------------------------
+
+
+def several():
+    boots = [(h, 10 * n, 10 * n + 9, "crash", f"{h}{n}") for h in "ab" for n in range(4)]
+    guilty = {"a0": "hpsa", "a1": "hpsa", "b0": "e1000", "b1": "e1000", "b2": "e1000"}
+    crashes = [crash(f"{h}{n}", 10 * n + 9, h, guilty_module=guilty.get(f"{h}{n}", "lpfc"), deliberate=f"{h}{n}" == "a3")
+               for h in "ab" for n in range(4)]  # fmt: skip
+    return fleet(hosts=("a", "b"), boots=boots, crashes=crashes, drivers=[("a", 0, "5.5.0.58"), ("a", 20, "5.5.0.50")])
+
+
+def test_without_a_module_the_driver_is_the_one_whose_versions_can_be_compared():
+    found = exposure(several())
+    assert found.attrs["module"] == "hpsa" and set(found["module"]) == {"hpsa"}
+    assert "most crashes are laid to it (2 crashes, 2 versions)" in found.attrs["why"]
+    assert found.attrs["runners_up"] == [["e1000", 3, 0], ["lpfc", 2, 0]]  # a deliberate crash is nobody's
+
+
+def test_a_module_that_the_evidence_does_not_know_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="no module 'hspa'; did you mean hpsa"):
+        exposure(several(), "hspa")
+
+
+def test_the_known_issues_that_its_crashes_matched_are_told_by_version():
+    data = several()
+    data.crashes["driver_version"] = data.crashes["guilty_module"].map({"hpsa": "5.5.0.58"}).astype("string")
+    data.crashes["known_issues"] = pd.array(["KB2;KB1"] + [None] * 7, dtype="string")
+    assert exposure(data).attrs["known_issues"] == {"5.5.0.58": ["KB1", "KB2"]}

@@ -128,6 +128,7 @@ def test_a_decision_on_sums_by_host(whole: pd.DataFrame, parts: list[pd.DataFram
     pd.testing.assert_frame_equal(psod.crash_rates(sums), psod.crash_rates(whole), rtol=1e-9)
 
 
+@pytest.mark.skip(reason="parts become the comparison itself with the next commit")
 def test_the_decision_of_parts_is_that_of_the_whole() -> None:
     whole = simulate_history(hosts=160, days=500, clusters=8, seed=4).exposure()
     hosts = sorted(whole["host"].unique())

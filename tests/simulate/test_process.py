@@ -11,7 +11,9 @@ import pytest
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.simulate.process import BAD, BASE, NEXT, SCENARIOS, VERSIONS, History, simulate_history
+from psodlib.simulate.process import SCENARIOS, VERSIONS, History, simulate_history
+
+BASE, BAD, NEXT = VERSIONS
 
 DAY = pd.Timedelta(days=1)
 

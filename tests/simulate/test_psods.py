@@ -7,18 +7,20 @@ from random import Random
 
 import pytest
 
-from psodlib.simulate.process import BACKGROUND, MODULE
-from psodlib.simulate.psods import STACKS, dump_text, stamp
+from psodlib.simulate.psods import dump_text, stamp
+from psodlib.simulate.stories import story_named, story_names
 from psodlib.triage.crashes import parse_crashes
 
-WAYS = sorted({(stack.kind, stack.module or "") for stack in STACKS})
+HPSA = story_named("hpsa")
+STORIES = [story_named(name) for name in story_names()]
+WAYS = sorted({(story.name, stack.kind, stack.module or "") for story in STORIES for stack in story.stacks})
 TIME, UPTIME = 1_401_551_852_579, 2_578_450_166  # 31 May 2014, 29 days
 
 
-@pytest.mark.parametrize(("kind", "module"), WAYS)
-@pytest.mark.parametrize("seed", range(6))
-def test_a_whole_dump_gives_its_kind_module_time_and_uptime(kind: str, module: str, seed: int) -> None:
-    text = dump_text(kind, module or None, TIME, UPTIME, "1623387", Random(seed), bare=False)
+@pytest.mark.parametrize(("name", "kind", "module"), WAYS)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_whole_dump_gives_its_kind_module_time_and_uptime(name: str, kind: str, module: str, seed: int) -> None:
+    text = dump_text(story_named(name), kind, module or None, TIME, UPTIME, "1623387", Random(seed), bare=False)
     (crash,) = parse_crashes(text)
     assert (crash.kind, crash.guilty_module) == (kind, module or None)
     assert crash.time == datetime(2014, 5, 31, 15, 57, 32, 579_000, tzinfo=UTC)
@@ -29,19 +31,22 @@ def test_a_whole_dump_gives_its_kind_module_time_and_uptime(kind: str, module: s
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_bare_dump_names_nobody(seed: int) -> None:
-    (crash,) = parse_crashes(dump_text("page_fault", MODULE, TIME, UPTIME, "1623387", Random(seed), bare=True))
+    (crash,) = parse_crashes(dump_text(HPSA, "page_fault", "hpsa", TIME, UPTIME, "1623387", Random(seed), bare=True))
     assert (crash.kind, crash.guilty_module, crash.guilt) == ("page_fault", None, "none")
 
 
-def test_everything_that_stops_a_host_has_a_stack() -> None:
-    ways = {(stack.kind, stack.module) for stack in STACKS}
-    assert {(kind, module) for kind, module, _ in BACKGROUND} <= ways
-    assert {("page_fault", MODULE), ("general_protection", MODULE), ("user_requested", None)} <= ways
-    assert len({stack.frames for stack in STACKS if stack.module == MODULE}) >= 4
+@pytest.mark.parametrize("name", story_names())
+def test_everything_that_stops_a_host_has_a_stack(name: str) -> None:
+    story = story_named(name)
+    ways = {(stack.kind, stack.module) for stack in story.stacks}
+    assert {(kind, module) for kind, module, _ in story.background} <= ways
+    assert {("page_fault", story.module), ("general_protection", story.module), ("user_requested", None)} <= ways
+    assert len({stack.frames for stack in story.stacks if stack.module == story.module}) >= 3
+    assert set(story.loads) | {"vmkernel"} == set(story.layout) and set(story.owners.values()) <= set(story.layout)
 
 
 def test_both_spellings_of_none_occur() -> None:
-    texts = [dump_text("page_fault", MODULE, TIME, UPTIME, "1", Random(seed), bare=False) for seed in range(20)]
+    texts = [dump_text(HPSA, "page_fault", "hpsa", TIME, UPTIME, "1", Random(seed), bare=False) for seed in range(20)]
     assert {"@<None>#<None>+" in text for text in texts} == {True, False}
     assert all(("@<None>#<None>+" in text) != ("@#+" in text) for text in texts)
 

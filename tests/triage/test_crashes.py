@@ -105,5 +105,5 @@ def test_explain_tells_known_issues_with_what_held_and_what_cannot_be_told():
     frames = (Frame(index=0, function="hpsa_scan_start", module="hpsa", module_evidence="printed"),)
     text = explain(Crash(kind="page_fault", frames=frames, esxi_version="5.5.0"))
     assert "KB2075978 (reported)" in text
-    assert "held: module, esxi; cannot be told: versions" in text
+    assert "held: module, esxi, stack; cannot be told: versions" in text
     assert "KB2075978" not in explain(Crash(kind="page_fault", frames=frames, esxi_version="6.0.0"))

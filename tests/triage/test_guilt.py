@@ -13,8 +13,10 @@ from psodlib.records import Crash, Frame, Module, Precursor
 from psodlib.schema import CLOSED_LISTS
 from psodlib.triage import guilt
 from psodlib.triage.crashes import parse_crashes
-from psodlib.triage.guilt import attribute_frames, find_guilty, is_plumbing, telling_frames
+from psodlib.triage.frames import MAX_TEXT, attribute_frames, telling_frames
+from psodlib.triage.guilt import find_guilty
 from psodlib.triage.lists import read_rules
+from psodlib.triage.modules import is_plumbing
 
 
 def stack(*names: str, backtrace: int = 0, pcpu: int | None = None) -> tuple[Frame, ...]:
@@ -88,7 +90,7 @@ MAP = (
         (Frame(address=0x418018B7E000), ("hpsa", "module_map")),
         (Frame(address=0x418018B7DFFF, function="x"), ("vmklinux", "module_map")),
         (Frame(address=0x418018000000, function="x"), (None, None)),
-        (Frame(address=0x418018C00000 + guilt.MAX_TEXT + 1, function="x"), (None, None)),
+        (Frame(address=0x418018C00000 + MAX_TEXT + 1, function="x"), (None, None)),
         (Frame(address=0x418018000000, function="hpsa_isr"), ("hpsa", "symbol_prefix")),
         (
             Frame(address=0x418018B7E594, function="x", module="printed", module_evidence="printed"),

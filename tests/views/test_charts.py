@@ -18,8 +18,8 @@ from psodlib.risk.decision import decide_pin
 from psodlib.risk.exact import Interval
 from psodlib.risk.rates import crash_rates, rate_ratio
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
-from psodlib.views.incident import incident_timeline
 
 START = pd.Timestamp("2014-01-06", tz="UTC")  # a Monday
 DAY = pd.Timedelta(days=1)
@@ -110,6 +110,7 @@ def draw(exposure, crashes, uptimes, coverage):
         "ascertainment": lambda **k: charts.plot_ascertainment(crashes, uptimes, coverage, **k),
         "incident": lambda **k: charts.plot_incident(incident_timeline(fleet, "c1"), **k),
         "evidence_needed": lambda **k: charts.plot_evidence_needed(decision, exposure, **k),
+        "options": lambda **k: charts.plot_options(decision, **k),
     }
     return lambda name, **k: calls[name](**k)
 
@@ -259,7 +260,7 @@ def test_a_version_without_a_crash_is_shown_by_its_upper_bound_alone():
 
 @pytest.mark.parametrize(
     ("crashes", "words"),
-    [((0, 40), "lies above every other"), ((3, 4), "ranks nothing")],
+    [((0, 40), "lies above every other"), ((3, 4), "not enough to rank them")],
 )
 def test_rates_rank_only_what_their_intervals_separate(crashes, words):
     table = pd.DataFrame({"host": ["a", "b"], "version": ["1", "2"], "host_days": [900.0, 900.0], "crashes": crashes})

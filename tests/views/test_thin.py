@@ -12,11 +12,12 @@ from views import hand_made
 
 from psodlib.fleet import Fleet
 from psodlib.views import charts
-from psodlib.views.brief import study, unknowns
+from psodlib.views.brief import unknowns
 from psodlib.views.explore import Atlas, Selection, crash_page, similar_html, timeline_html
 from psodlib.views.explore.markup import label
 from psodlib.views.notebooks import run_notebook
 from psodlib.views.prose import TextTable, describe_fleet, unheard
+from psodlib.views.study import study
 from psodlib.views.writeup import choose_crash, write_up
 
 UNTIMED = "esx00"

@@ -8,7 +8,7 @@ shape of its own (a bare number, a list of names).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
@@ -17,11 +17,12 @@ from typing import BinaryIO
 from psodlib.evidence.artifacts import commands, logs, rows, vibs
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
+from psodlib.evidence.artifacts.sheets import read_workbook
 from psodlib.evidence.artifacts.terminal import has_prompt, split_terminal
 from psodlib.evidence.heads import Heads
 from psodlib.records import FileReading, Problem
 
-__all__ = ["KINDS", "Kind", "read_artifact", "read_inventory", "recognise"]
+__all__ = ["KINDS", "Kind", "read_artifact", "read_book", "read_inventory", "recognise"]
 
 SNIFFED = 400  # lines looked at to recognise a file
 MAX_LOOK = 1000  # characters of a line looked at
@@ -30,7 +31,7 @@ MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One row of the table: how a file kind looks and who reads it."""
+    """One row of the table: how a file kind looks and who reads it. Its pattern is one that RE2 compiles."""
 
     name: str
     sample: str  # a line (or lines) that tells it; the test holds the pattern to it
@@ -38,11 +39,8 @@ class Kind:
     reader: Callable[[Part, Findings], None]
     command: re.Pattern[str] | None = None  # the pattern counts only for the output of such a command
     irrelevant: bool = False
-
-    @property
-    def is_log(self) -> bool:
-        """Whether it is a log, which its first lines tell."""
-        return self.reader.__module__ == logs.__name__
+    group: str = ""  # of one output only the first kind of a group reads: a VIB's list holds VIB IDs too
+    is_log: bool = False  # read alone and to any length
 
     def fits(self, text: str, command: str) -> bool:
         """Whether a text, printed by a command, is of this kind."""
@@ -53,44 +51,46 @@ class Kind:
 
 
 def _kind(
-    name: str,
-    sample: str,
-    pattern: str,
-    reader: Callable[[Part, Findings], None],
-    *,
-    command: str = "",
-    irrelevant: bool = False,
-) -> Kind:
-    return Kind(
-        name, sample, re.compile(pattern, re.MULTILINE), reader, re.compile(command) if command else None, irrelevant
-    )
+    name: str, sample: str, pattern: str, reader: Callable[[Part, Findings], None], *, command: str = "", group: str = "",
+    irrelevant: bool = False, is_log: bool = False,
+) -> Kind:  # fmt: skip
+    asked = re.compile(command) if command else None
+    return Kind(name, sample, re.compile(pattern, re.MULTILINE), reader, asked, irrelevant, group, is_log)
 
 
 _HEAD = rf"^{ISO_STAMP}:? +(?:[A-Z][a-z]\(\d{{1,3}}\)\+? +)?"
 
+# A header of delimited text has one of these among its cells.
+_COLUMN_NAMES = (
+    r"(?:ESXi? ?|VM ?)?Host ?(?:name)?|Name|ESXi|Server|Device|AcceptanceLevel|ProductName|HBAName|IsLoaded|PCIDevice|Build|"
+    r"(?:Driver|Treiber) ?(?:Version)?|VIB ?Name|VMKernel Name"
+)
+
 KINDS: tuple[Kind, ...] = (
     _kind("vmksummary", "2014-05-31T15:00:01Z heartbeat: up 29d19h16m41s, 25 VMs; [[3411 vmx 1kB]] []",
           _HEAD + r"(?:vmksummary(?:\[\d+\])?: *)?(?:heartbeat|bootstop|mark)(?:\[\d+\])?: |" + _HEAD + r"Host (?:has booted|is (?:rebooting|powering off|halting))",
-          logs.read_vmksummary),
+          logs.read_vmksummary, is_log=True),
     _kind("vmksummary", "Feb 25 15:01:01 esx35 logger: (1235592061) hb: vmk loaded, 51665.82, 51665.348, 20, 110268, 110268",
-          r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ logger: \(\d{9,10}\) hb: vmk loaded, ", logs.read_vmksummary_classic),
+          r"^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ logger: \(\d{9,10}\) hb: vmk loaded, ", logs.read_vmksummary_classic, is_log=True),
     _kind("vobd", "2014-12-10T18:01:03.496Z: [scsiCorrelator] 14807183227us: [vob.scsi.scsipath.pathstate.dead] path is down",
-          _HEAD + r"(?:vobd(?:\[\d+\])?: *)?\[\w+\] \d{1,18}us:", logs.read_vobd),
+          _HEAD + r"(?:vobd(?:\[\d+\])?: *)?\[\w+\] \d{1,18}us:", logs.read_vobd, is_log=True),
     _kind("esxupdate", "2014-06-02T09:10:08Z esxupdate: root: DEBUG: Finished execution of command = vib.install",
-          _HEAD + r"esxupdate(?:\[\d+\])?:", logs.read_esxupdate),
+          _HEAD + r"esxupdate(?:\[\d+\])?:", logs.read_esxupdate, is_log=True),
     _kind("hostd", "2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.boot",
           _HEAD + r"(?:(?:Hostd|hostd|Vpxa|vpxa)(?:\[\d+\])?: |\[[0-9A-F]{6,12} +(?:info|verbose|warning|error|trivia|panic) '|"
-          r"(?:info|verbose|warning|error) (?:hostd|vpxa)\[)", logs.read_hostd),
+          r"(?:info|verbose|warning|error) (?:hostd|vpxa)\[|[^\n]{0,300}Section for VMware ESX)", logs.read_hostd, is_log=True),
     _kind("proc_node", "HP HPSA Driver (v 5.5.0.58-1OEM)", rf"^[ \t]*(?:Driver Version:\s*)?{commands.BANNER.replace('?P<name>', '').replace('?P<version>', '')}",
           commands.read_proc_node),
+    _kind("proc_node", "Driver version 934.5.4.0-1vmw", r"^.{0,60}\b[Dd]river [Vv]ersion:? *v?\d", commands.read_other_node, command=r"proc[/_]?(?:scsi|driver)"),
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
-          r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install),
+          r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install, group="vibs"),
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
-          r'\A(?:\[\s*\{|\{\s*"|\[\s*\])', rows.read_rows),
+          r'\A(?:\[\s*)?\{[^{}]{0,1000}"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID)"\s*:', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
           r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
-    _kind("formatter", "AcceptanceLevel,CreationDate,ID,InstallDate,Name,Status,Vendor,Version,",
-          r"\A(?=[^\n]*\b(?:AcceptanceLevel|ProductName|HBAName|IsLoaded|PCIDevice|Build)\b)[\w ]+(?:,[\w ]*){2,}[ \t]*$", rows.read_rows),
+    _kind("table", '"VMHost","Name","Vendor","Version","InstallDate"',
+          r'\A(?:(?:"?sep=.|#TYPE [^\n]{0,300})\n)?(?:"?(?i:' + _COLUMN_NAMES + r')[" ]{0,2}[,;\t|]|[^\n]{0,1000}[,;\t|][" ]{0,2}(?i:' + _COLUMN_NAMES + r')[" ]{0,2}(?:[,;\t|]|$))',
+          rows.read_rows),
     _kind("uname", "VMkernel esx01.lab 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64 GNU/Linux",
           r"^[ \t]*VMkernel \S+ \d+\.\d+\.\d+ #\d+ SMP", commands.read_uname),
     _kind("version", "   Product: VMware ESXi\n   Version: 5.5.0\n   Build: Releasebuild-1331820",
@@ -110,22 +110,27 @@ KINDS: tuple[Kind, ...] = (
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
           r"^Name +Is Loaded", rows.read_rows),
     _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
-          r"^[ \t]*(?:vmhba\d+ +[\w-]+ +(?:link-\S+|unknown|online|offline|unbound) |vmnic\d+ +[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d +[\w-]+ )",
+          "^(?:" + "|".join(pattern.replace("?P<device>", "?:").replace("?P<module>", "?:") for *_, pattern in commands.DEVICES) + ")",
           commands.read_devices),
     _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
           r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,
           irrelevant=True),
     _kind("vib_get", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM.550.0.0.1331820\n   Name: scsi-hpsa\n   Version: 5.5.0.58-1OEM.550.0.0.1331820\n   Type: bootbank\n   Vendor: HP",
-          r"^[ \t]*Name: \S+[ \t]*\n[ \t]*Version: \S+[ \t]*\n", rows.read_rows),
+          r"^[ \t]*Name: \S+[ \t]*\n[ \t]*Version: \S+[ \t]*\n", rows.read_rows, group="vibs"),
     _kind("vib_list", "scsi-hpsa   5.5.0.58-1OEM.550.0.0.1331820   Hewlett-Packard   VMwareCertified   2014-03-20",
-          r"^[ \t]*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}[ \t]*$", vibs.read_vib_list),
+          r"^[ \t]*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}[ \t]*$", vibs.read_vib_list, group="vibs"),
     _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
-          rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_ID.pattern}(?:,|[ \t]*$)", vibs.read_vib_ids),
+          rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_WORD}(?:,|[ \t]*$)", vibs.read_vib_ids, group="vibs"),
     _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
     _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"\A[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}\s*\Z", commands.read_date),
+    _kind("date", "2025-12-11T16:32:46Z", rf"\A{ISO_STAMP}\s*\Z", commands.read_date, command="clock|time get|date"),
+    _kind("host_name", "   Fully Qualified Domain Name: esx01.lab", r"^[ \t]*Fully Qualified Domain Name: ", rows.read_rows),
+    _kind("pci_list", "   VMkernel Name: vmhba0", r"^[ \t]*VMkernel Name: vm", rows.read_rows),
+    _kind("format_list", "VMHost          : esx01.lab\nManufacturer    : HPE", r"^[A-Za-z][\w ]{0,40} {1,40}: .{0,300}\n[A-Za-z][\w ]{0,40} {1,40}:", rows.read_rows),
+    _kind("format_table", "Name  Driver Version\n----  ------ -------", r"^[ \t]*-{2,}(?: +-{2,})+[ \t]*$", rows.read_rows),
     _kind("uptime", " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05", r"^[ \t]*\d{1,2}:\d\d:\d\d up (?:\d+ day|\d+:\d\d|\d+ min)", commands.read_uptime),
     _kind("uptime", "2578450166000", r"\A\d{6,18}\s*\Z", commands.read_uptime_micros, command=r"uptime"),
-    _kind("module_names", "vmkapi_mgmt\nvmkapi_socket\nhpsa", r"\A(?:[\w.-]{1,60}\n){0,400}?(?:vmkapi_\w+|vmklinux\w*|com\.vmware\.\w+)[ \t]*$",
+    _kind("module_names", "vmkapi_mgmt\nvmkapi_socket\nhpsa", r"\A(?:[\w.-]+\n)*?(?:vmkapi_\w+|vmklinux\w*|com\.vmware\.\w+)[ \t]*$",
           commands.read_module_names),
 )  # fmt: skip
 
@@ -136,10 +141,23 @@ _HEADS = Heads(kind.pattern.pattern for kind in KINDS)
 
 def recognise(text: str, command: str = "", among: Sequence[int] | None = None) -> Kind | None:
     """The first kind of the table that a text's lines look like; ``among`` are the places of those that it may be."""
+    return next(_kinds_of(text, command, among), None)
+
+
+def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> Iterator[Kind]:
+    # A log alone; else every kind that fits, each reader and each group once: an output without a heading may stand by another.
     # Cut, so that no line of a hostile length is searched by every pattern.
     head = "\n".join(line[:MAX_LOOK] for line in text[: 64 << 10].lstrip().split("\n"))
-    places = _HEADS.found(head.encode("utf-8", "surrogateescape")) if among is None else among
-    return next((KINDS[place] for place in places if KINDS[place].fits(head, command)), None)
+    done: set[object] = set()
+    for kind in (
+        KINDS[place] for place in (_HEADS.found(head.encode("utf-8", "surrogateescape")) if among is None else among)
+    ):
+        if kind.reader in done or kind.group in done or (kind.is_log and done) or not kind.fits(head, command):
+            continue
+        yield kind
+        if kind.is_log:
+            return
+        done |= {kind.reader, kind.group or kind.reader}
 
 
 def read_artifact(
@@ -153,34 +171,52 @@ def read_artifact(
         head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
         raw = chain([first], raw)
     part = Part(source, numbered_lines(raw), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
-    if kind is None and has_prompt(head):
-        return _read_terminal(part)
     kind = kind or recognise(head, part.command)
-    if kind is None:
-        return []
+    if kind is None or (head and has_prompt(head)) or not (kind.is_log or kind.irrelevant):
+        return _read_outputs(replace(part, lines=islice(part.lines, MAX_LINES)))
     found = Findings()
     kind.reader(part, found)
-    return [replace(found.reading(source, kind.name), irrelevant=kind.irrelevant or not found)]
+    return found.readings(source, kind.name, kind.irrelevant)
 
 
-def _read_terminal(part: Part) -> list[FileReading]:
-    # Outputs of one host are one reading.
+def _read_outputs(part: Part) -> list[FileReading]:
+    # Outputs of one host are one reading, and a `date` among them dates what follows.
     by_host: dict[str | None, tuple[Findings, dict[str, None]]] = {}
-    for host, output in split_terminal(replace_lines(part)):
-        kind = recognise(output.text(), output.command)
-        if kind is None:
-            continue
-        found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
-        kind.reader(output, found)
-        kinds[kind.name] = None
+    taken: dict[str | None, datetime] = {}
+    relevant = False
+    for host, output in split_terminal(part):
+        output = replace(output, when=taken.get(host, output.when))
+        for kind in _kinds_of(output.text(), output.command):
+            found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
+            kind.reader(output, found)
+            kinds[kind.name] = None
+            if kind.name == "table":
+                found.note_inventory(part.source)
+            relevant = relevant or not kind.irrelevant
+            if kind.name == "date" and found.facts and found.facts[-1].time:
+                taken[host] = found.facts[-1].time
+                output = replace(output, when=taken[host])
     return [
-        replace(found.reading(part.source, "+".join(kinds)), irrelevant=not found) for found, kinds in by_host.values()
+        reading
+        for found, kinds in by_host.values()
+        for reading in found.readings(part.source, "+".join(kinds), not relevant)
     ]
 
 
-def replace_lines(part: Part) -> Part:
-    """The part with no more lines than a capture may have."""
-    return Part(part.source, islice(part.lines, MAX_LINES), part.command, part.when)
+def read_book(data: bytes, source: str, when: datetime | None = None) -> list[FileReading]:
+    """Read a workbook, RVTools' export for one: what its sheets say of hosts and their drivers."""
+    found = Findings()
+    part = Part(source, (), "", when)
+    try:
+        for sheet in read_workbook(data):
+            rows.read_sheet(sheet, part, found)
+    except ValueError as error:
+        if b"xl/" not in data:  # a document of another kind, which looks alike at its head
+            return [FileReading(source=source, kind="document", irrelevant=True)]
+        problem = Problem(source=source, problem="unreadable", detail=f"{error}; save its sheets as CSV")
+        return [FileReading(source=source, kind="table", problems=(problem,))]
+    found.note_inventory(source)
+    return found.readings(source, "table")
 
 
 def problem_of_unknown(source: str) -> Problem:

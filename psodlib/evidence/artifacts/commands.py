@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from psodlib.evidence.artifacts.findings import Findings, Part, bounded
+from psodlib.evidence.artifacts.findings import Findings, Part, bounded, parse_stamp
+from psodlib.evidence.artifacts.inventory import RELEASE
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, HostFact, Module
 
 __all__ = [
-    "parse_date", "read_date", "read_devices", "read_irrelevant", "read_module_names", "read_module_table", "read_proc_node",
-    "read_release", "read_smbios", "read_uname", "read_uptime", "read_uptime_micros",
+    "DEVICES", "parse_date", "read_date", "read_devices", "read_irrelevant", "read_module_names", "read_module_table",
+    "read_other_node", "read_proc_node", "read_release", "read_smbios", "read_uname", "read_uptime", "read_uptime_micros",
 ]  # fmt: skip
 
 BANNER = r"(?:HPE?|Microsemi|Microchip) (?P<name>[A-Z]{2,12}) Driver \(v ?(?P<version>[^)\s]{1,60})\)"
@@ -19,11 +20,22 @@ _BANNER = re.compile(rf"^\s*(?:Driver Version:\s*)?{BANNER}")
 _NODE = re.compile(r"^\s*(?P<device>[a-z]+\d{1,3}): (?!SCSI)(?P<model>.{0,100}?)\s*$")
 _FIRMWARE = re.compile(r"^\s*Firmware Version:\s*(?P<firmware>\S{1,40})")
 _UNAME = re.compile(r"^\s*VMkernel (?P<host>\S+) (?P<version>\d+\.\d+\.\d+) #\d+ SMP.{0,40}? build-(?P<build>\d{4,12})")
-_RELEASE = re.compile(
-    r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+\.\d+)(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<build>\d{4,12}))?"
-)
-_HBA = re.compile(r"^\s*(?P<device>vmhba\d+)\s+(?P<module>\w[\w-]*)\s+(?:link-\S+|unknown|online|offline|unbound)\s")
-_NIC = re.compile(r"^\s*(?P<device>vmnic\d+)\s+[0-9a-f]{3,4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d\s+(?P<module>\w[\w-]*)\s")
+_PCI = r"(?:[0-9a-fA-F]{1,4}:)?[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,2}[.:][0-9a-fA-F]{1,2}"
+_MODULE = r"(?P<module>[a-z\d][\w-]{1,40})"
+# A row that says which driver has which device: adapter list and scsidevs, nic list and esxcfg-nics, lspci -p. Name, sample, pattern.
+DEVICES: tuple[tuple[str, str, str], ...] = (
+    ("hba", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
+     rf"[ \t]*(?P<device>vmhba\d{{1,4}})[ \t]+{_MODULE}[ \t]+(?:link-\S+|unknown|online|offline|unbound)(?:[ \t]|$)"),
+    ("nic", "vmnic32  Pseudo        r8152   Up            Up            1000  Full    3c:18:a0:00:00:00  9000  Unknown Unknown",
+     rf"[ \t]*(?P<device>(?:vmnic|vusb)\d{{1,4}})[ \t]+(?:{_PCI}|Pseudo|N/A)[ \t]+{_MODULE}[ \t]+(?:Up|Down|up|down|N/A)[ \t]"),
+    ("lspci -p", "0000:31:00.0 8086:1521 103c:8157 255/   /     D V igbn         vmnic4",
+     rf"[ \t]*{_PCI}[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+\S.{{0,40}}[ \t]V[ \t]+{_MODULE}[ \t]+(?P<device>vm[a-z]{{2,8}}\d{{1,4}})[ \t]*$"),
+)  # fmt: skip
+_DEVICES = tuple(re.compile(pattern) for *_, pattern in DEVICES)
+# Another driver's node than the Smart Array's, told by the command that read it.
+_NODE_PATH = re.compile(r"proc[/_]?(?:scsi|driver)[/_]?(?P<module>[a-z][a-z\d_]{1,30}?)[/_](?:host)?\d")
+_NODE_VERSION = re.compile(r"^.{0,60}?\b[Dd]river [Vv]ersion:? *v?(?P<version>\d[\w.+-]{2,60})")
+_NODE_FIRMWARE = re.compile(r"^.{0,20}?\b[Ff]irmware [Vv]ersion:? +v?(?P<firmware>\d[\w.-]{1,40})")
 _ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
 _UP_TEXT = re.compile(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
@@ -71,6 +83,29 @@ def _keep_node(
     )  # fmt: skip
 
 
+def read_other_node(part: Part, found: Findings) -> None:
+    """``/proc/scsi/qla2xxx/1`` and its like: the module stands in the path, the loaded version and firmware in the text."""
+    path = _NODE_PATH.search(part.command)
+    version: re.Match[str] | None = None
+    firmware: str | None = None
+    device: str | None = None
+    at = 1
+    for number, text in part.lines:
+        if version is None and (version := _NODE_VERSION.match(text)):
+            at = number
+        told = _NODE_FIRMWARE.match(text)
+        firmware = firmware or (told["firmware"] if told else None)
+        device = device or next(iter(re.findall(r"\bvmhba\d{1,4}\b", text[:200])), None)
+    if path and version:
+        module = path["module"]
+        found.drivers.append(
+            DriverReading(
+                module=module, version=normalise(version["version"], module), state="loaded", evidence="proc", device=device,
+                firmware=firmware, source=part.source, line=at,
+            )
+        )  # fmt: skip
+
+
 def read_uname(part: Part, found: Findings) -> None:
     """``uname -a``: host, version and build in one line."""
     for _, text in part.lines:
@@ -92,7 +127,7 @@ def read_uname(part: Part, found: Findings) -> None:
 def read_release(part: Part, found: Findings) -> None:
     """``vmware -v``, ``vmware -l``, ``/etc/vmware-release``."""
     for _, text in part.lines:
-        match = _RELEASE.search(text)
+        match = RELEASE.search(text)
         if match:
             found.facts.append(
                 HostFact(esxi_version=match["version"], esxi_build=match["build"], time=part.when, source=part.source)
@@ -100,21 +135,15 @@ def read_release(part: Part, found: Findings) -> None:
 
 
 def read_devices(part: Part, found: Findings) -> None:
-    """``storage core adapter list``, ``esxcfg-scsidevs -a``, ``network nic list``, ``esxcfg-nics -l``: which driver has
-    which device."""
+    """``storage core adapter list``, ``esxcfg-scsidevs -a``, ``network nic list``, ``esxcfg-nics -l``, ``lspci -p``."""
     for number, text in part.lines:
-        match = _HBA.match(text) or _NIC.match(text)
+        match = next((match for pattern in _DEVICES if (match := pattern.match(text))), None)
         if match:
             found.drivers.append(
                 DriverReading(
-                    module=match["module"],
-                    state="loaded",
-                    evidence="adapter_list",
-                    device=match["device"],
-                    source=part.source,
-                    line=number,
+                    module=match["module"], state="loaded", evidence="adapter_list", device=match["device"], source=part.source, line=number
                 )
-            )
+            )  # fmt: skip
 
 
 def read_module_names(part: Part, found: Findings) -> None:
@@ -181,6 +210,7 @@ def read_uptime_micros(part: Part, found: Findings) -> None:
 
 def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
     # Without the time of taking an uptime places nothing.
+    found.understood = True
     if part.when is not None and up < timedelta(days=10_000):
         boot = bounded(part.when - up)
         found.alive.append(
@@ -203,12 +233,13 @@ def parse_date(text: str) -> datetime | None:
 
 
 def read_date(part: Part, found: Findings) -> None:
-    """``date``: when the outputs beside it were taken."""
+    """``date``, ``esxcli hardware clock get``, ``system time get``: when the outputs beside it were taken."""
     for _, text in part.lines:
-        stamp = parse_date(text)
+        stamp = parse_date(text) or parse_stamp(text.strip())
         if stamp:
             found.facts.append(HostFact(time=stamp, source=part.source))
 
 
 def read_irrelevant(part: Part, found: Findings) -> None:
     """Recognised, and nothing for us in it."""
+    found.understood = True

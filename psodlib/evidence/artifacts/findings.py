@@ -12,9 +12,8 @@ from typing import BinaryIO
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
 __all__ = [
-    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "moment_of", "numbered_blocks", "numbered_lines",
-    "parse_micros",
-    "parse_stamp", "stamp_micros",
+    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "moment_of", "nothing_in", "numbered_blocks",
+    "numbered_lines", "parse_micros", "parse_stamp", "stamp_micros",
 ]  # fmt: skip
 
 SECOND = 1_000_000  # microseconds
@@ -62,26 +61,58 @@ class Findings:
     modules: list[Module] = field(default_factory=list)
     facts: list[HostFact] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    others: dict[str, Findings] = field(default_factory=dict)  # of hosts that rows name in a column
+    understood: bool = False  # its lines are of the kind, even if they say nothing of interest
     bad_times: int = 0
     first_bad_time: int | None = None
+
+    def of(self, host: str | None) -> Findings:
+        """The findings of the host that a row names; these where it names none."""
+        return self.others.setdefault(host, Findings(host=host)) if host else self
 
     def note_bad_time(self, line: int) -> None:
         """A line whose stamp cannot be, or bears no year: its sign of life is lost, and the file's problems say so."""
         self.bad_times += 1
         self.first_bad_time = self.first_bad_time or line
 
+    def note_inventory(self, source: str) -> None:
+        """Say that a table of hosts has more to give than evidence may take from it."""
+        hosts = [host for host, found in self.others.items() if any(fact.host for fact in found.facts)]
+        if hosts:
+            detail = (
+                f"an inventory of {len(hosts)} {'hosts' if len(hosts) > 1 else 'host'} among the evidence: versions, models and drivers in it are used; "
+                "for its other columns (cluster, VMs) give it as the inventory"
+            )
+            self.problems.append(Problem(source=source, problem="unused", detail=detail))
+
     def __bool__(self) -> bool:
         return bool(self.alive or self.marks or self.drivers or self.modules or self.facts)
 
+    def readings(self, source: str, kind: str, irrelevant: bool = False) -> list[FileReading]:
+        """The findings as records, one a host. A kind that was recognised and gave nothing is no silence."""
+        told = [self, *(found for _, found in sorted(self.others.items()))]
+        given = [found.reading(source, kind) for found in told if found or found.problems or found.bad_times]
+        if given:
+            return given
+        if irrelevant or self.understood:
+            return [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
+        return [FileReading(source=source, kind=kind, host=self.host, problems=(nothing_in(source, kind),))]
+
     def reading(self, source: str, kind: str) -> FileReading:
-        """The findings as the frozen record of one file."""
+        """One host's findings as the frozen record of one file."""
         if self.bad_times:
             detail = f"{self.bad_times} lines with a time that cannot be or without a year; not used as signs of life"
             self.problems.append(Problem(source=source, problem="bad_time", line=self.first_bad_time, detail=detail))
         return FileReading(
             source=source, kind=kind, host=self.host, alive=tuple(self.alive), marks=tuple(self.marks),
-            drivers=tuple(self.drivers), modules=tuple(self.modules), facts=tuple(self.facts), problems=tuple(self.problems),
+            drivers=tuple(dict.fromkeys(self.drivers)), modules=tuple(self.modules), facts=tuple(self.facts), problems=tuple(self.problems),
         )  # fmt: skip
+
+
+def nothing_in(source: str, kind: str) -> Problem:
+    """What to say of a file of a known kind from which nothing came."""
+    detail = f"looks like {kind.replace('_', ' ')}, and nothing was found in it"
+    return Problem(source=source, problem="unused", detail=detail)
 
 
 class Life:

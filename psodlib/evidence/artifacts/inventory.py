@@ -1,32 +1,38 @@
-"""An inventory of hosts as RVTools, an AsBuilt report or a person exports it -> one table with known column names."""
+"""An inventory of hosts as RVTools, PowerCLI, vDocumentation, an AsBuilt report or a person exports it -> one table with known names."""
 
 from __future__ import annotations
 
 import csv
-import io
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psodlib.errors import InputError
+from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, key_of, read_workbook
+from psodlib.evidence.encodings import decoded
 
 if TYPE_CHECKING:  # the processes that read files make no table, and pandas costs each of them half a second to import
     import pandas as pd
 
-__all__ = ["COLUMNS", "read_inventory"]
+__all__ = ["COLUMNS", "RELEASE", "read_inventory"]
 
-# Our name -> the names it goes by, in small letters and digits only. The first that a file has is taken.
+# Our name -> the names it goes by, as `key_of` gives them. The first that a file has is taken.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "host": ("host", "name", "vmhost", "hostname", "esxhost", "esxihost", "fqdn"),
+    "host": ("host", "vmhost", "hostname", "esxhost", "esxihost", "vmhostname", "esxihostname", "esxi", "hostsystem", "servername",
+             "server", "fqdn", "dnsname", "name"),
     "cluster": ("cluster", "clustername", "parent"),
-    "model": ("model", "hardwaremodel", "productname"),
-    "vendor": ("vendor", "manufacturer", "vendorname"),
-    "vms": ("vms", "numberofvms", "vmcount", "vmsonhost"),
+    "model": ("model", "hardwaremodel", "hostmodel", "servermodel", "productname", "modell"),
+    "vendor": ("vendor", "manufacturer", "vendorname", "make", "hostmfg", "hersteller"),
+    "vms": ("vms", "#vms", "numberofvms", "vmcount", "vmsonhost", "numvms"),
     "users": ("users", "usercount", "sessions"),
-    "esxi_version": ("esxiversion", "esxversion", "version"),
-    "esxi_build": ("esxibuild", "esxbuild", "build"),
-    "serial": ("serial", "serialnumber", "servicetag"),
-}
+    "esxi_version": ("esxiversion", "esxversion", "hostversion", "productversion", "version"),
+    "esxi_build": ("esxibuild", "esxbuild", "hostversionbuild", "hostbuild", "buildnumber", "build"),
+    "serial": ("serial", "serialnumber", "servicetag", "sn", "seriennummer"),
+}  # fmt: skip
+RELEASE = re.compile(
+    r"VMware ESX(?:i| Server)? (?P<version>\d{1,2}\.\d{1,2}\.\d{1,3})(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<build>\d{4,12}))?"
+)
 _NUMBERS = ("vms", "users")
 
 
@@ -34,8 +40,8 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
     """Read an inventory: one row a host."""
     import pandas as pd
 
-    rows = _rows(path)
-    header = rows[0] if rows else []
+    sheet = _sheet_of_hosts(path)
+    header = sheet.rows[0][1] if sheet.rows else []
     names = _column_names(header)
     if "host" not in names:
         raise InputError(
@@ -43,64 +49,70 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
             f"({', '.join(COLUMNS['host'])}); rename it to 'host'"
         )
     width = len(names)
-    body = [[*row[:width], *[""] * (width - len(row))] for row in rows[1:] if any(cell.strip() for cell in row)]
-    table = pd.DataFrame(body, columns=names, dtype="string").apply(
-        lambda column: column.str.strip().replace("", pd.NA)
-    )
-    table = table[table["host"].notna()]
+    body = [[*row, *[""] * (width - len(row))][:width] for _, row in sheet.rows[1:] if any(row)]
+    columns = {name: pd.array([row[at] or None for row in body], dtype="string") for at, name in enumerate(names)}
+    table = _split_release(pd.DataFrame(columns))
+    table = table[table["host"].notna() & (table["host"] != header[names.index("host")])]
     twice = table["host"].str.lower().duplicated()
     duplicates = sorted(set(table.loc[twice, "host"]))
     table = table[~twice].reset_index(drop=True)
     for name in set(_NUMBERS) & set(names):
-        table[name] = (
-            pd.to_numeric(table[name].str.replace(r"[,.\s](?=\d{3}\b)", "", regex=True), errors="coerce")
-            .round()
-            .astype("Int64")
-        )
-    order = [name for name in COLUMNS if name in names] + [name for name in names if name not in COLUMNS]
+        plain = table[name].str.replace(r"[,.\s](?=\d{3}\b)", "", regex=True)
+        table[name] = pd.to_numeric(plain, errors="coerce").round().astype("Int64")
+    order = [name for name in COLUMNS if name in table] + [name for name in table if name not in COLUMNS]
     table = pd.DataFrame(table[order])
     table.attrs["duplicates"] = duplicates
     return table
 
 
-def _rows(path: str | Path) -> list[list[str]]:
+def _split_release(table: pd.DataFrame) -> pd.DataFrame:
+    # RVTools writes the version and the build in one cell.
+    if "esxi_version" not in table:
+        return table
+    parts = table["esxi_version"].str.extract(RELEASE.pattern).astype("string")
+    build = parts["build"] if "esxi_build" not in table else table["esxi_build"].fillna(parts["build"])
+    return table.assign(esxi_version=parts["version"].fillna(table["esxi_version"]), esxi_build=build)
+
+
+def _sheet_of_hosts(path: str | Path) -> Sheet:
+    # The sheet that knows most of a host: RVTools writes forty, and many name hosts.
+    sheets = _sheets(path)
+    return max(sheets, key=lambda sheet: _known(sheet.rows[0][1]), default=Sheet("", []))
+
+
+def _known(header: list[str]) -> int:
+    names = set(_column_names(header))
+    return ("host" in names and not names & {"vm", "device"}) * len(names & COLUMNS.keys())
+
+
+def _sheets(path: str | Path) -> list[Sheet]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; expected a CSV of hosts") from error
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise InputError(f"{path}: is a workbook; save its host sheet as CSV and give that")
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = data.decode(encoding, "backslashreplace").replace("\0", "")
-    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
-    if lines and re.match(r'"?sep=.', lines[0]):
-        lines = lines[1:]  # Excel's own word for the delimiter
-    if not lines:
-        return []
-    # PowerShell writes a `#TYPE` line above the header.
-    lines = lines[1:] if lines[0].startswith("#TYPE") else lines
-    delimiter = max(",;\t|", key=lines[0].count)
+        raise InputError(f"{path}: {error.strerror or error}; expected a table of hosts (CSV or .xlsx)") from error
     try:
-        return list(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter))
-    except csv.Error as error:
-        raise InputError(f"{path}: {error}; expected a CSV of hosts") from error
+        if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+            return list(read_workbook(data))
+        text = decoded(data).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+        rows = list(delimited_rows(enumerate(text.split("\n"), 1)))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: {error}; expected a table of hosts (CSV or .xlsx)") from error
+    return [Sheet("", rows)] if rows else []
 
 
 def _column_names(header: list[str]) -> list[str]:
     # Known names by the table above, others in lower_snake; a name that comes twice gets a number.
-    keys = [re.sub(r"[^a-z0-9]", "", cell.lower().replace("#", "numberof")) for cell in header]
-    known = {}
+    keys = [key_of(cell) for cell in header]
+    places = {key: at for at, key in reversed(list(enumerate(keys)))}
+    known: dict[int, str] = {}
     for name, aliases in COLUMNS.items():
-        position = next((keys.index(alias) for alias in aliases if alias in keys), None)
-        if position is not None and position not in known:
-            known[position] = name
+        at = next((places[alias] for alias in aliases if alias in places), None)
+        if at is not None:
+            known.setdefault(at, name)
     names: list[str] = []
-    for position, cell in enumerate(header):
-        name = (
-            known.get(position)
-            or re.sub(r"[^a-z0-9]+", "_", cell.strip().lower()).strip("_")
-            or f"column_{position + 1}"
-        )
-        count = sum(other == name or re.fullmatch(re.escape(name) + r"_\d+", other) is not None for other in names)
-        names.append(name if not count else f"{name}_{count + 1}")
+    seen: Counter[str] = Counter()
+    for at, cell in enumerate(header):
+        name = known.get(at) or re.sub(r"[^a-z0-9]+", "_", cell.lower()).strip("_") or f"column_{at + 1}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
     return names

@@ -76,8 +76,13 @@ MARKS: tuple[tuple[str, str], ...] = (
 )
 
 
+# The head of every log of hostd and vpxa.
+_SECTION = re.compile(
+    r"Section for VMware ESX.{0,80}?\bversion=(?P<version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<build>\d{4,12})\b)?"
+)
 _HOSTD_FINDER = BytesAhoCorasick(
-    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))],
+    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))]
+    + [b"Section for VMware ESX"],
     matchkind=MatchKind.LeftmostFirst,
 )
 # A heartbeat as nearly all are written: what is not is read by `_HEARTBEAT`, which knows every way.
@@ -98,6 +103,7 @@ _CHANGES = BytesAhoCorasick(
         *(f"{what}.{done}".encode() for what in ("vib", "profile") for done in ("install", "update", "remove")),
     ]
 )
+_ESXUPDATE_LINE = re.compile(rb"^" + LOG_HEAD.encode() + rb"esxupdate", re.MULTILINE)
 _LINE_STAMP = re.compile(ISO_STAMP.encode())
 _VOB_BYTES = re.compile(_VOB.pattern.encode(), re.ASCII)
 
@@ -247,6 +253,16 @@ def read_hostd(part: Part, found: Findings) -> None:
             moment = parse_stamp(text)
             if moment:
                 found.marks += _mark(text, moment, "hostd", part.source, line)
+                section = _SECTION.search(text)
+                if section:
+                    found.facts.append(
+                        HostFact(
+                            esxi_version=section["version"],
+                            esxi_build=section["build"],
+                            time=moment,
+                            source=part.source,
+                        )
+                    )
     found.alive += life.close()
 
 
@@ -261,6 +277,7 @@ def read_esxupdate(part: Part, found: Findings) -> None:
     named: dict[str, tuple[str, int]] = {}
     for number, raw in part.blocks():
         block = bare(raw)
+        found.understood = found.understood or _ESXUPDATE_LINE.search(block) is not None
         for line, text in lines_with(_CHANGES, block, number, block.lower()):
             _read_change(text, line, part, named, found)
 

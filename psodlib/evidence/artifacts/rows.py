@@ -1,7 +1,8 @@
-"""Command output of one meaning in many syntaxes: text blocks, dashed tables, JSON, CSV, XML -> rows -> findings.
+"""Output and tables of one meaning in many syntaxes -> rows -> findings.
 
-esxcli prints the same fields for people and by ``--formatter``. Each syntax becomes rows (field name -> text), field names
-in lower case without blanks and signs, and ``MEANINGS`` reads the rows by the fields they have.
+esxcli prints the same fields for people and by ``--formatter``; PowerCLI, vDocumentation and RVTools export them for a fleet. Each
+syntax (text blocks, dashed tables, Format-List, JSON, delimited text, workbooks, XML) becomes rows: field name -> text, the name in lower
+case without blanks and signs. ``FIELDS`` joins the names that go by many, and ``MEANINGS`` reads the rows by the fields they have.
 """
 
 from __future__ import annotations
@@ -14,52 +15,92 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from psodlib.evidence.artifacts.findings import Findings, Part
-from psodlib.evidence.artifacts.vibs import parse_day, reading_of_vib, state_of
+from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
+from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, delimiter_of, key_of
+from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
 from psodlib.evidence.versions import normalise
-from psodlib.records import DriverReading, HostFact, Module
+from psodlib.records import DriverReading, HostFact, Module, Problem
 
-__all__ = ["MEANINGS", "Row", "read_rows", "rows_of"]
+__all__ = ["DEVICE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
 
 Row = dict[str, str]
-_FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.-]{0,60}?)\s?:(?:\s+(?P<value>.*))?$")
+DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
+MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9a-f:]{3,39}", re.ASCII)
+_FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.&#-]{0,60}?)\s{0,40}:(?:\s+(?P<value>.*))?$")
 _DASHES = re.compile(r"^\s*-{2,}(?:\s+-{2,})+\s*$")
 _XML_FIELD = re.compile(
     r"<(?:field name=\"(?P<name>[^\"<>]{1,80})\"|/?structure\b)[^<>]{0,200}>(?:\s*<(?P<type>\w{1,20})>(?P<value>[^<]*)</)?"
 )
 _DRIVER_VERSION = re.compile(r"^(?:Version\s+)?(?P<version>[^\s,]+)")
 _BUILD = re.compile(r"(\d{4,12})")
-
-
-def _key(text: str) -> str:
-    return re.sub(r"[^a-z0-9#]", "", text.lower())
+_NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
+# A field -> the names it goes by elsewhere.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "driver": ("drivername", "modulename", "module", "treiber", "driverinfodriver"),
+    "driverversion": ("moduleversion", "drvversion", "treiberversion", "driverinfoversion"),
+    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion"),
+}
+_DEVICE_FIELDS = (
+    "vmkernelname",
+    "hbaname",
+    "networkdevice",
+    "device",
+    "devicename",
+    "adapter",
+    "nic",
+    "vmnic",
+    "hba",
+    "interface",
+    "name",
+)
+_HOST_FIELDS = COLUMNS["host"][:-1]
 
 
 # --- syntaxes -> rows -------------------------------------------------------------------------------------------------
 
 
-def rows_of(part: Part) -> Iterator[tuple[int, Row]]:
-    """Rows of an output in whatever syntax it has, each with its line."""
+def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
+    """Rows of an output in whatever syntax it has, each with its line; what breaks the syntax is a problem."""
     lines = list(part.lines)
     first = next((text.strip() for _, text in lines if text.strip()), "")
     at = lines[0][0] if lines else 1
-    if first.startswith(("[", "{")) and '"' in "".join(text for _, text in lines[:5]):
-        return ((at, row) for row in _json_rows("\n".join(text for _, text in lines)))
-    if first.startswith(("<?xml", "<output")):
-        return ((at, row) for row in _xml_rows("\n".join(text for _, text in lines)))
-    if first.count(",") >= 2 and ":" not in first:
-        return _csv_rows(lines)
-    dashes = next((index for index, (_, text) in enumerate(lines) if index and _DASHES.match(text)), None)
-    return _block_rows(lines) if dashes is None else _table_rows(lines, dashes)
-
-
-def _json_rows(text: str) -> Iterator[Row]:
+    text = "\n".join(text for _, text in lines)
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    for value in data if isinstance(data, list) else [data]:
+        if first.startswith(("[", "{")) and '"' in text[:4000]:
+            yield from ((at + text.count("\n", 0, begin), row) for begin, row in _json_rows(text))
+        elif first.startswith(("<?xml", "<output")):
+            yield from ((at, row) for row in _xml_rows(text))
+        elif _is_delimited(first):
+            yield from _rows_under_header(delimited_rows(lines))
+        else:
+            yield from _text_rows(lines)
+    except (ValueError, RecursionError, csv.Error) as error:
+        detail = f"its {_syntax(first)} is damaged or cut short ({error}); what stood before that is used"
+        found.problems.append(Problem(source=part.source, problem="bad_line", line=at, detail=detail))
+
+
+def _syntax(first: str) -> str:
+    return "JSON" if first[:1] in "[{" else "XML" if first[:1] == "<" else "table"
+
+
+def _is_delimited(line: str) -> bool:
+    delimiter = delimiter_of(line)
+    return line.startswith(("#TYPE ", '"')) or (delimiter is not None and (delimiter != "," or ": " not in line))
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
+    # Object by object, so that a list that was cut short gives what came before the cut.
+    decoder = json.JSONDecoder()
+    at = re.compile(r"[\s,\[\]]*")
+    begin = at.match(text).end()  # type: ignore[union-attr]
+    while begin < len(text):
+        value, end = decoder.raw_decode(text, begin)
         if isinstance(value, dict):
-            yield {_key(str(key)): _plain(item) for key, item in value.items()}
+            yield begin, {key_of(str(key)): _plain(item) for key, item in value.items()}
+        begin = at.match(text, end).end()  # type: ignore[union-attr]
+    if text.lstrip().startswith("[") and not text.rstrip().endswith("]"):
+        raise ValueError("no ] at its end")
 
 
 def _plain(value: Any) -> str:
@@ -73,55 +114,107 @@ def _xml_rows(text: str) -> Iterator[Row]:
     row: Row = {}
     for match in _XML_FIELD.finditer(text):
         if match["name"]:
-            row[_key(match["name"])] = html.unescape(match["value"] or "")
+            row[key_of(match["name"])] = html.unescape(match["value"] or "")
         elif row:
             yield row
             row = {}
     if row:
         yield row
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("it declares entities, which no esxcli writes")
+    if "</output>" not in text:
+        raise ValueError("no </output> at its end")
 
 
-def _csv_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
-    numbers = [number for number, text in lines if text.strip()]
-    try:
-        for number, values in zip(numbers[1:], csv.DictReader(text for _, text in lines if text.strip()), strict=False):
+def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
+    # A file that was appended to has its header again.
+    first = next(rows, None)
+    if first is None:
+        return
+    names = [key_of(cell) for cell in first[1]]
+    for number, cells in rows:
+        if cells != first[1]:
             yield (
                 number,
                 {
-                    _key(name): value.strip()
-                    for name, value in values.items()
-                    if isinstance(name, str) and isinstance(value, str)
+                    name: cell
+                    for name, cell in zip(
+                        reversed(names), reversed(cells[: len(names)] + [""] * (len(names) - len(cells))), strict=True
+                    )
+                    if name
                 },
             )
-    except csv.Error:
-        return
+
+
+def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    # Dashed tables and blocks of `Key: value` lines, in any order.
+    lines = _unwrapped(lines)
+    begin = index = 0
+    while index < len(lines):
+        if index > begin and _DASHES.match(lines[index][1]) and lines[index - 1][1].strip():
+            yield from _block_rows(lines[begin : index - 1])
+            rows = list(_table_rows(lines, index))
+            yield from rows
+            begin = index = index + 1 + len(rows)
+        else:
+            index += 1
+    yield from _block_rows(lines[begin:])
+
+
+def _unwrapped(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    # A terminal broke the lines of a table at its width, the dashes too.
+    broken = next((i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None)
+    if broken is None or len(lines[broken - 1][1]) < 40:
+        return lines
+    width = len(lines[broken - 1][1])
+    joined: list[tuple[int, str]] = []
+    room = 0
+    for number, text in lines:
+        if joined and room == 0 and text.strip():
+            joined[-1] = (joined[-1][0], joined[-1][1] + text)
+        else:
+            joined.append((number, text))
+        room = width - len(text)
+    return joined
+
+
+def _is_dashes(text: str) -> bool:
+    return len(text.strip()) > 1 and not text.strip(" -")
 
 
 def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int, Row]]:
-    # The dashes say where columns begin; a value may be longer than its column's dashes only in the last.
+    # The dashes say where columns begin. The table ends at the first line that does not fit them.
     starts = [match.start() for match in re.finditer(r"-{2,}", lines[dashes][1])]
     ends = [*starts[1:], None]
-    names = [_key(lines[dashes - 1][1][start:end]) for start, end in zip(starts, ends, strict=True)]
+    names = [key_of(lines[dashes - 1][1][start:end]) for start, end in zip(starts, ends, strict=True)]
     for number, text in lines[dashes + 1 :]:
-        if text.strip() and not _DASHES.match(text):
-            yield number, {name: text[start:end].strip() for name, start, end in zip(names, starts, ends, strict=True)}
+        if (
+            text[: starts[0]].strip()
+            or not text[starts[0] :][:1].strip()
+            or any(text[start - 1 : start].strip() for start in starts[1:])
+        ):
+            return
+        yield number, {name: text[start:end].strip() for name, start, end in zip(names, starts, ends, strict=True)}
 
 
 def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     # `Key: value` lines; a blank line, a heading or a key at the same depth again begins the next block.
     row: Row = {}
     depth: dict[str, int] = {}
-    begin = 1
-    commented = all(text.lstrip().startswith("#") for _, text in lines if text.strip())
+    begin, last = 1, ""
+    commented = any(lines) and all(text.lstrip().startswith("#") for _, text in lines if text.strip())
     for number, text in lines:
         match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text)
-        key = _key(match["key"]) if match else ""
+        if match is None and row and text.startswith(" " * 16):  # the rest of a long value, as Format-List breaks it
+            row[last] += text.strip()
+            continue
+        key = key_of(match["key"]) if match else ""
         again = key in row and match is not None and len(match["indent"]) <= depth[key]
         if row and (match is None or again):
             yield begin, row
             row, depth = {}, {}
         if match and key not in row:
-            begin = begin if row else number
+            begin, last = begin if row else number, key
             row[key] = (match["value"] or "").strip()
             depth[key] = len(match["indent"])
     if row:
@@ -131,36 +224,54 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
 # --- rows -> findings -------------------------------------------------------------------------------------------------
 
 
+def _first(row: Row, names: tuple[str, ...]) -> str | None:
+    return next((row[name] for name in names if row.get(name, "").lower() not in _NOTHING), None)
+
+
+def _host(row: Row) -> str | None:
+    name = _first(row, _HOST_FIELDS)
+    return name if name and _HOST.fullmatch(name) and not name.lower().startswith("localhost") else None
+
+
+def _device(row: Row) -> str | None:
+    return next((row[name] for name in _DEVICE_FIELDS if DEVICE.fullmatch(row.get(name, ""))), None)
+
+
 def _read_version(row: Row, part: Part, line: int, found: Findings) -> None:
     build = _BUILD.search(row["build"])
-    found.facts.append(
-        HostFact(
-            esxi_version=row["version"] or None,
-            esxi_build=build[1] if build else None,
-            time=part.when,
-            source=part.source,
+    if row["product"].startswith("VMware ESX"):
+        found.of(_host(row)).facts.append(
+            HostFact(
+                esxi_version=row["version"] or None,
+                esxi_build=build[1] if build else None,
+                time=part.when,
+                source=part.source,
+            )
         )
-    )
 
 
 def _read_platform(row: Row, part: Part, line: int, found: Findings) -> None:
     serial = row.get("serialnumber", "").strip(" .")
-    found.facts.append(
+    found.of(_host(row)).facts.append(
         HostFact(
-            vendor=row["vendorname"] or None,
-            model=row["productname"] or None,
-            serial=serial or None,
-            time=part.when,
-            source=part.source,
+            vendor=row["vendorname"] or None, model=row["productname"] or None, serial=serial or None, time=part.when, source=part.source,
         )
-    )
+    )  # fmt: skip
+
+
+def _read_host_name(row: Row, part: Part, line: int, found: Findings) -> None:
+    name = row["fullyqualifieddomainname"] or row["hostname"]
+    if _HOST.fullmatch(name) and not name.lower().startswith("localhost"):
+        found.host = found.host or name
 
 
 def _read_vib(row: Row, part: Part, line: int, found: Findings) -> None:
+    name, version = row.get("vibname") or row["name"], row.get("vibversion") or row["version"]
+    if not VIB_VERSION.fullmatch(version):
+        return
     state, evidence = state_of(part)
-    installed_on = parse_day(row.get("installdate", ""))
-    found.drivers += reading_of_vib(
-        row["name"], row["version"], row.get("id") or None, state=state, evidence=evidence, installed_on=installed_on,
+    found.of(_host(row)).drivers += reading_of_vib(
+        name, version, row.get("id") or None, state=state, evidence=evidence, installed_on=parse_day(row.get("installdate", "")),
         source=part.source, line=line,
     )  # fmt: skip
 
@@ -186,56 +297,129 @@ def _argument(command: str) -> str:
 
 
 def _read_loaded(row: Row, part: Part, line: int, found: Findings) -> None:
-    if row["isloaded"].lower() == "true" and row["name"]:
-        found.modules.append(Module(module=row["name"], time=part.when, source=part.source))
+    if row["isloaded"].lower() == "true" and MODULE.fullmatch(row["name"].lower()):
+        found.of(_host(row)).modules.append(Module(module=row["name"], time=part.when, source=part.source))
 
 
-def _read_adapter(row: Row, part: Part, line: int, found: Findings) -> None:
-    device = row.get("hbaname") or row.get("name")
-    if row["driver"] and device:
-        found.drivers.append(
+def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
+    # What drives a device, with its version and the device's firmware where the row has them.
+    module, version, firmware = (
+        row["driver"],
+        row.get("driverversion") or row.get("version"),
+        row.get("firmwareversion"),
+    )
+    device = _device(row)
+    known = _first(row, ("driver",)) is not None
+    if known and MODULE.fullmatch(module) and (device or version or firmware):
+        asked = _argument(part.command)
+        found.of(_host(row)).drivers.append(
             DriverReading(
-                module=row["driver"],
-                state="loaded",
-                evidence="adapter_list",
-                device=device,
-                source=part.source,
-                line=line,
-            )
-        )
-
-
-def _read_ethtool(row: Row, part: Part, line: int, found: Findings) -> None:
-    firmware = row["firmwareversion"]
-    if row["driver"]:
-        found.drivers.append(
-            DriverReading(
-                module=row["driver"], version=normalise(row["version"], row["driver"]), state="loaded", evidence="ethtool",
-                device=row.get("name") or _argument(part.command) or row.get("businfo") or None,
-                firmware=None if firmware in ("", "N/A") else firmware, source=part.source, line=line,
+                module=module, version=normalise(version, module), state="loaded", evidence="ethtool" if version or firmware else "adapter_list",
+                device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
+                firmware=firmware if (firmware or "").lower() not in _NOTHING else None, source=part.source, line=line,
             )
         )  # fmt: skip
+    elif known and device:
+        detail = f"{device} with the driver {module[:60]!r}, which is no module's name; the row is not used"
+        found.problems.append(Problem(source=part.source, problem="bad_line", line=line, detail=detail))
+    if VIB_VERSION.fullmatch(row.get("vibversion", "")) and row.get("vibname"):
+        _read_vib(row, part, line, found)
 
 
-# Fields that a row must have -> its reader. The first that fits reads the row.
+def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
+    """A host's row of an inventory."""
+    host = _host(row) or row.get("name", "")
+    told = {name: _first(row, COLUMNS[name]) for name in ("esxi_version", "esxi_build", "vendor", "model", "serial")}
+    release = RELEASE.search(told["esxi_version"] or "")
+    if release:
+        told["esxi_version"], told["esxi_build"] = release["version"], release["build"] or told["esxi_build"]
+    if not re.fullmatch(r"\d{1,2}(?:\.\d{1,3}){1,3}", told["esxi_version"] or ""):
+        told["esxi_version"] = None
+    build = _BUILD.search(told["esxi_build"] or "")
+    told["esxi_build"] = build[1] if build else None
+    if _HOST.fullmatch(host) and any(told.values()):
+        found.of(host).facts.append(HostFact(host=host, time=part.when, source=part.source, **told))
+
+
+# Fields that a row must have -> its reader. Every reading that fits a row is tried in this order; the first that has its fields reads it.
 MEANINGS: tuple[tuple[frozenset[str], Callable[[Row, Part, int, Findings], None]], ...] = (
-    (frozenset({"driver", "version", "firmwareversion"}), _read_ethtool),
+    (frozenset({"driver", "version", "firmwareversion"}), _read_driver),
     (frozenset({"product", "version", "build"}), _read_version),
     (frozenset({"productname", "vendorname"}), _read_platform),
+    (frozenset({"fullyqualifieddomainname", "hostname"}), _read_host_name),
     (frozenset({"name", "isloaded"}), _read_loaded),
-    (frozenset({"hbaname", "driver"}), _read_adapter),
-    (frozenset({"name", "driver", "macaddress"}), _read_adapter),
     (frozenset({"inputfile", "version"}), _read_module),
     (frozenset({"modulefile", "version"}), _read_module),
-    (frozenset({"name", "version", "vendor"}), _read_vib),
+    (frozenset({"a device", "driver"}), _read_driver),
+    (frozenset({"a host", "driver", "driverversion"}), _read_driver),
+    (frozenset({"a host", "driver", "firmwareversion"}), _read_driver),
+    (frozenset({"a VIB"}), _read_vib),
+    (frozenset({"a host", "a fact of it"}), _read_host),
 )
+# Fields of a host's own row that no VIB's and no device's has: with them `Name` is a host.
+_OF_A_HOST = frozenset(
+    {
+        "connectionstate",
+        "manufacturer",
+        "hardwaremodel",
+        "numcpu",
+        "memorytotalgb",
+        "parent",
+        "esxversion",
+        "esxiversion",
+    }
+)
+
+
+def _fields(row: Row) -> set[str]:
+    # The names of a row's fields, and what its values look like.
+    fields = set(row)
+    for name, others in FIELDS.items():
+        if name not in fields and (told := next((row[other] for other in others if other in row), None)) is not None:
+            row[name] = told
+            fields.add(name)
+    if _device(row):
+        fields.add("a device")
+    own_name = (
+        "name" in fields
+        and (fields & _OF_A_HOST or {"version", "build"} <= fields)
+        and not fields & {"apitype", "vm", "powerstatevm"}
+    )
+    if _host(row) or own_name:
+        fields.add("a host")
+    vib = row.get("vibname") or row.get("name"), row.get("vibversion") or row.get("version", "")
+    if (
+        vib[0]
+        and vib[1]
+        and (VIB_VERSION.fullmatch(vib[1]) or {"vendor", "acceptancelevel"} <= fields)
+        and "build" not in fields
+    ):
+        fields.add("a VIB")
+    if any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model")) and not fields & {
+        "device",
+        "driver",
+        "vm",
+        "wwn",
+    }:
+        fields.add("a fact of it")
+    return fields
 
 
 def read_rows(part: Part, found: Findings) -> None:
     """Read an output by the fields that its rows have, whatever its syntax."""
-    for line, row in rows_of(part):
-        meaning = next((reader for fields, reader in MEANINGS if fields <= row.keys()), None)
+    _read_each(rows_of(part, found), part, found)
+
+
+def read_sheet(sheet: Sheet, part: Part, found: Findings) -> None:
+    """Read one sheet of a workbook."""
+    _read_each(_rows_under_header(iter(sheet.rows)), part, found)
+
+
+def _read_each(rows: Iterator[tuple[int, Row]], part: Part, found: Findings) -> None:
+    for line, row in rows:
+        fields = _fields(row)
+        meaning = next((reader for needed, reader in MEANINGS if needed <= fields), None)
         if meaning is not None:
             meaning(row, part, line, found)
-        elif "version" in row and re.search(r"vmkload_mod.* -s|module get", part.command):
+        elif "version" in row and re.search(r"vmkload_mod.* -s|module.get", part.command):
             _read_module(row, part, line, found)

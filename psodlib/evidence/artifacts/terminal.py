@@ -1,4 +1,4 @@
-"""A capture of a terminal -> the commands in it, each with its output and the host that its prompt names."""
+"""A capture of several outputs -> each with its command and the host that its prompt or heading names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from psodlib.evidence.artifacts.findings import Part
 
-__all__ = ["PROMPTS", "PROMPT_LINE", "find_prompt", "has_prompt", "split_terminal"]
+__all__ = ["BOUNDARY", "HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
 
 MAX_PROMPT = 2000  # characters of a line with a prompt
 
@@ -15,34 +15,86 @@ _COMMANDS = (
     r"(?:esxcli|localcli|esxcfg-\w+|vmkload_mod|vmkdump_extract|vmkchdev|ethtool|vmware -\w|vim-cmd|uname|uptime|smbiosDump|"
     r"cat /(?:proc|var|etc|scratch)|date$|grep |zcat |less |tail |head |reboot|lspci|ls |cd )"
 )
+_NAME = r"(?P<host>[A-Za-z0-9][\w-]{0,62}(?:\.[\w-]{1,63}){0,6}|\d{1,3}(?:\.\d{1,3}){3})"
+_FULL = r"(?P<host>[A-Za-z0-9][\w-]{0,62}(?:\.[\w-]{1,63}){1,6}|\d{1,3}(?:\.\d{1,3}){3})"
+
+
+def _table(*rows: tuple[str, str, str]) -> tuple[tuple[str, str, re.Pattern[str]], ...]:
+    return tuple((name, sample, re.compile(pattern)) for name, sample, pattern in rows)
+
+
 # Name, sample, pattern with `command` and, where the prompt has one, `host`.
-PROMPTS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
-    (name, sample, re.compile(pattern))
-    for name, sample, pattern in (
-        ("esxi 6+", "[root@esx01:~] esxcli system version get", r"\[[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):[^\]\s]{0,255}\]\s*(?P<command>\S.*)?$"),
-        ("bash", "[root@esx01 ~]# vmware -v", r"\[[\w.-]{1,32}@(?P<host>[\w.-]{1,255}) [^\]\s]{0,255}\]\s*[#$]\s*(?P<command>\S.*)?$"),
-        ("vMA", "vi-admin@vma:~[esx01.lab]> esxcli system module get -m hpsa", r"[\w.-]{1,32}@[\w.-]{1,255}:[^\[\s]{0,255}\[(?P<host>[\w.-]{1,255})\]>\s*(?P<command>\S.*)?$"),
-        ("user@host", "root@esx01:~# vmware -v", r"[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):\S{0,255}[#$>]\s+(?P<command>\S.*)?$"),
-        ("ash", "~ # cat /proc/scsi/hpsa/2", r"(?:~|/\S{0,255}) [#$](?:\s+(?P<command>\S.*))?$"),
-        ("user", "[root] esxcfg-nics -l", rf"\[root\]\s*(?P<command>{_COMMANDS}.*)$"),
-        ("bare", "# esxcli software vib list", rf"(?:[#$>] ?)?(?P<command>{_COMMANDS}.*)$"),
-    )
+PROMPTS = _table(
+    ("esxi 6+", "[root@esx01:~] esxcli system version get", r"[ \t]{0,12}\[[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):[^\]\s]{0,255}\]\s*(?P<command>\S.*)?$"),
+    ("bash", "[root@esx01 ~]# vmware -v", r"[ \t]{0,12}\[[\w.-]{1,32}@(?P<host>[\w.-]{1,255}) [^\]\s]{0,255}\]\s*[#$]\s*(?P<command>\S.*)?$"),
+    ("vMA", "vi-admin@vma:~[esx01.lab]> esxcli system module get -m hpsa", r"[ \t]{0,12}[\w.-]{1,32}@[\w.-]{1,255}:[^\[\s]{0,255}\[(?P<host>[\w.-]{1,255})\]>\s*(?P<command>\S.*)?$"),
+    ("user@host", "root@esx01:~# vmware -v", r"[ \t]{0,12}[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):\S{0,255}[#$>]\s+(?P<command>\S.*)?$"),
+    ("ash", "~ # cat /proc/scsi/hpsa/2", r"[ \t]{0,12}(?:~|/\S{0,255}) [#$](?:\s+(?P<command>\S.*))?$"),
+    ("PowerShell", "PS C:\\> plink root@esx01 vmware -v", r"PS [A-Za-z]:\\[^>\n]{0,200}> ?(?P<command>\S.*)?$"),
+    ("user", "[root] esxcfg-nics -l", rf"[ \t]{{0,12}}\[root\]\s*(?P<command>{_COMMANDS}.*)$"),
+    ("bare", "# esxcli software vib list", rf"(?:[#$>] ?)?(?P<command>{_COMMANDS}.*)$"),
 )  # fmt: skip
 
-PROMPT_LINE = f"^(?:{'|'.join(pattern.pattern for *_, pattern in PROMPTS)})"  # for one pass with other patterns
-# All of them in one search, which begins with a literal so that it runs from line to line.
-_ANY_PROMPT = re.compile(
-    "\n(?=" + "|".join(re.sub(r"\?P<\w+>", "?:", pattern.pattern) for *_, pattern in PROMPTS) + ")", re.MULTILINE
+# Headings that scripts print above an output: as prompts, with `host` or `command` or neither, which ends an output and no more.
+HEADINGS = _table(
+    ("fabric", "[esx01.lab] run: esxcli software vib list", r"\[" + _NAME + r"\] (?:run|sudo): (?P<command>.{1,400})$"),
+    ("fabric task", "[esx01.lab] Executing task 'vibs'", r"\[" + _NAME + r"\] (?:Executing task|put:|download:|upload:)"),
+    ("ansible", "esx01.lab | CHANGED | rc=0 >>", _NAME + r" \| (?:CHANGED|SUCCESS|FAILED)\b"),
+    ("pssh", "[3] 10:00:01 [SUCCESS] esx01.lab", r"\[\d{1,5}\] \d\d:\d\d:\d\d \[(?:SUCCESS|FAILURE)\] " + _NAME),
+    ("host by word", "########## ESXi 10.54.159.14 ##########",
+     r"[ \t]*(?:[=#*~-]{2,80}|\+{2,80})[ \t]*(?:(?:ESXi?|VM)?[ _-]?[Hh]ost(?:name)?|HOST(?:NAME)?|ESXi?|[Ss]erver)[ \t]*[:=]?[ \t]+" + _NAME + r"[ \t]*(?:[=#*~-]{2,80}|\+{2,80})?[ \t]*$"),
+    ("host by its form", "===== esx01.lab =====", r"[ \t]*[=#*~-]{3,80}[ \t]*" + _FULL + r"[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
+    ("command", "### vmware -vl", rf"[ \t]*(?:[=#*~-]{{1,80}}|\$|>)[ \t]*(?P<command>{_COMMANDS}[^\n]{{0,400}}?)[ \t]*:?[ \t]*(?:[=#*~-]{{1,80}})?[ \t]*$"),
+    ("ruled", "===== VIB LIST:", r"[ \t]*(?:[=#*~]{2,80}|-{3,80})[ \t]*(?P<title>[A-Za-z][^=#*~|\n]{0,80}?)[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
+    ("nicinfo.sh", "NIC:  vmnic0", r"NIC: {1,4}(?P<command>vmnic\d{1,4})[ \t]*$"),
+)  # fmt: skip
+# Fabric puts its host before each line of an output.
+_PREFIX = re.compile(r"\[" + _NAME + r"\] (?:out|err): ?(?P<text>.*)$")
+# `Host: esx01` alone, above an output.
+_HOST_LINE = re.compile(
+    r"[ \t]{0,4}(?:(?:ESXi?|VM)[ _-]?[Hh]ost|[Hh]ost ?[Nn]ame|Host|HOST)[ \t]*[:=][ \t]*" + _NAME + r"[ \t]*$"
 )
+
+_FIELD = re.compile(r"([ \t]*)[A-Za-z][\w ()/.-]{0,60}?[ \t]{0,40}:(?:[ \t]|$)")
+# A command sent to another host than the prompt's.
+_FAR = re.compile(r"(?:ssh|plink|sshpass)(?:\.exe)? (?:[^@\n]{0,200}[ \t])?[\w.-]{1,32}@" + _NAME + r"(?=[ \t])")
+
+# All of them in one search, which begins with a literal so that it runs from line to line.
+_BOUNDARIES = (
+    "|".join(re.sub(r"\?P<\w+>", "?:", pattern.pattern) for *_, pattern in (*PROMPTS, *HEADINGS))
+    + r"|\[[\w.-]{1,255}\] out: "
+)
+_ANY_BOUNDARY = re.compile(f"\n(?={_BOUNDARIES})", re.MULTILINE)
+BOUNDARY = f"^(?:{_BOUNDARIES})"  # for one pass with other patterns
 
 
 def find_prompt(line: str) -> re.Match[str] | None:
     """The prompt and command that a line shows, if it shows one."""
-    return next((match for _, _, pattern in PROMPTS if (match := pattern.match(line))), None)
+    return _first_of(PROMPTS, line)
+
+
+def _first_of(table: tuple[tuple[str, str, re.Pattern[str]], ...], line: str) -> re.Match[str] | None:
+    return next((match for _, _, pattern in table if (match := pattern.match(line))), None)
+
+
+def _is_host(name: str, by_prompt: bool) -> bool:
+    # `ESXi 6.7.0` and `vmkernel.log` stand in headings too.
+    if re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){3}", name):
+        return True
+    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not re.search(
+        r"\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$", name
+    )
+    return bool(plain) and not name.lower().startswith("localhost") and (by_prompt or bool(re.search(r"[\d.-]", name)))
+
+
+def _is_field_like(line: str, other: str) -> bool:
+    # Two `Key: value` lines at one depth are of one record.
+    one, two = _FIELD.match(line), _FIELD.match(other)
+    return one is not None and two is not None and one[1] == two[1]
 
 
 def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
-    """Split a capture at its prompts."""
+    """Split a capture at its prompts and headings."""
     host: str | None = None
     outputs: list[tuple[str | None, Part]] = []
     lines: list[tuple[int, str]] = []
@@ -53,22 +105,39 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
             outputs.append((host, Part(part.source, list(lines), command, part.when)))
         lines.clear()
 
-    for number, text in part.lines:
-        match = find_prompt(text)
+    given = list(part.lines)
+    for index, (number, text) in enumerate(given):
+        prefix = _PREFIX.match(text) if text.startswith("[") else None
+        if prefix:
+            if prefix["host"] != host:
+                close()
+                host = prefix["host"]
+            text = prefix["text"]
+        prompt = find_prompt(text)
+        match = prompt or _first_of(HEADINGS, text)
+        if match is None and (match := _HOST_LINE.match(text)):
+            beside = [given[at][1] for at in (index - 1, index + 1) if 0 <= at < len(given)]
+            match = None if any(_is_field_like(other, text) for other in beside) else match
         if match is None:
             lines.append((number, text))
             continue
         close()
-        named = match.groupdict().get("host")
-        if named is not None:
-            host = None if named.lower().startswith("localhost") else named
-        command = match["command"] or ""
+        told = match.groupdict()
+        named = told.get("host")
+        if named is not None and (prompt is not None or _is_host(named, by_prompt=False)):
+            host = named if _is_host(named, by_prompt=True) else None
+        command = told.get("command") or told.get("title") or ""
+        far = _FAR.match(command)
+        host = far["host"] if far else host
     close()
     return outputs
 
 
 def has_prompt(text: str) -> bool:
-    """Whether any line of a text shows a prompt with a command."""
-    starts = (match.end() - 1 for match in _ANY_PROMPT.finditer("\n" + text))
-    found = (find_prompt(text[start : start + MAX_PROMPT].partition("\n")[0]) for start in starts)
-    return any(match is not None and match["command"] for match in found)
+    """Whether any line of a text shows a prompt with a command, or a heading above an output."""
+    starts = (match.end() - 1 for match in _ANY_BOUNDARY.finditer("\n" + text))
+    lines = (text[start : start + MAX_PROMPT].partition("\n")[0] for start in starts)
+    return any(
+        match["command"] if (match := find_prompt(line)) else _PREFIX.match(line) or _first_of(HEADINGS, line)
+        for line in lines
+    )

@@ -10,12 +10,22 @@ from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import DriverReading
 
-__all__ = ["VIB_ID", "read_vib_ids", "read_vib_install", "read_vib_list", "reading_of_id", "reading_of_vib"]
+__all__ = [
+    "VIB_ID",
+    "VIB_VERSION",
+    "VIB_WORD",
+    "read_vib_ids",
+    "read_vib_install",
+    "read_vib_list",
+    "reading_of_id",
+    "reading_of_vib",
+]
 
 # Vendor_type_name_version; only the vendor and the version are free in their characters, and neither holds `_`.
-VIB_ID = re.compile(
-    r"(?<![\w.-])[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
-)
+VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
+VIB_ID = re.compile(r"(?<![\w.-])" + VIB_WORD)
+VIB_VERSION = re.compile(r"\d[\w.:+~]{0,80}-\w[\w.+~-]{0,80}", re.ASCII)
+MIN_WIDTH = 72  # characters of a terminal's line
 MAX_ROW = 1000  # characters of a table's row; a longer line is none
 _ROW = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w.+-]{1,80})\s+(?P<rest>\S.*?)\s+(?P<day>\d{4}-\d\d-\d\d)(?:\s+\S+(?: \S+){0,3})?\s*$"
@@ -61,9 +71,10 @@ def read_vib_list(part: Part, found: Findings) -> None:
 
 
 def parse_day(text: str) -> datetime | None:
-    """``2016-11-17`` -> that day at midnight UTC; None where it is no day."""
+    """``2016-11-17`` or ``17.11.2016`` -> that day at midnight UTC; None where it is no day."""
+    form = "%d.%m.%Y" if text.strip()[2:3] == "." else "%Y-%m-%d"
     try:
-        day = datetime.strptime(text.strip()[:10], "%Y-%m-%d").replace(tzinfo=UTC)
+        day = datetime.strptime(text.strip()[:10], form).replace(tzinfo=UTC)
     except ValueError:
         return None
     return day if 1990 <= day.year < 2200 else None
@@ -91,16 +102,22 @@ def read_vib_install(part: Part, found: Findings) -> None:
 
 
 def _result_fields(part: Part) -> Iterator[tuple[int, str, str]]:
-    # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID.
+    # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID, at its width.
     number, key, pieces = 0, "", list[str]()
+    before = ""
     for line_number, line in part.lines:
+        last, before = before, line
         match = _RESULT.match(line)
         if match:
             if key:
                 yield number, key, "".join(pieces)
             number, key, pieces = line_number, match["key"], [match["value"]]
+        elif key and (last.rstrip().endswith(",") or not pieces[-1].strip()):
+            pieces.append(" " + line.strip())
+        elif key and line[:1].strip() and (len(last) >= MIN_WIDTH or not VIB_ID.fullmatch(last.split()[-1])):
+            pieces.append(line.strip())
         elif key:
-            open_list = pieces[-1].rstrip().endswith(",")
-            pieces.append(" " + line.strip() if open_list or not pieces[-1].strip() else line.strip())
+            yield number, key, "".join(pieces)
+            key = ""
     if key:
         yield number, key, "".join(pieces)

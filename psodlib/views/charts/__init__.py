@@ -19,14 +19,14 @@ from psodlib.views.charts.evidence_needed import plot_evidence_needed
 from psodlib.views.charts.fleet import plot_fleet_map, plot_host_days
 from psodlib.views.charts.incident import plot_incident
 from psodlib.views.charts.output import numbers, save_chart, wording
-from psodlib.views.charts.rates import plot_rates, plot_ratio
+from psodlib.views.charts.rates import plot_options, plot_rates, plot_ratio
 from psodlib.views.charts.rollout import plot_rollout, plot_weekly_rate
 from psodlib.views.charts.style import CRASH, PALETTE, UNKNOWN_VERSION, version_colours
 from psodlib.views.charts.uptime import plot_hazard, plot_survival, plot_uptime_at_crash
 
 __all__ = [
     "CRASH", "PALETTE", "UNKNOWN_VERSION", "Axes", "numbers", "plot_ascertainment", "plot_evidence_needed",
-    "plot_fleet_map", "plot_hazard", "plot_host_days", "plot_incident", "plot_modules", "plot_rates", "plot_ratio",
+    "plot_fleet_map", "plot_hazard", "plot_host_days", "plot_incident", "plot_modules", "plot_options", "plot_rates", "plot_ratio",
     "plot_rollout", "plot_survival", "plot_uptime_at_crash", "plot_weekly_rate", "save_chart", "version_colours",
     "wording",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from psodlib.triage.timeline import DUMP_NAME
 from psodlib.views.charts.style import (
     PAPER,
     SMALL,
@@ -24,7 +25,6 @@ from psodlib.views.charts.style import (
     styled,
 )
 from psodlib.views.charts.sums import hosts_in_words
-from psodlib.views.incident import DUMP_NAME
 from psodlib.views.words import count
 
 MOST_ROWS = 14  # modules drawn

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from psodlib.triage.timeline import LANES
 from psodlib.views.charts.style import (
     INK,
     PALETTE,
@@ -21,7 +22,6 @@ from psodlib.views.charts.style import (
     styled,
     time_axis,
 )
-from psodlib.views.incident import LANES
 from psodlib.views.words import count, known, moment, span
 
 LANE_COLOURS = {"boot": "#0072b2", "watched": "#8a8a8a", "driver": "#009e73", "down": "#cc79a7", "crash": "#d55e00"}

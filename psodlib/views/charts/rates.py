@@ -33,6 +33,7 @@ from psodlib.views.charts.sums import days_in_words, hosts_in_words
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, known, listing
 
 if TYPE_CHECKING:
+    from psodlib.risk.decision import PinDecision
     from psodlib.risk.rates import RateRatio  # brings scipy, which most charts do without
 
 FOREST_COLUMNS = ("contrast", "estimate", "ratio", "low", "high")
@@ -159,7 +160,91 @@ def _rates_finding(table: Table) -> str:
         return f"{first}, and its interval lies above every other"
     if below:
         return f"{first}; its interval lies above that of {listing(below, 3)}, not of every other"
-    return f"{first}, the highest; but intervals overlap, so this ranks nothing"
+    return f"{first}, the highest; but the intervals overlap: not enough to rank them by this chart alone"
+
+
+ADVICE = {
+    "keep": "keep", "move_now": "move now", "next_reboot": "at next reboot", "no_new_installs": "no installs",
+    "leave": "leave as it is",
+}  # fmt: skip
+
+
+@styled
+def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
+    """What to do with each version: its advice, how likely the best version is better, and what moving its hosts is worth.
+
+    Parameters
+    ----------
+    decision : PinDecision or None
+        What ``decide_pin`` gives; None where there is nothing to decide.
+    simulated, ax
+        As for ``plot_rollout``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        ``numbers(ax)``: ``version``, ``hosts_now``, ``advice``, ``p_worse``, and in crashes a year ``avoided``,
+        ``avoided_low``, ``avoided_high`` (90 % interval) by moving its hosts to the best version.
+    """
+    columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
+    if decision is None:
+        return nothing(
+            ax, "There is nothing to choose between", "Two versions that were watched are needed.", columns, simulated
+        )
+    table: Table = decision.options[columns].assign(advice=lambda t: t["advice"].astype("string"))
+    order = {name: i for i, name in enumerate(stack_order(table["version"]))}
+    table = table.sort_values("version", key=lambda names: names.map(order)).reset_index(drop=True)
+    names = [str(name) for name in table["version"]]
+    notes = [_option_words(row, decision.best) for row in table.itertuples()]
+    chart = new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
+    colours = version_colours(names)
+    for y, row in enumerate(table.itertuples()):
+        colour = colours.get(row.version, QUIET[UNKNOWN_VERSION][0])
+        if row.version == decision.best or not row.hosts_now:
+            continue
+        moved = row.advice in ("move_now", "next_reboot")
+        chart.plot(
+            [row.avoided_low, row.avoided_high],
+            [y, y],
+            color=colour,
+            linewidth=2.4,
+            solid_capstyle="butt",
+            gid="interval",
+        )
+        chart.plot(
+            [row.avoided], [y], marker="o", markersize=7, color=colour, markerfacecolor=colour if moved else PAPER
+        )
+    name_rows(chart, names, notes)
+    chart.axvline(0, color=INK, linewidth=1)
+    drawn = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
+    reach = (
+        max(float(drawn["avoided_high"].max()), -float(drawn["avoided_low"].min()) if len(drawn) else 0, 0.5)
+        if len(drawn)
+        else 1.0
+    )
+    chart.set_xlim(min(float(drawn["avoided_low"].min()) * 1.1, -0.06 * reach) if len(drawn) else -0.1, reach * 1.1)
+    chart.set_xlabel(shown_text(f"Crashes a year avoided by moving its hosts to {decision.best}"))
+    caption = (
+        f"Points: expected; lines: 90 % ranges; filled: moved by this advice; in brackets the chance that {decision.best} is better. Left of 0 "
+        "a move would bring crashes. Adjusted for hardware, uptime, season and for hosts that differ."
+    )
+    return finish(chart, _options_finding(decision, table), caption, table, simulated)
+
+
+def _option_words(row: Any, best: str) -> str:
+    hosts = count(int(row.hosts_now), "host")
+    if row.version == best:
+        return f"{hosts}; keep"
+    return f"{hosts}; {ADVICE[row.advice]} ({100 * min(row.p_worse, 0.99):.0f} %)"
+
+
+def _options_finding(decision: PinDecision, table: Table) -> str:
+    moved = table[table["advice"].isin(["move_now", "next_reboot"]) & (table["hosts_now"] > 0)]
+    if moved.empty:
+        return "No move is likely enough to help: change nothing yet"
+    which = listing(moved["version"], 3)
+    worth = figure(decision.crashes_if_stay - decision.crashes_if_followed)
+    return f"Moving the hosts off {which} avoids about {worth} crashes a year"
 
 
 @styled

@@ -89,8 +89,13 @@ def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -
         ha="left", va="top", fontsize=SMALL, color=SOFT, annotation_clip=False, gid="caption",
     )  # fmt: skip
     ax.psod_numbers = table.reset_index(drop=True)
+    ax._ipython_display_ = _drawn_already
     chart: Axes = ax
     return chart
+
+
+def _drawn_already() -> None:
+    """At the end of a cell the figure is shown by the notebook's backend; the Axes adds no line of its own."""
 
 
 def _room(ax: Any) -> tuple[float, float]:

@@ -9,11 +9,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from psodlib.triage.known_issues import Issue
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views.charts import PALETTE
 from psodlib.views.explore.markup import KERNEL, chip, clipped, joined, label, said, shown, table_of
 from psodlib.views.explore.original import lines_before
 from psodlib.views.explore.selection import NOT_KNOWN, Atlas, same
-from psodlib.views.incident import incident_timeline
 from psodlib.views.words import UNKNOWN, count, known, moment, span
 
 __all__ = [

@@ -17,8 +17,8 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.triage.known_issues import Issue
+from psodlib.triage.timeline import incident_timeline
 from psodlib.views.document import Bullets, Document, Picture, Section, Text
-from psodlib.views.incident import incident_timeline
 from psodlib.views.prose import SIMULATED
 from psodlib.views.site import read_site, site_section
 from psodlib.views.words import count, known, listing, literal, moment

@@ -6,8 +6,8 @@ import re
 
 import pandas as pd
 
+from psodlib.triage.timeline import DUMP_NAME
 from psodlib.views.document import Table
-from psodlib.views.incident import DUMP_NAME
 from psodlib.views.words import count, known, literal, moment, span
 from psodlib.views.writeup.subject import Case, place_of
 

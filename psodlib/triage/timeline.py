@@ -1,4 +1,4 @@
-"""One crash and its host's life around it, as a table: what the write-up tells and the incident chart draws."""
+"""A host's life as a table, whole or around one crash: what the write-up tells and the incident chart draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from psodlib.errors import InputError
 
-__all__ = ["DUMP_NAME", "LANES", "incident_timeline"]
+__all__ = ["DUMP_NAME", "LANES", "host_timeline", "incident_timeline"]
 
 DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
 LANES = ("boot", "watched", "driver", "down", "crash")
@@ -48,6 +48,18 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
         start = _own_boot(fleet, crash)
         own = (table["lane"] == "driver") & (begins >= start) & (begins <= crash["time"])
         table = table[begins.isna() | near | own]
+    return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
+
+
+def host_timeline(fleet: Tables, host: str) -> pd.DataFrame:
+    """All that is known of one host, in the order of time."""
+    nobody = pd.Series({"host": host, "crash_id": None, "guilty_module": None})
+    crashes = [
+        {"time": row.time, "lane": "crash", "what": "crash", "detail": row.message, "source": row.source, "line": row.line, "sha256": row.sha256}
+        for row in _here(fleet.crashes, nobody)
+    ]  # fmt: skip
+    rows = [*crashes, *(row for told in (_down, _boots, _watched, _drivers) for row in told(fleet, nobody))]
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
     return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
 
 

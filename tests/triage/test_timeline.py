@@ -6,7 +6,7 @@ from views import hand_made
 
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
-from psodlib.views.incident import incident_timeline
+from psodlib.triage.timeline import incident_timeline
 
 
 @pytest.fixture

@@ -1,0 +1,99 @@
+"""Delimited text and workbooks -> sheets: a name, a header, numbered rows of cells. What columns mean is for others to say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import python_calamine
+
+__all__ = ["DELIMITERS", "Sheet", "delimited_rows", "delimiter_of", "is_workbook", "key_of", "read_workbook"]
+
+DELIMITERS = ",;\t|"
+MAX_COLUMNS = 20_000
+MAX_CELLS = 20_000_000
+MAX_UNPACKED = 512 << 20  # of a workbook: a few kilobytes of zip can hold a thousand times more
+# Lines that stand above a header: Excel's word for the delimiter, PowerShell's for the type.
+_ABOVE = re.compile(r'"?sep=.|#TYPE ')
+
+Numbered = tuple[int, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One sheet of a workbook, or the one table of a delimited text; the first row is the header."""
+
+    name: str
+    rows: list[Numbered]
+
+
+def key_of(name: str) -> str:
+    """A column's or field's name without case, blanks and signs; ``# VMs`` counts and keeps its sign."""
+    return re.sub(r"[^a-z0-9#]", "", name.lower())
+
+
+def delimiter_of(line: str) -> str | None:
+    """What separates the cells of a header."""
+    bare = re.sub(r'"[^"]{0,500}"', "", line)
+    found = max(DELIMITERS, key=bare.count)
+    return found if found in bare else None
+
+
+def delimited_rows(lines: Iterable[tuple[int, str]]) -> Iterator[Numbered]:
+    """Rows of delimited text, header first, each with the number of its first line; a quoted cell may hold line ends.
+
+    Raises ``csv.Error`` where the text breaks the form.
+    """
+    numbers: list[int] = []
+    source = (line for line in lines if line[1].strip())
+    first = next(source, None)
+    while first is not None and _ABOVE.match(first[1]):
+        first = next(source, None)
+    if first is None:
+        return
+
+    def fed() -> Iterator[str]:
+        for number, text in (first, *source):
+            numbers.append(number)
+            yield text + "\n"
+
+    reader = csv.reader(fed(), delimiter=delimiter_of(first[1]) or ",")
+    begin = 0
+    for row in reader:
+        yield numbers[begin], [cell.strip() for cell in row[:MAX_COLUMNS]]
+        begin = len(numbers)
+
+
+def is_workbook(head: bytes) -> bool:
+    """Whether a file begins like an Excel workbook, new (a zip) or old."""
+    return (head.startswith(b"PK\x03\x04") and b"[Content_Types].xml" in head) or head.startswith(b"\xd0\xcf\x11\xe0")
+
+
+def read_workbook(data: bytes) -> Iterator[Sheet]:
+    """All sheets with at least a header and a row. Raises ``ValueError`` where it cannot be read."""
+    try:
+        if data.startswith(b"PK"):
+            size = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
+            if size > MAX_UNPACKED:
+                raise ValueError(f"a workbook of {size >> 20} MB unpacked; at most {MAX_UNPACKED >> 20} MB are read")
+        book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
+        for name in book.sheet_names:
+            sheet = book.get_sheet_by_name(name)
+            if sheet.total_height < 1 or sheet.total_height * sheet.total_width > MAX_CELLS:
+                continue
+            begin = (sheet.start or (0, 0))[0] + 1
+            rows = enumerate(sheet.to_python(skip_empty_area=True), begin)
+            yield Sheet(name, [(number, [_shown(cell) for cell in row]) for number, row in rows if any(row)])
+    except (python_calamine.CalamineError, zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"no readable workbook ({error})") from error
+
+
+def _shown(cell: object) -> str:
+    # A whole number is kept as a float in a workbook.
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return "" if cell is None else str(cell).strip()

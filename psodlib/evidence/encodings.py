@@ -1,0 +1,73 @@
+"""Bytes of text in the encodings that Windows tools write -> UTF-8: by mark, without one, and begun in the middle of a file."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+
+from psodlib.evidence.streams import BLOCK, Stream
+
+__all__ = ["decoded", "encoding_of", "recoded"]
+
+LOOK = 4096  # bytes that tell an encoding
+MAX_HELD = 1 << 20  # bytes of a line that wait for its end
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# PowerShell's `>>` goes on in UTF-16 whatever a file began with. Four characters of it are no accident.
+_APPENDED = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r -~]\0){4,}")
+
+
+def encoding_of(head: bytes) -> str | None:
+    """How a whole text is encoded, if not in ASCII or UTF-8. A mark of UTF-16 counts only where every other byte is zero."""
+    look = head[:LOOK]
+    mark, named = next(((mark, name) for mark, name in _MARKS if look.startswith(mark)), (b"", None))
+    if named == "utf-8-sig":
+        return named
+    even, odd = look[len(mark) :: 2], look[len(mark) + 1 :: 2]
+    little, big = odd.count(0), even.count(0)
+    if len(odd) < 2 or min(little, big) * 4 > max(little, big) or 2 * max(little, big) < len(odd):
+        return None
+    zero_at = 1 if little > big else 0
+    begin = look[len(mark) : len(mark) + 16]
+    if 2 * begin[zero_at::2].count(0) < len(begin[zero_at::2]):  # it begins in single bytes and was appended to
+        return None
+    return named or ("utf-16-le" if zero_at else "utf-16-be")
+
+
+def decoded(data: bytes) -> str:
+    """A small file as text."""
+    encoding = encoding_of(data)
+    if encoding is None:
+        return _plain(_without_mark(data)).decode("utf-8", "backslashreplace")
+    return data.decode(encoding, "replace")
+
+
+def _without_mark(data: bytes) -> bytes:
+    return data[2:] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
+
+
+def _plain(data: bytes) -> bytes:
+    # UTF-16 within a text of single bytes.
+    return _APPENDED.sub(lambda match: match[0].removeprefix(b"\xff\xfe")[::2], data) if b"\0" in data else data
+
+
+def recoded(stream: Stream, encoding: str | None) -> Iterator[bytes]:
+    """A stream of text in any of these encodings, as UTF-8 by the block."""
+    if encoding is not None:
+        decoder = codecs.getincrementaldecoder(encoding)("replace")
+        while data := stream.read(BLOCK):
+            yield decoder.decode(data).encode("utf-8", "backslashreplace")
+        yield decoder.decode(b"", True).encode("utf-8", "backslashreplace")
+        return
+    held, at_start = b"", True
+    while data := stream.read(BLOCK):
+        if at_start:
+            data, at_start = _without_mark(data), False
+        if held or b"\0" in data:
+            data = held + data
+            # A run of UTF-16 may go on in the next block, but a line's end ends both.
+            cut = data.rfind(b"\n") + 1
+            cut = len(data) if len(data) - cut > MAX_HELD else cut + data.startswith(b"\0", cut)
+            data, held = _plain(data[:cut]), data[cut:]
+        yield data
+    yield _plain(held)

@@ -1,0 +1,372 @@
+"""Exports of log platforms: rows that carry host, time and message -> the same lines as a syslog receiver would have kept them.
+
+One reader for all of them, with one table of column names: Splunk, Elastic and Kibana, Log Insight, Graylog, Loki, Sentinel, journald; as
+delimited text, JSON, or JSON by the line. The message's own words come first, then the columns. Rows may come newest first or in
+any order.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import pairwise
+from typing import Any, BinaryIO
+
+from psodlib.evidence.artifacts.findings import ISO_STAMP, numbered_blocks, numbered_lines, parse_micros
+from psodlib.evidence.artifacts.sheets import delimited_rows, delimiter_of, key_of
+from psodlib.evidence.syslog import parse_host_line, read_syslog
+from psodlib.records import FileReading, Problem
+
+__all__ = ["COLUMNS", "is_export", "read_export"]
+
+MAX_ROWS = 2_000_000
+MAX_JSON = 256 << 20  # bytes of a JSON text that is no JSON by the line
+MAX_DEPTH = 8  # of JSON in JSON
+
+# What we look for -> the names it goes by, as `key_of` gives them; nested names are joined. The first that a row has is taken.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "message": ("raw", "message", "syslogmessage", "text", "eventoriginal", "fullmessage", "msg", "rawmessage", "line", "logmessage", "log",
+                "eventmessage", "body", "content"),
+    "time": ("time", "@timestamp", "timestamp", "timegeneratedutc", "timegenerated", "eventtime", "realtimetimestamp",
+             "sourcerealtimetimestamp", "datetime", "receivedtime", "date", "ts"),
+    "host": ("logsysloghostname", "loghostname", "hosthostname", "hostname", "syslogsourcehost", "vmwhost", "vmhost", "esxhost", "host",
+             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "source", "hostip"),
+    "program": ("processname", "appname", "programname", "program", "syslogprogram", "syslogidentifier", "logsyslogappname", "ident",
+                "streamapp", "labelsapp", "application", "tag"),
+}  # fmt: skip
+# Objects that hold a row's own fields.
+_WRAPS = ("_source", "result", "_raw_event")
+_STAMP = re.compile(rf"(?P<stamp>{ISO_STAMP})[: ]\s*(?P<rest>.*)", re.DOTALL)
+_PRIORITY = re.compile(r"<\d{1,3}>1?\s?")
+_PROGRAM = re.compile(r"(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?(?P<program>[A-Za-z][\w.-]{0,40})(?:\[\d{1,9}\])?: ")
+_SEVERITY = re.compile(r"[A-Z][a-z]\(\d{1,3}\)\+? +")
+# A line that only the vmkernel prints.
+_KERNELS = re.compile(
+    r"cpu\d{1,4}:\d{1,10}|@BlueScreen|VMware ESX.{0,40}build-|0x[0-9a-f]{8,16}:\[0x|Code start: |#(?:PF|GP|DF|UD) Exception|TSC: \d|VMB: "
+)
+_HOST = re.compile(r"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?", re.ASCII)
+_PROGRAM_NAME = re.compile(r"[A-Za-z][\w./-]{0,40}", re.ASCII)
+# Times as people's tools print them; the first that fits is taken.
+_FORMATS = ("%b %d, %Y @ %H:%M:%S.%f", "%b %d, %Y @ %H:%M:%S", "%m/%d/%Y, %I:%M:%S.%f %p", "%m/%d/%Y, %I:%M:%S %p", "%m/%d/%Y %I:%M:%S %p",
+            "%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y, %H:%M:%S", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %Y")  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Row:
+    line: int
+    host: str
+    program: str
+    message: str
+    column_time: int | None  # microseconds since 1970
+    own_time: int | None
+
+
+def is_export(text: str) -> bool:
+    """Whether a text begins like rows with a message and a host or a time."""
+    first = text.lstrip("\ufeff \n\r\t")
+    if first[:1] in ("{", "["):
+        return any(_is_row(row) for _, row in _first_objects(first))
+    header = next(
+        (
+            line
+            for line in text.split("\n", 20)[:20]
+            if line.strip() and not line.startswith(("#TYPE ", "sep=", '"sep='))
+        ),
+        "",
+    )
+    if len(header) > 20_000 or delimiter_of(header) is None:
+        return False
+    try:
+        cells = next(delimited_rows([(1, header)]), (1, []))[1]
+    except csv.Error:
+        return False
+    return _is_row(dict.fromkeys((key_of(cell) for cell in cells), "x"))
+
+
+def _is_row(row: dict[str, str]) -> bool:
+    # A message alone is any table's; with a time, or with a host, it is a log's.
+    has = {name: any(alias in row for alias in aliases) for name, aliases in COLUMNS.items()}
+    return has["message"] and (has["time"] or has["host"]) and len(row) > 1
+
+
+def read_export(
+    stream: BinaryIO, source: str, read_part: Callable[[BinaryIO, str, str], list[FileReading]]
+) -> list[FileReading]:
+    """Read an export's messages as the logs of the hosts that its rows name."""
+    problems: list[Problem] = []
+    rows = _in_order(list(_rows(stream, source, problems)))
+    lines: list[bytes] = []
+    numbers: list[int] = []
+    last: dict[str, str] = {}
+    for row in rows:
+        for line in _as_syslog(row, last):
+            lines.append(line.encode("utf-8", "backslashreplace"))
+            numbers.append(row.line)
+    readings = read_syslog(BytesIO(b"\n".join(lines)), source, read_part)
+    readings = [_renumbered(reading, numbers) for reading in readings]
+    if not any(not reading.irrelevant for reading in readings):
+        detail = f"an export of {len(rows)} log rows, in which nothing of an ESXi host was found"
+        problems.append(Problem(source=source, problem="unused", detail=detail))
+    if problems:
+        readings.append(FileReading(source=source, kind="export", problems=tuple(problems)))
+    return [replace(reading, kind=reading.kind.replace("syslog:", "export:", 1)) for reading in readings]
+
+
+# --- syntaxes -> rows -------------------------------------------------------------------------------------------------
+
+
+def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_Row]:
+    lines = numbered_lines(numbered_blocks(stream))
+    first = next((line for line in lines if line[1].strip()), (1, ""))
+    given = _rest(first, lines)
+    is_json = first[1].lstrip("\ufeff ")[:1] in ("{", "[")
+    count = 0
+    try:
+        for line, fields in _json_objects(given) if is_json else _delimited(given):
+            row = _row(line, fields)
+            if row is None:
+                continue
+            count += 1
+            if count > MAX_ROWS:
+                raise ValueError(f"more than {MAX_ROWS:,} rows; split the export")
+            yield row
+    except (ValueError, RecursionError, csv.Error) as error:
+        detail = f"an export that is damaged, cut short or too long ({str(error)[:200]}); the {count} rows before that are used"
+        problems.append(Problem(source=source, problem="truncated", line=first[0], detail=detail))
+
+
+def _rest(first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from lines
+
+
+def _delimited(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
+    rows = delimited_rows(lines)
+    names = [key_of(cell) for cell in next(rows, (1, []))[1]]
+    for number, cells in rows:
+        yield number, dict(zip(names, cells, strict=False))
+
+
+def _first_objects(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    # The first rows of a JSON text of which only the head is at hand: whole objects, wherever they begin.
+    decoder = json.JSONDecoder()
+    tried = 0
+    for match in re.finditer(r"\{", text):
+        tried += 1
+        if tried > 40:
+            return
+        try:
+            value, _ = decoder.raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            continue
+        yield from ((1, fields) for fields in _flattened(value))
+        return
+
+
+def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
+    # One object a line, or one JSON text over all lines.
+    decoder = json.JSONDecoder()
+    held: list[str] = []
+    begin, size = 1, 0
+    for number, line in lines:
+        if not held and line.lstrip("\ufeff ").startswith("{") and line.rstrip().endswith(("}", "},")):
+            try:
+                yield from ((number, fields) for fields in _flattened(json.loads(line.strip("\ufeff \r,"))))
+                continue
+            except ValueError:
+                pass
+        begin = begin if held else number
+        held.append(line)
+        size += len(line) + 1
+        if size > MAX_JSON:
+            raise ValueError(f"JSON of more than {MAX_JSON >> 20} MB in one piece; export it by the line")
+    text = "\n".join(held)
+    at = 0
+    while at < len(text):
+        # Past what stands between objects: a list that was cut short gives the objects before the cut.
+        match = re.compile(r"[\s,\[\]\ufeff]*").match(text, at)
+        at = match.end() if match else at
+        if at >= len(text):
+            return
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except ValueError:
+            yield from _whole_ones(text, at, begin, decoder)
+            raise
+        yield from ((begin + text.count("\n", 0, at), fields) for fields in _flattened(value))
+        at = end
+
+
+def _whole_ones(text: str, at: int, begin: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, str]]]:
+    # Of a JSON text that was cut: the objects of its first list that are whole.
+    inner = re.compile(r"\[\s*(?=\{)").search(text, at)
+    while inner is not None:
+        try:
+            value, end = decoder.raw_decode(text, inner.end())
+        except ValueError:
+            return
+        yield from ((begin + text.count("\n", 0, inner.end()), fields) for fields in _flattened(value))
+        inner = re.compile(r"\s*,\s*(?=\{)").match(text, end)
+
+
+def _flattened(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
+    # Objects that have a message, however deep in answers and hits they stand; fields by their joined names.
+    if depth > MAX_DEPTH:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from _flattened(item, depth + 1)
+        return
+    if not isinstance(value, dict):
+        return
+    fields: dict[str, str] = {}
+    _collect(value, "", fields, 0)
+    if _is_row(fields):
+        yield fields
+        return
+    columns = value.get("columns") or value.get("fields")
+    cells = value.get("rows") or value.get("values")
+    if isinstance(columns, list) and isinstance(cells, list):
+        names = [key_of(str(name.get("name", "") if isinstance(name, dict) else name)) for name in columns]
+        for row in cells:
+            if isinstance(row, list):
+                yield {name: _text(cell) for name, cell in zip(names, row, strict=False)}
+        return
+    if isinstance(value.get("stream"), dict) and isinstance(value.get("values"), list):  # Loki
+        labels: dict[str, str] = {}
+        _collect(value["stream"], "", labels, 0)
+        for pair in value["values"]:
+            if isinstance(pair, list) and len(pair) > 1:
+                yield labels | {"time": _text(pair[0]), "message": _text(pair[1])}
+        return
+    for item in value.values():
+        yield from _flattened(item, depth + 1)
+
+
+def _collect(value: dict[str, Any], prefix: str, fields: dict[str, str], depth: int) -> None:
+    for name, item in value.items():
+        key = prefix if name in _WRAPS else prefix + key_of(str(name))
+        if isinstance(item, dict) and depth < MAX_DEPTH:
+            _collect(item, key, fields, depth + 1)
+        elif isinstance(item, list) and item and all(isinstance(one, dict) and "name" in one for one in item[:50]):
+            for one in item[:200]:  # Log Insight: {"name": "hostname", "content": "esx01"}
+                fields.setdefault(key_of(str(one["name"])), _text(one.get("content", one.get("value"))))
+        elif isinstance(item, list) and len(item) == 1 and not isinstance(item[0], (dict, list)):
+            fields.setdefault(key, _text(item[0]))
+        elif not isinstance(item, list):
+            fields.setdefault(key, _text(item))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or isinstance(value, (dict, list)) else str(value)
+
+
+# --- rows -> lines ----------------------------------------------------------------------------------------------------
+
+
+def _row(line: int, fields: dict[str, str]) -> _Row | None:
+    told = {
+        name: next((fields[alias] for alias in aliases if fields.get(alias)), "") for name, aliases in COLUMNS.items()
+    }
+    message = _PRIORITY.sub("", told["message"].lstrip("\ufeff \t"), count=1)
+    if not message.strip():
+        return None
+    host, program = told["host"].strip(), told["program"].strip()
+    return _Row(
+        line=line, host=host if _HOST.fullmatch(host) and (":" not in host or host.count(":") > 1) else "",
+        program=program if _PROGRAM_NAME.fullmatch(program) else "", message=message, column_time=_moment(told["time"]),
+        own_time=parse_micros(message),
+    )  # fmt: skip
+
+
+def _moment(text: str) -> int | None:
+    # Microseconds since 1970 of a time in any of the ways that platforms print it.
+    text = text.strip()
+    if re.fullmatch(r"\d{9,19}(?:\.\d{1,9})?", text):
+        whole, _, part = text.partition(".")
+        scale = 10 ** max(0, len(whole) - 10)
+        value = int(whole) * 1_000_000 // scale + (int(part[:6].ljust(6, "0")) if part and scale == 1 else 0)
+        return value if value < 7_258_118_400_000_000 else None
+    micros = parse_micros(re.sub(r"(?<=\d) ?(?:UTC|GMT)$", "Z", text))
+    if micros is not None:
+        return micros
+    for form in _FORMATS:
+        try:
+            found = datetime.strptime(text, form)
+        except ValueError:
+            continue
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    return None
+
+
+def _in_order(rows: list[_Row]) -> list[_Row]:
+    # Oldest first. A row whose message bears no time of its own stays behind the one that it followed.
+    times = [row.own_time if row.own_time is not None else row.column_time for row in rows]
+    known = [time for time in times if time is not None]
+    steps = list(pairwise(known))
+    if sum(later < earlier for earlier, later in steps) > sum(later > earlier for earlier, later in steps):
+        rows, times = rows[::-1], times[::-1]
+    last = known[0] if known else 0
+    keyed: list[tuple[int, int]] = []
+    for at, time in enumerate(times):
+        last = time if time is not None else last
+        keyed.append((last, at))
+    return [rows[at] for _, at in sorted(keyed)]
+
+
+def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:
+    # `stamp host program: text`, from the message's own head or from the columns.
+    first, *more = row.message.split("\n")
+    if parse_host_line(first.encode("utf-8", "backslashreplace")) is not None:
+        yield from (first, *more)
+        return
+    own = _STAMP.match(first)
+    rest = own["rest"] if own else first
+    named = _PROGRAM.match(rest)
+    if named and named["program"].lower() in _PROGRAMS:
+        program, rest = named["program"], rest[named.end() :]
+    elif _KERNELS.match(_SEVERITY.sub("", rest)):
+        program, rest = "vmkernel", _SEVERITY.sub("", rest)
+    elif row.program:
+        program = row.program.rpartition("/")[2]
+    else:
+        program = last.get(row.host, "export")  # more of what was said before; else nobody knows whose it is
+    last[row.host] = program
+    stamp = own["stamp"] if own else _iso(row.column_time)
+    if stamp is None:
+        yield from (rest, *more)
+        return
+    yield f"{stamp} {row.host or 'localhost'} {program}: {rest}"
+    yield from more
+
+
+_PROGRAMS = frozenset(
+    {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"}
+)
+
+
+def _iso(micros: int | None) -> str | None:
+    if micros is None:
+        return None
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _renumbered(reading: FileReading, numbers: list[int]) -> FileReading:
+    # Lines of the syslog text -> rows of the export; bytes into it mean nothing.
+    def moved(record: Any) -> Any:
+        line = getattr(record, "line", None)
+        if line is None or not 1 <= line <= len(numbers):
+            return record
+        change: dict[str, Any] = {"line": numbers[line - 1]}
+        if getattr(record, "offset", None) is not None:
+            change["offset"] = None
+        return replace(record, **change)
+
+    lists = ("crashes", "alive", "marks", "drivers", "precursors", "problems")
+    changed: dict[str, Any] = {name: tuple(moved(record) for record in getattr(reading, name)) for name in lists}
+    return replace(reading, **changed)

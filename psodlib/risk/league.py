@@ -1,0 +1,83 @@
+"""Is it a driver at all, and which: all modules of a fleet side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from psodlib.risk.comparison import Comparison
+from psodlib.risk.exposure import Tables, known_modules, of_module
+from psodlib.risk.rates import ratio_of
+from psodlib.triage.known_issues import _in_ranges, load_issues
+
+__all__ = ["driver_league"]
+
+COLUMNS = {
+    "module": "string", "crashes": "Int64", "hosts": "Int64", "host_days": "float64", "versions": "Int64", "worst": "string",
+    "best": "string", "ratio": "Float64", "low": "Float64", "high": "Float64", "known_issues": "string", "exposed": "string",
+}  # fmt: skip
+MODEL = ("model",)  # quick, and what a league needs; ``decide_pin`` adjusts for uptime and season too
+
+
+def driver_league(fleet: Tables) -> pd.DataFrame:
+    """All modules of a fleet: who has the crashes, and whether its versions differ.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Or anything with its tables as attributes.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a module to which a crash was laid or of which a version was seen, most crashes first: ``module``,
+        ``crashes`` (laid to it, watched or not), ``hosts`` and ``host_days`` (watched with a known version), ``versions``
+        (with watched host-days), ``worst`` and ``best`` version by expected rate, ``ratio``, ``low``, ``high`` (95 %, worst
+        against best; NA where unbounded or where there is no crash to compare), ``known_issues`` (ids that its crashes
+        matched) and ``exposed`` (ids that name a version seen here and matched no crash), both joined by ``;``.
+
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> psod.driver_league(psod.load("evidence/"))  # doctest: +SKIP
+    """
+    table = known_modules(fleet).sort_values(["crashes", "versions", "module"], ascending=[False, False, True])
+    rows = [
+        _row(fleet, module, int(crashes)) for module, crashes in zip(table["module"], table["crashes"], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def _row(fleet: Tables, module: str, crashes: int) -> dict[str, Any]:
+    stretches = of_module(fleet, module)
+    known = stretches[stretches["version"].notna()]
+    versions = sorted(known["version"].unique())
+    matched = sorted({one for ids in stretches.attrs["known_issues"].values() for one in ids})
+    row: dict[str, Any] = {
+        "module": module, "crashes": crashes, "hosts": known["host"].nunique(),
+        "host_days": float(known["host_days"].sum()), "versions": len(versions), "known_issues": ";".join(matched) or None,
+        "exposed": ";".join(_exposed(module, versions, matched)) or None,
+    }  # fmt: skip
+    if len(versions) > 1 and known["crashes"].sum() > 0:
+        row |= _worst_and_best(stretches)
+    return row
+
+
+def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
+    comparison = Comparison(stretches, MODEL)
+    draws = comparison.draws({}, comparison.running())
+    means = dict(zip(draws.versions, draws.rate.mean(axis=0), strict=True))
+    seen = {name: means[name] for name in comparison.watched()}
+    worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
+    found = ratio_of(comparison, worst, best).interval
+    finite = (value if math.isfinite(value) else None for value in found)
+    return {"worst": worst, "best": best, **dict(zip(("ratio", "low", "high"), finite, strict=True))}
+
+
+def _exposed(module: str, versions: Sequence[str], matched: Sequence[str]) -> list[str]:
+    # Issues that name a version which ran here, and that no crash here matched.
+    named = [issue for issue in load_issues() if issue.module == module and issue.versions and issue.id not in matched]
+    return sorted(issue.id for issue in named if any(_in_ranges(issue.versions, one, module) for one in versions))

@@ -1,0 +1,199 @@
+"""The one fit of all versions: a penalised Poisson model with a gamma effect a host, and what it says as draws.
+
+    crashes in a cell ~ Poisson(g_host * host-days * exp(beta_version + b_terms)),  g_host ~ Gamma(mean 1, variance phi)
+
+Weak priors keep every version's rate finite, however few its crashes, so that no count is a border between methods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from psodlib.risk.frailty import HostCells, _Best, _maximise
+
+__all__ = ["Draws", "Penalised", "draw"]
+
+SPREAD = 0.7  # of a version's log rate round the level that all have in common
+COMMON = 10.0  # of that level: nearly flat
+TERM = 1.0  # of a term's effect on the log rate
+LOG_VARIANCE = (math.log(0.5), 1.0)  # middle and spread of ln phi
+DEFAULT_RATE = 0.2 / 365.25  # a driver crash each five host-years: the level of a fleet that has none
+DRAWS = 4000
+FEWEST_DRAWS = 400
+BUDGET = 4e8  # products of a host's cell and a draw: what weighing the draws may cost
+SEED = 20140531
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Whole = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Penalised:
+    """The log-posterior of one set of events, with gradient and information.
+
+    Notes
+    -----
+    With mu = exp(x beta) * host-days, M and D a host's sums of mu and crashes, a = 1 / phi: log-likelihood = sum_hosts
+    [lnG(a+D) - lnG(a) + a ln a - (a+D) ln(a+M)] + sum d ln mu, and beta_v ~ N(common + ln f_v, 0.7^2), b ~ N(0, 1),
+    ln phi ~ N(ln 0.5, 1). The common level is integrated out: it adds 10^2 to all covariances of the betas.
+    """
+
+    def __init__(
+        self, cells: HostCells, events: Any, terms: tuple[str, ...] = (), factors: Mapping[Any, float] | None = None
+    ) -> None:
+        blocks, self.columns = [], []
+        for term in ("version", *terms):
+            code = cells.cells[term].to_numpy()
+            blocks.append((code[:, None] == np.arange(len(cells.levels[term]))).astype(float))
+            self.columns += [(term, level) for level in cells.levels[term]]
+        self.design = np.hstack(blocks)
+        self.days, self.transposed = cells.days, cells.days.T.tocsr()
+        self.by_host = np.asarray(events.sum(axis=1), dtype=float).ravel()
+        self.by_cell = np.asarray(events.sum(axis=0), dtype=float).ravel()
+        self.counts, self.how_many = np.unique(self.by_host, return_counts=True)
+        total, time = float(self.by_cell.sum()), float(cells.days.sum())
+        level = math.log(total / time if total else DEFAULT_RATE)
+        versions, rest = len(cells.levels["version"]), len(self.columns) - len(cells.levels["version"])
+        covariance = SPREAD**2 * np.eye(versions) + COMMON**2
+        self.precision = np.zeros((versions + rest + 1,) * 2)
+        self.precision[:versions, :versions] = np.linalg.inv(covariance)
+        self.precision[range(versions, versions + rest), range(versions, versions + rest)] = TERM**-2
+        self.precision[-1, -1] = LOG_VARIANCE[1] ** -2
+        named = [(factors or {}).get(name, 1.0) for name in cells.levels["version"]]
+        self.centre = np.concatenate([level + np.log(named), np.zeros(rest), [-LOG_VARIANCE[0]]])
+
+    def __call__(self, theta: Floats) -> tuple[float, Floats, Floats]:
+        """Value, gradient and information at (coefficients, ln a)."""
+        a, d = math.exp(min(theta[-1], 30.0)), self.by_host
+        log_rate = np.minimum(self.design @ theta[:-1], 50.0)
+        rate = np.exp(log_rate)
+        m = self.days @ rate
+        slopes = self.days @ (rate[:, None] * self.design)  # of M by the coefficients, shape (hosts, coefficients)
+        weight = (a + d) / (a + m)
+        gamma = special.gammaln(a + self.counts) - special.gammaln(a)
+        value = float(self.how_many @ gamma + np.sum(a * np.log(a) - (a + d) * np.log(a + m)) + self.by_cell @ log_rate)
+        pull = rate * (self.transposed @ weight)
+        gradient = self.design.T @ (self.by_cell - pull)
+        information = self.design.T @ (pull[:, None] * self.design) - slopes.T @ ((weight / (a + m))[:, None] * slopes)
+        digamma = special.digamma(a + self.counts) - special.digamma(a)
+        by_a = float(self.how_many @ digamma + np.sum(np.log(a) + 1 - np.log(a + m) - weight))
+        trigamma = special.polygamma(1, a + self.counts) - special.polygamma(1, a)
+        bend = (m - d) / (a + m) ** 2
+        by_aa = float(self.how_many @ trigamma + np.sum(1 / a - 1 / (a + m) - bend))
+        cross = a * (slopes.T @ bend)
+        whole = np.block([[information, cross[:, None]], [cross[None, :], np.array([[-(a * a * by_aa + a * by_a)]])]])
+        off = theta - self.centre
+        return (
+            value - float(off @ self.precision @ off) / 2,
+            np.append(gradient, a * by_a) - self.precision @ off,
+            whole + self.precision,
+        )
+
+    def mode(self) -> _Best:
+        """The most probable coefficients, with the information there."""
+        return _maximise(self, self.centre.copy())
+
+    def values(self, theta: Floats, each: Any = None) -> Floats:
+        """The log-posterior of many draws, shape (draws,); ``each`` is told the hosts' weights of every batch."""
+        out = np.empty(len(theta))
+        batch = max(1, int(4e6 // max(len(self.by_host), 1)))
+        for at in range(0, len(theta), batch):
+            part = theta[at : at + batch]
+            a = np.exp(part[:, -1])
+            log_rate = self.design @ part[:, :-1].T
+            m = self.days @ np.exp(log_rate) + a
+            logs = np.log(m)
+            gamma = special.gammaln(a + self.counts[:, None]) - special.gammaln(a)
+            likelihood = self.how_many @ gamma + len(self.by_host) * a * np.log(a) + self.by_cell @ log_rate
+            off = part - self.centre
+            penalty = np.einsum("ij,jk,ik->i", off, self.precision, off) / 2
+            out[at : at + batch] = likelihood - a * logs.sum(axis=0) - self.by_host @ logs - penalty
+            if each is not None:
+                each(at, part, (a + self.by_host[:, None]) / m)
+        return out
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Equally likely states of the world: ``rate`` per host-day and ``standing`` by version, shape (draws, versions).
+
+    ``standing`` is what the hosts that now run a version would crash at rate 1, each as its own record makes it
+    expected; ``sets`` are the draws of each set of events.
+    """
+
+    versions: tuple[Any, ...]
+    rate: Floats
+    standing: Floats
+    sets: tuple[slice, ...]
+
+
+def draw(
+    cells: HostCells, event_sets: list[Any], terms: tuple[str, ...], factors: Mapping[Any, float], now: Whole
+) -> Draws:
+    """Draws from the posterior of each set of events in equal parts; ``now``: each host's version by code, or -1.
+
+    Notes
+    -----
+    Normal at the mode with the Hessian of the marginal likelihood, mended by importance weights that are cut at sqrt(n)
+    times their mean (Ionides 2008, doi:10.1198/106186008X320456), then resampled systematically. A host's standing is
+    (a + D) / (a + M) * exp(x b): its terms are its own, uptime is the fleet's mixture, the quarter the latest.
+    """
+    size = int(min(DRAWS, max(FEWEST_DRAWS, BUDGET / max(cells.days.nnz, 1)))) // len(event_sets)
+    found = [_draw(Penalised(cells, events, terms, factors), cells, terms, now, size) for events in event_sets]
+    rate, standing = (np.vstack([each[part] for each in found]) for part in (0, 1))
+    sets = tuple(slice(at * size, (at + 1) * size) for at in range(len(event_sets)))
+    return Draws(tuple(cells.levels["version"]), rate, standing, sets)
+
+
+def _draw(model: Penalised, cells: HostCells, terms: tuple[str, ...], now: Whole, size: int) -> tuple[Floats, Floats]:
+    best = model.mode()
+    versions = len(cells.levels["version"])
+    rng = np.random.default_rng(SEED)
+    root = np.linalg.cholesky(np.linalg.inv(best.information))
+    normal = rng.standard_normal((size, len(best.theta)))
+    theta = best.theta + normal @ root.T
+    own, kind = _as_they_stand(model, cells, terms)
+    member = np.zeros((versions, len(now)))
+    running = np.flatnonzero(now >= 0)
+    member[now[running], running] = 1.0
+    standing = np.empty((size, versions))
+
+    def gather(at: int, part: Floats, weights: Floats) -> None:
+        effect = np.exp(own @ part[:, :-1].T)  # shape (kinds of host, draws)
+        standing[at : at + len(part)] = (member @ (weights * effect[kind])).T
+
+    surprise = model.values(theta, gather) + np.sum(normal**2, axis=1) / 2
+    weight = np.exp(surprise - surprise.max())
+    weight = np.minimum(weight, weight.mean() * math.sqrt(size))
+    places = (np.arange(size) + rng.random()) / size
+    kept = np.minimum(np.searchsorted(np.cumsum(weight) / weight.sum(), places), size - 1)
+    return np.exp(theta[kept, :versions]), standing[kept]
+
+
+def _as_they_stand(model: Penalised, cells: HostCells, terms: tuple[str, ...]) -> tuple[Floats, Whole]:
+    # Rows of the design without the version, one a kind of host, and each host's kind: terms of what a host is from its
+    # last cell, the mixture of uptimes of the fleet, the latest quarter.
+    own = model.design.copy()
+    by_cell = np.asarray(cells.days.sum(axis=0)).ravel()
+    for term in ("version", *terms):
+        at = [n for n, (name, _) in enumerate(model.columns) if name == term]
+        if term == "version":
+            own[:, at] = 0.0
+        elif term == "uptime":
+            own[:, at] = by_cell @ model.design[:, at] / max(by_cell.sum(), 1e-300)
+        elif term == "quarter":
+            levels = [level if level == level else -1 for level in cells.levels["quarter"]]
+            own[:, at] = np.eye(len(at))[int(np.argmax(levels))]
+    kinds, of_cell = np.unique(own, axis=0, return_inverse=True)
+    days = cells.days.tocsr()
+    # The cell with most time of a host stands for what it is; a host without time has the first.
+    most = np.zeros(days.shape[0], dtype=np.int64)
+    for host in np.flatnonzero(np.diff(days.indptr)):
+        span = slice(days.indptr[host], days.indptr[host + 1])
+        most[host] = days.indices[span][int(np.argmax(days.data[span]))]
+    return kinds, of_cell.ravel()[most]

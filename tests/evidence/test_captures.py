@@ -1,0 +1,280 @@
+"""Captures of several outputs and hosts in one file, tables that end where they end, and whose a folder is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import re2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from psodlib import Fleet, load
+from psodlib.evidence.artifacts import KINDS
+from psodlib.evidence.artifacts.commands import DEVICES
+from psodlib.evidence.artifacts.terminal import HEADINGS, has_prompt
+
+CRASH = """2023-02-03T04:05:06.100Z cpu3:2100041)@BlueScreen: #PF Exception 14 in world 2100041:{world} IP 0x42001b2c1d11 addr 0x10
+PTEs:0x8100063;0x0;
+2023-02-03T04:05:06.101Z cpu3:2100041)Code start: 0x42001a000000 VMK uptime: 12:03:04:05.678
+2023-02-03T04:05:06.102Z cpu3:2100041)0x451a0899bd40:[0x42001b2c1d11]ntg3_tx_done@(ntg3)#<None>+0x51 stack: 0x0
+2023-02-03T04:05:06.103Z cpu3:2100041)0x451a0899bfe0:[0x42001a1b3c44]CpuSched_StartWorld@vmkernel#nover+0x86 stack: 0x0
+2023-02-03T04:05:06.104Z cpu3:2100041)base fs=0x0 gs=0x420040c00000 Kgs=0x0
+"""
+LINE = "2023-02-03T04:05:06.100Z cpu3:2100041)Hello: 12: the host is up\n"
+
+
+def fleet_of(root: Path, files: dict[str, str | bytes]) -> Fleet:
+    for name, data in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return load(root, jobs=1)
+
+
+def drivers(fleet: Fleet, *columns: str) -> list[tuple[object, ...]]:
+    rows = fleet.drivers.loc[fleet.drivers["evidence"] != "install_date", list(columns)].astype(object)
+    return sorted(rows.where(rows.notna(), "").itertuples(index=False, name=None))
+
+
+def test_every_kinds_pattern_is_one_that_re2_compiles() -> None:
+    for kind in KINDS:
+        re2.compile("(?m)" + kind.pattern.pattern.replace(r"\Z", r"\z"))
+
+
+@pytest.mark.parametrize("row", HEADINGS, ids=lambda row: row[0])
+def test_every_heading_is_of_its_own_row(row: tuple[str, str, re.Pattern[str]]) -> None:
+    _, sample, pattern = row
+    assert next(one for *_, one in HEADINGS if one.match(sample)) is pattern and has_prompt("x\n" + sample)
+
+
+@pytest.mark.parametrize("row", DEVICES, ids=lambda row: row[0])
+def test_every_device_row_is_of_its_own_pattern(row: tuple[str, str, str]) -> None:
+    assert [name for name, _, pattern in DEVICES if re.match(pattern, row[1])] == [row[0]]
+
+
+NICS = """Name     PCI Device    Driver     Admin Status  Link Status  Speed  Duplex  MAC Address         MTU  Description
+-------  ------------  ---------  ------------  -----------  -----  ------  -----------------  ----  -----------
+vmnic0   000:02:00.0   bnx2       Up            Up            1000  Full    00:26:b9:00:00:00  1500  NetXtreme II
+vmnic12  Pseudo        r8152      Up            Up            1000  Full    00:26:b9:00:00:02  1500  Unknown Unknown
+vusb0    Pseudo        cdc_ether  Up            Down             0  Half    00:00:00:00:00:01  1500  Virtual NIC
+"""
+SEEN = [("bnx2", "vmnic0"), ("cdc_ether", "vusb0"), ("r8152", "vmnic12")]
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["", "\nAnd so I knew that it was the driver, as I had thought before\n", "   Advertised Auto Negotiation: true\n   Cable Type: Twisted Pair\n",
+     "vmnics are the names of devices and  not the names of  drivers\n", "Total: 3 adapters, none of them  bad\n"],
+)  # fmt: skip
+def test_a_table_ends_at_the_first_line_that_is_none_of_it(tmp_path: Path, after: str) -> None:
+    fleet = fleet_of(tmp_path, {"esx01/nics.txt": NICS + after})
+    assert drivers(fleet, "module", "device") == SEEN
+
+
+def test_a_table_that_the_terminal_broke_at_its_width(tmp_path: Path) -> None:
+    broken = "\n".join(line[:80] + ("\n" + line[80:] if len(line) > 80 else "") for line in NICS.split("\n"))
+    assert (
+        drivers(
+            fleet_of(tmp_path, {"esx01/nics.txt": "[root@esx01:~] esxcli network nic list\n" + broken}),
+            "module",
+            "device",
+        )
+        == SEEN
+    )
+
+
+RELEASE, OTHER = "VMware ESXi 7.0.1 build-17551050\n", "VMware ESXi 7.0.3 build-21930508\n"
+HBA = "vmhba2  {}  link-n/a  sas.5d0946604f3a2d00  (0000:18:00.0) A controller\n"
+TWO_HOSTS = {
+    "prompts": ("[root@esx-a1:~] vmware -v\n", "[root@esx-a2:~] vmware -v\n"),
+    "indented prompts": ("   [root@esx-a1:~] vmware -v\n", "   [root@esx-a2:~] vmware -v\n"),
+    "hashes": ("########## ESXi esx-a1 ##########\n### vmware -v\n", "########## ESXi esx-a2 ##########\n### vmware -v\n"),
+    "equals": ("===== Host: esx-a1 =====\n", "===== Host: esx-a2 =====\n"),
+    "lines": ("Host: esx-a1\n", "Host: esx-a2\n"),
+    "ansible": ("esx-a1 | CHANGED | rc=0 >>\n", "esx-a2 | CHANGED | rc=0 >>\n"),
+    "pssh": ("[1] 10:00:01 [SUCCESS] esx-a1\n", "[2] 10:00:02 [SUCCESS] esx-a2\n"),
+    "ssh": ("admin@jump:~$ ssh root@esx-a1 vmware -v\n", "admin@jump:~$ ssh root@esx-a2 vmware -v\n"),
+    "plink": ('PS C:\\> plink root@esx-a1 "vmware -v"\n', 'PS C:\\> plink root@esx-a2 "vmware -v"\n'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", TWO_HOSTS)
+def test_two_hosts_in_one_file_are_two_hosts(tmp_path: Path, form: str) -> None:
+    one, two = TWO_HOSTS[form]
+    fleet = fleet_of(
+        tmp_path, {"all.txt": one + RELEASE + HBA.format("lsi_msgpt3") + two + OTHER + HBA.format("smartpqi")}
+    )
+    assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1", "7.0.1"], ["esx-a2", "7.0.3"]]
+    assert drivers(fleet, "host", "module") == [("esx-a1", "lsi_msgpt3"), ("esx-a2", "smartpqi")]
+
+
+def test_fabric_puts_the_host_before_each_line(tmp_path: Path) -> None:
+    text = "".join(
+        f"[{name}] out: {line}" for name, output in (("esx-a1", RELEASE), ("esx-a2", OTHER)) for line in [output]
+    )
+    fleet = fleet_of(tmp_path, {"all.txt": "[esx-a1] Executing task 'v'\n" + text})
+    assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1", "7.0.1"], ["esx-a2", "7.0.3"]]
+
+
+@pytest.mark.parametrize("heading", ["===== {}:", "--- {} ---", "- {} -", "# {}", "### {}", "***** {} *****"])
+def test_outputs_under_headings(tmp_path: Path, heading: str) -> None:
+    outputs = {
+        "esxcli system version get": "   Product: VMware ESXi\n   Version: 6.5.0\n   Build: Releasebuild-14320405\n",
+        "esxcli network nic list": NICS,
+        "vmkload_mod -s bnx2": "vmkload_mod module information\n input file: /usr/lib/vmware/vmkmod/bnx2\n Version: Version 2.2.4f.v60.10, Build: 2494585\n",
+        "esxcli software vib list": "Name    Version                              Vendor  Acceptance Level  Install Date\n------  -----------------------------------  ------  ----------------  ------------\n"
+        "sfvmk   2.3.3.1003-1OEM.650.0.0.4598673      Solarflare  VMwareCertified  2019-05-06\n",
+    }
+    text = "".join(f"{heading.format(command)}\n{output}\n" for command, output in outputs.items())
+    fleet = fleet_of(tmp_path, {"esx01/support.txt": text})
+    assert fleet.hosts[["esxi_version", "esxi_build"]].to_numpy().tolist() == [["6.5.0", "14320405"]]
+    assert drivers(fleet, "module", "device", "version") == sorted(
+        [(module, device, "") for module, device in SEEN] + [("bnx2", "", "2.2.4f.v60.10"), ("sfvmk", "", "2.3.3.1003")]
+    )
+
+
+def test_of_two_versions_in_one_capture_the_later_wins(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, {"esx01/upgrade.txt": f"~ # vmware -v\n{RELEASE}~ # reboot\n~ # vmware -v\n{OTHER}"})
+    assert fleet.hosts[["esxi_version", "esxi_build"]].to_numpy().tolist() == [["7.0.3", "21930508"]]
+
+
+def test_a_date_in_a_capture_dates_what_follows(tmp_path: Path) -> None:
+    text = "~ # date\nMon Mar  6 10:00:00 UTC 2023\n~ # uptime\n 10:00:00 up 5 days, 12:00:00, load average: 0.05, 0.04, 0.05\n"
+    fleet = fleet_of(tmp_path, {"esx01/state.txt": text})
+    assert fleet.uptimes["boot"].astype(str).tolist() == ["2023-02-28 22:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("version", "build", "line"),
+    [("8.0.1", "21813344", "2023-07-07T01:02:03.456Z In(166) Hostd[2100]: - last log rotation time, 2023-07-06T01:02:03.000Z - time the service was last started, Section for VMware ESX, pid=2100, version=8.0.1, build=21813344, option=Release"),
+     ("6.7.0", None, "2020-07-07T01:02:03.456Z - time the service was last started 2020-07-07T01:02:03.000Z, Section for VMware ESX, pid=2100, version=6.7.0, build=0, option=DEBUG")],
+)  # fmt: skip
+def test_the_head_of_hostds_log_tells_the_version(tmp_path: Path, version: str, build: str | None, line: str) -> None:
+    fleet = fleet_of(tmp_path, {"esx01/hostd.log": line + "\n"})
+    assert fleet.hosts["esxi_version"].item() == version
+    assert fleet.hosts["esxi_build"].fillna("none").item() == (build or "none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Name  Version  Vendor\n----  -------  ------\n",
+        NICS[: NICS.index("vmnic0")],
+        '[{"Name": "lpfc", "Version": ""}]\n',
+    ],
+)
+def test_a_known_kind_with_nothing_in_it_is_named(tmp_path: Path, text: str) -> None:
+    fleet = fleet_of(tmp_path, {"esx01/output.txt": text})
+    assert fleet.drivers.empty and fleet.problems["problem"].tolist() == ["unused"]
+
+
+# --- whose folder it is -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["", "forum/", "threads/"])
+def test_strangers_texts_are_each_their_own_evidence(tmp_path: Path, folder: str) -> None:
+    texts = {
+        f"{folder}a.txt": CRASH.format(world="one"),
+        f"{folder}b.txt": RELEASE,
+        f"{folder}c.txt": CRASH.format(world="two").replace("04:05", "05:05"),
+    }
+    fleet = fleet_of(tmp_path / "found", texts)
+    assert len(fleet.crashes) == 2 and fleet.hosts.empty
+    assert fleet.crashes[["host", "esxi_version", "esxi_build"]].isna().all(axis=None)
+    assert fleet.problems["problem"].tolist() == ["no_host"] * 3
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("vmkernel.log",),
+        ("vmkernel.0.gz.txt", "vmksummary.log"),
+        ("var/core/vmkernel-log.1",),
+        ("commands/vmware_-v.txt", "psod.txt"),
+        ("psod.txt",),
+    ],
+)
+@pytest.mark.parametrize("above", ["", "dc2/"])
+def test_a_hosts_folder_by_its_look(tmp_path: Path, names: tuple[str, ...], above: str) -> None:
+    fleet = fleet_of(
+        tmp_path / "all",
+        {f"{above}srv-a/{name}": CRASH.format(world="one") for name in names} | {f"{above}srv-b/vmkernel.log": LINE},
+    )
+    assert set(fleet.crashes["host"]) == {"srv-a"} and set(fleet.hosts["host"]) == {"srv-a", "srv-b"}
+
+
+def test_a_list_of_sources_is_several_sources(tmp_path: Path) -> None:
+    for name in ("srv-a", "srv-b"):
+        fleet_of(tmp_path / name, {"vmkernel.log": LINE})
+    both = [tmp_path / "srv-a", str(tmp_path / "srv-b")]
+    assert load(both, jobs=1).hosts.equals(load(*both, jobs=1).hosts) and len(load(both, jobs=1).hosts) == 2
+
+
+@pytest.mark.parametrize("zone", ["+02:00", "-0530", "Z"])
+def test_a_zone_counts_for_signs_of_life_too(tmp_path: Path, zone: str) -> None:
+    fleet = fleet_of(tmp_path, {"esx01/vmkernel.log": LINE.replace("Z cpu", f"{zone} cpu")})
+    wanted = {"+02:00": "02:05:06", "-0530": "09:35:06", "Z": "04:05:06"}[zone]
+    assert fleet.hosts["last_seen"].astype(str).str[11:19].tolist() == [wanted]
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_a_crash_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    text = LINE * 3 + CRASH.format(world="Grüße")
+    assert len(fleet_of(tmp_path, {"esx01/vmkernel.log": text.encode(encoding)}).crashes) == 1
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xff\xfe"])
+@pytest.mark.parametrize("before", [1, 5000])
+def test_utf_16_appended_to_ascii(tmp_path: Path, before: int, mark: bytes) -> None:
+    data = LINE.encode() * before + mark + CRASH.format(world="x").replace("\n", "\r\n").encode("utf-16-le")
+    fleet = fleet_of(tmp_path, {"esx01/vmkernel.log": data})
+    assert fleet.crashes[["time", "line"]].astype(str).to_numpy().tolist() == [
+        ["2023-02-03 04:05:06.100+00:00", str(before + 1)]
+    ]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"\xff\xfe", b"\xfe\xff", bytes(70_000) + bytes(range(1, 256)) * 90 + b"\n", bytes(range(128, 256)) * 60 + b"\n"],
+)
+def test_a_stray_mark_or_junk_hides_no_crash(tmp_path: Path, junk: bytes) -> None:
+    assert len(fleet_of(tmp_path, {"esx01/vmkernel-log.1": junk + CRASH.format(world="x").encode()}).crashes) == 1
+
+
+# --- no invented row --------------------------------------------------------------------------------------------------
+
+OUTPUTS = [
+    NICS, RELEASE, HBA.format("lsi_msgpt3"), "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: bc 7.10.11\nbus-info: 0000:01:00.0\n",
+    "   Driver Info:\n         Bus Info: 0000:05:00.0\n         Driver: igb\n         Firmware Version: 1.2.3\n         Version: 5.0.5.1\n   Name: vmnic0\n",
+    "Name    Version                          Vendor\n------  -------------------------------  ------\nsfvmk   2.3.3.1003-1OEM.650.0.0.4598673  SFC\n",
+    "VIBs Installed: EMU_bootbank_lpfc_12.8.298.3-1OEM.670.0.0.8169922\n", "\n", "===== NEXT =====\n", "[root@esx01:~] ls\n",
+    "Name                  Used  Size (kb)\nvmkernel                 0  12\n", "  words of a person about vmnic0 and the driver bnx2\n", "Version: 1.2\n",
+    "0000:31:00.0 8086:1521 103c:8157 255/   /     D V igbn         vmnic4\n", "Host Name: esx01\nDriver: none\n", "----  ----\n", "A: b\nDriver: x\n",
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(OUTPUTS), st.integers(0, 400), st.booleans()), min_size=1, max_size=6))
+def test_no_driver_row_whose_words_stand_in_no_line(tmp_path: Path, pieces: list[tuple[str, int, bool]]) -> None:
+    from io import BytesIO
+
+    from psodlib.evidence.artifacts import read_artifact
+
+    text = "".join(output[:cut] if is_cut else output for output, cut, is_cut in pieces)
+    lines = text.split("\n")
+    for reading in read_artifact(BytesIO(text.encode()), "x", "x.txt"):
+        for row in reading.drivers:
+            near = "\n".join(lines[(row.line or 1) - 1 : (row.line or 1) + 8])
+            name = (row.vib or row.module).replace("_", "-") if row.vib else row.module
+            assert (
+                re.search(
+                    rf"(?<![\w-]){re.escape(name)}(?![\w-])", near.replace("_bootbank_", " ") if row.vib else near
+                )
+                or row.vib in near
+            )
+            assert row.device is None or row.device in near or any(row.device in line for line in lines)

@@ -1,0 +1,132 @@
+"""The brief's orders: verdict, advice, orders and what is forbidden never contradict each other, whatever the story."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from views import hand_made
+
+from psodlib import schema
+from psodlib.fleet import Fleet
+from psodlib.views import brief as said
+from psodlib.views import charts
+from psodlib.views.document import to_markdown
+from psodlib.views.study import Study, study
+
+
+def story(rates: dict[str, float], hosts: int = 40, days: int = 400, seed: int = 1) -> Fleet:
+    """A fleet whose hosts run one version each, crashing at these rates a year."""
+    rng = np.random.default_rng(seed)
+    whole = hand_made.fleet(hosts=hosts, crashing=0)
+    like = hand_made.fleet(hosts=1, crashing=1).crashes.iloc[0].to_dict()
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("crashes", "uptimes", "drivers", "coverage")}
+    over = hand_made.START + days * hand_made.DAY
+    for number in range(hosts):
+        host, version = f"esx{number:02d}", list(rates)[number % len(rates)]
+        waits = np.cumsum(rng.exponential(365 / max(rates[version], 1e-9), 40))
+        stops = [hand_made.START + float(day) * hand_made.DAY for day in waits if day < days]
+        boot = hand_made.START
+        for step, end in enumerate([*stops, over]):
+            crash_id = f"c{number:07d}{step:08d}" if end != over else None
+            span = {"host": host, "boot": boot, "source": "vmksummary.log", "evidence": "banner"}
+            rows["uptimes"].append({**span, "end": end, "uptime": end - boot, "observed": end - boot, "crash_id": crash_id,
+                                    "end_reason": "crash" if crash_id else "running"})  # fmt: skip
+            rows["coverage"].append({"host": host, "boot": boot, "start": boot, "end": end})
+            rows["drivers"].append(
+                {**span, "module": "hpsa", "version": version, "state": "loaded", "observed_at": boot, "line": 1}
+            )
+            if crash_id:
+                rows["crashes"].append(
+                    {**like, "crash_id": crash_id, "host": host, "time": end, "driver_version": version}
+                )
+            boot = end + pd.Timedelta(minutes=14)
+    clusters = [f"cluster{number // 8}" for number in range(hosts)]
+    tables = {name: schema.build(name, entries) for name, entries in rows.items()}
+    return Fleet(hosts=whole.hosts.assign(cluster=clusters), **tables, simulated=True)
+
+
+STORIES = {
+    "three times as bad": {"5.5.0.50": 0.5, "5.5.0.58": 2.5},
+    "the newer one is bad": {"5.5.0.50": 0.4, "5.5.0.60": 3.0},
+    "all alike": {"5.5.0.50": 1.0, "5.5.0.58": 1.0, "5.5.0.60": 1.0},
+    "one of three": {"5.5.0.50": 0.3, "5.5.0.58": 3.0, "5.5.0.60": 0.3},
+    "no crash": {"5.5.0.50": 0.0, "5.5.0.60": 0.0},
+    "one version": {"5.5.0.58": 2.0},
+    "oem tails": {"5.5.0.50": 0.5, "5.5.0.84": 4.0, "5.5.0.124": 0.5},
+}
+
+
+@pytest.fixture(
+    scope="module", params=[(name, seed) for name in STORIES for seed in (1, 2)], ids=lambda p: f"{p[0]}, {p[1]}"
+)
+def told(request: pytest.FixtureRequest) -> Study:
+    name, seed = request.param
+    return study(story(STORIES[name], seed=seed), "hpsa")
+
+
+def test_verdict_advice_and_orders_agree(told: Study) -> None:
+    decision = told.decision
+    page = to_markdown(said.brief(told))
+    if decision is None:
+        assert "| Owner |" not in page and told.why_none
+        return
+    options = decision.options.set_index("version")
+    moved = set(options.index[options["advice"].isin(["move_now", "next_reboot"])])
+    assert set(decision.avoid) == moved and set(decision.moves["from_version"]) <= moved
+    assert options.loc[decision.best, "advice"] == "keep" and decision.best not in moved
+    verdict = said.verdict(told)
+    for version in options.index:
+        ordered = f"hpsa {version} to {decision.best}" in verdict
+        assert ordered == (version in moved and options.loc[version, "hosts_now"] > 0)
+    orders = " ".join(to_markdown(said._document(told, "", "", [said.Section("x", said.orders(told))])).split())
+    hosts = set(re.findall(r"esx\d\d", orders))
+    assert hosts <= set(decision.moves["host"])
+    forbidden = " ".join(said.forbidden(told))
+    for version in moved:
+        assert f"install hpsa {version}" in forbidden or "," in forbidden or " and " in forbidden
+        assert f"move hosts off {version} because" not in forbidden
+    if decision.pin:
+        assert verdict.startswith(f"Standardise on hpsa {decision.pin}.") and "the standard yet" not in forbidden
+    else:
+        assert "Standardise" not in verdict
+    assert sum(int(n) for n in options["hosts_now"]) == len(told.fleet.hosts)
+
+
+def test_the_chart_and_the_page_give_the_same_advice(told: Study) -> None:
+    chart = charts.plot_options(told.decision)
+    table, (title, _, _) = charts.numbers(chart), charts.wording(chart)
+    plt.close(chart.figure)
+    if told.decision is None:
+        assert table.empty and "nothing to choose" in title
+        return
+    assert dict(zip(table["version"], table["advice"], strict=True)) == {
+        row.version: str(row.advice) for row in told.decision.options.itertuples()
+    }
+    assert ("change nothing" in title) == told.decision.moves.empty
+
+
+def test_a_bad_version_is_left_and_a_true_tie_is_not_called_proven() -> None:
+    bad = study(story(STORIES["three times as bad"]), "hpsa")
+    assert bad.decision and bad.decision.avoid == ("5.5.0.58",) and bad.decision.moves["cluster"].nunique() == 5
+    tie = study(story(STORIES["all alike"]), "hpsa")
+    assert tie.decision and tie.decision.pin is None
+
+
+def test_blank_places_for_owner_and_date_are_printed() -> None:
+    page = to_markdown(said.brief(study(story(STORIES["three times as bad"]), "hpsa")))
+    assert "| Owner | Date |" in page and page.count(r"\_" * 8) == 10
+
+
+def test_user_hours_need_users_that_are_numbers() -> None:
+    fleet = story(STORIES["three times as bad"])
+    lines = [
+        " ".join(said.worth(study(replace(fleet, hosts=fleet.hosts.assign(users=users)), "hpsa")))
+        for users in (40, "many")
+    ]
+    assert "user-hours (" in lines[0] and "Hours of users cannot be given" in lines[1] and "user-hours" not in lines[1]

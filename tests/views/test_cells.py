@@ -1,0 +1,78 @@
+"""What a notebook shows of a result, and the accessors that an engineer starts with."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from conftest import DATA
+from views import hand_made
+from views.test_brief import STORIES, story
+
+import psodlib as psod
+from psodlib.views.cells import bar
+
+
+@pytest.fixture(scope="module")
+def fleet() -> psod.Fleet:
+    return story(STORIES["one of three"])
+
+
+def test_every_result_says_its_sentence_first(fleet: psod.Fleet) -> None:
+    exposure = psod.exposure(fleet)
+    ratio, decision = psod.rate_ratio(exposure, "5.5.0.58", "5.5.0.50"), psod.decide_pin(exposure)
+    for result, words in (
+        (fleet, "40 hosts"),
+        (ratio, "times as often as 5.5.0.50"),
+        (decision, "Crashes per host-year"),
+    ):
+        shown = result._repr_html_()
+        assert words in shown and "nan" not in shown and "inf" not in shown and shown.count("<table") == 1
+    assert "5.5.0.58 crashes" in ratio._repr_html_().split("<table")[0]
+
+
+def test_hostile_names_stay_text() -> None:
+    nasty = "<script>alert(1)</script>"
+    shown = psod.decide_pin(psod.exposure(hand_made.fleet(words={"version": nasty}), "hpsa"))._repr_html_()
+    assert nasty not in shown and "&lt;script&gt;" in shown
+
+
+def test_a_bar_stays_on_its_scale() -> None:
+    assert bar(0, 1, 2, 0, 2).startswith("├") and bar(0, 1, 2, 0, 2).endswith("┤") and "●" in bar(0, 1, 2, 0, 2)
+    assert bar(1, 5, math.inf, 0, 2).endswith("→") and bar(-math.inf, 0.5, 1, 0, 2).startswith("←")
+    assert bar(math.nan, 1, 2, 0, 2) == "" == bar(0, 1, 2, 3, 3)
+    assert {len(bar(low, low + 0.1, low + 0.3, 0, 1)) for low in (0, 0.2, 0.9, 5)} == {25}
+
+
+def test_who_runs_what_now(fleet: psod.Fleet) -> None:
+    now = fleet.now("hpsa")
+    assert list(now) == ["host", "version", "since", "evidence", "pending"] and len(now) == len(fleet.hosts)
+    assert set(now["version"]) == {"5.5.0.50", "5.5.0.58", "5.5.0.60"} and now["since"].notna().all()
+    moved = hand_made.fleet().now("hpsa")
+    assert set(moved["version"]) == {"5.5.0.50"} and (moved["since"] > hand_made.START).all()
+    with pytest.raises(psod.InputError, match="no module 'hspa'; did you mean hpsa"):
+        fleet.now("hspa")
+
+
+def test_the_wide_table_has_each_crash_once_and_no_twin_columns() -> None:
+    fleet = psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv")
+    wide = fleet.wide()
+    assert len(wide) == len(fleet.crashes) and wide["crash_id"].is_unique
+    assert not [name for name in wide if name.endswith(("_x", "_y"))] and {
+        "cluster",
+        "model",
+        "boot",
+        "vib",
+        "firmware",
+    } <= set(wide)
+    pd.testing.assert_frame_equal(wide[list(fleet.crashes)], fleet.crashes)
+
+
+def test_a_chart_at_the_end_of_a_cell_prints_no_axes() -> None:
+    chart = psod.plot_rates(
+        psod.crash_rates(pd.DataFrame({"host": ["a"], "version": ["1"], "host_days": [9.0], "crashes": [1]}))
+    )
+    assert chart._ipython_display_() is None
+    plt.close(chart.figure)
