@@ -59,7 +59,7 @@ def main() -> None:
     for hosts in options.hosts:
         table = fleet(hosts, options.days)
         rates, ratio = seconds(crash_rates, table), seconds(rate_ratio, table, VERSIONS[1], VERSIONS[0])
-        pin = seconds(decide_pin, table, VERSIONS)
+        pin = seconds(decide_pin, table)
         growth = f"{ratio / before[1] / (hosts / before[0]):.2f}" if before else ""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         shown = "" if pin is None else f"{pin:.2f}"

@@ -4,7 +4,7 @@
 
 Each row runs in a process of its own, so that its peak memory is its own, and is ended after ``--limit`` seconds. A part holds 1,000
 hosts: a fleet simulated at table level, under new names. "in parts" never has more than one part's rows in a DataFrame: exposures go to
-Parquet and come back one by one, as those of a store would; its decision adjusts for the model only, from sums by host. "one table" is
+Parquet and come back one by one, as those of a store would. "one table" is
 what `exposure`, `crash_rates`, `rate_ratio`, `decide_pin` and the report's brief take. Seconds are the processor's.
 """
 
@@ -25,7 +25,6 @@ import pandas as pd
 import psodlib as psod
 from psodlib import schema
 from psodlib.risk.decision import decide_pin
-from psodlib.risk.partitions import decision_of_parts, rates_of_parts, ratio_of_parts
 from psodlib.simulate.process import VERSIONS, simulate_history
 from psodlib.views.brief import brief, study
 
@@ -80,17 +79,16 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
 def in_parts(hosts: int, days: float, folder: Path) -> list[str]:
     spent, rows = 0.0, 0
     for number, fleet in enumerate(parts(hosts, days)):
-        stretches, seconds = timed(lambda fleet=fleet: psod.exposure(fleet))
+        stretches, seconds = timed(lambda fleet=fleet: psod.exposure(fleet, "hpsa"))
         spent, rows = spent + seconds, rows + len(stretches)
-        stretches.attrs = {}
         stretches.to_parquet(folder / f"{number:04d}.parquet")
 
     def stored() -> Iterator[pd.DataFrame]:
         return (pd.read_parquet(path) for path in sorted(folder.iterdir()))
 
-    _, rates = timed(lambda: rates_of_parts(stored()))
-    ratio, fit = timed(lambda: ratio_of_parts(stored(), VERSIONS[1], VERSIONS[0]))
-    decision, decided = timed(lambda: decision_of_parts(stored(), list(VERSIONS[:2])))
+    _, rates = timed(lambda: psod.crash_rates(stored()))
+    ratio, fit = timed(lambda: psod.rate_ratio(stored(), VERSIONS[1], VERSIONS[0]))
+    decision, decided = timed(lambda: decide_pin(stored()))
     return [f"{rows:,}", f"{spent:.1f}", f"{rates:.1f}", f"{fit:.1f}", f"{ratio.ratio:.4f}", f"{decided:.1f} ({decision.verdict})", "needs one table"]  # fmt: skip
 
 
@@ -101,10 +99,10 @@ def in_one(hosts: int, days: float) -> list[str]:
         simulated=True,
     )
     del every
-    stretches, spent = timed(lambda: psod.exposure(fleet))
+    stretches, spent = timed(lambda: psod.exposure(fleet, "hpsa"))
     _, rates = timed(lambda: psod.crash_rates(stretches))
     ratio, fit = timed(lambda: psod.rate_ratio(stretches, VERSIONS[1], VERSIONS[0]))
-    decision, decided = timed(lambda: decide_pin(stretches, list(VERSIONS[:2])))
+    decision, decided = timed(lambda: decide_pin(stretches))
     _, page = timed(lambda: brief(study(fleet, candidates=list(VERSIONS[:2]))))
     return [f"{len(stretches):,}", f"{spent:.1f}", f"{rates:.1f}", f"{fit:.1f}", f"{ratio.ratio:.4f}", f"{decided:.1f} ({decision.verdict})", f"{page:.1f}"]  # fmt: skip
 

@@ -130,7 +130,9 @@ def nmi_ipi(s: Scene) -> Told:
     old = f"RIPOFF(base):RBP:CS [0x1404f8(0x{s.code:x}):0x{s.rng.getrandbits(44):x}:0x4010] (Src 0x1, CPU{s.pcpu})"
     message = f"NMI IPI: Panic requested by another PCPU. {new if s.release >= '8' else old}"
     if s.rng.random() < 0.5:
-        return s.block(message, calls), d["name"], site
+        # The PCPU that the NMI reached panics: what it was doing lies below the handler's own frames.
+        handler = vmk("PanicvPanicInt", "Panic_WithBacktrace", "NMI_Interrupt", "IDTNMIWork", "Int2_NMI", "gate_entry")
+        return s.block(message, [*handler, *calls] if s.rng.random() < 0.6 else calls), d["name"], site
     return (
         s.block(message, vmk("Power_ArchPerformWait", *[f for f, _ in IDLE]), saved=(s.rng.randrange(s.pcpus), calls)),
         d["name"],
@@ -149,7 +151,12 @@ def spin_holder(s: Scene) -> Told:
     ]
     lock = s.rng.choice(("", "pktPoolLock", "adapterLock", "iplLock"))
     return (
-        s.block(f"Spin count exceeded ({lock}) - possible deadlock with PCPU {pcpu}", waiter, saved=(pcpu, calls)),
+        s.block(
+            f"Spin count exceeded ({lock}) - possible deadlock with PCPU {pcpu}",
+            waiter,
+            saved=(pcpu, calls),
+            stopped_by=s.rng.choice(("Heartbeat NMI", "SpinLock spin out NMI")),
+        ),
         d["name"],
         site,
     )

@@ -275,6 +275,11 @@ def ours(item: Judged) -> Answer:
     return Answer(item.crash.signature or "", item.crash.guilty_module)
 
 
+def with_suspect(item: Judged) -> Answer:
+    """Two leaks that meet in one kernel function have one signature and two suspects."""
+    return Answer(f"{item.crash.signature} {item.crash.guilty_module}", item.crash.guilty_module)
+
+
 def top_frame(item: Judged) -> Answer:
     frame = next(iter(_own(item)), None)
     return Answer(str(frame and frame.function), frame.module if frame and frame.module != "vmkernel" else None)
@@ -301,6 +306,7 @@ def _own(item: Judged) -> list[object]:
 
 WAYS: dict[str, Callable[[Judged], Answer]] = {
     "psodlib": ours,
+    "psodlib, by signature and suspect": with_suspect,
     "top frame": top_frame,
     "first module that is not vmkernel, with its function": first_not_vmkernel,
     "module only (the first that is not vmkernel)": module_only,

@@ -229,14 +229,14 @@ class Scene:
         return rows
 
     def block(self, message: str, calls: Calls, *, saved: tuple[int, Calls] | None = None, bare: bool = False, mapped: bool | None = None,
-              before: Iterable[str] = ()) -> list[str]:  # fmt: skip
+              before: Iterable[str] = (), stopped_by: str = "Heartbeat NMI") -> list[str]:  # fmt: skip
         """The whole crash text: what comes before the header, header, uptime, frames, saved frames, map."""
         rng, out = self.rng, list(before)
-        now = f"Saved backtrace: pcpu {saved[0]} Heartbeat NMI" if saved else ""
+        now = f"Saved backtrace: pcpu {saved[0]} {stopped_by}" if saved else ""
         newer = self.release >= "7"
         if saved and newer and rng.random() < 0.6:
             out.append(f"Panic: 767: {now}")
-            out += self.frames(saved[1], 5, f"pcpu {saved[0]} Heartbeat NMI: ")
+            out += self.frames(saved[1], 5, f"pcpu {saved[0]} {stopped_by}: ")
             saved = None
         if self.release >= "6.5" and rng.random() < 0.5 and not bare:
             out.append(f"Backtrace for current CPU #{self.pcpu}, worldID={self.world}, fp=0x{rng.getrandbits(40):x}")
@@ -244,10 +244,16 @@ class Scene:
         if rng.random() < 0.6:
             out.append(f"\x1b[45m\x1b[33;1mVMware ESXi {self.version} [Releasebuild-{self.build} x86_64]\x1b[0m")
         out.append(f"@BlueScreen: {message}")
+        involved = list(dict.fromkeys(module for _, module in calls if module not in LAYERS))
+        if involved and self.release >= "8" and not bare and rng.random() < 0.5:
+            # Seen from 8.0 on: every module of the panicking stack that is not the kernel's own, in the stack's order.
+            out.append(
+                f"Module(s) involved in panic: [{'] ['.join(f'{module} Built on: Jun 11 2024' for module in involved)}]"
+            )
         out.append(f"Code start: 0x{self.code:x} VMK uptime: {uptime_of(self.uptime)}")
         out += self.frames(calls, bare=bare)
         if saved:
-            out.append(f"Saved backtrace from: pcpu {saved[0]} Heartbeat NMI")
+            out.append(f"Saved backtrace from: pcpu {saved[0]} {stopped_by}")
             out += self.frames(saved[1])
         out.append(f"base fs=0x0 gs=0x{self.code + 0x20000000:x} Kgs=0x0")
         if mapped if mapped is not None else rng.random() < (0.75 if self.release < "6.5" else 0.3):

@@ -49,6 +49,12 @@ Inventory = Annotated[
     Path | None, typer.Option(help="CSV with at least a column [b]host[/b]; cluster, model, users, vms are used.")
 ]
 KnownIssues = Annotated[Path | None, typer.Option(help="Your own known issues (TOML), beside those that ship.")]
+Store = Annotated[
+    str | None, typer.Option(help="Folder that keeps what files said: the next load reads only what is new.")
+]
+AllowLoss = Annotated[
+    bool, typer.Option("--allow-loss", help="Load even if a tenth of the store's crashes or host-days would be lost.")
+]
 Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default: as many as there are cores.")]
 Hosts = Annotated[
     list[str], typer.Argument(help="Host names, a file with one a line, or an inventory CSV.", show_default=False)
@@ -101,19 +107,22 @@ def load(
     known_issues: KnownIssues = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the tables there as Parquet.")] = None,
     jobs: Jobs = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Folder that keeps what files said: the next load reads only what is new.")
-    ] = None,
+    store: Store = None,
     cluster: Annotated[
         str | None, typer.Option(help="Read on a Dask cluster: its address (tcp://...), or [b]local[/b].")
     ] = None,
+    allow_loss: AllowLoss = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hold every file of the store against its hash, and mend what is damaged.")
+    ] = False,
 ) -> None:
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
 
-    with _cluster(cluster, jobs) as client, _bar("reading") as progress:
+    with _ends_on_sigterm(), _cluster(cluster, jobs) as client, _bar("reading") as progress:
         fleet = load_fleet(
             *sources, inventory=inventory, known_issues=known_issues, jobs=jobs, client=client, store=store, progress=progress,
+            allow_loss=allow_loss, verify=verify,
         )  # fmt: skip
     if output:
         fleet.save(output)
@@ -121,14 +130,35 @@ def load(
     if output:
         out.print(f"Tables saved in {escape(str(output))}")
     if store:
-        from psodlib.store.folder import read_manifest
-
-        news = ", ".join(
-            f"{count} {what}" for what, count in read_manifest(store).news.items() if count and count is not True
-        )
-        out.print(f"Store {escape(str(store))}: {news or 'nothing is new'}", soft_wrap=True)
+        _print_news(store)
     # That a log was rotated away is no trouble where the store has kept it.
     raise typer.Exit(_exit_code(fleet, MILD | {"vanished"} if store else MILD))
+
+
+def _print_news(store: str) -> None:
+    from psodlib.fleet import Fleet
+    from psodlib.store.folder import read_manifest
+    from psodlib.triage.changes import fleet_changes, sentences
+
+    news = ", ".join(f"{count} {what}" for what, count in read_manifest(Path(store)).news.items() if int(count))
+    out.print(f"Store {escape(store)}: {escape(news) or 'nothing is new'}", soft_wrap=True)
+    before = Fleet.before(store)
+    if before is not None:
+        for line in sentences(fleet_changes(before.tables, Fleet.open(store).tables)):
+            out.print(f"Since the last load: {escape(_plain(line))}", soft_wrap=True)
+
+
+@contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    # As Ctrl-C does: worker processes end, locks are freed, half-written files go. The exit code is the shell's for SIGTERM.
+    def end(number: int, where: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -139,7 +169,9 @@ def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise InputError(f"--cluster needs Dask ({error}); install it with: pip install 'psodlib[cluster]'") from error
+        raise InputError(
+            f"--cluster needs Dask ({error}); install psodlib with its extra, from the checkout: pip install '.[cluster]'"
+        ) from error
     with ExitStack() as opened:
         try:
             where: Any = address
@@ -158,17 +190,24 @@ def sql(
     store: Annotated[Path, typer.Argument(help="Folder of [b]psod load --store[/b].", show_default=False)],
     query: Annotated[str, typer.Argument(help="One SELECT over the tables of the store.", show_default=False)],
     form: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
+    rows: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds at most.")] = 120,
 ) -> None:
     """Ask the store in SQL, read-only: the seven tables, coverage and ledger."""
     from psodlib.store.sql import ask
 
     if form not in ("table", "csv", "json"):
         raise InputError(f"--format {form}; expected table, csv or json")
-    answer = ask(store, query)
+    from psodlib.views.spreadsheet import csv_text
+
+    found = ask(store, query, rows=rows, seconds=seconds)
+    answer = found.table
+    if found.cut:
+        err.print(f"psod: only the first {len(answer):,} rows are shown; ask for less, or give --rows", style="yellow")
     if form == "table":
         _print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
     elif form == "csv":
-        sys.stdout.write(answer.to_csv(index=False, lineterminator="\n"))
+        sys.stdout.write(csv_text(answer))
     else:
         sys.stdout.write(answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us"))
 
@@ -195,19 +234,32 @@ def report(
     site: SiteFile = None,
     with_site: WithSite = False,
     jobs: Jobs = None,
+    store: Store = None,
+    allow_loss: AllowLoss = False,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
+    from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
 
-    with _bar("report") as progress:
+    with _ends_on_sigterm(), _bar("report") as progress:
+        evidence: Any = sources
+        if store:
+            evidence = load_fleet(
+                *sources, inventory=inventory, known_issues=known_issues, jobs=jobs, store=store, progress=progress,
+                allow_loss=allow_loss,
+            )  # fmt: skip
         written = write_report(
-            sources, output, inventory=inventory, known_issues=known_issues, module=module,
+            evidence, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
     out.print(f"Report: {escape(str(written.index))}")
     for name in written.failed:
         out.print(f"notebook {escape(name)} did not run to its end; its page says where")
-    raise typer.Exit(1 if written.failed else _exit_code(written.fleet))
+    if store:
+        _print_news(store)
+    mild = MILD | {"vanished"} if store else MILD
+    _print_why(written.fleet, mild)
+    raise typer.Exit(1 if written.failed else _exit_code(written.fleet, mild))
 
 
 @app.command(epilog="Example:  psod simulate made-up/ --hosts 60 --days 365 --seed 7")
@@ -468,20 +520,28 @@ def _key(file: Path | None) -> bytes:
     return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
 
 
-@app.command(epilog="Example:  psod lab --folder my-case")
+@app.command(epilog="Example:  psod lab store/ --folder my-case")
 def lab(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
+        ),
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default.")] = Path(
         "work-notebooks"
     ),
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
-    from psodlib.views.notebooks import notebook_folder
+    from psodlib.views.notebooks import notebook_folder, set_source
 
     folder.mkdir(parents=True, exist_ok=True)
     for notebook in sorted(file for file in notebook_folder().iterdir() if file.suffix in (".ipynb", ".py")):
         if not (folder / notebook.name).exists():
             shutil.copy(notebook, folder)
+    if source is not None:
+        set_source(folder, source)
     command = [sys.executable, "-m", "jupyterlab", str(folder)]
     command += [] if browser else ["--no-browser"]
     command += (
@@ -553,7 +613,7 @@ def _print_table(title: str, table: pd.DataFrame) -> None:
 
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in table.columns:
-        shown.add_column(str(name), overflow="fold")
+        shown.add_column(escape(_plain(str(name))), overflow="fold")
     for row in table.itertuples(index=False):
         shown.add_row(*("-" if isna(value) else escape(_plain(str(value))) for value in row))
     out.print(shown)
@@ -567,6 +627,18 @@ def _plain(text: str) -> str:
 def _exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
     nothing = fleet.hosts.empty and fleet.crashes.empty
     return int(nothing or bool(set(fleet.problems.problem.dropna()) - mild))
+
+
+def _print_why(fleet: Fleet, mild: set[str]) -> None:
+    # What an exit code of 1 is about.
+    if fleet.hosts.empty and fleet.crashes.empty:
+        out.print("Exit code 1: nothing of use was found in the sources.")
+    counts = fleet.problems.problem.value_counts()
+    grave = [f"{count} {word}" for word, count in counts.items() if count and word not in mild]
+    if grave:
+        out.print(
+            f"Exit code 1: not all could be read or believed ({', '.join(grave)}); the table of problems lists it."
+        )
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:

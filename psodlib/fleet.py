@@ -1,33 +1,35 @@
-"""load(): evidence folder -> Fleet; the one place with processes and Parquet. What the files mean together is ``assemble``'s."""
+"""load(): evidence folder -> Fleet; the one place with Parquet. What the files mean together is ``assemble``'s."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from psodlib import schema
-from psodlib.assemble import assemble
-from psodlib.cluster import read_far, read_near, spread_far
+from psodlib.assemble import assemble, with_inventory
 from psodlib.errors import InputError, known_name
 from psodlib.evidence.artifacts import read_inventory
+from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Unit, iter_units
-from psodlib.processes import read_all, read_here, spread_here
 from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
 from psodlib.store.folder import is_store
-from psodlib.store.ledger import Job
-from psodlib.store.opening import each_bucket, open_store
+from psodlib.store.ledger import Job, read_group, read_jobs
+from psodlib.store.opening import each_bucket, open_before, open_store
 from psodlib.store.readings import Entry
 from psodlib.store.update import update
 from psodlib.triage.boots import versions_now
-from psodlib.triage.crashes import explain
+from psodlib.triage.crashes import explain, with_issues
 from psodlib.triage.devices import devices_at_crash
 from psodlib.triage.known_issues import Issue, load_issues
 from psodlib.triage.timeline import host_timeline
+from psodlib.workers import Workers, groups_of
 
 __all__ = ["Fleet", "explain_crash", "load"]
 
@@ -283,6 +285,28 @@ class Fleet:
         return cls(**tables, simulated=simulated)
 
     @classmethod
+    def before(cls, store: str | Path) -> Fleet | None:
+        """The fleet as a store had it before the last load that changed it.
+
+        Parameters
+        ----------
+        store : str or Path
+            A folder that ``load(store=...)`` wrote.
+
+        Returns
+        -------
+        Fleet or None
+            None after the first load. ``triage.changes.fleet_changes`` tells what is new since.
+
+        Raises
+        ------
+        InputError
+            No store, or a damaged one.
+        """
+        found = open_before(Path(store))
+        return None if found is None else cls(**found[0], simulated=found[1])
+
+    @classmethod
     def each(cls, store: str | Path) -> Iterator[Fleet]:
         """A store's fleet in parts that fit into memory, no host in two.
 
@@ -294,7 +318,7 @@ class Fleet:
         Yields
         ------
         Fleet
-            The hosts of one bucket. ``risk.partitions`` makes rates and sufficient rows of them.
+            The hosts of one bucket. ``rate_ratio`` and ``decide_pin`` take the exposures of all parts.
 
         Raises
         ------
@@ -316,13 +340,16 @@ def load(
     client: Any = None,
     store: str | Path | None = None,
     progress: Progress | None = None,
+    allow_loss: bool = False,
+    verify: bool = False,
 ) -> Fleet:
     """Read all evidence and say what happened to the fleet.
 
     Parameters
     ----------
     *sources : str or Path, or lists of them
-        Evidence folders, logs, vm-support bundles, vCenter zips, syslog trees, ``"-"`` for stdin, URLs that fsspec opens.
+        Evidence folders, logs, vm-support bundles, vCenter zips, syslog trees, ``"-"`` for stdin, URLs that fsspec opens; or
+        one store, or one saved fleet.
     inventory : str, Path or DataFrame, optional
         CSV or table with at least ``host``; its other columns join ``hosts``. A host with no evidence keeps its row.
     known_issues : str or Path, optional
@@ -338,6 +365,10 @@ def load(
         ``Fleet.open`` reads it.
     progress : callable, optional
         Called as ``progress(what, done, total)`` after each file.
+    allow_loss : bool
+        Let a load into a store go through that loses more than a tenth of the known crashes or host-days.
+    verify : bool
+        Hold every file of the store against its hash first; what is damaged is made anew, or read again.
 
     Returns
     -------
@@ -348,7 +379,7 @@ def load(
     ------
     InputError
         No source, a source that does not exist or holds no file, an inventory that cannot be used, a store that another
-        load holds or that is none, a cluster that gave up.
+        load holds, that is none or that would lose what it knows, a cluster that gave up.
     RuleError
         A bad line in the known-issues file.
 
@@ -365,12 +396,18 @@ def load(
     named = [one for source in sources for one in ([source] if isinstance(source, (str, PurePath)) else source)]
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
+    if roster is not None and "host" not in roster:
+        raise InputError(f"the inventory has columns {list(roster.columns)}; expected one named host")
+    if any(map(is_saved, named)):
+        return _reopened(named, store, roster, issues if known_issues else None)
+    workers = Workers(jobs, client)
+    if store is not None or client is not None:  # a worker may stand in another folder, and so may we the next time
+        named = list(map(_whole, named))
     if store is not None:
-        return _load_into(store, named, roster, issues, jobs, client, progress)
+        return _load_into(store, named, roster, issues, workers, progress, allow_loss, verify)
     units, problems = _units(named)
     readings: list[FileReading] = []
-    read = read_all(units, jobs) if client is None else read_near(client, units)
-    for done, (unit, (found, troubles)) in enumerate(read, 1):
+    for done, (unit, (found, troubles)) in enumerate(_read(units, workers), 1):
         readings += found
         problems += troubles
         if progress:
@@ -379,32 +416,101 @@ def load(
     return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
 
 
+def _whole(path: str | Path) -> str:
+    return str(path) if "://" in str(path) or str(path) == "-" else os.path.abspath(path)
+
+
+def _read(units: Sequence[Unit], workers: Workers) -> Iterator[tuple[Unit, tuple[list[FileReading], list[Problem]]]]:
+    if not workers.is_worth_it(units, lambda unit: unit.size):
+        yield from ((unit, read_unit(unit)) for unit in units)
+        return
+    groups = groups_of(units, lambda unit: unit.size, workers.count)
+    decode = msgspec.msgpack.Decoder(tuple[list[FileReading], list[Problem]]).decode
+    for group in workers.each(_read_units, [(group,) for group in groups]):
+        yield from ((unit, decode(told)) for unit, told in group)
+
+
+def _read_units(units: Sequence[Unit]) -> list[tuple[Unit, bytes]]:
+    encode = msgspec.msgpack.Encoder().encode
+    return [(unit, encode(read_unit(unit))) for unit in units]
+
+
 def _load_into(
-    store: str | Path, sources: Sequence[str | Path], roster: pd.DataFrame | None, issues: Sequence[Issue], jobs: int | None,
-    client: Any, progress: Progress | None,
+    store: str | Path, sources: Sequence[str | Path], roster: pd.DataFrame | None, issues: Sequence[Issue], workers: Workers,
+    progress: Progress | None, allow_loss: bool, verify: bool,
 ) -> Fleet:  # fmt: skip
     if "://" in str(store):
         raise InputError(
             f"{store}: a store is a folder that all readers see; an address cannot be locked or renamed in"
         )
-    if roster is not None and "host" not in roster:
-        raise InputError(f"the inventory has columns {list(roster.columns)}; expected one named host")
     if not sources:
         raise InputError("no source was given; name an evidence folder, a log, a bundle or an address")
 
     def read(folder: Path, todo: Sequence[Job]) -> Iterator[Entry]:
-        found = read_here(folder, todo, jobs) if client is None else read_far(client, folder, todo)
-        for done, entry in enumerate(found, 1):
+        for done, entry in enumerate(_looked_into(folder, todo, workers), 1):
             if progress:
                 progress(entry.path, done, len(todo))
             yield entry
 
     def spread(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        return spread_far(client, function, tasks) if client is not None else spread_here(function, tasks, jobs)
+        return workers.each(function, [(task,) for task in tasks])
 
     walks = [(str(source), *_units([source])) for source in sources]
-    tables, simulated = update(Path(store), walks, read, spread, inventory=roster, issues=issues)
+    tables, simulated = update(
+        Path(_whole(store)), walks, read, spread, inventory=roster, issues=issues, allow_loss=allow_loss, verify=verify
+    )
     return Fleet(**tables, simulated=simulated)
+
+
+def _looked_into(folder: Path, todo: Sequence[Job], workers: Workers) -> Iterator[Entry]:
+    if not workers.is_worth_it(todo, lambda job: job.entry.size):
+        yield from read_jobs(folder, todo)
+        return
+    groups = groups_of(todo, lambda job: job.entry.size, workers.count)
+    for entries in workers.each(read_group, [(folder, group) for group in groups]):
+        yield from entries
+
+
+def is_saved(source: str | Path) -> bool:
+    """True for a store, and for a folder that ``Fleet.save`` wrote."""
+    folder = Path(source)
+    return is_store(folder) or all((folder / f"{name}.parquet").is_file() for name in schema.TABLES)
+
+
+def _reopened(
+    sources: Sequence[str | Path], store: str | Path | None, roster: pd.DataFrame | None, issues: Sequence[Issue] | None
+) -> Fleet:
+    # A store or a saved fleet as a source: its tables, with another inventory or other known issues if they are given.
+    if len(sources) > 1 or store is not None:
+        saved = next(source for source in sources if is_saved(source))
+        raise InputError(
+            f"{saved}: a store or a saved fleet stands alone; to add evidence to a store, name the evidence and say store= "
+            "(--store)"
+        )
+    fleet = Fleet.open(sources[0])
+    if issues is not None:
+        fleet = _with_issues(fleet, issues)
+    if roster is None:
+        return fleet
+    seen = {
+        host
+        for table in (fleet.uptimes, fleet.crashes, fleet.drivers, fleet.modules)
+        for host in table["host"].dropna()
+    }
+    columns = [column.name for column in schema.TABLES["hosts"]]
+    hosts, missing = with_inventory(fleet.hosts.loc[fleet.hosts["host"].isin(seen), columns], roster)
+    told = fleet.problems[(fleet.problems["source"] != "inventory").fillna(True)]
+    problems = schema.conform("problems", pd.concat([told, missing], ignore_index=True))
+    return replace(fleet, hosts=hosts, problems=problems)
+
+
+def _with_issues(fleet: Fleet, issues: Sequence[Issue]) -> Fleet:
+    found = [with_issues(fleet.crash(crash_id), issues) for crash_id in fleet.crashes["crash_id"]]
+    crashes = fleet.crashes.assign(known_issues=pd.array([crash.known_issues for crash in found], dtype="string"))
+    rows = [
+        {**{f.name: getattr(r, f.name) for f in fields(r)}, "crash_id": c.crash_id} for c in found for r in c.reasons
+    ]
+    return replace(fleet, crashes=crashes, reasons=schema.build("reasons", rows))
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""What evidence says, before it is a table: plain frozen values that pickle.
+"""What evidence says, before it is a table: plain frozen values that pickle, and that msgspec writes.
 
 ``evidence/`` makes them, ``triage/`` reasons over them, ``fleet.py`` turns them into the tables of ``schema.py``.
 Unknown is always ``None``. Times are aware UTC ``datetime``; addresses are ``int``.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 # The words of `damage`, of which a crash may have several: joined by `;`, in this order.
 DAMAGE = (
@@ -236,22 +235,3 @@ class FileReading:
     facts: tuple[HostFact, ...] = ()
     precursors: tuple[Precursor, ...] = ()
     problems: tuple[Problem, ...] = ()
-
-
-def _pickle_by_slot(kind: Any) -> None:
-    # What a dataclass does by itself asks for its fields at every record, and a fleet has hundreds of thousands of them.
-    slots = tuple(getattr(kind, name) for name in kind.__slots__)
-    readers, writers = [slot.__get__ for slot in slots], [slot.__set__ for slot in slots]
-
-    def state(self: Any) -> list[Any]:
-        return [read(self) for read in readers]
-
-    def fill(self: Any, values: list[Any]) -> None:
-        for write, value in zip(writers, values, strict=True):
-            write(self, value)
-
-    kind.__getstate__, kind.__setstate__ = state, fill
-
-
-for _kind in (Alive, Crash, DriverReading, FileReading, Frame, HostFact, Mark, Module, Precursor, Problem, Reason):
-    _pickle_by_slot(_kind)

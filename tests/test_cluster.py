@@ -15,10 +15,10 @@ from conftest import DATA
 
 import psodlib as psod
 from psodlib import schema
-from psodlib.cluster import GROUP, groups_of, read_group
 from psodlib.fleet import _units
 from psodlib.store.folder import read_manifest
-from psodlib.store.ledger import Job, look
+from psodlib.store.ledger import Job, look, read_group
+from psodlib.workers import GROUP, groups_of
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 NAMES = [*schema.TABLES, *schema.AUXILIARY]
@@ -90,7 +90,7 @@ def test_a_lost_worker_costs_its_tasks_only(client: Any, evidence: Path, near: p
 
 def test_a_task_that_runs_twice_writes_the_same(evidence: Path, tmp_path: Path) -> None:
     units, _ = _units([evidence])
-    jobs = [Job(unit, entry, None) for unit, entry in look([(str(evidence), unit) for unit in units[:8]], "p")]
+    jobs = [Job(unit, entry) for unit, entry in look([(str(evidence), unit) for unit in units[:8]], "p")]
     once = read_group(tmp_path, jobs)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.seg")}
     assert once == read_group(tmp_path, jobs)
@@ -101,7 +101,7 @@ def test_the_scheduler_holds_no_log_text(client: Any, tmp_path: Path) -> None:
     # What the scheduler knows of a load into a store is what the ledger knows.
     seen: list[bytes] = []
     units, _ = _units([DATA / "incident-2014-05-31"])
-    jobs = [Job(unit, entry, None) for unit, entry in look([("x", unit) for unit in units], "p")]
+    jobs = [Job(unit, entry) for unit, entry in look([("x", unit) for unit in units], "p")]
     entries = client.submit(read_group, tmp_path, jobs, pure=False).result(timeout=60)
     seen.append(repr(entries).encode())
     assert entries and b"BlueScreen" not in seen[0] and b"hpsa_update" not in seen[0]

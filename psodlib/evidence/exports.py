@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, BinaryIO
 
-from psodlib.evidence.artifacts.findings import ISO_STAMP, numbered_blocks, numbered_lines, parse_micros
+from psodlib.evidence.artifacts.findings import ISO_STAMP, line_counter, numbered_blocks, numbered_lines, parse_micros
 from psodlib.evidence.artifacts.sheets import delimited_rows, delimiter_of, key_of
 from psodlib.evidence.syslog import parse_host_line, read_syslog
 from psodlib.records import FileReading, Problem
@@ -164,8 +164,10 @@ def _first_objects(text: str) -> Iterator[tuple[int, dict[str, str]]]:
             value, _ = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
             continue
-        yield from ((1, fields) for fields in _flattened(value))
-        return
+        found = list(islice(_flattened(value), 5))
+        if found:
+            yield from ((1, fields) for fields in found)
+            return
 
 
 def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -186,6 +188,7 @@ def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[
         if size > MAX_JSON:
             raise ValueError(f"JSON of more than {MAX_JSON >> 20} MB in one piece; export it by the line")
     text = "\n".join(held)
+    line_of = line_counter(text, begin)
     at = 0
     while at < len(text):
         # Past what stands between objects: a list that was cut short gives the objects before the cut.
@@ -196,13 +199,15 @@ def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[
         try:
             value, end = decoder.raw_decode(text, at)
         except ValueError:
-            yield from _whole_ones(text, at, begin, decoder)
+            yield from _whole_ones(text, at, line_of, decoder)
             raise
-        yield from ((begin + text.count("\n", 0, at), fields) for fields in _flattened(value))
+        yield from ((line_of(at), fields) for fields in _flattened(value))
         at = end
 
 
-def _whole_ones(text: str, at: int, begin: int, decoder: json.JSONDecoder) -> Iterator[tuple[int, dict[str, str]]]:
+def _whole_ones(
+    text: str, at: int, line_of: Callable[[int], int], decoder: json.JSONDecoder
+) -> Iterator[tuple[int, dict[str, str]]]:
     # Of a JSON text that was cut: the objects of its first list that are whole.
     inner = re.compile(r"\[\s*(?=\{)").search(text, at)
     while inner is not None:
@@ -210,7 +215,7 @@ def _whole_ones(text: str, at: int, begin: int, decoder: json.JSONDecoder) -> It
             value, end = decoder.raw_decode(text, inner.end())
         except ValueError:
             return
-        yield from ((begin + text.count("\n", 0, inner.end()), fields) for fields in _flattened(value))
+        yield from ((line_of(inner.end()), fields) for fields in _flattened(value))
         inner = re.compile(r"\s*,\s*(?=\{)").match(text, end)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 
 from psodlib.errors import InputError
+from psodlib.evidence.addresses import trouble_at
 from psodlib.evidence.archives import Container, Item, archive_of, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
@@ -103,7 +104,7 @@ def _remote(address: str) -> Iterator[Unit | Problem]:
         else:
             found = {root: files.info(root)} if files.exists(root) else {}
     except Exception as error:  # every protocol has its own errors, and a missing driver is an ImportError
-        raise InputError(f"{address}: {type(error).__name__}: {error}") from error
+        raise InputError(trouble_at(address, error)) from error
     if not found:
         raise InputError(f"{address} does not exist or is empty")
     top = str(root).rstrip("/")

@@ -170,8 +170,7 @@ class Stream(io.RawIOBase):
     def _pull(self, size: int) -> Any:
         if self.file is None:
             return self._guarded(lambda: next(self._blocks, b""))
-        piece = memoryview(bytearray(max(1, min(size, BLOCK))))
-        return piece[: self._guarded(lambda: self.file.readinto(piece) or 0)]  # type: ignore[union-attr]
+        return self._guarded(lambda: self.file.read(max(1, min(size, BLOCK)))) or b""  # type: ignore[union-attr]
 
     def _guarded(self, pull: Callable[[], Any]) -> Any:
         # The one guard: any decoder's complaint ends this stream, not the load.
@@ -214,19 +213,29 @@ class DiskFile(io.FileIO):
             self.close()
             raise Trouble("unreadable", "no plain file (pipe, socket or device); not read")
 
-    def readinto(self, buffer: Any) -> int | None:
-        view = memoryview(buffer).cast("B")
+    def read(self, size: int | None = -1) -> bytes:
         sized = self._at_start.st_size > 0  # files of /proc say 0
-        got = super().readinto(view[: self._left] if sized else view)
-        self._left -= got or 0
-        if not got:
+        most = self._left if size is None or size < 0 else min(size, self._left)
+        data: bytes = self._seen(super().read(most if sized else size) or b"")
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        sized = self._at_start.st_size > 0
+        got = super().readinto(view[: self._left] if sized else view) or 0
+        self._seen(view[:got])
+        return got
+
+    def _seen(self, data: Any) -> Any:
+        self._left -= len(data)
+        if not len(data):
             now = os.fstat(self.fileno())
             if (now.st_size, now.st_mtime_ns) != (self._at_start.st_size, self._at_start.st_mtime_ns):
                 raise Trouble(
                     "changed",
                     f"{self._at_start.st_size} bytes when opened, {now.st_size} when read; load again for the rest",
                 )
-        return got
+        return data
 
 
 def chained(openers: Sequence[Callable[[], Any]]) -> Iterator[memoryview]:

@@ -202,7 +202,7 @@ class _Reader:
         raw = bytes(view) if matches else b""
         counted, seen, heard = 0, (-1, -1), 0
         for number, at, _ in matches:
-            if number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT:
+            if number >= _WARNED_FROM or (number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT):
                 continue
             begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
             line, counted = line + raw.count(b"\n", counted, at), at
@@ -217,8 +217,7 @@ class _Reader:
                         self._hear_tail(raw[:begin], line)
                         heard = begin + TAIL
                     self._row(row, text, line)
-        if any(number >= _WARNED_FROM for number, _, _ in matches):
-            self.speech.warnings(raw, block_line)
+        self.speech.warnings(raw, (at for number, at, _ in matches if number >= _WARNED_FROM), block_line)
         self._extend(raw or view, start)
         self._watch(view, block_line)
         self._sample_host(view)

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
 
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import in_days
 
-__all__ = ["CONFOUNDED", "of_data", "of_result", "of_terms", "only_crashed_hosts"]
+if TYPE_CHECKING:
+    from psodlib.risk.comparison import Arms, Comparison
+
+__all__ = ["CONFOUNDED", "OVERLAP", "of_data", "of_result", "only_crashed_hosts", "overlap"]
 
 CONFOUNDED = 0.15  # a ratio that adjusting moves by more than this share
-OVERLAP = 0.20  # of calendar time between the arms
+OVERLAP = 0.20  # of hardware or calendar time between two versions; below it they cannot be told apart
 DOMINANT = 1 / 3  # share of an arm's crashes on one host
 GAPS = 0.05  # difference between the arms in the share of time that is gap
+LOST = 0.10  # difference between the arms in the share of crashes that lie in time nobody watched
 FEW_HOSTS = 10
 
 
-def of_data(table: pd.DataFrame, version: str, reference: str) -> list[str]:
+def of_data(comparison: Comparison, arms: Arms) -> list[str]:
     """Warnings that the exposure table alone gives rise to."""
-    needed = [column for column in ("host", "boot", "start", "end", "host_days", "crashes") if column in table]
-    arms = {name: table.loc[table["version"] == name, needed] for name in (version, reference)}
-    found = [*_few_hosts(arms), *_dominant(arms), *_overlap(arms), *_gaps(arms), *_snapshot(table, version, reference)]
+    table, names = comparison.table, (arms.version, arms.reference)
+    rows = {name: table[table["version"] == name] for name in names}
+    apart = comparison.told_apart(*names)
+    found = [
+        *_few_hosts(zip(names, arms.hosts, strict=True)), *_dominant(rows), *([apart] if apart else []),
+        *_lost(comparison, arms), *_gaps(comparison, arms), *_snapshot(table, rows), *_newest_build(comparison),
+    ]  # fmt: skip
     if only_crashed_hosts(table):
         found.append("only hosts that crashed are given: the rates are too high and the ratio may be anything")
     return found
-
-
-def of_terms(table: pd.DataFrame, terms: tuple[str, ...]) -> list[str]:
-    """Warnings that the chosen terms give rise to."""
-    if "esxi_build" not in terms or table.groupby("host")["esxi_build"].nunique().max() > 1:
-        return []
-    return [
-        "adjusted for esxi_build, of which the table knows one a host, its newest, laid on all its history: where hosts "
-        "were upgraded, this adjusts for a build that they did not run then"
-    ]
 
 
 def of_result(
@@ -69,11 +69,22 @@ def only_crashed_hosts(table: pd.DataFrame) -> bool:
     return bool(np.log(-np.expm1(-rate * sums["host_days"])).sum() < np.log(0.05))
 
 
-def _few_hosts(arms: dict[str, pd.DataFrame]) -> list[str]:
+def overlap(days: Any, version: Any, other: Any) -> float | None:
+    """Shared part of two versions' host-days over the levels of the second index; None where one has no time."""
+    shares = []
+    for name in (version, other):
+        mine = days[days.index.get_level_values(0) == name].droplevel(0)
+        if not mine.sum():
+            return None
+        shares.append(mine / mine.sum())
+    return float(pd.concat(shares, axis=1).fillna(0.0).min(axis=1).sum())
+
+
+def _few_hosts(arms: Iterable[tuple[str, int]]) -> list[str]:
     return [
         f"only {hosts} {'host' if hosts == 1 else 'hosts'} had {name} loaded; under {FEW_HOSTS} say little of the fleet"
-        for name, rows in arms.items()
-        if (hosts := rows["host"].nunique()) < FEW_HOSTS
+        for name, hosts in arms
+        if hosts < FEW_HOSTS
     ]
 
 
@@ -86,55 +97,55 @@ def _dominant(arms: dict[str, pd.DataFrame]) -> list[str]:
     return found
 
 
-def _overlap(arms: dict[str, pd.DataFrame]) -> list[str]:
-    # Shared part of the two arms' host-days over the months of the calendar.
-    if any(column not in rows for rows in arms.values() for column in ("start", "end")):
+def _lost(comparison: Comparison, arms: Arms) -> list[str]:
+    # Crashes whose last logs are gone, where that goes with the version.
+    lost = [
+        int(n) + comparison.adrift.get(name, 0)
+        for n, name in zip(arms.unplaced, (arms.version, arms.reference), strict=True)
+    ]
+    whole = [int(known) + more for known, more in zip(arms.known, lost, strict=True)]
+    shares = [more / every if every else 0.0 for more, every in zip(lost, whole, strict=True)]
+    if sum(lost) < 2 or abs(shares[0] - shares[1]) <= LOST:
         return []
-    shares = []
-    for rows in arms.values():
-        middle = (rows["start"] + (rows["end"] - rows["start"]) / 2).dt
-        month = 12 * middle.year + middle.month
-        days = rows["host_days"].groupby(month).sum()
-        shares.append(days / days.sum() if days.sum() else days)
-    if any(share.empty for share in shares):
-        return []
-    months = pd.concat(shares, axis=1).fillna(0.0)
-    common = float(months.min(axis=1).sum())
-    if common >= OVERLAP:
-        return []
+    one, other = (
+        f"{more} of {every} crashes ({100 * share:.0f} %) on {name}"
+        for more, every, share, name in zip(lost, whole, shares, (arms.version, arms.reference), strict=True)
+    )
     return [
-        f"the versions ran at different times (overlap {100 * common:.0f} %): a change over time looks like the version"
+        f"{one} but {other} lie in time that no log covers: the logs may be lost with the crash, and if that goes with the "
+        "version the ratio turns; the interval counts them both ways"
     ]
 
 
-def _gaps(arms: dict[str, pd.DataFrame]) -> list[str]:
+def _gaps(comparison: Comparison, arms: Arms) -> list[str]:
     # Time inside a boot that no evidence covers, as a share of that version's time.
-    if any(column not in rows for rows in arms.values() for column in ("boot", "start", "end")):
+    if comparison.gaps.empty:
         return []
-    shares = {}
-    for name, rows in arms.items():
-        watched = rows["end"] - rows["start"]
-        boots = rows.assign(watched=watched).groupby(["host", "boot"])
-        ends = boots.agg(start=("start", "min"), end=("end", "max"), watched=("watched", "sum"))
-        gap = in_days(ends["end"] - ends["start"] - ends["watched"]).sum()
-        shares[name] = float(gap / (gap + rows["host_days"].sum()))
-    (one, mine), (other, theirs) = shares.items()
+    gaps = [float(comparison.gaps.get(name, 0.0)) for name in (arms.version, arms.reference)]
+    mine, theirs = (gap / (gap + days) for gap, days in zip(gaps, arms.days, strict=True))
     if abs(mine - theirs) <= GAPS:
         return []
-    return [f"evidence is missing for {100 * mine:.0f} % of the time on {one} but {100 * theirs:.0f} % on {other}"]
+    return [
+        f"evidence is missing for {100 * mine:.0f} % of the time on {arms.version} but {100 * theirs:.0f} % on {arms.reference}"
+    ]
 
 
-def _snapshot(table: pd.DataFrame, version: str, reference: str) -> list[str]:
+def _snapshot(table: pd.DataFrame, arms: dict[str, pd.DataFrame]) -> list[str]:
     # Many boots, many months, and yet nobody ever changed version: more likely an inventory than a history.
-    if "boot" not in table or table["boot"].isna().all():
-        return []
-    rows = table.loc[table["version"].isin([version, reference]), ["host", "version", "boot"]]
-    if rows.drop_duplicates(["host", "version"])["host"].duplicated().any():
-        return []
-    boots = rows.groupby("host")["boot"].nunique()
-    if len(boots) < FEW_HOSTS or boots.median() < 2:
+    one, other = (set(rows["host"]) for rows in arms.values())
+    boots = pd.concat(arms.values()).groupby("host")["boots"].sum()
+    if one & other or len(boots) < FEW_HOSTS or boots.median() < 2:
         return []
     return [
         "no host ever changed between the two: if the versions come from today's inventory and not from each boot, "
         "past crashes are laid on the wrong version"
+    ]
+
+
+def _newest_build(comparison: Comparison) -> list[str]:
+    if "esxi_build" not in comparison.terms or comparison.table.groupby("host")["esxi_build"].nunique().max() > 1:
+        return []
+    return [
+        "adjusted for esxi_build, of which the table knows one a host, its newest, laid on all its history: where hosts "
+        "were upgraded, this adjusts for a build that they did not run then"
     ]

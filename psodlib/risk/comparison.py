@@ -1,12 +1,13 @@
-"""One exposure table, tabulated once, and the models by which any two of its versions are compared.
+"""One exposure table, or the parts of one, tabulated once; and the fits by which any two of its versions are compared.
 
-A fit tells the rates of all versions together, so several contrasts of one table share their fits.
+A fit tells the rates of all versions together, so several contrasts of one table share their fits. A table is a fleet of
+one part: whatever is kept of a part is a sum that adds up over parts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,22 +17,18 @@ from scipy import special
 
 from psodlib.errors import InputError
 from psodlib.risk import cautions, exact
+from psodlib.risk.cells import joined, tabulate
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_exposure
-from psodlib.risk.frailty import Fit, HostCells, estimable, fit_frailty, fit_poisson, parameters, tabulate
-from psodlib.risk.posterior import Draws, draw
-from psodlib.risk.stratified import Strata
+from psodlib.risk.exposure import check_exposure, in_days, known_name, parts_of
+from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty
 
-__all__ = ["ADJUST", "FEW_CRASHES", "Arms", "Comparison", "Headline"]
+__all__ = ["ADJUST", "Arms", "Comparison", "Headline"]
 
 ADJUST = ("model", "uptime", "quarter")
-TERMS = ("model", "esxi_build", "cluster", "uptime", "quarter")
-FEW_CRASHES = 5  # below this in either arm a likelihood has no maximum worth its standard error: exact instead
-CRASHES_PER_PARAMETER = 3  # a model with more parameters than this allows is not fitted
-# What few crashes are not stratified by: a roll-out gives each version quarters and uptimes of its own, so within them next to
-# nothing is left to compare, and more host-days could never mend it. A model uses what overlap there is.
-OF_TIME = ("uptime", "quarter")
-INFORMATION = 0.5  # share that must be left within the strata of a term, for counts too few to be modelled
+OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
+OF_TIME = ("uptime", "quarter")  # terms that the times of a stretch tell
+TIMES = ("start", "end", "uptime_start")
+SUMS = ["host_days", "crashes", "unknown_crashes", "unplaced_crashes", "boots"]
 LEMONS = 0.2  # variance of the host effect beyond which hosts are said to differ
 
 
@@ -43,315 +40,365 @@ class Arms:
     reference: str
     known: tuple[float, float]
     unknown: tuple[float, float]
+    unplaced: tuple[float, float]
     days: tuple[float, float]
     hosts: tuple[int, int]
 
-    def pairs(self, counts: tuple[float, float]) -> tuple[float, float, float, float]:
-        """Counts and host-days in the order that ``exact`` asks for."""
-        return counts[0], self.days[0], counts[1], self.days[1]
+    def counted(self, which: str) -> tuple[tuple[float, float], ...]:
+        """The counts of a set of crashes: ``known``, ``placed``, ``all``, or with all others laid on one version."""
+        more = {"known": (), "placed": (self.unplaced,), "all": (self.unknown, self.unplaced)}
+        if which in more:
+            return (self.known, *more[which])
+        mine = [float(name == which) for name in (self.version, self.reference)]
+        return (self.known, *((each[0] * mine[0], each[1] * mine[1]) for each in (self.unknown, self.unplaced)))
+
+    def pairs(self, *counts: tuple[float, float]) -> tuple[float, float, float, float]:
+        """Counts, summed, and host-days in the order that ``exact`` asks for."""
+        one, other = (sum(pair[at] for pair in counts) for at in (0, 1))
+        return one, self.days[0], other, self.days[1]
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What the headline of one contrast rests on; without ``fit`` it is exact, from counts within strata of ``terms``."""
+    """What the headline of one contrast rests on; without ``fit`` it is exact, from the bare counts."""
 
     arms: Arms
     known: Interval
     with_unknown: Interval
+    interval: Interval  # the union of all, at the ratio of the known crashes
     p_value: float
+    p_lower: float
     terms: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()  # a word on each term that was asked for and is not in the model
     fit: Fit | None = None  # of the known crashes
-    # So many host-days of the reference's mixture of strata is one of the version's worth (exact interval only).
-    comparable: float = 1.0
 
     @property
-    def interval(self) -> Interval:
-        """The union of both intervals, at the ratio of the known crashes."""
-        return Interval(
-            self.known.ratio, min(self.known.low, self.with_unknown.low), max(self.known.high, self.with_unknown.high)
-        )
+    def exactly(self) -> bool:
+        """Whether bare counts were compared."""
+        return self.fit is None and bool(sum((*self.arms.known, *self.arms.unknown, *self.arms.unplaced)))
 
 
 class Comparison:
     """An exposure table with its sufficient rows, and every model fitted to them so far."""
 
-    def __init__(self, exposure: pd.DataFrame, adjust: str | Sequence[str] = ADJUST) -> None:
-        self.attrs = dict(getattr(exposure, "attrs", {}))
-        self.table, self.lost = _known_versions(exposure)
-        # Groups of names are asked for a dozen times: numbers in their place, once.
-        names = [name for name in ("host", "version", "model", "cluster") if name in self.table]
-        self.table = self.table.astype(dict.fromkeys(names, "category"))
-        self.terms, self.absent = _present(self.table, adjust)
-        self.cells = tabulate(self.table, self.terms)
-        self._fits: dict[tuple[str | None, tuple[str, ...]], Fit] = {}
+    def __init__(self, exposure: pd.DataFrame | Iterable[pd.DataFrame], adjust: str | Sequence[str] = ADJUST) -> None:
+        gathered = _Gathered(_asked(adjust))
+        for part in parts_of(exposure):
+            gathered.add(part)
+        if not gathered.cells:
+            raise InputError(
+                "no host-days with a known version; give an exposure table with rows, made with exposure(fleet)"
+            )
+        self.attrs, self.lost, self.by_hand = gathered.attrs, gathered.lost(), gathered.by_hand
+        self.table, self.cells = gathered.table(), joined(gathered.cells)
+        self.months, self.gaps, self.last = (gathered.together(name) for name in ("months", "gaps", "last"))
+        self.adrift: Mapping[Any, int] = gathered.adrift
+        self.terms, self.absent = _present(self.cells.levels, gathered.asked, gathered.held)
+        self._fits: dict[tuple[Any, ...], Fit] = {}
 
     def watched(self) -> list[Any]:
         """The versions that have host-days, in order."""
-        timed = np.asarray(self.cells.days[:, :].sum(axis=0)).ravel() > 0
-        codes = np.unique(self.cells.cells["version"].to_numpy()[timed])
-        return list(self.cells.levels["version"][codes])
+        return [name for name, days in self.cells.by_version(self.cells.days).items() if days > 0]
 
     def crashes(self, versions: Sequence[Any]) -> list[float]:
         """Crashes known to be the driver's, by version."""
-        by_cell = np.asarray(self.cells.known.sum(axis=0)).ravel()
-        return [float(by_cell[self.cells.of_version(name)].sum()) for name in versions]
+        found = self.cells.by_version(self.cells.known)
+        return [found[name] for name in versions]
 
     def running(self) -> pd.DataFrame:
         """``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host."""
-        rows = self.table.sort_values("end", kind="stable") if "end" in self.table else self.table
-        last = rows.groupby("host", observed=True, sort=True).tail(1)
-        cluster = last["cluster"] if "cluster" in last else pd.Series(pd.NA, index=last.index, dtype="string")
-        out = pd.DataFrame({"host": last["host"], "version": last["version"], "cluster": cluster}).astype(object)
-        return out.sort_values("host", ignore_index=True)
+        out: pd.DataFrame = self.last.sort_values("host", ignore_index=True)
+        return out
 
-    def draws(self, factors: dict[Any, float], running: pd.DataFrame) -> Draws:
+    def draws(self, factors: Mapping[Any, float], running: pd.DataFrame) -> Draws:
         """The posterior of all versions' rates, with what the hosts that run each would crash at rate 1."""
-        of_host = running.set_index("host")["version"].reindex(pd.Index(self.cells.hosts.astype(object)))
+        of_host = running.drop_duplicates("host").set_index("host")["version"].reindex(self.cells.hosts.astype(object))
         now = self.cells.levels["version"].astype(object).get_indexer(pd.Index(of_host.astype(object)))
-        sets = [self.cells.known]
-        if self.cells.unknown.sum():
-            sets.append((self.cells.known + self.cells.unknown).tocsr())
+        every = self._events("all")
+        sets = [self.cells.known, *([every] if every.sum() > self.cells.known.sum() else [])]
         return draw(self.cells, sets, self.terms, factors, now)
 
     def told_apart(self, version: str, other: str) -> str:
         """Why two versions cannot be told from the hardware or the time they ran on; empty where they can."""
-        ran = self.table[self.table["version"].isin([version, other])]
-        for column, words in (("model", "ran on different hardware"), ("start", "ran at different times")):
-            if column not in ran or ran[column].isna().all():
+        by_model = (
+            self.table.groupby(["version", "model"], dropna=False)["host_days"].sum() if "model" in self.table else None
+        )
+        for days, words in ((by_model, "ran on different hardware"), (self.months, "ran at different times")):
+            if days is None or days.empty:
                 continue
-            level = ran[column] if column == "model" else ran["start"].dt.year * 12 + ran["start"].dt.month
-            days = (
-                ran["host_days"]
-                .groupby([level, ran["version"].astype(object)], observed=True)
-                .sum()
-                .unstack(fill_value=0)
-            )
-            shared = float((days / days.sum()).min(axis=1).sum())
-            if shared < cautions.OVERLAP:
-                return f"{version} and {other} {words} (they share {100 * shared:.0f} %), so the one cannot be told from the other"
+            shared = cautions.overlap(days, version, other)
+            if shared is not None and shared < cautions.OVERLAP:
+                return f"{version} and {other} {words} (overlap {100 * shared:.0f} %), and that looks like the version"
         return ""
 
     def arms(self, version: str, reference: str) -> Arms:
         """Crashes, host-days and hosts of two versions."""
-        at_risk = self.table[self.table["host_days"] > 0]
-        hosts = at_risk.groupby("version")["host"].nunique()
-        for name in (version, reference):
-            if name not in hosts.index:
-                seen = ", ".join(sorted(map(str, hosts.index))) or "no version"
-                raise InputError(f"no host-days with {name} loaded; the table has {seen}")
+        names = self.watched()
+        version, reference = (known_name(name, names, "version") for name in (version, reference))
         if version == reference:
             raise InputError(f"version and reference are both {version}; give two versions")
+        at_risk = self.table[self.table["host_days"] > 0]
+        hosts = at_risk.groupby("version")["host"].nunique()
         cells = self.cells
-
-        def pair(matrix: Any) -> tuple[float, float]:
-            by_cell = np.asarray(matrix.sum(axis=0)).ravel()
-            return float(by_cell[cells.of_version(version)].sum()), float(by_cell[cells.of_version(reference)].sum())
-
-        both = int(hosts[version]), int(hosts[reference])
-        return Arms(version, reference, pair(cells.known), pair(cells.unknown), pair(cells.days), both)
+        sums = [cells.by_version(matrix) for matrix in (cells.known, cells.unknown, cells.unplaced, cells.days)]
+        known, unknown, unplaced, days = ((each[version], each[reference]) for each in sums)
+        return Arms(version, reference, known, unknown, unplaced, days, (int(hosts[version]), int(hosts[reference])))
 
     def headline(self, version: str, reference: str, alpha: float = 0.05) -> Headline:
-        """The union interval of one contrast and what it rests on: all that the verdict needs, without the rows beside
-        it."""
+        """The union interval of one contrast and what it rests on."""
         arms = self.arms(version, reference)
-        if min(arms.known) < FEW_CRASHES:
-            return self._by_counts(arms, alpha)
-        terms, left_out = _affordable(self.cells, self.terms, (version, reference))
-        fit = self.fit(terms)
-        known, p = _interval(fit, version, reference, alpha)
-        if self.cells.unknown.sum() == 0:
-            return Headline(arms, known, known, p, terms, tuple(left_out), fit)
-        whole, p_whole = _interval(self.fit(terms, "all"), version, reference, alpha)
-        p = _agreed(max(p, p_whole), known, whole)
-        return Headline(arms, known, whole, p, terms, tuple(left_out), fit)
+        if not sum((*arms.known, *arms.unknown, *arms.unplaced)):
+            nothing = Interval(math.nan, 0.0, math.inf)
+            return Headline(arms, nothing, nothing, nothing, 1.0, 0.5, self.terms)
+        exactly = self._exactly(arms)
+        by = self._by_counts if exactly else self._by_fit
+        found = [by(arms, which, alpha) for which in self._sets(arms)]
+        intervals, p_values, chances = zip(*found, strict=True)
+        known, whole = intervals[0], intervals[1] if len(intervals) > 1 else intervals[0]
+        union = Interval(known.ratio, min(each.low for each in intervals), max(each.high for each in intervals))
+        # Two tests that point opposite ways reject nothing: the union of their intervals holds 1.
+        p = 1.0 if len({chance > 0.5 for chance in chances}) > 1 else max(p_values)
+        chance = (chances[0] + chances[1 if len(chances) > 1 else 0]) / 2
+        fit = None if exactly else self.fit(arms, "known")
+        return Headline(arms, known, whole, union, p, chance, () if exactly else self.terms, fit)
 
-    def _by_counts(self, arms: Arms, alpha: float) -> Headline:
-        terms: tuple[str, ...] = ()
-        left_out = []
-        whole = self._strata(arms, terms).information()
-        for term in self.terms:
-            if term in OF_TIME:
-                left_out.append(f"not adjusted for {term}: too few crashes; of time only a model can tell")
-            elif self._strata(arms, (*terms, term)).information() >= INFORMATION * whole:
-                terms = (*terms, term)
-            else:
-                left_out.append(f"not adjusted for {term}: within its levels too few crashes can be compared")
-        known, both = self._strata(arms, terms), self._strata(arms, terms, unknown="all")
-        intervals = known.interval(alpha), both.interval(alpha)
-        p = _agreed(max(known.p_value(), both.p_value()), *intervals)
-        mine, others = both.expected()
-        comparable = mine / others * arms.days[1] / arms.days[0] if mine and others else 1.0
-        return Headline(arms, *intervals, p, terms, tuple(left_out), comparable=comparable)
+    def _sets(self, arms: Arms) -> list[str]:
+        return [
+            "known",
+            *(["all"] if self._events("all").sum() > self.cells.known.sum() else []),
+            *(["placed"] if sum(arms.unplaced) else []),
+        ]
 
-    def _strata(self, arms: Arms, terms: tuple[str, ...], unknown: str | None = None) -> Strata:
-        # Sums of both arms within the levels of the terms; the unknown crashes of a version, or of "all", are added.
+    def _exactly(self, arms: Arms) -> bool:
+        # A table made by hand in which nothing can speak of hosts that differ: no terms, and sums in place of hosts or no
+        # host that crashed twice.
+        if not self.by_hand or self.terms:
+            return False
+        mine = self.table[self.table["version"].isin([arms.version, arms.reference])]
+        return min(arms.hosts) == 1 or bool(mine["crashes"].max() <= 1)
+
+    def _by_counts(self, arms: Arms, which: str, alpha: float) -> tuple[Interval, float, float]:
+        pairs = arms.pairs(*arms.counted(which))
+        prior = 0.5 / prior_rate(self.table)
+        chance = exact.p_lower(0.5 + pairs[0], prior + pairs[1], 0.5 + pairs[2], prior + pairs[3])
+        return exact.ratio_interval(*pairs, alpha), exact.ratio_p(*pairs), chance
+
+    def _by_fit(self, arms: Arms, which: str, alpha: float) -> tuple[Interval, float, float]:
+        log_ratio, error = self.fit(arms, which).log_ratio(arms.version, arms.reference)
+        p, chance = 2 * special.ndtr(-abs(log_ratio) / error), special.ndtr(-log_ratio / error)
+        one, _, other, _ = arms.pairs(*arms.counted(which))
+        found = exact.wald(log_ratio, error, alpha)
+        # Where a version has no crash the prior alone keeps that end from 0 or infinity: it is not said.
+        if not one:
+            found = Interval(0.0, 0.0, found.high)
+        if not other:
+            found = Interval(math.inf if one else math.nan, found.low, math.inf)
+        return found, float(p), float(chance)
+
+    def fit(self, arms: Arms, which: str, terms: tuple[str, ...] | None = None) -> Fit:
+        """The model of one set of crashes: ``known``, ``placed``, ``all``, or with the unknown ones of one version.
+
+        A version of which no crash is known at all, and which is not asked for, is left out.
+        """
+        terms = self.terms if terms is None else terms
+        every = self.cells.by_version(self._events("all"))
+        kept = tuple(name for name, crashes in every.items() if crashes or name in (arms.version, arms.reference))
+        if (which, terms, kept) not in self._fits:
+            keep = np.isin(self.cells.cells["version"], self.cells.levels["version"].get_indexer(pd.Index(kept)))
+            self._fits[which, terms, kept] = fit_frailty(self.cells, self._events(which), terms, keep)
+        return self._fits[which, terms, kept]
+
+    def _events(self, which: str) -> Any:
         cells = self.cells
-        code = np.zeros(len(cells.cells), dtype=np.int64)
-        for term in terms:
-            code = code * len(cells.levels[term]) + cells.cells[term].to_numpy()
-        _, code = np.unique(code, return_inverse=True)
-        out: list[Any] = []
-        for name in (arms.version, arms.reference):
-            mine = cells.of_version(name)
-            events = cells.known + cells.unknown if unknown in ("all", name) else cells.known
-            for matrix in (events, cells.days):
-                sums = np.asarray(matrix.sum(axis=0)).ravel()[mine]
-                out.append(np.bincount(code[mine], weights=sums, minlength=int(code.max(initial=0)) + 1))
-        return Strata.of(*out)
-
-    def fit(self, terms: tuple[str, ...], unknown: str | None = None) -> Fit:
-        """The frailty model of the known crashes, with the unknown ones of a version ("all": of every one) added."""
-        if (unknown, terms) not in self._fits:
-            events = self.cells.known
-            if unknown == "all":
-                events = events + self.cells.unknown
-            elif unknown is not None:
-                events = events + self.cells.unknown.multiply(self.cells.of_version(unknown)[None, :].astype(float))
-            self._fits[unknown, terms] = fit_frailty(self.cells, events.tocsr(), terms)
-        return self._fits[unknown, terms]
-
-    def effect(self, versions: Sequence[str]) -> float:
-        """p-value of "none of these versions differs from another": the likelihood-ratio test of the frailty model."""
-        cells = self.cells.only(versions)
-        absent = [name for name in versions if name not in cells.levels["version"]]
-        if absent:
-            raise InputError(f"no host-days with {absent[0]} loaded; leave it out of the comparison")
-        if cells.known.sum() == 0:
-            return 1.0
-        terms, _ = _affordable(cells, self.terms, tuple(versions))
-        full, null = (fit_frailty(cells, cells.known, terms, by_version=kind) for kind in (True, False))
-        gain = 2 * (full.log_likelihood - null.log_likelihood)
-        return float(special.chdtrc(len(cells.levels["version"]) - 1, max(gain, 0.0)))
+        if which == "known":
+            return cells.known
+        if which == "placed":
+            return (cells.known + cells.unplaced).tocsr()
+        if which == "all":
+            return (cells.known + cells.unknown + cells.unplaced).tocsr()
+        return (
+            cells.known + (cells.unknown + cells.unplaced).multiply(cells.of_version(which)[None, :].astype(float))
+        ).tocsr()
 
     def adversarial(self, found: Headline, alpha: float = 0.05) -> Interval:
         """The span of the intervals with every unexplained crash laid on one version and then on the other."""
         arms, known = found.arms, found.known
-        if found.fit is None:
-            extremes = [
-                self._strata(arms, found.terms, unknown=name).interval(alpha) for name in (arms.version, arms.reference)
-            ]
-        elif self.cells.unknown.sum() == 0:
-            extremes = [known]
-        else:
-            pair = arms.version, arms.reference
-            extremes = [_interval(self.fit(found.terms, name), *pair, alpha)[0] for name in pair]
+        if not found.fit and not found.exactly:
+            return found.interval
+        by = self._by_counts if found.exactly else self._by_fit
+        extremes = [by(arms, name, alpha)[0] for name in (arms.version, arms.reference)]
         return Interval(known.ratio, min(each.low for each in extremes), max(each.high for each in extremes))
 
     def moved_by(self, found: Headline, term: str) -> float:
         """By what share adjusting for one term of the model moves the ratio; 0 where it is no term of it."""
         if found.fit is None or term not in found.terms:
             return 0.0
-        without = self.fit(tuple(other for other in found.terms if other != term))
         pair = found.arms.version, found.arms.reference
+        without = self.fit(found.arms, "known", tuple(other for other in found.terms if other != term))
         return math.expm1(found.fit.log_ratio(*pair)[0] - without.log_ratio(*pair)[0])
 
     def notes(self, found: Headline) -> list[str]:
         """What the model itself tells the reader to look at, and what was left out of it."""
+        notes = [*self.absent]
         if found.fit is None:
-            one, other = found.arms.known
-            within = f"within strata of {' and '.join(found.terms)}" if found.terms else "and nothing is adjusted for"
-            few = f"{one:.0f} and {other:.0f} crashes: under {FEW_CRASHES} in an arm, so the exact interval is used"
-            return [f"{few} {within}", *self.absent, *found.left_out]
-        notes = []
+            return notes
         if not found.fit.converged:
             notes.append("the frailty fit did not converge; trust the exact interval more")
         if found.fit.variance > LEMONS:
             differ = f"hosts differ beyond chance (variance of the host effect {found.fit.variance:.2g})"
             notes.append(f"{differ}: some crash more often than others on any version")
-        for term in ("uptime", "quarter"):
+        for term in OF_TIME:
             moved = self.moved_by(found, term)
             if abs(moved) > cautions.CONFOUNDED:
                 notes.append(f"adjusting for {term} moves the ratio by {100 * moved:+.0f} %: it is a confounder here")
-        return [*notes, *self.absent, *found.left_out]
+        return notes
 
-    def sensitivity(self, found: Headline, alpha: float = 0.05) -> list[tuple[str, Interval]]:
-        """Other estimators of the same ratio, for show beside it."""
-        if found.fit is None:
-            if not found.terms:
-                return []
-            guaranteed = self._strata(found.arms, found.terms).interval(alpha, "clopper_pearson")
-            return [("stratified, Clopper-Pearson", guaranteed)]
-        pair = found.arms.version, found.arms.reference
-        robust = fit_poisson(self.cells, self.cells.known, found.terms)
-        rows = [("Poisson, robust by host", _interval(robust, *pair, alpha)[0])]
-        cluster = _clusters(self.table, self.cells)
-        if cluster is not None:
-            grouped = self.cells.grouped(cluster)
-            shared = fit_frailty(grouped, grouped.known, found.terms)
-            rows.append(("frailty shared by cluster", _interval(shared, *pair, alpha)[0]))
-        return rows
-
-
-def _known_versions(exposure: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    # Rows whose version is known, and a word on those where it is not.
-    table = check_exposure(exposure)
-    known = table["version"].notna()
-    lost = table[~known]
-    if lost.empty:
-        return table, []
-    days, crashes = lost["host_days"].sum(), lost["crashes"].sum()
-    return table[known], [
-        f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had "
-        "loaded"
-    ]
-
-
-def _present(table: pd.DataFrame, adjust: str | Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    # The terms that the table can feed, and a word on each that it cannot.
-    adjust = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
-    strange = [term for term in adjust if term not in TERMS]
-    if strange:
-        raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join(TERMS)}")
-    terms, notes = [], []
-    for term in adjust:
-        needed = {"uptime": ["start", "end", "uptime_start"], "quarter": ["start", "end", "uptime_start"]}.get(
-            term, [term]
+    def by_cluster(self, found: Headline, alpha: float = 0.05) -> Interval | None:
+        """The ratio with one effect a cluster in place of a host; None where clusters are not known."""
+        if found.fit is None or "cluster" not in self.table or self.table["cluster"].nunique() < 2:
+            return None
+        of_host = self.table.groupby("host", sort=False)["cluster"].first().reindex(self.cells.hosts)
+        grouped = self.cells.grouped(np.asarray(pd.factorize(of_host, use_na_sentinel=False)[0], dtype=np.int64))
+        return exact.wald(
+            *fit_frailty(grouped, grouped.known, found.terms).log_ratio(found.arms.version, found.arms.reference), alpha
         )
-        if any(column not in table or table[column].isna().all() for column in needed):
-            notes.append(f"not adjusted for {term}: the table does not hold it")
-        elif needed == [term] and table[term].nunique(dropna=False) < 2:
-            notes.append(f"not adjusted for {term}: it is the same everywhere")
-        else:
-            terms.append(term)
-    return tuple(terms), notes
 
 
-def _affordable(
-    cells: HostCells, terms: tuple[str, ...], versions: tuple[str, ...]
+def prior_rate(table: pd.DataFrame) -> float:
+    """The table's pooled rate per host-day, or 0.2 a host-year where it has no crash."""
+    crashes, days = float(table["crashes"].sum()), float(table["host_days"].sum())
+    return crashes / days if crashes else DEFAULT_RATE
+
+
+# ---- gathering ---------------------------------------------------------------------------------------------------------
+
+
+class _Gathered:
+    # What is kept of each part of an exposure.
+    def __init__(self, asked: tuple[str, ...]) -> None:
+        self.asked, self.held = asked, tuple[str, ...]()
+        self.attrs: dict[str, Any] = {}
+        self.adrift: dict[Any, int] = {}
+        self.cells: list[Any] = []
+        self.by_hand = True
+        self.unknown_version = np.zeros(2)  # host-days, crashes
+        self.parts: dict[str, list[Any]] = {"sums": [], "months": [], "gaps": [], "last": []}
+
+    def add(self, part: pd.DataFrame) -> None:
+        table = check_exposure(part)
+        attrs = part.attrs
+        self.attrs.setdefault("known_issues", {})
+        for version, ids in attrs.get("known_issues", {}).items():
+            self.attrs["known_issues"][version] = sorted({*self.attrs["known_issues"].get(version, ()), *ids})
+        self.parts["last"].append(_last(table))
+        known = table["version"].notna()
+        self.unknown_version += [float(table.loc[~known, name].sum()) for name in ("host_days", "crashes")]
+        table = table[known]
+        if table.empty:
+            return
+        if not self.cells or not self.held:
+            self.held = tuple(term for term in self.asked if _holds(table, term))
+        table = _with_unplaced(_filled(table, self.held), attrs.get("unplaced", ()), self.adrift)
+        self.by_hand &= "start" not in table and "boot" not in table
+        self.cells.append(tabulate(table, self.held))
+        self.parts["sums"].append(_summed(table))
+        self.parts["months"].append(_months(table))
+        self.parts["gaps"].append(_gap_days(table))
+
+    def table(self) -> pd.DataFrame:
+        found: pd.DataFrame = pd.concat(self.parts["sums"], ignore_index=True)
+        return found
+
+    def together(self, name: str) -> Any:
+        """Sums by version of all parts, or the rows of all parts."""
+        found = pd.concat(self.parts[name], ignore_index=name == "last")
+        return found if name == "last" else found.groupby(level=list(range(found.index.nlevels)), dropna=False).sum()
+
+    def lost(self) -> list[str]:
+        days, crashes = self.unknown_version
+        return [
+            f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had "
+            "loaded"
+        ] if days or crashes else []  # fmt: skip
+
+
+def _asked(adjust: str | Sequence[str]) -> tuple[str, ...]:
+    asked = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
+    strange = [term for term in asked if term not in (*OF_HOSTS, *OF_TIME)]
+    if strange:
+        raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join((*OF_HOSTS, *OF_TIME))}")
+    return asked
+
+
+def _holds(table: pd.DataFrame, term: str) -> bool:
+    return all(name in table and table[name].notna().any() for name in (TIMES if term in OF_TIME else (term,)))
+
+
+def _present(
+    levels: Mapping[str, pd.Index], asked: Sequence[str], held: Sequence[str]
 ) -> tuple[tuple[str, ...], list[str]]:
-    # Terms that can be told from the versions and that the number of crashes can carry.
-    kept: tuple[str, ...] = ()
-    notes = []
-    crashes = float(cells.known.sum())
-    for term in terms:
-        more = (*kept, term)
-        if len(cells.levels[term]) < 2:
-            notes.append(f"not adjusted for {term}: it is the same everywhere")
-        elif parameters(cells, more) * CRASHES_PER_PARAMETER > crashes:
-            notes.append(
-                f"not adjusted for {term}: {crashes:.0f} crashes are too few for its {len(cells.levels[term])} levels"
-            )
-        elif not estimable(cells, cells.known, more, versions):
-            notes.append(f"not adjusted for {term}: it changes with the version, so the two cannot be told apart")
-        else:
-            kept = more
-    return kept, notes
+    # The terms that the table can feed, and a word on each that it cannot.
+    notes = [f"not adjusted for {term}: the table does not hold it" for term in asked if term not in held]
+    notes += [f"not adjusted for {term}: it is the same everywhere" for term in held if len(levels[term]) < 2]
+    return tuple(term for term in held if len(levels[term]) > 1), notes
 
 
-def _agreed(p: float, known: Interval, whole: Interval) -> float:
-    # Two tests that point opposite ways reject nothing: the union of their intervals holds 1.
-    return 1.0 if (known.ratio - 1) * (whole.ratio - 1) < 0 else p
+def _filled(table: pd.DataFrame, held: Sequence[str]) -> pd.DataFrame:
+    # A later part may lack what the first one held.
+    wanted = [name for term in held for name in (TIMES if term in OF_TIME else (term,))]
+    missing = [name for name in wanted if name not in table]
+    return table.assign(**dict.fromkeys(missing, None)) if missing else table
 
 
-def _interval(fit: Fit, version: str, reference: str, alpha: float) -> tuple[Interval, float]:
-    log_ratio, error = fit.log_ratio(version, reference)
-    return exact.wald(log_ratio, error, alpha), float(2 * special.ndtr(-abs(log_ratio) / error))
+def _with_unplaced(table: pd.DataFrame, unplaced: Sequence[Any], adrift: dict[Any, int]) -> pd.DataFrame:
+    # Crashes in time that nobody watched stand at the host's last stretch with their version before them, to be counted in
+    # a fit beside the one that leaves them out.
+    counts = {name: np.zeros(len(table)) for name in ("unplaced_crashes", "unknown_crashes")}
+    rows: Any = table.groupby(["host", "version"], sort=False, observed=True).indices if unplaced else {}
+    hosts = set(table["host"]) if unplaced else set()
+    for host, version, time, known in unplaced:
+        at = rows.get((host, version))
+        if at is None:
+            adrift[version] = adrift.get(version, 0) + (host in hosts)
+            continue
+        starts = table["start"].iloc[at] if "start" in table else pd.Series(pd.NaT, index=at)
+        earlier = np.asarray(starts <= pd.Timestamp(time)) if time else np.zeros(len(at), dtype=bool)
+        row = int(at[earlier][-1] if earlier.any() else at[0])
+        counts["unplaced_crashes" if known else "unknown_crashes"][row] += 1
+    counts["unknown_crashes"] += table["unknown_crashes"].to_numpy(dtype=float)
+    return table.assign(**counts)
 
 
-def _clusters(table: pd.DataFrame, cells: HostCells) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-    # Cluster code of each host of the cells, where the table knows clusters.
-    if "cluster" not in table or table["cluster"].nunique() < 2:
-        return None
-    of_host = table.groupby("host", sort=False)["cluster"].first().reindex(cells.hosts)
-    return np.asarray(pd.factorize(of_host, use_na_sentinel=False)[0], dtype=np.int64)
+def _summed(table: pd.DataFrame) -> pd.DataFrame:
+    # One row a host, version and level of what a host is, in place of one a stretch.
+    names = ["host", "version", *(name for name in OF_HOSTS if name in table)]
+    rows = table[[*names, *SUMS[:-1]]].assign(boots=0.0)
+    if "boot" in table:
+        rows["boots"] = (~table.duplicated(["host", "boot"]) & table["boot"].notna()).astype(float)
+    return rows.groupby(names, dropna=False, observed=True, sort=False)[SUMS].sum().reset_index()
+
+
+def _months(table: pd.DataFrame) -> Any:
+    # Host-days by version and month of the calendar.
+    if "start" not in table or "end" not in table:
+        return pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
+    middle = (table["start"] + (table["end"] - table["start"]) / 2).dt
+    month = (12 * middle.year + middle.month).rename("month")
+    return table["host_days"].groupby([table["version"].astype(object), month]).sum()
+
+
+def _gap_days(table: pd.DataFrame) -> Any:
+    # Days inside boots that no evidence covers, by version.
+    if any(name not in table for name in ("boot", "start", "end")):
+        return pd.Series(dtype=float)
+    rows = table.assign(watched=table["end"] - table["start"])
+    boots = rows.groupby(["version", "host", "boot"], sort=False, observed=True)
+    ends = boots.agg(start=("start", "min"), end=("end", "max"), watched=("watched", "sum"))
+    return in_days(ends["end"] - ends["start"] - ends["watched"]).groupby(level=0).sum()
+
+
+def _last(table: pd.DataFrame) -> pd.DataFrame:
+    # Each host's last stretch.
+    rows = table.sort_values("end", kind="stable") if "end" in table else table
+    last = rows.drop_duplicates("host", keep="last")
+    cluster = last["cluster"] if "cluster" in last else pd.Series(pd.NA, index=last.index)
+    return pd.DataFrame({"host": last["host"], "version": last["version"], "cluster": cluster}).astype(object)

@@ -18,7 +18,8 @@ from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exposure import check_exposure, known_name
-from psodlib.risk.posterior import SPREAD, Draws
+from psodlib.risk.frailty import ADVICE as PRIOR
+from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, rate_ratio, ratio_of
 
 __all__ = ["ADVICE", "PinDecision", "decide", "decide_pin", "expected_impact", "hosts_to_run"]
@@ -34,7 +35,7 @@ NEAR = 1.25  # a pin may be this many times as bad as the truly best one
 KNOWN_ISSUE = 2.0  # times: the rate expected of a version whose known issue was matched in this fleet
 REBOOT_COST = 0.02  # crashes: what moving one host risks
 OVERLAP = 0.20  # of hardware or months that two versions share; below it they cannot be told apart
-PRIOR_CRASHES = SPREAD**-2  # what the prior of a version's rate is worth
+PRIOR_CRASHES = PRIOR.version**-2  # what the prior of a version's rate is worth
 MOST_CRASHES = 200
 
 

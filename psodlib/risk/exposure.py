@@ -19,7 +19,7 @@ from psodlib.evidence.versions import normalise
 from psodlib.triage.boots import loaded_versions
 
 __all__ = [
-    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "split_stretches", "unplaced_crashes",
+    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "parts_of", "split_stretches", "unplaced_crashes",
 ]  # fmt: skip
 
 UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
@@ -117,11 +117,33 @@ def of_module(fleet: Tables, module: str) -> pd.DataFrame:
     out.attrs = {
         "module": module,
         "known_issues": _matched_issues(fleet, module),
+        "unplaced": _unplaced(crashes, fleet, module),
         "collapsed_crashes": int(crashes["collapsed"].sum()),
         "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
         "pending_days": float(table.loc[table["pending"], "host_days"].sum()),
     }
     return out
+
+
+def _unplaced(crashes: pd.DataFrame, fleet: Tables, module: str) -> list[list[Any]]:
+    # [host, version, time, known to be the driver's] of crashes of a known version that no watched stretch holds: their last
+    # logs may be lost with them, and then leaving them out favours the version that loses them.
+    lost = crashes[(crashes["stretch"] < 0) & ~crashes["collapsed"] & crashes["host"].notna()]
+    lost = lost[lost["cause"].isin(COUNTS[:2])]
+    if lost.empty:
+        return []
+    told = fleet.crashes.dropna(subset=["crash_id"]).drop_duplicates("crash_id").set_index("crash_id")["driver_version"]
+    loaded = loaded_versions(fleet.uptimes, fleet.drivers, module).drop_duplicates(["host", "boot"])
+    of_boot = lost.merge(loaded[["host", "boot", "version"]], on=["host", "boot"], how="left")["version"].set_axis(
+        lost.index
+    )
+    own = lost["crash_id"].map(told).where(lost["cause"] == "crashes")
+    version = own.astype("string").fillna(of_boot.astype("string"))
+    return [
+        [str(host), str(name), "" if pd.isna(time) else str(time), cause == "crashes"]
+        for host, name, time, cause in zip(lost["host"], version, lost["time"], lost["cause"], strict=True)
+        if pd.notna(name)
+    ]
 
 
 def known_modules(fleet: Tables) -> pd.DataFrame:
@@ -344,6 +366,11 @@ def _with_builds(table: pd.DataFrame, coverage: pd.DataFrame | None) -> pd.DataF
     return table.assign(esxi_build=ran.astype("string").where(table["host"].isin(told), newest))
 
 
+def parts_of(exposure: Any) -> Iterable[Any]:
+    """The tables of an exposure: a table is a fleet of one part."""
+    return exposure if isinstance(exposure, Iterable) and not isinstance(exposure, pd.DataFrame) else [exposure]
+
+
 def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     """The table ready for counting, or the reason why it cannot give a rate."""
     if not isinstance(table, pd.DataFrame):
@@ -440,7 +467,7 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
     spans = (table["start"] - origin, table["end"] - origin, table["uptime_start"])
     start, end, age = (in_days(span).to_numpy(dtype=float) for span in spans)
     bands = np.asarray(UPTIME_BANDS if uptime else ())
-    quarters = _quarter_edges(table, origin) if quarter else np.empty(0)
+    quarters, before = _quarter_edges(table, origin) if quarter else (np.empty(0), 0)
     # A row of unknown start or age is not cut: NaN sorts behind every edge.
     rows, begins = _in_order(
         start, _cuts(start, end, bands, start - age), _cuts(start, end, quarters, np.zeros(len(start))), quarters
@@ -454,7 +481,8 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
     if uptime:
         pieces["uptime"] = _code(bands, middle - (start - age)[rows])
     if quarter:
-        pieces["quarter"] = _code(quarters, middle)
+        code = _code(quarters, middle)
+        pieces["quarter"] = np.where(code < 0, code, code + before)  # 4 * year + quarter - 1, the same in every part
     return pd.DataFrame(pieces, copy=False)
 
 
@@ -494,11 +522,14 @@ def _in_order(start: Floats, bands: _Cuts, quarters: _Cuts, edges: Floats) -> tu
     return np.repeat(np.arange(len(start)), pieces), begins
 
 
-def _quarter_edges(table: pd.DataFrame, origin: pd.Timestamp) -> Floats:
+def _quarter_edges(table: pd.DataFrame, origin: pd.Timestamp) -> tuple[Floats, int]:
+    # Starts of quarters in days since the origin, and the number of the quarter before the first of them.
     if pd.isna(origin):
-        return np.empty(0)
-    starts = pd.date_range(origin.normalize().tz_localize(None), table["end"].max().tz_localize(None), freq="QS")
-    return ((starts.tz_localize("UTC") - origin) / pd.Timedelta(days=1)).to_numpy(dtype=float)
+        return np.empty(0), 0
+    first = origin.tz_localize(None).to_period("Q")
+    starts = pd.period_range(first, table["end"].max().tz_localize(None), freq="Q").to_timestamp()
+    edges = ((starts.tz_localize("UTC") - origin) / pd.Timedelta(days=1)).to_numpy(dtype=float)
+    return edges, 4 * first.year + first.quarter - 2
 
 
 def _code(edges: Floats, value: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:

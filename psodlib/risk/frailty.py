@@ -1,243 +1,98 @@
-"""The headline estimator: Poisson rates with one gamma effect a host, shared by all versions the host ever loaded.
+"""The one model of all versions: Poisson crashes with one gamma effect a host, shared by all versions the host ever loaded.
+
+    crashes in a cell ~ Poisson(g_host * host-days * exp(beta_version + b_terms)),  g_host ~ Gamma(mean 1, variance phi)
 
 Hosts are rolled back because they crashed. A host's later time on the other version is then informative, and every
 estimator that treats hosts as alike, or a host's versions as strangers, is biased. This one conditions on what was
-observed.
+observed. Weak priors keep every version's rate finite, however few its crashes: no count is a border between methods.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-from scipy import sparse, special
+from scipy import special
 
-from psodlib.errors import InputError
-from psodlib.risk.exposure import split_stretches
+from psodlib.risk.cells import HostCells
 
-__all__ = ["Fit", "HostCells", "estimable", "fit_frailty", "fit_poisson", "parameters", "tabulate"]
+__all__ = ["ADVICE", "EVIDENCE", "Draws", "Fit", "Model", "Prior", "draw", "fit_frailty"]
+
+COMMON = 10.0  # spread of the level of log rates that all versions have in common: nearly flat
+TERM = 1.0  # spread of a term's effect on the log rate
+LOG_VARIANCE = math.log(0.5)  # middle of ln phi
+DEFAULT_RATE = 0.2 / 365.25  # a driver crash each five host-years: the level of a fleet that has none
+TAILS = (
+    5.0  # degrees of freedom of what is drawn from: heavier tails than the posterior's, which is skewed by few crashes
+)
+DRAWS = 4000
+FEWEST_DRAWS = 400
+BUDGET = 4e8  # products of a host's cell and a draw: what weighing the draws may cost
+BATCH = 4e6  # hosts times draws that are held at once
+SEED = 20140531
+
+
+class Prior(NamedTuple):
+    """What is held likely before any crash: how far versions differ from each other, and hosts from hosts."""
+
+    version: float  # spread of a version's log rate round the common level
+    variance: float  # spread of ln phi round ln 0.5
+
+
+# Advice leans on what drivers are like; evidence should not, or it would understate large ratios (bars B5 and B6).
+ADVICE, EVIDENCE = Prior(0.7, 1.0), Prior(1.5, 3.0)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-LOG_SHAPE = (-4.0, 9.0)  # of the gamma effect; beyond the upper end it cannot be told from no effect
-
-
-@dataclass(frozen=True)
-class HostCells:
-    """Sufficient rows: host-days and crashes by host and covariate cell.
-
-    ``days``, ``known`` and ``unknown`` are sparse, shape (hosts, cells). ``cells`` has one row a cell and one column a
-    term, first ``version``, holding codes into ``levels[term]``.
-    """
-
-    hosts: pd.Index
-    days: Any
-    known: Any
-    unknown: Any
-    cells: pd.DataFrame
-    levels: dict[str, pd.Index]
-
-    def of_version(self, version: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which cells are this version's, shape (cells,)."""
-        return np.asarray(self.cells["version"] == self.levels["version"].get_loc(version))
-
-    def only(self, versions: Sequence[str]) -> HostCells:
-        """The same with the cells of these versions alone, the hosts that have time in them and the levels that are
-        left."""
-        timed = np.asarray(self.days.sum(axis=0)).ravel() > 0
-        mine = np.flatnonzero(self.levels["version"][self.cells["version"]].isin(list(versions)) & timed)
-        hosts = np.flatnonzero(np.asarray(self.days[:, mine].sum(axis=1)).ravel() > 0)
-        cells = self.cells.iloc[mine].reset_index(drop=True)
-        levels: dict[str, pd.Index] = {}
-        for term in self.levels:
-            cells[term], left = pd.factorize(cells[term], sort=True)
-            levels[term] = self.levels[term][left]
-        days, known, unknown = (matrix[hosts][:, mine] for matrix in (self.days, self.known, self.unknown))
-        return HostCells(self.hosts[hosts], days, known, unknown, cells, levels)
-
-    def grouped(self, group: np.ndarray[Any, np.dtype[np.int64]]) -> HostCells:
-        """The same with one row a group of hosts; ``group`` codes shape (hosts,)."""
-        member = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
-        return HostCells(
-            pd.RangeIndex(member.shape[0]),
-            member @ self.days,
-            member @ self.known,
-            member @ self.unknown,
-            self.cells,
-            self.levels,
-        )
+Whole = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def tabulate(table: pd.DataFrame, terms: tuple[str, ...] = ()) -> HostCells:
-    """Sum an exposure table to host-days and crashes by host and covariate cell."""
-    timed = {"uptime": "uptime" in terms, "quarter": "quarter" in terms}
-    if any(timed.values()):
-        pieces = split_stretches(table, **timed)
-        row, days, last = pieces["row"].to_numpy(), pieces["host_days"].to_numpy(), pieces["last"].to_numpy()
-    else:
-        pieces = pd.DataFrame()
-        row, days, last = np.arange(len(table)), table["host_days"].to_numpy(), np.ones(len(table), dtype=bool)
-    host_code, hosts = pd.factorize(table["host"])
-    cell, width = np.zeros(len(row), dtype=np.int64), 1
-    levels = {}
-    for term in ("version", *terms):
-        if term in timed:
-            code, levels[term] = pd.factorize(pieces[term], sort=True)
-        else:
-            codes, levels[term] = pd.factorize(table[term], sort=True, use_na_sentinel=False)
-            code = codes[row]
-        cell, width = cell * len(levels[term]) + code, width * len(levels[term])
-    cell, kept = pd.factorize(cell, sort=True)
-    shape, where = (len(hosts), len(kept)), (host_code[row], cell)
-    matrix = sparse.csr_array((days, where), shape=shape)
-    at_end = (where[0][last], where[1][last])
-    known, unknown = (
-        sparse.csr_array((table[name].to_numpy(dtype=float)[row[last]], at_end), shape=shape)
-        for name in ("crashes", "unknown_crashes")
-    )
-    known.eliminate_zeros()
-    unknown.eliminate_zeros()
-    sizes = [len(levels[term]) for term in levels]
-    codes_of_cell = np.unravel_index(kept, sizes) if len(kept) else [np.empty(0, dtype=int)] * len(sizes)
-    return HostCells(hosts, matrix, known, unknown, pd.DataFrame(dict(zip(levels, codes_of_cell, strict=True))), levels)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted model of log rate per host-day.
-
-    ``columns`` names each coefficient as (term, level). ``variance`` is that of the host effect (0 = hosts are alike).
-    """
-
-    columns: tuple[tuple[str, Any], ...]
-    coefficients: Floats
-    covariance: Floats
-    variance: float
-    log_likelihood: float
-    converged: bool
-
-    def log_ratio(self, version: str, reference: str) -> tuple[float, float]:
-        """Log rate ratio of two versions and its standard error."""
-        contrast = self._contrast("version", version, reference)
-        return float(contrast @ self.coefficients), math.sqrt(max(float(contrast @ self.covariance @ contrast), 0.0))
-
-    def relative(self, term: str) -> dict[Any, float]:
-        """Rate at each fitted level of a term, relative to its first; levels without a crash are absent."""
-        shown = {
-            level: beta for (name, level), beta in zip(self.columns, self.coefficients, strict=True) if name == term
-        }
-        first = next(iter(shown.values()), 0.0)
-        return {level: float(np.exp(beta - first)) for level, beta in shown.items()}
-
-    def _contrast(self, term: str, level: Any, reference: Any) -> Floats:
-        contrast = np.zeros(len(self.columns))
-        for name, sign in ((level, 1.0), (reference, -1.0)):
-            if (term, name) not in self.columns:
-                raise InputError(
-                    f"{term} {name} has no crash in this fit, so its ratio is unbounded; use the exact interval"
-                )
-            contrast[self.columns.index((term, name))] = sign
-        return contrast
-
-
-def estimable(cells: HostCells, events: Any, terms: tuple[str, ...], versions: Sequence[str]) -> bool:
-    """True when the versions' rates can be told from the terms: no term stands and falls with a version."""
-    informative = _informative(cells, events, terms)
-    if not all((informative & cells.of_version(name)).any() for name in versions):
-        return False
-    design, columns = _design(cells, _informative(cells, events, ("version", *terms)), terms)
-    at = [columns.index(("version", name)) for name in versions if ("version", name) in columns]
-    contrasts = np.eye(len(columns))[at] - np.eye(len(columns))[at[:1]]
-    basis = _basis(design)
-    return bool(np.abs(contrasts - contrasts @ basis @ basis.T).max(initial=0.0) < 1e-8)
-
-
-def parameters(cells: HostCells, terms: tuple[str, ...]) -> int:
-    """How many coefficients the model with these terms has."""
-    return sum(len(cells.levels[term]) for term in ("version", *terms)) - len(terms)
-
-
-def fit_frailty(cells: HostCells, events: Any, terms: tuple[str, ...] = (), *, by_version: bool = True) -> Fit:
-    """Maximum likelihood of the shared-gamma-frailty Poisson model.
+class Model:
+    """The log-posterior of one set of events, with gradient and information.
 
     Notes
     -----
-    With mu = exp(x beta) * host-days, M and D the sums of mu and crashes of a host, and a = 1 / variance, the
-    log-likelihood is sum_hosts [lnG(a+D) - lnG(a) + a ln a - (a+D) ln(a+M)] + sum d ln mu. It holds when a roll-back
-    depends only on the host's observed history. A level without any crash has rate 0 at the maximum, so its time is
-    left out. Newton steps with the analytic Hessian, damped where the likelihood is not concave; the start is the
-    Poisson fit and the moment estimate of the variance. Where that moment is not positive the variance is 0 and the
-    Poisson fit stands.
+    With mu = exp(x beta) * host-days, M and D a host's sums of mu and crashes, a = 1 / phi: log-likelihood = sum_hosts
+    [lnG(a+D) - lnG(a) + a ln a - (a+D) ln(a+M)] + sum d ln mu, and beta_v ~ N(common + ln f_v, s^2), b ~ N(0, 1),
+    ln phi ~ N(ln 0.5, t^2). The common level is integrated out: it adds 10^2 to all covariances of the betas.
     """
-    model = _Likelihood(cells, events, terms, by_version)
-    beta = model.start()
-    poisson = _maximise(model.poisson, beta)
-    mean = model.days @ np.exp(model.design @ poisson.theta)
-    excess = float(np.sum((model.by_host - mean) ** 2 - model.by_host))
-    if excess <= 0:
-        return model.fit(poisson, 0.0)
-    log_shape = min(max(math.log(float(np.sum(mean**2)) / excess), -2.0), 4.0)
-    shared = _maximise(model.frailty, np.append(poisson.theta, log_shape))
-    if shared.theta[-1] >= LOG_SHAPE[1]:
-        return model.fit(poisson, 0.0)
-    return model.fit(shared, math.exp(-max(float(shared.theta[-1]), LOG_SHAPE[0])))
 
-
-def fit_poisson(cells: HostCells, events: Any, terms: tuple[str, ...] = ()) -> Fit:
-    """Poisson regression whose covariance is robust to hosts that differ.
-
-    Notes
-    -----
-    For comparison only: it repairs the variance, not the bias that roll-back after a crash brings.
-    """
-    model = _Likelihood(cells, events, terms, True)
-    best = _maximise(model.poisson, model.start())
-    rate = np.exp(model.design @ best.theta)
-    scores = model.events @ model.design - model.days @ (rate[:, None] * model.design)
-    bread = np.linalg.inv(best.information)
-    return model.fit(best, 0.0, bread @ (scores.T @ scores) @ bread)
-
-
-class _Likelihood:
-    # The two log-likelihoods of one set of events, each with gradient and information. All work is on cells (few) and
-    # on one sparse host x cell matrix, so that 100,000 hosts cost matrix products and no rows.
-    def __init__(self, cells: HostCells, events: Any, terms: tuple[str, ...], by_version: bool) -> None:
-        keep = _informative(cells, events, ("version", *terms) if by_version else terms)
-        whole, self.columns = _design(cells, keep, terms, by_version)
-        # Columns that repeat each other would make the information singular: fit in a basis of what they span.
-        self.basis = _basis(whole)
-        self.design = whole @ self.basis
-        self.days = cells.days if keep.all() else cells.days[:, keep]
-        self.events = events if keep.all() else events[:, keep]
-        self.by_host = np.asarray(self.events.sum(axis=1), dtype=float).ravel()
-        self.by_cell = np.asarray(self.events.sum(axis=0), dtype=float).ravel()
-        self.days_by_cell = np.asarray(self.days.sum(axis=0), dtype=float).ravel()
+    def __init__(
+        self, cells: HostCells, events: Any, terms: tuple[str, ...] = (), prior: Prior = EVIDENCE,
+        factors: Mapping[Any, float] | None = None, keep: Any = None,
+    ) -> None:  # fmt: skip
+        blocks, self.columns = [], []
+        for term in ("version", *terms):
+            code = cells.cells[term].to_numpy()
+            blocks.append((code[:, None] == np.arange(len(cells.levels[term]))).astype(float))
+            self.columns += [(term, level) for level in cells.levels[term]]
+        self.design, self.days = np.hstack(blocks), cells.days
+        if keep is not None and not keep.all():
+            self.design, self.days, events = self.design[keep], cells.days[:, keep], events[:, keep]
         self.transposed = self.days.T.tocsr()
+        self.by_host = np.asarray(events.sum(axis=1), dtype=float).ravel()
+        self.by_cell = np.asarray(events.sum(axis=0), dtype=float).ravel()
         self.counts, self.how_many = np.unique(self.by_host, return_counts=True)
+        total, time = float(self.by_cell.sum()), float(self.days.sum())
+        level = math.log(total / time if total else DEFAULT_RATE)
+        versions, rest = len(cells.levels["version"]), len(self.columns) - len(cells.levels["version"])
+        covariance = prior.version**2 * np.eye(versions) + COMMON**2
+        self.precision = np.zeros((versions + rest + 1,) * 2)
+        self.precision[:versions, :versions] = np.linalg.inv(covariance)
+        self.precision[range(versions, versions + rest), range(versions, versions + rest)] = TERM**-2
+        self.precision[-1, -1] = prior.variance**-2
+        named = [(factors or {}).get(name, 1.0) for name in cells.levels["version"]]
+        self.centre = np.concatenate([level + np.log(named), np.zeros(rest), [-LOG_VARIANCE]])
 
-    def start(self) -> Floats:
-        # One rate for all: the constant is in the span of the version columns.
-        level = np.log(self.by_cell.sum() / self.days_by_cell.sum())
-        return np.asarray(np.linalg.lstsq(self.design, np.full(len(self.design), level), rcond=None)[0])
-
-    def poisson(self, beta: Floats) -> tuple[float, Floats, Floats]:
-        log_rate = np.minimum(self.design @ beta, 50.0)
-        mean = np.exp(log_rate) * self.days_by_cell
-        value = float(self.by_cell @ log_rate - mean.sum())
-        gradient = self.design.T @ (self.by_cell - mean)
-        return value, gradient, self.design.T @ (mean[:, None] * self.design)
-
-    def frailty(self, theta: Floats) -> tuple[float, Floats, Floats]:
-        beta, log_shape = theta[:-1], float(np.clip(theta[-1], *LOG_SHAPE))
-        a, d = float(np.exp(log_shape)), self.by_host
-        log_rate = np.minimum(self.design @ beta, 50.0)
+    def __call__(self, theta: Floats) -> tuple[float, Floats, Floats]:
+        """Value, gradient and information at (coefficients, ln a)."""
+        a, d = math.exp(min(theta[-1], 30.0)), self.by_host
+        log_rate = np.minimum(self.design @ theta[:-1], 50.0)
         rate = np.exp(log_rate)
         m = self.days @ rate
-        slopes = self.days @ (rate[:, None] * self.design)  # of M by beta, shape (hosts, coefficients)
+        slopes = self.days @ (rate[:, None] * self.design)  # of M by the coefficients, shape (hosts, coefficients)
         weight = (a + d) / (a + m)
         gamma = special.gammaln(a + self.counts) - special.gammaln(a)
         value = float(self.how_many @ gamma + np.sum(a * np.log(a) - (a + d) * np.log(a + m)) + self.by_cell @ log_rate)
@@ -250,19 +105,69 @@ class _Likelihood:
         bend = (m - d) / (a + m) ** 2
         by_aa = float(self.how_many @ trigamma + np.sum(1 / a - 1 / (a + m) - bend))
         cross = a * (slopes.T @ bend)
-        if theta[-1] != log_shape:  # beyond the clip nothing moves with the shape
-            by_a, by_aa, cross = 0.0, 0.0, np.zeros_like(cross)
-        corner = np.array([[-(a * a * by_aa + a * by_a)]])
-        whole = np.block([[information, cross[:, None]], [cross[None, :], corner]])
-        return value, np.append(gradient, a * by_a), whole
+        whole = np.block([[information, cross[:, None]], [cross[None, :], np.array([[-(a * a * by_aa + a * by_a)]])]])
+        off = theta - self.centre
+        return (
+            value - float(off @ self.precision @ off) / 2,
+            np.append(gradient, a * by_a) - self.precision @ off,
+            whole + self.precision,
+        )
 
-    def fit(self, best: _Best, variance: float, covariance: Floats | None = None) -> Fit:
-        size = self.design.shape[1]
-        within = np.linalg.pinv(best.information, hermitian=True)[:size, :size] if covariance is None else covariance
-        return Fit(
-            tuple(self.columns), self.basis @ best.theta[:size], self.basis @ within @ self.basis.T, variance,
-            best.value, best.converged,
-        )  # fmt: skip
+    def mode(self) -> _Best:
+        """The most probable coefficients, with the information there."""
+        return _maximise(self, self.centre.copy())
+
+    def values(self, theta: Floats, each: Callable[[int, Floats, Floats], None] | None = None) -> Floats:
+        """The log-posterior of many draws, shape (draws,); ``each`` is told the hosts' weights of every batch."""
+        out = np.empty(len(theta))
+        batch = max(1, int(BATCH // max(len(self.by_host), 1)))
+        for at in range(0, len(theta), batch):
+            part = theta[at : at + batch]
+            a = np.exp(part[:, -1])
+            log_rate = self.design @ part[:, :-1].T
+            m = self.days @ np.exp(log_rate) + a
+            logs = np.log(m)
+            gamma = special.gammaln(a + self.counts[:, None]) - special.gammaln(a)
+            likelihood = self.how_many @ gamma + len(self.by_host) * a * np.log(a) + self.by_cell @ log_rate
+            off = part - self.centre
+            penalty = np.einsum("ij,jk,ik->i", off, self.precision, off) / 2
+            out[at : at + batch] = likelihood - a * logs.sum(axis=0) - self.by_host @ logs - penalty
+            if each is not None:
+                each(at, part, (a + self.by_host[:, None]) / m)
+        return out
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The most probable log rates per host-day, by coefficient (term, level), with their covariance.
+
+    ``variance`` is that of the host effect.
+    """
+
+    columns: tuple[tuple[str, Any], ...]
+    coefficients: Floats
+    covariance: Floats
+    variance: float
+    converged: bool
+
+    def log_ratio(self, version: Any, reference: Any) -> tuple[float, float]:
+        """Log rate ratio of two versions and its standard error."""
+        at, other = (self.columns.index(("version", name)) for name in (version, reference))
+        error = self.covariance[at, at] + self.covariance[other, other] - 2 * self.covariance[at, other]
+        return float(self.coefficients[at] - self.coefficients[other]), math.sqrt(max(float(error), 0.0))
+
+    def rates(self) -> dict[Any, float]:
+        """Expected rate of each version per host-day, at the middle of all terms."""
+        logs = self.coefficients + np.diag(self.covariance) / 2
+        return {level: math.exp(at) for (term, level), at in zip(self.columns, logs, strict=True) if term == "version"}
+
+
+def fit_frailty(cells: HostCells, events: Any, terms: tuple[str, ...] = (), keep: Any = None) -> Fit:
+    """The model of one set of events at its most probable point, from the cells of ``keep`` or from all."""
+    model = Model(cells, events, terms, EVIDENCE, keep=keep)
+    best = model.mode()
+    covariance: Any = np.linalg.inv(best.information)[:-1, :-1]
+    return Fit(tuple(model.columns), best.theta[:-1], covariance, math.exp(-best.theta[-1]), best.converged)
 
 
 @dataclass(frozen=True)
@@ -300,35 +205,84 @@ def _maximise(evaluate: Any, theta: Floats, tolerance: float = 1e-12, rounds: in
     return _Best(theta, value, information, False)
 
 
-def _informative(cells: HostCells, events: Any, terms: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    # Cells whose every level has a crash somewhere. A level without one has rate 0 at the maximum and tells nothing
-    # more.
-    by_cell = np.asarray(events.sum(axis=0), dtype=float).ravel()
-    keep = np.ones(len(by_cell), dtype=bool)
-    for term in terms:
-        code = cells.cells[term].to_numpy()
-        keep &= (np.bincount(code, weights=by_cell, minlength=len(cells.levels[term])) > 0)[code]
-    return keep
+@dataclass(frozen=True)
+class Draws:
+    """Equally likely states of the world: ``rate`` per host-day and ``standing`` by version, shape (draws, versions).
+
+    ``standing`` is what the hosts that now run a version would crash at rate 1, each as its own record makes it
+    expected; ``sets`` are the draws of each set of events.
+    """
+
+    versions: tuple[Any, ...]
+    rate: Floats
+    standing: Floats
+    sets: tuple[slice, ...]
 
 
-def _design(
-    cells: HostCells, keep: np.ndarray[Any, np.dtype[np.bool_]], terms: tuple[str, ...], by_version: bool = True
-) -> tuple[Floats, list[tuple[str, Any]]]:
-    # One column a version, one a level of each term; `_basis` takes care of what they share. Both likelihoods leave out
-    # the constants sum d ln(host-days) and ln d!, so their values compare.
-    blocks, columns = [np.empty((int(keep.sum()), 0))], []
-    for term in ("version", *terms) if by_version else terms:
-        code = cells.cells[term].to_numpy()[keep]
-        present = np.unique(code)
-        blocks.append((code[:, None] == present[None, :]).astype(float))
-        columns += [(term, cells.levels[term][level]) for level in present]
-    if not by_version:
-        blocks.append(np.ones((int(keep.sum()), 1)))
-        columns.append(("all", "all"))
-    return np.hstack(blocks), columns
+def draw(
+    cells: HostCells, event_sets: list[Any], terms: tuple[str, ...], factors: Mapping[Any, float], now: Whole
+) -> Draws:
+    """Draws from the posterior of each set of events in equal parts; ``now``: each host's version by code, or -1.
+
+    Notes
+    -----
+    Student's t at the mode with the Hessian of the marginal likelihood, mended by importance weights that are cut at
+    sqrt(n) times their mean (Ionides 2008, doi:10.1198/106186008X320456), then resampled systematically. A host's standing is
+    (a + D) / (a + M) * exp(x b): its terms are its own, uptime is the fleet's mixture, the quarter the latest.
+    """
+    size = int(min(DRAWS, max(FEWEST_DRAWS, BUDGET / max(cells.days.nnz, 1)))) // len(event_sets)
+    found = [_draw(Model(cells, events, terms, ADVICE, factors), cells, terms, now, size) for events in event_sets]
+    rate, standing = (np.vstack([each[part] for each in found]) for part in (0, 1))
+    sets = tuple(slice(at * size, (at + 1) * size) for at in range(len(event_sets)))
+    return Draws(tuple(cells.levels["version"]), rate, standing, sets)
 
 
-def _basis(design: Floats) -> Floats:
-    # Orthonormal basis of the row space, shape (columns, rank).
-    values, vectors = np.linalg.eigh(design.T @ design)
-    return np.asarray(vectors[:, values > 1e-9 * max(float(values.max(initial=0.0)), 1.0)])
+def _draw(model: Model, cells: HostCells, terms: tuple[str, ...], now: Whole, size: int) -> tuple[Floats, Floats]:
+    best = model.mode()
+    versions = len(cells.levels["version"])
+    rng = np.random.default_rng(SEED)
+    root = np.linalg.cholesky(np.linalg.inv(best.information))
+    stretch = np.sqrt(TAILS / rng.chisquare(TAILS, size))
+    students = rng.standard_normal((size, len(best.theta))) * stretch[:, None]
+    theta = best.theta + students @ root.T
+    own, kind = _as_they_stand(model, cells, terms)
+    member = np.zeros((versions, len(now)))
+    running = np.flatnonzero(now >= 0)
+    member[now[running], running] = 1.0
+    standing = np.empty((size, versions))
+
+    def gather(at: int, part: Floats, weights: Floats) -> None:
+        effect = np.exp(own @ part[:, :-1].T)  # shape (kinds of host, draws)
+        standing[at : at + len(part)] = (member @ (weights * effect[kind])).T
+
+    width = (TAILS + len(best.theta)) / 2
+    surprise = model.values(theta, gather) + width * np.log1p(np.sum(students**2, axis=1) / TAILS)
+    weight = np.exp(surprise - surprise.max())
+    weight = np.minimum(weight, weight.mean() * math.sqrt(size))
+    places = (np.arange(size) + rng.random()) / size
+    kept = np.minimum(np.searchsorted(np.cumsum(weight) / weight.sum(), places), size - 1)
+    return np.exp(theta[kept, :versions]), standing[kept]
+
+
+def _as_they_stand(model: Model, cells: HostCells, terms: tuple[str, ...]) -> tuple[Floats, Whole]:
+    # Rows of the design without the version, one a kind of host, and each host's kind: terms of what a host is from its
+    # last cell, the mixture of uptimes of the fleet, the latest quarter.
+    own = model.design.copy()
+    by_cell = np.asarray(cells.days.sum(axis=0)).ravel()
+    for term in ("version", *terms):
+        at = [n for n, (name, _) in enumerate(model.columns) if name == term]
+        if term == "version":
+            own[:, at] = 0.0
+        elif term == "uptime":
+            own[:, at] = by_cell @ model.design[:, at] / max(by_cell.sum(), 1e-300)
+        elif term == "quarter":
+            levels = [level if level == level else -1 for level in cells.levels["quarter"]]
+            own[:, at] = np.eye(len(at))[int(np.argmax(levels))]
+    kinds, of_cell = np.unique(own, axis=0, return_inverse=True)
+    days = cells.days.tocsr()
+    # The cell with most time of a host stands for what it is; a host without time has the first.
+    most = np.zeros(days.shape[0], dtype=np.int64)
+    for host in np.flatnonzero(np.diff(days.indptr)):
+        span = slice(days.indptr[host], days.indptr[host + 1])
+        most[host] = days.indices[span][int(np.argmax(days.data[span]))]
+    return kinds, of_cell.ravel()[most]

@@ -68,9 +68,9 @@ def _row(fleet: Tables, module: str, crashes: int) -> dict[str, Any]:
 
 def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
     comparison = Comparison(stretches, MODEL)
-    draws = comparison.draws({}, comparison.running())
-    means = dict(zip(draws.versions, draws.rate.mean(axis=0), strict=True))
-    seen = {name: means[name] for name in comparison.watched()}
+    names = comparison.watched()
+    rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
+    seen = {name: rates.get(name, 0.0) for name in names}
     worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
     found = ratio_of(comparison, worst, best).interval
     finite = (value if math.isfinite(value) else None for value in found)

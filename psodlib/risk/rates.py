@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from psodlib.errors import InputError
 from psodlib.risk import cautions, exact
-from psodlib.risk.comparison import ADJUST, FEW_CRASHES, Comparison, Headline
+from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_exposure
+from psodlib.risk.exposure import check_exposure, parts_of
 
 __all__ = [
     "ADJUST",
     "DAYS_PER_YEAR",
-    "FEW_CRASHES",
     "Interval",
     "RateRatio",
     "crash_rates",
-    "prior_rate",
     "rate_ratio",
     "ratio_of",
 ]
 
 DAYS_PER_YEAR = 365.25
-_METHODS = {"frailty": "adjusted, hosts may differ", "exact_midp": "exact, as crashes are few"}
-DEFAULT_RATE = 0.2 / DAYS_PER_YEAR  # a driver crash each five host-years, where the fleet itself has none
 
 
-def crash_rates(exposure: pd.DataFrame, by: str | list[str] = "version", alpha: float = 0.05) -> pd.DataFrame:
+def crash_rates(
+    exposure: pd.DataFrame | Iterable[pd.DataFrame], by: str | list[str] = "version", alpha: float = 0.05
+) -> pd.DataFrame:
     """Crashes of the driver per host-day, by version or any other column.
 
     Parameters
     ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``.
+    exposure : pandas.DataFrame, or an iterable of them
+        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``; or the parts of a fleet too
+        large for one table.
     by : str or list of str
         Columns of ``exposure`` to group by.
     alpha : float
@@ -69,23 +67,27 @@ def crash_rates(exposure: pd.DataFrame, by: str | list[str] = "version", alpha: 
     >>> (crash_rates(table)[["rate", "low", "high"]] * 365.25).round(1).values.tolist()
     [[12.2, 0.3, 68.2]]
     """
-    table = check_exposure(exposure)
     exact.check_share(alpha, "alpha")
     keys = [by] if isinstance(by, str) else list(by or ())
     if not keys:
         raise InputError("by names no column; group by version, or by another column of the exposure table")
+    parts = [_sums(check_exposure(part), keys) for part in parts_of(exposure)]
+    together = pd.concat(parts) if parts else pd.DataFrame(columns=[*keys, "crashes", "host_days"], dtype=float)
+    grouping = by if isinstance(by, str) else keys
+    sums = together.groupby(grouping, dropna=False, observed=True, sort=True)[["crashes", "host_days"]].sum()
+    limits = [_limits(k, days, alpha) for k, days in zip(sums["crashes"], sums["host_days"], strict=True)]
+    out = sums.assign(crashes=sums["crashes"].astype("Int64"))
+    out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
+    return out
+
+
+def _sums(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     absent = [key for key in keys if key not in table]
     if absent:
         raise InputError(
             f"the exposure table has no column {absent[0]}; group by one of {', '.join(map(str, table.columns))}"
         )
-    sums = table.groupby(by if isinstance(by, str) else keys, dropna=False, observed=True, sort=True)[
-        ["crashes", "host_days"]
-    ].sum()
-    limits = [_limits(k, days, alpha) for k, days in zip(sums["crashes"], sums["host_days"], strict=True)]
-    out = sums.assign(crashes=sums["crashes"].astype("Int64"))
-    out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
-    return out
+    return table.groupby(keys, dropna=False, observed=True)[["crashes", "host_days"]].sum().reset_index()
 
 
 def _limits(crashes: float, host_days: float, alpha: float) -> tuple[float, float, float, float]:
@@ -125,8 +127,7 @@ class RateRatio:
     adjusted_for: tuple[str, ...] = ()
     unknown_crashes: tuple[int, int] = (0, 0)
     sensitivity: tuple[tuple[str, Interval], ...] = ()
-    error: float | None = None  # standard error of ln(known_only.ratio) under the frailty fit
-    comparable: float = 1.0  # times the version's host-days: what they are worth on the reference's mixture of strata
+    unplaced_crashes: tuple[int, int] = (0, 0)
 
     @property
     def interval(self) -> Interval:
@@ -140,7 +141,7 @@ class RateRatio:
 
     def __str__(self) -> str:
         evidence = (
-            f"{100 * (1 - self.alpha):g} % interval, {_METHODS.get(self.method, self.method)}; {_crashes(self.crashes[0])} in "
+            f"{100 * (1 - self.alpha):g} % interval, {self._how()}; {_crashes(self.crashes[0])} in "
             f"{self.host_days[0]:,.0f} host-days against {self.crashes[1]} in {self.host_days[1]:,.0f}"
         )
         if str(self.interval) == "no information":
@@ -151,6 +152,11 @@ class RateRatio:
         return f"{self.version} crashes {self.interval} times as often as {self.reference} ({evidence})"
 
     __repr__ = __str__
+
+    def _how(self) -> str:
+        if self.method == "exact_midp":
+            return "exact, nothing adjusted"
+        return f"adjusted for {', '.join(self.adjusted_for) or 'nothing'}, hosts may differ"
 
     def as_frame(self) -> pd.DataFrame:
         """Every estimate as a table, headline first.
@@ -181,20 +187,21 @@ def _crashes(count: int) -> str:
 
 
 def rate_ratio(
-    exposure: pd.DataFrame, version: str, reference: str, adjust: Sequence[str] = ADJUST, alpha: float = 0.05
-) -> RateRatio:
+    exposure: pd.DataFrame | Iterable[pd.DataFrame], version: str, reference: str, adjust: Sequence[str] = ADJUST,
+    alpha: float = 0.05,
+) -> RateRatio:  # fmt: skip
     """Ratio of the driver's crash rates under two versions.
 
     Parameters
     ----------
-    exposure : pandas.DataFrame
-        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``. Other versions' rows are
-        used too: they tell which hosts crash more than others.
+    exposure : pandas.DataFrame, or an iterable of them
+        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``; or the parts of a fleet too
+        large for one table, no host in two. Other versions' rows are used too: they tell which hosts crash more often.
     version, reference : str
         The two versions; above 1 means that ``version`` crashes more often.
     adjust : sequence of str
-        Any of ``model``, ``esxi_build``, ``cluster``, ``uptime``, ``quarter``. What is absent, constant, or cannot be
-        told from the version is left out, and ``warnings`` says so.
+        Any of ``model``, ``esxi_build``, ``cluster``, ``uptime``, ``quarter``. What is absent or constant is left out, and
+        ``warnings`` says so.
     alpha : float
         1 - confidence.
 
@@ -210,12 +217,13 @@ def rate_ratio(
 
     Notes
     -----
-    With 5 crashes or more in each arm: shared-gamma-frailty Poisson (``method`` "frailty"); below: exact conditional
-    mid-P ("exact_midp") within strata of what a host is (of those terms model, esxi_build, cluster: each only while half of
-    what the crashes tell is left). ``adversarial`` spans the intervals with every unexplained crash laid on one version and
-    then on the other. ``p_lower`` is normal on the log scale under the frailty fit, else from
-    gamma posteriors with half a crash at the fleet's own pooled rate as prior. ``p_value`` tests a ratio of 1 and
-    agrees with the headline interval.
+    One penalised shared-gamma-frailty Poisson fit of all versions (``method`` "frailty"): ln rate = version + terms, with
+    version ~ N(common, 1.5^2), terms ~ N(0, 1) and ln variance ~ N(ln 0.5, 3^2); normal on the log scale at its mode. Only a
+    table made by hand, without terms, in which no host crashed twice or a version is one row, is compared by its bare
+    counts ("exact_midp"). The headline is the union over the known crashes, those with the unexplained and unplaced ones
+    added, and those with the unplaced added. ``adversarial`` spans the intervals with every unexplained crash laid on one
+    version and then on the other. ``p_lower`` gives the known crashes and all crashes half of the word each. ``p_value``
+    tests a ratio of 1 and agrees with the headline interval.
     """
     return ratio_of(Comparison(exposure, adjust), version, reference, alpha)
 
@@ -223,26 +231,26 @@ def rate_ratio(
 def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float = 0.05) -> RateRatio:
     """``rate_ratio`` of a table that is already tabulated, so that several contrasts share the work."""
     exact.check_share(alpha, "alpha")
-    table, found = comparison.table, comparison.headline(version, reference, alpha)
-    arms, known, headline = found.arms, found.known, found.interval
+    found = comparison.headline(version, reference, alpha)
+    arms, known = found.arms, found.known
     adversarial = comparison.adversarial(found, alpha)
     crude = exact.ratio_interval(*arms.pairs(arms.known), alpha)
-    pooled = _mantel_haenszel(table, version, reference, alpha)
+    pooled = _mantel_haenszel(comparison.table, arms.version, arms.reference, alpha)
+    by_cluster = comparison.by_cluster(found, alpha)
     warnings = [
         *comparison.lost,
         *comparison.notes(found),
-        *cautions.of_terms(table, found.terms),
-        *cautions.of_data(table, version, reference),
-        *cautions.of_result(known, crude, pooled, headline, adversarial, bool(found.fit or found.terms)),
+        *cautions.of_data(comparison, arms),
+        *cautions.of_result(known, crude, pooled, found.interval, adversarial, bool(found.terms)),
     ]
     return RateRatio(
-        version=version,
-        reference=reference,
-        ratio=headline.ratio,
-        low=headline.low,
-        high=headline.high,
+        version=arms.version,
+        reference=arms.reference,
+        ratio=found.interval.ratio,
+        low=found.interval.low,
+        high=found.interval.high,
         alpha=alpha,
-        method="frailty" if found.fit else "exact_midp",
+        method="exact_midp" if found.exactly else "frailty",
         known_only=known,
         with_unknown=found.with_unknown,
         adversarial=adversarial,
@@ -252,17 +260,16 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
         crashes=_whole(arms.known),
         host_days=arms.days,
         hosts=arms.hosts,
-        p_lower=_p_lower(table, found),
+        p_lower=found.p_lower,
         warnings=tuple(warnings),
         p_value=found.p_value,
         adjusted_for=found.terms,
         unknown_crashes=_whole(arms.unknown),
         sensitivity=(
             ("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson")),
-            *comparison.sensitivity(found, alpha),
+            *([("frailty shared by cluster", by_cluster)] if by_cluster else []),
         ),
-        error=found.fit.log_ratio(version, reference)[1] if found.fit else None,
-        comparable=found.comparable,
+        unplaced_crashes=_whole(arms.unplaced),
     )
 
 
@@ -273,22 +280,6 @@ def _mantel_haenszel(table: pd.DataFrame, version: str, reference: str, alpha: f
     )
     crashes, days = sums["crashes"], sums["host_days"]
     return exact.mantel_haenszel(crashes[version], days[version], crashes[reference], days[reference], alpha)
-
-
-def prior_rate(table: pd.DataFrame) -> float:
-    """Centre of the gamma prior: the table's pooled rate per host-day, or 0.2 a host-year where it has no crash."""
-    crashes, days = float(table["crashes"].sum()), float(table["host_days"].sum())
-    return crashes / days if crashes else DEFAULT_RATE
-
-
-def _p_lower(table: pd.DataFrame, found: Headline) -> float:
-    arms = found.arms
-    if found.fit is not None:
-        log_ratio, error = found.fit.log_ratio(arms.version, arms.reference)
-        return float(special.ndtr(-log_ratio / error))
-    prior = 0.5 / prior_rate(table)
-    mine = prior + arms.days[0] * found.comparable
-    return exact.p_lower(0.5 + arms.known[0], mine, 0.5 + arms.known[1], prior + arms.days[1])
 
 
 def _whole(pair: tuple[float, float]) -> tuple[int, int]:

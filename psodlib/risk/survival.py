@@ -16,15 +16,17 @@ from scipy import optimize, special, stats
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.risk import exact
+from psodlib.risk.cells import tabulate
 from psodlib.risk.exposure import UPTIME_BANDS, check_exposure, in_days, split_stretches
-from psodlib.risk.frailty import fit_frailty, tabulate
-from psodlib.risk.rates import DAYS_PER_YEAR, FEW_CRASHES
+from psodlib.risk.frailty import fit_frailty
+from psodlib.risk.rates import DAYS_PER_YEAR
 
 __all__ = ["hazard_by_uptime", "reboot_benefit", "survival_table", "time_to_crash", "uptime_trend"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 DRIVER, OTHER, REBOOT = 1, 2, 3  # causes that end a boot; 0 is censored
+FEWEST_CRASHES = 5  # for a Weibull shape or an effect of uptime
 FEW_AT_RISK = 10  # below this the curve is one host's story: it starts where so many are watched
 
 
@@ -191,7 +193,7 @@ def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.0
     for name, at in table.groupby(by, observed=True, sort=True).indices.items():
         crashes = int((cause[at] == DRIVER).sum())
         fitted = (
-            weibull(leave[at], cause[at] == DRIVER, entry[at], alpha) if crashes >= FEW_CRASHES else (math.nan,) * 4
+            weibull(leave[at], cause[at] == DRIVER, entry[at], alpha) if crashes >= FEWEST_CRASHES else (math.nan,) * 4
         )
         rows[name] = (crashes, *fitted)
     out = pd.DataFrame.from_dict(rows, orient="index", columns=["crashes", "shape", "low", "high", "scale"])
@@ -241,12 +243,15 @@ def reboot_benefit(
     table = _aged(exposure)
     table = table[table["version"].notna()]
     mine = table[table["version"] == version]
-    if table["crashes"].sum() < FEW_CRASHES or mine.empty:
+    if table["crashes"].sum() < FEWEST_CRASHES or mine.empty:
         found = f"{table['crashes'].sum():.0f} crashes, {len(mine)} stretches of {version}"
         raise InputError(f"{found}: too few to tell an effect of uptime")
     cells = tabulate(table, ("uptime", *adjust))
     fit = fit_frailty(cells, cells.known, ("uptime", *adjust))
-    at = [place for place, (term, _) in enumerate(fit.columns) if term == "uptime"]
+    # A band in which nothing crashed has a rate from the prior alone: here it counts as 0.
+    crashed = np.bincount(cells.cells["uptime"], np.asarray(cells.known.sum(axis=0)).ravel()) > 0
+    seen = set(cells.levels["uptime"][crashed])
+    at = [place for place, (term, level) in enumerate(fit.columns) if term == "uptime" and level in seen]
     bands = np.array([int(fit.columns[place][1]) for place in at])
     log_rate, covariance = fit.coefficients[at], fit.covariance[np.ix_(at, at)]
     pieces = split_stretches(mine, uptime=True)

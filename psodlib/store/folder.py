@@ -7,50 +7,94 @@ it, only rubbish is left, which the next load sweeps.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from filelock import FileLock, Timeout
 
 from psodlib.errors import InputError
+from psodlib.records import Problem
 
-__all__ = ["SCHEMA", "Manifest", "commit", "is_store", "locked", "read_manifest", "read_whole", "sweep", "write_whole"]
+__all__ = [
+    "SCHEMA", "Manifest", "Part", "commit", "damaged", "is_store", "locked", "read_checked", "read_manifest", "sweep",
+    "write_whole",
+]  # fmt: skip
 
-SCHEMA = 1  # of the store's files; a store of another one is not read
+SCHEMA = 2  # of the store's files; one of schema 1 is read once more (``former``), a later one is not read
 _MANIFEST = "manifest.json"
+_PART = r"tables/[a-z_]{1,40}/(?:all|month=[0-9a-z-]{4,7}/bucket=\d{4})/[0-9a-f]{24}\.parquet"
+_LEDGER = r"tables/ledger/[0-9a-f]{24}\.(?:entries|parquet)"
+_SEGMENT = r"readings/[0-9a-f]{24}\.seg"
+# Every name that a store gives, and nothing else, may be swept.
+_OURS = re.compile(rf"(?:{_PART}|{_LEDGER}|{_SEGMENT})(?:\.\d+\.part)?|manifest\.json\.\d+\.part")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What counts at one moment.
+def _named(pattern: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=rf"\A{pattern}\Z")
 
-    ``tables`` maps a table's name to its parts (``path``, ``month``, ``bucket``, ``rows``, ``sha256``); paths are below
-    the store. ``parser`` and ``assembler`` are fingerprints of the code that read the files and that judged the
-    readings.
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One Parquet file of a table."""
+
+    path: Annotated[str, _named(_PART)]
+    month: str
+    bucket: int  # -1: the whole fleet's
+    rows: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: str
+
+
+Tables = dict[str, tuple[Part, ...]]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What counts at one moment; paths are below the store.
+
+    ``parser`` and ``assembler`` are fingerprints of the code that read the files and that judged the readings.
     """
 
     schema: int = SCHEMA
+    check: str = ""  # sha256 of this manifest with an empty ``check``
     generation: int = 0
-    buckets: int = 1
+    buckets: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 1
     parser: str = ""
     assembler: str = ""
     simulated: bool = False
-    ledger: str | None = None
-    segments: tuple[str, ...] = ()
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    walk: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # troubles of each source's walk
+    ledger: Annotated[str, _named(_LEDGER)] | None = None
+    segments: tuple[Annotated[str, _named(_SEGMENT)], ...] = ()
+    tables: Tables = {}
+    walk: dict[str, tuple[Problem, ...]] = {}  # troubles of each source's walk
     before: tuple[str, ...] = ()  # files of the generation before, which a reader may still have open
-    news: dict[str, Any] = field(default_factory=dict)  # what the last load did
+    earlier: Tables = {}  # the tables before the last load that changed any: what "since last time" means
+    news: dict[str, int | bool] = {}  # what the last load did
 
     @property
     def files(self) -> set[str]:
         """Every file that this generation names."""
-        parts = {part["path"] for table in self.tables.values() for part in table}
-        return parts | set(self.segments) | ({self.ledger} if self.ledger else set())
+        return self.parts | set(self.segments) | ({self.ledger} if self.ledger else set())
+
+    @property
+    def parts(self) -> set[str]:
+        """The files of its tables, and of those before."""
+        return {part.path for tables in (self.tables, self.earlier) for parts in tables.values() for part in parts}
+
+
+def damaged(path: Path, what: object) -> InputError:
+    """The error for a file of the store that is not as it was written."""
+    return InputError(
+        f"{path}: damaged ({what}); psod load SOURCES --store {_store_of(path)} --verify makes tables anew from what was "
+        "kept and reads damaged readings again; where that does not help, load into a new store"
+    )
+
+
+def _store_of(path: Path) -> Path:
+    return next((above for above in path.parents if (above / _MANIFEST).is_file()), path.parent)
 
 
 def is_store(folder: Path) -> bool:
@@ -62,48 +106,57 @@ def read_manifest(folder: Path) -> Manifest:
     """The store's state; a new one for an empty or absent folder."""
     path = folder / _MANIFEST
     if not path.exists():
-        strange = (
-            sorted(p.name for p in folder.iterdir() if p.name not in ("lock", "readings", "tables"))
-            if folder.is_dir()
-            else []
-        )
-        strange = [name for name in strange if not name.endswith((".part", ".parquet")) or name == "crashes.parquet"]
-        if strange or (folder.exists() and not folder.is_dir()):
-            raise InputError(
-                f"{folder}: no store (it has {', '.join(strange[:3]) or 'no folder'}); give a new or empty folder"
-            )
+        _refuse_strangers(folder)
         return Manifest()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        schema = data.get("schema")
-        if schema == SCHEMA:
-            return Manifest(**{**data, "segments": tuple(data["segments"]), "before": tuple(data["before"])})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        data = path.read_bytes()
+        found = msgspec.json.decode(data, type=_Versioned)
+        if found.schema not in (1, SCHEMA):
+            raise InputError(f"{path}: schema {found.schema}, expected {SCHEMA}; load into a new store")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable manifest ({error}); load into a new store") from error
-    raise InputError(f"{path}: schema {schema}, expected {SCHEMA}; load into a new store")
+    if manifest.schema == SCHEMA and _checked(manifest).check != manifest.check:
+        raise InputError(f"{path}: not a readable manifest (its own hash is another); load into a new store")
+    return manifest
+
+
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if not folder.exists():
+        return
+    ours = {"lock", "holder", "readings", "tables"}
+    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else ["no folder"]
+    strange = [name for name in found if name not in ours and not _OURS.fullmatch(name)]
+    if strange:
+        raise InputError(f"{folder}: no store (it has {', '.join(strange[:3])}); give a new or empty folder")
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    bare = msgspec.structs.replace(manifest, check="")
+    return msgspec.structs.replace(bare, check=hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
 
 
 def commit(folder: Path, manifest: Manifest) -> None:
     """Make a new state count: all of its files are on the disk, and one rename tells of them."""
     for path in sorted({(folder / name).parent for name in manifest.files}):
         _flush_folder(path)
-    write_whole(folder / _MANIFEST, json.dumps(asdict(manifest), indent=1).encode())
+    write_whole(folder / _MANIFEST, msgspec.json.format(msgspec.json.encode(_checked(manifest)), indent=1))
     _flush_folder(folder)
 
 
 def sweep(folder: Path, manifest: Manifest) -> None:
-    """Remove what neither this generation nor the one before names."""
-    kept = manifest.files | set(manifest.before) | {_MANIFEST, "lock"}
-    for path in sorted(_files_below(folder)):
-        if path.relative_to(folder).as_posix() not in kept:
-            with suppress(OSError):  # still open elsewhere, on Windows; the next load sweeps it
-                path.unlink()
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for top in ("readings", "tables"):
-        yield from (path for path in (folder / top).rglob("*") if path.is_file())
-    yield from (path for path in folder.glob("*") if path.suffix in (".part", ".parquet"))
+    """Remove what neither this generation nor the one before names, of the names that a store gives."""
+    kept = manifest.files | set(manifest.before)
+    for top in ("readings", "tables", "."):
+        for path in sorted((folder / top).glob("*" if top == "." else "**/*")):
+            name = path.relative_to(folder).as_posix()
+            if name not in kept and _OURS.fullmatch(name):
+                with suppress(OSError):  # still open elsewhere, on Windows; the next load sweeps it
+                    path.unlink()
 
 
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -122,12 +175,15 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
         raise
 
 
-def read_whole(path: Path) -> bytes:
-    """A file of the store."""
+def read_checked(path: Path, sha256: str) -> bytes:
+    """A file of the store, held against its hash or the beginning of it."""
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: a file of the store cannot be read ({error}); load into a new store") from error
+        raise damaged(path, error.strerror or error) from error
+    if not hashlib.sha256(data).hexdigest().startswith(sha256 or "-"):
+        raise damaged(path, "its bytes are not those that were written")
+    return data
 
 
 def _flush_folder(path: Path) -> None:
@@ -144,30 +200,17 @@ def _flush_folder(path: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the store for one load; the system frees it when the process ends, however it ends."""
+    holder = folder / "holder"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "a+b")  # noqa: SIM115 (held until the load is over)
-    except OSError as error:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what hosts said is for their owner
+        lock = FileLock(folder / "lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = holder.read_text(errors="replace")[:200] if holder.is_file() else "another process"
+        raise InputError(f"{folder}: {who} is loading into this store; wait for it and run again") from error
+    except (OSError, NotImplementedError) as error:
         raise InputError(f"{folder}: cannot be a store ({error})") from error
-    with file:
-        try:
-            _take(file.fileno())
-        except OSError as error:
-            file.seek(0)
-            holder = file.read(200).decode("utf-8", "replace").strip() or "another process"
-            raise InputError(f"{folder}: {holder} is loading into this store; wait for it and run again") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        file.flush()
+    with lock:
+        with suppress(OSError):  # only words for whoever comes second; a full disk is told by the load itself
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
-
-
-def _take(handle: int) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,256 +1,293 @@
-"""The ledger: which files are known, which must be read, and what becomes of those that changed, moved or went.
+"""The ledger: which files are known, under whatever name, and which must be read.
 
-What a store once knew stays. A log that grew is read again whole; one that was rotated lies under another name; one that
-is gone is kept and told of. What was an output without a time of its own is true only until the next one is printed over it.
+A file is known by its bytes: as they are stored, or, for a log that was packed, as they were before. What its place says
+(path, host, time of the collection) is told anew each time, so a log that rotated, moved or came with a copied folder is not
+read again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import re
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+import msgspec
 
 from psodlib.errors import InputError
-from psodlib.evidence.places import Place, shown
+from psodlib.evidence.places import shown
+from psodlib.evidence.reading import read_unit
 from psodlib.evidence.sources import Item, Unit, open_unit
-from psodlib.records import FileReading
-from psodlib.store.folder import write_whole
-from psodlib.store.readings import Entry, as_json, from_json
+from psodlib.evidence.streams import wrap_of
+from psodlib.store.readings import PASSING, Entry, Read, write_segment
 
-__all__ = [
-    "Job",
-    "Plan",
-    "begins_with",
-    "digest",
-    "known_again",
-    "lasting",
-    "look",
-    "plan",
-    "read_ledger",
-    "settled",
-    "superseded",
-    "unchanged",
-    "write_ledger",
-]
+__all__ = ["Job", "Plan", "adopt", "look", "plan", "read_group", "read_jobs"]
 
 RACY = 2.0  # seconds: a file changed this shortly before it was looked at may change again under the same time
+HEAD = 4096  # bytes at the beginning of a log that tell it from others
+SMALL = 4096  # bytes: below this a file of another host is read rather than searched for among all
 _BLOCK = 1 << 20
-# A file with one of these troubles may be whole the next time.
-PASSING = frozenset({"unreadable", "vanished", "changed"})
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file to read: what the ledger will say of it, and what it said."""
+    """One file to look into, and to read unless its bytes are known."""
 
     unit: Unit
     entry: Entry
-    known: Entry | None
+    same: frozenset[str] = frozenset()  # sha256 of known files of this size that say what it would say
+    begins: tuple[tuple[int, str, str, bool], ...] = ()  # (size, sha256, head, says the same) of logs it may begin with
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one load has to do: ``kept`` stays as it is, ``jobs`` are read, ``absent`` were there the last time."""
+    """What one load has to do: ``kept`` stays as it is, ``jobs`` are looked into, ``went`` are not there as they were.
+
+    ``stray`` were under a source that is no more: moved, or thrown away.
+    """
 
     kept: tuple[Entry, ...]
     jobs: tuple[Job, ...]
-    absent: tuple[Entry, ...]
-    stale: int  # kept entries that an earlier parser read, of sources not given or files gone
-    reread: int  # jobs whose file is unchanged: only the parser is another
+    went: tuple[Entry, ...]
+    stray: tuple[Entry, ...]
 
 
 def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit, Entry]]:
     """Each file as the ledger would have it, its content not yet looked into."""
     now = time.time()
     for root, unit in units:
-        size, mtime, settled = _stat(unit, now)
-        said = unit.place
-        place = (said.source, said.name, said.hint, said.hint_kind, str(said.collected), len(unit.paths))
-        where = hashlib.sha256(repr(place).encode()).hexdigest()[:16]
-        stamp = f"{where}:{size}:{mtime}" if settled else f"{where}:"
+        size, stamp = _stat(unit, now)
+        place = unit.place
         yield (
             unit,
             Entry(
-                path=shown(unit.paths[0]),
-                root=shown(root),
-                stamp=stamp,
-                size=size,
-                mtime=mtime,
-                sha256="",
-                parser=parser,
+                path=shown(unit.paths[0]), source=place.source, root=shown(root), name=place.name, hint=place.hint,
+                hint_kind=place.hint_kind, collected=place.collected, stamp=stamp, size=size, parser=parser,
             ),
-        )
+        )  # fmt: skip
 
 
-def _stat(unit: Unit, now: float) -> tuple[int, str, bool]:
-    # Size, time (or what a store of objects has instead), and whether they can be believed.
-    size, times = 0, []
-    newest = 0.0
+def _stat(unit: Unit, now: float) -> tuple[int, str]:
+    # Size, and what changes with the bytes: times and inode (or what a store of objects has instead), where they can be believed.
+    size, told, newest = 0, [], 0.0
     try:
         for path in unit.paths:
             if "://" in path:
                 files, name = fsspec.core.url_to_fs(path)
                 info = files.info(name)
                 size += int(info.get("size") or 0)
-                times.append(str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""))
+                told.append(str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""))
             else:
                 stat = os.stat(path)
                 size += stat.st_size
-                times.append(str(stat.st_mtime_ns))
-                newest = max(newest, stat.st_mtime)
+                told.append(f"{stat.st_mtime_ns}.{stat.st_ctime_ns}.{stat.st_ino}")
+                newest = max(newest, stat.st_mtime, stat.st_ctime)
     except Exception:  # each protocol has errors of its own; the reader will say what is wrong
-        return 0, "", False
-    return size, ",".join(times), all(times) and now - newest > RACY
+        return 0, ""
+    return size, f"{size}:{','.join(told)}" if all(told) and now - newest > RACY else ""
 
 
-def plan(entries: Sequence[Entry], looked: Iterable[tuple[Unit, Entry]], roots: set[str]) -> Plan:
-    """Hold the files that are there against those that are known."""
+# ---- what is known ----------------------------------------------------------------------------------------------------
+
+
+def _role(entry: Entry) -> tuple[str, bool, bool]:
+    # All that readers make of a name: the log or command without its number, a folder of outputs, a bundle.
+    name = re.sub(r"^[0-9a-f]{12}-", "", entry.name.rpartition("/")[2])  # as `collect` keeps what a host threw away
+    stem = re.match(r"[A-Za-z_+-]*", name)
+    inside = "/".join(entry.name.split("/")[:-1])
+    return stem[0] if stem else "", bool(re.search(r"(?:^|/)commands(?:/|$)", inside)), entry.hint_kind == "bundle"
+
+
+def adopt(old: Entry, entry: Entry) -> Entry | None:
+    """What is known of some bytes, under the name and place that they have now; None where a reader would see more."""
+    if old.parser != entry.parser or any(problem.problem in PASSING for problem in old.troubles):
+        return None
+    if old.archive and (_basename(old), *_whose(old)) != (_basename(entry), *_whose(entry)):
+        return None
+    if _role(old) != _role(entry) or not (old.timeless or old.collected == entry.collected):
+        return None
+    pieces = old.pieces
+    if not old.archive and old.hint != entry.hint:
+        pieces = tuple(msgspec.structs.replace(piece, hint=entry.hint) for piece in pieces)
+    problems = tuple(replace(p, source=entry.source + p.source.removeprefix(old.source)) for p in old.problems)
+    return msgspec.structs.replace(
+        entry, sha256=entry.sha256 or old.sha256, head=entry.head or old.head, packed=entry.packed if entry.sha256 else old.packed,
+        unpacked=old.unpacked, archive=old.archive, timeless=old.timeless, lasting=old.lasting, troubles=old.troubles,
+        segment=old.segment, pieces=pieces, problems=problems,
+    )  # fmt: skip
+
+
+def _basename(entry: Entry) -> str:
+    return entry.name.rpartition("/")[2]
+
+
+def _whose(entry: Entry) -> tuple[Any, ...]:
+    return entry.hint, entry.hint_kind, entry.collected
+
+
+def plan(
+    entries: Sequence[Entry], looked: Iterable[tuple[Unit, Entry]], roots: set[str], spare: Sequence[Entry], closed: set[str]
+) -> Plan:  # fmt: skip
+    """Hold the files that are there against those that are known.
+
+    ``spare`` are entries of a killed load; what is or lies under a place in ``closed``, which could not be looked at, is as
+    it was; so is what was under another source, unless that is no more and its files are found under these.
+    """
     known = {entry.path: entry for entry in entries if not entry.gone}
-    kept, jobs, seen = [], [], set()
-    parser = ""
-    reread = 0
+    kept, fresh, seen = [], [], set()
     for unit, entry in looked:
         if entry.path in seen:
             continue
         seen.add(entry.path)
-        parser = entry.parser
         old = known.get(entry.path)
-        same = old is not None and old.stamp == entry.stamp and not entry.stamp.endswith(":")
-        if old is not None and same and old.parser == entry.parser:
-            kept.append(old if old.root == entry.root else replace(old, root=entry.root))
-            continue
-        reread += same
-        jobs.append(Job(unit, entry, old))
-    absent = tuple(e for e in known.values() if e.path not in seen and e.root in roots)
-    others = [e for e in entries if e.gone or (e.path not in seen and e.root not in roots)]
-    stale = sum(entry.parser != parser for entry in others) if parser else 0
-    return Plan((*kept, *others), tuple(jobs), absent, stale, reread)
+        same = adopt(old, entry) if old and entry.stamp and old.stamp == entry.stamp else None
+        if same is None:
+            fresh.append((unit, entry))
+        else:
+            kept.append(msgspec.structs.replace(same, hosts=old.hosts if old else ()))
+    missing = [entry for entry in known.values() if entry.path not in seen]
+    shut = {e.path for e in missing for place in closed if e.path == place or e.path.startswith(f"{place}{os.sep}")}
+    dead = {root for root in {e.root for e in missing} - roots if "://" not in root and not os.path.lexists(root)}
+    stray = tuple(e for e in missing if e.root in dead)
+    others = [e for e in missing if e.root not in roots | dead or e.path in shut]
+    changed = [known[entry.path] for _, entry in fresh if entry.path in known]
+    absent = [e for e in missing if e.root in roots and e.path not in shut]
+    went = (*changed, *absent, *(e for e in entries if e.gone))
+    index = _Index([*entries, *spare], [*went, *stray])
+    jobs = tuple(Job(unit, entry, index.same(entry), index.begins(entry)) for unit, entry in fresh)
+    return Plan((*kept, *others), jobs, went, stray)
 
 
-def digest(job: Job) -> Entry:
-    """The entry with the file's sha256, and that of its first bytes as many as were known; "" where it cannot be read."""
-    whole, before = hashlib.sha256(), ""
-    left = job.known.size if job.known else -1
+class _Index:
+    # Known files by host and size, and logs by host, so that each new file is held against few; a host of an unknown name may
+    # be any that was renamed.
+
+    def __init__(self, entries: Sequence[Entry], went: Sequence[Entry]) -> None:
+        self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
+        self.logs: dict[str | None, list[Entry]] = defaultdict(list)
+        self.hints = {entry.hint for entry in entries}
+        for entry in entries:
+            if entry.sha256:
+                what = (entry.sha256, _role(entry), entry.collected, entry.parser)
+                self.sizes[entry.size, entry.hint][what] = entry
+                if entry.size > SMALL:
+                    self.sizes[entry.size, ...].setdefault(what, entry)
+        for entry in went:
+            if entry.sha256 and entry.tells and not (entry.packed or entry.archive):
+                self.logs[entry.hint].append(entry)
+
+    def same(self, entry: Entry) -> frozenset[str]:
+        hint = entry.hint if entry.hint in self.hints else ...
+        return frozenset(old.sha256 for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry))
+
+    def begins(self, entry: Entry) -> tuple[tuple[int, str, str, bool], ...]:
+        if entry.hint in self.hints:
+            logs: Iterable[Entry] = self.logs.get(entry.hint, ())
+        else:
+            logs = (old for found in self.logs.values() for old in found)
+        role = _role(entry)
+        return tuple(
+            (old.size, old.sha256, old.head, adopt(old, entry) is not None) for old in logs if _role(old) == role
+        )
+
+
+# ---- looking into files, wherever they are read --------------------------------------------------------------------------
+
+
+def read_jobs(folder: Path, jobs: Iterable[Job]) -> Iterator[Entry]:
+    """Look into files, and read those whose bytes are not known into segments of the store."""
+    known: list[Entry] = []
+
+    def found() -> Iterator[Read]:
+        for job in jobs:
+            entry = _examined(job)
+            if entry.known:
+                known.append(entry)
+            else:
+                yield entry, *read_unit(job.unit)
+
+    yield from write_segment(folder, found())
+    yield from known
+
+
+def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
+    """``read_jobs`` as one task: a pure function of the files' bytes, wherever and however often it runs."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: a worker does not see the store; it must lie where all of them see it, under one name"
+        )
+    return list(read_jobs(folder, jobs))
+
+
+def _examined(job: Job) -> Entry:
+    # The file's hashes, and whether one that is known says what it says; none where it cannot be read.
+    whole, first, packed = hashlib.sha256(), None, False
+    stops = sorted({size: sha for size, sha, _, _ in job.begins}.items())
+    passed: list[tuple[int, str]] = []
+    done = 0
     try:
         for path in job.unit.paths:
             with fsspec.open(path, "rb") if "://" in path else open(path, "rb") as file:
-                while block := file.read(min(_BLOCK, left) if left > 0 else _BLOCK):
+                while block := file.read(_BLOCK):
+                    if first is None:
+                        packed = wrap_of(block) is not None
+                        first = _unpacked(block) if packed else block[:HEAD]
+                    for size, _ in [] if packed else stops:
+                        if done < size <= done + len(block):
+                            upto = whole.copy()
+                            upto.update(block[: size - done])
+                            passed.append((size, upto.hexdigest()))
                     whole.update(block)
-                    if left > 0:
-                        left -= len(block)
-                        before = "" if left else whole.hexdigest()
+                    done += len(block)
     except Exception:  # as in `_stat`
-        return replace(job.entry, stamp=f"{job.entry.stamp.partition(':')[0]}:", sha256="")
-    return replace(job.entry, sha256=whole.hexdigest(), before=before)
-
-
-def unchanged(job: Job, entry: Entry) -> bool:
-    """True where only the file's time is another: same bytes, same place, same parser."""
-    old = job.known
-    return (
-        old is not None and bool(entry.sha256) and old.sha256 == entry.sha256 and old.parser == entry.parser
-        and old.stamp.partition(":")[0] == entry.stamp.partition(":")[0]
-        and not any(problem["problem"] in PASSING for problem in old.problems)
-    )  # fmt: skip
-
-
-def known_again(job: Job, entry: Entry) -> Entry:
-    """What is known of a file, under its new time."""
-    assert job.known is not None
-    return replace(job.known, stamp=entry.stamp, mtime=entry.mtime, root=entry.root)
-
-
-def settled(entry: Entry) -> Entry:
-    """An entry as read; one whose trouble may pass is looked into again the next time."""
-    passing = any(problem["problem"] in PASSING for problem in entry.problems)
-    return replace(entry, stamp=f"{entry.stamp.partition(':')[0]}:") if passing else entry
-
-
-def superseded(old: Entry, present: Iterable[Entry], contents: set[tuple[int, str]], digests: set[str]) -> bool:
-    """True where all that a file said is still said by files that are there: it was moved, packed or grew and was
-    moved."""
-    mine = {content for piece in old.pieces for content in piece.contents}
-    telling = [piece for piece in old.pieces if piece.length]
-    if not telling or old.sha256 in digests or (mine and all(piece.contents for piece in telling) and mine <= contents):
-        return True
-    folder = PurePosixPath(old.path.replace("\\", "/")).parent
-    return any(
-        begins_with(entry, old) for entry in present if PurePosixPath(entry.path.replace("\\", "/")).parent == folder
+        return msgspec.structs.replace(job.entry, stamp="", sha256="")
+    entry = msgspec.structs.replace(
+        job.entry, sha256=whole.hexdigest(), head=hashlib.sha256(first or b"").hexdigest()[:24], packed=packed
     )
+    if entry.sha256 in job.same:
+        return msgspec.structs.replace(entry, known=entry.sha256)
+    likely = [b for b in job.begins if b[2] in (entry.head, "") or (b[0] < HEAD and _sha(first, b[0]) == b[1])]
+    if packed and likely:
+        passed, done = _prefixes(job.unit, {size for size, *_ in likely})
+    began = max((b for b in likely if (b[0], b[1]) in passed), default=None)
+    if began is None:
+        return entry
+    known = began[1] if began[3] and began[0] == done else ""
+    return msgspec.structs.replace(entry, began=began[1], known=known)
 
 
-def begins_with(entry: Entry, old: Entry) -> bool:
-    """True where a file, unpacked, begins with the very bytes of another: a log that grew and was then rotated."""
-    if not old.size or not old.sha256:
-        return False
-    unit = Unit(paths=(entry.path,), place=Place(source=entry.path, name=PurePosixPath(entry.path).name))
-    for item in open_unit(unit):
-        if not isinstance(item, Item) or "!" in item.source:
-            return False
-        with item.open() as stream:
-            whole, left = hashlib.sha256(), old.size
-            while left and (block := stream.read(min(_BLOCK, left))):
-                whole.update(block)
-                left -= len(block)
-        return not left and whole.hexdigest() == old.sha256
-    return False
+def _sha(data: bytes | None, size: int) -> str:
+    return hashlib.sha256((data or b"")[:size]).hexdigest()
 
 
-def lasting(reading: FileReading) -> FileReading:
-    """What stays true of a reading when other bytes have taken the file's place: all that bears a time."""
-    if reading.collected is not None:
-        return reading
-    return replace(
-        reading,
-        drivers=tuple(d for d in reading.drivers if d.observed_at),
-        modules=tuple(m for m in reading.modules if m.time or m.crash_id),
-        facts=tuple(f for f in reading.facts if f.time),
-    )
-
-
-_LEDGER = pa.schema([
-    ("path", pa.string()), ("root", pa.string()), ("stamp", pa.string()), ("size", pa.int64()), ("mtime", pa.string()),
-    ("sha256", pa.string()), ("parser", pa.string()), ("before", pa.string()), ("segment", pa.string()), ("gone", pa.bool_()),
-    ("hosts", pa.list_(pa.string())), ("pieces", pa.string()), ("problems", pa.string()),
-])  # fmt: skip
-
-
-def write_ledger(folder: Path, entries: Sequence[Entry]) -> str:
-    """Write the ledger as Parquet; its path below the store."""
-    rows: dict[str, list[Any]] = defaultdict(list)
-    for entry in sorted(entries, key=lambda entry: (entry.path, entry.sha256)):
-        row = as_json(entry)
-        for name in _LEDGER.names:
-            rows[name].append(json.dumps(row[name]) if name in ("pieces", "problems") else row[name])
-    sink = pa.BufferOutputStream()
-    columns = {name: rows.get(name, []) for name in _LEDGER.names}
-    pq.write_table(pa.table(columns, schema=_LEDGER), sink, compression="zstd")
-    data = bytes(sink.getvalue())
-    path = f"tables/ledger/{hashlib.sha256(data).hexdigest()[:24]}.parquet"
-    write_whole(folder / path, data)
-    return path
-
-
-def read_ledger(folder: Path, path: str | None) -> list[Entry]:
-    """The ledger's entries."""
-    if path is None:
-        return []
+def _unpacked(block: bytes) -> bytes:
     try:
-        table = pq.read_table(folder / path)
-        columns = {name: table[name].to_pylist() for name in table.column_names}
-        for name in ("pieces", "problems"):  # one text for all rows: the parser is called once
-            columns[name] = json.loads(f"[{','.join(columns[name])}]")
-        rows = zip(*columns.values(), strict=True)
-        return [from_json(dict(zip(columns, row, strict=True))) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{folder / path}: not a readable ledger ({error}); load into a new store") from error
+        return zlib.decompressobj(31).decompress(block, HEAD)
+    except zlib.error:  # packed in another way: nothing is known of its beginning
+        return b""
+
+
+def _prefixes(unit: Unit, sizes: set[int]) -> tuple[list[tuple[int, str]], int]:
+    # Hashes of the first bytes, unpacked, as many as each size says; and the size of all, where it ends at one of them.
+    passed: list[tuple[int, str]] = []
+    for item in open_unit(unit):
+        if not isinstance(item, Item) or item.source != unit.source:
+            return [], 0
+        whole, done = hashlib.sha256(), 0
+        with item.open() as stream:
+            for size in sorted(sizes):
+                while done < size and (block := stream.read(min(_BLOCK, size - done))):
+                    whole.update(block)
+                    done += len(block)
+                if done == size:
+                    passed.append((size, whole.hexdigest()))
+            more = stream.read(1)
+            return passed, -1 if more or stream.problems else done
+    return [], 0

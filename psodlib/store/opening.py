@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.store.folder import Manifest, is_store, read_manifest
 from psodlib.store.partitions import bucket_of, choose, read_parts
+from psodlib.store.readings import read_entries
 
-__all__ = ["each_bucket", "open_store", "tables_of"]
+__all__ = ["each_bucket", "open_before", "open_store", "roots_of", "tables_of"]
 
 _WHOLE = ("uptimes", "drivers", "hosts")  # a version is carried from boot to boot, so these know no `since`
 
@@ -39,6 +42,16 @@ def open_store(
     return tables, manifest.simulated
 
 
+def open_before(folder: Path) -> tuple[dict[str, pd.DataFrame], bool] | None:
+    """The tables before the last load that changed any; None after the first."""
+    if not is_store(folder):
+        raise InputError(f"{folder}: no store; expected a folder of load(store=...)")
+    manifest = read_manifest(folder)
+    if not manifest.earlier:
+        return None
+    return tables_of(folder, msgspec.structs.replace(manifest, tables=manifest.earlier)), manifest.simulated
+
+
 def _moment(since: str | datetime | None) -> pd.Timestamp | None:
     if since is None:
         return None
@@ -57,7 +70,7 @@ def tables_of(
     tables = {}
     for name in [*schema.TABLES, *schema.AUXILIARY]:
         late = None if name in _WHOLE else since
-        parts = list(choose(manifest.tables.get(name, []), buckets, late))
+        parts = list(choose(manifest.tables.get(name, ()), buckets, late))
         tables[name] = read_parts(folder, name, parts, hosts=hosts, since=late)
     return tables
 
@@ -68,7 +81,7 @@ def each_bucket(folder: Path) -> Iterator[tuple[dict[str, pd.DataFrame], bool]]:
         raise InputError(f"{folder}: no store; expected a folder of load(store=...)")
     manifest = read_manifest(folder)
     names = [*schema.TABLES, *schema.AUXILIARY]
-    whole = {name: read_parts(folder, name, manifest.tables.get(name, [])) for name in ("hosts", "problems")}
+    whole = {name: read_parts(folder, name, manifest.tables.get(name, ())) for name in ("hosts", "problems")}
     places = {
         name: table["host"].map(lambda host: bucket_of(host, manifest.buckets), na_action="ignore")
         for name, table in whole.items()
@@ -77,6 +90,12 @@ def each_bucket(folder: Path) -> Iterator[tuple[dict[str, pd.DataFrame], bool]]:
         tables = {name: table[places[name] == bucket].reset_index(drop=True) for name, table in whole.items()}
         for name in names:
             if name not in whole:
-                parts = list(choose(manifest.tables.get(name, []), {bucket}, None))
+                parts = list(choose(manifest.tables.get(name, ()), {bucket}, None))
                 tables[name] = read_parts(folder, name, parts)
         yield tables, manifest.simulated
+
+
+def roots_of(folder: Path) -> list[str]:
+    """The sources of a store that are still there: where the log around a crash is read."""
+    roots = {entry.root for entry in read_entries(folder, read_manifest(folder).ledger) if not entry.gone}
+    return sorted(root for root in roots if "://" in root or os.path.lexists(root))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.store.folder import write_whole
+from psodlib.store.folder import Part, damaged, read_checked, write_whole
 
 __all__ = [
     "MONTHS",
@@ -43,6 +43,7 @@ MONTHS: dict[str, str | None] = {
 }  # fmt: skip
 PARTED = tuple(MONTHS)
 UNDATED = "none"
+MOST_ROWS_A_BYTE = 64  # of Parquet that we wrote
 _PANDAS = {
     pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype(),
 }  # fmt: skip
@@ -78,11 +79,11 @@ def write_parts(
     table: str,
     rows: pd.DataFrame,
     bucket: int,
-    old: Iterable[dict[str, Any]],
+    old: Iterable[Part],
     hosts: Collection[str | None] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Part]:
     """Write one bucket's rows of a table, a part a month; parts that would say the same are left alone."""
-    known = {part["month"]: part for part in old}
+    known = {part.month: part for part in old}
     new = _by_month(table, rows)
     mine = None if hosts is None else pa.array(list(hosts), pa.string())
     parts = []
@@ -114,33 +115,40 @@ def _as_arrow(table: str, rows: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pandas(rows, schema=_arrow_schema(table), preserve_index=False).replace_schema_metadata()
 
 
-def _read_part(folder: Path, table: str, part: dict[str, Any]) -> pa.Table:
+def _read_part(folder: Path, table: str, part: Part) -> pa.Table:
+    return _opened(folder, part).read().cast(_arrow_schema(table))
+
+
+def _opened(folder: Path, part: Part) -> pq.ParquetFile:
+    # Held against its hash, and against rows that no file of its size can honestly hold.
+    data = read_checked(folder / part.path, part.sha256)
     try:
-        return pq.ParquetFile(folder / part["path"]).read().cast(_arrow_schema(table))
+        file = pq.ParquetFile(pa.BufferReader(data))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{folder}: table {table} cannot be read ({error}); load into a new store") from error
+        raise damaged(folder / part.path, error) from error
+    if not file.metadata.num_rows == part.rows <= MOST_ROWS_A_BYTE * len(data):
+        raise damaged(folder / part.path, f"{file.metadata.num_rows} rows, {part.rows} are named")
+    return file
 
 
-def _write_part(
-    folder: Path, table: str, month: str, bucket: int, rows: pa.Table, old: dict[str, Any] | None
-) -> dict[str, Any]:
+def _write_part(folder: Path, table: str, month: str, bucket: int, rows: pa.Table, old: Part | None) -> Part:
     data = _parquet(rows)
     digest = hashlib.sha256(data).hexdigest()
-    if old and old["sha256"] == digest:
+    if old and old.sha256 == digest:
         return old
     path = f"tables/{table}/month={month}/bucket={bucket:04d}/{digest[:24]}.parquet"
     write_whole(folder / path, data)
-    return {"path": path, "month": month, "bucket": bucket, "rows": len(rows), "sha256": digest}
+    return Part(path=path, month=month, bucket=bucket, rows=len(rows), sha256=digest)
 
 
-def write_table(folder: Path, table: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
+def write_table(folder: Path, table: str, rows: pd.DataFrame) -> tuple[Part, ...]:
     """Write a table that is the whole fleet's as one part, columns beyond the schema's included."""
     data = _parquet(pa.Table.from_pandas(rows, preserve_index=False))
     digest = hashlib.sha256(data).hexdigest()
     path = f"tables/{table}/all/{digest[:24]}.parquet"
-    if not (folder / path).exists():
+    if not (folder / path).exists() or (folder / path).read_bytes() != data:
         write_whole(folder / path, data)
-    return [{"path": path, "month": UNDATED, "bucket": -1, "rows": len(rows), "sha256": digest}]
+    return (Part(path=path, month=UNDATED, bucket=-1, rows=len(rows), sha256=digest),)
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -149,21 +157,20 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def dataset_of(folder: Path, table: str, parts: Sequence[dict[str, Any]]) -> ds.Dataset:
-    """The parts as one pyarrow dataset; nothing is read yet."""
+def dataset_of(folder: Path, table: str, parts: Sequence[Part]) -> ds.Dataset:
+    """The parts, each held against its hash, as one pyarrow dataset; nothing is read yet."""
     if not parts:
         return ds.dataset(_arrow_schema(table).empty_table())
-    known = None if parts[0]["bucket"] < 0 else _arrow_schema(table)
-    try:
-        return ds.dataset([str(folder / part["path"]) for part in parts], schema=known, format="parquet")
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{folder}: table {table} cannot be read ({error}); load into a new store") from error
+    known = None if parts[0].bucket < 0 else _arrow_schema(table)
+    for part in parts:
+        _opened(folder, part)
+    return ds.dataset([str(folder / part.path) for part in parts], schema=known, format="parquet")
 
 
 def read_parts(
     folder: Path,
     table: str,
-    parts: Sequence[dict[str, Any]],
+    parts: Sequence[Part],
     *,
     hosts: Collection[str] | None = None,
     since: pd.Timestamp | None = None,
@@ -175,6 +182,8 @@ def read_parts(
     if since is not None and (column := MONTHS.get(table)):
         late = (ds.field(column) >= pa.scalar(since, pa.timestamp("ns", "UTC"))) | ds.field(column).is_null()
         where = late if where is None else where & late
+    if not parts:
+        return schema.empty(plain(table))
     whole = dataset_of(folder, table, parts)
     names = [name for name in whole.schema.names if table not in schema.BY_CRASH or name not in ("host", "time")]
     try:
@@ -204,13 +213,11 @@ def as_table(table: str, rows: pa.Table) -> pd.DataFrame:
     return schema.conform(plain(table), found)
 
 
-def choose(
-    parts: Iterable[dict[str, Any]], buckets: Collection[int] | None, since: pd.Timestamp | None
-) -> Iterator[dict[str, Any]]:
+def choose(parts: Iterable[Part], buckets: Collection[int] | None, since: pd.Timestamp | None) -> Iterator[Part]:
     """The parts that can hold rows of these buckets and of that time or later."""
     month = since.strftime("%Y-%m") if since is not None else ""
     for part in parts:
-        if (buckets is None or part["bucket"] < 0 or part["bucket"] in buckets) and (
-            part["month"] == UNDATED or part["month"] >= month
+        if (buckets is None or part.bucket < 0 or part.bucket in buckets) and (
+            part.month == UNDATED or part.month >= month
         ):
             yield part

@@ -1,185 +1,270 @@
 """What files said, on disk: segments of compressed readings that nobody rewrites, each with its own table of contents.
 
-A segment is written by whoever read the files: this process, or a worker of a cluster, which then hands back only the
-entries. A segment that no manifest names (its load was killed) is adopted by the next load instead of read again.
+A segment is written by whoever read the files: this process, or a worker, which then hands back only the entries. A segment
+that no manifest names (its load was killed) is adopted by the next load instead of read again. Readings are JSON, without
+the path of their file: wherever the file lies later, they are what it says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import pickle
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from psodlib import records
-from psodlib.errors import InputError
+import msgspec
+from isal import isal_zlib
+
 from psodlib.records import FileReading, Problem
-from psodlib.store.folder import write_whole
+from psodlib.store.folder import damaged, read_checked, write_whole
 
-__all__ = ["Entry", "Piece", "as_json", "from_json", "pieces_of", "read_contents", "read_pieces", "write_segment"]
+__all__ = [
+    "PASSING", "POOR", "Entry", "Piece", "pack", "read_contents", "read_entries", "read_pieces", "timed", "write_entries",
+    "write_segment",
+]  # fmt: skip
 
-_MAGIC = b"PSODSEG1"
+_MAGIC = b"PSODSEG2"
 _FULL = 64 << 20  # bytes of one segment, about
+_MOST = 1 << 30  # bytes that anything of a store may unfold to
+# A file with one of these troubles may be whole the next time; with one of those it says less than it did.
+PASSING = frozenset({"unreadable", "vanished", "changed"})
+POOR = PASSING | {"truncated", "damaged_archive"}
+_DAMAGE: Any = (OSError, ValueError, MemoryError, isal_zlib.error, msgspec.MsgspecError)
+_SOURCE, _MARK = b'"source":"', b'"source":"\\u0000'
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What one file says of one host: where its readings lie, and all that the rest of the fleet needs to know of them."""
 
     host: str | None  # the file's own word, and
     hint: str | None  # what its place says
-    offset: int
-    length: int  # 0: nothing in it but names
+    offset: Count
+    length: Count  # 0: nothing in it but names
+    unpacked: Count = 0
+    check: int = 0  # crc32 of the bytes
     crashes: tuple[str, ...] = ()  # ids, by which hosts are bound together
-    unnamed: tuple[str, ...] = ()  # sources that tell something and name no host
+    unnamed: tuple[str, ...] = ()  # members ("" for the file itself) that tell something and name no host
     contents: tuple[tuple[int, str], ...] = ()  # (size, sha256) of each content, unpacked
     simulated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One file in the ledger."""
 
     path: str
+    source: str  # as tables show it
     root: str  # the source under which it was found
-    stamp: str  # size, time and place: while it stays, the file is not looked into
+    name: str  # below the root
+    hint: str | None  # whose its place says it is, and how
+    hint_kind: str | None
+    collected: datetime | None
+    stamp: str  # size, times and inode: while they stay, the file is not looked into; "" where they cannot be believed
     size: int
-    mtime: str
-    sha256: str
     parser: str
-    before: str = ""  # sha256 of as many of its first bytes as it had when last read: an appended log keeps them
+    sha256: str = ""  # as stored; "" where it could not be read
+    head: str = ""  # hash of its first bytes, unpacked
+    packed: bool = False
+    unpacked: int = 0
+    began: str = ""  # sha256 of a known file with whose very bytes it begins, unpacked: a log that grew or was packed
+    known: str = ""  # sha256 of a known file that says the same, so that it was not read
+    archive: bool = False
+    timeless: bool = True  # nothing in it was dated by ``collected``
+    lasting: bool = True  # nothing in it is true only until the next output is printed over it
+    troubles: tuple[Problem, ...] = ()  # for which it says less than it might, wherever in it they were met
     segment: str = ""
     gone: bool = False
     hosts: tuple[str | None, ...] = ()  # of each piece, as the fleet's names told when it was assembled
     pieces: tuple[Piece, ...] = ()
-    problems: tuple[dict[str, Any], ...] = ()
+    problems: tuple[Problem, ...] = ()
+    waiting: tuple[Problem, ...] = ()  # troubles of the last look at it, while what was read before stands in
 
     @property
     def simulated(self) -> bool:
         """Made-up evidence is marked."""
         return any(piece.simulated for piece in self.pieces)
 
-
-def write_segment(
-    folder: Path, found: Iterable[tuple[Entry, Sequence[FileReading], Sequence[Problem]]]
-) -> Iterator[Entry]:
-    """Write readings as they come, in one or more segments."""
-    blobs: list[bytes] = []
-    entries: list[Entry] = []
-    at = len(_MAGIC)
-    for entry, readings, problems in found:
-        pieces = []
-        for piece, blob in pieces_of(readings, at):
-            pieces.append(piece)
-            blobs.append(blob)
-            at += len(blob)
-        told = tuple(asdict(problem) for problem in problems)
-        entries.append(replace(entry, pieces=tuple(pieces), problems=told))
-        if at > _FULL:
-            yield from _written(folder, blobs, entries)
-            blobs, entries, at = [], [], len(_MAGIC)
-    yield from _written(folder, blobs, entries)
+    @property
+    def tells(self) -> bool:
+        """True where it says anything but names."""
+        return any(piece.length for piece in self.pieces)
 
 
-def pieces_of(readings: Sequence[FileReading], at: int = 0) -> Iterator[tuple[Piece, bytes]]:
+Read = tuple[Entry, Sequence[FileReading], Sequence[Problem]]
+_ENCODER = msgspec.json.Encoder()
+_READINGS = msgspec.json.Decoder(list[FileReading])
+_ENTRIES = msgspec.json.Decoder(list[Entry])
+
+
+def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator[tuple[Piece, bytes]]:
     """One file's readings by the names that they bear, each with its bytes; the first begins at ``at``."""
     groups: dict[tuple[str | None, str | None], list[FileReading]] = {}
     for reading in readings:
         groups.setdefault((reading.host, reading.hint), []).append(reading)
+    begin = _quoted(entry.source)
     for (host, hint), group in groups.items():
         telling = [reading for reading in group if not reading.irrelevant]
-        blob = zlib.compress(pickle.dumps(telling, 5), 1) if telling else b""
+        text = _ENCODER.encode(telling).replace(_SOURCE + begin, _MARK) if telling else b""
+        blob = isal_zlib.compress(text, 1) if telling else b""
         yield Piece(
-            host=host, hint=hint, offset=at, length=len(blob),
+            host=host, hint=hint, offset=at, length=len(blob), unpacked=len(text), check=zlib.crc32(blob),
             crashes=tuple(sorted({c.crash_id for r in telling for c in r.crashes if c.crash_id})),
-            unnamed=() if host or hint else tuple(r.source for r in telling if r.crashes or r.alive or r.drivers),
+            unnamed=() if host else tuple(
+                r.source.removeprefix(entry.source) for r in telling if r.crashes or r.alive or r.drivers
+            ),
             contents=tuple((r.size, r.sha256) for r in telling if r.sha256 and r.size),
             simulated=any(r.source.replace("\\", "/").rpartition("/")[2] == "SIMULATED" for r in group),
         ), blob  # fmt: skip
         at += len(blob)
 
 
+def _quoted(text: str) -> bytes:
+    return _ENCODER.encode(text)[1:-1]
+
+
+def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
+    """Write readings as they come, in one or more segments."""
+    blobs: list[bytes] = []
+    entries: list[Entry] = []
+    at = len(_MAGIC)
+    for entry, readings, problems in found:
+        pieces = []
+        for piece, blob in pack(entry, readings, at):
+            pieces.append(piece)
+            blobs.append(blob)
+            at += len(blob)
+        entries.append(
+            msgspec.structs.replace(
+                entry,
+                pieces=tuple(pieces),
+                problems=tuple(problems),
+                unpacked=max((r.size for r in readings), default=0),
+                archive=any(r.source != entry.source for r in readings),
+                timeless=_timeless(readings),
+                lasting=all(timed(reading) == reading for reading in readings),
+                troubles=tuple(
+                    p for found in (problems, *(r.problems for r in readings)) for p in found if p.problem in POOR
+                ),
+            )
+        )
+        if at > _FULL:
+            yield from _written(folder, blobs, entries)
+            blobs, entries, at = [], [], len(_MAGIC)
+    yield from _written(folder, blobs, entries)
+
+
+def timed(reading: FileReading) -> FileReading:
+    """What stays true of a reading when other bytes have taken its file's place: all that bears a time."""
+    if reading.collected is not None:
+        return reading
+    return replace(
+        reading,
+        drivers=tuple(d for d in reading.drivers if d.observed_at),
+        modules=tuple(m for m in reading.modules if m.time or m.crash_id),
+        facts=tuple(f for f in reading.facts if f.time),
+    )
+
+
+def _timeless(readings: Sequence[FileReading]) -> bool:
+    # An output bears no time of its own: what a reader dated by the collection, or could not date without one, is another
+    # thing after the next.
+    return not any(
+        (r.collected is None and not (r.alive or r.crashes or r.marks))
+        or any(fact.time in (None, r.collected) for fact in r.facts)
+        or any(module.time in (None, r.collected) for module in r.modules)
+        or any(alive.end == r.collected for alive in r.alive)
+        for r in readings
+    )
+
+
 def _written(folder: Path, blobs: list[bytes], entries: list[Entry]) -> Iterator[Entry]:
     if not entries:
         return
-    contents = zlib.compress(json.dumps([as_json(entry) for entry in entries]).encode(), 1)
+    text = _ENCODER.encode(entries)
+    contents = isal_zlib.compress(text, 1)
     name = f"readings/{hashlib.sha256(contents).hexdigest()[:24]}.seg"
-    write_whole(folder / name, [_MAGIC, *blobs, contents, len(contents).to_bytes(8, "big"), _MAGIC])
+    sizes = len(contents).to_bytes(8, "big") + len(text).to_bytes(8, "big")
+    write_whole(folder / name, [_MAGIC, *blobs, contents, sizes, _MAGIC])
     for entry in entries:
-        yield replace(entry, segment=name)
+        yield msgspec.structs.replace(entry, segment=name)
 
 
 def read_contents(path: Path, name: str) -> list[Entry]:
     """The entries of a segment; none where it is not whole."""
     try:
         with open(path, "rb") as file:
-            end = file.seek(-16, 2)
-            tail = file.read(16)
-            if tail[8:] != _MAGIC:
-                return []
+            end = file.seek(-24, 2)
+            tail = file.read(24)
             length = int.from_bytes(tail[:8], "big")
             file.seek(end - length)
-            return [from_json({**row, "segment": name}) for row in json.loads(zlib.decompress(file.read(length)))]
-    except (OSError, ValueError, TypeError, KeyError, zlib.error):
+            contents = file.read(length)
+        if tail[16:] != _MAGIC or not name.endswith(f"/{hashlib.sha256(contents).hexdigest()[:24]}.seg"):
+            return []
+        entries = _ENTRIES.decode(_inflated(contents, int.from_bytes(tail[8:16], "big")))
+    except _DAMAGE:
         return []
+    return [msgspec.structs.replace(entry, segment=name) for entry in entries]
 
 
-def read_pieces(folder: Path, wanted: Sequence[tuple[str, Piece]]) -> list[list[FileReading]]:
-    """The readings of each piece (with the segment it lies in), as they were written."""
+def _inflated(data: bytes, size: int) -> bytes:
+    # As many bytes as were told, and no more than a store may hold.
+    engine = isal_zlib.decompressobj()
+    text: bytes = engine.decompress(data, max(1, min(size, _MOST) + 1))
+    if len(text) != size:
+        raise ValueError(f"unfolds to other than {size} bytes")
+    return text
+
+
+def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]]) -> list[list[FileReading]]:
+    """The readings of each piece, with the place that its file has now."""
     found: list[list[FileReading]] = [[] for _ in wanted]
     by_segment: dict[str, list[int]] = {}
-    for order, (segment, piece) in enumerate(wanted):
+    for order, (entry, piece) in enumerate(wanted):
         if piece.length:
-            by_segment.setdefault(segment, []).append(order)
+            by_segment.setdefault(entry.segment, []).append(order)
     for segment, orders in by_segment.items():
         try:
             with open(folder / segment, "rb") as file:
                 for order in sorted(orders, key=lambda order: wanted[order][1].offset):
-                    file.seek(wanted[order][1].offset)
-                    blob = zlib.decompress(file.read(wanted[order][1].length))
-                    found[order] = _Records(io.BytesIO(blob)).load()
-        except Exception as error:  # whatever damage makes of a pickle
-            raise InputError(
-                f"{folder / segment}: not readable ({type(error).__name__}: {error}); load into a new store"
-            ) from error
+                    entry, piece = wanted[order]
+                    file.seek(piece.offset)
+                    blob = file.read(piece.length)
+                    if zlib.crc32(blob) != piece.check:
+                        raise ValueError("its bytes are not those that were written")
+                    text = _inflated(blob, piece.unpacked)
+                    found[order] = _placed(
+                        entry, _READINGS.decode(text.replace(_MARK, _SOURCE + _quoted(entry.source)))
+                    )
+        except _DAMAGE as error:
+            raise damaged(folder / segment, f"{type(error).__name__}: {error}") from error
     return found
 
 
-# Whole names only: a dotted one would reach through a class to what is behind it.
-_ALLOWED = {("psodlib.records", name) for name in records.__all__} | {
-    ("datetime", name) for name in ("datetime", "timedelta", "timezone")
-}
+def _placed(entry: Entry, readings: list[FileReading]) -> list[FileReading]:
+    if entry.archive or all(r.hint == entry.hint and r.collected == entry.collected for r in readings):
+        return readings
+    return [replace(reading, hint=entry.hint, collected=entry.collected) for reading in readings]
 
 
-class _Records(pickle.Unpickler):
-    # A store may come from somebody else: nothing but plain records comes out of it.
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no record")
+def write_entries(folder: Path, entries: Sequence[Entry]) -> str:
+    """Write the ledger; its path below the store."""
+    text = _ENCODER.encode(sorted(entries, key=lambda entry: (entry.path, entry.sha256)))
+    data = len(text).to_bytes(8, "big") + isal_zlib.compress(text, 1)
+    path = f"tables/ledger/{hashlib.sha256(data).hexdigest()[:24]}.entries"
+    write_whole(folder / path, data)
+    return path
 
 
-def as_json(entry: Entry) -> dict[str, Any]:
-    """An entry as plain values."""
-    # Not `asdict`, which copies every value: a ledger has a row for each file of the fleet.
-    return {
-        **{name: getattr(entry, name) for name in Entry.__slots__},
-        "pieces": [{name: getattr(piece, name) for name in Piece.__slots__} for piece in entry.pieces],
-    }
-
-
-def from_json(row: dict[str, Any]) -> Entry:
-    """The entry again."""
-    pieces = tuple(
-        Piece(**{
-            **piece, "crashes": tuple(piece["crashes"]), "unnamed": tuple(piece["unnamed"]),
-            "contents": tuple((size, digest) for size, digest in piece["contents"]),
-        })
-        for piece in row["pieces"]
-    )  # fmt: skip
-    return Entry(**{**row, "pieces": pieces, "problems": tuple(row["problems"]), "hosts": tuple(row["hosts"])})
+def read_entries(folder: Path, path: str | None) -> list[Entry]:
+    """The ledger's entries."""
+    if path is None:
+        return []
+    data = read_checked(folder / path, Path(path).stem)
+    try:
+        return _ENTRIES.decode(_inflated(data[8:], int.from_bytes(data[:8], "big")))
+    except _DAMAGE as error:
+        raise damaged(folder / path, error) from error

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
-import pyarrow.dataset as ds
+import pyarrow as pa
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.store.folder import is_store, read_manifest
+from psodlib.store.folder import SCHEMA, Manifest, is_store, read_manifest
 from psodlib.store.partitions import dataset_of
+from psodlib.store.readings import read_entries
 
-__all__ = ["ask"]
+T = TypeVar("T")
 
+__all__ = ["Answer", "ask"]
+
+MEMORY = 1 << 30  # bytes that a query may take
+ROWS = 100_000
+SECONDS = 120.0
+_AT_ONCE = 2048  # rows fetched at a time
 # DuckDB sees the tables as datasets that pyarrow reads, so it needs no file of its own: none to read, write, fetch or load.
 _LOCKS = (
+    "SET TimeZone='UTC'",
+    f"SET memory_limit='{MEMORY >> 20}MiB'",
     "SET temp_directory=''",
     "SET python_enable_replacements=false",
     "SET enable_external_access=false",
@@ -23,8 +38,19 @@ _LOCKS = (
 )
 
 
-def ask(folder: Path, query: str) -> pd.DataFrame:
-    """The answer to one SELECT over a store's tables.
+_PANDAS = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of an answer, and whether there are more."""
+
+    table: pd.DataFrame
+    cut: bool = False
+
+
+def ask(folder: Path, query: str, *, rows: int = ROWS, seconds: float = SECONDS) -> Answer:
+    """The answer to one SELECT over a store's tables, within bounds of rows, memory and time.
 
     Notes
     -----
@@ -35,14 +61,14 @@ def ask(folder: Path, query: str) -> pd.DataFrame:
     try:
         import duckdb
     except ImportError as error:
-        raise InputError("SQL needs DuckDB; install it with: pip install 'psodlib[cluster]'") from error
+        raise InputError(
+            "SQL needs DuckDB; install psodlib with its extra, from the checkout: pip install '.[cluster]'"
+        ) from error
     manifest = read_manifest(folder)
     with duckdb.connect(":memory:") as connection:
-        connection.execute("SET TimeZone='UTC'")
         for name in [*schema.TABLES, *schema.AUXILIARY]:
-            connection.register(name, dataset_of(folder, name, manifest.tables.get(name, [])))
-        if manifest.ledger:
-            connection.register("ledger", ds.dataset(str(folder / manifest.ledger), format="parquet"))
+            connection.register(name, dataset_of(folder, name, manifest.tables.get(name, ())))
+        connection.register("ledger", _ledger(folder, manifest))
         for lock in _LOCKS:
             connection.execute(lock)
         try:
@@ -52,9 +78,86 @@ def ask(folder: Path, query: str) -> pd.DataFrame:
                 duckdb.StatementType.EXPLAIN,
             ):
                 raise InputError(f"found {len(statements)} statements or one that does not read; expected one SELECT")
-            return _in_utc(connection.execute(statements[0]).df())
-        except duckdb.Error as error:
-            raise InputError(f"DuckDB: {error}") from error
+            with _no_more_memory():
+                found, cut = _interruptible(connection, lambda: _fetched(connection.sql(query), rows), seconds)
+            return Answer(_in_utc(found), cut)
+        except (duckdb.Error, OSError, MemoryError, pa.ArrowException) as error:  # pyarrow passes DuckDB's words on
+            raise InputError(_told(error, seconds)) from error
+
+
+def _told(error: Exception, seconds: float) -> str:
+    text = str(error)
+    if "INTERRUPT" in text or "nterrupted" in text:
+        return f"the query was stopped after {seconds:g} s; ask for less, or give it more (--seconds)"
+    if isinstance(error, MemoryError) or re.search("out of memory|alloc|string size", text, re.IGNORECASE):
+        return f"the query needs more than {MEMORY >> 20} MiB of memory; ask for less"
+    return f"DuckDB: {text}"
+
+
+def _fetched(relation: Any, rows: int) -> tuple[pd.DataFrame, bool]:
+    # Rows as they come, until there are enough of them or their text is too much.
+    reader = relation.to_arrow_reader(_AT_ONCE)
+    batches, count, size = [], 0, 0
+    for batch in reader:
+        batches.append(batch)
+        count += len(batch)
+        size += batch.nbytes
+        if count > rows or size > MEMORY // 4:
+            break
+    table = pa.Table.from_batches(batches, schema=reader.schema).slice(0, rows)
+    frame = table.to_pandas(types_mapper=_PANDAS.get)
+    for at, field in enumerate(table.schema):
+        if field.type == pa.month_day_nano_interval():  # DuckDB's word for a span
+            spans = [None if v is None else _span(*v) for v in table.column(at).to_pylist()]
+            frame.isetitem(at, pd.to_timedelta(pd.Series(spans, dtype=object)))
+    return frame, count > rows or size > MEMORY // 4
+
+
+def _span(months: int, days: int, nanoseconds: int) -> pd.Timedelta:
+    return pd.Timedelta(days=30 * months + days) + pd.Timedelta(nanoseconds, "ns")
+
+
+@contextmanager
+def _no_more_memory() -> Iterator[None]:
+    # DuckDB's own limit does not count the texts of one batch of rows; the system's does, where it has one.
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        most = now + 3 * MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _interruptible(connection: Any, call: Callable[[], T], seconds: float) -> T:
+    # Ctrl-C reaches Python's main thread only between two of its steps: the query runs in another one.
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(call)
+        try:
+            return running.result(timeout=seconds)
+        except BaseException as error:
+            if not running.done():
+                connection.interrupt()
+            if isinstance(error, TimeoutError):
+                return running.result()  # DuckDB's own word for it
+            raise
+
+
+def _ledger(folder: Path, manifest: Manifest) -> pa.Table:
+    # Which files the store knows; the rest of an entry is the store's own business.
+    kinds = {"path": pa.string(), "root": pa.string(), "size": pa.int64(), "sha256": pa.string(), "gone": pa.bool_(),
+             "hosts": pa.list_(pa.string())}  # fmt: skip
+    entries = read_entries(folder, manifest.ledger) if manifest.schema == SCHEMA else []
+    columns = {name: [getattr(entry, name) for entry in entries] for name in kinds}
+    return pa.table(columns, schema=pa.schema(list(kinds.items())))
 
 
 def _in_utc(table: pd.DataFrame) -> pd.DataFrame:

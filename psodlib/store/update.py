@@ -10,186 +10,182 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
+import pyarrow.compute as pc
 
 from psodlib import schema
 from psodlib.assemble import Words, assemble_named, host_names, no_host, with_inventory
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
-from psodlib.evidence.sources import Unit
-from psodlib.records import FileReading, Problem
+from psodlib.records import Problem
 from psodlib.store import fingerprint
-from psodlib.store.folder import Manifest, commit, locked, read_manifest, sweep
-from psodlib.store.ledger import Job, lasting, look, plan, read_ledger, settled, superseded, write_ledger
+from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, locked, read_checked, read_manifest, sweep
+from psodlib.store.former import former_entries
+from psodlib.store.news import ReadJobs, Walk, read_new, vanished
 from psodlib.store.opening import tables_of
-from psodlib.store.partitions import PARTED, bucket_of, plain, read_parts, write_parts, write_table
-from psodlib.store.readings import Entry, Piece, read_contents, read_pieces, write_segment
+from psodlib.store.partitions import PARTED, bucket_of, dataset_of, plain, read_parts, write_parts, write_table
+from psodlib.store.readings import Entry, Piece, read_entries, read_pieces, write_entries
 from psodlib.triage.known_issues import Issue
 
 __all__ = ["Bucket", "assemble_bucket", "update"]
 
 HOSTS_A_BUCKET, MOST_BUCKETS = 128, 256
+MOST_LOST = 0.1  # of the known crashes or host-days: a load that would lose more stops
 
-Walk = tuple[str, list[Unit], list[Problem]]  # a source, its files, the troubles of walking it
-Read = Callable[[Path, Sequence[Job]], Iterator[Entry]]
 Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
 def update(
     folder: Path,
     walks: Sequence[Walk],
-    read: Read,
+    read: ReadJobs,
     spread: Spread,
     *,
     inventory: pd.DataFrame | None = None,
     issues: Sequence[Issue] = (),
+    allow_loss: bool = False,
+    verify: bool = False,
 ) -> tuple[dict[str, pd.DataFrame], bool]:
     """Bring the store up to date with the sources, and give its tables."""
     with locked(folder):
         try:
-            return _update(folder, walks, read, spread, inventory, issues)
+            return _update(folder, walks, read, spread, inventory, issues, allow_loss, verify)
         except OSError as error:
             raise InputError(f"{folder}: {error}; the store is as it was before, run again") from error
 
 
 def _update(
-    folder: Path,
-    walks: Sequence[Walk],
-    read: Read,
-    spread: Spread,
-    inventory: pd.DataFrame | None,
-    issues: Sequence[Issue],
-) -> tuple[dict[str, pd.DataFrame], bool]:
+    folder: Path, walks: Sequence[Walk], read: ReadJobs, spread: Spread, inventory: pd.DataFrame | None,
+    issues: Sequence[Issue], allow_loss: bool, verify: bool,
+) -> tuple[dict[str, pd.DataFrame], bool]:  # fmt: skip
     before = read_manifest(folder)
-    known = read_ledger(folder, before.ledger)
+    known, sound = _known(folder, before, verify)
     parser, assembler = fingerprint.parser(), fingerprint.assembler(issues)
-    entries, news = _read_new(folder, before, known, walks, read, parser)
-    roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
-    words = {(piece.host, piece.hint) for entry in entries for piece in entry.pieces}
-    names, troubles = host_names(words, roster)
+    entries, news = read_new(folder, before, known, walks, read, parser)
+    _refuse_unread(folder, entries)
+    names, troubles = _names(entries, inventory)
     entries = [_named(entry, names) for entry in entries]
     buckets = _buckets(before.buckets, len(set(names.values())))
-    again = assembler != before.assembler or buckets != before.buckets
+    again = assembler != before.assembler or buckets != before.buckets or not sound
     touched = _touched([] if again else known, entries)
     tables = _assembled(folder, Manifest() if again else before, entries, touched, buckets, issues, spread)
     news |= {"hosts assembled": len(touched), "all hosts assembled again": bool(again and before.generation)}
-    walk = {**before.walk, **{shown(source): [asdict(p) for p in found] for source, _, found in walks}}
-    troubles += [
-        no_host(source)
-        for e in entries
-        for p, host in zip(e.pieces, e.hosts, strict=True)
-        if host is None
-        for source in p.unnamed
-    ]
-    told = [Problem(**row) for rows in walk.values() for row in rows]
-    told += [Problem(**row) for entry in entries for row in entry.problems]
-    hosts = read_parts(folder, "evidence_hosts", tables["evidence_hosts"])
-    hosts, missing = with_inventory(hosts, inventory)
-    global_ = schema.build("problems", [asdict(p) for p in [*told, *troubles, *_gone(entries)]])
+    news["files of the old format, read again"] = len(known) if before.schema != SCHEMA else 0
+    walk = _walk(before, walks, entries)
+    hosts, missing = with_inventory(read_parts(folder, "evidence_hosts", tables["evidence_hosts"]), inventory)
+    told = [problem for found in walk.values() for problem in found]
+    told += [problem for entry in entries for problem in (*entry.problems, *entry.waiting)]
+    global_ = schema.build("problems", [asdict(p) for p in [*told, *troubles, *vanished(entries)]])
     local = read_parts(folder, "evidence_problems", tables["evidence_problems"])
     problems = pd.concat([global_, local], ignore_index=True).drop_duplicates()
     problems = schema.conform("problems", pd.concat([problems, missing], ignore_index=True))
     tables |= {"hosts": write_table(folder, "hosts", hosts), "problems": write_table(folder, "problems", problems)}
+    same = tables == before.tables
+    if before.generation and not (allow_loss or same):
+        _refuse_loss(folder, before, tables)
     after = Manifest(
         generation=before.generation + 1, buckets=buckets, parser=parser, assembler=assembler, tables=tables, walk=walk,
-        simulated=any(entry.simulated for entry in entries), ledger=write_ledger(folder, entries), news=news,
+        simulated=any(entry.simulated for entry in entries), ledger=write_entries(folder, entries), news=news,
         segments=tuple(sorted({e.segment for e in entries if e.segment})), before=tuple(sorted(before.files)),
+        earlier=before.earlier if same else before.tables,
     )  # fmt: skip
     commit(folder, after)
     sweep(folder, after)
     return tables_of(folder, after), after.simulated
 
 
+def _known(folder: Path, before: Manifest, verify: bool) -> tuple[list[Entry], bool]:
+    # The ledger, and whether all parts of the tables are as they were written; a file whose readings are not is read again.
+    if before.schema != SCHEMA:
+        return former_entries(folder, before.ledger), True
+    known = read_entries(folder, before.ledger)
+    if not verify:
+        return known, True
+    sound = all(_is_whole(folder, part) for parts in before.tables.values() for part in parts)
+    return [entry if _is_readable(folder, entry) else _forgotten(entry) for entry in known], sound
+
+
+def _is_whole(folder: Path, part: Part) -> bool:
+    try:
+        read_checked(folder / part.path, part.sha256)
+    except InputError:
+        return False
+    return True
+
+
+def _is_readable(folder: Path, entry: Entry) -> bool:
+    try:
+        read_pieces(folder, [(entry, piece) for piece in entry.pieces])
+    except InputError:
+        return False
+    return True
+
+
+def _forgotten(entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, stamp="", sha256="", segment="")
+
+
+def _refuse_unread(folder: Path, entries: Iterable[Entry]) -> None:
+    # What --verify found damaged and no file can tell again.
+    paths = sorted(entry.path for entry in entries if entry.tells and not entry.segment)
+    if paths:
+        raise InputError(
+            f"{folder}: what {len(paths)} files said is damaged, and they are not there to be read again ({', '.join(paths[:3])}); "
+            "give a source that holds them, or load into a new store"
+        )
+
+
+def _names(
+    entries: Sequence[Entry], inventory: pd.DataFrame | None
+) -> tuple[dict[Words, str | None], list[Problem]]:  # fmt: skip
+    roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
+    names, troubles = host_names({(piece.host, piece.hint) for entry in entries for piece in entry.pieces}, roster)
+    nobodys = [
+        no_host(entry.source + member)
+        for entry in entries
+        for piece in entry.pieces
+        if names[piece.host, piece.hint] is None
+        for member in piece.unnamed
+    ]
+    return names, [*troubles, *nobodys]
+
+
 def _named(entry: Entry, names: Mapping[Words, str | None]) -> Entry:
     hosts = tuple(names[piece.host, piece.hint] for piece in entry.pieces)
-    return entry if hosts == entry.hosts else replace(entry, hosts=hosts)
+    return entry if hosts == entry.hosts else msgspec.structs.replace(entry, hosts=hosts)
 
 
-# ---- what is new ------------------------------------------------------------------------------------------------------
+def _walk(before: Manifest, walks: Sequence[Walk], entries: Sequence[Entry]) -> dict[str, tuple[Problem, ...]]:
+    # Troubles of each source that was walked now, or before and still has files.
+    roots = {entry.root for entry in entries if not entry.gone}
+    old = {root: problems for root, problems in before.walk.items() if root in roots}
+    return old | {shown(source): tuple(found) for source, _, found in walks}
 
 
-def _read_new(
-    folder: Path, before: Manifest, known: Sequence[Entry], walks: Sequence[Walk], read: Read, parser: str
-) -> tuple[list[Entry], dict[str, Any]]:
-    # The entries as they will be, and what was done to have them.
-    found = [(source, unit) for source, units, _ in walks for unit in units]
-    if any(unit.paths == ("-",) for _, unit in found):
-        raise InputError("standard input cannot go into a store: there is nothing to compare tomorrow; give a file")
-    todo = plan(known, look(found, parser), {shown(source) for source, _, _ in walks})
-    adopted, jobs = _adopted(folder, before, todo.jobs)
-    fresh = [settled(entry) for entry in [*adopted, *read(folder, jobs)]]
-    if len(fresh) != len(todo.jobs):  # a reader that loses a file must not make it look as if it had nothing to say
+def _refuse_loss(folder: Path, before: Manifest, tables: Tables) -> None:
+    # A source that could not be reached or a reader that went wrong must not cost what was known.
+    old, new = _extent(folder, before.tables), _extent(folder, tables)
+    crashes = len(old[0] - new[0])
+    if before.parser != fingerprint.parser():  # which may have other ids for the same crashes
+        crashes = min(crashes, len(old[0]) - len(new[0]))
+    if crashes > MOST_LOST * len(old[0]) or new[1] < (1 - MOST_LOST) * old[1]:
         raise InputError(
-            f"{len(todo.jobs)} files were to be read and {len(fresh)} came back; the store is as it was before, run again"
+            f"{folder}: this load would lose {max(crashes, 0)} of {len(old[0])} known crashes and {max(old[1] - new[1], 0.0):,.0f} "
+            f"of {old[1]:,.0f} host-days; nothing was changed. See that the sources are whole and can be read, or say "
+            "--allow-loss (in Python allow_loss=True)"
         )
-    old = {job.entry.path: job.known for job in todo.jobs if job.known}
-    replaced = [
-        e
-        for entry in fresh
-        if (e := old.get(entry.path)) and e.sha256 != entry.sha256 and not (e.sha256 and entry.before == e.sha256)
-    ]
-    present = [*(entry for entry in todo.kept if not entry.gone), *fresh]
-    went = [*(e for e in todo.kept if e.gone), *todo.absent, *replaced]
-    contents = {content for entry in present for piece in entry.pieces for content in piece.contents}
-    digests = {entry.sha256 for entry in present if entry.sha256}
-    lost = [entry for entry in went if not superseded(entry, fresh, contents, digests)]
-    lasts = [entry for entry in lost if entry in replaced]
-    gone = [replace(entry, gone=True) for entry in [*(e for e in lost if e not in lasts), *_lasting(folder, lasts)]]
-    unread = sum(bool(job.known and job.known.segment == entry.segment) for job, entry in _pairs(todo.jobs, fresh))
-    news = {
-        "files read": len(fresh) - unread - len(adopted), "files adopted from a killed load": len(adopted), "files known": len(present) - len(fresh) + unread,
-        "files gone, kept": len(gone), "files read again, the parser is another": todo.reread,
-        "files of an earlier parser, not there to be read again": todo.stale,
-    }  # fmt: skip
-    return [*present, *gone], news
 
 
-def _pairs(jobs: Iterable[Job], entries: Iterable[Entry]) -> Iterator[tuple[Job, Entry]]:
-    by_path = {entry.path: entry for entry in entries}
-    return ((job, by_path[job.entry.path]) for job in jobs if job.entry.path in by_path)
-
-
-def _adopted(folder: Path, before: Manifest, jobs: Sequence[Job]) -> tuple[list[Entry], list[Job]]:
-    # What a killed load had read already: its segments are whole and no manifest names them.
-    spare: dict[tuple[str, str, str], Entry] = {}
-    for path in sorted((folder / "readings").glob("*.seg")):
-        name = path.relative_to(folder).as_posix()
-        if name not in before.segments:
-            spare |= {(e.path, e.stamp, e.parser): e for e in read_contents(path, name) if not e.stamp.endswith(":")}
-    adopted, rest = [], []
-    for job in jobs:
-        entry = spare.get((job.entry.path, job.entry.stamp, job.entry.parser))
-        if entry is None:
-            rest.append(job)
-        else:
-            adopted.append(replace(entry, root=job.entry.root))
-    return adopted, rest
-
-
-def _lasting(folder: Path, entries: Sequence[Entry]) -> Iterator[Entry]:
-    def stripped() -> Iterator[tuple[Entry, list[FileReading], list[Problem]]]:
-        for entry in entries:
-            readings = read_pieces(folder, [(entry.segment, piece) for piece in entry.pieces])
-            yield entry, [lasting(reading) for group in readings for reading in group], []
-
-    return write_segment(folder, stripped())
-
-
-def _gone(entries: Iterable[Entry]) -> Iterator[Problem]:
-    # One row a folder: rotation takes a file from every host every week.
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for entry in entries:
-        if entry.gone:
-            by_folder[str(PurePath(entry.path).parent)].append(entry.path)
-    for folder, paths in by_folder.items():
-        detail = (
-            f"{len(paths)} files read before are no longer there as they were ({min(paths)}); what they said is kept"
-        )
-        yield Problem(source=folder, problem="vanished", detail=detail)
+def _extent(folder: Path, tables: Tables) -> tuple[set[str], float]:
+    # The crashes and the host-days of some tables.
+    ids = dataset_of(folder, "crashes", tables.get("crashes", ())).to_table(columns=["crash_id"])["crash_id"]
+    spans = dataset_of(folder, "uptimes", tables.get("uptimes", ())).to_table(columns=["observed"])["observed"]
+    return set(ids.to_pylist()), (pc.sum(spans.cast("int64")).as_py() or 0) / 86_400e9
 
 
 # ---- whose tables change ----------------------------------------------------------------------------------------------
@@ -215,12 +211,12 @@ def _touched(known: Sequence[Entry], entries: Sequence[Entry]) -> set[str | None
     return touched
 
 
-def _pieces(entries: Iterable[Entry]) -> dict[str | None, set[tuple[str, int]]]:
-    found: dict[str | None, set[tuple[str, int]]] = defaultdict(set)
+def _pieces(entries: Iterable[Entry]) -> dict[str | None, set[tuple[Any, ...]]]:
+    found: dict[str | None, set[tuple[Any, ...]]] = defaultdict(set)
     for entry in entries:
         for piece, host in zip(entry.pieces, entry.hosts, strict=True):
             if piece.length:
-                found[host].add((entry.segment, piece.offset))
+                found[host].add((entry.segment, piece.offset, entry.source, entry.hint, entry.collected))
     return dict(found)
 
 
@@ -243,17 +239,15 @@ class Bucket:
     number: int
     buckets: int
     hosts: tuple[str | None, ...]  # whose rows change
-    pieces: tuple[
-        tuple[str | None, str, Piece], ...
-    ]  # (host, segment, piece) of these hosts and of those bound to them
+    pieces: tuple[tuple[str | None, Entry, Piece], ...]  # of these hosts and of those bound to them
     whole: bool  # no other host is in the bucket
-    old: Mapping[str, list[dict[str, Any]]]
+    old: Mapping[str, list[Part]]
     issues: tuple[Issue, ...]
 
 
-def assemble_bucket(task: Bucket) -> dict[str, list[dict[str, Any]]]:
+def assemble_bucket(task: Bucket) -> dict[str, list[Part]]:
     """Make one bucket's parts anew: a pure function of files of the store, wherever it runs and however often."""
-    groups = read_pieces(task.folder, [(segment, piece) for _, segment, piece in task.pieces])
+    groups = read_pieces(task.folder, [(entry, piece) for _, entry, piece in task.pieces])
     named = [(host, reading) for (host, _, _), group in zip(task.pieces, groups, strict=True) for reading in group]
     named.sort(key=lambda pair: (pair[1].source, pair[1].host or ""))
     tables = assemble_named(named, task.issues)
@@ -274,28 +268,29 @@ def assemble_bucket(task: Bucket) -> dict[str, list[dict[str, Any]]]:
 def _assembled(
     folder: Path, before: Manifest, entries: Sequence[Entry], touched: set[str | None], buckets: int,
     issues: Sequence[Issue], spread: Spread,
-) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+) -> Tables:  # fmt: skip
     # All parts of the tables that hosts are in.
-    old = {table: before.tables.get(table, []) for table in PARTED}
+    old = {table: list(before.tables.get(table, ())) for table in PARTED}
     tasks = list(_tasks(folder, old, entries, touched, buckets, tuple(issues)))
     numbers = {task.number for task in tasks}
-    tables = {table: [part for part in parts if part["bucket"] not in numbers] for table, parts in old.items()}
+    tables = {table: [part for part in parts if part.bucket not in numbers] for table, parts in old.items()}
     for made in spread(assemble_bucket, tasks):
         for table, parts in made.items():
             tables[table] += parts
-    return {table: sorted(parts, key=lambda part: part["path"]) for table, parts in tables.items()}
+    return {table: tuple(sorted(parts, key=lambda part: part.path)) for table, parts in tables.items()}
 
 
 def _tasks(
-    folder: Path, old: Mapping[str, list[dict[str, Any]]], entries: Sequence[Entry], touched: set[str | None],
+    folder: Path, old: Mapping[str, list[Part]], entries: Sequence[Entry], touched: set[str | None],
     buckets: int, issues: tuple[Issue, ...],
 ) -> Iterator[Bucket]:  # fmt: skip
-    pieces: dict[str | None, list[tuple[str | None, str, Piece]]] = defaultdict(list)
+    pieces: dict[str | None, list[tuple[str | None, Entry, Piece]]] = defaultdict(list)
     owners: dict[str, set[str | None]] = defaultdict(set)
     members: dict[int, set[str | None]] = defaultdict(set)
     for entry in entries:
+        bare = msgspec.structs.replace(entry, pieces=(), problems=())  # a task is small, wherever it goes
         for piece, host in zip(entry.pieces, entry.hosts, strict=True):
-            pieces[host].append((host, entry.segment, piece))
+            pieces[host].append((host, bare, piece))
             members[bucket_of(host, buckets)].add(host)
             for crash in piece.crashes:
                 owners[crash].add(host)
@@ -316,7 +311,7 @@ def _tasks(
         yield Bucket(
             folder=folder, number=number, buckets=buckets, hosts=_in_order(mine), whole=mine == hosts, issues=issues,
             pieces=tuple(row for host in _in_order(needed) for row in pieces[host] if row[2].length),
-            old={table: [part for part in parts if part["bucket"] == number] for table, parts in old.items()},
+            old={table: [part for part in parts if part.bucket == number] for table, parts in old.items()},
         )  # fmt: skip
 
 

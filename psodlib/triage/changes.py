@@ -1,10 +1,14 @@
-"""What an edit of the rules did to signatures: old -> new, with how many crashes went which way."""
+"""What changed: between two loads of a fleet, and between two readings of the same crashes by other rules."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
-__all__ = ["signature_changes"]
+__all__ = ["SILENT", "fleet_changes", "sentences", "signature_changes"]
+
+SILENT = pd.Timedelta(days=2)  # behind the fleet's newest sign of life
 
 
 def signature_changes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -21,3 +25,80 @@ def signature_changes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return moved.sort_values(
         ["crashes", "signature", "new_signature"], ascending=[False, True, True], ignore_index=True
     )
+
+
+def fleet_changes(
+    old: Mapping[str, pd.DataFrame],
+    new: Mapping[str, pd.DataFrame],
+    advice: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """What is new between two loads of one fleet, from their tables by name; ``advice`` are the two decisions' ``options``.
+
+    Notes
+    -----
+    Tables by name: ``crashes`` that were not known; ``signatures`` seen for the first time (``signature``, ``crashes``,
+    ``hosts``, ``first``); ``versions`` that hosts now run in place of others (``host``, ``module``, ``from_version``,
+    ``to_version``, ``since``); hosts that were alive with the fleet and are ``silent`` now, more than two days behind it
+    (``host``, ``last_seen``, ``behind``); ``advice`` that is another than before (``version``, ``before``, ``now``).
+    """
+    crashes = new["crashes"][~new["crashes"]["crash_id"].isin(old["crashes"]["crash_id"])].reset_index(drop=True)
+    fresh = crashes[crashes["signature"].notna() & ~crashes["signature"].isin(old["crashes"]["signature"])]
+    signatures = fresh.groupby("signature", as_index=False).agg(
+        crashes=("crash_id", "size"), hosts=("host", "nunique"), first=("time", "min")
+    )
+    found = {
+        "crashes": crashes, "signatures": signatures, "versions": _moved_versions(old["drivers"], new["drivers"]),
+        "silent": _fallen_silent(old["hosts"], new["hosts"]),
+    }  # fmt: skip
+    if advice is not None:
+        both = advice[0][["version", "advice"]].merge(advice[1][["version", "advice"]], on="version", how="outer")
+        both = both.set_axis(["version", "before", "now"], axis=1).astype("string")
+        found["advice"] = both[both["before"].fillna("") != both["now"].fillna("")].reset_index(drop=True)
+    return found
+
+
+def _moved_versions(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    both = _running(old).merge(_running(new), on=["host", "module"], suffixes=("_old", ""))
+    moved: pd.DataFrame = both[both["version_old"] != both["version"]].sort_values(
+        ["host", "module"], ignore_index=True
+    )
+    moved = moved.rename(columns={"version_old": "from_version", "version": "to_version", "observed_at": "since"})
+    return moved.loc[:, ["host", "module", "from_version", "to_version", "since"]]
+
+
+def _running(drivers: pd.DataFrame) -> pd.DataFrame:
+    # The last version seen loaded, of each host's modules.
+    loaded = drivers[(drivers["state"] == "loaded") & drivers["version"].notna() & drivers["observed_at"].notna()]
+    last: pd.DataFrame = loaded.sort_values("observed_at", kind="stable").drop_duplicates(
+        ["host", "module"], keep="last"
+    )
+    return last.loc[:, ["host", "module", "version", "observed_at"]]
+
+
+def _fallen_silent(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    was = old.loc[old["last_seen"] >= old["last_seen"].max() - SILENT, "host"]
+    behind = new["last_seen"].max() - new["last_seen"]
+    silent: pd.DataFrame = new.assign(behind=behind)[(behind > SILENT) & new["host"].isin(was)]
+    return silent.loc[:, ["host", "last_seen", "behind"]].reset_index(drop=True)
+
+
+def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The changes in a few words each; none where nothing changed."""
+    said = []
+    for name, one, many in (
+        ("crashes", "1 new crash", "{} new crashes"), ("signatures", "1 new signature", "{} new signatures"),
+        ("versions", "1 driver in another version", "{} drivers in another version"),
+        ("silent", "1 host fell silent", "{} hosts fell silent"), ("advice", "other advice for 1 version", "other advice for {} versions"),
+    ):  # fmt: skip
+        table = changes.get(name)
+        if table is None or table.empty:
+            continue
+        names = (
+            table["host" if name in ("crashes", "versions", "silent") else table.columns[0]]
+            .dropna()
+            .astype(str)
+            .unique()
+        )
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said.append(f"{one if len(table) == 1 else many.format(len(table))} ({', '.join(names[:3])}{more})")
+    return said

@@ -12,7 +12,7 @@ from psodlib.triage.frames import attribute_frames, irrelevant_rule, junk, telli
 from psodlib.triage.guilt import weigh_evidence
 from psodlib.triage.known_issues import Issue, Match, match_issues
 from psodlib.triage.modules import is_plumbing
-from psodlib.triage.precursors import Said, hear, hear_host
+from psodlib.triage.precursors import Said, hear_host, heard
 from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
 
 __all__ = ["explain", "judge", "parse_crashes", "with_issues"]
@@ -42,15 +42,17 @@ def parse_crashes(text: str | bytes) -> list[Crash]:
     crashes = find_crashes(text)
     if not crashes:
         return []
-    # What the same text said before the crash is evidence too.
+    # What the same text said before the crash is evidence too; behind the last one it is another boot's, whatever its clock says.
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
-    said = hear_host([replace(read_vmkernel(BytesIO(data), ""), crashes=tuple(crashes))])
+    reading = read_vmkernel(BytesIO(data), "")
+    before = tuple(p for p in reading.precursors if (p.line or 0) < (crashes[-1].line or 0))
+    said = hear_host([replace(reading, crashes=tuple(crashes), precursors=before)])
     return [judge(crash, said) for crash in crashes]
 
 
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     """A crash with its frames' modules, its guilty module, its signature and the reasons for both filled in."""
-    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    said = heard(precursors, crash)
     crash = attribute_frames(crash, said.loaded)
     verdict = weigh_evidence(crash, said)
     signed = sign(crash, verdict.device)

@@ -13,7 +13,7 @@ from psodlib.triage.lists import Rule, first_match, read_rules
 from psodlib.triage.modules import module_of_symbol, prefix_rule, release_of
 
 __all__ = [
-    "MAX_MESSAGE", "attribute_frames", "family_of", "irrelevant_rule", "junk", "machine_check_frame", "message_of",
+    "MAX_MESSAGE", "MAX_SEARCHED", "STALLED", "attribute_frames", "family_of", "irrelevant_rule", "junk", "machine_check_frame", "message_of",
     "software_nmi", "stopped_elsewhere", "telling_frames",
 ]  # fmt: skip
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from psodlib.evidence.vmkernel import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
 from psodlib.triage.frames import (
+    MAX_MESSAGE,
     MAX_SEARCHED,
     STALLED,
     attribute_frames,
@@ -36,7 +37,7 @@ from psodlib.triage.modules import (
     prefix_rule,
     release_of,
 )
-from psodlib.triage.precursors import Said, Standout, hear, standouts
+from psodlib.triage.precursors import Said, Standout, heard, standouts
 
 __all__ = ["Suspect", "Verdict", "find_guilty", "weigh_evidence"]
 
@@ -45,6 +46,7 @@ HARDWARE_KINDS = ("machine_check", "nmi")
 _HARDWARE = (
     (re.compile(r"Machine Check Exception|machine check error"), "Machine Check Exception on PCPU12 in world 1:idle51"),
     (re.compile(r"encountered a Hardware Error"), "System has encountered a Hardware Error - Please contact"),
+    (re.compile(r"Fatal CPU mismatch"), 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu0 value = 0x2, but cpu8 value = 0x1'),
     (re.compile(r"\bLINT1\b"), "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed."),
     (re.compile(r"PCI bus error|Fatal PCIe"), "PSOD due to PCI bus error"),
     (re.compile(r"ApeiHEST\w*[^\n]{0,80}(?:Fatal error|requested PSOD)"), "ApeiHEST: 420: Fatal error from 00:04.0"),
@@ -62,7 +64,7 @@ _PATH = re.compile(r"(?:[\w.+-]{1,60}/){1,20}[\w.+-]{1,60}\.(?:[chS]|cpp)\b")
 _KERNEL_PATH = re.compile(r"(?:^|/)bora/(?:vmkernel|lib|vmcore|public|vmx)/")
 _LOCK = re.compile(r"Spin count exceeded \((\w{2,60})\)")
 _ADDRESS = re.compile(r"\b(?:([0-9a-fA-F]{4}):)?([0-9a-fA-F]{2,3}):([0-9a-fA-F]{2})\.([0-7])\b")
-_NAMES_DEVICE = re.compile(r"[^\n]{0,200}(?:IOMMU|ApeiHEST|PCI|Fatal error from)[^\n]{0,300}")
+_NAMES_DEVICE = ("IOMMU", "ApeiHEST", "PCI", "Fatal error from")  # words of a line that tells of a device
 
 # A kind whose stack shows who stumbled, which need not be who dug the hole.
 VICTIM = {
@@ -124,22 +126,21 @@ class _Case:
 
 def find_guilty(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """Weigh all evidence against modules and name the one it points at most strongly."""
-    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    said = heard(precursors, crash)
     return weigh_evidence(attribute_frames(crash, said.loaded), said)
 
 
 def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """``find_guilty`` for a crash that ``attribute_frames`` has seen."""
-    said = precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash])
+    said = heard(precursors, crash)
     traced = [frame for frame in telling_frames(crash) if not junk(frame)]
     case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash))
     told = _stands_out(case)
     logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in told.items()]
-    suspects = _ranked(
-        [*_named(case), *_at_device(case), *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
-    )
+    at_device = list(_at_device(crash, said.devices))
+    suspects = _ranked([*_named(case), *at_device, *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged])
     notes = (*_notes(crash, traced, case.frames), *_notes_of_log(told, suspects))
-    device = _device(case)
+    device = _device_of(crash, at_device, told)
     if crash.deliberate or crash.kind == "user_requested":
         asked = "a person asked for this crash: nobody is to blame"
         return Verdict(None, None, "deliberate", suspects, (*notes, asked))
@@ -158,7 +159,31 @@ def _ranked(suspects: Iterable[Suspect]) -> tuple[Suspect, ...]:
     best: dict[str, Suspect] = {}
     for suspect in suspects:
         best.setdefault(suspect.module, suspect)
-    return tuple(sorted(best.values(), key=lambda suspect: -suspect.score))
+    ranked = sorted(best.values(), key=lambda suspect: -suspect.score)
+    if len(ranked) > 1 and "outweighs" not in ranked[0].why:
+        first, second = ranked[:2]
+        ranked[0] = replace(
+            first, why=f"{first.why}; it outweighs {second.module}: {_because(first.score, second.score)}"
+        )
+    return tuple(ranked)
+
+
+# From which score on, and what it means for a suspect.
+_BANDS = (
+    (PASSING, "the kernel itself lists it"),
+    (STACK + 1.01, "the message names it"),
+    (SHIM + 1.01, "it is on the stack"),
+    (SHIM, "a symbol of its own runs under a layer's name"),
+    (WORLD, "its own world ran"),
+    (0.0, "its words in the log stand out"),
+)  # fmt: skip
+
+
+def _because(score: float, other: float) -> str:
+    one, two = (next(words for least, words in _BANDS if value >= least) for value in (score, other))
+    if one != two:
+        return f"{one}, and of the other there is only this: {two}"
+    return "it is nearer to the fault" if score >= SHIM else "its words point at it more clearly"
 
 
 def _loaded(crash: Crash, said: Said) -> frozenset[str]:
@@ -193,15 +218,15 @@ def _by_path(message: str, case: _Case) -> Iterable[Suspect]:
                 return
 
 
-def _at_device(case: _Case) -> Iterable[Suspect]:
-    for line in _device_lines(case.crash):
+def _at_device(crash: Crash, devices: Mapping[str, str]) -> Iterable[Suspect]:
+    for line in _device_lines(crash):
         for device, driver in _DRIVER_OF_DEVICE.findall(line):
             if not _MASKED.fullmatch(driver):
                 yield Suspect(
                     driver, "named_by_kernel", f"the message names {driver} as driver of {device}", IN_MESSAGE
                 )
         for address in _addresses(line):
-            if driver := case.said.devices.get(address):
+            if driver := devices.get(address):
                 why = f"the message names the device {address}, which {driver} drives by the host's own lists"
                 yield Suspect(driver, "named_by_kernel", why, AT_DEVICE)
 
@@ -209,20 +234,22 @@ def _at_device(case: _Case) -> Iterable[Suspect]:
 def _device_lines(crash: Crash) -> list[str]:
     message = message_of(crash)
     if crash.kind not in (*HARDWARE_KINDS, "iommu_fault", "other"):
-        return [message] if "/" in message and "(vm" in message else []
-    return [message, *_NAMES_DEVICE.findall(crash.text[:MAX_SEARCHED])]
+        return [message] if "(vm" in message else []
+    lines = crash.text[:MAX_SEARCHED].split("\n")
+    return [message, *(line[:MAX_MESSAGE] for line in lines if any(word in line for word in _NAMES_DEVICE))]
 
 
 def _addresses(line: str) -> list[str]:
     return [f"{int(a or '0', 16):04x}:{int(b, 16):02x}:{c}.{d}".lower() for a, b, c, d in _ADDRESS.findall(line)]
 
 
-def _device(case: _Case) -> str | None:
+def _device_of(crash: Crash, named: Sequence[Suspect], told: Mapping[str, Standout]) -> str | None:
     # For a signature that must be the same in every slot: the device's driver, else what kind of device it is.
-    lines = _device_lines(case.crash)
-    named = [suspect.module for suspect in _at_device(case)]
-    devices = [device for line in lines for device, _ in _DRIVER_OF_DEVICE.findall(line)]
-    return next(iter(named), None) or next((re.sub(r"[\dX]+$", "", device) for device in devices), None)
+    failed = [name for name, found in told.items() if "device_error" in found.words]
+    if named or failed:
+        return named[0].module if named else failed[0]
+    devices = (device for line in _device_lines(crash) for device, _ in _DRIVER_OF_DEVICE.findall(line))
+    return next((re.sub(r"[\dX]+$", "", device) for device in devices), None)
 
 
 def _of_lock(case: _Case) -> Iterable[Suspect]:

@@ -20,7 +20,7 @@ from psodlib.records import Alive, Crash, FileReading, Precursor
 from psodlib.triage.lists import read_rules
 from psodlib.triage.modules import module_of_word
 
-__all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "standouts"]
+__all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "heard", "standouts"]
 
 BEFORE = timedelta(hours=24)  # listed words this long before a crash may foretell it
 BURST = timedelta(hours=1)  # any words
@@ -28,7 +28,7 @@ WINDOWS = (timedelta(minutes=10), BURST)  # ... as bursts of this length
 COMPARED = timedelta(hours=2)  # quiet time that any words need to be compared with
 SETTLED = timedelta(minutes=5)  # since the boot: before, every driver talks
 NOISE = 4  # listed words count when there are this many times more of them than on quiet days
-CHANCE = {True: 0.001, False: 0.01}  # probability that so many would be said by chance: any words, listed words
+CHANCE = {True: 0.001, False: 0.02}  # probability that so many would be said by chance: any words, listed words
 NEAR = 50  # lines before a crash that bears no time, for any words
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 SILENCE = timedelta(hours=2)  # heartbeats are hourly points: between two of them the host was watched
@@ -73,6 +73,9 @@ class Said:
     devices: Mapping[str, str] = field(default_factory=dict)  # PCI address -> driver
 
 
+_NOTHING = Said()
+
+
 @dataclass(frozen=True, slots=True)
 class Standout:
     """A module whose words before a crash stand out."""
@@ -81,6 +84,7 @@ class Standout:
     weight: float  # between 0 and 1, for ordering: how far the words point at it, and how clearly they stand out
     victim: bool  # all that was said is what a victim says too
     why: str  # the counts
+    words: frozenset[str] = frozenset()  # what was said
 
 
 # ---- hearing ---------------------------------------------------------------------------------------------------------
@@ -100,6 +104,13 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
     )
 
 
+def heard(precursors: Said | Sequence[Precursor], crash: Crash) -> Said:
+    """What is known beside a crash, from warnings or as it was heard before."""
+    if isinstance(precursors, Said):
+        return precursors
+    return hear(precursors, crashes=[crash]) if precursors else _NOTHING
+
+
 def hear(
     precursors: Iterable[Precursor],
     alive: Iterable[Alive] = (),
@@ -110,8 +121,8 @@ def hear(
     devices: Mapping[str, str] | None = None,
 ) -> Said:
     """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
-    heard, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
-    precursors = [p for p in heard if p.module and _word(p.what)]
+    everything, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
+    precursors = [p for p in everything if p.module and _word(p.what)]
     claimed = {
         match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match
     }
@@ -137,7 +148,7 @@ def hear(
     for crash in crashes:
         if crash.line is not None:
             lines[crash.source or ""].append(crash.line)
-    listened = _merged(span for p in heard if p.what == "listened" for span in [_listened(p)] if span)
+    listened = _merged(span for p in everything if p.what == "listened" for span in [_listened(p)] if span)
     quiet_time = {
         what: _length(spans) - _overlap(spans, loud[what])
         for what in loud
@@ -274,7 +285,7 @@ def _standout(module: str, whats: Mapping[str, tuple[int, float]], said: Said) -
     compared = any(said.quiet_time.get(what) for what in whats)
     quiet = f"{usual:.2g} expected from quiet time" if compared else "no quiet time to compare with"
     why = f"it was heard in {count} minutes before the crash ({', '.join(sorted(whats))}), {quiet}"
-    return Standout(module, weight, all(word.victim for word in words.values()), why)
+    return Standout(module, weight, all(word.victim for word in words.values()), why, frozenset(whats))
 
 
 # ---- spans -----------------------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """The string that groups crashes of one cause, and how it came about.
 
-1. A crash that a person asked for, a machine check, an NMI, an I/O fault and a failed check in the source sign by what
-   they
-   name (bank, device, source line), never by the stack: the stack only shows who was interrupted, or who called the
-   check.
-2. Otherwise the backtrace that can tell is taken: the panicking PCPU's, or the stalled one's.
+1. A crash that a person asked for, a machine check, the board's NMI, an I/O fault and a failed check in the source sign
+   by what they name (bank, device's driver or class, source line), never by the stack: the stack only shows who was
+   interrupted, or who called the check.
+2. Otherwise the backtrace that can tell is taken: the panicking PCPU's, the stalled one's, that of the lock's holder.
 3. Behind the panic machinery, everything up to a *sentinel* (``rules/sentinel.txt``) delivered the exception, and goes.
-4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack.
+4. *Irrelevant* frames (``rules/irrelevant.txt``) go, wherever they are; so does junk at the end of the stack, and so do
+   the locks that a stopped PCPU was waiting for.
 5. The first frame that is left is the signature; while it is a *prefix* (``rules/prefix.txt``), or cannot be read, the
    next is added. Of prefixes of one family in a row only the outermost stays, by the name that all layers share.
 
@@ -23,21 +23,29 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.frames import family_of, irrelevant_rule, junk, machine_check_frame, software_nmi, telling_frames
+from psodlib.triage.frames import (
+    STALLED,
+    family_of,
+    irrelevant_rule,
+    junk,
+    machine_check_frame,
+    software_nmi,
+    telling_frames,
+)
 from psodlib.triage.lists import Rule, first_match, read_rules
 from psodlib.triage.modules import is_plumbing
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
-SIGNATURE_VERSION = 3
+SIGNATURE_VERSION = 4
 MAX_LENGTH = 255  # characters
 MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
 SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not to this crash
 # Kinds whose panic is entered through an exception's or an NMI's gate.
 DELIVERED = (
-    "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "no_heartbeat", "lost_heartbeat",
+    "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "no_heartbeat", "lost_heartbeat", "nmi",
 )  # fmt: skip
 UNREADABLE = "?"  # stands for a frame whose symbol the text lost
 JOINT = " | "
@@ -203,6 +211,26 @@ def drop_irrelevant(draft: Draft) -> Draft:
     return replace(draft, frames=tuple(kept), notes=tuple(notes))
 
 
+def drop_waits(draft: Draft) -> Draft:
+    """The lock that a stopped PCPU waited for when it was caught: it might have been caught a moment earlier.
+
+    Not on the stack of who ran into the lock's limit: there the wait is what stopped the host.
+    """
+    crash, frames = draft.crash, draft.frames
+    if not frames or not (crash.kind in STALLED or software_nmi(crash) or frames[0].backtrace > 0):
+        return draft
+    at = next((i for i, frame in enumerate(frames) if not _waits(frame)), len(frames))
+    if not 0 < at < len(frames):
+        return draft
+    note = f"drop_waits: {', '.join(frame_name(frame) for frame in frames[:at])}"
+    return replace(draft, frames=frames[at:], notes=(*draft.notes, note))
+
+
+def _waits(frame: Frame) -> bool:
+    family = family_of(frame_name(frame))
+    return family is not None and (family.value or "").partition("=")[0] == "lock"
+
+
 def first_telling(draft: Draft) -> Draft:
     """Frames up to and with the first that names a place."""
     names: list[str] = []
@@ -232,14 +260,14 @@ RULES: tuple[Callable[[Draft], Draft], ...] = (
     # These read the message alone, in the order of how little the stack can say.
     by_request, by_machine_check, by_device, by_source,
     # These read the stack. Sentinels before irrelevant frames, which would hide them.
-    pick_backtrace, drop_delivery, drop_irrelevant, first_telling,
+    pick_backtrace, drop_delivery, drop_irrelevant, drop_waits, first_telling,
 )  # fmt: skip
 
 
 def telling_names(crash: Crash) -> tuple[str, ...]:
     """The functions of a crash that its signature is made of or could be, innermost first."""
     draft = Draft(crash)
-    for rule in (pick_backtrace, drop_delivery, drop_irrelevant):
+    for rule in (pick_backtrace, drop_delivery, drop_irrelevant, drop_waits):
         draft = _apply(rule, draft)
     return tuple(frame_name(frame) for frame in draft.frames)
 

@@ -38,7 +38,9 @@ class Tables(Protocol):
     def frames(self) -> pd.DataFrame: ...
 
 
-def similar_crashes(fleet: Tables, crash_id: str, count: int = 20) -> pd.DataFrame:
+def similar_crashes(
+    fleet: Tables, crash_id: str, count: int = 20, stacks: Mapping[str, Stack] | None = None
+) -> pd.DataFrame:
     """The crashes whose stack is most like that of one crash.
 
     Parameters
@@ -49,6 +51,8 @@ def similar_crashes(fleet: Tables, crash_id: str, count: int = 20) -> pd.DataFra
         The crash.
     count : int
         How many to give.
+    stacks : mapping, optional
+        What ``stacks_of`` gave of this fleet, for whoever asks of many crashes.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def similar_crashes(fleet: Tables, crash_id: str, count: int = 20) -> pd.DataFra
     crashes = fleet.crashes.set_index("crash_id")
     if crash_id not in crashes.index:
         raise InputError(f"no crash has the id {crash_id!r}; expected one of crashes.crash_id")
-    stacks = stacks_of(fleet)
+    stacks = stacks_of(fleet) if stacks is None else stacks
     mine = stacks.get(crash_id, ())
     rarity = _rarity(stacks.values())
     scores = {stack: alike(mine, stack, rarity) for stack in set(stacks.values())} if mine else {}

@@ -20,13 +20,18 @@ from psodlib.anonymiser.tables import rewrite_table
 from psodlib.errors import InputError
 from psodlib.evidence.sources import Item, iter_items
 from psodlib.evidence.vmkernel import find_crashes
-from psodlib.fleet import Fleet, load
+from psodlib.fleet import Fleet, is_saved, load
+from psodlib.store.folder import is_store
+from psodlib.store.opening import roots_of
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
+from psodlib.views.account import Account, find_account
 from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
+from psodlib.views.original import typed_on
 from psodlib.views.spreadsheet import write_csv
+from psodlib.views.subject import drivers_of
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, write_up
 
@@ -88,12 +93,16 @@ def case(
     >>> sorted(psod.case("75b6d986", "data/incident-2014-05-31", out="case.zip").hashes)[:2]  # doctest: +SKIP
     ['MANIFEST.sha256', 'README.md']
     """
+    if key is not None and any(map(is_saved, sources)):
+        raise InputError("names are learned from the logs: to anonymise a case, name the evidence itself, not a store")
     fleet = load(*sources, inventory=inventory, known_issues=known_issues)
     crash = _chosen(fleet, crash_id)
     whole_id = str(crash["crash_id"])
-    files = _texts(crash, sources)
+    files = _texts(crash, _evidence(sources))
+    files.setdefault("crash.txt", fleet.crash(whole_id).text.encode("utf-8", "backslashreplace"))
     files["explain.txt"] = explain(fleet.crash(whole_id)).encode("utf-8", "backslashreplace")
-    more = asked_for(whole_id, notes, None)
+    more, typed = asked_for(whole_id, notes, None), typed_on(drivers_of(fleet, crash))
+    account = find_account(sources, crash, len(fleet.crashes))
     pseudonyms = None
     if key is not None:
         pseudonyms = Pseudonyms(key)
@@ -102,9 +111,11 @@ def case(
         crash = fleet.crashes[fleet.crashes["crash_id"] == whole_id].iloc[0]
         files = {rewriter.path(name): b"".join(rewriter.stream([data])) for name, data in files.items()}
         more = [_renamed_section(section, rewriter) for section in more]
+        typed = {rewriter.path(name): rewriter.text(text) for name, text in typed.items()}
+        account = account.renamed(rewriter.text)
     more += asked_for(whole_id, None, site)  # whoever asks for the site's facts means them
     issues = load_issues(*([known_issues] if known_issues else []))
-    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more)
+    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more, account, typed)
     files["README.md"] = _readme(crash, files, key is not None, site is not None).encode()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
@@ -126,12 +137,20 @@ def _chosen(fleet: Fleet, crash_id: str) -> pd.Series:
 # ---- machine text --------------------------------------------------------------------------------------------------------
 
 
+def _evidence(sources: Sequence[str | Path]) -> list[str | Path]:
+    # Where the logs are: of a store, the sources that it was loaded from; of a saved fleet, nowhere.
+    found: list[str | Path] = []
+    for source in sources:
+        found += roots_of(Path(source)) if is_store(Path(source)) else [] if is_saved(source) else [source]
+    return found
+
+
 def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
     # The crash's own lines with what stands around them in its file; and what the host's other logs say of that half hour.
     files: dict[str, bytes] = {}
     hint: str | None = None
     others: list[tuple[str | None, str, bytes]] = []
-    for item in iter_items(*sources):
+    for item in iter_items(*sources) if sources else ():
         if not isinstance(item, Item):
             continue
         if item.source == crash["source"]:
@@ -239,14 +258,19 @@ def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, 
         }
 
 
-def _write_ups(fleet: Fleet, crash: pd.Series, issues: Sequence[Any], more: Sequence[Section]) -> dict[str, bytes]:
+def _write_ups(
+    fleet: Fleet, crash: pd.Series, issues: Sequence[Any], more: Sequence[Section], account: Account | None = None,
+    typed: Mapping[str, str] | None = None,
+) -> dict[str, bytes]:  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="psod-") as place:
         folder = Path(place)
         ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
         png, _ = charts.save_chart(ax, folder / "incident")
         title, caption, empty = charts.wording(ax)
         pictures = [] if empty else [Picture(png, title, caption)]
-        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more)
+        document = write_up(
+            fleet, crash, issues=issues, pictures=pictures, more=more, account=account, typed=typed or {}
+        )
         return {
             "writeup.html": to_html(document).encode("utf-8"),
             "writeup.pdf": to_pdf(document, folder / "writeup.pdf", "writeup.typ").read_bytes(),

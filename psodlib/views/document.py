@@ -34,6 +34,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+LONGEST = 4_000  # letters of one text on a page
+
+
 class Block:
     """A piece of a page; a notebook shows it as HTML, a terminal as plain text."""
 
@@ -114,7 +117,7 @@ class Table(Block):
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
-    note: str = ""
+    note: str | Link = ""
     widths: Sequence[int] = ()  # shares of the page's width, in print; all alike by default
     marked: Collection[int] = ()  # rows that stand out
 
@@ -243,11 +246,18 @@ def html_text(value: Any) -> Markup:
     if isinstance(value, Markup):
         return value
     # A dollar in a tag of its own cannot pair with another into mathematics.
-    return Markup(str(escape(literal(value))).replace("$", "<span>$</span>"))
+    return Markup(str(escape(_bounded(value))).replace("$", "<span>$</span>"))
+
+
+def _bounded(value: Any) -> str:
+    # Cut before it is made literal, so that a text of many megabytes costs nothing.
+    text = str(value) if isinstance(value, str) else literal(value)
+    more = f"… ({count(len(text) - LONGEST, 'more letter')})" if len(text) > LONGEST else ""
+    return literal(text[:LONGEST]) + more
 
 
 def _attribute(value: Any) -> Markup:
-    return Markup(escape(literal(value)))
+    return Markup(escape(value if isinstance(value, Markup) else literal(value)))
 
 
 def _href(value: str) -> Markup:
@@ -301,14 +311,8 @@ def _frame(title: str, notice: str, home: str, scripts: Sequence[Script] = ()) -
     hashes = [base64.b64encode(hashlib.sha256(f"\n{one.source}\n".encode()).digest()).decode() for one in scripts]
     allowed = f"script-src {' '.join(f'{chr(39)}sha256-{each}{chr(39)}' for each in hashes)}; " if hashes else ""
     policy = Markup(f"default-src 'none'; {allowed}img-src data:; style-src 'unsafe-inline'")
-    return {
-        "title": title,
-        "notice": notice,
-        "home": home,
-        "scripts": scripts,
-        "policy": policy,
-        "css": Markup(template("report.css")),
-    }
+    css = Markup("".join(map(template, ["report.css", *(one.name.replace(".js", ".css") for one in scripts)])))
+    return {"title": title, "notice": notice, "home": home, "scripts": scripts, "policy": policy, "css": css}
 
 
 def to_pdf(document: Document, out: str | Path, style: str) -> Path:
@@ -354,7 +358,7 @@ def _as_data(value: Any, root: Path) -> Any:
         return [_as_data(part, root) for part in value]
     if isinstance(value, (set, frozenset, range)):
         return sorted(value)
-    return value if isinstance(value, int) else literal(value)
+    return value if isinstance(value, int) else _bounded(value)
 
 
 def to_markdown(document: Document) -> str:

@@ -60,6 +60,24 @@ def share_folder() -> Path:
     return found
 
 
+def set_source(folder: Path, source: str) -> None:
+    """Let the notebooks of a working copy read this source instead of the demo's."""
+    value = source if "://" in source else str(Path(source).resolve())
+    for path in sorted(folder.glob("*.ipynb")):
+        node = _read(path)
+        node.cells = [cell for cell in node.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        names = [
+            name
+            for cell in node.cells
+            if "parameters" in cell.metadata.get("tags", [])
+            for name in _assigned(cell.source)
+        ]
+        given = {"source": value, "inventory": None}
+        if "source" in names:
+            _inject(node, {name: given[name] for name in given if name in names}, path)
+            write_notebook(node, path)
+
+
 def notebook_folder() -> Path:
     """Where the six notebooks are."""
     return share_folder() / "notebooks"

@@ -2,13 +2,13 @@
 
     index.html            the verdict, the charts, the tables, and where the data came from
     brief.html .pdf       two pages for whoever decides
-    explorer.html         what the explorer shows of all hosts; crashes/*.html one crash each
+    explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
     notebooks/*.html      the six notebooks, run on this source
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
-No page has a script or fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
+No page but the explorer has a script, none fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
 HTML, PDF and Markdown, ``notebook_pages.py`` for what notebooks print, ``spreadsheet.py`` for CSV.
 """
 
@@ -20,14 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
@@ -36,7 +34,9 @@ from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief as said
 from psodlib.views import charts
+from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
+from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import (
     Bullets,
     Document,
@@ -45,20 +45,17 @@ from psodlib.views.document import (
     Section,
     Table,
     Text,
-    page,
     to_html,
     to_markdown,
     to_pdf,
 )
-from psodlib.views.explore import Atlas, Selection, crash_list, crash_page, exported_html
-from psodlib.views.explore.markup import label
-from psodlib.views.explore.markup import notice as explorer_notice
+from psodlib.views.explore.page import explorer_document
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, study
-from psodlib.views.words import day, known, listing, literal, moment, per_year, share, span
+from psodlib.views.words import day, known, label, listing, literal, moment, per_year, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
 __all__ = ["Report", "report", "safe_html", "write_csv"]
@@ -67,14 +64,13 @@ Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
 
 KERNELS = 2  # side by side: more only wait for each other on a laptop
-ROWS = 25  # of a table on the index page; the rest is in tables/
-MOST_PAGES = 200  # crashes with a page of their own
+ROWS = 100  # of a table on the index page; the rest is in tables/ and in the explorer
 DOCUMENTS = (
     Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
     Link("brief.html", "The brief", "The same as a page"),
     Link("writeup.pdf", "The write-up (PDF)", "One crash, for a support case"),
     Link("writeup.html", "The write-up", "The same as a page"),
-    Link("explorer.html", "All crashes and hosts", "The explorer without a kernel; each crash on a page"),
+    Link("explorer.html", "All crashes and hosts", "Filter, sort, open each crash and host"),
     Link("writeup.md", "The write-up (Markdown)", "The same for a wiki"),
 )
 
@@ -198,11 +194,12 @@ def report(
         shown = [pictures[chart.name] for chart in CHARTS if chart.in_brief]
         _publish(brief(found, shown, None if crash is None else str(crash["crash_id"])), folder, "brief")
         step("writing up a crash")
-        _publish(_case(found, crash, issues, folder, more), folder, "writeup")
+        account = find_account(sources, crash, len(fleet.crashes))
+        _publish(_case(found, crash, issues, folder, more, account), folder, "writeup")
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
-        _write_explorer(found, issues, folder)
+        _write(folder / "explorer.html", to_html(explorer_document(fleet, found.module), home="index.html"))
         links, failed = _write_notebooks(found, given, running, folder, step)
     index = folder / "index.html"
     _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
@@ -253,19 +250,20 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
     title, caption, inside = charts.wording(ax)
     if inside:
         return Text(f"{title}. {inside}")
-    return Picture(png, title, caption, data.relative_to(folder).as_posix())
+    return Picture(png, title, caption, data.relative_to(folder).as_posix(), charts.save_dark(ax, png))
 
 
 def _case(
-    found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section]
-) -> Document:
+    found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section],
+    account: Account,
+) -> Document:  # fmt: skip
     # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
     pin = said.destination(found, crash)
     pictures = []
     if crash is not None:
         timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
         pictures.append(_saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident"))
-    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more)
+    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
 
 
 def _publish(document: Document, folder: Path, name: str) -> None:
@@ -315,53 +313,20 @@ def _parameters(
     return {name: value for name, value in given.items() if re.search(rf"^{name} *=", source, re.MULTILINE)}
 
 
-# ---- the explorer's static twins -----------------------------------------------------------------------------------------
-
-
-def _write_explorer(found: Study, issues: Sequence[Any], folder: Path) -> None:
-    # What the widgets show, as pages: the whole fleet on one, each of the newest crashes on its own.
-    atlas = Atlas(found.fleet, found.module, tuple(issues))
-    newest = found.fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
-    listed = newest[newest["crash_id"].notna()].head(MOST_PAGES)
-    names = {str(crash_id): _page_name(str(crash_id)) for crash_id in listed["crash_id"]}
-    rows = []
-    for _, crash in listed.iterrows():
-        name = names[str(crash["crash_id"])]
-        when = moment(crash["time"]) if known(crash["time"]) else "time unknown"
-        body = crash_page(atlas, str(crash["crash_id"]), names)
-        _write_twin(
-            found, f"Crash of {literal(crash['host'])}, {when}", body, folder / "crashes" / name, "../index.html"
-        )
-        rows.append((f"crashes/{name}", crash))
-    body = exported_html(atlas, Selection()) + crash_list(rows, len(newest))
-    _write_twin(found, f"All crashes and hosts: {found.module}", body, folder / "explorer.html", "index.html")
-
-
-def _page_name(crash_id: str) -> str:
-    # A crash keeps its page's name in the next report, however many are newer then. Ids are ours, but tables may come from
-    # anywhere, and a name from a table may be no way out of the folder.
-    plain = re.fullmatch(r"[0-9a-z]{1,64}", crash_id)
-    return f"{crash_id if plain else sha256(crash_id.encode('utf-8', 'surrogatepass')).hexdigest()}.html"
-
-
-def _write_twin(found: Study, title: str, body: str, path: Path, home: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    head = Markup("<h1>{}</h1>").format(title)
-    # The explorer's headings are a widget's; on a page of its own they come right below its title, and
-    # the page bears the notice already.
-    twin = body.replace("<h4>", "<h2>").replace("</h4>", "</h2>").replace(explorer_notice(found.fleet), "")
-    _write(path, page(title, head + Markup(twin), SIMULATED if found.fleet.simulated else "", home=home))
-
-
 # ---- tables ------------------------------------------------------------------------------------------------------------
 
 
 def _shortened(
-    caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[pd.Series], list[str]], whole: str
+    caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[pd.Series], list[str | Link]], whole: str
 ) -> Table:
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
-    return Table(caption, columns, rows, f"and {more:,} more; all in {whole}" if more else f"Also as {whole}")
+    return Table(
+        caption,
+        columns,
+        rows,
+        Link(whole, f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"),
+    )
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
@@ -403,18 +368,15 @@ WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First s
 PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
 
 
-def _crash_row(row: pd.Series) -> list[str]:
-    place = f"{literal(row['source'])}:{row['line']}" if known(row["line"]) else literal(row["source"])
+def _crash_row(row: pd.Series) -> list[str | Link]:
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
+    when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
     return [
-        moment(row["time"]).removesuffix(" UTC"), label(row["host"], 32), _words(row["kind"]), guilty or "none found",
-        _or_dash(row["guilty_function"]), _words(row["guilt"]), span(row["uptime"]),
-        _or_dash(row["known_issues"]).replace(";", ", "), place if len(place) <= 44 else f"…{place[-43:]}",
+        Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
+        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 32)), plain_words(row["kind"]), guilty or "none found",
+        _or_dash(row["guilty_function"]), plain_words(row["guilt"]), span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "),
+        label(place_of(row["source"], row["line"], row["host"]), 60),
     ]  # fmt: skip
-
-
-def _words(value: Any) -> str:
-    return literal(value).replace("_", " ")
 
 
 def _or_dash(value: Any) -> str:
@@ -429,7 +391,7 @@ def _versions(found: Study) -> pd.DataFrame:
     return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
 
 
-def _version_row(row: pd.Series) -> list[str]:
+def _version_row(row: pd.Series) -> list[str | Link]:
     zero = f"no crash; at most {per_year(row['upper_at_zero'])} (one-sided)"
     interval = zero if row["crashes"] == 0 else f"{per_year(row['low'])} to {per_year(row['high'])}"
     return [
@@ -451,16 +413,17 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
 
 
-def _watched_row(row: pd.Series) -> list[str]:
+def _watched_row(row: pd.Series) -> list[str | Link]:
     return [
-        label(row["host"], 48), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}",
-        share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
+        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 48)), f"{row['boots']:,}", f"{row['days_up']:,.1f}",
+        f"{row['days_watched']:,.1f}", share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
     ]  # fmt: skip
 
 
-def _problem_row(row: pd.Series) -> list[str]:
+def _problem_row(row: pd.Series) -> list[str | Link]:
     host = label(row["host"], 32) if known(row["host"]) else "–"
-    return [literal(row["source"]), host, _or_dash(row["line"]), _words(row["problem"]), literal(row["detail"])]
+    place = place_of(row["source"], None, row["host"])
+    return [place, host, _or_dash(row["line"]), plain_words(row["problem"]), literal(row["detail"])]
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------
@@ -509,9 +472,13 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
-    read = f"Read from {listing(sources)}." if sources else "Made from a fleet that was already loaded."
+    read = (
+        f"Read from {listing(Path(source).name or str(source) for source in sources)}."
+        if sources
+        else "Made from a fleet that was already loaded."
+    )
     kinds = fleet.drivers["evidence"].value_counts()
-    rows = [[_words(kind), f"{number:,}"] for kind, number in kinds.items()]
+    rows = [[plain_words(kind), f"{number:,}"] for kind, number in kinds.items()]
     made = f"Made on {datetime.now(UTC):%Y-%m-%d} by psodlib {version('psodlib')}."
     return [
         Text(f"{read} {made} The tables behind every number are in tables/, as Parquet."),

@@ -24,7 +24,7 @@ from typing import Any
 from psodlib.errors import InputError
 from psodlib.views.document import Section, Table
 
-__all__ = ["SITE_FILE", "Site", "find_site", "read_site", "site_section"]
+__all__ = ["LARGEST", "LONGEST", "SITE_FILE", "Site", "find_site", "read_site", "read_toml", "site_section"]
 
 SITE_FILE = "site.toml"
 LABELS = {
@@ -59,16 +59,21 @@ def find_site() -> Path:
 def read_site(file: str | Path) -> Site:
     """The support-case facts in a file."""
     path = Path(file)
-    try:
-        if path.stat().st_size > LARGEST:
-            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a small file with a table [support]")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as TOML ({error}); expected a table [support]") from error
+    content = read_toml(path, "a table [support]")
     support = content.get("support")
     if not isinstance(support, dict):
         raise InputError(f"{path}: found {', '.join(content) or 'nothing'}; expected a table [support]")
     return Site(_facts(support, path))
+
+
+def read_toml(path: Path, expected: str) -> dict[str, Any]:
+    """A small TOML file that a person wrote."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a small file with {expected}")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as TOML ({error}); expected {expected}") from error
 
 
 def _facts(support: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], ...]:

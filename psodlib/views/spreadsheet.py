@@ -9,13 +9,20 @@ import pandas as pd
 
 from psodlib.views.words import literal
 
-__all__ = ["write_csv"]
+__all__ = ["csv_text", "write_csv"]
 
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
-    """A table as CSV that a spreadsheet opens without computing anything.
+    """A table as CSV that a spreadsheet opens without computing anything."""
+    out = Path(path)
+    out.write_text(csv_text(table), encoding="utf-8", errors="backslashreplace", newline="")
+    return out
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as the text of such a CSV.
 
     Notes
     -----
@@ -27,10 +34,7 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
         if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_datetime64_any_dtype(dtype)):
             column = safe.iloc[:, place].astype(object)
             safe.isetitem(place, column.map(_no_formula, na_action="ignore").to_numpy())
-    out = Path(path)
-    with out.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        safe.to_csv(file, index=False, lineterminator="\n")
-    return out
+    return str(safe.to_csv(index=False, lineterminator="\n"))
 
 
 def _no_formula(cell: Any) -> Any:

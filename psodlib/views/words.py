@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "listing", "literal", "moment", "per_year", "share", "span",
+    "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing", "literal", "moment", "per_year", "share", "span",
 ]  # fmt: skip
 
 UNKNOWN = "unknown"
@@ -114,6 +114,16 @@ def span(length: Any) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} {seconds % size // next_size} {next_unit}"
     return f"{seconds} s"
+
+
+def label(value: Any, most: int = 48) -> str:
+    """A cell as one short line; a longer one loses its middle, because names differ at both ends."""
+    # Cut before it is made literal, so that a text of many megabytes costs nothing.
+    whole = str(value) if known(value) else UNKNOWN
+    cut = whole if len(whole) <= 8 * most else f"{whole[: 4 * most]}{whole[-4 * most :]}"
+    text = " ".join(literal(cut).split())
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def listing(things: Iterable[Any], most: int = 6, empty: str = "none") -> str:

@@ -140,6 +140,33 @@ def test_of_two_versions_in_one_capture_the_later_wins(tmp_path: Path) -> None:
     assert fleet.hosts[["esxi_version", "esxi_build"]].to_numpy().tolist() == [["7.0.3", "21930508"]]
 
 
+COMPONENTS = """Name                    Display Name           Version               Creation Date  Vendor
+----------------------  ---------------------  --------------------  -------------  ------
+Broadcom-bnxt-Net-RoCE  Broadcom NetXtreme-E   231.0.153.0-1OEM.800  2022-01-01     BCM
+"""
+NO_DRIVERS = {
+    "components": COMPONENTS, "lspci": "0000:00:17.0 SATA controller: Intel Corporation AHCI Controller [vmhba0]\n",
+    "stats": "NIC statistics for vmnic0\n   Packets received: 12\n   Driver drops: 7\n", "vmkchdev": "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1\n",
+    "a person's words": "The driver of vmnic0 is old, and version 2.1.3 is out. Driver: see below\n",
+    "skipped": "Installation Result\n   Reboot Required: false\n   VIBs Installed:\n   VIBs Removed:\n   VIBs Skipped: EMU_bootbank_lpfc_12.8.298.3-1OEM.670.0.0.8169922\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NO_DRIVERS)
+def test_what_speaks_of_drivers_and_reads_none(tmp_path: Path, form: str) -> None:
+    assert fleet_of(tmp_path, {"esx01/output.txt": NO_DRIVERS[form]}).drivers.empty
+
+
+def test_a_powershell_session_names_its_host_in_the_command(tmp_path: Path) -> None:
+    text = "PowerCLI C:\\> Get-VMHost esx-a1.lab | ft Name,Version,Build\n\nName       Version Build\n----       ------- -----\nesx-a1.lab 6.7.0   17700523\n\n"
+    text += "PowerCLI C:\\> $esxcli.software.vib.list.Invoke() | ft Name,Version\n\nName  Version\n----  -------\nnenic 1.0.33.0-1OEM.670.0.0.8169922\n"
+    fleet = fleet_of(tmp_path, {"transcript.txt": text})
+    assert drivers(fleet, "host", "module", "version") == [("esx-a1.lab", "nenic", "1.0.33.0")]
+    assert fleet.hosts[["host", "esxi_version", "esxi_build"]].to_numpy().tolist() == [
+        ["esx-a1.lab", "6.7.0", "17700523"]
+    ]
+
+
 def test_a_date_in_a_capture_dates_what_follows(tmp_path: Path) -> None:
     text = "~ # date\nMon Mar  6 10:00:00 UTC 2023\n~ # uptime\n 10:00:00 up 5 days, 12:00:00, load average: 0.05, 0.04, 0.05\n"
     fleet = fleet_of(tmp_path, {"esx01/state.txt": text})

@@ -60,6 +60,7 @@ FORMS = {
     "Elastic by the line": lambda rows: lines([{"_index": "x", "_source": {"@timestamp": t, "host": {"name": h}, "message": m}} for t, h, m in rows]),
     "Elastic hits": lambda rows: json.dumps({"took": 1, "hits": {"total": 7, "hits": [
         {"_id": "x", "_source": {"@timestamp": t, "host": {"name": "shipper"}, "log": {"syslog": {"hostname": h, "appname": "vmkernel"}}, "message": m}} for t, h, m in rows]}}),
+    "Elastic bulk": lambda rows: "\n".join('{"index": {"_index": "x"}}\n' + json.dumps({"@timestamp": t, "hostname": h, "message": m}) for t, h, m in rows),
     "Kibana fields": lambda rows: lines([{"fields": {"@timestamp": [t], "host.name": [h], "message": [m]}} for t, h, m in rows]),
     "Kibana CSV": lambda rows: delimited(["@timestamp", "host.name", "message"], [[f"Feb 3, 2023 @ 04:05:06.{t[20:23]}", h, m] for t, h, m in rows]),
     "Kibana CSV, semicolons": lambda rows: delimited(["message", "host.hostname", "@timestamp"], [[m, h, t] for t, h, m in rows], ";"),

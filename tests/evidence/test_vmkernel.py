@@ -291,7 +291,8 @@ def test_facts_and_precursors() -> None:
     )
     reading = read(log)
     assert [(f.host, f.esxi_version, f.esxi_build) for f in reading.facts] == [("esx1.example.org", "5.5.0", "1331820")]
-    assert [(p.what, p.module, p.line) for p in reading.precursors] == [
+    heard = ("warning", "said", "listened")  # any words: tests/evidence/test_speech.py
+    assert [(p.what, p.module, p.line) for p in reading.precursors if p.what not in heard] == [
         ("heap_at_maximum", "hpsa", 2),
         ("out_of_memory", "hpsa", 3),
     ]

@@ -111,7 +111,6 @@ def corner():
     ])  # fmt: skip
 
 
-@pytest.mark.xfail(reason="the ratio follows with the next commit")
 def test_f1_a_version_is_never_pinned_against_its_own_strata():
     found = decide_pin(corner(), [BASE, NEXT])
     assert found.best == BASE and found.pin != NEXT and NEXT not in found.moves["to_version"].tolist()
@@ -142,7 +141,6 @@ def lemon(good, crashes=30):
     return table
 
 
-@pytest.mark.xfail(reason="the ratio follows with the next commit")
 def test_f4_one_lemon_host_decides_nothing_however_few_crashes_the_other_has():
     found = [decide_pin(lemon(good)) for good in (3, 4, 5, 6)]
     assert not any(each.pin for each in found)
@@ -151,7 +149,6 @@ def test_f4_one_lemon_host_decides_nothing_however_few_crashes_the_other_has():
     assert not any(ratio.interval.excludes_one for each in found for ratio in each.ratios)
 
 
-@pytest.mark.xfail(reason="the ratio follows with the next commit")
 def test_f5_unexplained_crashes_count_in_the_probability():
     table = arms(good=(100, 300.0, 2), bad=(100, 300.0, 20)).assign(unknown_crashes=0)
     sure = decide_pin(table)

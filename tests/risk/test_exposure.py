@@ -207,7 +207,15 @@ def test_stretches_are_cut_at_bands_and_quarters_and_nothing_is_lost():
     pieces = split_stretches(table, uptime=True, quarter=True)
     assert pieces["host_days"].tolist() == pytest.approx([7, 8, 15, 30, 30, 10, 3])
     assert pieces["uptime"].tolist() == [0, 1, 2, 3, 4, 4, 0]
-    assert pieces["quarter"].tolist() == [1, 1, 1, 1, 1, 2, 2]
+    assert (pieces["quarter"] - 4 * 2014).tolist() == [
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]  # of the calendar, whatever part they are in
     assert pieces["last"].tolist() == [False] * 5 + [True, True]
 
 
@@ -304,3 +312,24 @@ def test_the_known_issues_that_its_crashes_matched_are_told_by_version():
     data.crashes["driver_version"] = data.crashes["guilty_module"].map({"hpsa": "5.5.0.58"}).astype("string")
     data.crashes["known_issues"] = pd.array(["KB2;KB1"] + [None] * 7, dtype="string")
     assert exposure(data).attrs["known_issues"] == {"5.5.0.58": ["KB1", "KB2"]}
+
+
+def test_crashes_that_took_their_last_logs_with_them_are_told_with_their_version():
+    # The log ends five days before the crash of the first boot; its dump survived.
+    data = fleet(
+        boots=[("a", 0, 30, "crash", "x"), ("a", 30.1, 60, "running", None)], coverage=[("a", 0, 0, 25), ("a", 30.1, 30.1, 60)],
+        crashes=[crash("x", 30, driver_version="5.5.0.58")], drivers=[("a", 0, "5.5.0.58"), ("a", 30.1, "5.5.0.50")],
+    )  # fmt: skip
+    found = exposure(data)
+    assert found["crashes"].sum() == 0 and found.attrs["unplaced_crashes"] == 1
+    assert found.attrs["unplaced"] == [["a", "5.5.0.58", str(day(30)), True]]
+
+
+def test_a_clock_ahead_of_its_dumps_loses_no_crash():
+    # Heartbeats a year ahead of the dump: host-days are kept, and the crash is told as unplaced.
+    data = fleet(
+        boots=[("a", 365, 395, "unknown", None)], crashes=[crash("x", 30, driver_version="5.5.0.58")],
+        drivers=[("a", 365, "5.5.0.58")],
+    )  # fmt: skip
+    found = exposure(data)
+    assert found["host_days"].sum() == 30 and found.attrs["unplaced"] == [["a", "5.5.0.58", str(day(30)), True]]

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import psodlib as psod
+from psodlib.cli import app
 from psodlib.errors import InputError
 from psodlib.simulate import History, simulate_fleet
 from psodlib.simulate.stories import story_named, story_names
@@ -111,3 +113,12 @@ def test_an_unknown_story_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no story 'hspa'; expected one of hpsa, nhpsa"):
         simulate_fleet(tmp_path / "out", story="hspa")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_tells_a_story(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["simulate", str(tmp_path / "made"), "--hosts", "2", "--days", "20", "--story", "i40en"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "Driver: i40en" in "".join(file.read_text() for file in (tmp_path / "made").rglob("*nic-get*"))
+    assert CliRunner().invoke(app, ["simulate", str(tmp_path / "other"), "--story", "i41en"]).exit_code != 0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pandas as pd
 import pytest
 
-from psodlib.triage.crashes import parse_crashes
+import psodlib as psod
+from psodlib.triage.crashes import explain, parse_crashes
 
 NOON = datetime(2019, 3, 4, 12, 0, tzinfo=UTC)
 SIX, SEVEN = ("6.5.0", 0x418000000000), ("7.0.3", 0x420000000000)
@@ -114,7 +116,8 @@ FULL = "WARNING: Heap: 3058: Heap {} already at its maximum size. Cannot expand.
         (log((3 * DAY, "<6>lpfc 0000:3b:00.0: link up")) + screen("IOMMU Fault detected for 0000:3b:00.0 IOaddr: 0xa1fc6a000", "x"), ("lpfc", "named_by_kernel")),
         (screen("PANIC at vmgpX/nvidia", KERNEL), (None, "none")),
         # Which modules it can be.
-        (screen(PF.format("a"), "i40e_clean@ x@"), ("i40e", "symbol_prefix")),
+        (screen(PF.format("a"), "i40e_clean@ x@", release=("6.0.0", SIX[1])), ("i40e", "symbol_prefix")),
+        (screen(PF.format("a"), "i40e_clean@ x@"), ("i40en", "symbol_prefix")),
         (screen(PF.format("a"), "i40e_clean@ x@", release=SEVEN), ("i40en", "symbol_prefix")),
         (screen(PF.format("a"), "fnic_isr@", release=SEVEN), ("nfnic", "symbol_prefix")),
         (screen(PF.format("a"), "qla24xx_isr@", release=SEVEN), ("qlnativefc", "symbol_prefix")),
@@ -133,3 +136,69 @@ FULL = "WARNING: Heap: 3058: Heap {} already at its maximum size. Cannot expand.
 )  # fmt: skip
 def test_who_did_it(text, expected):
     assert found(text) == expected
+
+
+PCI_LIST = """\
+0000:3b:00.0
+   Address: 0000:3b:00.0
+   VMkernel Name: vmhba2
+   Device Name: ISP2722
+   Module Name: qlnativefc
+"""
+NICS = """\
+Name    PCI          Driver      Link Speed      Duplex MAC Address       MTU    Description
+vmnic4  0000:3c:00.0 i40en       Up   10000Mbps  Full   00:00:00:00:00:00 1500   Intel X710
+"""
+
+
+@pytest.mark.parametrize(
+    ("message", "before", "guilty", "guilt", "signature", "suspect"),
+    [
+        ("IOMMU Fault detected for 0000:3b:00.0 IOaddr: 0xa1fc6a000", "", "qlnativefc", "named_by_kernel", "iommu_fault: qlnativefc", "qlnativefc"),
+        ("IOMMU Fault detected for 0000:3c:00.0 IOaddr: 0xa1fc6a000", "", "i40en", "named_by_kernel", "iommu_fault: i40en", "i40en"),
+        ("IOMMU Fault detected for 0000:99:00.0 IOaddr: 0xa1fc6a000", "", None, "none", "iommu_fault: PCI device", None),
+        ("LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed.", "ALERT: ApeiHEST: 327: Fatal error from 0000:3c:00.0(PCI Express Endpoint)", None, "hardware", "nmi: i40en", "i40en"),
+    ],
+)  # fmt: skip
+def test_an_address_is_joined_with_the_hosts_lists(tmp_path, message, before, guilty, guilt, signature, suspect):
+    folder = tmp_path / "esx1"
+    (folder / "commands").mkdir(parents=True)
+    (folder / "commands" / "localcli_hardware-pci-list.txt").write_text(PCI_LIST)
+    (folder / "commands" / "esxcfg-nics_-l.txt").write_text(NICS)
+    (folder / "vmkernel.log").write_text(
+        log(*[(timedelta(seconds=1), before)] if before else []) + screen(message, "x lpfc_x@lpfc")
+    )
+    fleet = psod.load(tmp_path, jobs=1)
+    (crash,) = fleet.crashes.itertuples()
+    assert (None if pd.isna(crash.guilty_module) else crash.guilty_module, crash.guilt, crash.signature) == (
+        guilty,
+        guilt,
+        signature,
+    )
+    reasons = fleet.reasons[fleet.reasons["about"] == "suspect"]
+    assert suspect is None or suspect in set(reasons["module"])
+
+
+def test_explain_says_why_one_outweighs_the_other():
+    (crash,) = parse_crashes(log(*burst(SICK_NIC)) + screen(PF.format("a"), TCP))
+    text = explain(crash)
+    assert "it outweighs tcpip4, nearer to the fault, because it was ill just before" in text
+    (crash,) = parse_crashes(screen(PF.format("a"), TCP))
+    assert "it outweighs bnxtnet: it is nearer to the fault" in explain(crash)
+
+
+@pytest.mark.parametrize(
+    ("text", "signature"),
+    [
+        (screen("PCPU 9: no heartbeat (2/2 IPIs received)", STALL, saved={9: "Timer_GetCycles Util_Udelay lpfc_poll@lpfc x"}), "lpfc_poll"),
+        (screen("PCPU 9: no heartbeat (2/2 IPIs received)", STALL, saved={9: "SP_WaitReadLock lpfc_poll@lpfc x"}), "lpfc_poll"),
+        (screen(NMI, f"NMI_Interrupt {IDLE}", saved={3: "Timer_GetCycles lpfc_poll@lpfc"}), "lpfc_poll"),
+        (screen("Spin count exceeded (iplLock) - possible deadlock", "Panic SP_WaitLock NetSchedInput"), "SP_WaitLock | NetSchedInput"),
+        (screen(PF.format("a"), "vmk_TimerCancel lpfc_abort@lpfc"), "vmk_TimerCancel | lpfc_abort"),
+        (screen(PF.format("a"), "kfree_skb bnx2x_free@bnx2x"), "kfree_skb | bnx2x_free"),
+        (screen("IOMMU Fault detected for 0000:3b:00.0 (vmnic4/hxge) IOaddr: 0xa1fc6a000", "x"), "iommu_fault: hxge"),
+        (screen("IOMMU Fault detected for 0000:3b:00.0 (vmnic4/xxxx) IOaddr: 0xa1fc6a000", "x"), "iommu_fault: vmnic"),
+    ],
+)  # fmt: skip
+def test_where_a_pcpu_was_caught_and_who_helped_it_is_no_site(text, signature):
+    assert [crash.signature for crash in parse_crashes(text)] == [signature]

@@ -283,7 +283,6 @@ DIFFERS = {
     "057_noheartbeat_pcc_hp_esxi50": "the same article",
     "058_damaged_pcc_two_crashes_joined": "the same article",
     "059_tlb_hpsa_itechlounge": "hpsa by hearsay; the text has no frames and names no module",
-    "075_spin_qlnativefc_masked": "one line of qlnativefc before the panic, of a kind that is no listed warning",
 }
 
 
@@ -332,7 +331,7 @@ def test_whose_symbol_it_is(function, module):
 
 @pytest.mark.parametrize(
     ("world", "module"),
-    [("nmlx4_en-0", "nmlx4_core"), ("nmlx5_core", "nmlx5_core"), ("nvme_pcie-hb", "nvme_pcie"), ("res3HelperQu", "vmfs3"), ("vmklinux_9:hpsa", None)],
+    [("nmlx4_en-0", "nmlx4_en"), ("nmlx5_core", "nmlx5_core"), ("nvme_pcie-hb", "nvme_pcie"), ("res3HelperQu", "vmfs3"), ("vmklinux_9:hpsa", None)],
 )  # fmt: skip
 def test_whose_world_it_is(world, module):
     assert find_guilty(Crash(world_name=world)).module == module

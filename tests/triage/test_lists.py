@@ -9,7 +9,8 @@ from psodlib.triage.lists import RULES, first_match, read_rules
 
 LISTS = {
     "irrelevant.txt": {}, "prefix.txt": {"mapped": True}, "sentinel.txt": {}, "plumbing.txt": {}, "strip.txt": {"mapped": True},
-    "world_names.txt": {"mapped": True}, "symbol_prefixes.txt": {"mapped": True, "plain": True},
+    "other_names.txt": {"mapped": True}, "modules.txt": {"mapped": True}, "warnings.txt": {"mapped": True},
+    "symbol_prefixes.txt": {"mapped": True, "plain": True},
 }  # fmt: skip
 
 

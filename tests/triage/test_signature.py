@@ -54,10 +54,10 @@ def test_stacks(names, expected):
             None,
             "MCA: 81: CE Poll G0 B9 S8c B Memory Controller Read Error on Channel 0.\n"
             "MCA: 208: UC Excp G4 B6 Sbb00002000000e0b AB M180008 P8/8 I/O error reported by PCI 0000:00:03.0.",
-            "machine_check: bank 6 I/O error 00:03.0",
+            "machine_check: bank 6 I/O error",
         ),
         ("nmi", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed.", "", "nmi: device unknown"),
-        ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:04:00.0", "nmi: 04:00.0"),
+        ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:04:00.0", "nmi: PCI device"),
         ("assert", "ASSERT bora/vmkernel/main/pframe_int.h:527", "", "assert: pframe_int.h:527"),
         ("not_implemented", "NOT_IMPLEMENTED /build/mts/release/bora-84374/bora/vmkernel/main/util.c:83", "", "not_implemented: util.c:83"),
         ("panic", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()!", "", "panic: if_vlan.h:425"),
@@ -222,7 +222,7 @@ def test_a_machine_check_that_lost_its_header_is_one_by_its_handler():
     frames = tuple(Frame(index=i, function=name) for i, name in enumerate(("MCEHandler", "gate_entry", "ixgbe_poll")))
     text = "cpu3:1)MCA: 208: UC Excp G4 B6 Sbb00002000000e0b I/O error reported by PCI 0000:00:03.0."
     crash = Crash(frames=frames, text=text)
-    assert sign(crash).signature == "machine_check: bank 6 I/O error 00:03.0"
+    assert sign(crash).signature == "machine_check: bank 6 I/O error"
     assert find_guilty(crash).guilt == "hardware"
     # A handler that itself faults is no machine check, and neither is a lock whose name begins alike.
     assert find_guilty(replace(crash, kind="page_fault")).module == "ixgbe"

@@ -87,14 +87,14 @@ def browser() -> Iterator[Any]:
 
 
 def _pages(made: Path) -> list[Path]:
-    return [*made.glob("*.html"), *made.glob("notebooks/*.html"), *made.glob("crashes/*.html")]
+    return [*made.glob("*.html"), *made.glob("notebooks/*.html")]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_open_offline_and_are_whole(made: Path, browser: Any, tmp_path: Path, size: str, scheme: str) -> None:
     pages = _pages(made)
-    assert len(pages) == 13  # three crashes have a page each
+    assert len(pages) == 10
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, offline=True, color_scheme=scheme)
     for path in pages:
@@ -132,6 +132,112 @@ def test_axe_finds_no_serious_fault(made: Path, browser: Any, scheme: str) -> No
         assert page.evaluate(AXE) == [], path.name
         assert page.evaluate("window.planted") is None, path.name  # though nothing forbids scripts here
         page.close()
+    context.close()
+
+
+@pytest.fixture
+def explorer(made: Path, browser: Any) -> Iterator[Any]:
+    """The explorer's page from a file, the network off; what it complained of is read at the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((made / "explorer.html").as_uri(), timeout=30_000)
+    yield page
+    assert said == []
+    context.close()
+
+
+def _total(page: Any) -> str:
+    return str(page.inner_text(".psx p[aria-live]"))
+
+
+def _filter(page: Any, words: str) -> Any:
+    return page.locator(".psx label", has=page.get_by_text(words, exact=True)).locator("select")
+
+
+def test_filters_narrow_and_count_under_each_other(explorer: Any) -> None:
+    assert _total(explorer) == "3 of 3 crashes, on 3 hosts."
+    assert explorer.locator(".psx .dot").count() == 3
+    explorer.get_by_label("Host has").fill("esx01")
+    assert _total(explorer) == "1 of 3 crashes, on 1 host."
+    assert _filter(explorer, "Module").locator("option").all_text_contents() == ["any (1)", "hpsa (1)"]
+    assert explorer.evaluate("document.activeElement.type") == "search"  # typing goes on
+    explorer.get_by_role("button", name="Clear filters").click()
+    for label, value in (("Version loaded", "5.5.0.58 (3)"), ("Cluster", "blue (3)"), ("Module", "hpsa (3)")):
+        _filter(explorer, label).select_option(label=value)
+        assert _total(explorer).startswith("3 of 3")
+    months = _filter(explorer, "To month").locator("option").all_text_contents()
+    _filter(explorer, "To month").select_option(months[1])
+    assert _total(explorer) == "1 of 3 crashes, on 1 host."
+
+
+def test_a_dot_opens_its_crash_and_the_address_stays(explorer: Any, made: Path) -> None:
+    assert explorer.locator("section[id^='crash=']:visible").count() == 0
+    explorer.locator(".psx a.crash").first.click()
+    place = explorer.evaluate("location.hash")
+    assert place.startswith("#crash=c0000")
+    assert explorer.locator("section[id^='crash=']:visible").count() == 1
+    assert explorer.locator(".psx .ring").count() == 1
+    again = explorer.context.new_page()
+    again.goto((made / "explorer.html").as_uri() + place, timeout=30_000)
+    assert again.locator("section[id^='crash=']:visible").get_attribute("id") == place[1:]
+    again.close()
+    explorer.go_back()
+    explorer.wait_for_function('!document.querySelector(".psx .ring")')
+
+
+def test_a_host_has_an_address_with_its_boots_and_crashes(explorer: Any) -> None:
+    explorer.locator(".psx td a", has_text="esx01").first.click()
+    assert explorer.evaluate("location.hash") == "#host=esx01"
+    words = explorer.inner_text(".psx .chosen:not(tr)")
+    assert "Host esx01; cluster blue" in words and "1 crash" in words and words.count("5.5.0.5") == 2
+    explorer.locator(".psx div.chosen a").first.click()
+    assert explorer.evaluate("location.hash") == "#crash=c000000000000001"
+
+
+def test_the_list_sorts_and_the_timeline_zooms_by_keyboard(explorer: Any) -> None:
+    cells = lambda: explorer.locator(".psx tbody tr td:nth-child(2)").all_inner_texts()  # noqa: E731
+    assert cells() == ["esx02", "esx01", "esx00"]
+    explorer.get_by_role("button", name="Host", exact=False).first.press("Enter")
+    assert cells() == ["esx00", "esx01", "esx02"]
+    assert explorer.locator("th[aria-sort=ascending]").inner_text().startswith("Host")
+    before = explorer.locator(".psx svg").get_attribute("aria-label")
+    explorer.get_by_role("button", name="Zoom in").press("Enter")
+    assert explorer.locator(".psx svg").get_attribute("aria-label") != before
+    explorer.get_by_role("button", name="Whole time").press("Enter")
+    assert explorer.locator(".psx svg").get_attribute("aria-label") == before
+
+
+def test_an_address_of_nothing_is_said_as_text(explorer: Any) -> None:
+    explorer.evaluate("location.hash = '#crash=' + encodeURIComponent('<img src=x onerror=window.planted=1>')")
+    explorer.wait_for_selector(".psx [role=alert]")
+    assert "No crash <img src=x onerror=window.planted=1> is in this evidence." in explorer.inner_text(
+        ".psx [role=alert]"
+    )
+    assert explorer.evaluate("window.planted") is None and explorer.locator(".psx img").count() == 0
+
+
+def test_only_the_module_of_the_policy_runs(made: Path, browser: Any) -> None:
+    context = browser.new_context(offline=True)
+    explorer = context.new_page()
+    explorer.goto((made / "explorer.html").as_uri(), timeout=30_000)
+    policy = explorer.get_attribute("meta[http-equiv]", "content")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-") and "unsafe-inline'; script" not in policy
+    ran = explorer.evaluate("""() => new Promise(done => { document.addEventListener('securitypolicyviolation', () => done('refused'));
+        const made = document.createElement('script'); made.textContent = 'window.planted = 1'; document.body.append(made);
+        setTimeout(() => done(window.planted), 500); })""")
+    assert ran == "refused" and explorer.evaluate("window.planted") is None
+    context.close()
+
+
+def test_without_a_script_every_crash_is_on_the_page(made: Path, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto((made / "explorer.html").as_uri(), timeout=30_000)
+    assert page.locator("section[id^='crash=']:visible").count() == 3
+    assert page.locator("noscript a").count() == 3
     context.close()
 
 

@@ -1,9 +1,10 @@
-"""The explorer without a browser: what a selection shows, what log text may not do, what is kept of notes."""
+"""The explorer without a browser: what its data and its page hold, what log text may not do, what is kept of notes."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,31 +18,26 @@ from views import hand_made
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet, load
-from psodlib.triage.known_issues import load_issues
-from psodlib.views import explore as views
-from psodlib.views.document import Document, to_html, to_markdown
+from psodlib.triage.similar import similar_crashes
+from psodlib.views.crash import facts_table, marks_of, own_text, pages_of, place_of, screen_of
+from psodlib.views.document import Code, Document, Section, to_html, to_markdown
 from psodlib.views.explore import (
-    NOT_KNOWN,
-    Atlas,
     Note,
-    Selection,
-    choices,
     explore,
-    live,
+    explorer_data,
+    explorer_document,
+    note_section,
     notes,
     read_notes,
-    selected,
-    timeline,
     write_note,
 )
-from psodlib.views.explore import crash as one_crash
-from psodlib.views.explore import selection as choosing
+from psodlib.views.original import lines_before
 
-ATTACK = "</pre></td><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202egnp.\"'><svg/onload=1>$x$ ![a](b) &lt;"
+ATTACK = "</pre></td></script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202egnp.\"'><svg/onload=1>$x$ ![a](b) &lt;"
 LETTERS = ATTACK.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
 TAGS = {
-    "b", "button", "circle", "code", "div", "g", "h4", "i", "li", "line", "p", "pre", "rect", "span", "style", "svg",
-    "table", "tbody", "td", "text", "th", "thead", "title", "tr", "ul",
+    "a", "aside", "b", "body", "caption", "details", "div", "footer", "h1", "h2", "h3", "h4", "h5", "head", "header", "html", "li", "main", "meta", "nav",
+    "noscript", "p", "pre", "script", "section", "span", "style", "summary", "table", "tbody", "td", "th", "thead", "title", "tr", "ul",
 }  # fmt: skip
 
 
@@ -73,55 +69,6 @@ def marked(number: int = 12, crashing: int = 8) -> Fleet:
     return fleet
 
 
-def widget_pages(explorer: Any) -> str:
-    return "".join(
-        box.value for box in (explorer.bars, explorer.total, explorer.timeline, explorer.crash, explorer.link)
-    )
-
-
-# --- the selection --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("selection", "rows"),
-    [
-        (Selection(), 8),
-        (Selection(cluster="c0"), 4),
-        (Selection(kind="spin_count"), 4),
-        (Selection(kind="spin_count", signature="bnx2x_start_xmit"), 2),
-        (Selection(kind="nmi"), 0),
-        (Selection(driver_version=NOT_KNOWN), 1),
-        (Selection(cluster="no such"), 0),
-        (Selection(first="2025-02", last="2025-02"), 5),
-        (Selection(first="2025-03"), 2),
-        (Selection(last="2025-01"), 0),  # the crash without a time is in no month
-    ],
-)
-def test_filters_let_through(selection: Selection, rows: int) -> None:
-    assert len(selected(Atlas(marked()).crashes, selection)) == rows
-
-
-def test_each_filter_counts_under_the_others() -> None:
-    crashes = Atlas(marked()).crashes
-    selection = Selection(kind="spin_count", cluster="c1")
-    for column in (*choosing.FILTERS, "month"):
-        for value, number in choices(crashes, selection, column).items():
-            if column == "month":
-                continue
-            assert number == len(selected(crashes, replace(selection, **{column: value})))
-    # its own setting does not narrow a filter: the other kind is still offered
-    assert set(choices(crashes, selection, "kind")) == {"spin_count", "page_fault"}
-    assert choices(crashes, Selection(signature="bnx2x_start_xmit"), "kind") == {"spin_count": 2, "page_fault": 1}
-
-
-def test_a_set_value_stays_offered_when_nothing_is_left_of_it() -> None:
-    crashes = Atlas(marked()).crashes
-    assert choices(crashes, Selection(signature="bnx2x_start_xmit", driver_version=NOT_KNOWN), "signature") == {
-        "hpsa | hpsa_update_scsi_devices | hpsa_scan_start": 1,
-        "bnx2x_start_xmit": 0,
-    }
-
-
 # --- log text is text -----------------------------------------------------------------------------------------------
 
 
@@ -135,139 +82,156 @@ def attacked() -> Fleet:
             table[column] = f"{column} {ATTACK}" if column not in ("host", "crash_id") else table[column] + ATTACK
         tables[name] = table
     tables["drivers"]["module"] = "hpsa"
+    ids = list(tables["crashes"]["crash_id"])
+    tables["texts"] = schema.build("texts", [{"crash_id": each, "text": f"verbatim {ATTACK}\n" * 2} for each in ids])
+    tables["reasons"] = schema.build(
+        "reasons", [{"crash_id": each, "about": "doubt", "text": f"Reason {ATTACK}"} for each in ids]
+    )
     return Fleet(**tables, simulated=True)
 
 
-def test_no_field_of_any_table_reaches_a_page_as_markup() -> None:
+def harmless(html: str, scripts: int) -> Page:
+    page = Page(html)
+    assert page.tags <= TAGS and html.count("<script") == scripts
+    assert not {name for name, _ in page.attributes} & {"src", "onerror", "onload", "onclick"}
+    assert all(
+        value and value.startswith("#") for name, value in page.attributes if name == "href" and value != "index.html"
+    )
+    assert "\x1b" not in html and "\u202e" not in html
+    return page
+
+
+def test_no_field_of_any_table_reaches_the_page_as_markup() -> None:
+    html = to_html(explorer_document(attacked(), "hpsa"), home="index.html")
+    page = harmless(html, scripts=2)  # its data, and the module whose hash the policy names
+    data = re.search(r'class="psx-data">(.*?)</script>', html, re.DOTALL)
+    assert data and "<" not in data[1] and json.loads(data[1])["crashes"][0]["kind"]
+    for field in ("message", "source", "verbatim", "Reason", "signature"):
+        assert f"{field} {LETTERS}" in page.text, field
+
+
+def test_no_field_reaches_the_widget_as_markup(tmp_path: Path) -> None:
     fleet = attacked()
-    explorer = explore(fleet).explorer
-    crash_id = explorer.selection.crash_id
-    note = Note((f"tag {ATTACK}",), f"note {ATTACK}")
-    exported = views.exported_html(explorer.atlas, replace(explorer.selection, cluster=ATTACK), {crash_id: note})
-    for html in (exported, widget_pages(explorer)):
-        page = Page(html)
-        assert page.tags <= TAGS
-        handlers = {(name, value) for name, value in page.attributes if name.startswith("on")}
-        assert handlers <= {("onclick", live.COPY)}
-        assert not {name for name, _ in page.attributes} & {"src", "href", "onerror", "onload"}
-        assert "\x1b" not in html and "\u202e" not in html
-        assert not any(("$" in value) for name, value in page.attributes if name == "style" and value)
-    assert "onclick" not in exported
-    text = Page(exported).text
-    for field in ("message", "source", "function", "detail", "tag", "note"):
-        if field not in ("detail", "function"):
-            assert f"{field} {LETTERS}" in text, field
-    assert "crash_id" not in text and LETTERS in text
+    write_note(tmp_path, str(fleet.crashes["crash_id"].iloc[0]), Note((ATTACK,), ATTACK))
+    explorer = explore(fleet, notes=tmp_path).explorer
+    assert explorer.crash_id is not None
+    harmless(explorer.crash.value, scripts=0)
+    words = json.dumps(explorer.picture.data, ensure_ascii=False)
+    assert "\x1b" not in words and "\u202e" not in words  # ``explorer.js`` shows its data as text
 
 
-def test_what_widgets_show_as_text_holds_no_hidden_letters() -> None:
-    explorer = explore(attacked()).explorer
-    labels = [label for box in (*explorer.filters.values(), explorer.list) for label, _ in box.options]
-    assert labels and not any("\x1b" in label or "\u202e" in label or "\n" in label for label in labels)
+def test_the_script_makes_no_markup_of_text() -> None:
+    source = to_html(explorer_document(hand_made.fleet(), "hpsa")).partition('<script type="module">')[2]
+    assert "render({ model, el })" in source
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|srcdoc|DOMParser", source
+    )
 
 
 def test_a_text_of_megabytes_is_cut_and_counted() -> None:
     fleet = hand_made.fleet(
         hosts=2, crashing=2, words=dict.fromkeys(("message", "function", "signature", "host"), "A<" * 1000000)
     )
-    explorer = explore(fleet).explorer
-    assert len(widget_pages(explorer)) < 200_000
-    assert max(len(label) for label, _ in explorer.list.options) < 250
-    assert "more letters)" in explorer.crash.value
+    html = to_html(explorer_document(fleet, "hpsa"))
+    assert len(html) < 300_000
+    assert "more letters)" in to_html(Document(title="t", sections=[Section("s", [Code("A<" * 1000000)])]))
 
 
 @pytest.mark.parametrize("value", [None, pd.NA, float("nan"), 7, "", "a\ud800b", "a$b$"])
-def test_shown_takes_anything(value: Any) -> None:
-    views.shown(value).encode("utf-8")
+def test_any_cell_can_be_shown(value: Any) -> None:
+    fleet = hand_made.fleet(hosts=1, crashing=1)
+    fleet.crashes["signature"] = pd.Series([value], dtype=object)
+    to_html(explorer_document(fleet, "hpsa")).encode("utf-8")
 
 
 # --- one crash ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def incident() -> Atlas:
-    return Atlas(load(DATA / "incident-2014-05-31", jobs=1), issues=load_issues())
+def incident() -> Fleet:
+    return load(DATA / "incident-2014-05-31", jobs=1)
 
 
-def test_the_real_screen_is_shown_as_it_was(incident: Atlas) -> None:
-    crash_id = incident.fleet.crashes["crash_id"].iloc[0]
-    crash = incident.crash(crash_id)
-    html = views.screen_html(crash, incident.part("frames", crash_id))
-    text = Page(html).text
-    for line in crash_text(crash).split("\n")[1:6]:
-        words = line.split(")", 1)[1].replace("@#", "@hpsa").replace("#9.2", "")
-        assert words in text
-    assert html.count("<b>") == 3
-    assert "VMK uptime: 29:20:14:10.166" in text
+def test_the_text_is_shown_as_it_was_and_the_guilty_frames_beside_it(incident: Fleet) -> None:
+    file = DATA / "incident-2014-05-31/incident-host/var/core/vmkernel-log.1"
+    (code,) = own_text(incident, incident.crashes.iloc[0], incident.frames)
+    assert isinstance(code, Code)
+    assert code.text + "\n" == file.read_text()
+    assert (code.first, code.marks) == (1, {2: "hpsa", 3: "hpsa", 4: "hpsa"})
+    assert "incident-host/var/core/vmkernel-log.1, from line 1 and byte 0" in code.caption
+    html = to_html(Document(title="t", sections=[Section("s", [code])]))
+    assert "hpsa_update_scsi_devices@#+0x39c stack: 0x410b0c037060</span>" in html and 'data-n="3"' in html
+    assert code.text in to_markdown(Document(title="t", sections=[Section("s", [code])]))
 
 
-def crash_text(crash: Any) -> str:
-    text = views.original_text(crash["source"], crash["offset"], crash["sha256"])
-    assert text is not None
-    return text
+def test_marks_need_no_address(incident: Fleet) -> None:
+    frames = incident.frames.assign(address=pd.array([None] * len(incident.frames), dtype="UInt64"))
+    assert marks_of(["a", "0: hpsa_scan_start@x", "kthread"], frames, "hpsa") == {1: "hpsa"}
+    assert marks_of(["hpsa_scan_start"], frames, pd.NA) == {}
 
 
-def test_frames_mark_the_guilty_in_words_and_colour(incident: Atlas) -> None:
-    crash_id = incident.fleet.crashes["crash_id"].iloc[0]
-    html = views.frames_html(incident.crash(crash_id), incident.part("frames", crash_id))
-    assert html.count("◀ guilty") == html.count(one_crash.GUILTY) == 3
-    assert html.count(one_crash.KERNEL) == 4
+def test_the_screen_is_drawn_behind_a_switch_that_says_so(incident: Fleet) -> None:
+    screen = screen_of(incident.crashes.iloc[0], incident.frames)
+    assert "VMK uptime: 29:20:14:10.166" in screen.text and len(screen.marked) == 3
+    html = to_html(Document(title="t", sections=[Section("s", [screen])]))
+    assert "<details" in html and "drawn from the tables" in html and html.count("<b>") == 3
 
 
-def test_a_crash_tells_its_issue_and_why_it_is_signed_so(incident: Atlas) -> None:
-    text = Page(views.crash_html(incident, incident.fleet.crashes["crash_id"].iloc[0])).text
-    assert "KB2075978: hpsa 5.5.0.58" in text
-    assert "first_telling: -> hpsa_update_scsi_devices" in text
-    assert "hpsa 5.5.0.58 (by proc)" in text
-    assert "The tables alone" not in text
+def test_a_crash_tells_its_issue_and_why_it_is_signed_so(incident: Fleet) -> None:
+    crash = incident.crashes.iloc[0]
+    text = repr(Document(title="t", sections=pages_of(incident)(crash)))
+    assert "KB2075978 (reported): hpsa 5.5.0.58" in text
+    assert (
+        "So the signature is hpsa_update_scsi_devices." in text
+        and "Left out: kthread (where a vmklinux thread begins)." in text
+    )
+    assert not re.search(r"drop_irrelevant|first_telling|\.txt:\d", text)
+    assert "5.5.0.58, known by proc" in repr(facts_table(incident, crash))
 
 
-def test_an_unknown_crash_is_misuse() -> None:
-    with pytest.raises(InputError, match="no crash 'nobody'"):
-        views.crash_html(Atlas(marked()), "nobody")
+def test_an_unknown_host_in_the_address_and_a_crash_without_one_are_shown() -> None:
+    fleet = replace(marked(), crashes=marked().crashes.assign(host=pd.NA))
+    assert pages_of(fleet)(fleet.crashes.iloc[0])
 
 
-def test_similar_crashes_share_a_signature_or_most_of_a_stack() -> None:
-    atlas = Atlas(marked())
-    table = views.similar(atlas, "c000000000000000")
-    assert list(table["crash_id"][:2]) == ["c000000000000002", "c000000000000001"] and table["same"].sum() == 2
-    assert len(table) == 7 and (table["alike"] == 1).all()
-    frames = atlas.fleet.frames
-    frames.loc[frames["crash_id"] == "c000000000000007", "function"] = "elsewhere"
-    assert len(views.similar(Atlas(replace(atlas.fleet, frames=frames)), "c000000000000000")) == 6
+def test_similar_crashes_are_those_of_similar_crashes() -> None:
+    fleet = marked()
+    crash = fleet.crashes.iloc[2]
+    told = repr(next(part for part in pages_of(fleet)(crash) if part.title == "Similar crashes").blocks[-1])
+    found = similar_crashes(fleet, str(crash["crash_id"]), 8)
+    assert len(found) and all(each in told for each in found.loc[found["proposal"].notna(), "crash_id"])
+    bare = replace(fleet, frames=schema.empty("frames"))
+    said = repr(next(part for part in pages_of(bare)(crash) if part.title == "Similar crashes").blocks)
+    assert "Alike" not in said  # no frames is no likeness
 
 
-# --- the timeline ---------------------------------------------------------------------------------------------------
+def test_no_page_names_a_folder_of_this_machine() -> None:
+    assert place_of("/home/me/evidence/esx1/var/core/vmkernel-log.1", 7, "esx1") == "esx1/var/core/vmkernel-log.1:7"
+    assert place_of("/tmp/x/y/b.tgz!var/log/vmkernel.log") == "b.tgz!var/log/vmkernel.log"
+    assert place_of(pd.NA) == "unknown" and place_of("evidence/a.log", 3) == "evidence/a.log:3"
 
 
-def test_the_timeline_draws_each_dated_crash_and_rings_the_chosen() -> None:
-    html = views.timeline_html(Atlas(marked()), Selection(crash_id="c000000000000003"))
-    assert html.count('class="crash"') == 7
-    assert html.count('r="8.5"') == 1
-    assert "8 crashes on 8 hosts" in html
-    # two boots a host: a pale bar and a solid one each
-    assert html.count("<rect") == 4 * 8
+# --- the data of the script -----------------------------------------------------------------------------------------
 
 
-def test_hosts_beyond_the_page_are_counted_and_the_chosen_one_is_drawn() -> None:
-    atlas = Atlas(hand_made.fleet(hosts=40, crashing=40))
-    html = views.timeline_html(atlas, Selection(crash_id="c000000000000039"))
-    assert f"{40 - timeline.MOST_HOSTS} more not drawn" in html and "esx39" in html
+def test_the_data_have_every_crash_boot_and_host() -> None:
+    fleet = marked()
+    data = explorer_data(fleet, "hpsa")
+    assert len(data["crashes"]) == 8 and sum(crash["time"] is None for crash in data["crashes"]) == 1
+    assert len(data["hosts"]) == 12 and {host["cluster"] for host in data["hosts"]} == {"c0", "c1"}
+    assert all(len(boots) == 2 and all(boot["watched"] for boot in boots) for boots in data["boots"].values())
+    assert [name for name, _ in data["versions"]] == ["5.5.0.50", "5.5.0.58"]
 
 
-def test_gaps_show_and_countless_stretches_do_not() -> None:
+def test_countless_stretches_are_merged_and_gaps_are_not() -> None:
     fleet = hand_made.fleet(hosts=1, crashing=1)
     first = fleet.coverage.iloc[0]
     step = (first["end"] - first["start"]) / 20_000
     rows = [{"host": first["host"], "boot": first["boot"], "start": first["start"] + i * step, "end": first["start"] + (i + 0.5) * step}
             for i in range(20_000)]  # fmt: skip
-    many = replace(fleet, coverage=schema.build("coverage", rows))
-    assert views.timeline_html(Atlas(many), Selection()).count("<rect") < 10
-    gap = [rows[0], rows[-1]]
-    assert (
-        views.timeline_html(Atlas(replace(fleet, coverage=schema.build("coverage", gap))), Selection()).count("<rect")
-        == 4
-    )
+    for given, expected in ((rows, 1), ([rows[0], rows[-1]], 2)):
+        data = explorer_data(replace(fleet, coverage=schema.build("coverage", given)), "hpsa")
+        assert len(data["boots"]["esx00"][0]["watched"]) == expected
 
 
 # --- lines of the log -----------------------------------------------------------------------------------------------
@@ -285,20 +249,19 @@ def logged(tmp_path: Path) -> tuple[Path, Any]:
 def test_lines_before_a_crash_are_read_from_its_file(tmp_path: Path) -> None:
     file, crash = logged(tmp_path)
     place = (str(file), crash["offset"], crash["sha256"])
-    lines = views.lines_before(*place, most=3)
+    lines = lines_before(*place, most=3)
     assert [line[-8:] for line in lines] == ["<b>2</b>", "<b>3</b>", "<b>4</b>"]
-    assert "hpsa_scan_start" in (views.original_text(*place) or "")
     file.write_bytes(file.read_bytes().replace(b"hpsa_scan_start", b"hpsa_scan_stare"))
-    assert views.lines_before(*place) == () and views.original_text(*place) is None
+    assert lines_before(*place) == ()
 
 
 def test_only_regular_files_that_hold_the_crash_are_read(tmp_path: Path) -> None:
     file, crash = logged(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     for source in (tmp_path, tmp_path / "pipe", "/dev/zero", f"{file}!member", "a\0b", "x" * 5000, None, "http://x/y"):
-        assert views.lines_before(source, crash["offset"], crash["sha256"]) == ()
+        assert lines_before(source, crash["offset"], crash["sha256"]) == ()
     for offset in (-1, 10**18, None):
-        assert views.lines_before(file, offset, crash["sha256"]) == ()
+        assert lines_before(file, offset, crash["sha256"]) == ()
 
 
 # --- tags and notes -------------------------------------------------------------------------------------------------
@@ -329,56 +292,37 @@ def test_a_note_has_an_end(tmp_path: Path) -> None:
 
 
 def test_a_note_is_exported_with_the_write_up() -> None:
-    section = views.note_section({"one": Note(("duplicate",), ATTACK, "2026-01-01")}, "one")
+    section = note_section({"one": Note(("duplicate",), ATTACK, "2026-01-01")}, "one")
     assert section is not None
     document = Document(title="t", sections=[section])
     assert "<img" not in to_html(document) and "Tags: duplicate." in to_html(document)
     assert "<img" not in to_markdown(document)
-    assert views.note_section({}, "one") is None
+    assert note_section({}, "one") is None
 
 
 # --- the widgets ----------------------------------------------------------------------------------------------------
 
 
-def test_clicks_narrow_choose_and_save(tmp_path: Path) -> None:
+def test_what_is_chosen_is_shown_and_its_note_kept(tmp_path: Path) -> None:
     explorer = explore(marked(), notes=tmp_path).explorer
-    assert explorer.selection.crash_id == explorer.list.value == "c000000000000007"
-    explorer.filters["kind"].value = ("spin_count",)
-    assert len(explorer.list.options) == 4
-    assert explorer.selection.crash_id == explorer.list.value == "c000000000000004"  # the first of those left
-    assert explorer.filters["signature"].options[0][0] == "any (4)"
-    explorer.list.value = "c000000000000002"
-    assert "PCPU14" in explorer.crash.value and "4 of 8 crashes on 4 hosts" in explorer.total.value
+    assert explorer.crash_id == "c000000000000007"
+    explorer.picture.chosen = "crash=c000000000000002"
+    assert "Crash of esx02" in explorer.crash.value
     explorer.offered.value, explorer.note.value = "duplicate", " seen "
     explorer.save.click()
     assert read_notes(tmp_path)["c000000000000002"].tags == ("duplicate",)
-    assert any("[duplicate]" in label for label, _ in explorer.list.options)
-    explorer.clear.click()
-    assert len(explorer.list.options) == 8 and explorer.selection.crash_id == "c000000000000002"
+    assert explorer.picture.data["tags"] == {"c000000000000002": "[duplicate]"}
     again = explore(marked(), notes=tmp_path).explorer
-    again.list.value = "c000000000000002"
+    again.picture.chosen = "crash=c000000000000002"
     assert (list(again.tags.value), again.note.value) == (["duplicate"], "seen")
-
-
-def test_the_time_slider_is_a_filter() -> None:
-    explorer = explore(marked()).explorer
-    explorer.months.value = ("2025-03", "2025-03")
-    assert (explorer.selection.first, len(explorer.list.options)) == ("2025-03", 2)
-    explorer.months.value = (explorer.atlas.months[0], explorer.atlas.months[-1])
-    assert (explorer.selection.first, len(explorer.list.options)) == (None, 8)
-
-
-def test_every_choice_of_every_filter_shows_what_it_counts() -> None:
-    explorer = explore(marked()).explorer
-    for box in explorer.filters.values():
-        for label, value in list(box.options):
-            box.value = value
-            assert label.endswith(f"({len(explorer.list.options)})")
-        box.index = 0
+    for place in ("host=esx02", "crash=nobody", ""):
+        again.picture.chosen = place
+        assert again.save.disabled and "No crash is chosen" in again.crash.value
 
 
 def test_without_a_folder_it_says_that_notes_do_not_last() -> None:
     explorer = explore(marked()).explorer
+    assert explorer.save.description == "Keep until the kernel ends"
     explorer.note.value = "x"
     explorer.save.click()
     assert "in this kernel alone" in explorer.saved.value
@@ -403,19 +347,15 @@ def test_small_and_damaged_fleets_are_shown(name: str) -> None:
         "no host name": lambda: replace(marked(), crashes=marked().crashes.assign(host=pd.NA)),
     }[name]()
     fleet = replace(fleet, crashes=schema.conform("crashes", fleet.crashes))
-    explorer = explore(fleet).explorer
-    assert len(explorer.list.options) == len(fleet.crashes)
-    assert views.exported_html(explorer.atlas, explorer.selection)
-    if fleet.crashes.empty:
-        assert "No crash was found in this evidence." in explorer.total.value and explorer.save.disabled
+    assert len(explore(fleet).explorer.picture.data["crashes"]) == len(fleet.crashes)
+    html = to_html(explorer_document(fleet, "hpsa"))
+    assert ("No crash was found." in html) == fleet.crashes.empty
 
 
 def test_made_up_evidence_is_called_so() -> None:
-    atlas = Atlas(marked())
-    assert "Simulated fleet" in views.exported_html(atlas, Selection())
-    assert "Simulated fleet" not in views.exported_html(Atlas(replace(atlas.fleet, simulated=False)), Selection())
-    explorer = explore(marked()).explorer
-    assert "Simulated fleet" in explorer.view.children[0].value
+    for fleet in (marked(), replace(marked(), simulated=False)):
+        assert ("Simulated fleet" in to_html(explorer_document(fleet, "hpsa"))) == fleet.simulated
+        assert ("Simulated fleet" in explore(fleet).explorer.view.children[0].value) == fleet.simulated
 
 
 def test_the_saved_file_is_plain_json(tmp_path: Path) -> None:

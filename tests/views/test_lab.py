@@ -62,7 +62,7 @@ def page(lab: tuple[str, Path]) -> Iterator[Any]:
     with chromium_page(width=1440, height=2300) as opened:
         opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
         run_all(opened, lab[0])
-        playwright.expect(opened.locator(".psx .screen")).to_be_visible(timeout=40_000)
+        playwright.expect(opened.locator(".psod .screen").first).to_be_visible(timeout=40_000)
         yield opened
 
 
@@ -71,46 +71,53 @@ def _picture(page: Any, folder: Path, name: str) -> None:
 
 
 def _filter(page: Any, label: str) -> Any:
-    return page.locator(".widget-dropdown", has=page.get_by_text(label, exact=True)).locator("select")
+    return page.locator(".psx label", has=page.get_by_text(label, exact=True)).locator("select")
 
 
 def test_a_filter_narrows_the_list_and_the_other_filters(page: Any, lab: tuple[str, Path]) -> None:
     expect = playwright.expect
-    expect(page.get_by_text("6 of 6 crashes on 6 hosts.")).to_be_visible()
+    expect(page.get_by_text("6 of 6 crashes, on 6 hosts.")).to_be_visible()
     _picture(page, lab[1], "lab-light")
-    _filter(page, "Kind").select_option(label="page_fault (4)")
-    expect(page.get_by_text("4 of 6 crashes on 4 hosts.")).to_be_visible()
+    _filter(page, "Kind").select_option(label="page fault (4)")
+    expect(page.get_by_text("4 of 6 crashes, on 4 hosts.")).to_be_visible()
     offered = _filter(page, "Signature").locator("option").all_text_contents()
     assert [re.sub(r".*\((\d+)\)", r"\1", text) for text in offered] == ["4", "3", "1"]
     page.get_by_role("button", name="Clear filters").click()
-    expect(page.get_by_text("6 of 6 crashes on 6 hosts.")).to_be_visible()
+    expect(page.get_by_text("6 of 6 crashes, on 6 hosts.")).to_be_visible()
 
 
 def test_log_text_is_text_in_the_live_page(page: Any) -> None:
-    page.locator(".psx-list select").select_option(index=0)
-    playwright.expect(page.locator(".psx .screen")).to_contain_text(ATTACK)
+    page.locator(".psx td a").first.click()
+    playwright.expect(page.locator(".psod .screen pre")).to_contain_text(f"message {ATTACK}")
     assert page.evaluate("window.planted") is None
-    # neither markup nor mathematics nor a link was made of it
-    assert page.locator(".psx img, .psx script, .psx a, .psx mjx-container, .psx .MathJax").count() == 0
-    assert page.locator(".psx [onerror]").count() == 0
+    # neither markup nor mathematics was made of it, and no link leads away
+    for part in (".psx", ".psod"):
+        assert (
+            page.locator(f"{part} img, {part} script, {part} mjx-container, {part} .MathJax, {part} [onerror]").count()
+            == 0
+        )
+        hrefs = page.locator(f"{part} a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        assert all(href.startswith("#") for href in hrefs)
 
 
 def test_a_chosen_crash_is_shown_tagged_noted_and_its_link_copied(page: Any, lab: tuple[str, Path]) -> None:
     expect = playwright.expect
-    page.locator(".psx-list select").select_option(index=4)
-    expect(page.locator(".psx .screen")).to_contain_text("#PF Exception 14 in world 9607609:vmklinux_9:h")
-    expect(page.locator(".psx tr.guilty").first).to_contain_text("◀ guilty")
+    page.locator('.psx a.crash[href="#crash=c000000000000001"]').click()
+    expect(page.locator(".psod .screen pre")).to_contain_text("#PF Exception 14 in world 9607609:vmklinux_9:h")
+    expect(page.locator(".psod tr.marked").first).to_contain_text("◀ guilty")
     page.locator("select", has=page.locator("option", has_text="Common tags…")).select_option(label="duplicate")
     page.get_by_placeholder("Note", exact=True).fill("seen in Lab")
     page.get_by_role("button", name="Save tags and note").click()
     expect(page.get_by_text("Saved in store/crash_notes.json.")).to_be_visible()
+    expect(page.locator(".psx tr.chosen")).to_contain_text("[duplicate]")
     saved = json.loads((lab[1] / "store" / "crash_notes.json").read_text())
     [(crash_id, note)] = saved.items()
     assert (note["tags"], note["text"]) == (["duplicate"], "seen in Lab")
     assert crash_id == "c000000000000001"
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    assert page.evaluate("navigator.clipboard.readText()") == f"esx/var/core/vmkernel-log.1:1 byte 0 sha256:{'9f' * 32}"
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.endswith("/explore.ipynb#crash=c000000000000001") and "token" not in copied
 
 
 def test_it_reads_in_dark_too(page: Any, lab: tuple[str, Path]) -> None:

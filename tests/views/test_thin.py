@@ -8,13 +8,13 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+from psodlib.views.explore.markup import label
 from views import hand_made
 
 from psodlib.fleet import Fleet
 from psodlib.views import charts
 from psodlib.views.brief import unknowns
 from psodlib.views.explore import Atlas, Selection, crash_page, similar_html, timeline_html
-from psodlib.views.explore.markup import label
 from psodlib.views.notebooks import run_notebook
 from psodlib.views.prose import TextTable, describe_fleet, unheard
 from psodlib.views.study import study

@@ -110,7 +110,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
           r"^Name +Is Loaded", rows.read_rows),
     _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
-          "^(?:" + "|".join(pattern.replace("?P<device>", "?:").replace("?P<module>", "?:") for *_, pattern in commands.DEVICES) + ")",
+          "^(?:" + "|".join(pattern.replace("?P<device>", "?:").replace("?P<module>", "?:").replace("?P<address>", "?:") for *_, pattern in commands.DEVICES) + ")",
           commands.read_devices),
     _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
           r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,
@@ -122,12 +122,12 @@ KINDS: tuple[Kind, ...] = (
     _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
           rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_WORD}(?:,|[ \t]*$)", vibs.read_vib_ids, group="vibs"),
     _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
-    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"\A[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}\s*\Z", commands.read_date),
+    _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}[ \t]*$", commands.read_date),
     _kind("date", "2025-12-11T16:32:46Z", rf"\A{ISO_STAMP}\s*\Z", commands.read_date, command="clock|time get|date"),
     _kind("host_name", "   Fully Qualified Domain Name: esx01.lab", r"^[ \t]*Fully Qualified Domain Name: ", rows.read_rows),
     _kind("pci_list", "   VMkernel Name: vmhba0", r"^[ \t]*VMkernel Name: vm", rows.read_rows),
     _kind("format_list", "VMHost          : esx01.lab\nManufacturer    : HPE", r"^[A-Za-z][\w ]{0,40} {1,40}: .{0,300}\n[A-Za-z][\w ]{0,40} {1,40}:", rows.read_rows),
-    _kind("format_table", "Name  Driver Version\n----  ------ -------", r"^[ \t]*-{2,}(?: +-{2,})+[ \t]*$", rows.read_rows),
+    _kind("format_table", "Name  Driver Version\n----  ------ -------", r"^[ \t]*-{2,}(?: +-{2,})+[ \t]*$", rows.read_rows, group="vibs"),
     _kind("uptime", " 10:00:00 up 29 days, 20:14:10, load average: 0.05, 0.04, 0.05", r"^[ \t]*\d{1,2}:\d\d:\d\d up (?:\d+ day|\d+:\d\d|\d+ min)", commands.read_uptime),
     _kind("uptime", "2578450166000", r"\A\d{6,18}\s*\Z", commands.read_uptime_micros, command=r"uptime"),
     _kind("module_names", "vmkapi_mgmt\nvmkapi_socket\nhpsa", r"\A(?:[\w.-]+\n)*?(?:vmkapi_\w+|vmklinux\w*|com\.vmware\.\w+)[ \t]*$",
@@ -163,35 +163,38 @@ def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> It
 def read_artifact(
     stream: BinaryIO, source: str, name: str, when: datetime | None = None, kind: Kind | None = None
 ) -> list[FileReading]:
-    """Read a log, a command's output or a capture of several; of the kind, where it is known already."""
-    raw = numbered_blocks(stream)
-    head = ""
+    """Read a log, a command's output or a capture of several; of the log that it is, where that is known already."""
+    kind = kind if kind and (kind.is_log or kind.irrelevant) else None
+    raw, head = numbered_blocks(stream), ""
     if kind is None:
         first = next(raw, (1, b""))
         head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
         raw = chain([first], raw)
     part = Part(source, numbered_lines(raw), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
-    kind = kind or recognise(head, part.command)
-    if kind is None or (head and has_prompt(head)) or not (kind.is_log or kind.irrelevant):
-        return _read_outputs(replace(part, lines=islice(part.lines, MAX_LINES)))
-    found = Findings()
-    kind.reader(part, found)
-    return found.readings(source, kind.name, kind.irrelevant)
+    several = has_prompt(head)
+    kinds = [kind] if kind else [] if several else list(_kinds_of(head, part.command))
+    if kinds and (kinds[0].is_log or kinds[0].irrelevant):
+        found = Findings()
+        kinds[0].reader(part, found)
+        return found.readings(source, kinds[0].name, kinds[0].irrelevant)
+    part = replace(part, lines=list(islice(part.lines, MAX_LINES)))
+    outputs: list[tuple[str | None, Part]] = split_terminal(part) if several or not kinds else [(None, part)]
+    return _read_outputs(outputs, source, kinds)
 
 
-def _read_outputs(part: Part) -> list[FileReading]:
+def _read_outputs(outputs: list[tuple[str | None, Part]], source: str, known: list[Kind]) -> list[FileReading]:
     # Outputs of one host are one reading, and a `date` among them dates what follows.
     by_host: dict[str | None, tuple[Findings, dict[str, None]]] = {}
     taken: dict[str | None, datetime] = {}
     relevant = False
-    for host, output in split_terminal(part):
+    for host, output in outputs:
         output = replace(output, when=taken.get(host, output.when))
-        for kind in _kinds_of(output.text(), output.command):
+        for kind in known or _kinds_of(output.text(), output.command):
             found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
             kind.reader(output, found)
             kinds[kind.name] = None
             if kind.name == "table":
-                found.note_inventory(part.source)
+                found.note_inventory(source)
             relevant = relevant or not kind.irrelevant
             if kind.name == "date" and found.facts and found.facts[-1].time:
                 taken[host] = found.facts[-1].time
@@ -199,7 +202,7 @@ def _read_outputs(part: Part) -> list[FileReading]:
     return [
         reading
         for found, kinds in by_host.values()
-        for reading in found.readings(part.source, "+".join(kinds), not relevant)
+        for reading in found.readings(source, "+".join(kinds), not relevant)
     ]
 
 

@@ -25,11 +25,11 @@ _MODULE = r"(?P<module>[a-z\d][\w-]{1,40})"
 # A row that says which driver has which device: adapter list and scsidevs, nic list and esxcfg-nics, lspci -p. Name, sample, pattern.
 DEVICES: tuple[tuple[str, str, str], ...] = (
     ("hba", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
-     rf"[ \t]*(?P<device>vmhba\d{{1,4}})[ \t]+{_MODULE}[ \t]+(?:link-\S+|unknown|online|offline|unbound)(?:[ \t]|$)"),
+     rf"[ \t]*(?P<device>vmhba\d{{1,4}})[ \t]+{_MODULE}[ \t]+(?:link-\S+|unknown|online|offline|unbound)(?:[ \t](?:.{{0,80}}\((?P<address>{_PCI})\))?|$)"),
     ("nic", "vmnic32  Pseudo        r8152   Up            Up            1000  Full    3c:18:a0:00:00:00  9000  Unknown Unknown",
-     rf"[ \t]*(?P<device>(?:vmnic|vusb)\d{{1,4}})[ \t]+(?:{_PCI}|Pseudo|N/A)[ \t]+{_MODULE}[ \t]+(?:Up|Down|up|down|N/A)[ \t]"),
+     rf"[ \t]*(?P<device>(?:vmnic|vusb)\d{{1,4}})[ \t]+(?:(?P<address>{_PCI})|Pseudo|N/A)[ \t]+{_MODULE}(?:[ \t]|$)"),
     ("lspci -p", "0000:31:00.0 8086:1521 103c:8157 255/   /     D V igbn         vmnic4",
-     rf"[ \t]*{_PCI}[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+\S.{{0,40}}[ \t]V[ \t]+{_MODULE}[ \t]+(?P<device>vm[a-z]{{2,8}}\d{{1,4}})[ \t]*$"),
+     rf"[ \t]*(?P<address>{_PCI})[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+[0-9a-f]{{4}}:[0-9a-f]{{4}}[ \t]+\S.{{0,40}}[ \t]V[ \t]+{_MODULE}[ \t]+(?P<device>vm[a-z]{{2,8}}\d{{1,4}})[ \t]*$"),
 )  # fmt: skip
 _DEVICES = tuple(re.compile(pattern) for *_, pattern in DEVICES)
 # Another driver's node than the Smart Array's, told by the command that read it.
@@ -141,9 +141,23 @@ def read_devices(part: Part, found: Findings) -> None:
         if match:
             found.drivers.append(
                 DriverReading(
-                    module=match["module"], state="loaded", evidence="adapter_list", device=match["device"], source=part.source, line=number
+                    module=match["module"], state="loaded", evidence="adapter_list", device=match["device"],
+                    address=pci_address(match["address"]), source=part.source, line=number,
                 )
             )  # fmt: skip
+
+
+def pci_address(text: str | None) -> str | None:
+    """A PCI address in its full form; ESXi 5 prints ``(0:3:0.0)``, in decimal figures."""
+    words = re.fullmatch(r"(?:([0-9a-f]{1,4}):)?([0-9a-f]{1,4}):([0-9a-f]{1,2})[.:]0?([0-7])", (text or "").lower())
+    if words is None:
+        return None
+    base = 10 if words[1] and len(words[1]) < 3 else 16
+    try:
+        segment, bus, slot = (int(word or "0", base) for word in words.groups()[:3])
+    except ValueError:
+        return None
+    return f"{segment:04x}:{bus:02x}:{slot:02x}.{words[4]}"
 
 
 def read_module_names(part: Part, found: Findings) -> None:

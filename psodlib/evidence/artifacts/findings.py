@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -12,7 +12,7 @@ from typing import BinaryIO
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
 __all__ = [
-    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "moment_of", "nothing_in", "numbered_blocks",
+    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "line_counter", "moment_of", "nothing_in", "numbered_blocks",
     "numbered_lines", "parse_micros", "parse_stamp", "stamp_micros",
 ]  # fmt: skip
 
@@ -217,6 +217,19 @@ def parse_stamp(text: str) -> datetime | None:
     """ISO stamp at the start of a text -> aware UTC time; no zone is UTC; None where there is none or it cannot be."""
     micros = parse_micros(text)
     return None if micros is None else moment_of(micros)
+
+
+def line_counter(text: str, first: int) -> Callable[[int], int]:
+    """A function that gives the line of a place in a text whose first line has that number; places come in order."""
+    at, line = 0, first
+
+    def line_of(place: int) -> int:
+        nonlocal at, line
+        line += text.count("\n", at, place)
+        at = place
+        return line
+
+    return line_of
 
 
 def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from psodlib.evidence.artifacts.findings import Findings, Part
+from psodlib.evidence.artifacts.commands import pci_address
+from psodlib.evidence.artifacts.findings import Findings, Part, line_counter
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, delimiter_of, key_of
 from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
@@ -68,7 +69,8 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
     text = "\n".join(text for _, text in lines)
     try:
         if first.startswith(("[", "{")) and '"' in text[:4000]:
-            yield from ((at + text.count("\n", 0, begin), row) for begin, row in _json_rows(text))
+            line_of = line_counter(text, at)
+            yield from ((line_of(begin), row) for begin, row in _json_rows(text))
         elif first.startswith(("<?xml", "<output")):
             yield from ((at, row) for row in _xml_rows(text))
         elif _is_delimited(first):
@@ -187,7 +189,8 @@ def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int
     starts = [match.start() for match in re.finditer(r"-{2,}", lines[dashes][1])]
     ends = [*starts[1:], None]
     names = [key_of(lines[dashes - 1][1][start:end]) for start, end in zip(starts, ends, strict=True)]
-    for number, text in lines[dashes + 1 :]:
+    for at in range(dashes + 1, len(lines)):
+        number, text = lines[at]
         if (
             text[: starts[0]].strip()
             or not text[starts[0] :][:1].strip()
@@ -316,6 +319,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
             DriverReading(
                 module=module, version=normalise(version, module), state="loaded", evidence="ethtool" if version or firmware else "adapter_list",
                 device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
+                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo")),
                 firmware=firmware if (firmware or "").lower() not in _NOTHING else None, source=part.source, line=line,
             )
         )  # fmt: skip
@@ -392,7 +396,7 @@ def _fields(row: Row) -> set[str]:
         vib[0]
         and vib[1]
         and (VIB_VERSION.fullmatch(vib[1]) or {"vendor", "acceptancelevel"} <= fields)
-        and "build" not in fields
+        and not fields & {"build", "displayname"}
     ):
         fields.add("a VIB")
     if any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model")) and not fields & {

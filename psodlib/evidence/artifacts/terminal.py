@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import re2  # type: ignore[import-untyped]
+
 from psodlib.evidence.artifacts.findings import Part
 
 __all__ = ["BOUNDARY", "HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
@@ -30,7 +32,7 @@ PROMPTS = _table(
     ("vMA", "vi-admin@vma:~[esx01.lab]> esxcli system module get -m hpsa", r"[ \t]{0,12}[\w.-]{1,32}@[\w.-]{1,255}:[^\[\s]{0,255}\[(?P<host>[\w.-]{1,255})\]>\s*(?P<command>\S.*)?$"),
     ("user@host", "root@esx01:~# vmware -v", r"[ \t]{0,12}[\w.-]{1,32}@(?P<host>[\w.-]{1,255}):\S{0,255}[#$>]\s+(?P<command>\S.*)?$"),
     ("ash", "~ # cat /proc/scsi/hpsa/2", r"[ \t]{0,12}(?:~|/\S{0,255}) [#$](?:\s+(?P<command>\S.*))?$"),
-    ("PowerShell", "PS C:\\> plink root@esx01 vmware -v", r"PS [A-Za-z]:\\[^>\n]{0,200}> ?(?P<command>\S.*)?$"),
+    ("PowerShell", "PS C:\\> plink root@esx01 vmware -v", r"(?:PS|(?:vSphere )?PowerCLI) [A-Za-z]:\\[^>\n]{0,200}> ?(?P<command>\S.*)?$"),
     ("user", "[root] esxcfg-nics -l", rf"[ \t]{{0,12}}\[root\]\s*(?P<command>{_COMMANDS}.*)$"),
     ("bare", "# esxcli software vib list", rf"(?:[#$>] ?)?(?P<command>{_COMMANDS}.*)$"),
 )  # fmt: skip
@@ -57,15 +59,23 @@ _HOST_LINE = re.compile(
 
 _FIELD = re.compile(r"([ \t]*)[A-Za-z][\w ()/.-]{0,60}?[ \t]{0,40}:(?:[ \t]|$)")
 # A command sent to another host than the prompt's.
-_FAR = re.compile(r"(?:ssh|plink|sshpass)(?:\.exe)? (?:[^@\n]{0,200}[ \t])?[\w.-]{1,32}@" + _NAME + r"(?=[ \t])")
-
-# All of them in one search, which begins with a literal so that it runs from line to line.
-_BOUNDARIES = (
-    "|".join(re.sub(r"\?P<\w+>", "?:", pattern.pattern) for *_, pattern in (*PROMPTS, *HEADINGS))
-    + r"|\[[\w.-]{1,255}\] out: "
+_FAR = re.compile(
+    r"(?:(?:ssh|plink|sshpass)(?:\.exe)? (?:[^@\n]{0,200}[ \t])?[\w.-]{1,32}@|[^\n]{0,200}?(?:Get-VMHost(?: -Name)?|-VMHost) [\"']?)"
+    + _NAME
+    + r"(?=[ \t\"'|)]|$)"
 )
-_ANY_BOUNDARY = re.compile(f"\n(?={_BOUNDARIES})", re.MULTILINE)
-BOUNDARY = f"^(?:{_BOUNDARIES})"  # for one pass with other patterns
+
+# All of them in one search, at the speed of RE2: most texts hold none.
+_ANY = "|".join(
+    re.sub(r"\?P<\w+>", "?:", pattern.pattern)
+    for pattern in (*(row[2] for row in (*PROMPTS, *HEADINGS)), _HOST_LINE, _PREFIX)
+)
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+# It needs no bounds, and counting them would cost it its memory.
+_LOOSE = re.sub(r"\{1,\d+\}", "+", re.sub(r"\{0,\d+\}", "*", _ANY.replace(r"\s*", "[ \t]*").replace(r"\s+", "[ \t]+")))
+BOUNDARY = f"^(?:{_LOOSE})"  # for one pass with other patterns
+_BOUNDARY = re2.compile("(?m)" + BOUNDARY, _OPTIONS)
 
 
 def find_prompt(line: str) -> re.Match[str] | None:
@@ -113,8 +123,10 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
                 close()
                 host = prefix["host"]
             text = prefix["text"]
-        prompt = find_prompt(text)
-        match = prompt or _first_of(HEADINGS, text)
+        prompt = match = None
+        if _BOUNDARY.match(text):
+            prompt = find_prompt(text)
+            match = prompt or _first_of(HEADINGS, text)
         if match is None and (match := _HOST_LINE.match(text)):
             beside = [given[at][1] for at in (index - 1, index + 1) if 0 <= at < len(given)]
             match = None if any(_is_field_like(other, text) for other in beside) else match
@@ -135,9 +147,14 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
 
 def has_prompt(text: str) -> bool:
     """Whether any line of a text shows a prompt with a command, or a heading above an output."""
-    starts = (match.end() - 1 for match in _ANY_BOUNDARY.finditer("\n" + text))
-    lines = (text[start : start + MAX_PROMPT].partition("\n")[0] for start in starts)
     return any(
-        match["command"] if (match := find_prompt(line)) else _PREFIX.match(line) or _first_of(HEADINGS, line)
-        for line in lines
+        _is_boundary(text[match.start() : match.start() + MAX_PROMPT].partition("\n")[0])
+        for match in _BOUNDARY.finditer(text)
+    )
+
+
+def _is_boundary(line: str) -> bool:
+    prompt = find_prompt(line)
+    return bool(
+        prompt["command"] if prompt else _PREFIX.match(line) or _HOST_LINE.match(line) or _first_of(HEADINGS, line)
     )

@@ -31,6 +31,7 @@ _ROW = re.compile(
     r"^\s*(?P<name>[A-Za-z][\w.+-]{1,80})\s+(?P<rest>\S.*?)\s+(?P<day>\d{4}-\d\d-\d\d)(?:\s+\S+(?: \S+){0,3})?\s*$"
 )
 _VERSION = re.compile(r"(?<!\S)\d[\w.:+~]*-\w[\w.+~]*(?!\S)")
+_COMPONENTS = re.compile(r"[ \t]*Name +Display Name ")
 _RESULT = re.compile(
     r"^\s*(?P<key>Message|Reboot Required|VIBs Installed|VIBs Removed|VIBs Skipped|DPU Results):\s?(?P<value>.*)$"
 )
@@ -59,6 +60,9 @@ def read_vib_list(part: Part, found: Findings) -> None:
     """``esxcli software vib list`` with or without header and dashes, and tables that also hold the ID and a summary."""
     state, evidence = state_of(part)
     for number, line in part.lines:
+        if _COMPONENTS.match(line):  # a component is named like a VIB and versioned otherwise
+            found.understood = True
+            return
         match = _ROW.match(line) if len(line) < MAX_ROW else None
         version = _VERSION.search(match["rest"] + " ") if match else None
         if match is None or version is None:

@@ -18,7 +18,7 @@ from psodlib.views.charts.crashes import plot_ascertainment, plot_modules
 from psodlib.views.charts.evidence_needed import plot_evidence_needed
 from psodlib.views.charts.fleet import plot_fleet_map, plot_host_days
 from psodlib.views.charts.incident import plot_incident
-from psodlib.views.charts.output import numbers, save_chart, wording
+from psodlib.views.charts.output import numbers, save_chart, save_dark, wording
 from psodlib.views.charts.rates import plot_options, plot_rates, plot_ratio
 from psodlib.views.charts.rollout import plot_rollout, plot_weekly_rate
 from psodlib.views.charts.style import CRASH, PALETTE, UNKNOWN_VERSION, version_colours
@@ -27,6 +27,6 @@ from psodlib.views.charts.uptime import plot_hazard, plot_survival, plot_uptime_
 __all__ = [
     "CRASH", "PALETTE", "UNKNOWN_VERSION", "Axes", "numbers", "plot_ascertainment", "plot_evidence_needed",
     "plot_fleet_map", "plot_hazard", "plot_host_days", "plot_incident", "plot_modules", "plot_options", "plot_rates", "plot_ratio",
-    "plot_rollout", "plot_survival", "plot_uptime_at_crash", "plot_weekly_rate", "save_chart", "version_colours",
+    "plot_rollout", "plot_survival", "plot_uptime_at_crash", "plot_weekly_rate", "save_chart", "save_dark", "version_colours",
     "wording",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from psodlib.views.words import known, literal
+from psodlib.views.words import known, label, literal
 
 INK, SOFT, PALE, PAPER = "#222222", "#666666", "#c9c9c9", "#ffffff"
 CRASH = "#000000"
@@ -173,12 +173,8 @@ def shown_text(value: Any, keep_breaks: bool = False) -> str:
 
 
 def short_label(value: Any) -> str:
-    """A name of bounded length; it loses its middle, because host names differ at both ends."""
-    shown = " ".join(literal(value).split())
-    if len(shown) > LONGEST_LABEL:
-        half = (LONGEST_LABEL - 1) // 2
-        shown = f"{shown[:half]}…{shown[-half:]}"
-    return shown_text(shown)
+    """A name of bounded length, letter by letter."""
+    return shown_text(label(value, LONGEST_LABEL))
 
 
 def _natural(value: str) -> list[tuple[int, int, str]]:

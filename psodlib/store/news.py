@@ -1,0 +1,180 @@
+"""What one load finds new: the files that are there -> the ledger as it will be. What a store once knew stays.
+
+A log that grew, was packed or moved is told once. One that is gone is kept and told of. What was an output without a time of
+its own is true only until the next one is printed over it. A file that cannot be read now, or only in part, takes nothing from
+what was read of it before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+
+import msgspec
+
+from psodlib.errors import InputError
+from psodlib.evidence.places import shown
+from psodlib.evidence.sources import Unit
+from psodlib.records import Problem
+from psodlib.store.folder import Manifest
+from psodlib.store.ledger import HEAD, Job, adopt, look, plan
+from psodlib.store.readings import PASSING, POOR, Entry, Read, read_contents, read_pieces, timed, write_segment
+
+__all__ = ["ReadJobs", "Walk", "read_new", "vanished"]
+
+Walk = tuple[str, list[Unit], list[Problem]]  # a source, its files, the troubles of walking it
+ReadJobs = Callable[[Path, Sequence[Job]], Iterator[Entry]]
+
+
+def read_new(
+    folder: Path, before: Manifest, known: Sequence[Entry], walks: Sequence[Walk], read: ReadJobs, parser: str
+) -> tuple[list[Entry], dict[str, int | bool]]:
+    """The entries as they will be, and what was done to have them."""
+    found = [(source, unit) for source, units, _ in walks for unit in units]
+    if any(unit.paths == ("-",) for _, unit in found):
+        raise InputError("standard input cannot go into a store: there is nothing to compare tomorrow; give a file")
+    roots = {shown(source) for source, _, _ in walks}
+    closed = {p.source for _, _, problems in walks for p in problems if p.problem in PASSING}
+    spare = _spare(folder, before)
+    todo = plan(known, look(found, parser), roots, spare, closed)
+    came = {entry.path: entry for entry in read(folder, todo.jobs)}
+    if len(came) != len(todo.jobs):  # a reader that loses a file must not make it look as if it had nothing to say
+        raise InputError(
+            f"{len(todo.jobs)} files were to be read and {len(came)} came back; the store is as it was before, run again"
+        )
+    fresh = list(_adopted(came.values(), [*known, *spare]))
+    old = {entry.path: entry for entry in known if not entry.gone}
+    fresh = [_standing_in(entry, old.get(entry.path)) for entry in fresh]
+    moves = _moves([*todo.went, *todo.stray], todo.kept, fresh)
+    there = _There([*todo.kept, *fresh])
+    present = [*todo.kept, *fresh, *(e for e in todo.stray if not there.says(_moved(e, moves)))]
+    lost = [entry for entry in (_moved(e, moves) for e in todo.went) if not there.says(entry)]
+    changed = {entry.path for entry in fresh}
+    over = [not (e.gone or e.lasting) and e.path in changed for e in lost]
+    gone = [*(e for e, printed in zip(lost, over, strict=True) if not printed)]
+    gone += _stripped(folder, [e for e, printed in zip(lost, over, strict=True) if printed])
+    gone = [msgspec.structs.replace(entry, gone=True) for entry in gone]
+    unread = sum(bool(entry.known) for entry in came.values())
+    adopted = {entry.sha256 for entry in spare}
+    news: dict[str, int | bool] = {
+        "files read": len(fresh) - unread,
+        "files adopted from a killed load": sum(e.known in adopted for e in came.values() if e.known),
+        "files known": len(present) - len(fresh) + unread,
+        "files known under another name": sum(bool(e.known) and e.path not in old for e in came.values()),
+        "files gone, kept": len(gone),
+        "files not to be read now, as they were": sum(bool(entry.waiting) for entry in present),
+        "files read again, the parser is another": sum(
+            bool(e.sha256 and e.path in old and old[e.path].sha256 == e.sha256 and not e.known) for e in came.values()
+        ),
+        "files of an earlier parser, not there to be read again": sum(
+            e.parser != parser for e in [*present, *gone] if e.tells
+        ),
+    }
+    return [*present, *gone], news
+
+
+def _spare(folder: Path, before: Manifest) -> list[Entry]:
+    # What a killed load had read already: its segments are whole and no manifest names them.
+    named = {*before.segments, *before.before}
+    paths = ((path, path.relative_to(folder).as_posix()) for path in sorted((folder / "readings").glob("*.seg")))
+    return [entry for path, name in paths if name not in named for entry in read_contents(path, name)]
+
+
+def _adopted(came: Iterable[Entry], known: Sequence[Entry]) -> Iterator[Entry]:
+    # A file whose bytes are known says what is known of them; nearest is what lay at its own path, then with its own host.
+    by_sha: dict[str, list[Entry]] = defaultdict(list)
+    for entry in known:
+        by_sha[entry.sha256].append(entry)
+    for entry in came:
+        if not entry.known:
+            yield entry
+            continue
+        found = [(e, told) for e in by_sha[entry.known] if (told := adopt(e, entry)) is not None]
+        yield min(found, key=lambda pair: (pair[0].path != entry.path, pair[0].hint != entry.hint, pair[0].path))[1]
+
+
+def _standing_in(entry: Entry, old: Entry | None) -> Entry:
+    # What was read of a file before, where it cannot be read now or ends too early; it is looked into again the next time.
+    troubles = {problem.problem for problem in entry.troubles}
+    if troubles & PASSING:
+        entry = msgspec.structs.replace(entry, stamp="")
+    if old is None or not old.tells or not troubles & POOR or entry.began == old.sha256 != "":
+        return entry
+    alike = entry.head == old.head or entry.unpacked < HEAD  # of so little a head says nothing
+    less = not entry.tells or (alike and entry.unpacked < old.unpacked)
+    return msgspec.structs.replace(old, root=entry.root, stamp="", waiting=entry.troubles) if less else entry
+
+
+def _moves(went: Sequence[Entry], kept: Sequence[Entry], fresh: Sequence[Entry]) -> dict[str, str | None]:
+    # Host folders that have another name now: no file is left under the old one, and most of its bytes are found under the
+    # new one. Outputs are alike on many hosts, logs are not.
+    left = {entry.hint for entry in (*kept, *fresh)}
+    whole: Counter[str] = Counter()
+    found: dict[str, Counter[str | None]] = defaultdict(Counter)
+    before = Counter(entry.sha256 for entry in went)
+    now: dict[str, set[str | None]] = defaultdict(set)
+    for entry in fresh:
+        for sha in {entry.sha256, entry.began, entry.known} - {""}:
+            now[sha].add(entry.hint)
+    for entry in went:
+        if entry.hint is None or entry.hint in left or entry.gone or not entry.tells:
+            continue
+        whole[entry.hint] += entry.size
+        if before[entry.sha256] == 1 and len(hints := now.get(entry.sha256, set())) == 1:
+            found[entry.hint][next(iter(hints))] += entry.size
+    best = {hint: names.most_common(1)[0] for hint, names in found.items()}
+    return {hint: name for hint, (name, size) in best.items() if 2 * size > whole[hint]}
+
+
+def _moved(entry: Entry, moves: Mapping[str, str | None]) -> Entry:
+    if entry.hint is None or entry.hint not in moves:
+        return entry
+    hint = moves[entry.hint]
+    pieces = tuple(msgspec.structs.replace(p, hint=hint if p.hint == entry.hint else p.hint) for p in entry.pieces)
+    return msgspec.structs.replace(entry, hint=hint, pieces=pieces)
+
+
+class _There:
+    # What the files that are there say, by the host that their place names.
+
+    def __init__(self, present: Sequence[Entry]) -> None:
+        whole = [entry for entry in present if entry.sha256]
+        self._shas = {(entry.hint, entry.sha256) for entry in whole}
+        self._begun = {(entry.hint, entry.began) for entry in whole if entry.began}
+        self._logs = {(entry.hint, entry.head, entry.unpacked) for entry in whole if entry.head and entry.unpacked}
+        self._contents = {(entry.hint, one) for entry in whole for piece in entry.pieces for one in piece.contents}
+
+    def says(self, old: Entry) -> bool:
+        """True where all that a file said is still said: it was moved, packed, unpacked, or grew and was moved."""
+        telling = [piece for piece in old.pieces if piece.length]
+        mine = {(old.hint, one) for piece in telling for one in piece.contents}
+        return (
+            not telling
+            or (old.hint, old.sha256) in self._shas | self._begun
+            or (not old.archive and (old.hint, old.head, old.unpacked) in self._logs)
+            or (bool(mine) and all(piece.contents for piece in telling) and mine <= self._contents)
+        )
+
+
+def _stripped(folder: Path, entries: Sequence[Entry]) -> Iterator[Entry]:
+    # Outputs that others were printed over, without what is true no more.
+    def lasting() -> Iterator[Read]:
+        for entry in entries:
+            groups = read_pieces(folder, [(entry, piece) for piece in entry.pieces])
+            yield entry, [timed(reading) for group in groups for reading in group], ()
+
+    return write_segment(folder, lasting())
+
+
+def vanished(entries: Iterable[Entry]) -> Iterator[Problem]:
+    """One row a folder from which files are gone; a name that has other bytes now was rotated or printed over, as is its way."""
+    present = {entry.path for entry in entries if not entry.gone}
+    by_folder: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.gone and entry.path not in present:
+            by_folder[str(PurePath(entry.path).parent)].add(entry.path)
+    for folder, paths in by_folder.items():
+        number = f"{len(paths)} files" if len(paths) > 1 else "1 file"
+        detail = f"{number} read before, no longer there ({min(paths)}); what they said is kept"
+        yield Problem(source=folder, problem="vanished", detail=detail)

@@ -1,0 +1,186 @@
+"""What to do: the steps to another driver version, or to the failing part, with each command and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psodlib.triage.boots import loaded_versions
+from psodlib.views.crash import place_of
+from psodlib.views.document import Steps, Text
+from psodlib.views.subject import Case
+from psodlib.views.words import literal
+
+__all__ = [
+    "BUNDLES",
+    "HARDWARE_STEPS",
+    "PROC_DRIVERS",
+    "SSH_OFF",
+    "SSH_ON",
+    "Bundle",
+    "found_since",
+    "runbook_blocks",
+    "version_to_go_to",
+    "vib_in_use",
+]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What an offline bundle is called, and the VIB it brings."""
+
+    file: str
+    vib: str
+
+
+# Bundles whose names were seen in a real roll-back; for any other version the runbook leaves the name open.
+BUNDLES = {
+    ("hpsa", "5.5.0.50"): Bundle(
+        "hpsa-5.5.0-offline_bundle-1287942.zip", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611"
+    ),
+}
+
+
+# What a hardware error asks for; the commands read, and change nothing.
+HARDWARE_STEPS = (
+    ("Put the host into maintenance mode: it may stop again.", "# esxcli system maintenanceMode set --enable true",
+     "the host shows no running virtual machine"),
+    ("Read what the log says of the error before the crash.", "# zcat -f /var/log/vmkernel* | grep -i -A2 'MCE\\|machine check\\|corrected'",
+     "lines that name a CPU and a bank; none is no proof of health"),
+    ("Read the server's own event log (iLO, iDRAC, IMM or CIMC), for memory, CPU and PCI errors of that time.",
+     "# esxcli hardware ipmi sel list", "an entry near the time of the crash; not every server answers here"),
+    ("Have the vendor change the part that these name, and run the vendor's diagnostics before the host takes machines again.", "", ""),
+)  # fmt: skip
+
+
+SSH_ON, SSH_OFF = (
+    "# vim-cmd hostsvc/enable_ssh && vim-cmd hostsvc/start_ssh",
+    "# vim-cmd hostsvc/stop_ssh && vim-cmd hostsvc/disable_ssh",
+)
+# Drivers that report the loaded version in /proc (vmklinux SCSI drivers); the others answer through vmkload_mod.
+PROC_DRIVERS = ("hpsa", "megaraid_sas", "mpt2sas")
+
+
+def runbook_blocks(case: Case) -> list[Text | Steps]:
+    """What to do about the crash."""
+    if str(case.crash["guilt"]) == "deliberate":
+        return [
+            Text(
+                "Nothing, unless nobody knows of the test: then ask who was on the host's console or shell at that time."
+            )
+        ]
+    if str(case.crash["guilt"]) == "hardware":
+        return [Text("Change no driver because of this crash. Find the part first:"), Steps(HARDWARE_STEPS)]
+    if case.module is None:
+        return [
+            Text(
+                "Without a guilty module there is no driver to change. Keep the dump, and open a support case with it."
+            )
+        ]
+    target = version_to_go_to(case)
+    if target is None:
+        return [Text(_no_target_line(case))]
+    bundle = BUNDLES.get((case.module, target))
+    file = bundle.file if bundle else f"OFFLINE-BUNDLE-OF-{case.module}.zip"
+    done = found_since(case, target)
+    return [Text(f"{_target_line(case, target)} {done}".rstrip()), Steps(_steps(case, target, file, bundle))]
+
+
+def version_to_go_to(case: Case) -> str | None:
+    """The driver version to go to."""
+    # The version to go to: what the decision pins; where a known issue names the version that crashed, the one that this host
+    # ran before, or the one that the incident went back to. One crash alone moves no host.
+    if case.go_to:
+        return case.go_to if case.go_to != case.version else None
+    if not case.matched or case.version is None:
+        return None
+    boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, str(case.module))
+    boots = boots[(boots["host"] == case.crash["host"]) & boots["version"].notna()]
+    earlier = boots[(boots["boot"] < case.crash["time"]) & (boots["version"] != case.crash["driver_version"])]
+    named = {version for issue in case.matched for version in issue.versions}
+    earlier = earlier[~earlier["version"].isin(named)]
+    if len(earlier):
+        return literal(earlier.sort_values("boot")["version"].iloc[-1])
+    known_good = [version for module, version in BUNDLES if module == case.module and version != case.version]
+    return known_good[0] if known_good else None
+
+
+def _no_target_line(case: Case) -> str:
+    if case.go_to and case.go_to == case.version:
+        return f"{case.module} {case.version} is the version that the pin decision of this report favours: nothing to change."
+    return (
+        f"Change no driver because of this crash alone: the evidence favours no version of {case.module} over "
+        f"{case.version or 'the one that ran'}, and it matches no known issue of that version. Keep the dump, and open a support case with it."
+    )
+
+
+def _target_line(case: Case, target: str) -> str:
+    why = (
+        "the pin decision of this report favours it"
+        if target == case.go_to
+        else f"a known issue names the version that crashed, and {target} is the version to go back to"
+    )
+    return (
+        f"From {case.module} {case.version or 'of unknown version'} to {target}: {why}. One host first, then the rest"
+        " in waves."
+    )
+
+
+def found_since(case: Case, target: str) -> str:
+    """Whether the host has gone to a version since."""
+    # Read as loaded after the crash, by its time or by its place behind the install in a session.
+    drivers = case.fleet.drivers
+    mine = (drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])
+    later = (drivers["observed_at"] > case.crash["time"]).fillna(False) | (
+        drivers["observed_at"].isna() & drivers["boot"].isna()
+    )
+    found = drivers[
+        mine & later & drivers["state"].eq("loaded").fillna(False) & drivers["version"].eq(target).fillna(False)
+    ]
+    if found.empty:
+        return ""
+    return f"This host has done it: {target} was read as loaded afterwards ({place_of(found['source'].iloc[0], found['line'].iloc[0], case.crash['host'])}). The steps are for the others."
+
+
+def _steps(case: Case, target: str, file: str, bundle: Bundle | None) -> list[tuple[str, str, str]]:
+    removed = vib_in_use(case)
+    installed = bundle.vib if bundle else f"the {case.module} VIB of version {target}"
+    check, answer = _version_check(case.module or "", target)
+    named = (
+        ""
+        if bundle
+        else f" The name of the bundle with {case.module} {target} is not in the evidence: take the one that the vendor gives for this host's release."
+    )
+    path = f"/vmfs/volumes/DATASTORE/{file}"
+    return [
+        (f"Copy the bundle to a datastore that the host sees.{named}", f"# ls {path}", path),
+        ("Put the host into maintenance mode; its virtual machines move away.", "# esxcli system maintenanceMode set --enable true",
+         "the host shows no running virtual machine"),
+        ("Switch SSH on, at the host's console or in the vSphere client.", SSH_ON, ""),
+        ("Write down what is loaded now.", check, f"{case.version or 'the version that crashed'}"),
+        ("Ask what the installation would change, and change nothing.", f"# esxcli software vib install -d {path} --dry-run",
+         f"only {installed} among the VIBs Installed; if others are named, ask the vendor first"),
+        ("Install.", f"# esxcli software vib install -d {path}", f"Reboot Required: true. VIBs Removed: {removed}"),
+        ("Reboot; in maintenance mode nothing runs that it could hurt.", "# reboot", "the host comes back within its usual time"),
+        ("Check what is loaded now, not only what is installed.", check, answer),
+        ("Switch SSH off again.", SSH_OFF, ""),
+        ("Leave maintenance mode.", "# esxcli system maintenanceMode set --enable false", "virtual machines can move back"),
+        (f"To take it back: the same steps with the bundle of {case.version or 'the version before'}; where the host does not boot, Shift+R at its "
+         "boot screen starts the image before the installation.", "", ""),
+        ("Afterwards: collect this host's logs again, so that the days on the new version are counted.", "", ""),
+    ]  # fmt: skip
+
+
+def vib_in_use(case: Case) -> str:
+    """The VIB that brought the version that crashed."""
+    drivers = case.fleet.drivers
+    own = drivers[(drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])]
+    named = own[(own["version"] == case.crash["driver_version"]) & own["vib"].notna()]
+    return literal(named["vib"].iloc[-1]) if len(named) else f"the {case.module} VIB in use"
+
+
+def _version_check(module: str, target: str | None) -> tuple[str, str]:
+    if module == "hpsa":
+        return "# cat /proc/scsi/hpsa/2", f"HP HPSA Driver (v {target or 'the new version'}-1OEM)"
+    if module in PROC_DRIVERS:
+        return f"# cat /proc/scsi/{module}/*", f"version {target or 'chosen'}"
+    return f"# esxcli system module get -m {module} | grep -i version", f"Version: {target or 'the new version'}"

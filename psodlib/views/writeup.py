@@ -1,0 +1,495 @@
+"""One crash -> the write-up that a vendor accepts: what happened when, its own text, what was done, why, impact, what to do.
+
+Every sentence is made from the tables, or from ``incident.toml`` where people know more (``account.py``), and says what is
+not known where neither does. ``document.py`` turns the content into HTML, PDF and Markdown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from psodlib.errors import InputError
+from psodlib.evidence.artifacts.terminal import find_prompt
+from psodlib.fleet import Fleet
+from psodlib.triage.boots import loaded_versions
+from psodlib.triage.known_issues import Issue
+from psodlib.triage.timeline import DUMP_NAME, incident_timeline
+from psodlib.views.account import PLACES, Account, Event
+from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words
+from psodlib.views.document import Block, Bullets, Code, Document, Picture, Section, Table, Text
+from psodlib.views.original import typed_on
+from psodlib.views.prose import SIMULATED
+from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
+from psodlib.views.site import read_site, site_section
+from psodlib.views.subject import Case, drivers_of
+from psodlib.views.words import UNKNOWN, count, known, listing, literal, moment, share, span
+
+__all__ = ["CERTAINTY", "SIMULATED", "asked_for", "choose_crash", "write_up"]
+
+# How far each kind of evidence carries, strongest first: certainty, and why.
+CERTAINTY = {
+    "named_by_kernel": ("near certain", "the kernel itself names the module in its panic message"),
+    "on_stack": ("strong", "the module's own function is the innermost driver code on the panicking backtrace"),
+    "module_map": ("strong", "the crash's addresses lie inside the module's code by the dump's own module map"),
+    "symbol_prefix": ("good", "the dump prints no module name, but the innermost functions carry the module's prefix"),
+    "world_name": ("weak", "only the name of the world that was running points at the module; its code is not on the stack"),
+    "precursor_log": ("weak", "the module complained in the log before the crash, but its code is not on the stack"),
+    "hardware": ("strong", "the message reports a hardware error, which a driver does not cause"),
+    "deliberate": ("certain", "a person asked for this crash"),
+    "none": ("none", "no evidence points at a module"),
+}  # fmt: skip
+# Articles that explain what an exception is. They are generic: they name no cause.
+GENERIC = {14: ("VMware KB 1020181", "a page fault")}
+ENDS = {
+    "crash": "this boot ended in a crash", "reboot": "until a planned reboot", "shutdown": "until a shutdown",
+    "power": "until the power went", "unexplained": "until a stop that nothing explains", "running": "and still ran when the evidence ends",
+}  # fmt: skip
+# What a typed command was for; those of other kinds are in the transcript alone.
+REBOOT = re.compile(r"^reboot\b")
+PURPOSES = (
+    (re.compile(r"esxcfg-dumppart\b.*-L|vmkdump_extract"), 1.5, "The log was drawn from the dump"),
+    (re.compile(r"/proc/(?:scsi|driver)|system module get|vmkload_mod -s"), 2.7, "The loaded version was read"),
+    (re.compile(r"vib (?:install|update|remove)"), 3.0, "The driver was installed"),
+    (REBOOT, 3.0, "The host was rebooted"),
+)  # where they stand among the undated events (``_undated``), and what they did
+UNDATED = "Of facts without a date only the order is known."
+MOST_FACTS = 30
+
+
+def choose_crash(fleet: Fleet, crash_id: str | None = None, module: str = "hpsa") -> pd.Series | None:
+    """The crash to write up."""
+    crashes = fleet.crashes
+    if crash_id is not None:
+        found = crashes[crashes["crash_id"] == crash_id]
+        if found.empty:
+            raise InputError(
+                f"crash {crash_id!r}: not among the {len(crashes)} crashes found; expected a crash_id of the table"
+                f" crashes, such as {listing(crashes['crash_id'], most=3)}"
+            )
+        return found.iloc[0]
+    unwanted = crashes[~crashes["deliberate"].fillna(False)]
+    for rows in (unwanted[unwanted["guilty_module"] == module], unwanted, crashes):
+        if len(rows):
+            return rows.sort_values("time", na_position="first", kind="stable").iloc[-1]
+    return None
+
+
+def write_up(
+    fleet: Fleet,
+    crash: pd.Series | None,
+    *,
+    issues: Sequence[Issue] = (),
+    go_to: str | None = None,
+    pictures: Sequence[Picture | Text] = (),
+    more: Sequence[Section] = (),
+    account: Account | None = None,
+    typed: Mapping[str, str] | None = None,
+) -> Document:
+    """The write-up of one crash; ``typed`` are the transcripts of its host, by default read again where they lie."""
+    if crash is None:
+        return _nothing(fleet)
+    timeline = incident_timeline(fleet, str(crash["crash_id"]))
+    typed = typed_on(drivers_of(fleet, crash)) if typed is None else typed
+    case = Case(fleet, crash, tuple(issues), go_to, timeline, account or Account(), typed)
+    dated = timeline[timeline["lane"].isin(["boot", "driver"]) & timeline["time"].notna()]
+    parts: list[tuple[str, Sequence[Block]]] = [
+        ("What happened when", [_timeline_table(case), *(pictures if len(dated) > 1 else ())]),
+        ("The crash's own text", _evidence(case)),
+        ("What was typed on the host", _transcripts(case)),
+        ("Root cause, and how sure", _cause(case)),
+        ("Impact", [Bullets(_impact(case))]),
+        ("Known issue", _known_issue(case)),
+        ("What to do", runbook_blocks(case)),
+        ("Open questions", [Bullets(_open_questions(case))]),
+        ("For the support case", [_support_table(case)]),
+    ]
+    return Document(
+        title=crash_title(crash),
+        subtitle=f"Post-incident write-up of crash {literal(crash['crash_id'])}",
+        lead=_lead(case),
+        tone="bad",
+        notice=SIMULATED if fleet.simulated else "",
+        facts=_facts(case),
+        sections=[*(Section(title, blocks) for title, blocks in parts if blocks), *more],
+    )
+
+
+def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
+    """What goes into a write-up only because somebody asked."""
+    from psodlib.views.explore.notes import (  # brings the widgets, which a plain write-up needs not
+        note_section,
+        read_notes,
+    )
+
+    section = note_section(read_notes(notes), crash_id) if notes is not None else None
+    return [*([section] if section else []), *([site_section(read_site(site))] if site is not None else [])]
+
+
+def _nothing(fleet: Fleet) -> Document:
+    why = (
+        "Either no host stopped with a purple screen, or the evidence that would show it was not collected: the dump logs in /var/core, the "
+        "rotated vmkernel logs, or vm-support bundles. The report's list of problems says what could not be read."
+    )
+    return Document(
+        title="No crash to write up",
+        lead=f"No crash was found on {count(len(fleet.hosts), 'host')}.",
+        notice=SIMULATED if fleet.simulated else "",
+        sections=[Section("What this means", [Text(why)])],
+    )
+
+
+# ---- the head --------------------------------------------------------------------------------------------------------------
+
+
+def _lead(case: Case) -> str:
+    crash, account = case.crash, case.account
+    time = crash["time"]
+    when = f" on {time:%A}, {time.day} {time:%B %Y}, at {time:%H:%M:%S} UTC" if known(time) else ""
+    local = f", {account.local(crash['time'])[11:16]} local" if account.local(crash["time"]) else ""
+    after = f", after {_in_words(crash['uptime'])} of uptime" if known(crash["uptime"]) else ""
+    what = f"{case.host} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}"
+    parts = [f"{what}; a person asked for it." if str(crash["guilt"]) == "deliberate" else f"{what}.", _noticed(case)]
+    if str(crash["guilt"]) == "hardware":
+        parts.append("Its message reports a hardware error, and the evidence points at no driver.")
+    elif str(crash["guilt"]) != "deliberate":
+        certainty, _ = CERTAINTY[str(crash["guilt"])]
+        version = f"{case.module} {case.version or '(version unknown)'}"
+        strength = (
+            "Near certain: the cause is"
+            if certainty == "near certain"
+            else f"{certainty.capitalize()} evidence points to"
+        )
+        parts.append(f"{strength} {version}." if case.module else "No evidence in hand names the module at fault.")
+    return " ".join(filter(None, parts))
+
+
+def _noticed(case: Case) -> str:
+    # Who noticed, and how long after the stop.
+    account, time = case.account, case.crash["time"]
+    if account.detected_at is None:
+        return ""
+    by = re.sub(r" \(.*\)$", "", account.word("detected_by")) or "Somebody"
+    if not known(time) or account.detected_at < time:
+        return f"{by} reported it at {moment(account.detected_at)}."
+    after = account.detected_at - time
+    return f"{by} reported it {'within a minute' if after <= pd.Timedelta(minutes=1) else f'{_in_words(after)} later'}."
+
+
+def _in_words(length: Any) -> str:
+    # 29 d 20 h -> 29 days and 20 hours
+    names = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
+    parts = span(length).split(" ")
+    pairs = [
+        count(int(number), names[unit]) for number, unit in zip(parts[::2], parts[1::2], strict=True) if int(number)
+    ]
+    return " and ".join(pairs) or "0 seconds"
+
+
+def _facts(case: Case) -> list[tuple[str, str]]:
+    crash, account = case.crash, case.account
+    world = " ".join(literal(crash[name]) for name in ("world_id", "world_name") if known(crash[name]))
+    users = f"about {account.users_hit:,}" if account.users_hit is not None else ""
+    found = [
+        ("Host", case.host), ("ESXi", _release(case)), ("Loaded driver", f"{case.module or case.no_culprit} {case.version or ''}".strip()),
+        ("Function", literal(crash["guilty_function"]) if known(crash["guilty_function"]) else ""), ("World", world), ("Users hit", users),
+    ]  # fmt: skip
+    return [(name, value) for name, value in found if value]
+
+
+def _release(case: Case) -> str:
+    crash = case.crash
+    release = " build ".join(literal(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
+    # A VIB's name bears the release that it was built for: 1OEM.550.0.0.1331820
+    named = re.search(r"\.(\d)(\d)0\.0\.0\.\d", vib_in_use(case))
+    return release or (f"{named[1]}.{named[2]}, by its VIB's name" if named else UNKNOWN)
+
+
+# ---- what happened when ----------------------------------------------------------------------------------------------------
+
+
+def _timeline_table(case: Case) -> Table:
+    # Changes only: a version that was seen again the next day is no news.
+    account, transcripts = case.account, case.typed
+    facts = case.timeline[case.timeline["lane"] != "watched"]
+    facts = facts[~(facts["source"].isin(list(transcripts)) & facts["time"].isna())]  # told by the commands themselves
+    bare = facts["what"] == f"{case.module} loaded"  # and no word of the version
+    news = facts[(facts["lane"] != "driver") | ~(facts.duplicated(["lane", "what"]) | bare)]
+    shown: Any = news.tail(MOST_FACTS)
+    rows: list[tuple[Any, str, str, str]] = [
+        (row["time"], "not dated", _happening(case, row), place_of(row["source"], row["line"], case.crash["host"]))
+        for _, row in shown.iterrows()
+    ]
+    rows += [(event.at, event.place, _event(event), account.file) for event in account.events if event.at is not None]
+    if account.detected_at is not None:
+        rows.append((account.detected_at, "", f"{account.word('detected_by') or 'Somebody'} reported it", account.file))
+    dated = sorted((row for row in rows if known(row[0])), key=lambda row: row[0])
+    undated = [*_undated(case, transcripts), *((0, row) for row in rows if not known(row[0]))]
+    ordered = [*dated, *(row for _, row in sorted(undated, key=lambda entry: entry[0]))]
+    left_out = len(news) - len(shown)
+    note = " ".join(
+        filter(None, [f"{count(left_out, 'earlier fact')} left out." if left_out else "", UNDATED if undated else ""])
+    )
+    zone = f"Local ({account.offset})" if account.zone and dated else ""
+    cells = [
+        [moment(time).removesuffix(" UTC") if known(time) else place, *([account.local(time)[5:] or "–"] if zone else []), what, source or "–"]
+        for time, place, what, source in ordered
+    ]  # fmt: skip
+    columns = ["When (UTC)", *([zone] if zone else []), "What", "Known from"]
+    return Table("", columns, cells, note, widths=(18, 14, 42, 26) if zone else (20, 50, 30))
+
+
+def _event(event: Event) -> str:
+    day = f" (on {event.at:%Y-%m-%d}, time unknown)" if event.whole_day and event.at is not None else ""
+    why = f" Why: {event.why}" if event.why else ""
+    return f"{'Decision: ' if event.decided else ''}{event.what}{day}{why}"
+
+
+def _undated(case: Case, transcripts: Mapping[str, str]) -> Iterator[tuple[float, tuple[Any, str, str, str]]]:
+    # By logic: after the crash, before the reboot, after it. What was typed keeps its own order, and a reboot in it parts it;
+    # the version is read before it is decided what to do, the dump is drawn for the support case.
+    decided = False
+    for event in (event for event in case.account.events if event.at is None):
+        decided = decided or (event.decided and event.place == PLACES[1])
+        rank = {PLACES[0]: 1.0, PLACES[1]: 2.8 if decided else 2.5, PLACES[2]: 5.5}[event.place]
+        yield rank, (None, event.place, _event(event), case.account.file)
+    for source, text in transcripts.items():
+        commands = _commands(text)
+        reboot = next((i for i, (_, command, _) in enumerate(commands) if REBOOT.search(command)), len(commands))
+        for i, (line, command, output) in enumerate(commands):
+            found = next(((rank, words) for pattern, rank, words in PURPOSES if pattern.search(command)), None)
+            if found is None:
+                continue
+            rank, purpose = found if i <= reboot else (5.0, found[1])
+            when = PLACES[2] if i > reboot else PLACES[0] if rank < 2 else PLACES[1]
+            told = f"{purpose}: {output[0]}" if len(output) == 1 else purpose
+            yield rank + i / 1000, (None, when, told, place_of(source, line, case.crash["host"]))
+
+
+def _commands(text: str) -> list[tuple[int, str, list[str]]]:
+    # Each command of a transcript with the number of its line, and the lines it printed.
+    found: list[tuple[int, str, list[str]]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        match = find_prompt(line[:2000])
+        if match and match["command"]:
+            found.append((number, match["command"], []))
+        elif found and line.strip():
+            found[-1][2].append(line)
+    return found
+
+
+def _happening(case: Case, row: pd.Series) -> str:
+    words = {"crash": "The crash", "another crash": "Another crash"}
+    what, detail = words.get(str(row["what"]), literal(row["what"])), literal(row["detail"])
+    if row["lane"] == "crash":
+        return f"{what}: {detail}"
+    if row["lane"] == "driver":
+        return f"{what} (known from {detail.replace('_', ' ')})"
+    if row["lane"] == "down":
+        own = known(case.crash["time"]) and row["time"] == case.crash["time"]
+        dump = (
+            "the dump was written"
+            if re.search(DUMP_NAME, str(row["source"]))
+            else "a dump was written, if there is one"
+        )
+        told = f"; meanwhile {dump} and vSphere HA, where it is on, restarted its machines elsewhere" if own else ""
+        return f"The host was down for {span(row['end'] - row['time'])}{told}"
+    later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
+    since = f", {span(row['time'] - case.crash['time'])} after the crash" if later else ""
+    return f"The host booted{since}; {ENDS.get(detail.removeprefix('ended by '), 'how it ended is not known')}"
+
+
+# ---- evidence, cause -------------------------------------------------------------------------------------------------------
+
+
+def _evidence(case: Case) -> list[Block]:
+    frames = case.fleet.frames[(case.fleet.frames["crash_id"] == case.crash["crash_id"]).fillna(False)]
+    blocks = own_text(case.fleet, case.crash, frames)
+    if not any(isinstance(block, Code) for block in blocks) and len(frames):
+        blocks.append(frames_table(case.crash, frames[frames["backtrace"] == 0], 16))
+    copies = case.crash["copies"]
+    return [
+        *blocks,
+        *([Text(f"The same text was found {count(copies, 'time')}.")] if known(copies) and copies > 1 else []),
+    ]
+
+
+def _transcripts(case: Case) -> list[Block]:
+    # The commands of the remedy with their output, as they stand; only where they are of this crash's driver.
+    return [Code(text, place_of(source, None, case.crash["host"]), 1) for source, text in list(case.typed.items())[:2]]
+
+
+def _cause(case: Case) -> list[Block]:
+    certainty, why = CERTAINTY[str(case.crash["guilt"])]
+    if str(case.crash["guilt"]) == "deliberate":
+        return [Text("A person asked for this crash, for a test or to have a dump. Nothing was at fault.")]
+    if str(case.crash["guilt"]) == "hardware":
+        return [Bullets([
+            f"Certainty that hardware is at fault: {certainty}, because {why}.",
+            "Which part failed is not in these tables: the error banks are in the log's MCE lines, the part in the server's own log.",
+            "No driver is accused, and none need be changed because of this crash.",
+        ])]  # fmt: skip
+    if case.module is None:
+        return [
+            Text(
+                f"Certainty: {certainty}. {why[0].upper()}{why[1:]}, so no root cause can be stated from this evidence."
+            )
+        ]
+    lines = [f"Certainty that {case.module} is at fault: {certainty}, because {why}.", _version_line(case)]
+    if known(case.crash["damage"]) and str(case.crash["damage"]):
+        lines.append(f"The crash's text is not whole ({plain_words(case.crash['damage'])}).")
+    lines.append(
+        "A backtrace shows where the host stopped. Memory spoiled earlier by another module would look the same."
+    )
+    return [Bullets(lines)]
+
+
+def _version_line(case: Case) -> str:
+    if not case.version:
+        return "Which version was loaded in the boot that crashed is not known: it cannot be said that this version is at fault."
+    own = case.drivers[
+        (case.drivers["version"] == case.crash["driver_version"]).fillna(False)
+        & case.drivers["state"].eq("loaded").fillna(False)
+    ]
+    dated = own[(own["observed_at"] <= case.crash["time"]).fillna(False)] if known(case.crash["time"]) else own.iloc[:0]
+    rows = (dated if len(dated) else own).sort_values("observed_at").tail(1)
+    where = f" ({place_of(rows['source'].iloc[0], rows['line'].iloc[0], case.crash['host'])})" if len(rows) else ""
+    return f"Version {case.version} was loaded in the boot that crashed; known by {plain_words(case.crash['driver_evidence'])}{where}."
+
+
+# ---- impact, known issue ---------------------------------------------------------------------------------------------------
+
+
+def _impact(case: Case) -> list[str]:
+    lines = [_people(case), _down_time(case)]
+    if case.account.word("platform"):
+        lines.append(case.account.word("platform"))
+    crashes = case.fleet.crashes
+    alike = crashes[(crashes["signature"] == case.crash["signature"]) & (crashes["crash_id"] != case.crash["crash_id"])]
+    signature = literal(case.crash["signature"])
+    if len(alike):
+        have = count(len(alike), "other crash has", "other crashes have")
+        lines.append(f"{have} the same signature, on {count(alike['host'].nunique(), 'host')}: {signature}.")
+    elif len(crashes) > 1:
+        lines.append(f"No other crash in the evidence has its signature: {signature}.")
+    if not (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any():
+        lines.append(
+            "This is the report of one case: for how many host-days hosts ran without a crash is not known, so no rate can be given."
+        )
+    return lines
+
+
+def _people(case: Case) -> str:
+    account, time = case.account, case.crash["time"]
+    if account.users_hit is not None:
+        on = f" on a {time.astimezone(account.zone):%A}" if known(time) and account.zone else ""
+        worse = (
+            f"; {account.word('users_possible_when') or 'at worst'} it could have been {account.users_possible:,}"
+            if account.users_possible
+            else ""
+        )
+        return f"About {count(account.users_hit, 'user was', 'users were')} hit{on}{worse}."
+    row = case.fleet.hosts[case.fleet.hosts["host"] == case.crash["host"]]
+    parts = [
+        f"{literal(row[column].iloc[0])} {'virtual machines' if column == 'vms' else column}"
+        for column in ("users", "vms")
+        if column in row and len(row) and known(row[column].iloc[0])
+    ]
+    if not parts:
+        return "How many users were hit cannot be said: the inventory has no users or vms for this host, or no inventory was given."
+    return f"The inventory lists {' and '.join(parts)} on this host; how many were at work at that moment is not in the evidence."
+
+
+def _down_time(case: Case) -> str:
+    boots = case.fleet.uptimes[case.fleet.uptimes["host"] == case.crash["host"]].sort_values("boot")
+    later = (
+        boots.loc[(boots["boot"] > case.crash["time"]).fillna(False), "boot"]
+        if known(case.crash["time"])
+        else boots["boot"].iloc[:0]
+    )
+    if later.empty:
+        return "How long the host was down is not known: the evidence shows no boot after the crash."
+    return f"The host was down for {span(later.iloc[0] - case.crash['time'])} (from the crash to its next boot)."
+
+
+def _known_issue(case: Case) -> list[Block]:
+    exception = case.crash["exception"]
+    generic = (
+        GENERIC.get(int(exception))
+        if known(exception) and str(case.crash["guilt"]) not in ("deliberate", "hardware")
+        else None
+    )
+    lines = (
+        [f"{generic[0]} explains exception {int(exception)} ({generic[1]}). It is generic: it names no cause."]
+        if generic
+        else []
+    )
+    found = issue_lines(case.fleet, case.crash)
+    sources = [f"Source of {literal(issue.id)}: {literal(issue.source)}." for issue in case.matched]
+    none = (
+        [] if found else ["No known issue on file matches this crash. That does not mean that the vendor knows none."]
+    )
+    return [Bullets([*found, *sources, *none, *lines])]
+
+
+# ---- open questions, support -----------------------------------------------------------------------------------------------
+
+
+def _open_questions(case: Case) -> list[str]:
+    crash, guilt = case.crash, str(case.crash["guilt"])
+    blames_no_driver = guilt in ("hardware", "deliberate")
+    asked = [
+        (guilt == "hardware", "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would tell."),
+        (guilt == "deliberate", "Who asked for this crash, and why? The host's shell log or the change record would tell."),
+        (not known(crash["guilty_module"]) and not blames_no_driver, "Which module is at fault? A whole dump log, or the module map, would tell."),
+        (not known(crash["driver_version"]) and not blames_no_driver,
+         "Which driver version was loaded? The boot's log banner, or the VIB list of that day, would tell."),
+        (literal(crash["driver_evidence"]) == "conflict", "Two observations of the loaded version disagree: which one is right?"),
+        (not known(crash["uptime"]), "How long had the host been up? The crash's uptime line is missing."),
+        (not known(crash["known_issues"]) and guilt != "deliberate", "Does the vendor know this crash? Open a case with the dump."),
+        (True, "Did anything else change on this host before the crash: firmware, host build, load? The evidence here speaks of drivers only."),
+        (case.account.detected_at is None, "When did vSphere HA act, and which machines did it start again? vCenter's events tell; no file of a host does."),
+        (not blames_no_driver, _others_exposed(case)),
+    ]  # fmt: skip
+    return [question for holds, question in asked if holds and question]
+
+
+def _others_exposed(case: Case) -> str:
+    target = version_to_go_to(case)
+    if case.module is None or case.version is None:
+        return "How many other hosts run the same driver? Not known while the version is not."
+    if target is None:
+        return ""
+    boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, case.module)
+    newest = boots.sort_values("boot").groupby("host").tail(1)
+    same = newest[newest["version"] == case.crash["driver_version"]]
+    if found_since(case, target):
+        same = same[same["host"] != case.crash["host"]]
+    hosts = len(case.fleet.hosts)
+    if same.empty:
+        return ""
+    return f"When do the hosts that run {case.module} {case.version} now change? They are {count(len(same), 'host')} of {hosts:,} ({share(len(same), hosts)})."
+
+
+def _support_table(case: Case) -> Table:
+    # What every case form asks, as far as it is known; and how to learn the rest.
+    account, row = case.account, case.fleet.hosts[(case.fleet.hosts["host"] == case.crash["host"]).fillna(False)]
+    model = " ".join(
+        literal(row[name].iloc[0]) for name in ("vendor", "model") if len(row) and known(row[name].iloc[0])
+    )
+    firmware = case.drivers["firmware"].dropna()
+    vib = vib_in_use(case)
+    release = _release(case)
+    rows = [
+        *([name.capitalize(), account.word(name)] for name in ("vendor", "case", "severity", "contact") if account.word(name)),
+        ["Product", f"VMware ESXi {release}" if release != UNKNOWN else "VMware ESXi, release unknown: vmware -vl tells"],
+        ["Hardware", model or "unknown: esxcli hardware platform get tells"],
+        *([["Its VIB", "unknown: esxcli software vib list tells" if vib.startswith("the ") else vib]] if case.module else []),
+        ["Firmware of its device" if case.module else "Firmware", literal(firmware.iloc[-1]) if len(firmware) else "not in the evidence"],
+        ["To send", f"{place_of(case.crash['source'], None, case.crash['host'])}, and a vm-support bundle; keep the vmkernel-zdump on the host"],
+    ]  # fmt: skip
+    return Table("", ["Asked", "Answer"], rows, widths=(24, 76))

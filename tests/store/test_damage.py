@@ -1,0 +1,205 @@
+"""A store checks its own bytes: no flip gives a silently wrong table, no hostile store more than a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pytest
+from conftest import DATA
+from isal import isal_zlib
+
+import psodlib as psod
+from psodlib import schema
+from psodlib.store.folder import Manifest, read_manifest
+from psodlib.store.readings import Entry, Piece, read_pieces
+
+INCIDENT = DATA / "incident-2014-05-31"
+NAMES = [*schema.TABLES, *schema.AUXILIARY]
+FLIPS = 400 if os.environ.get("PSOD_LONG") else 60
+HERE = Path(__file__).parent
+
+
+def same(one: psod.Fleet, other: psod.Fleet, but: tuple[str, ...] = ()) -> bool:
+    return all(
+        getattr(one, name).drop(columns=list(but), errors="ignore").equals(getattr(other, name).drop(columns=list(but), errors="ignore"))
+        for name in NAMES
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damage") / "s"
+    psod.load(INCIDENT, DATA / "incident-2014-05-31-restored", store=folder, jobs=1)
+    return folder
+
+
+def test_no_flipped_bit_gives_a_wrong_table_and_a_load_mends_it(store: Path, tmp_path: Path) -> None:
+    draw, whole = random.Random(7), psod.Fleet.open(store)
+    paths = sorted(p for p in store.rglob("*") if p.is_file() and p.name not in ("lock", "holder"))
+    told = 0
+    for _ in range(FLIPS):
+        path = draw.choice(paths)
+        data = bytearray(path.read_bytes())
+        at = draw.randrange(len(data))
+        data[at] ^= 1 << draw.randrange(8)
+        here = tmp_path / "flipped"
+        shutil.copytree(store, here)
+        (here / path.relative_to(store)).write_bytes(data)
+        try:
+            assert same(psod.Fleet.open(here), whole), (path.name, at)
+        except psod.InputError as error:
+            told += 1
+            assert path.name in str(error) and ("--verify" in str(error) or "new store" in str(error))
+        if path.suffix != ".entries" and path.name != "manifest.json":
+            mended = psod.load(INCIDENT, DATA / "incident-2014-05-31-restored", store=here, jobs=1, verify=True)
+            assert same(mended, whole) and same(psod.Fleet.open(here), whole), (path.name, at)
+        shutil.rmtree(here)
+    assert told > FLIPS // 3
+
+
+def test_damaged_readings_that_no_file_can_tell_again_are_named(tmp_path: Path) -> None:
+    root, store = tmp_path / "evidence", tmp_path / "s"
+    shutil.copytree(INCIDENT / "incident-host", root / "esx01")
+    shutil.copytree(INCIDENT / "incident-host", root / "esx02")
+    psod.load(root, store=store, jobs=1)
+    for path in (root / "esx01").rglob("vmkernel-log.1"):
+        path.unlink()
+    psod.load(root, store=store, jobs=1)
+    for segment in read_manifest(store).segments:
+        (store / segment).write_bytes(bytes(len((store / segment).read_bytes())))
+    with pytest.raises(
+        psod.InputError, match=r"what 1 files said is damaged, and they are not there to be read again \(.*esx01"
+    ):
+        psod.load(root, store=store, jobs=1, verify=True)
+
+
+def altered(store: Path, folder: Path, change: dict[str, object]) -> Path:
+    # A store whose maker knew the format: its own hash is right.
+    here = folder / "altered"
+    shutil.copytree(store, here)
+    from psodlib.store import folder as module
+
+    data = {**json.loads((here / "manifest.json").read_text()), **change}
+    try:
+        manifest = module._checked(msgspec.convert(data, Manifest))
+        (here / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    except msgspec.ValidationError:
+        (here / "manifest.json").write_text(json.dumps(data))
+    return here
+
+
+PART = {"path": f"tables/crashes/all/{'0' * 24}.parquet", "month": "none", "bucket": -1, "rows": 1, "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tables": 3}, {"tables": {"crashes": [{**PART, "path": "../../etc/passwd"}]}},
+        {"tables": {"crashes": [{**PART, "path": f"tables/crashes/all/{'0' * 24}.parquet\n"}]}},
+        {"tables": {"crashes": [PART]}}, {"tables": {"crashes": [{}]}}, {"segments": ["/etc/passwd"]}, {"segments": "abc"},
+        {"ledger": "../ledger"}, {"ledger": {}}, {"buckets": 0}, {"buckets": "many"}, {"generation": None}, {"walk": [1]},
+        {"simulated": "yes"}, {"strange": 1}, {"schema": "2"}, {"schema": 99}, {"news": {"files": {}}},
+    ],
+)  # fmt: skip
+def test_an_ill_typed_manifest_is_one_sentence(store: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    here = altered(store, tmp_path, change)
+    with pytest.raises(psod.InputError, match=r"manifest\.json|damaged"):
+        psod.Fleet.open(here)
+        psod.load(INCIDENT, store=here, jobs=1)
+
+
+@pytest.mark.parametrize("told", [1 << 31, 100])
+def test_a_segment_that_unfolds_without_end_is_not_unfolded(tmp_path: Path, told: int) -> None:
+    import zlib
+
+    blob = isal_zlib.compress(bytes(1 << 28), 1)
+    (tmp_path / "x.seg").write_bytes(blob)
+    entry = Entry(path="x", source="x", root="x", name="x", hint=None, hint_kind=None, collected=None, stamp="", size=0, parser="", segment="x.seg")  # fmt: skip
+    piece = Piece(host=None, hint=None, offset=0, length=len(blob), unpacked=told, check=zlib.crc32(blob))
+    with pytest.raises(psod.InputError, match=r"x\.seg: damaged \(ValueError: unfolds to other than"):
+        read_pieces(tmp_path, [(entry, piece)])
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"source": 1}]', '[{"source":"x","kind":"","crashes":[{"time":"yesterday"}]}]', "[", "{}"]
+)
+def test_a_segment_can_hold_nothing_but_records(tmp_path: Path, text: str) -> None:
+    import zlib
+
+    blob = isal_zlib.compress(text.encode(), 1)
+    (tmp_path / "x.seg").write_bytes(blob)
+    entry = Entry(path="x", source="x", root="x", name="x", hint=None, hint_kind=None, collected=None, stamp="", size=0, parser="", segment="x.seg")  # fmt: skip
+    piece = Piece(host=None, hint=None, offset=0, length=len(blob), unpacked=len(text), check=zlib.crc32(blob))
+    with pytest.raises(psod.InputError, match=r"x\.seg: damaged"):
+        read_pieces(tmp_path, [(entry, piece)])
+
+
+def test_the_sweep_removes_only_names_that_a_store_gives(store: Path, tmp_path: Path) -> None:
+    here = tmp_path / "s"
+    shutil.copytree(store, here)
+    mine = {here / "tables/notes.txt", here / "readings/mine.seg", here / "tables/crashes/my.parquet", here / "x.part"}
+    for path in mine:
+        path.write_bytes(b"mine")
+    old = here / "readings" / f"{'a' * 24}.seg"
+    old.write_bytes(b"rubbish of a killed load")
+    psod.Fleet.open(store).save(here)  # psod load X --store S -o S
+    saved = sorted(here.glob("*.parquet"))
+    psod.load(INCIDENT, store=here, jobs=1)
+    psod.load(INCIDENT, store=here, jobs=1)
+    assert all(path.exists() for path in [*mine, *saved]) and len(saved) == len(NAMES) and not old.exists()
+
+
+@pytest.fixture
+def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # A store as psodlib wrote it until November 2026, of `ev/`; a crash's file was gone before its last load.
+    shutil.copytree(HERE / "former", tmp_path / "s")
+    log = b"".join(
+        b"2014-05-%02dT%02d:00:00Z heartbeat: up %dd%dh0m0s, 3 VMs; [[1 vmx 4kB] [2 vmx 4kB] [3 vmx 4kB]] []\n"
+        % (d, h, d - 1, h)
+        for d in range(20, 30)
+        for h in range(24)
+    )
+    for host, data in (("esx01", log), ("esx02", log[:2000])):
+        (tmp_path / "ev" / host).mkdir(parents=True)
+        (tmp_path / "ev" / host / "vmksummary.log").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "s"
+
+
+def test_a_store_of_the_first_format_is_read_once_more_and_loses_nothing(former: Path) -> None:
+    before = psod.Fleet.open(former)
+    assert len(before.crashes) == 1
+    after = psod.load("ev", store=former, jobs=1)
+    news = read_manifest(former).news
+    assert (
+        news["files of the old format, read again"] == 3 and news["files read"] == 2 and news["files gone, kept"] == 1
+    )
+    for name in ("crashes", "frames", "modules", "uptimes", "hosts", "coverage"):
+        one, other = getattr(after, name), getattr(before, name)
+        shared = [c for c in one.columns if c not in ("source", "crash_id", "signature", "known_issues", "damage")]
+        pd.testing.assert_frame_equal(one[shared], other[shared])
+    psod.load("ev", store=former, jobs=1)
+    news = read_manifest(former).news
+    assert news["files read"] == 0 == news["files of the old format, read again"]
+
+
+def test_a_former_segment_can_hold_nothing_but_records(former: Path) -> None:
+    import pickle
+    import zlib
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, ("touch evil",)
+
+    segment = former / read_manifest(former).segments[0]
+    blob = zlib.compress(pickle.dumps([Evil()]))
+    segment.write_bytes(b"PSODSEG1" + blob + bytes(100_000))
+    with pytest.raises(psod.InputError, match="damaged"):
+        psod.load("ev", store=former, jobs=1)
+    assert not Path("evil").exists()
