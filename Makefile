@@ -5,7 +5,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
-.PHONY: help setup report test check lab notebooks signatures bench lock demo clean
+.PHONY: help setup report test fuzz check lab notebooks signatures bench lock demo clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ report: .venv/ready  ## report of the demo fleet and of the incident -> report/
 
 test: .venv/ready  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: .venv/ready  ## the property tests at random, N=20 times as many examples
+	PSOD_FUZZ=$(or $(N),20) $(BIN)/python -m pytest -n 2 -m hypothesis
 
 check: .venv/ready  ## ruff (format and rules) and mypy strict
 	$(BIN)/ruff format --check .

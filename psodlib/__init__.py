@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psodlib.anonymiser import anonymise
-    from psodlib.collector import collect, verify
+    from psodlib.collector import collect, collect_vcenter, verify
     from psodlib.errors import CollectError, InputError, PsodError, RuleError, SmallSampleWarning
     from psodlib.fleet import Fleet, load
     from psodlib.records import Crash, Frame
@@ -73,6 +73,7 @@ _HOME = {
     "similar_crashes": "triage.similar",
     "anonymise": "anonymiser",
     "collect": "collector",
+    "collect_vcenter": "collector",
     "verify": "collector",
     "Crash": "records", "Frame": "records",
     "explain": "triage.crashes", "parse_crashes": "triage.crashes",

@@ -12,11 +12,11 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.evidence.vmkernel import same_crash
 from psodlib.records import Crash, FileReading, HostFact, Problem
 from psodlib.triage.boots import boots_of_host, loaded_versions
 from psodlib.triage.builds import builds_of_boots
 from psodlib.triage.compliance import version_conflicts
+from psodlib.triage.copies import one_host_under_two_names, one_row_a_crash
 from psodlib.triage.crashes import judge, with_issues
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.precursors import Said, hear_host
@@ -133,9 +133,12 @@ def assemble_named(
     for host, reading in named:
         if not reading.irrelevant:
             by_host[host].append(reading)
+    kept, renamed = one_host_under_two_names(by_host)
+    for name in sorted(kept):
+        by_host[kept[name]] += by_host.pop(name)
+    crashes, alike = one_row_a_crash({host: _judged(found) for host, found in by_host.items()})
     rows: dict[str, list[Row]] = defaultdict(list)
-    rows["problems"] = [_row(problem) for problem in problems]
-    crashes = _one_row_a_crash({host: _judged(found) for host, found in by_host.items()})
+    rows["problems"] = [_row(problem) for problem in (*problems, *renamed, *alike)]
     for host, found, its_crashes in _by_evidence(by_host, crashes):
         for table, more in _rows_of_host(host, _once(found), its_crashes).items():
             rows[table] += more
@@ -143,6 +146,7 @@ def assemble_named(
         {tuple(row.items()): row for row in rows["problems"]}.values()
     )  # a mirror tells its trouble twice
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
+    tables["hosts"] = _with_columns(tables["hosts"], rows["hosts"])
     conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
@@ -220,70 +224,6 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
 def said_by_host(readings: Sequence[FileReading]) -> Said:
     """One host's warnings, those before its crashes and those of its quiet days."""
     return hear_host(readings)
-
-
-def _one_row_a_crash(by_host: dict[str | None, list[Crash]]) -> dict[str | None, list[Crash]]:
-    # Copies of one crash -> the best copy, with the number of copies. The same crash under two host names (an address in a
-    # syslog tree, the name in a bundle) is one as well, and goes to the host with the better copy.
-    best: dict[str, tuple[str | None, Crash]] = {}
-    for host in sorted(by_host, key=lambda name: (name is None, name or "")):
-        for crash in _merged(by_host[host]):
-            key = crash.crash_id or f"{host}:{crash.source}:{crash.offset}"
-            if key in best:
-                known_host, known = best[key]
-                copies = known.copies + crash.copies
-                if _quality(crash) > _quality(known) and host is not None:
-                    known_host, known = host, crash
-                best[key] = (known_host, replace(known, copies=copies))
-            else:
-                best[key] = (host, crash)
-    out: dict[str | None, list[Crash]] = {host: [] for host in by_host}
-    for host, crash in best.values():
-        out[host].append(replace(crash, host=host))
-    return out
-
-
-def _merged(crashes: Sequence[Crash]) -> list[Crash]:
-    # One host's copies. Only those that share a key can be one crash, so a flood of crashes stays linear.
-    groups: list[list[Crash]] = []
-    by_key: dict[Any, list[int]] = defaultdict(list)
-    for crash in sorted(crashes, key=_quality, reverse=True):
-        keys = _keys(crash)
-        places = {place for key in keys for place in by_key[key][:8]}
-        at = next((place for place in sorted(places) if same_crash(groups[place][0], crash)), None)
-        if at is None:
-            at = len(groups)
-            groups.append([])
-        groups[at].append(crash)
-        for key in keys:
-            if at not in by_key[key]:
-                by_key[key].append(at)
-    return [_fullest(group) for group in groups]
-
-
-def _keys(crash: Crash) -> list[Any]:
-    keys: list[Any] = [crash.crash_id]
-    if crash.uptime is not None:
-        keys.append(crash.uptime)
-    if crash.time is not None:
-        second = int(crash.time.timestamp())
-        keys += [second - 2, second, second + 2] if second % 2 == 0 else [second - 1, second + 1]
-    return keys
-
-
-def _quality(crash: Crash) -> tuple[int, int, int, str]:
-    damage = len(crash.damage.split(";")) if crash.damage else 0
-    return (-damage, len(crash.frames), len(crash.modules), crash.sha256 or "")
-
-
-def _fullest(copies: Sequence[Crash]) -> Crash:
-    # The best copy, its unknown time filled from the others: a screen text knows the stack, a log knows when.
-    best = copies[0]
-    filled: dict[str, Any] = {}
-    for name in ("time", "uptime", "esxi_version", "esxi_build", "pcpu", "world_id", "world_name", "code_start"):
-        if getattr(best, name) is None:
-            filled[name] = next((getattr(copy, name) for copy in copies if getattr(copy, name) is not None), None)
-    return replace(best, copies=len(copies), **filled)
 
 
 def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Sequence[Crash]) -> dict[str, list[Row]]:
@@ -391,6 +331,17 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
             yield {**row, "observed_at": driver.installed_on, "boot": None, "evidence": "install_date"}
 
 
+def _with_columns(hosts: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
+    # What a vCenter says of a host beyond the contract's columns joins them, as an inventory's columns do.
+    told = {row["host"]: dict(row["columns"]) for row in rows if row.get("columns")}
+    for name in dict.fromkeys(name for columns in told.values() for name in columns):
+        values = [told.get(host, {}).get(name) for host in hosts["host"]]
+        whole = all(isinstance(value, int) for value in values if value is not None)
+        words = values if whole else [None if value is None else str(value) for value in values]
+        hosts[name] = pd.Series(words, index=hosts.index, dtype=object).astype("Int64" if whole else "string")
+    return hosts
+
+
 def _host_row(
     host: str, facts: Sequence[HostFact], listed: Sequence[HostFact], coverage: Sequence[Row], crashes: Sequence[Crash]
 ) -> Row:
@@ -404,6 +355,7 @@ def _host_row(
         row[name] = next((getattr(fact, name) for fact in (*told, *reversed(listed)) if getattr(fact, name)), None)
     for name in ("esxi_version", "esxi_build"):
         row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
+    row["columns"] = next((fact.columns for fact in newest if fact.columns), ())
     times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [
         crash.time for crash in crashes if crash.time
     ]

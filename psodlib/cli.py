@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -56,9 +56,19 @@ AllowLoss = Annotated[
     bool, typer.Option("--allow-loss", help="Load even if a tenth of the store's crashes or host-days would be lost.")
 ]
 Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default: as many as there are cores.")]
-Hosts = Annotated[
-    list[str], typer.Argument(help="Host names, a file with one a line, or an inventory CSV.", show_default=False)
+SomeHosts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Host names, a file with one a line, or an inventory CSV; none with [b]--vcenter[/b].", show_default=False
+    ),
 ]
+VCenter = Annotated[
+    str | None, typer.Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")
+]
+Thumbprint = Annotated[
+    str | None, typer.Option(help="SHA-256 of the vCenter's certificate, where no authority signed it.")
+]
+Authorities = Annotated[Path | None, typer.Option("--ca-file", help="Authorities that sign the vCenter's certificate.")]
 User = Annotated[str, typer.Option(help="Account on the hosts.")]
 Key = Annotated[Path | None, typer.Option(help="Private key to log in with.")]
 Agent = Annotated[bool, typer.Option("--agent", help="Ask the SSH agent for a key.")]
@@ -252,12 +262,16 @@ def report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
-    out.print(f"Report: {escape(str(written.index))}")
+    crashes, hosts = len(written.fleet.crashes), len(written.fleet.hosts)
+    out.print(escape(_plain(f"{hosts:,} hosts, {crashes:,} crashes. {written.lead}")))
+    out.print(
+        f"Open {escape(str(written.index))}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html"
+    )
     for name in written.failed:
         out.print(f"notebook {escape(name)} did not run to its end; its page says where")
     if store:
         _print_news(store)
-    mild = MILD | {"vanished"} if store else MILD
+    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
     _print_why(written.fleet, mild)
     raise typer.Exit(1 if written.failed else _exit_code(written.fleet, mild))
 
@@ -285,7 +299,7 @@ def simulate(
     "Example:  psod collect hosts.csv -o evidence/ --key ~/.ssh/esxi --dry-run"
 )
 def collect(
-    hosts: Hosts,
+    hosts: SomeHosts = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Evidence folder; a second run fetches only what is new.")
     ] = Path("evidence"),
@@ -310,11 +324,28 @@ def collect(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print hosts, what would be fetched and what it costs them.")
     ] = False,
+    vcenter: VCenter = None,
+    thumbprint: Thumbprint = None,
+    ca_file: Authorities = None,
+    bundles: Annotated[
+        bool, typer.Option("--bundles", help="With --vcenter: a support bundle of each host too.")
+    ] = False,
 ) -> None:
-    """Fetch the evidence of many hosts by SSH, read-only and resumable."""
+    """Fetch the evidence of many hosts by SSH, or from their vCenter; read-only and resumable."""
     from psodlib import collector
 
-    source = hosts[0] if len(hosts) == 1 else hosts
+    password = _password(ask_password, password_keyring, password_command)
+    if vcenter:
+        if hosts:
+            raise InputError("give hosts or --vcenter, not both")
+        with _resumable(output), _bar("collecting", at_once=False) as progress:
+            _print_collection(
+                collector.collect_vcenter(
+                    vcenter, output, user=user, password=password or collector.ask_password(), thumbprint=thumbprint, ca_file=ca_file,
+                    bundles=bundles, progress=progress,
+                ), output,
+            )  # fmt: skip
+    source = _named_hosts(hosts)
     if dry_run:
         targets = collector.read_hosts(source, legacy=legacy or [], jump=jump)
         plan = collector.plan_table(module)
@@ -323,7 +354,6 @@ def collect(
             f"from {len(targets)} hosts: {escape(', '.join(target.name for target in targets[:20]))}{' ...' if len(targets) > 20 else ''}"
         )
         return
-    password = _password(ask_password, password_keyring, password_command)
     limits = collector.Limits(connect=connect, login=login, idle=idle, total=total, bytes=max_bytes)
     with _resumable(output), _bar("collecting", at_once=False) as progress:
         done = collector.collect(
@@ -332,6 +362,11 @@ def collect(
             sftp=not no_sftp, progress=progress,
         )  # fmt: skip
     _print_trusted(done.trusted)
+    _print_collection(done, output)
+
+
+def _print_collection(done: Any, output: Path) -> NoReturn:
+    # How many hosts gave all, what the others lack; then the exit code.
     wanting = done.hosts[done.hosts["state"] != "complete"]
     out.print(
         f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {escape(str(output))}",
@@ -344,14 +379,38 @@ def collect(
     raise typer.Exit(0 if done.complete else 1)
 
 
+def _named_hosts(hosts: list[str] | None) -> str | list[str]:
+    if not hosts:
+        raise InputError("no host was named; give host names, a file of them, an inventory, or --vcenter")
+    return hosts[0] if len(hosts) == 1 else hosts
+
+
+@app.command(name="hosts", epilog="Example:  psod hosts --vcenter vc.example.com --user reader > hosts.csv")
+def hosts_of_vcenter(
+    vcenter: Annotated[str, typer.Option("--vcenter", help="HOST or HOST:PORT of the vCenter.", show_default=False)],
+    user: User = "administrator@vsphere.local",
+    password_keyring: Keyring = None,
+    password_command: Command = None,
+    thumbprint: Thumbprint = None,
+    ca_file: Authorities = None,
+) -> None:
+    """Print a vCenter's hosts as an inventory: host, cluster, model, version, connection."""
+    from psodlib import collector
+    from psodlib.views.spreadsheet import csv_text
+
+    password = _password(True, password_keyring, password_command)
+    table = collector.vcenter_hosts(vcenter, user=user, password=password, thumbprint=thumbprint, ca_file=ca_file)
+    sys.stdout.write(csv_text(table))
+
+
 @app.command(
     epilog="Exit code 0: every host runs the pin. 1: at least one does not, or will not after its next boot. 2: wrong use. 3: no host "
     "is known to differ, but some could not be asked or did not tell. 130: stopped by Ctrl-C.\n\n"
     "Example:  psod verify hosts.csv --module hpsa --pin 5.5.0.50 --key ~/.ssh/esxi"
 )
 def verify(
-    hosts: Hosts,
-    pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)],
+    hosts: SomeHosts = None,
+    pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)] = "",
     output: Annotated[Path, typer.Option("-o", "--output", help="Evidence folder for what is read.")] = Path(
         "evidence-verify"
     ),
@@ -367,14 +426,24 @@ def verify(
     jump: Jump = None,
     module: Module = "hpsa",
     pool: Pool = 8,
+    vcenter: VCenter = None,
+    thumbprint: Thumbprint = None,
+    ca_file: Authorities = None,
 ) -> None:
-    """Ask every host which version it runs, and compare it with the pin."""
+    """Ask every host, or their vCenter, which version runs, and compare it with the pin."""
     from psodlib import collector
 
+    if not pin:
+        raise InputError("no --pin was given; expected the version that every host should run, as 5.5.0.50")
     password = _password(ask_password, password_keyring, password_command)
+    if vcenter:
+        _verify_vcenter(vcenter, output, module, pin, collector.collect_vcenter, {
+            "user": user, "password": password or collector.ask_password(), "thumbprint": thumbprint, "ca_file": ca_file, "logs": False,
+        })  # fmt: skip
+    source = _named_hosts(hosts)
     with _resumable(output), _bar("asking", at_once=False) as progress:
         table = collector.verify(
-            hosts[0] if len(hosts) == 1 else hosts, output, module=module, pin=pin, user=user, key=key, agent=agent,
+            source, output, module=module, pin=pin, user=user, key=key, agent=agent,
             password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
             pool=pool, progress=progress,
         )  # fmt: skip
@@ -382,6 +451,28 @@ def verify(
     _print_table(f"{module} against the pin {pin}", table)
     if table.attrs["stopped"]:
         out.print(f"Stopped: {escape(_plain(table.attrs['stopped']))}", soft_wrap=True)
+    found = set(table["status"])
+    raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
+
+
+def _verify_vcenter(
+    vcenter: str, output: Path, module: str, pin: str, collect: Any, options: dict[str, Any]
+) -> NoReturn:
+    # What vCenter knows is mostly what is installed; what a boot has loaded it knows only where it can ask for modules.
+    from psodlib.fleet import load as load_fleet
+    from psodlib.triage.compliance import fleet_compliance
+
+    with _bar("asking", at_once=False) as progress:
+        done = collect(vcenter, output, progress=progress, **options)
+    fleet = load_fleet(output)
+    table = fleet_compliance(fleet, module, pin)
+    loose = table["driver_evidence"].isin(["vib_of_boot", "esxupdate_before_boot", "install_date"])
+    table["why"] = ["installed; whether the host booted since is not known" if one else "" for one in loose]
+    _print_table(
+        f"{module} against the pin {pin}", table[["host", "version", "driver_evidence", "waiting", "status", "why"]]
+    )
+    if done.stopped:
+        out.print(f"Missing: {escape(_plain(done.stopped))}", soft_wrap=True)
     found = set(table["status"])
     raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
 

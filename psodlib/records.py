@@ -136,7 +136,8 @@ class Alive:
 class Mark:
     """One moment in a host's life: it booted, or something says how it stopped.
 
-    ``what``: booted, rebooting, powering_off, halting, core_dump_found, power_button, poweroff_unexplained.
+    ``what``: booted, rebooting, powering_off, halting, core_dump_found, power_button, poweroff_unexplained,
+    failed_over (vSphere HA took its machines away).
     """
 
     time: datetime
@@ -181,6 +182,7 @@ class HostFact:
     serial: str | None = None
     time: datetime | None = None
     source: str | None = None
+    columns: tuple[tuple[str, str | int], ...] = ()  # what a vCenter adds: cluster, datacenter, ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

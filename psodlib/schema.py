@@ -43,7 +43,7 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
     "problem": (
         "unreadable", "vanished", "changed", "not_text", "unknown_format", "empty", "truncated", "damaged_archive",
         "unsafe_member", "too_large", "too_deep", "fragment_missing", "bad_line", "bad_time", "no_host", "host_conflict",
-        "no_evidence", "not_in_inventory", "version_conflict", "unplaced_crash", "encrypted", "unused",
+        "no_evidence", "not_in_inventory", "version_conflict", "unplaced_crash", "unread_crash", "encrypted", "unused",
     ),
 }  # fmt: skip
 

@@ -8,8 +8,15 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from hypothesis import settings
 
 matplotlib.use("Agg")
+
+# `make test` draws the same examples on every run; `make fuzz` draws at random, and so many times as many.
+LONG = int(os.environ.get("PSOD_FUZZ", "1"))
+settings.register_profile("same every time", derandomize=True, deadline=None)
+settings.register_profile("at random", max_examples=100 * LONG, deadline=None)
+settings.load_profile("at random" if "PSOD_FUZZ" in os.environ else "same every time")
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"

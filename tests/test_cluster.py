@@ -73,6 +73,74 @@ def test_with_and_without_a_store_the_tables_are_the_same(
     assert read_manifest(tmp_path / "s").news["files read"] == 0
 
 
+def test_a_relative_source_and_store_are_ours_wherever_the_workers_stand(
+    client: Any, evidence: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(evidence.parent)
+    client.run(os.chdir, str(tmp_path / "elsewhere"))
+    store = os.path.relpath(tmp_path / "s")
+    assert_same(psod.load(evidence.name, client=client, store=store), psod.load(evidence, jobs=1))
+    assert len(psod.load(evidence.name, client=client, store=store).crashes)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_worker_that_sees_nothing_takes_nothing_from_the_store(
+    client: Any, evidence: Path, near: psod.Fleet, tmp_path: Path
+) -> None:
+    psod.load(evidence, store=tmp_path / "s", jobs=1)
+    client.run(_see_nothing_below, str(evidence))
+    try:
+        for path in evidence.rglob("*.log"):
+            os.utime(path)
+        after = psod.load(evidence, client=client, store=tmp_path / "s")
+    finally:
+        client.run(_see_again)
+    for name in ("crashes", "frames", "uptimes", "drivers", "hosts"):
+        pd.testing.assert_frame_equal(getattr(after, name), getattr(near, name))
+    assert (after.problems.problem == "unreadable").sum() > 5
+
+
+def _see_nothing_below(place: str) -> None:
+    import builtins
+
+    from psodlib.evidence import streams
+
+    real, disk = builtins.open, streams.DiskFile.__init__
+
+    def refusing(path: Any, *words: Any, **more: Any) -> Any:
+        if str(path).startswith(place):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *words, **more)
+
+    def refusing_too(self: Any, path: str) -> None:
+        if path.startswith(place):
+            raise PermissionError(13, "Permission denied", path)
+        disk(self, path)
+
+    builtins.open, streams.DiskFile.__init__ = refusing, refusing_too  # type: ignore[assignment, method-assign]
+    builtins._psod = (real, disk)  # type: ignore[attr-defined]
+
+
+def _see_again() -> None:
+    import builtins
+
+    from psodlib.evidence import streams
+
+    builtins.open, streams.DiskFile.__init__ = builtins._psod  # type: ignore[attr-defined, method-assign]
+
+
+def test_no_workers_is_said_after_ten_seconds(evidence: Path, tmp_path: Path) -> None:
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
+        distributed.Client(cluster, timeout=30, set_as_default=False) as empty,
+        pytest.raises(
+            psod.InputError, match=r"the cluster at tcp://.* has no workers \(10 s waited\); start some there"
+        ),
+    ):
+        psod.load(evidence, client=empty, store=tmp_path / "s")
+
+
 def test_a_lost_worker_costs_its_tasks_only(client: Any, evidence: Path, near: psod.Fleet, tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -193,6 +261,32 @@ def test_a_fleet_in_s3_is_the_fleet_on_disk(bucket: str, evidence: Path, tmp_pat
         assert_same(far, near, but=("source",))
         psod.load(bucket, client=client, store=tmp_path / "s")
     assert read_manifest(tmp_path / "s").news["files read"] == 0
+
+
+def test_what_is_wrong_with_s3_is_one_sentence(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    def said(address: str) -> str:
+        s3fs.S3FileSystem.clear_instance_cache()
+        with pytest.raises(psod.InputError) as caught:
+            psod.load(address)
+        return str(caught.value)
+
+    assert "there is no such bucket" in said("s3://no-such-bucket-here/fleet") or "does not exist" in said("s3://no-such-bucket-here/fleet")  # fmt: skip
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert "nothing answers at the endpoint; see AWS_ENDPOINT_URL" in said(bucket)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    assert "no credentials were found. Keys are taken from AWS_ACCESS_KEY_ID" in said(bucket)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_missing_protocol_says_how_it_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    from psodlib.evidence.addresses import trouble_at
+
+    assert "pip install '.[cluster]'" in trouble_at("s3://b/x", ImportError("Install s3fs to access S3"))
 
 
 def test_the_command_line_reads_on_a_local_cluster(evidence: Path, tmp_path: Path) -> None:

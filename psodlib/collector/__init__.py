@@ -4,7 +4,7 @@ Each file has one purpose: ``plan`` (what is fetched, what for, and what it cost
 an inventory -> the hosts to visit), ``credentials`` (the one way to log in, and secrets), ``login`` (host keys, the gate, one attempt a
 host), ``remote`` (listing, reading and running, over SFTP or the shell), ``folder`` (local names, files and the manifest), ``fetch``
 (one file, resumed), ``dumps`` (logs of core dumps), ``visit`` (one host from connect to close), ``pool`` (many hosts
-at once: ``collect``), ``pin`` (which hosts run the pinned driver now: ``verify``).
+at once: ``collect``), ``vcenter`` (the same from a vCenter, without SSH), ``pin`` (which hosts run the pinned driver now: ``verify``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from psodlib.collector.hosts import Target, read_hosts
 from psodlib.collector.pin import verify
 from psodlib.collector.plan import plan_table
 from psodlib.collector.pool import Collection, Interrupted, collect
+from psodlib.collector.vcenter import collect_vcenter, vcenter_hosts
 from psodlib.collector.visit import Limits
 
 __all__ = [
@@ -25,9 +26,11 @@ __all__ = [
     "ascertainment",
     "ask_password",
     "collect",
+    "collect_vcenter",
     "password_from_command",
     "password_from_keyring",
     "plan_table",
     "read_hosts",
+    "vcenter_hosts",
     "verify",
 ]

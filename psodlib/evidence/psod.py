@@ -1,12 +1,11 @@
-"""One crash's text -> ``Crash``: the grammar of purple screens and of the log lines around them. The only file with PSOD patterns.
+"""One crash's text -> ``Crash``: blocks of pieces, and what a block says.
 
 The text goes through three steps, each a table or a short function::
 
     text -> pieces (one log line each, joined lines cut) -> blocks (the pieces of one crash) -> Crash
 
-Recognition is by the shape of a line, never by a version banner, so every dialect from ESX 3.5 to 9.0 goes through the same
-table, ``ROLES``. Each row carries a line that it must match; a test holds the table to it. Damage is a value; nothing here
-raises on text.
+What a line can be stands in ``psod_lines``. Whether a block is a crash is decided once, by ``is_crash``, for pasted text and
+for logs alike. Damage is a value; nothing here raises on text.
 """
 
 from __future__ import annotations
@@ -15,365 +14,38 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.pieces import Piece, moment_of, read_count, split_pieces
+from psodlib.evidence.psod_lines import ANCHORS, EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS, ROLES
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
-__all__ = ["find_crashes", "modules_named_by_kernel", "same_crash"]
-
-# --------------------------------------------------------------------------------------------------------------------
-# The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
-# runs on (`0x41ffd38142980x4539..`).
-_HEX = r"0x(?:[0-9a-fA-F#X*]+(?!x)|x{4,})"
-_NUMBER = r"(?:\d+|#+|X+)"
-_UPTIME = r"\d{1,6}:\d{1,2}:\d{2}:\d{2}\.\d{3}"
-_ISO = r"(?:\d{4}|YYYY)-(?:\d\d|MM)-(?:\d\d|DD)[T ](?:\d\d|HH):(?:\d\d|MM):(?:\d\d|SS)(?:\.(?:\d{1,9}|MS|[X#]+))?(?:Z|[+-]\d\d:?\d\d)?"
-_CPU = rf"cpu{_NUMBER}:{_NUMBER}(?:\s+opID=[^\s)]{{1,80}})?\)"
-_SYMBOL = (
-    r"(?P<function><unknown>|[^\s@+\[\]]+)?"
-    r"(?:@(?P<module>\([^)\s]*\)|<None>|[^#:+\s<]*)(?:[#:](?P<version><None>|[^+\s]*))?)?"
-    r"(?:\+(?P<offset>0x[0-9a-fA-F]+(?!x)))?"
-)
-_PANIC_WORDS = "ASSERT|NOT_REACHED|NOT_IMPLEMENTED|PANIC|VERIFY|CHECK|ASSERT_NOT_IMPLEMENTED"
-
-
-class _Role(NamedTuple):
-    name: str
-    sample: str
-    pattern: re.Pattern[str]
-
-
-def _role(name: str, sample: str, pattern: str) -> _Role:
-    return _Role(name, sample, re.compile(pattern))
-
-
-# What a line of a crash can be, tried in this order at the start of its body (behind the log prefix).
-ROLES: tuple[_Role, ...] = (
-    _role("header", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
-          r"@?BlueScreen:\s*(?P<message>.*)"),
-    _role("frame", "0x4122e445b4d8:[0x418014a7b71a]PanicvPanicInt@vmkernel#nover+0x61 stack: 0x3000000008",
-          rf"(?:pcpu (?P<pcpu>{_NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{_HEX}):\s?)?\[(?P<ip>{_HEX})\]\s?{_SYMBOL}"
-          rf"(?P<stack>\s+stack:\s*(?P<word>{_HEX})?.*)?"),
-    _role("code_start", "Code start: 0x418014a00000 VMK uptime: 25:06:19:56.440",
-          rf"Code start:\s*(?P<code_start>{_HEX})(?:\s+VMK uptime:\s*(?P<uptime>{_UPTIME}))?"),
-    _role("uptime", "VMK uptime: 7:05:43:45.014 TSC: 1751259712918392", rf"VMK uptime:\s*(?P<uptime>{_UPTIME})"),
-    _role("backtrace", "Backtrace for current CPU #1, worldID=65936, fp=0x4390c0c1bd70",
-          rf"Backtrace for current CPU #?(?P<pcpu>{_NUMBER}), worldID=(?P<world>{_NUMBER})"),
-    _role("other_cpu", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
-          rf"(?:Panic: \d+: )?Panic from another CPU \(cpu (?P<pcpu>{_NUMBER}), world (?P<world>{_NUMBER})\)(?:: ip=(?P<ip>{_HEX}))?"),
-    _role("saved", "Panic: 767: Saved backtrace: pcpu 118 Heartbeat NMI",
-          rf"(?:Panic: \d+: )?(?:Saved backtrace(?: from)?: pcpu|Backtrace for Saved/Locked CPU -) ?(?P<pcpu>{_NUMBER})"),
-    _role("product", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
-          r"\W*(?:\d+(?:;\d+)?m\W*)*VMware ESX(?:i| Server)?(?: (?P<version>[\dX]+(?:\.[\dX]+){1,3}))? \[(?:Releasebuild|Debugbuild|Betabuild)-(?P<build>\d+)"),
-    _role("registers", "frame=0x4100c0117d78 ip=0x41803399e303 cr2=0x0 cr3=0xcff94000",
-          rf"(?:frame={_HEX} )?(?:r|e)?ip=(?P<ip>{_HEX})(?=[ \r]|$)"),
-    _role("registers", "rax=0x0 rbx=0x417ff492dbe0 rcx=0x417ff386cc80",
-          r"(?:e|r)(?:ax|bx|cx|dx|si|di|bp|sp|[89]|1[0-5])=0x|(?:err|es|ds|cr[0-4]|frame|TTB|CurrentEL|SCTLR_EL\d)=\S"),
-    _role("arm_pc", "[pc]     42003a344d54 [sp]     451a01b1bdd0 [psr]        20000248", r"\[pc\]\s+(?P<ip>[0-9a-f]+)"),
-    _role("registers", "[ 0]     4501843b0000 [ 1]                0 [ 2]             1000", r"\[[ \d]\d\]\s+[0-9a-f]+\s+\[[ \d]\d\]"),
-    _role("cpu_list", "*PCPU0:131126/HELPER_UPLINK_ASYNC_CALL_QUEUE",
-          r"(?:.*\s)?\*(?:PCPU\s?)?(?P<pcpu>\d+):(?P<world>\d+)/(?P<name>\S+(?: (?!\*?\d+:\d+/)\S+)*)"),
-    _role("screen", "0:4096/console 2:4098/idle2 3:4099/idle3", r"(?:PCPU\s?)?\d+:\d+/\S"),
-    _role("screen", "PCPU  0: SUUU", r"PCPU\s+\d+: [A-Z]+\s*$"),
-    _role("world", "World: 7105: PRDA 0x41804b000000 ss 0x0 ds 0x4018 es 0x4018 fs 0x4018 gs 0x4018",
-          r"World: \d+: (?:PRDA|TR|CR0) "),
-    _role("base", "base fs=0x0 gs=0x418043800000 Kgs=0x0", r"base fs=|FSbase:|lastClrIntrRA:"),
-    _role("module_map", "hpsa 0x418039a5e000 .data 0x417fc0e4e000 .bss 0x417fc0e4f000",
-          rf"(?P<module>\S{{1,64}}) (?P<base>{_HEX}) \.data (?P<data>{_HEX}) \.bss (?P<bss>{_HEX})"),
-    _role("named", "Module(s) involved in panic: [nvme_pcie 1.2.4.11-1vmw (VMW)]", r"Module(?:\(s\)|s)? involved in panic:?\s*(?P<modules>.*)"),
-    _role("dump", "Coredump to disk. Slot 1 of 1.",
-          r"Coredump to |Starting coredump|No place on disk to dump|No coredump target|Slot \d+ of \d+|using slot \d|Dump: |DiskDump|FileDump|NetDump|Disk dump"
-          r"|.* \(\d\d/\d\d\)|Finalized dump header|Dumping using slot"),
-    _role("dump", 'No port for remote debugger. Press "Escape" for local debugger.',
-          r"No port for remote debugger|Debugger is listening|Waiting for [Dd]ebugger|Press .?Escape|Remote debugger"),
-    _role("message", "#GP Exception(13) in world 4130:helper13-0 @ 0x41803399e303",
-          r"(?P<message>(?:#[A-Z]{2}|[A-Z][A-Z0-9_]+)? ?Exception ?(?:type )?\(?\d+\)? .{0,20}in world .*)"),
-    _role("message", "PCPU 39 locked up. Failed to ack TLB invalidate (total of 1 locked up, PCPU(s): 39).",
-          rf"(?P<message>PCPU {_NUMBER}:? (?:locked up\. Failed to ack TLB|no heartbeat).*)"),
-    _role("message", "Spin count exceeded (iplLock) - possible deadlock", r"(?P<message>Spin count exceeded.*)"),
-    _role("message", "Machine Check Exception on PCPU12 in world 111111:idle51", r"(?P<message>(?:Fatal )?Machine Check Exception.*)"),
-    _role("message", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be a hardware problem;",
-          r"(?P<message>LINT1.*|NMI IPI: Panic requested.*)"),
-    _role("message", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
-          rf"(?P<message>(?:{_PANIC_WORDS})\s+(?:FAILED\s+)?(?:at\s+)?\S*(?:bora|vmkernel|vmkdrivers|\.[ch]:\d).*)"),
-    _role("message", "Failed at bora/vmkernel/main/heap.c:1234 -- VMK_ASSERT(heap)", r"(?P<message>Failed at \S*bora/\S+:\d.*)"),
-    _role("message", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
-          r"(?P<message>(?:BUG: failure at|kernel BUG at) .*)"),
-    _role("message", "COS Error: Oops", r"(?P<message>COS (?:Error|Panic): .*|Oops\s*$|Lost [Hh]eartbeat\s*$)"),
-    _role("message", "CrashMe", r"(?P<message>CrashMe\b.*)"),
-    _role("message", "PSOD due to PCI bus error", r"(?P<message>PSOD due to .*)"),
-    _role("message", "IOMMU fault detected: domain 3", r"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error).*)"),
-    _role("fatal", "IDT: 1895: Uncorrectable/unrecoverable machine check error",
-          r"IDT: \d+: Uncorrectable/unrecoverable machine check"),
-    _role("requested", "NMI: 709: ApeiHESTNmiHandler requested PSOD", r"(?:ALERT: |WARNING: )?(?P<message>NMI: \d+: \w+ requested PSOD.*)"),
-    _role("detail", "System has encountered a Hardware Error - Please contact the hardware vendor",
-          r"System has encountered a Hardware Error|Uncorrectable/\w+ memory error|MCA: \d+: UC Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d+: "),
-    _role("lockup", "NMI: 1943: NMI IPI received. Was eip(base):ebp:cs [0x7eb2e(0x418009600000):0x4122c2307688:0x4010](Src 0x1, CPU140)",
-          r"(?:NMI: \d+: )?NMI IPI(?: received)?[.:]|(?:WARNING: |ALERT: )?Heartbeat: \d+: PCPU \S+ didn't have a heartbeat|.{0,80}NETDEV WATCHDOG"),
-    _role("cut", "0x4122e445b6a8:[0x418", r"0x[0-9a-fA-F]{0,16}(?::\s?(?:\[(?:0x[0-9a-fA-F]{0,16})?)?)?$"),
-    _role("symbol", "NFS41_SMEventCreate@(nfs41client)#<None>+0x7d",
-          r"(?P<function>[A-Za-z_.$][\w.$:~]*)@(?P<module>\([^)\s]*\)|<None>|[\w.\-]*)[#:](?P<version><None>|[\w.\-]*)(?:\+(?P<offset>0x[0-9a-fA-F]+))?\s*$"),
-    _role("gdb", "#4  Res6NewFreeClusterEntry (rce=...)", r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]+) in )?(?P<function>[A-Za-z_][\w.$:~]*) ?\("),
-    _role("elided", "...", r"[. …]{3,}$"),
-)  # fmt: skip
+__all__ = [
+    "find_anchors", "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash", "regions",
+]  # fmt: skip
 
 _FRAMES = ("frame", "symbol", "gdb")
-
-# The cause class by the panic text, first match wins; then by the exception's number.
-KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple((kind, sample, re.compile(pattern, re.I)) for kind, sample, pattern in (
-    ("user_requested", "CrashMe", r"\bCrashMe\b|user[- ](?:requested|initiated)|requested by (?:the )?(?:user|administrator)"),
-    ("other", "EXCVEC_CUREL_SP_EL0_SYNCH Exception 0 in world 131126:HELPER_UPLIN (ec 0x25", r"^EXCVEC_"),
-    ("tlb_timeout", "PCPU 1 locked up. Failed to ack TLB invalidate.", r"ack TLB invalidate"),
-    ("no_heartbeat", "PCPU 118: no heartbeat (3/3 IPIs received)", r"no heartbeat"),
-    ("lost_heartbeat", "COS Error: Lost heartbeat", r"lost heartbeat"),
-    ("spin_count", "Spin count exceeded (iplLock) - possible deadlock", r"spin count exceeded"),
-    ("machine_check", "Machine Check Exception on PCPU12 in world 1:idle1", r"machine check|\bMCE\b|^#MC\b|hardware (?:\(machine\) )?error"),
-    ("nmi", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed.", r"\bLINT1|\bNMI\b"),
-    ("iommu_fault", "IOMMU fault detected: domain 3", r"\bIOMMU\b|\bDMAR\b"),
-    ("heap_corruption", "PANIC bora/vmkernel/main/dlmalloc.c:4923 - Corruption in dlmalloc",
-     r"corrupt\w* (?:in |of )?(?:dlmalloc|the heap|heap)|heap\b.{0,60}\bcorrupt|in dlmalloc"),
-    ("not_implemented", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83", r"\bNOT_IMPLEMENTED\b"),
-    ("not_reached", "NOT_REACHED bora/vmkernel/main/timer.c:12", r"\bNOT_REACHED\b"),
-    ("assert", "ASSERT bora/vmkernel/main/pframe_int.h:527", r"\bASSERT\b|\bVERIFY\b|VMK_ASSERT"),
-    ("panic", "PANIC bora/vmkernel/main/x.c:7", r"^PANIC\b|^BUG: |kernel BUG|^Failed at "),
-))  # fmt: skip
-EXCEPTIONS = {
-    0: "divide_error", 2: "nmi", 6: "invalid_opcode", 8: "double_fault", 13: "general_protection", 14: "page_fault", 18: "machine_check",
-}  # fmt: skip
-
+_SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
+_MESSAGES = ("header", "message", "requested", "title")
+# Any of these says that the host stopped, whatever stands beside it.
+_FATAL = ("header", "message", "code_start", "uptime", "details", "other_cpu", "fatal", "requested")
+_BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
-_LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.*Backtrace|Backtrace_Log")
+_LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.{0,80}Backtrace|Backtrace_Log")
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
-_FATAL = (
-    "header",
-    "message",
-    "code_start",
-    "uptime",
-    "product",
-    "other_cpu",
-    "world",
-    "fatal",
-    "requested",
-    "registers",
-    "arm_pc",
-)
-_OPENERS = (*_FATAL, *_FRAMES, "saved", *_LIVES_ON)
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
+_LONG_GAP = 2000  # the same, where stamps say that it is still that moment
 _SAME_MOMENT = timedelta(seconds=2)
+_MOMENTS = timedelta(seconds=20)
 _NESTED = timedelta(minutes=1)  # a second panic while the first is being dumped; no host boots this fast
-_LINE_LIMIT = 1 << 16
+_ANOTHER_DAY = timedelta(minutes=10)
 _PIECE_LIMIT = 20_000  # lines of one crash; 512 PCPUs with 30 frames each stay below
 _ADDRESS_LIMIT = 1 << 64
-CENTURY = (1990, 2200)
-
-# --------------------------------------------------------------------------------------------------------------------
-# Pieces: one log line each, whatever a scraper joined.
-
-_CUT = re.compile(
-    rb"(?:(?:\d{4}|YYYY)-[\dM]{2}-[\dD]{2}T[\dH]{2}:[\dM]{2}:[\dS]{2}(?:\.[\dXMS]{1,9})?Z?[ \t]{1,4})?"
-    rb"(?:\d{1,6}:\d\d:\d\d:\d\d\.\d{3} )?cpu[\d#X]{1,6}:[\d#X]{1,12}(?: opID=[\w@\-]{1,64})?\)"
-    rb"|@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
-    rb"|#[A-Z]{2} Exception"
-    rb"|(?:Code start: ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
-    rb"|Code start: ?0x"
-    rb"|Backtrace for current CPU"
-    rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}): ?\\?\[0x"
-)
-# What a page's source has around its lines; `<None>` and `<6>` are the vmkernel's own.
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li)\b[^<>]{0,80}>", re.IGNORECASE)
-_BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
-_TOKEN_STAMP = re.compile(_ISO)
-_TOKEN_UPTIME = re.compile(_UPTIME)
-_TOKEN_PROGRAM = re.compile(r"vmk(?:ernel|warning|alert)(?:\[\d+\])?:?")
-_TOKEN_NEUTRAL = re.compile(
-    r"<\d{1,3}>|(?:In|Wa|Al|Er|Cr|Em|No|Db)\(\d{1,3}\)\+?|TSC:|\d+|-|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|"
-    r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d|(?i:local\d\.\w+)"
-)
-_TOKEN_MASKED = re.compile(r"\[?[YMDHSTZ:.\-]{8,40}\]?|(?:<[\w:.\-]{1,30}>|[TZ:.\-])+|[XY#:.TZ\-]{8,40}")
-_TOKEN_HOST = re.compile(r"[A-Za-z0-9](?:[\w.:\-]{0,251}[\w])?")
-_PRI = re.compile(r"<\d{1,3}>(?:1 )?")
-_PREFIX_CPU = re.compile(rf"cpu(?P<pcpu>{_NUMBER}):(?P<world>{_NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)")
-_PREFIX_BARE = re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d+\])?: ")
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ESCAPED = re.compile(r"\\([\[\]_*#@+<>:.-])")
-_ENTITIES = {
-    "&lt;": "<",
-    "&gt;": ">",
-    "&amp;": "&",
-    "&nbsp;": " ",
-    "&#64;": "@",
-    "\u00a0": " ",
-    "\u200b": "",
-    "'@'": "@",
-}
-_MAIL_GUARD = re.compile(r"\[email[ \u00a0]protected\]")  # what a web page made of `function@module`
-_MASK = re.compile(r"0x[0-9a-fA-F]*[#X*]|cpu[#X]|worldID=[#X]|world [#X]{2,}|0xx{4,}|YYYY-|PCPU ?[#X]{1,}(?!\w)")
-
-
-@dataclass(slots=True)
-class Piece:
-    start: int  # bytes into the input
-    end: int
-    line: int
-    body: str
-    time: datetime | None = None
-    pcpu: int | None = None
-    world: int | None = None
-    host: str | None = None
-    prefixed: bool = False
-    role: str = ""
-    match: re.Match[str] | None = None
-    damage: set[str] = field(default_factory=set)
-
-    def group(self, name: str) -> str | None:
-        return self.match.groupdict().get(name) if self.match else None
-
-
-def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    # Split on "\n" alone: CR, NEL and their like stand inside messages.
-    position = 0
-    while position < len(data):
-        end = data.find(b"\n", position)
-        end = len(data) if end < 0 else end
-        if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
-            position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, position, end)
-        for start, stop in zip(cuts, [*cuts[1:], end], strict=True):
-            piece = _piece(data[start:stop], offset + start, line)
-            if len(cuts) > 1:
-                piece.damage.add("joined_lines")
-            yield piece
-        position, line = end + 1, line + 1
-
-
-def _cuts(data: bytes, start: int, end: int) -> list[int]:
-    # Where the log lines begin that a scraper joined into data[start:end].
-    cuts, previous_end, first = [start], start, True
-    for match in _CUT.finditer(data, start, end):
-        own_prefix = first and b"cpu" in match[0] and match.start() - start < 256
-        joined = not _BLANK.fullmatch(data, previous_end, match.start())
-        if joined and not own_prefix:
-            cuts.append(match.start())
-        previous_end, first = match.end(), False
-    return cuts
-
-
-def _piece(raw: bytes, start: int, line: int) -> Piece:
-    text = raw[:_LINE_LIMIT].decode("utf-8", "backslashreplace").replace("\0", "")
-    text = _ANSI.sub("", text.removesuffix("\r"))
-    for entity, character in _ENTITIES.items():
-        if entity in text:
-            text = text.replace(entity, character)
-    if "<" in text:
-        text = _TAG.sub(" ", text).strip()
-    if "\\" in text:
-        text = _ESCAPED.sub(r"\1", text)
-    piece = Piece(start, start + len(raw), line, text)
-    if "[email" in text:
-        piece.body = text = _MAIL_GUARD.sub("@", text)
-        piece.damage.add("garbled")
-    read_prefix(piece)
-    _recognise(piece)
-    return piece
-
-
-def read_prefix(piece: Piece) -> None:
-    # Everything before `cpuN:W)` is stamps, host and program, in whatever order a receiver put them.
-    text = piece.body
-    head = text[:300]
-    found = (_PREFIX_CPU.search(head) if "cpu" in head else None) or (
-        _PREFIX_BARE.search(head) if "vmk" in head else None
-    )
-    if not found:
-        stamp = _TOKEN_STAMP.match(text)
-        if stamp and text[stamp.end() : stamp.end() + 1] in (" ", "\t"):
-            piece.time, piece.prefixed, piece.body = _moment(stamp[0]), True, text[stamp.end() :].strip()
-        else:
-            piece.body = text.strip()
-        return
-    head = text[: found.start()]
-    if "@BlueScreen" in head:
-        piece.body = text.strip()
-        return
-    piece.prefixed, piece.body = True, text[found.end() :].strip()
-    groups = found.groupdict()
-    piece.pcpu, piece.world = read_count(groups.get("pcpu")), read_count(groups.get("world"))
-    host, program = None, "vmk" in found[0]
-    if re.search("[#X]", found[0]):
-        piece.damage.add("masked")
-    for token in _PRI.sub("", head).split():
-        if _TOKEN_STAMP.fullmatch(token):
-            piece.time = _moment(token) or piece.time
-            if not token[0].isdigit():
-                piece.damage.add("masked")
-        elif _TOKEN_PROGRAM.fullmatch(token):
-            program = True
-        elif _TOKEN_UPTIME.fullmatch(token) or _TOKEN_NEUTRAL.fullmatch(token):
-            continue
-        elif _TOKEN_MASKED.fullmatch(token):
-            piece.damage.add("masked")
-        elif _TOKEN_HOST.fullmatch(token):
-            host = token
-        else:
-            piece.damage.add("garbled")
-    piece.host = host if program and "garbled" not in piece.damage else None
-
-
-def _recognise(piece: Piece) -> None:
-    for role in ROLES:
-        match = role.pattern.match(piece.body)
-        if match:
-            if role.name == "frame" and not match["ip"]:
-                continue
-            piece.role, piece.match = role.name, match
-            if _MASK.search(piece.body):
-                piece.damage.add("masked")
-            return
-
-
-def _moment(text: str) -> datetime | None:
-    parts = re.match(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", text)
-    if not parts or not CENTURY[0] <= int(parts[1]) < CENTURY[1]:
-        return None
-    try:
-        fraction = int((parts[7] or "0").ljust(6, "0")[:6])
-        moment = datetime(*(int(part) for part in parts.groups()[:6]), fraction, tzinfo=UTC)  # type: ignore[arg-type,misc]
-        if parts[8]:
-            zone = timedelta(hours=int(parts[9]), minutes=int(parts[10]))
-            moment -= zone if parts[8] == "+" else -zone
-        return moment
-    except (ValueError, OverflowError):
-        return None
-
-
-def read_count(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-def _address(text: str | None) -> int | None:
-    try:
-        value = int(text, 16) if text else None
-    except ValueError:
-        return None
-    return value if value is not None and value < _ADDRESS_LIMIT else None
-
-
-def _span(text: str | None) -> timedelta | None:
-    if not text:
-        return None
-    days, hours, minutes, seconds = text.split(":")
-    whole, milliseconds = seconds.split(".")
-    if int(days) > 73_000:
-        return None
-    return timedelta(
-        days=int(days), hours=int(hours), minutes=int(minutes), seconds=int(whole), milliseconds=int(milliseconds)
-    )
-
 
 # --------------------------------------------------------------------------------------------------------------------
 # Blocks: the pieces of one crash.
@@ -383,7 +55,7 @@ def _span(text: str | None) -> timedelta | None:
 class _Block:
     pieces: list[Piece] = field(default_factory=list)
     gap: int = 0
-    time: datetime | None = None  # of the last line that belongs to the crash
+    last: Piece | None = None  # the last line with a time that belongs to the crash
     firsts: dict[str, Piece] = field(default_factory=dict)
 
     def add(self, piece: Piece) -> None:
@@ -391,32 +63,40 @@ class _Block:
         self.gap = 0 if piece.role or not piece.body else self.gap + 1
         if piece.role:
             self.firsts.setdefault(piece.role, piece)
-            self.time = piece.time or self.time
+            self.last = piece if piece.time else self.last
 
     def first(self, *roles: str) -> Piece | None:
         found = [self.firsts[role] for role in roles if role in self.firsts]
         return min(found, key=lambda piece: piece.start) if found else None
+
+    def has(self, *roles: str) -> bool:
+        return any(role in self.firsts for role in roles)
+
+    def is_over(self, piece: Piece) -> bool:
+        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot":
+            return True
+        if self.gap <= _GAP:
+            return False
+        return not self.is_near(piece, _MOMENTS) or self.gap > _LONG_GAP
+
+    def is_near(self, piece: Piece, span: timedelta) -> bool:
+        return self.last is not None and _near(self.last, piece, span)
 
 
 def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
     block: _Block | None = None
     previous: Piece | None = None
     for piece in pieces:
-        if block and (block.gap > _GAP or len(block.pieces) >= _PIECE_LIMIT or _begins_another(block, piece)):
+        if piece.role == "bare_symbol":  # a name alone is a frame only below something that says so
+            piece.role = "symbol" if block and block.has(*_FATAL, *_FRAMES, *_LIVES_ON) else ""
+        if block and (block.is_over(piece) or _begins_another(block, piece)):
             yield block
             block = None
         if block:
             block.add(piece)
-        elif piece.role in _OPENERS:
+        elif piece.role in _BEGINS:
             block = _Block()
-            # A panic text that no table knows stands, alone and without prefix, right before `Code start`.
-            if (
-                previous
-                and piece.role in ("code_start", "uptime")
-                and not previous.role
-                and previous.body
-                and not previous.prefixed
-            ):
+            if previous and piece.role in ("code_start", "uptime") and _is_title(previous):
                 previous.role = "title"
                 block.add(previous)
             block.add(piece)
@@ -425,100 +105,136 @@ def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
         yield block
 
 
+def _is_title(piece: Piece) -> bool:
+    # A panic text that no table knows stands, alone and without prefix, right before `Code start`.
+    return not piece.role and bool(piece.body) and not piece.prefixed
+
+
 def _begins_another(block: _Block, piece: Piece) -> bool:
-    # Does this piece open the next crash, or does it belong to the block?
-    if piece.time and block.time and abs(piece.time - block.time) > timedelta(minutes=10):
+    # Does this piece open the next crash, or does it belong to the block? It belongs until something contradicts.
+    if block.last and _comparable(block.last, piece) and not block.is_near(piece, _ANOTHER_DAY):
         return True
-    if piece.role in ("header", "message"):
+    if piece.role in ("header", "message", "requested"):
         return _other_message(block, piece)
-    if piece.role == "product":
-        first = block.first("product")
-        whole = block.first(*_FRAMES, "registers") is not None and block.first("header", "message") is not None
-        return (first is not None and (block.pieces[-1] is not first)) or (whole and not piece.prefixed)
+    if piece.role in ("product", "details"):
+        if block.is_near(piece, _NESTED):
+            return False
+        first = block.first(piece.role)
+        whole = block.has("registers", *_FRAMES) and block.has(*_MESSAGES)
+        return (first is not None and block.pieces[-1] is not first) or (whole and not piece.prefixed)
     if piece.role in ("code_start", "uptime"):
         known = block.first("code_start", "uptime")
-        return known is not None and _apart(_span(known.group("uptime")), _span(piece.group("uptime")))
+        uptimes = [_span(one.group("uptime")) for one in (known, piece) if one]
+        return len(uptimes) == 2 and None not in uptimes and abs(uptimes[0] - uptimes[1]) > _NESTED  # type: ignore[operator]
     return False
 
 
-def _apart(one: timedelta | None, other: timedelta | None) -> bool:
-    return one != other if one is None or other is None else abs(one - other) > _NESTED
-
-
 def _other_message(block: _Block, piece: Piece) -> bool:
-    known = block.first("header") or block.first("message", "title")
-    traced = block.first(*_FRAMES) is not None
-    ended = block.first("code_start", "uptime") is not None
+    known = block.first("header") or block.first("message", "requested", "title")
+    traced, ended = block.has(*_FRAMES), block.has("code_start", "uptime")
     if known is None:
-        return ended if piece.role == "header" else traced
-    if _alike(known, piece):
+        # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
+        of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details") or _near(
+            block.pieces[-1], piece
+        )
+        return ended if piece.role == "header" else traced and not of_the_dump
+    if _alike(known, piece) or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
     if piece.role == "header" and known.role == "header":
         return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
-    return (traced or ended) and not _near(known, piece)
+    return (traced or ended) and not _near(known, piece, _NESTED)
+
+
+def _comparable(one: Piece, other: Piece) -> bool:
+    # A receiver's stamp and the host's own differ by whatever the clocks do.
+    return one.time is not None and other.time is not None and one.received == other.received
 
 
 def _near(one: Piece, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    return one.time is not None and other.time is not None and abs(one.time - other.time) <= span
+    return _comparable(one, other) and abs(one.time - other.time) <= span  # type: ignore[operator]
 
 
 def _alike(one: Piece, other: Piece) -> bool:
     a, b = _plain(one.group("message") or one.body), _plain(other.group("message") or other.body)
-    together = one.time is None or other.time is None or _near(one, other)
+    together = not _comparable(one, other) or _near(one, other, _NESTED)
     return together and bool(a) and bool(b) and (a.startswith(b) or b.startswith(a))
 
 
 def _plain(message: str | None) -> str:
-    # Letters and figures alone: what two copies of one message share.
-    text = re.split(r"\s*PTEs:", message or "", maxsplit=1)[0].replace("\\x", "")
+    # Letters and figures alone: what two prints of one message share.
+    text = re.split(r"\s+PTEs:", message or "", maxsplit=1)[0].replace("\\x", "")
     return re.sub(r"[^0-9a-z]", "", text.lower())[:200]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is a crash.
+
+
+def is_crash(block: _Block) -> bool:
+    # A fatal form, a product line with what a purple screen shows around it, or a backtrace of a host that panics.
+    if _is_joke(block):
+        return False
+    if block.has(*_FATAL) or (block.has("product") and block.has(*_SCREEN)):
+        return True
+    return _is_backtrace_of_a_panic([piece for piece in block.pieces if piece.role in _FRAMES], block)
+
+
+def looks_like_crash(block: _Block) -> bool:
+    # Worth a word where it is not taken: more than the banner of a boot, and no backtrace of a host that lives on.
+    if _is_joke(block) or block.has("saved"):
+        return True
+    frames = [piece for piece in block.pieces if piece.role in _FRAMES]
+    return bool(frames) and not block.has(*_LIVES_ON)
+
+
+def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
+    if not frames or all(piece.role == "gdb" for piece in frames):
+        return False
+    functions = [piece.group("function") or "" for piece in frames]
+    if any(_PANICKING.match(function) for function in functions[:6]):
+        return True
+    return not (_is_logged(frames) or block.has(*_LIVES_ON))
+
+
+def _is_logged(frames: list[Piece]) -> bool:
+    # A host that lives on prints several words of the stack, a purple screen one; the last line may be cut, and tells neither.
+    if any(_LOGGING.search(piece.group("function") or "") for piece in frames):
+        return True
+    if frames[0].pcpu is None or frames[0].role != "frame":
+        return False
+    whole = frames[:-1]
+    return not whole or any("," in (piece.group("stack") or "") for piece in whole)
+
+
+def _is_joke(block: _Block) -> bool:
+    # A screen of another product without one real address.
+    addresses = (piece.group(name) for piece in block.pieces for name in ("ip", "code_start", "fp"))
+    if not block.has("other_product") or block.has("product"):
+        return False
+    return not any(_address(text) for text in addresses) and not any(
+        _address(text)
+        for piece in block.pieces
+        if piece.role or not piece.prefixed
+        for text in re.findall(r"0x[0-9a-f]{6,16}\b", piece.body[:4096])
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Crash: what a block says.
 
 
-def bears_header(block: _Block) -> bool:
-    # Only a real header, a handler's word that it asked for the screen, or a product line with what a purple screen shows
-    # below it: enough for a log that nobody chose.
-    if block.first("header", "requested"):
-        return True
-    return (
-        block.first("product") is not None
-        and block.first("message", "code_start", "uptime", "registers", "arm_pc", *_FRAMES) is not None
-    )
-
-
-def _told(block: _Block) -> bool:
-    # What a person pasted because it was a crash, unless it reads like the words of a host that lives on.
-    if bears_header(block) or block.first("message", "code_start", "uptime", "other_cpu", "fatal"):
-        return True
-    frames = [piece for piece in block.pieces if piece.role in _FRAMES]
-    if len(frames) < 2 or all(piece.role == "gdb" for piece in frames):
-        return False
-    if any(_PANICKING.match(piece.group("function") or "") for piece in frames[:6]):
-        return True
-    if any(_LOGGING.search(piece.group("function") or "") for piece in frames):
-        return False
-    return block.first(*_LIVES_ON) is None
-
-
 def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     pieces = _trimmed(block.pieces)
     raw = data[pieces[0].start - offset : pieces[-1].end - offset]
-    message_piece = (
+    message = _message_of(
         block.first("header") or block.first("message") or block.first("requested") or _screen_message(pieces)
     )
-    message = _message_of(message_piece)
-    code = block.first("code_start") or block.first("uptime")
     facts = _message_facts(message)
     pcpu = _first_known(_pcpus(pieces, facts))
-    modules = _module_map(pieces)
     frames = _frames_of(_traces(pieces), pcpu)
     if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
-        frames[-1] = replace(
-            frames[-1], function=None, module=None, module_version=None, offset=None, module_evidence=None
-        )
+        lost = dict.fromkeys(("function", "module", "module_version", "offset", "module_evidence"))
+        frames[-1] = replace(frames[-1], **lost)  # type: ignore[arg-type]
     main = [frame for frame in frames if frame.backtrace == 0]
     product = block.first("product")
     crash = Crash(
@@ -531,11 +247,11 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         exception=facts.exception,
         pcpu=pcpu,
         world_id=_first_known(_worlds(pieces, facts)),
-        world_name=facts.world_name or next((p.group("name") for p in pieces if p.role == "cpu_list"), None),
+        world_name=facts.world_name or _first_told(pieces, "name", "details", "cpu_list"),
         ip=facts.ip if facts.ip is not None else _register_ip(pieces),
         fault_address=facts.fault_address,
-        code_start=_address(code.group("code_start")) if code else None,
-        uptime=_span(code.group("uptime")) if code else None,
+        code_start=_address(_first_told(pieces, "code_start", "code_start")),
+        uptime=_span(_first_told(pieces, "uptime", "code_start", "uptime", "details")),
         deliberate=bool(message and KINDS[0][2].search(message)),
         damage="",
         line=pieces[0].line,
@@ -549,7 +265,9 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         crash_id=identity,
         damage=_damage(pieces, crash, frames, raw),
         frames=tuple(replace(frame, crash_id=identity) for frame in frames),
-        modules=tuple(replace(module, crash_id=identity, host=crash.host, time=crash.time) for module in modules),
+        modules=tuple(
+            replace(module, crash_id=identity, host=crash.host, time=crash.time) for module in _module_map(pieces)
+        ),
     )
 
 
@@ -558,6 +276,10 @@ def _trimmed(pieces: list[Piece]) -> list[Piece]:
     first = next(i for i, piece in enumerate(pieces) if piece.role and piece.role != "lockup")
     last = max(i for i, piece in enumerate(pieces) if piece.role and piece.role not in ("elided", "screen"))
     return pieces[first : last + 1]
+
+
+def _first_told(pieces: list[Piece], name: str, *roles: str) -> str | None:
+    return next((text for role in roles for p in pieces if p.role == role and (text := p.group(name))), None)
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:
@@ -572,8 +294,9 @@ def _screen_message(pieces: list[Piece]) -> Piece | None:
 def _message_of(piece: Piece | None) -> str | None:
     if piece is None:
         return None
-    text = (piece.group("message") or "") if piece.match else piece.body
-    text = re.sub(r"\s*\.{3}\s*$", "", text.strip())
+    text = (piece.group("message") or "") if piece.match else piece.body[:4000]
+    text = re.split(r"\s+PTEs:", text, maxsplit=1)[0]
+    text = re.sub(r"\.{3}\s*\Z", "", text.strip()).rstrip()
     return text or None
 
 
@@ -586,26 +309,53 @@ class _Facts(NamedTuple):
     fault_address: int | None = None
 
 
-_EXCEPTION = re.compile(r"Exception\s*(?:type\s*)?\(?(\d{1,3})\)?\s")
+_EXCEPTION = re.compile(r"[Ee]xception\s*(?:type\s*)?\(?(\d{1,3})\)?(?:\s|$)")
 _IN_WORLD = re.compile(
-    rf"in world (?P<world>{_NUMBER}):(?P<name>\S(?:.{{0,80}}?\S)?)(?=\s+(?:IP|ip|@|at|addr|\(ec)\s?(?:0x|\d|x)|\s+PTEs:|\s*$)"
+    rf"(?:\bin world |\(cpu \d{{1,5}}, world )(?P<world>{NUMBER})(?:\s?:\s?(?P<name>\S(?:.{{0,80}}?\S)??)"
+    r"(?=\s+(?:IP|ip|@|at|addr|SP|\(ec)\s?(?:[0O][x×]|\d|x|<)|\s+PTEs:|[.,]?\s*$))?"
 )
-_MESSAGE_IP = re.compile(rf"\b(?:IP|ip|PC)[:=]?\s*({_HEX})|\s@\s*({_HEX})")
-_MESSAGE_ADDRESS = re.compile(rf"\baddr[:=]?\s*({_HEX})|far_el2 ({_HEX})")
-_ON_PCPU = re.compile(r"\bon (?:PCPU|pcpu|CPU|cpu)\s*(\d+)\b|\(Src 0x[0-9a-f]+, CPU(\d+)\b")
+_MESSAGE_IP = re.compile(rf"\b(?:IP|ip|PC)[:=]?\s*({HEX})|\s@\s*({HEX})")
+_MESSAGE_ADDRESS = re.compile(rf"\baddr[:=]?\s*({HEX})|far_el2 ({HEX})")
+_ON_PCPU = re.compile(
+    r"\bon (?:PCPU|pcpu|CPU|cpu)\s*(\d{1,5})\b|\(Src 0x[0-9a-f]{1,8}, CPU(\d{1,5})\b|\(cpu (\d{1,5}), world"
+)
 
 
 def _message_facts(message: str | None) -> _Facts:
     text = message or ""
-    exception, world = _EXCEPTION.search(text), _IN_WORLD.search(text)
-    ip, address, pcpu = _MESSAGE_IP.search(text), _MESSAGE_ADDRESS.search(text), _ON_PCPU.search(text)
+    exception, world, pcpu = _EXCEPTION.search(text), _IN_WORLD.search(text), _ON_PCPU.search(text)
     return _Facts(
         exception=int(exception[1]) if exception else None,
-        pcpu=read_count(pcpu[1] or pcpu[2]) if pcpu else None,
+        pcpu=read_count(pcpu[pcpu.lastindex or 0]) if pcpu else None,
         world_id=read_count(world["world"]) if world else None,
-        world_name=world["name"] if world else None,
-        ip=_address(ip[1] or ip[2]) if ip else None,
-        fault_address=_address(address[1] or address[2]) if address else None,
+        world_name=_told_name(world["name"]) if world else None,
+        ip=_found_address(_MESSAGE_IP, text),
+        fault_address=_found_address(_MESSAGE_ADDRESS, text),
+    )
+
+
+def _found_address(pattern: re.Pattern[str], text: str) -> int | None:
+    found = pattern.search(text)
+    return _address(found[found.lastindex or 0]) if found else None
+
+
+def _address(text: str | None) -> int | None:
+    try:
+        value = int(text.replace("×", "x").replace("O", "0", 1), 16) if text else None
+    except ValueError:
+        return None
+    return value if value is not None and value < _ADDRESS_LIMIT else None
+
+
+def _span(text: str | None) -> timedelta | None:
+    if not text:
+        return None
+    days, hours, minutes, seconds = text.split(":")
+    whole, milliseconds = seconds.split(".")
+    if int(days) > 73_000:
+        return None
+    return timedelta(
+        days=int(days), hours=int(hours), minutes=int(minutes), seconds=int(whole), milliseconds=int(milliseconds)
     )
 
 
@@ -627,7 +377,7 @@ def _time_of(pieces: list[Piece]) -> datetime | None:
         for piece in pieces:
             if piece.time and (roles is None or piece.role in roles):
                 return piece.time
-    return None
+    return moment_of(_first_told(pieces, "time", "details") or "")
 
 
 def _version_of(product: Piece | None) -> str | None:
@@ -635,68 +385,73 @@ def _version_of(product: Piece | None) -> str | None:
     return None if version is None or "X" in version else version
 
 
+def _printed(pieces: list[Piece], name: str) -> Iterator[int | None]:
+    yield from (
+        read_count(piece.group(name))
+        for role in ("details", "backtrace", "cpu_list", "other_cpu")
+        for piece in pieces
+        if piece.role == role
+    )
+
+
 def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
     yield from (piece.pcpu for piece in pieces if piece.role == "header")
     yield from (piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", *_FRAMES))
     yield facts.pcpu
-    yield from (
-        read_count(piece.group("pcpu"))
-        for role in ("backtrace", "cpu_list", "other_cpu")
-        for piece in pieces
-        if piece.role == role
-    )
+    yield from _printed(pieces, "pcpu")
 
 
 def _worlds(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
     yield facts.world_id
     yield from (piece.world for piece in pieces if piece.role == "header")
     yield from (piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", *_FRAMES))
-    yield from (
-        read_count(piece.group("world"))
-        for role in ("backtrace", "cpu_list", "other_cpu")
-        for piece in pieces
-        if piece.role == role
-    )
+    yield from _printed(pieces, "world")
 
 
 def _first_known(values: Iterable[int | None]) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
+_INNER_IP = re.compile(rf"\b(?:r|e)?ip=({HEX})")
+
+
 def _register_ip(pieces: list[Piece]) -> int | None:
     for piece in pieces:
         if piece.role in ("registers", "arm_pc", "other_cpu") and (found := _address(piece.group("ip"))) is not None:
             return found
-        if piece.role == "registers" and (inner := re.search(rf"\b(?:r|e)?ip=({_HEX})", piece.body)):
-            return _address(inner[1])
+        if piece.role == "registers" and (found := _found_address(_INNER_IP, piece.body)) is not None:
+            return found
     return None
 
 
 class _Trace(NamedTuple):
+    # A run of frames of one PCPU. A saved one was logged for another PCPU than the one that panicked.
     pcpu: int | None
     saved: bool
     announced: bool  # stands behind the header or `Code start`
     pieces: list[Piece]
 
+    def goes_on_with(self, frame: Piece) -> bool:
+        # `pcpu 118 Heartbeat NMI: 0x...` says at each frame whose it is; a frame without that ends such a run.
+        if frame.group("why"):
+            return self.saved and self.pcpu == read_count(frame.group("pcpu"))
+        return not (self.saved and self.pieces and self.pieces[-1].group("why"))
+
 
 def _traces(pieces: list[Piece]) -> list[_Trace]:
-    # Runs of frames; a line that announces another backtrace, or another PCPU's tag, begins the next.
-    traces: list[_Trace] = []
-    state = _Trace(None, False, False, [])
+    traces = [_Trace(None, False, False, [])]
     for piece in pieces:
-        if piece.role in ("header", "code_start", "uptime", "backtrace", "saved"):
-            announced = state.announced if piece.role in ("saved", "backtrace") else True
-            state = _Trace(read_count(piece.group("pcpu")), piece.role == "saved", announced, [])
+        trace = traces[-1]
+        if piece.role in ("saved", "backtrace"):
+            traces.append(_Trace(read_count(piece.group("pcpu")), piece.role == "saved", trace.announced, []))
+        elif piece.role in ("header", "code_start", "uptime"):
+            traces.append(_Trace(None, False, True, []))
         elif piece.role in _FRAMES:
-            tagged = read_count(piece.group("pcpu")) if piece.group("why") else None
-            if tagged is not None and (not state.saved or tagged != state.pcpu):
-                state = _Trace(tagged, True, state.announced, [])
-            elif tagged is None and state.saved and state.pieces and state.pieces[-1].group("why"):
-                state = _Trace(None, False, state.announced, [])
-            if not state.pieces:
-                traces.append(state)
-            state.pieces.append(piece)
-    return traces
+            if not trace.goes_on_with(piece):
+                tagged = read_count(piece.group("pcpu")) if piece.group("why") else None
+                traces.append(_Trace(tagged, tagged is not None, trace.announced, []))
+            traces[-1].pieces.append(piece)
+    return [trace for trace in traces if trace.pieces]
 
 
 def _frames_of(traces: list[_Trace], pcpu: int | None) -> list[Frame]:
@@ -734,7 +489,8 @@ def _ends_in_a_frame(pieces: list[Piece]) -> bool:
     return before and pieces[-1].role == "frame" and not pieces[-1].group("stack")
 
 
-_PLACEHOLDER = re.compile(r"[#X*]+|<None>|example\.com|")  # what masks, scrapers and the vmkernel print for "not told"
+# What masks, scrapers and the vmkernel print for "not told".
+_PLACEHOLDER = re.compile(r"[#X*]{1,80}|x{3,80}|<None>|<[A-Z][A-Z_ ]{0,20}>|example\.com|")
 
 
 def _told_name(text: str | None) -> str | None:
@@ -743,7 +499,7 @@ def _told_name(text: str | None) -> str | None:
 
 def _frame(piece: Piece, backtrace: int, index: int, pcpu: int | None) -> Frame:
     module = _told_name((piece.group("module") or "").strip("()"))
-    offset = _address(piece.group("offset"))
+    offset = _address(piece.group("offset") or piece.group("plain_offset"))
     return Frame(
         backtrace=backtrace,
         pcpu=piece.pcpu if pcpu is None and backtrace == 0 else pcpu,
@@ -818,24 +574,22 @@ def find_crashes(text: str | bytes) -> list[Crash]:
         read_crash(block, part, start)
         for part, start, line in regions(data)
         for block in group_blocks(split_pieces(part, start, line))
-        if _told(block)
+        if is_crash(block)
     ]
 
 
-# Every line that opens a block holds one of these; a test holds them to the samples of ROLES.
-_HINTS = (
-    b"BlueScreen:", b"xception", b"locked up", b"no heartbeat", b"ost heartbeat", b"ost Heartbeat", b"pin count exceeded", b"LINT1",
-    b"Panic", b"panic", b"NOT_", b"ASSERT", b"PANIC", b"VERIFY", b"CHECK", b"bora/", b"BUG", b"COS ", b"Oops", b"CrashMe", b"PSOD",
-    b"machine check", b"build-", b"Code start", b"VMK uptime", b"[0x", b"ip=0x", b"=0x", b"[pc]", b"[ 0]", b"PRDA", b"requested PSOD",
-    b"acktrace", b"#nover", b":nover", b"#<None>", b"@(", b"+0x", b".bss 0x", b"another CPU", b"IOMMU",
-)  # fmt: skip
-_HINT_FINDER = BytesAhoCorasick(list(_HINTS), matchkind=MatchKind.LeftmostFirst)
+_FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
+
+
+def find_anchors(data: bytes | memoryview) -> list[int]:
+    # Where something stands that can open a crash: the one search on which both readers rest.
+    return [at for _, at, _ in _FINDER.find_matches_as_indexes(data)]
 
 
 def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     # The stretches worth a closer look, at whole lines, each with its offset and its first line's number.
     spans: list[tuple[int, int]] = []
-    for _, at, _ in _HINT_FINDER.find_matches_as_indexes(data):
+    for at in find_anchors(data):
         begin, stop = max(0, at - 4096), at + 8192
         if spans and begin <= spans[-1][1]:
             spans[-1] = (spans[-1][0], stop)
@@ -864,30 +618,3 @@ def modules_named_by_kernel(text: str) -> tuple[str, ...]:
                 if name != "vmkernel"
             ]
     return tuple(dict.fromkeys(names))
-
-
-_SHARED_FACTS = ("exception", "world_id", "fault_address", "code_start", "esxi_build")
-
-
-def same_crash(a: Crash, b: Crash) -> bool:
-    """Whether two readings are copies of one crash, one perhaps damaged."""
-    if a.crash_id and a.crash_id == b.crash_id:
-        return True
-    if any(_differ(getattr(a, name), getattr(b, name)) for name in _SHARED_FACTS):
-        return False
-    if a.uptime is not None and b.uptime is not None and a.uptime != b.uptime:
-        return False
-    same_uptime = a.uptime is not None and a.uptime == b.uptime
-    if same_uptime and (_agree(a.code_start, b.code_start) or _agree(a.ip, b.ip)):
-        return True
-    near = a.time is not None and b.time is not None and abs(a.time - b.time) <= _SAME_MOMENT
-    one, other = _plain(a.message), _plain(b.message)
-    return near and bool(one) and bool(other) and (one.startswith(other) or other.startswith(one))
-
-
-def _differ(one: object, other: object) -> bool:
-    return one is not None and other is not None and one != other
-
-
-def _agree(one: object, other: object) -> bool:
-    return one is not None and one == other

@@ -19,7 +19,7 @@ from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
 from psodlib.evidence.streams import BLOCK, HASHED
 from psodlib.evidence.syslog import SYSLOG_LINE, is_syslog, read_syslog
-from psodlib.evidence.vmkernel import may_tell, read_vmkernel
+from psodlib.evidence.vmkernel import find_crashes, may_tell, opens_in, read_vmkernel
 from psodlib.records import FileReading, Problem
 
 __all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
@@ -42,7 +42,6 @@ _MARKS = (
 )  # fmt: skip
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
-_FRAME = re.compile(r"\w@[\w.]{1,80}#?\w{0,40}\+0x[0-9a-f]{1,8}\b|\+0x[0-9a-f]{1,8} stack: 0x")
 _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
@@ -183,9 +182,12 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
         return read_syslog(text_of, item.source, read_part)
     text = _text(head) if found else ""
     like_vmkernel = _VMKERNEL in found and is_vmkernel(head) and not _is_json(text)
-    if _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1:
+    # Nothing that the head looks like wins over a crash in it.
+    crashes = find_crashes(head) if opens_in(head) and not _is_json(_text(head)) else []
+    is_document = _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1
+    if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
         return [_of_document(text, item)]
-    if _BOUNDARY in found and has_prompt(text):
+    if (_BOUNDARY in found and has_prompt(text)) or (crashes and not like_vmkernel):
         return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
     if kinds and not like_vmkernel:
@@ -290,7 +292,8 @@ def _of_binary(kind: str, item: Item) -> FileReading:
 
 def _says_something(reading: FileReading) -> bool:
     # Of a text that does not look like vmkernel's: a stamp alone makes no sign of life.
-    return bool(reading.crashes or reading.drivers or reading.modules)
+    unread = any(problem.problem == "unread_crash" for problem in reading.problems)
+    return bool(reading.crashes or reading.drivers or reading.modules or unread)
 
 
 def _of_unknown(head: bytes, item: Item) -> FileReading:
@@ -300,9 +303,6 @@ def _of_unknown(head: bytes, item: Item) -> FileReading:
     kind = _irrelevant_kind(text)
     if kind:
         return FileReading(source=item.source, kind=kind, irrelevant=True)
-    if _FRAME.search(text):
-        detail = "a backtrace without its header is no proof of a crash; `parse_crashes` reads it as pasted text"
-        return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
     return _only(item, problem_of_unknown(item.source))
 
 

@@ -1,9 +1,8 @@
 """vmkernel logs of any size -> crashes, driver banners, coverage, precursors, in one pass of bounded memory.
 
 A stream is read in blocks; one Aho-Corasick pass finds the anchors. Around a crash's anchor a window is cut out and given to
-``psod``; any other anchor is one row of the tables below, which reads one line. Time stamps are sampled, only as often as
-needed to miss no silence. Only what bears a real header is a crash here: a log that nobody chose holds many backtraces of
-hosts that lived on.
+``psod``, which alone decides what is a crash; any other anchor is one row of the tables below, which reads one line. Time stamps are sampled, only as often as
+needed to miss no silence.
 """
 
 from __future__ import annotations
@@ -17,25 +16,23 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, split_pieces
 from psodlib.evidence.psod import (
-    CENTURY,
-    Piece,
-    bears_header,
+    find_anchors,
     find_crashes,
     group_blocks,
+    is_crash,
+    looks_like_crash,
     modules_named_by_kernel,
-    read_count,
     read_crash,
-    read_prefix,
     regions,
-    same_crash,
-    split_pieces,
-)
+)  # fmt: skip
+from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.speech import TAIL, WARNINGS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
-__all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "read_vmkernel", "same_crash"]
+__all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
@@ -49,8 +46,7 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-_HEADER_ANCHORS = (b"BlueScreen:", b"Releasebuild-", b"ed PSOD")
-_MORE = (b":[0x", b" .bss 0x", b"Code start:", b"Saved backtrace")  # in an open window: there is more to come
+_MORE = (b":[0x", b" .bss 0x", b"Code start", b"cktrace")  # in an open window: there is more to come
 
 
 class _LineRow(NamedTuple):
@@ -135,20 +131,16 @@ FACTS: tuple[_LineRow, ...] = (
 )  # fmt: skip
 
 _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
-_ANCHORS = (*dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in _ROWS), *WARNINGS)),)
+_ANCHORS = (*dict.fromkeys((*(row.anchor for row in _ROWS), *WARNINGS)),)
 _WARNED_FROM = len(_ANCHORS) - len(WARNINGS)
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
 # Anchors of nothing but precursors, of which a file has a limit.
 _FORETELLERS = frozenset(
-    number
-    for number, anchor in enumerate(_ANCHORS)
-    if _ROWS_AT[number] and all(row in PRECURSORS for row in _ROWS_AT[number]) and anchor not in _HEADER_ANCHORS
+    number for number in range(len(_ANCHORS)) if _ROWS_AT[number] and all(row in PRECURSORS for row in _ROWS_AT[number])
 )
 _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 # What alone makes a text of another kind say something: a crash, or a driver's banner.
-_TELLING = BytesAhoCorasick(
-    list(dict.fromkeys((*_HEADER_ANCHORS, *(row.anchor for row in BANNERS)))), matchkind=MatchKind.LeftmostFirst
-)
+_TELLING = BytesAhoCorasick([*ANCHORS, *(row.anchor for row in BANNERS)], matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
 
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
@@ -200,29 +192,42 @@ class _Reader:
         matches = _FINDER.find_matches_as_indexes(view)
         block_line = line
         raw = bytes(view) if matches else b""
-        counted, seen, heard = 0, (-1, -1), 0
+        self._look_for_crashes(view, start, line)
+        counted, heard, ends = 0, 0, [-1] * len(_ANCHORS)
         for number, at, _ in matches:
-            if number >= _WARNED_FROM or (number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT):
+            # A row reads a line once, however often its anchor stands there.
+            spent = number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT
+            if number >= _WARNED_FROM or at < ends[number] or spent:
                 continue
-            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
             line, counted = line + raw.count(b"\n", counted, at), at
-            if number < len(_HEADER_ANCHORS):
-                self._open(raw, start, line, at)
-            if _ROWS_AT[number] and (begin, number) != seen:
-                seen = (begin, number)
-                end = raw.find(b"\n", at, at + _ROW_REACH)
-                text = raw[begin : end if end >= 0 else at + _ROW_REACH]
-                for row in _ROWS_AT[number]:
-                    if row.what == "boot" and begin > heard:
-                        self._hear_tail(raw[:begin], line)
-                        heard = begin + TAIL
-                    self._row(row, text, line)
+            end = raw.find(b"\n", at)
+            ends[number] = end if end >= 0 else len(raw)
+            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
+            for row in _ROWS_AT[number]:
+                if row.what == "boot" and begin > heard:
+                    self._hear_tail(raw[:begin], line)
+                    heard = begin + TAIL
+                self._row(row, raw[begin : min(ends[number], at + _ROW_REACH)], line)
         self.speech.warnings(raw, (at for number, at, _ in matches if number >= _WARNED_FROM), block_line)
         self._extend(raw or view, start)
         self._watch(view, block_line)
         self._sample_host(view)
         self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
         self.size = start + len(view)
+
+    def _look_for_crashes(self, view: memoryview, start: int, line: int) -> None:
+        # An anchor alone may stand in any line; only a line that can open a crash is worth a window.
+        raw, counted, end = b"", 0, -1
+        for at in find_anchors(view):
+            if at < end:
+                continue
+            raw = raw or bytes(view)
+            begin, stop = max(raw.rfind(b"\n", 0, at) + 1, at - _ROW_REACH), raw.find(b"\n", at)
+            stop = min(stop if stop >= 0 else len(raw), at + _ROW_REACH)
+            line, counted = line + raw.count(b"\n", counted, at), at
+            if opens_crash(raw[begin:stop]):
+                self._open(raw, start, line, at)
+            end = stop
 
     def _open(self, raw: bytes, start: int, line: int, at: int) -> None:
         position = start + at
@@ -283,7 +288,9 @@ class _Reader:
     def _read(self, data: bytes, start: int, line: int) -> None:
         for part, at, lines in regions(data):
             for block in group_blocks(split_pieces(part, start + at, line + lines - 1)):
-                if not bears_header(block):
+                if not is_crash(block):
+                    if looks_like_crash(block):
+                        self._unread(block.pieces[0])
                     continue
                 if len(self.crashes) >= _CRASH_LIMIT:
                     self._too_many(block.pieces[0].line)
@@ -291,6 +298,11 @@ class _Reader:
                 crash = read_crash(block, part, start + at)
                 modules = tuple(replace(module, source=self.source) for module in crash.modules)
                 self.crashes.append(replace(crash, source=self.source, modules=modules))
+
+    def _unread(self, piece: Piece) -> None:
+        detail = f"reads like a piece of a crash, and nothing beside it says that the host stopped: {piece.body[:120]}"
+        if len(self.problems) < _CRASH_LIMIT:
+            self.problems.append(Problem(source=self.source, problem="unread_crash", line=piece.line, detail=detail))
 
     def _too_many(self, line: int) -> None:
         if not any(problem.problem == "too_large" for problem in self.problems):
@@ -499,9 +511,25 @@ def may_tell(blocks: Iterable[bytes | memoryview]) -> bool:
     """Whether a text that does not look like the vmkernel's may hold a crash or a banner all the same."""
     tail = b""
     for block in blocks:
-        if _TELLING.find_matches_as_indexes(block) or _TELLING.find_matches_as_indexes(tail + bytes(block[:32])):
+        data = tail + bytes(block)
+        if opens_in(data, banners=True):
             return True
-        tail = bytes(block[-32:])
+        tail = data[max(data.rfind(b"\n") + 1, len(data) - _ROW_REACH) :]
+    return False
+
+
+def opens_in(data: bytes, banners: bool = False) -> bool:
+    """Whether a line of a text can open a crash, or shows a driver's banner."""
+    end = -1
+    for number, at, _ in _TELLING.find_matches_as_indexes(data):
+        if number >= len(ANCHORS):
+            if banners:
+                return True
+        elif at >= end:
+            begin, stop = max(data.rfind(b"\n", 0, at) + 1, at - _ROW_REACH), data.find(b"\n", at)
+            end = min(stop if stop >= 0 else len(data), at + _ROW_REACH)
+            if opens_crash(data[begin:end]):
+                return True
     return False
 
 

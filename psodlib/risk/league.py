@@ -11,7 +11,7 @@ import pandas as pd
 from psodlib.risk.comparison import Comparison
 from psodlib.risk.exposure import Tables, known_modules, of_module
 from psodlib.risk.rates import ratio_of
-from psodlib.triage.known_issues import _in_ranges, load_issues
+from psodlib.triage.known_issues import exposed, load_issues
 
 __all__ = ["driver_league"]
 
@@ -79,5 +79,5 @@ def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
 
 def _exposed(module: str, versions: Sequence[str], matched: Sequence[str]) -> list[str]:
     # Issues that name a version which ran here, and that no crash here matched.
-    named = [issue for issue in load_issues() if issue.module == module and issue.versions and issue.id not in matched]
-    return sorted(issue.id for issue in named if any(_in_ranges(issue.versions, one, module) for one in versions))
+    named = {issue.id for one in versions for issue in exposed(load_issues(), module, one)}
+    return sorted(named - set(matched))

@@ -17,7 +17,6 @@ _ASSEMBLER = (
     "records.py",
     "assemble.py",
     "schema.py",
-    "evidence/psod.py",
     "store/update.py",
     "store/partitions.py",
 )

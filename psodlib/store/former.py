@@ -102,7 +102,7 @@ def _read(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Read]:
             path=path, source=path, root=root, name=path.removeprefix(root).strip("/\\") or path, hint=hint,
             hint_kind="folder" if hint else None, collected=readings[0].collected if readings else None, stamp="",
             size=row["size"], parser=row["parser"], sha256=row["sha256"], packed=path.endswith((".gz", ".tgz")),
-            gone=row["gone"], hosts=tuple(row["hosts"]),
+            gone=row["gone"], missed=row["gone"], hosts=tuple(row["hosts"]),
         )  # fmt: skip
         yield entry, [_under(reading, row["path"], path) for reading in readings], problems
 

@@ -28,7 +28,7 @@ from psodlib.evidence.sources import Item, Unit, open_unit
 from psodlib.evidence.streams import wrap_of
 from psodlib.store.readings import PASSING, Entry, Read, write_segment
 
-__all__ = ["Job", "Plan", "adopt", "look", "plan", "read_group", "read_jobs"]
+__all__ = ["HEAD", "Job", "Plan", "adopt", "is_output", "look", "plan", "read_group", "read_jobs"]
 
 RACY = 2.0  # seconds: a file changed this shortly before it was looked at may change again under the same time
 HEAD = 4096  # bytes at the beginning of a log that tell it from others
@@ -101,8 +101,12 @@ def _role(entry: Entry) -> tuple[str, bool, bool]:
     # All that readers make of a name: the log or command without its number, a folder of outputs, a bundle.
     name = re.sub(r"^[0-9a-f]{12}-", "", entry.name.rpartition("/")[2])  # as `collect` keeps what a host threw away
     stem = re.match(r"[A-Za-z_+-]*", name)
-    inside = "/".join(entry.name.split("/")[:-1])
-    return stem[0] if stem else "", bool(re.search(r"(?:^|/)commands(?:/|$)", inside)), entry.hint_kind == "bundle"
+    return stem[0] if stem else "", is_output(entry), entry.hint_kind == "bundle"
+
+
+def is_output(entry: Entry) -> bool:
+    """Whether a file lies among the outputs of commands."""
+    return "commands" in entry.name.split("/")[:-1]
 
 
 def adopt(old: Entry, entry: Entry) -> Entry | None:

@@ -18,7 +18,7 @@ from psodlib.evidence.places import shown
 from psodlib.evidence.sources import Unit
 from psodlib.records import Problem
 from psodlib.store.folder import Manifest
-from psodlib.store.ledger import HEAD, Job, adopt, look, plan
+from psodlib.store.ledger import HEAD, Job, adopt, is_output, look, plan
 from psodlib.store.readings import PASSING, POOR, Entry, Read, read_contents, read_pieces, timed, write_segment
 
 __all__ = ["ReadJobs", "Walk", "read_new", "vanished"]
@@ -54,7 +54,13 @@ def read_new(
     over = [not (e.gone or e.lasting) and e.path in changed for e in lost]
     gone = [*(e for e, printed in zip(lost, over, strict=True) if not printed)]
     gone += _stripped(folder, [e for e, printed in zip(lost, over, strict=True) if printed])
-    gone = [msgspec.structs.replace(entry, gone=True) for entry in gone]
+    paths = {entry.path for entry in present}
+    gone = [
+        e
+        if e.gone
+        else msgspec.structs.replace(e, gone=True, missed=e.path not in paths and e.hint not in moves.values())
+        for e in gone
+    ]
     unread = sum(bool(entry.known) for entry in came.values())
     adopted = {entry.sha256 for entry in spare}
     news: dict[str, int | bool] = {
@@ -107,24 +113,27 @@ def _standing_in(entry: Entry, old: Entry | None) -> Entry:
 
 
 def _moves(went: Sequence[Entry], kept: Sequence[Entry], fresh: Sequence[Entry]) -> dict[str, str | None]:
-    # Host folders that have another name now: no file is left under the old one, and most of its bytes are found under the
-    # new one. Outputs are alike on many hosts, logs are not.
+    # Host folders that have another name now: no file is left under the old one, and logs that it alone had are found under
+    # one that is new. Outputs are alike on many hosts, and say nothing.
     left = {entry.hint for entry in (*kept, *fresh)}
-    whole: Counter[str] = Counter()
-    found: dict[str, Counter[str | None]] = defaultdict(Counter)
+    new = left - {entry.hint for entry in (*kept, *went)}
     before = Counter(entry.sha256 for entry in went)
     now: dict[str, set[str | None]] = defaultdict(set)
     for entry in fresh:
         for sha in {entry.sha256, entry.began, entry.known} - {""}:
             now[sha].add(entry.hint)
+    votes: dict[str, Counter[str | None]] = defaultdict(Counter)
     for entry in went:
-        if entry.hint is None or entry.hint in left or entry.gone or not entry.tells:
-            continue
-        whole[entry.hint] += entry.size
-        if before[entry.sha256] == 1 and len(hints := now.get(entry.sha256, set())) == 1:
-            found[entry.hint][next(iter(hints))] += entry.size
-    best = {hint: names.most_common(1)[0] for hint, names in found.items()}
-    return {hint: name for hint, (name, size) in best.items() if 2 * size > whole[hint]}
+        found = now.get(entry.sha256, set()) & new
+        if (
+            entry.hint
+            and entry.hint not in left
+            and entry.tells
+            and not is_output(entry)
+            and before[entry.sha256] == 1 == len(found)
+        ):
+            votes[entry.hint].update(found)
+    return {hint: names.most_common(1)[0][0] for hint, names in votes.items()}
 
 
 def _moved(entry: Entry, moves: Mapping[str, str | None]) -> Entry:
@@ -168,11 +177,10 @@ def _stripped(folder: Path, entries: Sequence[Entry]) -> Iterator[Entry]:
 
 
 def vanished(entries: Iterable[Entry]) -> Iterator[Problem]:
-    """One row a folder from which files are gone; a name that has other bytes now was rotated or printed over, as is its way."""
-    present = {entry.path for entry in entries if not entry.gone}
+    """One row a folder from which files are gone; what was rotated away or printed over went as is its way."""
     by_folder: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
-        if entry.gone and entry.path not in present:
+        if entry.gone and entry.missed:
             by_folder[str(PurePath(entry.path).parent)].add(entry.path)
     for folder, paths in by_folder.items():
         number = f"{len(paths)} files" if len(paths) > 1 else "1 file"

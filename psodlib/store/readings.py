@@ -78,6 +78,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     troubles: tuple[Problem, ...] = ()  # for which it says less than it might, wherever in it they were met
     segment: str = ""
     gone: bool = False
+    missed: bool = False  # gone, and no other bytes took its name: neither rotated nor printed over
     hosts: tuple[str | None, ...] = ()  # of each piece, as the fleet's names told when it was assembled
     pieces: tuple[Piece, ...] = ()
     problems: tuple[Problem, ...] = ()

@@ -1,6 +1,8 @@
 """Records -> what happened: signatures, guilt, known issues, boots.
 
     lists.py         rule lists: one pattern a line, each with its reason
+    modules.py       which words are names of modules, on which release
+    frames.py        whose frame it is, and which backtrace can tell
     signature.py     the string that groups crashes of one cause, with how it came about
     precursors.py    what the host's log said before a crash, against its quiet days
     guilt.py         the module the evidence points at, and every other suspect

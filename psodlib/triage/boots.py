@@ -220,7 +220,9 @@ def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]])
     # A crash and a line about starting or stopping are signs of life too; a boot that was seen booting lived from its
     # start.
     signs = [
-        _Sign(mark.time, mark.time, mark.evidence, mark.source) for mark in marks if mark.what != "poweroff_unexplained"
+        _Sign(mark.time, mark.time, mark.evidence, mark.source)
+        for mark in marks
+        if mark.what not in ("poweroff_unexplained", "failed_over")
     ]
     signs += [_Sign(time, time, "crash", crash.source) for time, crash in crashes]
     return signs
@@ -281,7 +283,7 @@ def _covered(boot: _Boot, following: _Boot) -> bool:
     # A host can sit purple for days, so a long silence is a death only where one log has both sides of it.
     if boot.last_sign is None or following.start is None:
         return False
-    if following.start - boot.last_sign <= SILENCE:
+    if following.start - boot.last_sign <= SILENCE or any(mark.what == "failed_over" for mark in boot.marks):
         return True
     summary = any(sign.evidence in ("heartbeat", "vmksummary") and sign.end == boot.last_sign for sign in boot.signs)
     return summary and following.seen_booting

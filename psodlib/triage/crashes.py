@@ -53,7 +53,7 @@ def parse_crashes(text: str | bytes) -> list[Crash]:
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     """A crash with its frames' modules, its guilty module, its signature and the reasons for both filled in."""
     said = heard(precursors, crash)
-    crash = attribute_frames(crash, said.loaded)
+    crash = attribute_frames(crash, said.loaded, said.release)
     verdict = weigh_evidence(crash, said)
     signed = sign(crash, verdict.device)
     reasons = [

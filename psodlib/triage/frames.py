@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from psodlib.records import Crash, Frame
 from psodlib.triage.lists import Rule, first_match, read_rules
-from psodlib.triage.modules import module_of_symbol, prefix_rule, release_of
+from psodlib.triage.modules import Release, module_of_symbol, prefix_rule, release_of
 
 __all__ = [
     "MAX_MESSAGE", "MAX_SEARCHED", "STALLED", "attribute_frames", "family_of", "irrelevant_rule", "junk", "machine_check_frame", "message_of",
@@ -110,7 +110,7 @@ def machine_check_frame(crash: Crash) -> Frame | None:
 # ---- whose frame -----------------------------------------------------------------------------------------------------
 
 
-def attribute_frames(crash: Crash, loaded: Collection[str] = ()) -> Crash:
+def attribute_frames(crash: Crash, loaded: Collection[str] = (), told: Release | None = None) -> Crash:
     """Name the module of frames that print none, by the dump's module map or by their symbol.
 
     Notes
@@ -118,7 +118,7 @@ def attribute_frames(crash: Crash, loaded: Collection[str] = ()) -> Crash:
     By the map: the largest base at or below the address, no farther than 16 MiB, and with no frame of another printed
     module in between (then the map lacks a module). A symbol that a long prefix gives to a module that the map lacks
     overrules it: then a line of the map is lost. By symbol: the longest matching prefix, of its modules one that was
-    ``loaded``, else one that can be on the release.
+    ``loaded``, else one that can be on the release, the crash's own or what the host's files ``told``.
     """
     if all(frame.module for frame in crash.frames):
         return crash
@@ -126,7 +126,7 @@ def attribute_frames(crash: Crash, loaded: Collection[str] = ()) -> Crash:
     listed = {module.module for module in crash.modules}
     printed = sorted((frame.address, frame.module) for frame in crash.frames if frame.module and frame.address)
     there = listed | {frame.module for frame in crash.frames if frame.module} | set(() if listed else loaded)
-    release = release_of(crash)
+    release = release_of(crash) or told
     frames = []
     for frame in crash.frames:
         if not frame.module and not junk(frame):

@@ -57,7 +57,7 @@ _HARDWARE_FRAME = re.compile(r"PCIEDPC_\w+|ApeiHEST\w*")
 # `BUG: failure at vmkdrivers/.../if_vlan.h:425/vlan_put_tag()! (inside vmklinux)`.
 _INSIDE = re.compile(r"\(inside (\w[\w.-]{0,60})\)")
 # `IOMMU Fault detected for 0000:3b:00.0 (vmnic4/foo)`: the device's name, and its driver's.
-_DRIVER_OF_DEVICE = re.compile(r"\((vm[a-z]{2,6}[\dX]{1,4})/([A-Za-z][\w.-]{1,60})\)")
+_DRIVER_OF_DEVICE = re.compile(r"[(\[](vm[a-z]{2,6}[\dX]{1,4})/([A-Za-z][\w.-]{1,60})[)\]]")
 _MASKED = re.compile(r"[xX#*]+|none|unknown|passthru")
 _PATH = re.compile(r"(?:[\w.+-]{1,60}/){1,20}[\w.+-]{1,60}\.(?:[chS]|cpp)\b")
 # The kernel's own source; a folder's name there is no module's.
@@ -127,18 +127,20 @@ class _Case:
 def find_guilty(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """Weigh all evidence against modules and name the one it points at most strongly."""
     said = heard(precursors, crash)
-    return weigh_evidence(attribute_frames(crash, said.loaded), said)
+    return weigh_evidence(attribute_frames(crash, said.loaded, said.release), said)
 
 
 def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Verdict:
     """``find_guilty`` for a crash that ``attribute_frames`` has seen."""
     said = heard(precursors, crash)
     traced = [frame for frame in telling_frames(crash) if not junk(frame)]
-    case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash))
+    case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash) or said.release)
     told = _stands_out(case)
     logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in told.items()]
     at_device = list(_at_device(crash, said.devices))
-    suspects = _ranked([*_named(case), *at_device, *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged])
+    suspects = _ranked(
+        [*_named(case, told), *at_device, *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
+    )
     notes = (*_notes(crash, traced, case.frames), *_notes_of_log(told, suspects))
     device = _device_of(crash, at_device, told)
     if crash.deliberate or crash.kind == "user_requested":
@@ -188,20 +190,24 @@ def _because(score: float, other: float) -> str:
 
 def _loaded(crash: Crash, said: Said) -> frozenset[str]:
     own = {module.module for module in crash.modules} | {frame.module for frame in crash.frames if frame.module}
-    return said.loaded.union(own)
+    return said.loaded.union(said.drivers, own)
 
 
 # ---- named by the message --------------------------------------------------------------------------------------------
 
 
-def _named(case: _Case) -> Iterable[Suspect]:
+def _named(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
     text, message = case.crash.text, message_of(case.crash)
     listed = modules_named_by_kernel(text) if "involved in panic" in text else ()
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
+    order = {frame.module: -index for index, frame in reversed(list(enumerate(case.frames)))}
     for module, why in named:
-        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED)
+        # Of several, an ill driver goes before a layer, then what is nearer to the fault.
+        ill = module in told and class_of(module) not in ("layer", "reporter")
+        near = 0.3 * ill + 0.001 * order.get(module, -len(case.frames))
+        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED + near)
     if "/" in message and not named:
         yield from _by_path(message, case)
 
@@ -234,7 +240,7 @@ def _at_device(crash: Crash, devices: Mapping[str, str]) -> Iterable[Suspect]:
 def _device_lines(crash: Crash) -> list[str]:
     message = message_of(crash)
     if crash.kind not in (*HARDWARE_KINDS, "iommu_fault", "other"):
-        return [message] if "(vm" in message else []
+        return [message] if "(vm" in message or "[vm" in message else []
     lines = crash.text[:MAX_SEARCHED].split("\n")
     return [message, *(line[:MAX_MESSAGE] for line in lines if any(word in line for word in _NAMES_DEVICE))]
 

@@ -14,7 +14,7 @@ from psodlib.records import Crash
 from psodlib.triage.lists import Rule, first_match, read_rules
 
 __all__ = [
-    "DRIVERS", "Release", "class_of", "is_plumbing", "module_of_symbol", "module_of_word", "prefix_rule", "release_of",
+    "DRIVERS", "Release", "class_of", "is_plumbing", "module_of_symbol", "module_of_word", "prefix_rule", "release_in", "release_of",
 ]  # fmt: skip
 
 Release = tuple[int, int]  # 6.7 as (6, 7)
@@ -38,9 +38,9 @@ def is_plumbing(module: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _entry(module: str) -> tuple[str, Release | None, Release | None] | None:
-    rule = first_match(read_rules("modules.txt", mapped=True), module)
+    rule = first_match(read_rules("modules.txt", mapped=True), module.removeprefix("com.vmware."))
     found = _ENTRY.fullmatch(rule.value or "") if rule else None
-    return (found["what"], _release(found["first"]), _release(found["last"])) if found else None
+    return (found["what"], release_in(found["first"]), release_in(found["last"])) if found else None
 
 
 def class_of(module: str) -> str | None:
@@ -57,7 +57,8 @@ def _can_be_on(module: str, release: Release | None) -> bool:
     return (first is None or first <= release) and (last is None or release <= last)
 
 
-def _release(text: str | None) -> Release | None:
+def release_in(text: str | None) -> Release | None:
+    """The release that a version begins with."""
     found = re.match(r"(\d{1,3})\.(\d{1,3})", text or "")
     return (int(found[1]), int(found[2])) if found else None
 
@@ -65,7 +66,7 @@ def _release(text: str | None) -> Release | None:
 def release_of(crash: Crash) -> Release | None:
     """The release that a crash's text tells of, by its words or by where the kernel's code lay (then 7.0 stands for later
     ones too)."""
-    told = _release(crash.esxi_version)
+    told = release_in(crash.esxi_version)
     if told is not None:
         return told
     address = crash.code_start or crash.ip or 0

@@ -18,7 +18,7 @@ from functools import cache
 
 from psodlib.records import Alive, Crash, FileReading, Precursor
 from psodlib.triage.lists import read_rules
-from psodlib.triage.modules import module_of_word
+from psodlib.triage.modules import Release, module_of_word, release_in
 
 __all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "heard", "standouts"]
 
@@ -71,6 +71,7 @@ class Said:
     drivers: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()  # modules that the host is known to have loaded
     devices: Mapping[str, str] = field(default_factory=dict)  # PCI address -> driver
+    release: Release | None = None  # where all files tell of one release
 
 
 _NOTHING = Said()
@@ -94,6 +95,7 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
     """All that one host's files say beside its crashes."""
     drivers = [driver for reading in readings for driver in reading.drivers]
     loaded = {driver.module for driver in drivers if driver.state == "loaded"}
+    versions = {release_in(fact.esxi_version) for reading in readings for fact in reading.facts if fact.esxi_version}
     return hear(
         [p for reading in readings for p in reading.precursors],
         [a for reading in readings for a in reading.alive],
@@ -101,6 +103,7 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
         boots=[mark.time for reading in readings for mark in reading.marks if mark.what == "booted"],
         loaded=loaded.union(m.module for reading in readings for m in reading.modules if m.crash_id is None),
         devices={driver.address: driver.module for driver in drivers if driver.address},
+        release=versions.pop() if len(versions) == 1 else None,
     )
 
 
@@ -119,6 +122,7 @@ def hear(
     boots: Iterable[datetime] = (),
     loaded: Iterable[str] = (),
     devices: Mapping[str, str] | None = None,
+    release: Release | None = None,
 ) -> Said:
     """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
     everything, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
@@ -165,6 +169,7 @@ def hear(
         drivers=frozenset(claimed.values()),
         loaded=loaded,
         devices=devices,
+        release=release,
     )
 
 

@@ -91,22 +91,26 @@ class Account:
 
 
 def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) -> Account:
-    """The account of a crash: in its host's folder, or beside the evidence where that is of one crash or names this one."""
+    """The account of a crash: in its host's folder, or beside the evidence where that is of one crash or names this one.
+
+    Of a fleet that was loaded before, the folders above the crash's own file are looked at, up to beside its host's.
+    """
     if crash is None:
         return Account()
-    for source in sources:
-        folders = (
-            [(Path(source) / str(crash["host"]), True), (Path(source), crashes == 1)]
-            if known(crash["host"])
-            else [(Path(source), crashes == 1)]
-        )
-        for folder, alone in folders:
-            file = folder / ACCOUNT_FILE
-            if file.is_file():
-                account = read_account(file)
-                named = account.word("crash")
-                if str(crash["crash_id"]).startswith(named) if named else alone:
-                    return account
+    host = str(crash["host"]) if known(crash["host"]) else None
+    places = [(Path(source) / host, True) for source in sources if host] + [
+        (Path(source), crashes == 1) for source in sources
+    ]
+    if not sources and host and known(crash["source"]):
+        above = next((folder for folder in Path(str(crash["source"])).parents if folder.name == host), None)
+        places = [(above, True), (above.parent, crashes == 1)] if above else []
+    for folder, alone in places:
+        file = folder / ACCOUNT_FILE
+        if file.is_file():
+            account = read_account(file)
+            named = account.word("crash")
+            if str(crash["crash_id"]).startswith(named) if named else alone:
+                return account
     return Account()
 
 

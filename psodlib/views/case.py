@@ -158,11 +158,20 @@ def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
             text, around = _around(item, int(crash["offset"]) if known(crash["offset"]) else 0, crash["sha256"])
             files["crash.txt"] = text
             files["log-around-the-crash.txt"] = around
-        elif known(crash["time"]) and (found := _in_window(item, crash["time"])):
+        elif known(crash["time"]) and _may_be_of(item, crash["host"]) and (found := _in_window(item, crash["time"])):
             others.append((item.hint, item.name, found))
     own = [(name, found) for its_hint, name, found in others if its_hint == hint]
     files |= {f"logs/{number:02d}-{_safe(name)}.txt": found for number, (name, found) in enumerate(own, 1)}
     return files
+
+
+def _may_be_of(item: Item, host: Any) -> bool:
+    # Another host's files stay closed: by the short name, as places and logs may give either.
+    return (
+        item.hint is None
+        or not known(host)
+        or item.hint.lower().partition(".")[0] == str(host).lower().partition(".")[0]
+    )
 
 
 def _around(item: Item, offset: int, sha256: Any) -> tuple[bytes, bytes]:

@@ -19,7 +19,14 @@ TAGS = (
     " sup hr br blockquote del figure figcaption"
 )
 SPANS = {"colspan", "rowspan"}
-ATTRIBUTES = {"*": {"class", "id"}, "a": {"href"}, "img": {"src", "alt"}, "td": SPANS, "th": SPANS}
+ATTRIBUTES = {
+    "*": {"class", "id"},
+    "a": {"href"},
+    "img": {"src", "alt"},
+    "span": {"data-n", "data-mark"},
+    "td": SPANS,
+    "th": SPANS,
+}
 
 PNG = "data:image/png;base64,"
 

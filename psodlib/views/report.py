@@ -66,7 +66,7 @@ Source = str | Path | Fleet
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 100  # of a table on the index page; the rest is in tables/ and in the explorer
 DOCUMENTS = (
-    Link("brief.pdf", "The brief (PDF)", "Two pages for whoever decides"),
+    Link("brief.pdf", "The brief (PDF)", "Two pages for management"),
     Link("brief.html", "The brief", "The same as a page"),
     Link("writeup.pdf", "The write-up (PDF)", "One crash, for a support case"),
     Link("writeup.html", "The write-up", "The same as a page"),
@@ -110,13 +110,14 @@ CHARTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the folder, its first page, the fleet it speaks of, and notebooks that did not run to their
-    end."""
+    """What was written: the folder, its first page, the fleet it speaks of, the answer in a sentence, and notebooks that
+    did not run to their end."""
 
     folder: Path
     index: Path
     fleet: Fleet
     failed: tuple[str, ...] = ()
+    lead: str = ""
 
 
 def report(
@@ -136,11 +137,11 @@ def report(
     inventory, known_issues, jobs
         As for ``load``.
     module : str, optional
-        The driver in question; by default the one that most crashes are laid at, ``hpsa`` where none is.
+        The driver in question; by default the one that caused most crashes.
     candidates : sequence of str, optional
         Its versions to choose between; by default those with most host-days.
     crash_id : str, optional
-        The crash to write up; by default the newest one laid at ``module``.
+        The crash to write up; by default the newest one caused by ``module``.
     outage_hours : float
         Hours until the users of a crashed host work again, for the cost of each choice.
     notebooks : bool
@@ -202,8 +203,9 @@ def report(
         _write(folder / "explorer.html", to_html(explorer_document(fleet, found.module), home="index.html"))
         links, failed = _write_notebooks(found, given, running, folder, step)
     index = folder / "index.html"
-    _write(index, to_html(_index(found, list(pictures.values()), tables, sources), [*DOCUMENTS, *links]))
-    return Report(folder, index, fleet, failed)
+    first = _index(found, list(pictures.values()), tables, sources)
+    _write(index, to_html(first, [*DOCUMENTS, *links]))
+    return Report(folder, index, fleet, failed, first.lead)
 
 
 class _Steps:

@@ -26,7 +26,7 @@ if atheris is not None:
 from psodlib.evidence.archives import Item, expand
 from psodlib.evidence.artifacts import KINDS
 from psodlib.evidence.places import Place
-from psodlib.evidence.psod import ROLES
+from psodlib.evidence.psod_lines import ROLES
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.streams import Budget, Limits, Stream
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel

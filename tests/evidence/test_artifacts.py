@@ -32,6 +32,7 @@ def test_every_sample_is_of_its_own_row(index: int) -> None:
     commands = {
         "uptime": "localcli_system-stats-uptime-get", "module_file": "vmkload_mod -s hpsa", "date": "esxcli hardware clock get",
         "proc_node": "cat /proc/scsi/qla2xxx/1",
+        "host_name": "hostname",
     }  # fmt: skip
     command = commands.get(kind.name, "")
     assert recognise(kind.sample, command) is kind

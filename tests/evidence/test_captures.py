@@ -167,6 +167,18 @@ def test_a_powershell_session_names_its_host_in_the_command(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "~ # hostname\nesx-a1.lab\n",
+        "~ # esxcli system hostname get\n   Domain Name: lab\n   Fully Qualified Domain Name: esx-a1.lab\n   Host Name: esx-a1\n",
+    ],
+)
+def test_a_session_says_its_host_by_the_way(tmp_path: Path, how: str) -> None:
+    fleet = fleet_of(tmp_path, {"session.txt": how + "~ # vmware -v\n" + RELEASE})
+    assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1.lab", "7.0.1"]]
+
+
 def test_a_date_in_a_capture_dates_what_follows(tmp_path: Path) -> None:
     text = "~ # date\nMon Mar  6 10:00:00 UTC 2023\n~ # uptime\n 10:00:00 up 5 days, 12:00:00, load average: 0.05, 0.04, 0.05\n"
     fleet = fleet_of(tmp_path, {"esx01/state.txt": text})

@@ -106,8 +106,8 @@ def test_what_is_none_of_ours_is_recognised(tmp_path: Path, case: str) -> None:
         (bytes(range(1, 256)) * 300, "not_text"),
         (b"qwertz 4711 asdf;yxcv = 12\nfoo(bar) => 0x12\n", "unknown_format"),
         (
-            b"0x412426e5dda0:[0x418018b7e594]hpsa_scan_start@<None>#<None>+0x39c stack: 0x410b0c037060\n",
-            "unknown_format",
+            b"Backtrace of a driver, cpu9\nSaved backtrace: pcpu 5 Heartbeat NMI\n",
+            "unread_crash",
         ),
     ],
 )
@@ -219,7 +219,10 @@ def test_the_same_capture_on_its_own_is_evidence(tmp_path: Path) -> None:
 
 
 def test_a_document_that_quotes_a_crash_is_listed(tmp_path: Path) -> None:
-    (reading,) = read(write(tmp_path, "```\n" + CRASH.format(stamp="") + "```\n", "forum.md"))
+    said = "Our hosts fail at night, and the screen says what is quoted below. What have others done about it?\n" * 5
+    (fenced,) = read(write(tmp_path, "```\n" + CRASH.format(stamp="") + "```\n", "forum.md"))
+    assert len(fenced.crashes) == 1, "a fence alone makes no document"
+    (reading,) = read(write(tmp_path, said + "```\n" + CRASH.format(stamp="") + "```\n" + said, "forum.md"))
     assert reading.crashes == ()
     assert [problem.problem for problem in reading.problems] == ["unknown_format"]
 

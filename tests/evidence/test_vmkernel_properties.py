@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from conftest import LONG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel, same_crash
+from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.schema import CLOSED_LISTS, DAMAGE
+from psodlib.triage.copies import same_crash
 
 FOLDER = Path(__file__).parents[1] / "golden" / "vmkernel"
 TEXTS = [path.read_bytes() for path in sorted(FOLDER.glob("*.log"))]
@@ -19,7 +21,7 @@ PARTS = [b"@BlueScreen: ", b"Code start: 0x4180", b"VMK uptime: 1:02:03:04.567",
 
 crumbs = st.lists(st.one_of(st.sampled_from(LINES), st.sampled_from(PARTS), st.binary(max_size=40)), max_size=30)
 texts = st.one_of(crumbs.map(b"\n".join), crumbs.map(b"".join), st.binary(max_size=300))
-calm = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+calm = settings(max_examples=150 * LONG, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @calm

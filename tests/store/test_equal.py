@@ -55,9 +55,10 @@ def whole(evidence: Path) -> psod.Fleet:
     return psod.load(evidence, inventory=evidence / "inventory.csv", jobs=1)
 
 
-def test_the_evidence_binds_two_hosts_by_one_crash(whole: psod.Fleet) -> None:
+def test_the_evidence_binds_two_names_by_one_crash(whole: psod.Fleet) -> None:
     assert whole.crashes.copies.max() >= 2
-    assert set(whole.hosts.host) >= {"10.0.0.7", "esx-other"}
+    assert "esx-other" in set(whole.hosts.host) and "10.0.0.7" not in set(whole.hosts.host)
+    assert whole.problems.detail.str.contains("one host under two names").any()
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -186,7 +187,7 @@ def test_other_rules_judge_again_without_reading(evidence: Path, tmp_path: Path)
     psod.load(evidence, store=tmp_path / "s", jobs=1)
     issues = tmp_path / "mine.toml"
     issues.write_text(
-        '[[issue]]\nid = "MINE-1"\ntitle = "x"\nsource = "a test"\nsure = "weak"\nmodule = "hpsa"\nremedy = "none"\n'
+        '[[issue]]\nid = "MINE-1"\ntitle = "x"\nsource = "a test"\nsure = "weak"\nmodule = "hpsa"\nstack = ["hpsa_.*", "complete_scsi_command"]\nremedy = "none"\n'
     )
     full = psod.load(evidence, known_issues=issues, jobs=1)
     assert full.crashes.known_issues.str.contains("MINE-1").any()

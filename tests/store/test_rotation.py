@@ -295,10 +295,12 @@ def test_a_file_replaced_with_its_size_and_time_is_seen(tmp_path: Path) -> None:
 def a_week(draw: random.Random, hosts: list[Host], week: int, seen: set[Path]) -> None:
     month, first = 3 + week * 7 // 28, week * 7 % 28 + 1
     for host in hosts:
+        turned = 0  # a host that is renamed when all of its logs went is another, for all that can be known
         for day in range(first, first + 7):
             host.live(month, day, dies=draw.random() < 0.05)
-            if draw.random() < 0.25:
+            if draw.random() < 0.25 and turned < host.kept - 1:
                 host.rotate()
+                turned += 1
         if draw.random() < 0.5:
             host.collect(
                 f"Sat {'JanFebMarAprMayJunJulAugSep'[3 * month - 3 : 3 * month]} {first + 6:2d} 12:00:00 UTC 2014"
@@ -318,7 +320,7 @@ def logs_of(host: Host) -> set[bytes]:
 @pytest.mark.parametrize("seed", range(12 if LONG else 2))
 def test_weeks_of_a_fleet_give_what_a_full_load_of_all_that_ever_was_gives(tmp_path: Path, seed: int) -> None:
     draw, root, store = random.Random(seed), tmp_path / "fleet", tmp_path / "s"
-    hosts = [Host(root, number, kept=draw.choice([2, 3])) for number in range(1, 5)]
+    hosts = [Host(root, number, kept=draw.choice([3, 4])) for number in range(1, 5)]
     ever: dict[int, set[bytes]] = {host.number: set() for host in hosts}
     for week in range(20 if LONG else 5):
         seen = {path for path in root.rglob("*") if path.is_file()}
@@ -338,7 +340,7 @@ def test_weeks_of_a_fleet_give_what_a_full_load_of_all_that_ever_was_gives(tmp_p
             if not any(longer.startswith(text) for longer in (ever[host.number] | there) - {text}):
                 (everything / host.folder.name / f"vmksummary.{number}.back").write_bytes(text)
     full = psod.load(everything, jobs=1)
-    assert len(full.crashes) and last.problems.problem.isin(["vanished"]).sum() <= 2 * len(hosts)
+    assert len(full.crashes)
     same(without_places(last), without_places(full))
 
 

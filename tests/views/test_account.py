@@ -66,7 +66,7 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, told: str) -> None:
 
 
 def test_it_belongs_to_the_crash_that_it_names_or_that_is_alone(tmp_path: Path) -> None:
-    crash = hand_made.fleet().crashes.iloc[0]
+    crash = hand_made.fleet().crashes.iloc[0].copy()
     written(tmp_path, "users_hit = 3")
     assert find_account([tmp_path], crash, 1).users_hit == 3
     assert find_account([tmp_path], crash, 8) == Account() == find_account([tmp_path], None, 0)
@@ -77,6 +77,10 @@ def test_it_belongs_to_the_crash_that_it_names_or_that_is_alone(tmp_path: Path) 
     (tmp_path / "esx00").mkdir()
     written(tmp_path / "esx00", "users_hit = 5")
     assert find_account([tmp_path], crash, 8).users_hit == 5
+    crash["source"] = str(tmp_path / "esx00/var/core/vmkernel-log.1")  # of a fleet that was loaded before
+    assert find_account([], crash, 8).users_hit == 5
+    crash["source"] = str(tmp_path / "other/vmkernel-log.1")
+    assert find_account([], crash, 8) == Account()
 
 
 def test_it_is_no_evidence_and_no_problem(tmp_path: Path) -> None:

@@ -103,6 +103,23 @@ def test_an_anonymised_case_names_no_host_and_still_tells(tmp_path):
     assert "Asked u" in files["writeup.md"].decode()
 
 
+def test_an_own_known_issue_is_in_every_file_that_tells_of_issues(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('[[issue]]\nid = "OURS-1"\ntitle = "our case"\nmodule = "hpsa"\nstack = ["hpsa_scan_start"]\n'
+                   'remedy = "call us"\nsource = "us"\nsure = "reported"\n')  # fmt: skip
+    files = members(psod.case("75b6", INCIDENT, out=tmp_path / "c.zip", known_issues=own).file)
+    for name in ("explain.txt", "writeup.md", "writeup.html", "tables/known-issues.csv"):
+        assert b"OURS-1" in files[name].replace(b"\\", b""), name
+
+
+def test_a_case_holds_the_text_verbatim_and_the_account(incident):
+    files = members(incident)
+    text = (INCIDENT / "incident-host/var/core/vmkernel-log.1").read_text()
+    assert text in files["writeup.md"].decode() and text.rstrip("\n") == files["crash.txt"].decode()
+    assert "About 40 users were hit on a Saturday" in files["writeup.md"].decode()
+    assert "Decision: Go back to hpsa 5.5.0.50" in files["writeup.md"].decode()
+
+
 def test_an_unknown_crash_is_told(tmp_path):
     with pytest.raises(InputError, match="0 crashes have an id that begins with 'feed'"):
         psod.case("feed", INCIDENT, out=tmp_path / "c.zip")

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import BinaryIO
 
-from psodlib.evidence.artifacts import commands, logs, rows, vibs
+from psodlib.evidence.artifacts import commands, logs, rows, vcenter, vibs
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
@@ -67,6 +67,7 @@ _COLUMN_NAMES = (
 )
 
 KINDS: tuple[Kind, ...] = (
+    _kind("vcenter", '{"psod_vcenter": "host", "host": "esx01.lab", "taken": "2026-01-01T00:00:00+00:00"}', r'\A\{"psod_vcenter": "', vcenter.read_vcenter),
     _kind("vmksummary", "2014-05-31T15:00:01Z heartbeat: up 29d19h16m41s, 25 VMs; [[3411 vmx 1kB]] []",
           _HEAD + r"(?:vmksummary(?:\[\d+\])?: *)?(?:heartbeat|bootstop|mark)(?:\[\d+\])?: |" + _HEAD + r"Host (?:has booted|is (?:rebooting|powering off|halting))",
           logs.read_vmksummary, is_log=True),
@@ -125,6 +126,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}[ \t]*$", commands.read_date),
     _kind("date", "2025-12-11T16:32:46Z", rf"\A{ISO_STAMP}\s*\Z", commands.read_date, command="clock|time get|date"),
     _kind("host_name", "   Fully Qualified Domain Name: esx01.lab", r"^[ \t]*Fully Qualified Domain Name: ", rows.read_rows),
+    _kind("host_name", "esx01.lab", r"\A[A-Za-z0-9][A-Za-z0-9.-]*\s*\Z", commands.read_host_name, command=r"^\s*(?:/bin/)?hostname(?:$| -f| -s)"),
     _kind("pci_list", "   VMkernel Name: vmhba0", r"^[ \t]*VMkernel Name: vm", rows.read_rows),
     _kind("format_list", "VMHost          : esx01.lab\nManufacturer    : HPE", r"^[A-Za-z][\w ]{0,40} {1,40}: .{0,300}\n[A-Za-z][\w ]{0,40} {1,40}:", rows.read_rows),
     _kind("format_table", "Name  Driver Version\n----  ------ -------", r"^[ \t]*-{2,}(?: +-{2,})+[ \t]*$", rows.read_rows, group="vibs"),

@@ -11,7 +11,7 @@ from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, HostFact, Module
 
 __all__ = [
-    "DEVICES", "parse_date", "read_date", "read_devices", "read_irrelevant", "read_module_names", "read_module_table",
+    "DEVICES", "parse_date", "read_date", "read_devices", "read_host_name", "read_irrelevant", "read_module_names", "read_module_table",
     "read_other_node", "read_proc_node", "read_release", "read_smbios", "read_uname", "read_uptime", "read_uptime_micros",
 ]  # fmt: skip
 
@@ -122,6 +122,15 @@ def read_uname(part: Part, found: Findings) -> None:
                     source=part.source,
                 )
             )
+
+
+def read_host_name(part: Part, found: Findings) -> None:
+    """``hostname``, ``hostname -f``: one word, whose host what stands beside it is."""
+    for _, text in part.lines:
+        name = text.strip()
+        if name and _is_named(name):
+            found.host = found.host or name
+            found.facts.append(HostFact(host=name, time=part.when, source=part.source))
 
 
 def read_release(part: Part, found: Findings) -> None:

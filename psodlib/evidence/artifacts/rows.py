@@ -333,7 +333,9 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
 def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
     """A host's row of an inventory."""
     host = _host(row) or row.get("name", "")
-    told = {name: _first(row, COLUMNS[name]) for name in ("esxi_version", "esxi_build", "vendor", "model", "serial")}
+    told: dict[str, Any] = {
+        name: _first(row, COLUMNS[name]) for name in ("esxi_version", "esxi_build", "vendor", "model", "serial")
+    }
     release = RELEASE.search(told["esxi_version"] or "")
     if release:
         told["esxi_version"], told["esxi_build"] = release["version"], release["build"] or told["esxi_build"]

@@ -1,0 +1,217 @@
+"""Text -> pieces: one log line each, whatever joined, masked or escaped it on its way, with its prefix read and its role known."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from psodlib.evidence.psod_lines import ISO, NUMBER, OPENERS, ROLES, UPTIME
+
+__all__ = ["CENTURY", "Piece", "moment_of", "opens_crash", "read_count", "read_prefix", "split_pieces"]
+
+LINE_LIMIT = 1 << 16
+CENTURY = (1990, 2200)
+
+# Where a log line begins inside another, because a scraper joined the two.
+_CUT = re.compile(
+    rb"(?:(?:\d{4}|YYYY)-[\dM]{2}-[\dD]{2}T[\dH]{2}:[\dM]{2}:[\dS]{2}(?:\.[\dXMS]{1,9})?Z?[ \t]{1,4})?"
+    rb"(?:\d{1,6}:\d\d:\d\d:\d\d\.\d{3} )?cpu[\d#X]{1,6}:[\d#X]{1,12}(?: opID=[\w@\-]{1,64})?\)"
+    rb"|(?:(?:Panic|PSOD|Crash) [Mm]essage: {0,4})?@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
+    rb"|#[A-Z]{2} Exception"
+    rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
+    rb"|Code start: ?0x"
+    rb"|Backtrace for current CPU"
+    rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}): ?\\{0,2}\[0x"
+)
+_SUMMARY = re.compile(
+    rb"\s*(?:Panic|PSOD|Crash) Details: "
+)  # its second half may stand on the same line, and was not joined
+_BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
+
+# What a page, a terminal, a mail guard or markdown made of the text.
+_ANSI = re.compile(r"(?:\x1b|\^\[|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
+_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
+_ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
+_MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
+_MASKED = re.compile(
+    r"0x[0-9a-fA-F]{0,16}[#X*]|cpu[#X<]|worldID=[#X<]|world (?:[#X<]{2}|x{4})|0xx{4,}|0#{3}|<[A-Z][A-Z_ ]{0,20}>|0x[A-Z]{1,9}[G-WYZ]|YYYY-|PCPU ?[#X]{1,9}(?!\w)"
+)
+
+# The end of a log prefix, tried in this order within its reach, and what may stand before it.
+_PREFIX_REACH = 300
+_PREFIX_ENDS = (
+    re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)"),
+    re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)"),
+    re.compile(r"(?:^|\s)[A-Z][a-z]\(\d{1,3}\)\+? +Log\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)"),
+)  # fmt: skip
+_STAMP = re.compile(ISO)
+_PRIORITY = re.compile(r"(?:\d{1,5} )?<\d{1,3}>(?:1 )?")
+_TOKENS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("time", _STAMP),
+    ("program", re.compile(r"vmk(?:ernel|warning|alert)(?:\[\d{1,9}\])?:?")),
+    ("nothing", re.compile(
+        rf"{UPTIME}|<\d{{1,3}}>|(?:In|Wa|Al|Er|Cr|Em|No|Db)\(\d{{1,3}}\)\+?|TSC:|\d{{1,20}}|-|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec|"
+        r"\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d|(?i:local\d\.\w{1,10})")),
+    ("masked", re.compile(r"\[?[YMDHSTZ:.\-]{8,40}\]?|(?:<[\w:.\-]{1,30}>|[TZ:.\-]){1,40}|[XY#:.TZ\-]{8,40}")),
+    ("host", re.compile(r"[A-Za-z0-9](?:[\w.:\-]{0,251}[\w])?")),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Piece:
+    start: int  # bytes into the input
+    end: int
+    line: int
+    body: str
+    time: datetime | None = None
+    pcpu: int | None = None
+    world: int | None = None
+    host: str | None = None
+    prefixed: bool = False
+    received: bool = False  # the time stands before the program's name: who received the line may have written it
+    role: str = ""
+    match: re.Match[str] | None = None
+    damage: set[str] = field(default_factory=set)
+
+    def group(self, name: str) -> str | None:
+        return self.match.groupdict().get(name) if self.match else None
+
+
+def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
+    # Split on "\n" alone: CR, NEL and their like stand inside messages.
+    position = 0
+    while position < len(data):
+        end = data.find(b"\n", position)
+        end = len(data) if end < 0 else end
+        if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
+            position = end - len(data[position:end].lstrip(b"\0"))
+        cuts = _cuts(data, position, end)
+        joined = len(cuts) > (2 if _SUMMARY.match(data, position, end) else 1)
+        for start, stop in zip(cuts, [*cuts[1:], end], strict=True):
+            piece = _piece(data[start:stop], offset + start, line)
+            if joined:
+                piece.damage.add("joined_lines")
+            yield piece
+        position, line = end + 1, line + 1
+
+
+def opens_crash(data: bytes) -> bool:
+    # Whether one of these lines can open a crash: an anchor alone may stand in any line.
+    return any(piece.role in OPENERS for piece in split_pieces(data, 0, 1))
+
+
+def _cuts(data: bytes, start: int, end: int) -> list[int]:
+    # Where the log lines begin that a scraper joined into data[start:end].
+    cuts, previous_end, first = [start], start, True
+    for match in _CUT.finditer(data, start, end):
+        own_prefix = first and b"cpu" in match[0] and match.start() - start < 256
+        joined = not _BLANK.fullmatch(data, previous_end, match.start())
+        if joined and not own_prefix and not (first and _is_prefix(data[start : match.start()])):
+            cuts.append(match.start())
+        previous_end, first = match.end(), False
+    return cuts
+
+
+def _is_prefix(raw: bytes) -> bool:
+    # Whether all that stands there is a receiver's prefix.
+    if len(raw) > _PREFIX_REACH:
+        return False
+    piece = Piece(0, 0, 1, raw.decode("utf-8", "backslashreplace"))
+    read_prefix(piece)
+    return not piece.body
+
+
+def _piece(raw: bytes, start: int, line: int) -> Piece:
+    text = raw[:LINE_LIMIT].decode("utf-8", "backslashreplace").replace("\0", "").removesuffix("\r")
+    damage: set[str] = set()
+    if "[" in text:
+        text = _ANSI.sub("", text)
+    if "&" in text:
+        text = html.unescape(text)
+    if "<" in text:
+        text = _TAG.sub(" ", text).strip()
+    if "\\" in text:
+        text = _ESCAPED.sub(r"\1", text)
+    text = text.translate(_ODD_BLANKS).replace("'@'", "@")
+    if "[email" in text:
+        text = _MAIL_GUARD.sub("@", text)
+        damage.add("garbled")
+    piece = Piece(start, start + len(raw), line, text, damage=damage)
+    read_prefix(piece)
+    for role in ROLES:
+        match = role.pattern.match(piece.body)
+        if match:
+            piece.role, piece.match = role.name, match
+            if _MASKED.search(piece.body[:4096]):
+                piece.damage.add("masked")
+            break
+    return piece
+
+
+def read_prefix(piece: Piece) -> None:
+    # Everything before `cpuN:W)` or the program's name is stamps, host and the like, in whatever order a receiver put them.
+    text = piece.body
+    end = _end_of_prefix(text[:_PREFIX_REACH])
+    if end is None:
+        stamp = _STAMP.match(text)
+        if stamp and text[stamp.end() : stamp.end() + 1] in ("", " ", "\t"):
+            piece.time, piece.prefixed, text = moment_of(stamp[0]), True, text[stamp.end() :]
+        piece.body = text.strip()
+        return
+    piece.prefixed, piece.body = True, text[end.end() :].strip()
+    groups = end.groupdict()
+    piece.pcpu, piece.world = read_count(groups.get("pcpu")), read_count(groups.get("world"))
+    if groups and not (groups["pcpu"].isdigit() and groups["world"].isdigit()):
+        piece.damage.add("masked")
+    host, program = None, False
+    for token in _PRIORITY.sub("", text[: end.start()], count=2).split():
+        meaning = next((name for name, pattern in _TOKENS if pattern.fullmatch(token)), "garbled")
+        if meaning == "time":
+            piece.time, piece.received = moment_of(token) or piece.time, not program
+            meaning = "nothing" if token[0].isdigit() else "masked"
+        if meaning in ("masked", "garbled"):
+            piece.damage.add(meaning)
+        program = program or meaning == "program"
+        host = token if meaning == "host" else host
+    program = program or "cpu" not in end[0]
+    piece.received = piece.received and program
+    piece.host = host if program and "garbled" not in piece.damage else None
+
+
+def _end_of_prefix(head: str) -> re.Match[str] | None:
+    # The first of its ends that is there, unless a header stands before it: then it is of a line joined behind.
+    for needle, pattern in zip(("cpu", "vmk", "("), _PREFIX_ENDS, strict=True):
+        found = pattern.search(head) if needle in head else None
+        if found:
+            return None if "@BlueScreen" in head[: found.start()] else found
+    return None
+
+
+_MOMENT = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", re.ASCII
+)
+
+
+def moment_of(text: str) -> datetime | None:
+    # The moment that a stamp names, in UTC; None for a masked one or one that cannot be.
+    parts = _MOMENT.match(text)
+    if not parts or not CENTURY[0] <= int(parts[1]) < CENTURY[1]:
+        return None
+    try:
+        fraction = int((parts[7] or "0").ljust(6, "0")[:6])
+        moment = datetime(*(int(part) for part in parts.groups()[:6]), fraction, tzinfo=UTC)  # type: ignore[arg-type,misc]
+        if parts[8]:
+            zone = timedelta(hours=int(parts[9]), minutes=int(parts[10]))
+            moment -= zone if parts[8] == "+" else -zone
+        return moment
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_count(text: str | None) -> int | None:
+    # A number that a 64-bit column holds.
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -1,0 +1,213 @@
+"""Which crash texts are copies of one crash, and which names are one host's: one row a crash, and nothing merged in silence. Pure.
+
+One host's texts are copies if nothing that they tell contradicts. Texts under two names are two crashes, unless they agree on
+uptime, to the millisecond, and on time, or the names on a serial number: then the names are one host's. Either is said.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from psodlib.records import Crash, FileReading, Problem
+
+__all__ = ["one_host_under_two_names", "one_row_a_crash", "same_crash"]
+
+_SAME_MOMENT = timedelta(seconds=2)
+_SKEW = timedelta(minutes=10)  # between two clocks, or between a panic and the end of its dump
+_ZONE = timedelta(hours=26)  # the same where a clock may be wrong by its zone
+_SHARED_FACTS = ("uptime", "exception", "world_id", "fault_address", "code_start", "esxi_build")
+
+ByHost = Mapping[str | None, Sequence[FileReading]]
+
+
+# ---- two texts --------------------------------------------------------------------------------------------------------
+
+
+def same_crash(a: Crash, b: Crash) -> bool:
+    """Whether two readings are copies of one crash, one perhaps damaged; hosts are not looked at."""
+    if any(_differ(getattr(a, name), getattr(b, name)) for name in _SHARED_FACTS) or not _times_agree(a, b):
+        return False
+    if a.crash_id and a.crash_id == b.crash_id:
+        return True
+    if _same_uptime(a, b) and (_agree(a.code_start, b.code_start) or _agree(a.ip, b.ip)):
+        return True
+    near = a.time is not None and b.time is not None and abs(a.time - b.time) <= _SAME_MOMENT
+    one, other = plain_message(a.message), plain_message(b.message)
+    return near and bool(one) and bool(other) and (one.startswith(other) or other.startswith(one))
+
+
+def plain_message(message: str | None) -> str:
+    """Letters and figures alone: what two copies of one message share."""
+    return re.sub(r"[^0-9a-z]", "", (message or "").replace("\\x", "").lower())[:200]
+
+
+def _same_uptime(a: Crash, b: Crash) -> bool:
+    return a.uptime is not None and a.uptime == b.uptime
+
+
+def _times_agree(a: Crash, b: Crash) -> bool:
+    return a.time is None or b.time is None or abs(a.time - b.time) <= (_ZONE if _same_uptime(a, b) else _SKEW)
+
+
+def _differ(one: object, other: object) -> bool:
+    return one is not None and other is not None and one != other
+
+
+def _agree(one: object, other: object) -> bool:
+    return one is not None and one == other
+
+
+# ---- two names --------------------------------------------------------------------------------------------------------
+
+
+def one_host_under_two_names(by_host: ByHost) -> tuple[dict[str, str], list[Problem]]:
+    """Name -> the name to use, for hosts that a crash shows to be one; and a word on each."""
+    seen: dict[str, list[tuple[str, Crash]]] = defaultdict(list)
+    for host in sorted(name for name in by_host if name is not None):
+        for reading in by_host[host]:
+            for crash in reading.crashes:
+                if crash.crash_id:
+                    seen[crash.crash_id].append((host, crash))
+    serials = {
+        host: {fact.serial for one in found for fact in one.facts if fact.serial} for host, found in by_host.items()
+    }
+    leader: dict[str, str] = {}
+    problems = []
+    for sightings in seen.values():
+        for host, crash in sightings:
+            for other, twin in sightings[:8]:
+                one, two = _leads(leader, host), _leads(leader, other)
+                if one == two or not (_one_moment(crash, twin) or serials[host] & serials[other]):
+                    continue
+                kept, given_up = sorted((one, two), key=lambda name: (_last_seen(by_host[name]), name), reverse=True)
+                leader[given_up] = kept
+                detail = (
+                    f"{given_up} and {kept} print one crash, with the same uptime at the same time: one host under two names; "
+                    f"what is known of either stands under {kept}"
+                )
+                problems.append(
+                    Problem(
+                        source=crash.source or "", problem="host_conflict", host=kept, line=crash.line, detail=detail
+                    )
+                )
+    return {name: _leads(leader, name) for name in leader}, problems  # fmt: skip
+
+
+def _leads(leader: Mapping[str, str], name: str) -> str:
+    while name in leader:
+        name = leader[name]
+    return name
+
+
+def _one_moment(a: Crash, b: Crash) -> bool:
+    return _same_uptime(a, b) and a.time is not None and b.time is not None and abs(a.time - b.time) <= _SKEW
+
+
+def _last_seen(readings: Sequence[FileReading]) -> float:
+    # The name that was in use last is the one to go on with.
+    times: list[datetime] = [stretch.end for reading in readings for stretch in reading.alive]
+    times += [crash.time for reading in readings for crash in reading.crashes if crash.time]
+    return max((time.timestamp() for time in times), default=float("-inf"))
+
+
+# ---- one row a crash --------------------------------------------------------------------------------------------------
+
+
+def one_row_a_crash(
+    by_host: Mapping[str | None, Sequence[Crash]],
+) -> tuple[dict[str | None, list[Crash]], list[Problem]]:
+    """Copies of one crash -> the fullest copy, with the number of copies; what is told of two hosts stays with both."""
+    out: dict[str | None, list[Crash]] = {host: [] for host in by_host}
+    places: dict[str | None, list[tuple[str, int]]] = defaultdict(list)
+    for host in sorted(name for name in by_host if name is not None):
+        for crash in _merged(by_host[host]):
+            places[crash.crash_id].append((host, len(out[host])))
+            out[host].append(replace(crash, host=host))
+    for crash in _merged(by_host.get(None, ())):  # a text of nobody is a copy of a host's that says the same
+        owners = ((host, at) for host, at in places[crash.crash_id] if same_crash(out[host][at], crash))
+        owner = next(owners, None)
+        if owner is None:
+            out[None].append(replace(crash, host=None))
+        else:
+            host, at = owner
+            out[host][at] = replace(_fullest([out[host][at], crash]), host=host)
+    return _told_apart(out)
+
+
+def _told_apart(by_host: dict[str | None, list[Crash]]) -> tuple[dict[str | None, list[Crash]], list[Problem]]:
+    # Crashes that print alike and are not one: the first keeps the id that all loads give it, each other gets one of its own.
+    alike: dict[str | None, list[tuple[str | None, int, Crash]]] = defaultdict(list)
+    for host, crashes in by_host.items():
+        for at, crash in enumerate(crashes):
+            alike[crash.crash_id].append((host, at, crash))
+    problems = []
+    for twins in alike.values():
+        twins.sort(key=lambda twin: (twin[2].time is None, twin[2].time and twin[2].time.timestamp(), twin[0] or ""))
+        for host, at, crash in twins[1:]:
+            by_host[host][at] = replace(crash, crash_id=_other_id(crash, host))
+            if host != twins[0][0]:
+                detail = (
+                    f"prints the same crash as {twins[0][0]} ({twins[0][2].source}); nothing shows that the two are one host, so each keeps its own. "
+                    "If one is a copy of the other's file, remove the copy"
+                )  # fmt: skip
+                problems.append(
+                    Problem(
+                        source=crash.source or "", problem="host_conflict", host=host, line=crash.line, detail=detail
+                    )
+                )
+    return by_host, problems  # fmt: skip
+
+
+def _other_id(crash: Crash, host: str | None) -> str:
+    when = crash.time.isoformat() if crash.time else ""
+    return hashlib.sha256(f"{crash.crash_id} {host} {when}".encode()).hexdigest()[:16]
+
+
+def _merged(crashes: Sequence[Crash]) -> list[Crash]:
+    # One host's copies. Only those that share a key can be one crash, so a flood of crashes stays linear.
+    groups: list[list[Crash]] = []
+    by_key: dict[Any, list[int]] = defaultdict(list)
+    for crash in sorted(crashes, key=_quality, reverse=True):
+        keys = _keys(crash)
+        places = {place for key in keys for place in by_key[key][:8]}
+        at = next((place for place in sorted(places) if same_crash(groups[place][0], crash)), None)
+        if at is None:
+            at = len(groups)
+            groups.append([])
+        groups[at].append(crash)
+        for key in keys:
+            if at not in by_key[key]:
+                by_key[key].append(at)
+    return [_fullest(group) for group in groups]
+
+
+def _keys(crash: Crash) -> list[Any]:
+    keys: list[Any] = [crash.crash_id]
+    if crash.uptime is not None:
+        keys.append(crash.uptime)
+    if crash.time is not None:
+        second = int(crash.time.timestamp())
+        keys += [second - 2, second, second + 2] if second % 2 == 0 else [second - 1, second + 1]
+    return keys
+
+
+def _quality(crash: Crash) -> tuple[int, int, int, str]:
+    damage = len(crash.damage.split(";")) if crash.damage else 0
+    return (-damage, len(crash.frames), len(crash.modules), crash.sha256 or "")
+
+
+def _fullest(copies: Iterable[Crash]) -> Crash:
+    # The best copy, its unknown time filled from the others: a screen text knows the stack, a log knows when.
+    best, *others = sorted(copies, key=_quality, reverse=True)
+    filled = {
+        name: next((told for copy in others if (told := getattr(copy, name)) is not None), None)
+        for name in ("time", "uptime", "esxi_version", "esxi_build", "pcpu", "world_id", "world_name", "code_start")
+        if getattr(best, name) is None
+    }
+    return replace(best, copies=best.copies + sum(copy.copies for copy in others), **filled)  # type: ignore[arg-type]

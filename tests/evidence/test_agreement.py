@@ -1,0 +1,113 @@
+"""What `parse_crashes` reads as pasted text, `load` finds: alone, in a log, behind every prefix, compressed, in a bundle. And nothing else."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from conftest import LONG
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wrappings import CALM, STAMP, WRAPPINGS, behind, calm
+
+import psodlib as psod
+from psodlib.evidence import vmkernel
+from psodlib.evidence.psod_lines import ANCHORS
+from psodlib.evidence.reading import read_item
+from psodlib.evidence.sources import Item, iter_items
+from psodlib.records import Crash, Problem
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "vmkernel").glob("*.log"))
+
+
+def found(path: Path) -> tuple[list[Crash], list[Problem]]:
+    readings = [reading for item in iter_items(path) if isinstance(item, Item) for reading in read_item(item)]
+    return [c for r in readings for c in r.crashes], [p for r in readings for p in r.problems]
+
+
+@pytest.mark.parametrize("way", WRAPPINGS)
+def test_every_golden_text_in_every_wrapping(tmp_path: Path, way: str) -> None:
+    name, wrapped = WRAPPINGS[way]
+    wrong = []
+    for path in GOLDEN:
+        data = path.read_bytes()
+        (tmp_path / name).write_bytes(wrapped(data))
+        crashes, _ = found(tmp_path / name)
+        pasted = psod.parse_crashes(data)
+        if [crash.kind for crash in crashes] != [crash.kind for crash in pasted]:
+            wrong.append((path.stem, len(crashes), len(pasted)))
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [p for p in GOLDEN if not p.name.startswith("none_")], ids=lambda path: path.stem)
+def test_load_says_what_parse_crashes_says(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "a.log").write_bytes(path.read_bytes())
+    fleet, pasted = psod.load(tmp_path / "a.log", jobs=1), psod.parse_crashes(path.read_bytes())
+    assert set(fleet.crashes.crash_id) == {crash.crash_id for crash in pasted}
+    for crash in pasted:
+        assert len(fleet.frames[fleet.frames.crash_id == crash.crash_id]) == len(crash.frames)
+
+
+# What may stand in a log beside a crash; none of it opens one.
+LINES = [
+    CALM % (1, 2, 3),
+    b"cpu3:2097)WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
+    b"cpu3:2097)MCE: 1278: CMCI on cpu32 bank9: Status:0x9000 Misc:0x0 Addr:0x0: Valid.Err enabled.",
+    b"cpu3:2097)WARNING: LinNet: netdev_watchdog:3688: NETDEV WATCHDOG: vmnic4: transmit timed out",
+    b"cpu3:2097)Config: 681: \"BlueScreenTimeout\" = 0, Old Value: 1, (Status: 0x0)",
+    b"cpu3:2097)ALERT: Bootbank cannot be found at path '/bootbank'",
+    b"cpu3:2097)World: vm 33445: 8430: Panic of vmm3:web:vcpu-3: NOT_REACHED bora/devices/x.c:3",
+    b"cpu3:2097)VMware ESXi 5.5.0 build-1331820",
+]  # fmt: skip
+PREFIXES = [b"", b"esx1 vmkernel: ", b"In(182) vmkernel: "]
+TEXTS = [
+    path.read_bytes()
+    for path in GOLDEN
+    if not path.name.startswith("none_") and len(psod.parse_crashes(path.read_bytes())) == 1
+]
+
+
+@settings(max_examples=60 * LONG, deadline=None)
+@given(
+    text=st.sampled_from(TEXTS),
+    prefix=st.sampled_from(PREFIXES),
+    encoding=st.sampled_from(["utf-8", "utf-16", "crlf"]),
+    lines=st.tuples(st.integers(20, 300), st.integers(20, 300)),
+    seed=st.integers(0, 9999),
+)
+def test_a_crash_among_ordinary_lines_is_found(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes, prefix: bytes, encoding: str, lines: tuple[int, int], seed: int
+) -> None:  # fmt: skip
+    rng = random.Random(seed)
+
+    def ordinary(count: int) -> bytes:
+        return b"".join(
+            STAMP % (n // 60, n % 60) + prefix + rng.choice(LINES).rstrip(b"\n") + b"\n" for n in range(count)
+        )
+
+    own = behind(STAMP % (0, 0) + prefix) if prefix.startswith(b"esx1") else lambda data: data.rstrip(b"\n") + b"\n"
+    data = ordinary(lines[0]) + own(text) + ordinary(lines[1])
+    data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") if encoding == "crlf" else data
+    data = data.decode("utf-8", "backslashreplace").encode("utf-16") if encoding == "utf-16" else data
+    path = tmp_path_factory.mktemp("log") / "vmkernel.log"
+    path.write_bytes(data)
+    (crash,) = psod.load(path, jobs=1).crashes.to_dict("records")
+    assert crash["kind"] == psod.parse_crashes(text)[0].kind
+
+
+def test_what_reads_like_a_crash_and_is_not_taken_is_listed(tmp_path: Path) -> None:
+    joke = b"COFFEEware Machine 5.0 [Releasebuild-12 x86_64]\n#BEAN Exception 4 in world 1:espresso\neax=0xNOPE\n"
+    frames = b"cpu7:33445)0x453a1b29b180:[0x420012a7b71a]acme_poll@vmkernel#nover+0x327 stack: 0x1, 0x2\n" * 2
+    (tmp_path / "vmkernel.log").write_bytes(
+        calm(50) + joke + calm(50) + b"2016-03-01T01:00:00.000Z " + frames + calm(50)
+    )
+    crashes, problems = found(tmp_path / "vmkernel.log")
+    assert crashes == []
+    assert [(problem.problem, problem.line) for problem in problems] == [("unread_crash", 51), ("unread_crash", 104)]
+
+
+def test_the_search_stays_as_fast_as_it_can_be() -> None:
+    # Beyond 64 anchors, or with one of less than three bytes, it goes on byte by byte: ten times slower.
+    assert len(ANCHORS) <= 64 and min(map(len, ANCHORS)) >= 3
+    assert len(vmkernel._ANCHORS) <= 64 and min(map(len, vmkernel._ANCHORS)) >= 3
