@@ -348,19 +348,6 @@ INSTALLS = ("esxupdate", "vib_install")  # a completed change that the next boot
 _KEYS = ["host", "boot"]
 
 
-def same_hosts(uptimes: pd.DataFrame) -> dict[str, str]:
-    """Other names of a host -> the name it goes by: two hosts never boot and crash at the same two instants."""
-    crashed = uptimes[(uptimes["end_reason"] == "crash") & uptimes["boot"].notna() & uptimes["end"].notna()]
-    names = crashed.dropna(subset=["host"]).drop_duplicates(["host", "boot", "end"]).sort_values("host", kind="stable")
-    shared = names[names.duplicated(["boot", "end"], keep=False)]
-    out: dict[str, str] = {}
-    for _, rows in shared.groupby(["boot", "end"], sort=True):
-        first, *others = rows["host"].astype(str)
-        for other in others:
-            out.setdefault(other, out.get(first, first))
-    return out
-
-
 def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = "hpsa") -> pd.DataFrame:
     """The version of one driver that was loaded in each boot.
 
