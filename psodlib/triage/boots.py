@@ -24,7 +24,6 @@ __all__ = [
     "loaded_in_boots",
     "loaded_versions",
     "readings_in_their_boot",
-    "same_hosts",
     "versions_now",
 ]
 
