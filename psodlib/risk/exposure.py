@@ -17,7 +17,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
-from psodlib.triage.boots import loaded_versions, same_hosts
+from psodlib.triage.boots import loaded_versions
 
 __all__ = [
     "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "parts_of", "split_stretches", "unplaced_crashes",
@@ -322,20 +322,7 @@ def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
     short = short[~pd.MultiIndex.from_frame(short[["host", "boot"]]).isin(seen)]
     extra = short.assign(start=short["boot"], end=short["boot"])[["host", "boot", "start", "end"]]
     both = pd.concat([coverage, extra]) if len(extra) else coverage
-    both = _once_a_host(both, same_hosts(fleet.uptimes))
     return both.sort_values(["host", "start"], kind="stable").reset_index(drop=True)
-
-
-def _once_a_host(coverage: pd.DataFrame, other_names: dict[str, str]) -> pd.DataFrame:
-    # What was watched under another name of a host is the host's own; what both names tell of counts once.
-    if not other_names:
-        return coverage
-    mine = coverage.assign(host=coverage["host"].replace(other_names)).astype({"host": coverage["host"].dtype})
-    mine = mine.sort_values(["host", "start", "end"], ascending=[True, True, False], kind="stable")
-    until = mine.groupby("host")["end"].cummax().groupby(mine["host"]).shift()
-    start = mine["start"].where(~(until > mine["start"]), until)
-    doubled = mine["host"].isin(list(other_names.values()))
-    return mine.assign(start=start.where(doubled, mine["start"]))[~doubled | (start < mine["end"]) | until.isna()]
 
 
 def _stretch_of(crashes: pd.DataFrame, stretches: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
