@@ -14,7 +14,7 @@ from scipy import stats
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
-from psodlib.risk.decision import LIKELY, SURE, PinDecision, decide_pin
+from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.risk.rollout import WEEK, RolloutPlan, listed, read_plan
@@ -26,7 +26,7 @@ from psodlib.triage.similar import LEAST, similar_crashes, stacks_of
 __all__ = ["EXIT_CODES", "Judged", "RolloutWatch", "judge", "watch_rollout"]
 
 EXIT_CODES = {"go_on": 0, "hold": 1, "stop": 3}
-LEANS = LIKELY  # P(new version worse) from concurrent controls, without which the past alone neither holds nor stops
+LEANS = RATHER  # P(new version worse) from concurrent controls, without which the past alone neither holds nor stops
 CHANCE, NO_CHANCE = 0.01, 0.001  # so improbable were the new version as the old that no wave begins; that it is stopped
 WATCHED = 0.8  # of a wave's planned host-days, before the next begins
 STALE = 2 * WEEK  # without a new load nobody is watching
@@ -108,10 +108,10 @@ def watch_rollout(
     Notes
     -----
     ``stop``: the e-value has reached 20 in some week, so that a version no worse is stopped at most once in 20 however
-    often one looks; or it is worse with probability 0.8, and the past of these models gives so many crashes less than once
+    often one looks; or it is worse with probability 0.6, and the past of these models gives so many crashes less than once
     in 1,000; or crashes of the driver with signatures never seen before came within the first week of a host on the new
     version, where Good and Turing's estimate of unseen signatures, times the old rate, gives that less than once in 100; or
-    such a crash matches a known issue that names the version. ``hold``: it is worse with probability 0.95, or 0.8 and the
+    such a crash matches a known issue that names the version. ``hold``: it is worse with probability 0.95, or 0.6 and the
     past gives so many crashes less than once in 100; a crash with a new signature; a wave not moved or not watched as
     planned; a plan that does not fit the fleet. e-value and probability hold hosts against hosts of the same model in the
     same week, up to each host's first crash.
@@ -458,10 +458,12 @@ def _suspicion(judged: Judged) -> list[str]:
 
 def _evidence(judged: Judged) -> str:
     ratio = judged.ratio
+    often = next((f"{round(1 / level):,}" for level in (NO_CHANCE, CHANCE) if judged.excess <= level), "")
+    rare = f" and so many less than once in {often}" if often else ""
     return (
         f"the new version is worse with probability {ratio.p_worse:.2f} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
         f"against hosts of the same model in the same weeks); {_count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
-        f"{judged.expected:.1f}"
+        f"{judged.expected:.1f}{rare}"
     )
 
 
