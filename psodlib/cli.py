@@ -297,24 +297,15 @@ def watch(
     asked = read_plan(plan)
     issues = load_issues(*([known_issues] if known_issues else []))
     found = watch_rollout(Fleet.open(source), asked, today=today or datetime.now(UTC), issues=issues)
-    out.print(f"[b]{found.word}[/b]  {escape(_plain(found.sentence))}", soft_wrap=True)
+    out.print(f"[b]{found.word}[/b]")
+    out.print(escape(_plain(found.sentence)), soft_wrap=True)
     for reason in found.reasons[1:]:
         out.print(f"  also: {escape(_plain(reason))}", soft_wrap=True)
     waves = found.waves.assign(
         week=found.waves["week"].dt.strftime("%Y-%m-%d"), host_days=found.waves["host_days"].round().astype(int)
     )
-    shown = [
-        "wave",
-        "week",
-        "hosts",
-        "moved",
-        "waits_for_reboot",
-        "drifted_back",
-        "not_moved",
-        "unknown",
-        "crashes",
-        "host_days",
-    ]
+    always = {"wave", "week", "hosts", "moved", "not_moved", "crashes", "host_days"}
+    shown = [name for name in waves if name in always or (name != "host_days_planned" and waves[name].any())]
     _print_table(f"{asked.module} to {asked.to}", waves[shown])
     if len(found.news):
         _print_table(

@@ -191,7 +191,8 @@ def _hosts(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> pd.DataFrame:
     out["status"] = status.mask(strange, "other_version").fillna("not_in_fleet").astype("string")
     since = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)].groupby("host")
     moved: pd.Series[Any] = since["start"].min()
-    out["moved_at"] = out["host"].map(moved.mask(moved < plan.start, plan.start))
+    moved = moved.mask(moved < plan.start, plan.start)
+    out["moved_at"] = moved.reindex(out["host"]).set_axis(out.index)
     crashes = out["host"].map(since["crashes"].sum())
     out["crashes"] = crashes.fillna(0).astype("Int64")
     return out
@@ -345,7 +346,7 @@ def _weeks(table: pd.DataFrame, plan: RolloutPlan) -> Weeks:
 def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[Issue]) -> pd.DataFrame:
     crashes = fleet.crashes
     moved = table[table["version"].eq(plan.to).fillna(False)].groupby("host")["start"].min()
-    at = crashes["host"].map(moved)
+    at = moved.reindex(crashes["host"]).set_axis(crashes.index)
     on_new = (crashes["time"] >= at).fillna(False) & (crashes["time"] >= plan.start).fillna(False)
     on_new &= crashes["driver_version"].eq(plan.to).fillna(True) | crashes["guilty_module"].ne(plan.module).fillna(True)
     known = {*crashes.loc[~on_new, "signature"].dropna(), *plan.accepted}
