@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,14 +85,21 @@ def unwatched(counts: Counts, at: int) -> str:
     return ""
 
 
-def roll_out(hosts: int, ratio: float, seed: int, rule: Callable[[Counts, int], str], at_once: bool = False) -> Told:
-    """One year; the same seed draws the same fleet and the same waves."""
+@lru_cache(maxsize=4096)
+def fleet(hosts: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Model, crashes a week on the old version, and wave of each host."""
     rng = np.random.default_rng(seed)
     clusters = np.arange(hosts) * max(hosts // 8, 1) // hosts
     models = rng.choice(3, max(hosts // 8, 1), p=[0.4, 0.3, 0.3])[clusters]
-    hazard = RATE * HAZARDS[models] * rng.gamma(2.0, 0.5, hosts)
     table = pd.DataFrame({"host": [f"{n:05d}" for n in range(hosts)], "model": models, "cluster": clusters})
     waves = draw_waves(table, SHARES, seed).set_index("host")["wave"].reindex(table["host"]).to_numpy()
+    return models, RATE * HAZARDS[models] * rng.gamma(2.0, 0.5, hosts), waves
+
+
+def roll_out(hosts: int, ratio: float, seed: int, rule: Callable[[Counts, int], str], at_once: bool = False) -> Told:
+    """One year; the same seed draws the same fleet and the same waves."""
+    models, hazard, waves = fleet(hosts, seed)
+    rng = np.random.default_rng([seed, 1])
     waves = np.ones(hosts, dtype=int) if at_once else waves
     counts = Counts(models, rng.poisson(52 * hazard) * 0.85, rng)
     new, left = np.zeros(hosts, dtype=bool), np.zeros(hosts, dtype=bool)
@@ -101,7 +109,8 @@ def roll_out(hosts: int, ratio: float, seed: int, rule: Callable[[Counts, int], 
             new = (waves <= 1 + (at - put_off) // WATCHED_WEEKS) & ~left if word != "hold" else new & ~left
         hit = rng.poisson(hazard * np.where(new, ratio, 1.0))
         crashes += int(hit.sum())
-        counts.week(at, new, rng.binomial(hit, 0.85))
+        if rule is not unwatched and np.isnan(stopped):
+            counts.week(at, new, rng.binomial(hit, 0.85))
         left |= new & (hit > 0) & (rng.random(hosts) < 0.7)
         if np.isnan(stopped) and (word == "hold" or hit[new].any()):
             word = rule(counts, at)
