@@ -250,6 +250,7 @@ def report(
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
     from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
+    from psodlib.views.words import count
 
     with _ends_on_sigterm(), _bar("report") as progress:
         evidence: Any = sources
@@ -262,8 +263,8 @@ def report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
-    crashes, hosts = len(written.fleet.crashes), len(written.fleet.hosts)
-    out.print(escape(_plain(f"{hosts:,} hosts, {crashes:,} crashes. {written.lead}")))
+    found = f"{count(len(written.fleet.hosts), 'host')}, {count(len(written.fleet.crashes), 'crash', 'crashes')}"
+    out.print(escape(_plain(f"{found}. {written.lead}")))
     out.print(
         f"Open {escape(str(written.index))}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html"
     )

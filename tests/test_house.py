@@ -31,7 +31,16 @@ SIDE_DOORS = {
     "collector": "triage",
     "anonymiser": "fleet",
 }  # may see no further than this wing
-PURE = ["evidence/psod.py", "evidence/vmkernel.py", "evidence/versions.py", "triage", "assemble.py", "risk"]
+PURE = [
+    "evidence/psod.py",
+    "evidence/psod_lines.py",
+    "evidence/pieces.py",
+    "evidence/vmkernel.py",
+    "evidence/versions.py",
+    "triage",
+    "assemble.py",
+    "risk",
+]
 IMPURE_MODULES = {
     "os",
     "subprocess",

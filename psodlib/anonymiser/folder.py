@@ -18,7 +18,7 @@ from psodlib.anonymiser.transcode import LeftOut, Transcoder, shares, spool
 from psodlib.errors import InputError
 from psodlib.evidence.places import Place
 from psodlib.evidence.sources import Unit, iter_units
-from psodlib.evidence.streams import Budget, Chain, DiskFile, Limits, Stream
+from psodlib.evidence.streams import Budget, DiskFile, Limits, Stream, chained
 from psodlib.records import Problem
 
 __all__ = ["Anonymised", "anonymise", "write_mapping"]
@@ -140,9 +140,9 @@ def _one(unit: Unit, names: list[str], folder: Path, work: Transcoder, written: 
     sizes = [os.stat(path).st_size for path in unit.paths]
     with spool() as file:
         try:
-            raw = Chain([partial(DiskFile, path) for path in unit.paths])
+            raw = chained([partial(DiskFile, path) for path in unit.paths])
             budget = Budget(Limits())
-            with Stream(budget.counted(raw), unit.source) as stream:
+            with Stream(raw, unit.source, budget=budget) as stream:
                 work.write(stream, unit.place, file, budget)
                 trouble = next((one for one in stream.problems if one.problem != "truncated"), None)
             if trouble:

@@ -23,7 +23,7 @@ from psodlib.anonymiser.tables import is_inventory, rewrite_csv, rewrite_parquet
 from psodlib.evidence.archives import MAX_ARCHIVES, Entry, archive_of, tar_entries, zip_entries
 from psodlib.evidence.places import FRAGMENT, Place
 from psodlib.evidence.reading import binary_kind
-from psodlib.evidence.streams import MAX_WRAPS, Budget, Chain, Stream, unwrapped, wrap_of
+from psodlib.evidence.streams import MAX_WRAPS, Budget, Stream, chained, unwrapped, wrap_of
 from psodlib.records import Problem
 
 __all__ = ["LeftOut", "Transcoder", "spool"]
@@ -230,7 +230,7 @@ class Transcoder:
             openers = [partial(_rewound, numbered[number][1]) for number in run]
             with spool() as file:
                 try:
-                    with Stream(Chain(openers), places[0].source) as inner:
+                    with Stream(chained(openers), places[0].source) as inner:
                         self.write(inner, places[0], file, budget, 0, archives)
                 except LeftOut as why:
                     self.left_out.append((places[0].source, str(why)))

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import io
-import posixpath
+import os
 import re
 import stat
-import struct
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from psodlib.errors import InputError
+from psodlib.evidence import tar
 from psodlib.evidence.places import FRAGMENT, Place, member_place, runs_of, shown
 from psodlib.evidence.streams import (
+    BLOCK,
+    HASHED,
     MAX_WRAPS,
     Budget,
-    Chain,
-    Counted,
-    DiskFile,
     Stream,
     Trouble,
     diagnose,
+    peeled,
     unwrapped,
     wrap_of,
 )
 from psodlib.records import Problem
 
-__all__ = ["Entry", "Item", "archive_of", "expand", "tar_entries", "zip_entries"]
+__all__ = ["Container", "Entry", "Item", "archive_of", "expand", "tar_entries", "zip_entries"]
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
-MAX_HEADER = 4 << 20  # bytes of one archive member's header
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
-BLOCK = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +43,7 @@ class Item:
 
     ``hint`` is the host as its place tells it; ``hint_kind`` says how: ``"bundle"`` (a vm-support name) or
     ``"folder"``. ``collected`` is the time in a bundle's name. ``size`` is as stored: of a ``.gz``, its compressed
-    bytes.
+    bytes. ``pieces`` are the places of the fragments that it was put together from.
     """
 
     source: str
@@ -57,6 +54,7 @@ class Item:
     mtime: datetime | None
     collected: datetime | None
     opener: Callable[[], Stream] = field(repr=False, compare=False)
+    pieces: tuple[Place, ...] = ()
 
     def open(self) -> Stream:
         """The unpacked bytes from the start.
@@ -66,16 +64,23 @@ class Item:
         return self.opener()
 
 
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A compression or an archive begins, or ends: all items between the two are what it holds.
+
+    Whoever writes evidence anew packs them again, in the same order.
+    """
+
+    kind: str  # gz, bz2, xz, zst, tar, zip
+    place: Place
+    ends: bool = False
+
+
 def archive_of(head: bytes) -> str | None:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         # Office documents are zips too, and one file to us.
         return None if b"[Content_Types].xml" in head else "zip"
-    try:
-        return (
-            "tar" if len(head) >= 512 and tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape").name else None
-        )
-    except tarfile.TarError:
-        return None
+    return "tar" if tar.is_header(head) else None
 
 
 def expand(
@@ -86,16 +91,21 @@ def expand(
     reopen: Callable[[], Stream] | None = None,
     wraps: int = 0,
     archives: int = 0,
-) -> Iterator[Item | Problem]:
-    # Peels compressions, walks archives, gives what is left. `stream.problems` is the caller's to report.
+    pieces: tuple[Place, ...] = (),
+) -> Iterator[Item | Problem | Container]:
+    # The one walk: peels compressions, walks archives, gives what is left. `stream.problems` is the caller's to report.
     head = stream.peek(512)
     wrap, archive = wrap_of(head), archive_of(head)
     if wrap and wraps < MAX_WRAPS:
         inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems, stored=stream)
-        yield from expand(inner, place, budget, reopen=reopen, wraps=wraps + 1, archives=archives)
+        yield Container(wrap, place)
+        yield from expand(inner, place, budget, reopen=reopen, wraps=wraps + 1, archives=archives, pieces=pieces)
+        yield Container(wrap, place, ends=True)
     elif archive and archives < MAX_ARCHIVES:
         entries = tar_entries(stream, place, budget) if archive == "tar" else zip_entries(stream, place, budget, wraps)
+        yield Container(archive, place)
         yield from _members(entries, place, budget, archives + 1)
+        yield Container(archive, place, ends=True)
     elif wrap or archive:
         yield Problem(
             source=place.source,
@@ -103,26 +113,17 @@ def expand(
             detail=f"more than {MAX_ARCHIVES} archives or {MAX_WRAPS} compressions in one another; unpack it first",
         )
     else:
-        # The look at the head has its own troubles; a reopened file tells them again.
-        if reopen is not None:
-            stream.problems.clear()
-        yield _item(place, reopen or _once(stream))
+        stream.again = reopen
+        yield Item(
+            source=place.source, name=place.name, hint=place.hint, hint_kind=place.hint_kind, size=place.size, mtime=place.mtime,
+            collected=place.collected, opener=partial(_once, stream) if archives else reopen or partial(_once, stream), pieces=pieces,
+        )  # fmt: skip
 
 
-def _item(place: Place, opener: Callable[[], Stream]) -> Item:
-    return Item(
-        source=place.source, name=place.name, hint=place.hint, hint_kind=place.hint_kind, size=place.size, mtime=place.mtime,
-        collected=place.collected, opener=opener,
-    )  # fmt: skip
-
-
-def _once(stream: Stream) -> Callable[[], Stream]:
-    def opener() -> Stream:
-        if stream.closed:
-            raise InputError("an archive's member must be read before the next item is drawn")
-        return Stream(stream, stream._source, stream.problems, stored=stream)
-
-    return opener
+def _once(stream: Stream) -> Stream:
+    if stream.closed:
+        raise InputError("an archive's member must be read before the next item is drawn")
+    return stream
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
@@ -133,11 +134,13 @@ class Entry:
     # A member's place and bytes, good until the next entry is drawn (tar) or as long as the archive is open (zip).
     place: Place
     opener: Callable[[], Any]
+    whole: memoryview | None = None
+    pieces: tuple[Place, ...] = ()
 
 
 def _members(
     entries: Iterator[Entry | Problem], outer: Place, budget: Budget, archives: int
-) -> Iterator[Item | Problem]:
+) -> Iterator[Item | Problem | Container]:
     seen: set[str] = set()
     for entry in _joined(entries, outer):
         if isinstance(entry, Problem):
@@ -150,6 +153,7 @@ def _members(
             )
             place = replace(place, source=f"{place.source}#{len(seen)}")
         seen.add(place.source)
+        before = budget.produced
         problems: list[Problem] = []
         try:
             raw = entry.opener()
@@ -157,13 +161,23 @@ def _members(
             problem, detail = diagnose(error)
             yield Problem(source=place.source, problem=problem, detail=detail)
             continue
-        with Stream(raw, place.source, problems) as stream:
-            stream.begin_hash()
-            for item in expand(stream, place, budget, archives=archives):
+        reopen = None if entry.whole is None else partial(_from_start, entry.whole, place.source, problems, budget)
+        with Stream(raw, place.source, problems, whole=entry.whole) as stream:
+            if entry.whole is None and place.size <= HASHED:
+                stream.begin_hash()
+            for item in expand(stream, place, budget, reopen=reopen, archives=archives, pieces=entry.pieces):
                 yield item
                 if isinstance(item, Item) and item.source == place.source:
                     problems.clear()  # the member itself, whose reader has told all of its stream's troubles
+        budget.forgive(before)
         yield from problems
+
+
+def _from_start(whole: memoryview, source: str, problems: list[Problem], budget: Budget) -> Stream:
+    # A member that lies in memory, once more; what its first reading told is told again.
+    problems.clear()
+    stored = Stream((whole,), source, problems, whole=whole)
+    return peeled(stored, Budget(budget.limits, budget.consumed))
 
 
 def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry | Problem]:
@@ -184,10 +198,10 @@ def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry 
             yield from _released(held)
             held, size = {}, 0
         with Stream(entry.opener(), entry.place.source) as stream:
-            data = stream.read(MAX_HELD) if entry.place.size <= MAX_HELD else b""
+            data = stream.read() if entry.place.size <= MAX_HELD else b""
             yield from stream.problems
-        held.setdefault(match["base"], {})[int(match["number"])] = (entry.place, data or b"")
-        size += len(data or b"")
+        held.setdefault(match["base"], {})[int(match["number"])] = (entry.place, data)
+        size += len(data)
     yield from _released(held)
 
 
@@ -202,7 +216,7 @@ def _released(held: dict[str, dict[int, tuple[Place, bytes]]]) -> Iterator[Entry
             place = replace(
                 place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=sum(p.size for p, _ in run)
             )
-            yield Entry(place, partial(Chain, [partial(io.BytesIO, data) for _, data in run]))
+            yield Entry(place, partial(iter, [data for _, data in run if data]), pieces=tuple(p for p, _ in run))
 
 
 def _safe_name(name: str, outer: Place) -> tuple[str, Problem | None]:
@@ -224,51 +238,28 @@ def _safe_name(name: str, outer: Place) -> tuple[str, Problem | None]:
     return clean, None
 
 
-class _TarFeed:
-    # What tarfile reads from: notices a header that is no header but a flood, and data that end too early.
-    def __init__(self, stream: Stream) -> None:
-        self._stream, self.in_header, self._seen = stream, True, 0
-
-    def begin(self, in_header: bool) -> None:
-        self.in_header, self._seen = in_header, 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size) or b""
-        self._seen += len(data)
-        if self.in_header and self._seen > MAX_HEADER:
-            raise Trouble(
-                "too_large", f"a member's header has more than {MAX_HEADER} bytes (MAX_HEADER); the rest is not read"
-            )
-        return data
-
-
 def tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[Entry | Problem]:
     odd: dict[str, list[str]] = {}
-    feed = _TarFeed(stream)
-    try:
-        with tarfile.open(
-            fileobj=cast(Any, feed), mode="r|", encoding="utf-8", errors="surrogateescape", bufsize=BLOCK
-        ) as tar:
-            for _ in range(budget.limits.members):
-                feed.begin(in_header=True)
-                member = tar.next()
-                cast(Any, tar).members = []  # tarfile would keep every header
-                if member is None:
-                    break
-                feed.begin(in_header=False)
-                yield from _tar_member(tar, member, outer, odd)
+    count = 0
+    for found in tar.members_of(stream):
+        count += 1
+        if count > budget.limits.members:
+            detail = f"more than {budget.limits.members} members (PSOD_MAX_MEMBERS); the rest is not read"
+            yield Problem(source=outer.source, problem="too_large", detail=detail)
+            break
+        if isinstance(found, tar.Odd):
+            if found.what in _ODD:
+                odd.setdefault(_ODD[found.what], []).append(found.name)
             else:
-                raise Trouble(
-                    "too_large", f"more than {budget.limits.members} members (PSOD_MAX_MEMBERS); the rest is not read"
-                )
-    except Exception as error:  # tarfile complains in many ways; a cut below is already told
-        if not stream.problems:
-            problem, detail = (
-                ("truncated", "the archive ends before its time; what came before is used")
-                if "unexpected end" in str(error)
-                else diagnose(error)
-            )
-            yield Problem(source=outer.source, problem=problem, detail=detail)
+                source = f"{outer.source}!{shown(found.name)}" if found.name else outer.source
+                yield Problem(source=source, problem=found.what, detail=found.detail)
+            continue
+        name, problem = _safe_name(found.name, outer)
+        if problem:
+            yield problem
+        if name:
+            place = member_place(outer, name, found.size, found.changed)
+            yield Entry(place, partial(_given, found.pieces), found.whole)
     for kind, names in odd.items():
         yield Problem(
             source=outer.source,
@@ -277,58 +268,16 @@ def tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[Entry 
         )
 
 
-def _tar_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, outer: Place, odd: dict[str, list[str]]
-) -> Iterator[Entry | Problem]:
-    if member.isdir():
-        return
-    if member.issym() or member.islnk():
-        # A link brings no bytes of its own; one that stays inside points at a member that is read in its own right.
-        base = posixpath.dirname(member.name) if member.issym() else ""
-        target = posixpath.normpath(posixpath.join(base, member.linkname))
-        if target.startswith(("/", "..")):
-            odd.setdefault("links that leave the archive", []).append(f"{member.name} -> {member.linkname}")
-        return
-    if not member.isreg() or member.issparse():
-        odd.setdefault("devices, pipes or sparse files", []).append(member.name)
-        return
-    name, problem = _safe_name(member.name, outer)
-    if problem:
-        yield problem
-    if not name:
-        return
-    data = tar.extractfile(member)
-    if data is None:
-        return
-    yield Entry(member_place(outer, name, member.size, float(member.mtime)), lambda: _Sized(data, member.size))
-    while data.read(BLOCK):  # to the end, so that the next header is all that tarfile reads next
-        pass
+_ODD = {"link": "links that leave the archive", "device": "devices, pipes or sparse files"}
 
 
-class _Sized(io.RawIOBase):
-    # A tar member's bytes; tarfile ends a cut one without a word.
-    def __init__(self, data: Any, size: int) -> None:
-        super().__init__()
-        self._data, self._left = data, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._data.read(min(len(buffer), BLOCK))
-        self._left -= len(data)
-        if not data and self._left > 0:
-            raise EOFError
-        buffer[: len(data)] = data
-        return len(data)
+def _given(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+    return pieces
 
 
 def zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[Entry | Problem]:
-    file = None
     try:
-        file = _seekable(stream, wraps)
-        _check_directory(file)
-        with zipfile.ZipFile(file) as archive:
+        with closing(_seekable(stream, budget, wraps)) as file, zipfile.ZipFile(_checked(file)) as archive:
             infos = archive.infolist()
             if len(infos) > budget.limits.members:
                 raise Trouble(
@@ -340,76 +289,9 @@ def zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Ite
     except Exception as error:  # a damaged directory shows in many ways
         problem, detail = diagnose(error)
         yield Problem(source=outer.source, problem=problem, detail=detail)
-        if file is not None and problem == "damaged_archive":
-            yield from _headed_entries(file, outer, budget)
 
 
-def _headed_entries(file: Any, outer: Place, budget: Budget) -> Iterator[Entry | Problem]:
-    # A zip whose list of members is cut off or damaged: each member still has a header of its own before its bytes.
-    at, count = 0, 0
-    while count < budget.limits.members and (at := _next_header(file, at)) >= 0:
-        file.seek(at)
-        header = file.read(30)
-        if len(header) < 30:
-            return
-        flags, method, packed, name_size, more_size = struct.unpack("<6xHH8xI4xHH", header)
-        name, problem = _safe_name(file.read(name_size).decode("utf-8", "surrogateescape"), outer)
-        if problem:
-            yield problem
-        at += 30 + name_size + more_size
-        readable = method == zipfile.ZIP_DEFLATED or (method == zipfile.ZIP_STORED and packed)
-        if name and not name.endswith("/") and readable and not flags & 1:
-            count += 1
-            file.seek(at)
-            raw = _Headed(file, None if method == zipfile.ZIP_DEFLATED else packed)
-            yield Entry(member_place(outer, name, packed, -1.0), partial(_Metered, raw, budget))
-            at = max(at, raw.end)
-
-
-def _next_header(file: Any, at: int) -> int:
-    # Where the next member's header begins, or -1.
-    rest = b""
-    file.seek(at)
-    while block := file.read(BLOCK):
-        found = (rest + block).find(b"PK\x03\x04")
-        if found >= 0:
-            return int(at - len(rest) + found)
-        at, rest = at + len(block), block[-3:]
-    return -1
-
-
-class _Headed:
-    # The bytes of a member behind its header: stored, of a known size, or deflated, which ends by itself.
-    def __init__(self, file: Any, size: int | None) -> None:
-        self._file, self._left = file, size
-        self._engine = zlib.decompressobj(-zlib.MAX_WBITS) if size is None else None
-        self.end = file.tell()
-
-    def read(self, size: int) -> bytes:
-        if self._engine is None:
-            self._file.seek(self.end)
-            data = self._file.read(min(size, self._left or 0))
-            self._left = (self._left or 0) - len(data)
-            if not data and self._left:
-                raise EOFError
-            self.end += len(data)
-            return bytes(data)
-        data = b""
-        while not data and not self._engine.eof:
-            packed = self._engine.unconsumed_tail
-            if not packed:
-                self._file.seek(self.end)
-                packed = self._file.read(64 << 10)
-                self.end += len(packed)
-            if not packed:
-                raise EOFError
-            data = self._engine.decompress(packed, size)
-            if self._engine.eof:
-                self.end -= len(self._engine.unused_data)
-        return data
-
-
-def _check_directory(file: Any) -> None:
+def _checked(file: Any) -> Any:
     # zipfile reads the whole list of members at once: a list of this size is no bundle.
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - (64 << 10) - 22))
@@ -419,47 +301,26 @@ def _check_directory(file: Any) -> None:
     if 64 << 20 < listed < 0xFFFFFFFF:
         raise Trouble("too_large", f"a list of members of {listed} bytes; not read")
     file.seek(0)
+    return file
 
 
-def _seekable(stream: Stream, wraps: int) -> Any:
+def _seekable(stream: Stream, budget: Budget, wraps: int) -> Any:
     # A zip lists its members at its end. A file on disk can seek; anything else waits in memory, within bounds.
-    raw = stream._raw
-    if not wraps and isinstance(raw, Counted) and raw.raw.seekable():
-        raw._budget.consumed += raw.raw.seek(0, io.SEEK_END)
-        raw.raw.seek(0)
-        return io.BufferedReader(_Plain(raw.raw), BLOCK)
-    data = stream.read(MAX_HELD + 1) or b""
-    parts = [data]
-    while data and sum(map(len, parts)) <= MAX_HELD:
-        data = stream.read(MAX_HELD + 1) or b""
+    raw = stream.file
+    if not wraps and raw is not None and raw.seekable():
+        budget.consumed += raw.seek(0, io.SEEK_END)
+        raw.seek(0)
+        # Without its bound of size, which seeking would confuse.
+        return os.fdopen(os.dup(raw.fileno()), "rb", BLOCK) if isinstance(raw, io.FileIO) else raw
+    parts: list[bytes] = []
+    while data := stream.read(BLOCK):
         parts.append(data)
-    if sum(map(len, parts)) > MAX_HELD:
-        raise Trouble(
-            "too_large",
-            f"a zip within an archive or a pipe of more than {MAX_HELD} bytes (MAX_HELD); save or unpack it first",
-        )
+        if sum(map(len, parts)) > MAX_HELD:
+            raise Trouble(
+                "too_large",
+                f"a zip within an archive or a pipe of more than {MAX_HELD} bytes (MAX_HELD); save or unpack it first",
+            )
     return io.BytesIO(b"".join(parts))
-
-
-class _Plain(io.RawIOBase):
-    # A file on disk without its bound of size, which seeking would confuse.
-    def __init__(self, raw: Any) -> None:
-        super().__init__()
-        self._file = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def readinto(self, buffer: Any) -> int:
-        if isinstance(self._file, DiskFile):
-            return io.FileIO.readinto(self._file, buffer) or 0
-        return int(self._file.readinto(buffer) or 0)
 
 
 def _zip_member(
@@ -482,20 +343,12 @@ def _zip_member(
         changed = datetime(*info.date_time, tzinfo=UTC).timestamp()
     except ValueError:
         changed = -1.0
-    yield Entry(member_place(outer, name, info.file_size, changed), lambda: _Metered(archive.open(info), budget))
+    yield Entry(member_place(outer, name, info.file_size, changed), lambda: _metered(archive.open(info), budget))
 
 
-class _Metered(io.RawIOBase):
+def _metered(data: Any, budget: Budget) -> Iterator[bytes]:
     # A zip's member, whose unfolding counts.
-    def __init__(self, data: Any, budget: Budget) -> None:
-        super().__init__()
-        self._data, self._budget = data, budget
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._data.read(min(len(buffer), BLOCK))
-        self._budget.add(len(data))
-        buffer[: len(data)] = data
-        return len(data)
+    with data:
+        while block := data.read(BLOCK):
+            budget.add(len(block))
+            yield block

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import io
 import re
-from typing import Any, BinaryIO
+from collections.abc import Iterator
 
-__all__ = ["Recoded", "decoded", "encoding_of"]
+from psodlib.evidence.streams import BLOCK, Stream
+
+__all__ = ["decoded", "encoding_of", "recoded"]
 
 LOOK = 4096  # bytes that tell an encoding
 MAX_HELD = 1 << 20  # bytes of a line that wait for its end
@@ -50,47 +51,23 @@ def _plain(data: bytes) -> bytes:
     return _APPENDED.sub(lambda match: match[0].removeprefix(b"\xff\xfe")[::2], data) if b"\0" in data else data
 
 
-class Recoded(io.RawIOBase):
-    """A stream of text in any of these encodings, as UTF-8."""
-
-    def __init__(self, raw: BinaryIO, encoding: str | None) -> None:
-        super().__init__()
-        self._raw, self._ready, self._held = raw, b"", b""
-        self._decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
-        self._at_start = True
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def _next(self, data: bytes) -> bytes:
-        if self._decoder is not None:
-            return self._decoder.decode(data, not data).encode("utf-8", "backslashreplace")
-        if self._at_start:
-            data, self._at_start = _without_mark(data), False
-        if not self._held and b"\0" not in data:
-            return data
-        data = self._held + data
-        # A run of UTF-16 may go on in the next block, but a line's end ends both.
-        cut = data.rfind(b"\n") + 1
-        cut = len(data) if len(data) - cut > MAX_HELD else cut + data.startswith(b"\0", cut)
-        self._held = data[cut:]
-        return _plain(data[:cut])
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer; what needs no change goes straight through."""
-        if self._decoder is None and not (self._ready or self._held or self._at_start):
-            got = int(self._raw.readinto(buffer) or 0)  # type: ignore[attr-defined]
-            if b"\0" not in (data := bytes(buffer[:got])):
-                return got
-            self._ready = self._next(data)
-        while not self._ready:
-            data = self._raw.read(256 << 10) or b""
-            if not data:
-                self._ready = _plain(self._held) if self._decoder is None else self._next(b"")
-                self._held = b""
-                break
-            self._ready = self._next(data)
-        got = min(len(buffer), len(self._ready))
-        buffer[:got], self._ready = self._ready[:got], self._ready[got:]
-        return got
+def recoded(stream: Stream, encoding: str | None) -> Iterator[bytes]:
+    """A stream of text in any of these encodings, as UTF-8 by the block."""
+    if encoding is not None:
+        decoder = codecs.getincrementaldecoder(encoding)("replace")
+        while data := stream.read(BLOCK):
+            yield decoder.decode(data).encode("utf-8", "backslashreplace")
+        yield decoder.decode(b"", True).encode("utf-8", "backslashreplace")
+        return
+    held, at_start = b"", True
+    while data := stream.read(BLOCK):
+        if at_start:
+            data, at_start = _without_mark(data), False
+        if held or b"\0" in data:
+            data = held + data
+            # A run of UTF-16 may go on in the next block, but a line's end ends both.
+            cut = data.rfind(b"\n") + 1
+            cut = len(data) if len(data) - cut > MAX_HELD else cut + data.startswith(b"\0", cut)
+            data, held = _plain(data[:cut]), data[cut:]
+        yield data
+    yield _plain(held)

@@ -8,9 +8,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from psodlib.evidence.psod_lines import ISO, NUMBER, OPENERS, ROLES, UPTIME
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-__all__ = ["CENTURY", "Piece", "moment_of", "opens_crash", "read_count", "read_prefix", "split_pieces"]
+from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
+
+__all__ = [
+    "CENTURY",
+    "Piece",
+    "find_anchors",
+    "moment_of",
+    "opens_crash",
+    "read_count",
+    "read_prefix",
+    "regions",
+    "split_pieces",
+]
 
 LINE_LIMIT = 1 << 16
 CENTURY = (1990, 2200)
@@ -46,7 +58,7 @@ _PREFIX_REACH = 300
 _PREFIX_ENDS = (
     re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)"),
     re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)"),
-    re.compile(r"(?:^|\s)[A-Z][a-z]\(\d{1,3}\)\+? +Log\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)"),
+    re.compile(r"(?:^|\s)(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?Log[A-Z]\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)"),
 )  # fmt: skip
 _STAMP = re.compile(ISO)
 _PRIORITY = re.compile(r"(?:\d{1,5} )?<\d{1,3}>(?:1 )?")
@@ -59,6 +71,31 @@ _TOKENS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("masked", re.compile(r"\[?[YMDHSTZ:.\-]{8,40}\]?|(?:<[\w:.\-]{1,30}>|[TZ:.\-]){1,40}|[XY#:.TZ\-]{8,40}")),
     ("host", re.compile(r"[A-Za-z0-9](?:[\w.:\-]{0,251}[\w])?")),
 )  # fmt: skip
+
+
+_FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
+
+
+def find_anchors(data: bytes | memoryview) -> list[int]:
+    # Where something stands that can open a crash: the one search on which both readers rest.
+    return [at for _, at, _ in _FINDER.find_matches_as_indexes(data)]
+
+
+def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    # The stretches worth a closer look, at whole lines, each with its offset and its first line's number.
+    spans: list[tuple[int, int]] = []
+    for at in find_anchors(data):
+        begin, stop = max(0, at - 4096), at + 8192
+        if spans and begin <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], stop)
+        else:
+            spans.append((begin, stop))
+    line, counted = 1, 0
+    for begin, stop in spans:
+        begin = data.rfind(b"\n", 0, begin) + 1
+        end = data.find(b"\n", stop)
+        line, counted = line + data.count(b"\n", counted, begin), begin
+        yield data[begin : end if end >= 0 else len(data)], begin, line
 
 
 @dataclass(slots=True)
@@ -184,7 +221,7 @@ def read_prefix(piece: Piece) -> None:
 
 def _end_of_prefix(head: str) -> re.Match[str] | None:
     # The first of its ends that is there, unless a header stands before it: then it is of a line joined behind.
-    for needle, pattern in zip(("cpu", "vmk", "("), _PREFIX_ENDS, strict=True):
+    for needle, pattern in zip(("cpu", "vmk", "Log"), _PREFIX_ENDS, strict=True):
         found = pattern.search(head) if needle in head else None
         if found:
             return None if "@BlueScreen" in head[: found.start()] else found

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any
 
 from psodlib.records import Problem
@@ -91,7 +90,7 @@ def place_of(path: str, parts: Sequence[str], root: str, folder: str | None) -> 
 def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
     # A member of the archive at `outer`; the innermost bundle name wins, a plain folder only where nothing else is known.
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    hint, kind, collected = _bundle_hint([PurePosixPath(outer.name).name, *parts])
+    hint, kind, collected = _bundle_hint([outer.name.rstrip("/").rpartition("/")[2], *parts])
     if hint is None and outer.hint is not None and outer.hint_kind != "parent":
         hint, kind = outer.hint, outer.hint_kind
     elif hint is None:
@@ -128,10 +127,13 @@ def _matched(part: str) -> tuple[re.Match[str] | None, re.Match[str] | None]:
 
 
 def _bundle_time(match: re.Match[str]) -> datetime | None:
+    return _moment(f"{match['day']}T{match['hour']}:{match['minute']}+00:00")
+
+
+@lru_cache(1 << 10)
+def _moment(text: str) -> datetime | None:
     try:
-        return datetime.strptime(f"{match['day']} {match['hour']}:{match['minute']}", "%Y-%m-%d %H:%M").replace(
-            tzinfo=UTC
-        )
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
 

@@ -17,14 +17,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
-
-from psodlib.evidence.pieces import Piece, moment_of, read_count, split_pieces
-from psodlib.evidence.psod_lines import ANCHORS, EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS, ROLES
+from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
+from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS, ROLES
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = [
-    "find_anchors", "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash", "regions",
+    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash",
 ]  # fmt: skip
 
 _FRAMES = ("frame", "symbol", "gdb")
@@ -576,31 +574,6 @@ def find_crashes(text: str | bytes) -> list[Crash]:
         for block in group_blocks(split_pieces(part, start, line))
         if is_crash(block)
     ]
-
-
-_FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
-
-
-def find_anchors(data: bytes | memoryview) -> list[int]:
-    # Where something stands that can open a crash: the one search on which both readers rest.
-    return [at for _, at, _ in _FINDER.find_matches_as_indexes(data)]
-
-
-def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    # The stretches worth a closer look, at whole lines, each with its offset and its first line's number.
-    spans: list[tuple[int, int]] = []
-    for at in find_anchors(data):
-        begin, stop = max(0, at - 4096), at + 8192
-        if spans and begin <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], stop)
-        else:
-            spans.append((begin, stop))
-    line, counted = 1, 0
-    for begin, stop in spans:
-        begin = data.rfind(b"\n", 0, begin) + 1
-        end = data.find(b"\n", stop)
-        line, counted = line + data.count(b"\n", counted, begin), begin
-        yield data[begin : end if end >= 0 else len(data)], begin, line
 
 
 def modules_named_by_kernel(text: str) -> tuple[str, ...]:

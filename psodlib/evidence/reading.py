@@ -6,22 +6,28 @@ import io
 import json
 import re
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any, BinaryIO, cast
 
-from psodlib.evidence.artifacts import problem_of_unknown, read_artifact, read_book, recognise
+from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
-from psodlib.evidence.artifacts.terminal import has_prompt
-from psodlib.evidence.encodings import Recoded, decoded, encoding_of
-from psodlib.evidence.exports import is_export, read_export
+from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
+from psodlib.evidence.encodings import decoded, encoding_of, recoded
+from psodlib.evidence.exports import COLUMNS, is_export, read_export
+from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
-from psodlib.evidence.syslog import is_syslog, read_syslog
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.streams import BLOCK, HASHED
+from psodlib.evidence.syslog import SYSLOG_LINE, is_syslog, read_syslog
+from psodlib.evidence.vmkernel import find_crashes, may_tell, opens_in, read_vmkernel
 from psodlib.records import FileReading, Problem
 
 __all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
 
+FIRST = 4 << 10  # bytes that tell a log
 SNIFFED = 64 << 10
 MAX_NULS = 4 << 20
+MAX_CAPTURE = 16 << 20  # bytes of a terminal's capture that are looked at for outputs
 MAX_BOOK = 256 << 20  # bytes of a workbook
 _VMKERNEL_WORDS = (b"@BlueScreen:", b"VMK uptime: ", b"Code start: 0x")
 _VMKERNEL_PREFIX = re.compile(rb"cpu(?<=\bcpu)\d{1,4}:\d{1,10}[^)\n]{0,80}\)")
@@ -30,12 +36,16 @@ _MAGIC = (
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
     (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
 )  # fmt: skip
+# What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
+_MARKS = (
+    (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
+)  # fmt: skip
+_CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
     r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
 )
 # Headings with blank lines around, fences, rules of tables, links: two of them make a text a document.
-_MARKDOWN_SIGNS = ("```", "~~~", "](", "---|", "--- |", "# ")
 _MARKDOWN = re.compile(
     r"(?:\A|\n\n)#{1,6} [A-Z][^\n:]*(?=\n\s*\n)|^(?:```|~~~|\|?(?: ?:?-{3,}:? ?\|)+ ?(?::?-{3,}:?)? ?$)|\[[^\]\n]{1,80}\]\(\w[^)\s]{1,300}\)",
     re.MULTILINE,
@@ -43,6 +53,20 @@ _MARKDOWN = re.compile(
 _STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )")
 # Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
 _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
+# What else a beginning may show, behind the kinds of artifacts; all in one pass. Each is looked for again by its own pattern.
+_VMKERNEL, _SYSLOG, _BOUNDARY, _DOCUMENT, _EXPORT = range(len(KINDS), len(KINDS) + 5)
+_HEADS = Heads(
+    [
+        *(kind.pattern.pattern for kind in KINDS),
+        "|".join(word.decode() for word in _VMKERNEL_WORDS) + "|" + _VMKERNEL_PREFIX.pattern.decode(),
+        SYSLOG_LINE,
+        BOUNDARY,
+        _MARKDOWN.pattern,
+        r"\A\W*[\[{]|\A(?:(?:#TYPE |\"?sep=)[^\n]*\n|\s*\n)*[^\n]*(?i:"
+        + "|".join(COLUMNS["message"][:4])
+        + "|msg|line|log|body|content)",
+    ]
+)
 
 
 def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
@@ -86,8 +110,8 @@ def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> Fi
     if reading.kind.startswith("syslog:") and item.hint_kind == "bundle":
         host = None  # a bundle's name is the stronger word; syslog lines often have the short name
     return replace(
-        reading, host=host, hint=item.hint, sha256=stream.sha256, size=stream.count, mtime=item.mtime, collected=item.collected,
-        problems=reading.problems + (tuple(stream.problems) if first else ()),
+        reading, host=host, hint=item.hint, sha256=None if reading.irrelevant else stream.sha256, size=stream.count, mtime=item.mtime,
+        collected=item.collected, problems=reading.problems + (tuple(stream.problems) if first else ()),
     )  # fmt: skip
 
 
@@ -96,6 +120,12 @@ def _only(item: Item, *problems: Problem) -> FileReading:
 
 
 def _read(stream: Stream, item: Item) -> list[FileReading]:
+    head = stream.peek(FIRST)
+    found = _HEADS.found(head)
+    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log and b"\0" not in head:
+        kind = recognise(_text(head), "", found)
+        if kind is not None and kind.is_log:
+            return read_artifact(cast(BinaryIO, stream), item.source, item.name, _taken(item), kind)
     head = stream.peek(SNIFFED)
     if not head:
         return [
@@ -110,18 +140,32 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         stream.problems.append(Problem(source=item.source, problem="bad_line", line=1, detail=detail))
     if is_workbook(head):
         return read_book(stream.read(MAX_BOOK), item.source, _taken(item))
-    encoding = encoding_of(head)
-    if encoding is None and not is_vmkernel(head) and (kind := binary_kind(head)):
-        if kind != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
-            return [_of_binary(kind, item)]
+    encoding, text = encoding_of(head), head
+    if encoding is not None or b"\0" in head or head[:1] in (b"\xff", b"\xfe"):
+        text = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
+    bare = _bare(text).lstrip()
+    if len(bare) > FIRST or bare is not text:
+        found = _HEADS.found(bare)
+    if encoding is None and not (_VMKERNEL in found and is_vmkernel(head)) and (kind_of_binary := binary_kind(head)):
+        if kind_of_binary != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
+            return [_of_binary(kind_of_binary, item)]
         detail = "begins with bytes that are no text; what stands behind them is read"
         stream.problems.append(Problem(source=item.source, problem="not_text", line=1, detail=detail))
-    binary = cast(BinaryIO, Recoded(cast(BinaryIO, stream), encoding))
-    head = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
-    return _read_text(binary, head, item)
+    return _read_text(stream, encoding, text, item, found)
 
 
-def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
+def _bare(head: bytes) -> bytes:
+    for sign, pattern, plain in _MARKS:
+        head = pattern.sub(plain, head) if sign in head else head
+    return head
+
+
+def _text(head: bytes) -> str:
+    return _bare(head).decode("utf-8", "backslashreplace")
+
+
+def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, found: list[int]) -> list[FileReading]:
+    text_of = _recoded(stream, encoding)
     if item.name.rpartition("/")[2] == "incident.toml":  # what people say of an incident: the write-up's, no evidence
         return [FileReading(source=item.source, kind="account", irrelevant=True)]
 
@@ -132,23 +176,44 @@ def _read_text(stream: BinaryIO, head: bytes, item: Item) -> list[FileReading]:
             else read_artifact(part, source, item.name, item.collected)
         )
 
-    text = head.replace(b"\0", b"").replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
-    if is_export(text):
-        return read_export(stream, item.source, read_part)
-    if is_syslog(head):
-        return read_syslog(stream, item.source, read_part)
-    like_vmkernel = is_vmkernel(head) and not _is_json(text)
-    crashes = [] if _is_json(text) else find_crashes(head)  # nothing that the head looks like wins over a crash in it
-    is_document = any(sign in text for sign in _MARKDOWN_SIGNS) and len(_MARKDOWN.findall(text)) > 1
+    if _EXPORT in found and is_export(_text(head)):
+        return read_export(text_of, item.source, read_part)
+    if _SYSLOG in found and is_syslog(head):
+        return read_syslog(text_of, item.source, read_part)
+    text = _text(head) if found else ""
+    like_vmkernel = _VMKERNEL in found and is_vmkernel(head) and not _is_json(text)
+    # Nothing that the head looks like wins over a crash in it.
+    crashes = find_crashes(head) if opens_in(head) and not _is_json(_text(head)) else []
+    is_document = _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1
     if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
         return [_of_document(text, item)]
-    if has_prompt(text) or (crashes and not like_vmkernel):
-        return _read_capture(stream, item, text, like_vmkernel)
-    command = item.name.rpartition("/")[2].removesuffix(".txt")
-    if not like_vmkernel and recognise(text, command):
-        return _less_noise(read_artifact(stream, item.source, item.name, _taken(item)), item)
-    reading = read_vmkernel(stream, item.source)
-    return [reading if like_vmkernel or _says_something(reading) else _of_unknown(text, item)]
+    if (_BOUNDARY in found and has_prompt(text)) or (crashes and not like_vmkernel):
+        return _read_capture(text_of, item, head, like_vmkernel)
+    kinds = [place for place in found if place < len(KINDS)]
+    if kinds and not like_vmkernel:
+        kind = recognise(text, item.name.rpartition("/")[2].removesuffix(".txt"), kinds)
+        if kind is not None:
+            return _less_noise(read_artifact(text_of, item.source, item.name, _taken(item), kind), item)
+    if like_vmkernel:
+        return [read_vmkernel(text_of, item.source)]
+    reading = _searched(stream, encoding, item)
+    return [reading if reading is not None and _says_something(reading) else _of_unknown(head, item)]
+
+
+def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading | None:
+    # Most texts say nothing: one quick search of all of it, and another reading from its start where that found something.
+    if stream.again is None or item.size > HASHED:
+        return read_vmkernel(_recoded(stream, encoding), item.source)
+    if not may_tell(recoded(stream, encoding)):
+        return None
+    with stream.again() as fresh:
+        reading = read_vmkernel(_recoded(fresh, encoding), item.source)
+        stream.count, stream.stored = fresh.count, fresh
+    return reading
+
+
+def _recoded(stream: Stream, encoding: str | None) -> BinaryIO:
+    return cast(BinaryIO, Stream(recoded(stream, encoding), stream.source))
 
 
 def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
@@ -189,27 +254,17 @@ def _taken(item: Item) -> Any:
     return item.collected or (item.mtime if "!" in item.source else None)
 
 
-def _read_capture(stream: BinaryIO, item: Item, text: str, like_vmkernel: bool) -> list[FileReading]:
+def _read_capture(stream: BinaryIO, item: Item, head: bytes, like_vmkernel: bool) -> list[FileReading]:
     # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
-    data = stream.read(16 << 20)
-    readings = read_artifact(io.BytesIO(data), item.source, item.name, _taken(item))
-    log = read_vmkernel(cast(BinaryIO, _Both(data, stream)), item.source)
+    seen: list[bytes] = []
+    while sum(map(len, seen)) < MAX_CAPTURE and (block := stream.read(BLOCK)):
+        seen.append(block)
+    readings = read_artifact(io.BytesIO(b"".join(seen)), item.source, item.name, _taken(item))
+    both = Stream(chain(seen, iter(partial(stream.read, BLOCK), b"")), item.source)
+    log = read_vmkernel(cast(BinaryIO, both), item.source)
     if like_vmkernel or log.crashes:
         readings.append(log)
-    return readings or [_of_unknown(text, item)]
-
-
-class _Both(io.RawIOBase):
-    # What was read already, then the rest.
-    def __init__(self, data: bytes, rest: BinaryIO) -> None:
-        super().__init__()
-        self._data, self._rest = io.BytesIO(data), rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._data.readinto(buffer) or self._rest.readinto(buffer) or 0  # type: ignore[attr-defined]
+    return readings or [_of_unknown(head, item)]
 
 
 # --- what is none of ours ---------------------------------------------------------------------------------------------
@@ -218,9 +273,14 @@ class _Both(io.RawIOBase):
 def binary_kind(head: bytes) -> str | None:
     # None for text, which may begin with a run of NULs: a dump log is a ring buffer.
     kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
-    bare = head.replace(b"\0", b"")
-    odd = len(bare) - len(bare.translate(None, bytes([*range(9), *range(14, 27), *range(28, 32), 127])))
-    return kind or ("binary" if 10 * odd > len(bare) > 0 else None)
+    odd = len(head) - len(head.translate(None, _CONTROLS))
+    nuls = head.count(0) if odd else 0
+    return kind or ("binary" if 10 * (odd - nuls) > len(head) - nuls > 0 or _is_no_utf8(head) else None)
+
+
+def _is_no_utf8(head: bytes) -> bool:
+    # Packed bytes may hold few enough control characters by chance, and hold no words of UTF-8 for long.
+    return not head.isascii() and 4 * (len(head) - len(head.decode("utf-8", "ignore").encode())) > len(head)
 
 
 def _of_binary(kind: str, item: Item) -> FileReading:
@@ -236,14 +296,17 @@ def _says_something(reading: FileReading) -> bool:
     return bool(reading.crashes or reading.drivers or reading.modules or unread)
 
 
-def _of_unknown(text: str, item: Item) -> FileReading:
-    kind = _irrelevant_kind(text, item)
+def _of_unknown(head: bytes, item: Item) -> FileReading:
+    if (item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name)) and not head.isspace():
+        return FileReading(source=item.source, kind="other_output", irrelevant=True)
+    text = _text(head)
+    kind = _irrelevant_kind(text)
     if kind:
         return FileReading(source=item.source, kind=kind, irrelevant=True)
     return _only(item, problem_of_unknown(item.source))
 
 
-def _irrelevant_kind(text: str, item: Item) -> str | None:
+def _irrelevant_kind(text: str) -> str | None:
     lines = [line for line in text.split("\n")[:400] if line.strip()]
     if not lines:
         return None
@@ -252,8 +315,6 @@ def _irrelevant_kind(text: str, item: Item) -> str | None:
         return "other_log"
     if _is_json(text) and not _KERNEL_WORDS.search(text):
         return "other_json"
-    if item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
-        return "other_output"
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]
     is_prose = 10 * sum(word.isalpha() for word in words) > 6 * len(words) and len(words) >= 4 * len(lines)
     return "prose" if is_prose and not _KERNEL_WORDS.search(text) else None

@@ -16,27 +16,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import fsspec
 
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
-from psodlib.evidence.archives import Item, archive_of, expand
+from psodlib.evidence.archives import Container, Item, archive_of, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
-from psodlib.evidence.streams import (
-    HASHED,
-    MAX_WRAPS,
-    Budget,
-    Chain,
-    DiskFile,
-    Limits,
-    Stream,
-    diagnose,
-    unwrapped,
-    wrap_of,
-)
+from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
 from psodlib.records import Problem
 
 __all__ = ["Item", "Limits", "Stream", "Unit", "head_of", "iter_items", "iter_units", "open_unit"]
@@ -296,10 +285,13 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
         yield Problem(source=unit.source, problem=problem, detail=detail)
         return
     budget = Budget(chosen)
-    with Stream(budget.counted(raw), unit.source, problems) as stream:
-        yield from expand(
-            stream, unit.place, budget, reopen=None if unit.paths == ("-",) else partial(_reopen, unit, chosen)
-        )
+    reopen = None if unit.paths == ("-",) else partial(_reopen, unit, chosen)
+    with Stream(raw, unit.source, problems, budget=budget) as stream:
+        for found in expand(stream, unit.place, budget, reopen=reopen):
+            if isinstance(found, Item) and found.source == unit.source and reopen is not None:
+                problems.clear()  # the look at the head has its own troubles; a reopened file tells them again
+            if not isinstance(found, Container):
+                yield found
     yield from problems
 
 
@@ -312,17 +304,17 @@ def head_of(unit: Unit, size: int = 64 << 10) -> bytes:
     return b"" if archive_of(head) else head
 
 
-def _open_paths(unit: Unit) -> io.RawIOBase:
+def _open_paths(unit: Unit) -> Any:
     if unit.paths == ("-",):
         return (
-            cast(io.RawIOBase, io.FileIO(sys.stdin.buffer.fileno(), closefd=False))
+            io.FileIO(sys.stdin.buffer.fileno(), closefd=False)
             if _has_descriptor()
-            else Chain([lambda: sys.stdin.buffer])
+            else iter(partial(sys.stdin.buffer.read, BLOCK), b"")
         )
     openers = [
         partial(fsspec.open(path, "rb").open) if "://" in path else partial(DiskFile, path) for path in unit.paths
     ]
-    return openers[0]() if len(openers) == 1 else Chain(openers)
+    return openers[0]() if len(openers) == 1 else chained(openers)
 
 
 def _has_descriptor() -> bool:
@@ -334,21 +326,18 @@ def _has_descriptor() -> bool:
     return True
 
 
-def _reopen(unit: Unit, limits: Limits) -> Stream:
+def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> Stream:
     # A plain or compressed file on disk or at an address, from its start: every call a new stream.
-    problems: list[Problem] = []
-    budget = Budget(limits)
+    budget, problems = Budget(limits), [] if told is None else told
+    problems.clear()
     try:
-        stream = Stream(budget.counted(_open_paths(unit)), unit.source, problems)
+        stream = Stream(_open_paths(unit), unit.source, problems, budget=budget)
     except Exception as error:  # it vanished since it was looked at
         problem, detail = diagnose(error)
         problems.append(Problem(source=unit.source, problem=problem, detail=detail))
-        return Stream(io.BytesIO(), unit.source, problems)
+        return Stream((), unit.source, problems)
     if unit.size <= HASHED:
         stream.begin_hash()
-    for _ in range(MAX_WRAPS):
-        wrap = wrap_of(stream.peek(512))
-        if wrap is None:
-            break
-        stream = Stream(unwrapped(wrap, stream, budget), unit.source, problems, stored=stream)
+    stream = peeled(stream, budget)
+    stream.again = partial(_reopen, unit, limits, problems)
     return stream

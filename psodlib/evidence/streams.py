@@ -11,10 +11,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 from isal import igzip_lib
 
@@ -22,8 +23,8 @@ from psodlib.errors import InputError
 from psodlib.records import Problem
 
 __all__ = [
-    "HASHED", "MAX_MEMBERS", "MAX_RATIO", "MAX_SIZE", "MAX_WRAPS", "Budget", "Chain", "Counted", "DiskFile", "Limits", "Stream", "Trouble",
-    "diagnose", "unwrapped", "wrap_of",
+    "BLOCK", "HASHED", "MAX_MEMBERS", "MAX_RATIO", "MAX_SIZE", "MAX_WRAPS", "Budget", "DiskFile", "Limits", "Stream", "Trouble",
+    "chained", "diagnose", "peeled", "unwrapped", "wrap_of",
 ]  # fmt: skip
 
 MAX_SIZE = 64 << 30  # bytes that one archive or compressed file may unfold to
@@ -31,6 +32,9 @@ MAX_RATIO = 250  # bytes unfolded for each byte read; logs reach 20, a deflate b
 RATIO_FLOOR = 64 << 20  # below this much output no ratio is judged: a small file of blanks is no bomb
 MAX_MEMBERS = 200_000  # files in one archive
 MAX_WRAPS = 2  # compressions around one file
+MAX_BOMBS = 8  # members of one archive that may turn out to be bombs before all of it is one
+BLOCK = 256 << 10
+FEED = 64 << 10  # bytes that a decompressor gets at once
 HASHED = 16 << 20  # content beyond this has no hash: it is no rotated log that a bundle mirrors
 
 
@@ -71,24 +75,30 @@ class Trouble(Exception):
 class Stream(io.RawIOBase):
     """Bytes that never raise: what goes wrong ends the stream and stands in ``problems``.
 
-    ``count`` is of the bytes read so far. ``sha256`` (hexadecimal) is of the file as it is stored, which for a
-    compressed one means its compressed bytes (a fifth of the work); None where it is too large to hash.
+    The one pull-reader: every layer below is a generator of blocks, or a file. ``count`` is of the bytes read so far.
+    ``sha256`` (hexadecimal) is of the file as it is stored, which for a compressed one means its compressed bytes; None
+    where it is too large to hash. ``again``, where there is one, gives the same bytes from their start.
     """
 
     def __init__(
         self,
-        raw: io.RawIOBase | BinaryIO,
+        raw: Any,
         source: str,
         problems: list[Problem] | None = None,
         *,
         stored: Stream | None = None,
+        budget: Budget | None = None,
+        whole: memoryview | None = None,
     ) -> None:
         super().__init__()
-        self._raw, self._source, self._stored = raw, source, stored
-        self._head = b""
+        self._raw, self.file = raw, raw if hasattr(raw, "readinto") else None
+        self._blocks: Iterator[Any] = iter(()) if self.file is not None else filter(len, raw)
+        self.source, self.stored, self._budget, self._whole = source, stored, budget, whole
+        self._head: Any = b""
         self._ended = False
         self._hash: Any = None
         self.count = 0
+        self.again: Callable[[], Stream] | None = None
         self.problems: list[Problem] = [] if problems is None else problems
 
     def begin_hash(self) -> None:
@@ -101,56 +111,80 @@ class Stream(io.RawIOBase):
 
     def peek(self, size: int) -> bytes:
         """The next bytes, up to ``size``, without taking them."""
-        parts, have = [self._head], len(self._head)
-        while have < size:
-            piece = bytearray(size - have)
-            got = self._pull(memoryview(piece))
-            if not got:
-                break
-            parts.append(bytes(piece[:got]))
-            have += got
-        self._head = b"".join(parts)
-        return self._head[:size]
+        while len(self._head) < size and (more := self._pull(size - len(self._head))):
+            self._head = b"".join((self._head, more)) if self._head else more
+        return bytes(self._head[:size])
+
+    def take(self, size: int) -> bytes | memoryview:
+        """The next bytes as they come, up to ``size``, without a copy; none at the end or where the trouble began."""
+        block = self._head or self._pull(size)
+        self._head = block[size:] if len(block) > size else b""
+        given: bytes | memoryview = self._given(block[:size] if len(block) > size else block)
+        return given
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, up to ``size``; all of them without it."""
+        return bytes(self.take(size)) if size >= 0 else b"".join(iter(partial(self.take, BLOCK), b""))
+
+    def readall(self) -> bytes:
+        """All bytes that are left."""
+        return self.read()
 
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer``; 0 at the end or where the trouble began."""
         view = memoryview(buffer).cast("B")
-        if self._head:
-            got = min(len(view), len(self._head))
-            view[:got] = self._head[:got]
-            self._head = self._head[got:]
-        else:
-            got = self._pull(view)
-        self.count += got
-        if self._hash is not None:
-            self._hash.update(view[:got])
-            if self.count > HASHED:
-                self._hash = None
-        return got
+        if self.file is not None and not self._head:
+            got = self._guarded(lambda: self.file.readinto(view) or 0)  # type: ignore[union-attr]
+            self._given(view[:got])
+            return int(got)
+        block = self.take(len(view))
+        view[: len(block)] = block
+        return len(block)
 
     @property
     def sha256(self) -> str | None:
         """Hash of the bytes read so far, or of those of the stored file that this stream unfolds."""
-        if self._stored is not None:
-            return self._stored.sha256
+        if self.stored is not None:
+            return self.stored.sha256
+        if self._whole is not None:
+            return hashlib.sha256(self._whole).hexdigest()
         return None if self._hash is None else self._hash.hexdigest()
 
     def close(self) -> None:
-        """Close the file behind it."""
+        """Close what is behind it."""
         if not self.closed:
-            self._raw.close()
+            close = getattr(self._raw, "close", None)
+            if close is not None:
+                close()
+            self._head = b""
         super().close()
 
-    def _pull(self, view: memoryview) -> int:
-        if self._ended or not len(view):
-            return 0
+    def _given(self, block: Any) -> Any:
+        self.count += len(block)
+        if self._hash is not None:
+            self._hash.update(block)
+            if self.count > HASHED:
+                self._hash = None
+        return block
+
+    def _pull(self, size: int) -> Any:
+        if self.file is None:
+            return self._guarded(lambda: next(self._blocks, b""))
+        return self._guarded(lambda: self.file.read(max(1, min(size, BLOCK)))) or b""  # type: ignore[union-attr]
+
+    def _guarded(self, pull: Callable[[], Any]) -> Any:
+        # The one guard: any decoder's complaint ends this stream, not the load.
+        if self._ended:
+            return b"" if self.file is None else 0
         try:
-            got = self._raw.readinto(view) or 0  # type: ignore[union-attr]
-        except Exception as error:  # the one guard: any decoder's complaint ends this stream, not the load
+            got = pull()
+        except Exception as error:
             problem, detail = diagnose(error)
-            self.problems.append(Problem(source=self._source, problem=problem, detail=detail))
-            got = 0
-        self._ended = got == 0
+            self.problems.append(Problem(source=self.source, problem=problem, detail=detail))
+            got = b"" if self.file is None else 0
+        self._ended = not got
+        if self._budget is not None:
+            self._budget.consumed += got if isinstance(got, int) else len(got)
         return got
 
 
@@ -179,86 +213,69 @@ class DiskFile(io.FileIO):
             self.close()
             raise Trouble("unreadable", "no plain file (pipe, socket or device); not read")
 
-    def readinto(self, buffer: Any) -> int | None:
-        view = memoryview(buffer).cast("B")
+    def read(self, size: int | None = -1) -> bytes:
         sized = self._at_start.st_size > 0  # files of /proc say 0
-        got = super().readinto(view[: self._left] if sized else view)
-        self._left -= got or 0
-        if not got:
+        most = self._left if size is None or size < 0 else min(size, self._left)
+        data: bytes = self._seen(super().read(most if sized else size) or b"")
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        sized = self._at_start.st_size > 0
+        got = super().readinto(view[: self._left] if sized else view) or 0
+        self._seen(view[:got])
+        return got
+
+    def _seen(self, data: Any) -> Any:
+        self._left -= len(data)
+        if not len(data):
             now = os.fstat(self.fileno())
             if (now.st_size, now.st_mtime_ns) != (self._at_start.st_size, self._at_start.st_mtime_ns):
                 raise Trouble(
                     "changed",
                     f"{self._at_start.st_size} bytes when opened, {now.st_size} when read; load again for the rest",
                 )
-        return got
+        return data
 
 
-class Chain(io.RawIOBase):
+def chained(openers: Sequence[Callable[[], Any]]) -> Iterator[memoryview]:
     # Pieces one after the other, each opened when its turn comes.
-    def __init__(self, openers: Sequence[Callable[[], Any]]) -> None:
-        super().__init__()
-        self._openers = list(reversed(openers))
-        self._now: Any = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while self._now is not None or self._openers:
-            if self._now is None:
-                self._now = self._openers.pop()()
-            got = self._now.readinto(buffer)
-            if got:
-                return int(got)
-            self._now.close()
-            self._now = None
-        return 0
-
-    def close(self) -> None:
-        if self._now is not None:
-            self._now.close()
-        super().close()
+    for opener in openers:
+        with closing(opener()) as piece:
+            while True:
+                block = memoryview(bytearray(BLOCK))
+                got = piece.readinto(block) or 0
+                if not got:
+                    break
+                yield block[:got]
 
 
 class Budget:
     # How much one unit has unfolded against how much was read of it, over all its layers.
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.consumed, self.produced = limits, 0, 0
+    def __init__(self, limits: Limits, consumed: int = 0) -> None:
+        self.limits, self.consumed = limits, consumed
+        self.produced = self.total = 0
+        self._bombs, self._broken = 0, False
 
-    def counted(self, raw: io.RawIOBase) -> Counted:
-        return Counted(raw, self)
+    def forgive(self, before: int) -> None:
+        # A bomb ends the member that it is: what it unfolded is forgiven, a few times, so that what stands behind it is read.
+        if self._broken and self._bombs < MAX_BOMBS:
+            self._bombs += 1
+            self.produced, self._broken = before, False
 
     def add(self, count: int) -> None:
         self.produced += count
-        if self.produced > self.limits.size:
+        self.total += count
+        if self.total > self.limits.size:
             raise Trouble(
                 "too_large", f"unfolds to more than {self.limits.size} bytes (PSOD_MAX_SIZE); the rest is not read"
             )
         if self.produced > RATIO_FLOOR and self.produced > self.limits.ratio * max(self.consumed, 1):
+            self._broken = True
             raise Trouble(
                 "too_large",
                 f"{self.consumed} bytes unfolded to {self.produced}, more than {self.limits.ratio:g} to 1 (PSOD_MAX_RATIO); the rest is not read",
             )
-
-
-class Counted(io.RawIOBase):
-    # The outermost bytes, counted; passes seeking through, which zip needs.
-    def __init__(self, raw: io.RawIOBase, budget: Budget) -> None:
-        super().__init__()
-        self.raw, self._budget = raw, budget
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        got = self.raw.readinto(buffer) or 0
-        self._budget.consumed += got
-        return int(got)
-
-    def close(self) -> None:
-        self.raw.close()
-        super().close()
 
 
 # --- compressions -----------------------------------------------------------------------------------------------------
@@ -276,90 +293,90 @@ def wrap_of(head: bytes) -> str | None:
     return None
 
 
-def unwrapped(wrap: str, stream: Stream, budget: Budget) -> io.RawIOBase:
-    return _Zstd(stream, budget) if wrap == "zst" else _Inflated(wrap, stream, budget)
+def unwrapped(wrap: str, stream: Stream, budget: Budget) -> Iterator[bytes]:
+    return _unzstd(stream, budget) if wrap == "zst" else _inflated(wrap, stream, budget)
 
 
-class _Inflated(io.RawIOBase):
-    # gz, bz2 and xz: Python's decompressors share one interface. Several members in a row are one stream.
-    def __init__(self, wrap: str, stream: Stream, budget: Budget) -> None:
-        super().__init__()
-        self._wrap, self._stream, self._budget = wrap, stream, budget
-        self._engine = _DECOMPRESSORS[wrap]()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+def _inflated(wrap: str, stream: Stream, budget: Budget) -> Iterator[bytes]:
+    # gz, bz2 and xz: Python's decompressors share one interface. Several members in a row are one stream. Feeds are small,
+    # because what an engine made of a feed is lost when the same feed holds the damage; and smaller where a member begins,
+    # because an engine copies what it leaves of a feed, and a member may have twenty bytes.
+    engine, feed = _DECOMPRESSORS[wrap](), FEED
+    piece, at = memoryview(b""), 0
+    try:
         while True:
-            if self._engine.eof:
-                more = self._next_member()
-                if not more:
-                    return 0
-            else:
-                more = self._feed() if self._engine.needs_input else b""
+            if engine.eof:
+                at -= len(engine.unused_data)
+                piece, at = _next_member(stream, piece, at)
+                if at == len(piece):
+                    return
+                if wrap_of(bytes(piece[at : at + 10])) != wrap:
+                    raise Trouble("damaged_archive", f"{wrap}: bytes behind its end that are none of it; not read")
+                engine, feed = _DECOMPRESSORS[wrap](), FEED >> 7
+            start = at
+            if engine.needs_input:
+                if at == len(piece):
+                    piece, at, start = memoryview(stream.take(FEED)), 0, 0
+                at = min(len(piece), start + feed)
+                feed = min(FEED, 2 * feed)
+                if not piece:  # the layer below may have told it already
+                    told = (
+                        ": cut by the trouble below"
+                        if stream.problems
+                        else " ends before its time; what came before is used"
+                    )
+                    raise Trouble("truncated", wrap + told)
             try:
-                data = self._engine.decompress(more, len(buffer))
+                data = engine.decompress(piece[start:at], BLOCK)
             except Exception as error:  # each engine has its own error type
-                raise Trouble("damaged_archive", f"{self._wrap}: {error}; what came before is used") from error
+                raise Trouble("damaged_archive", f"{wrap}: {error}; what came before is used") from error
             if data:
-                self._budget.add(len(data))
-                buffer[: len(data)] = data
-                return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def _feed(self) -> bytes:
-        # Small feeds: what an engine made of a feed is lost when the same feed holds the damage.
-        more = self._stream.read(64 << 10) or b""
-        if not more:
-            if self._stream.problems:  # the layer below has told it already
-                raise Trouble("truncated", f"{self._wrap}: cut by the trouble below")
-            raise Trouble("truncated", f"{self._wrap} ends before its time; what came before is used")
-        return more
-
-    def _next_member(self) -> bytes:
-        # Zero padding behind a member is allowed by the formats; anything else that is no new member is noise.
-        rest: bytes = self._engine.unused_data
-        while len(rest.lstrip(b"\0")) < 10:
-            more = self._stream.read(64 << 10)
-            if not more:
-                break
-            rest = rest.lstrip(b"\0") + more
-        rest = rest.lstrip(b"\0")
-        if rest and wrap_of(rest) != self._wrap:
-            raise Trouble("damaged_archive", f"{self._wrap}: bytes behind its end that are none of it; not read")
-        self._engine = _DECOMPRESSORS[self._wrap]()
-        return rest
+                budget.add(len(data))
+                yield data
+    finally:
+        stream.close()
 
 
-class _Zstd(io.RawIOBase):
+def _next_member(stream: Stream, piece: memoryview, at: int) -> tuple[memoryview, int]:
+    # Where the next member begins. Zero padding behind a member is allowed by the formats.
+    while len(piece) - at < 10 or not piece[at]:
+        rest = bytes(piece[at:]).lstrip(b"\0")
+        more = stream.take(FEED) if len(rest) < 10 else b""
+        piece, at = memoryview(rest + bytes(more)), 0
+        if not more and len(rest) < 10:
+            break
+    return piece, at
+
+
+def _unzstd(stream: Stream, budget: Budget) -> Iterator[bytes]:
     # pyarrow is at hand for Parquet and knows zstd; it returns nothing of a call that meets damage, so calls are small.
-    def __init__(self, stream: Stream, budget: Budget) -> None:
-        super().__init__()
-        import pyarrow as pa
+    import pyarrow as pa
 
-        self._inflated = pa.CompressedInputStream(pa.PythonFile(_NoClose(stream), mode="r"), "zstd")
-        self._stream, self._budget = stream, budget
+    try:
+        inflated = pa.CompressedInputStream(pa.PythonFile(_NoClose(stream), mode="r"), "zstd")
+        while True:
+            try:
+                data = inflated.read(FEED)
+            except OSError as error:
+                word = "truncated" if "runcated" in str(error) else "damaged_archive"
+                raise Trouble(word, f"zst: {error}; what came before is used") from error
+            if not data:
+                return
+            budget.add(len(data))
+            yield data
+    finally:
+        stream.close()
 
-    def readable(self) -> bool:
-        return True
 
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            data = self._inflated.read(min(len(buffer), 64 << 10))
-        except OSError as error:
-            word = "truncated" if "runcated" in str(error) else "damaged_archive"
-            raise Trouble(word, f"zst: {error}; what came before is used") from error
-        self._budget.add(len(data))
-        buffer[: len(data)] = data
-        return len(data)
+def peeled(stream: Stream, budget: Budget) -> Stream:
+    # The text within its compressions.
+    stored = stream
+    for _ in range(MAX_WRAPS):
+        wrap = wrap_of(stream.peek(16))
+        if wrap is None:
+            break
+        stream = Stream(unwrapped(wrap, stream, budget), stored.source, stored.problems, stored=stored)
+    return stream
 
 
 class _NoClose:

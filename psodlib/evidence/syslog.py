@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from psodlib.records import FileReading, Problem
 
-__all__ = ["HostLine", "is_syslog", "parse_host_line", "read_syslog"]
+__all__ = ["SYSLOG_LINE", "HostLine", "is_syslog", "parse_host_line", "read_syslog"]
 
 FLUSH = 4 << 20  # bytes of one host's lines that are read at once
 HELD = 48 << 20  # bytes of all hosts' lines that wait
@@ -30,8 +30,9 @@ _LINE = re.compile(
     % {b"iso": _ISO, b"bsd": _BSD, b"host": _HOST},
     re.DOTALL,
 )
+SYSLOG_LINE = f"^{_LINE.pattern.decode()}"  # for one pass with other patterns
 _MAY_BEGIN = re.compile(rb"<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # a priority or a stamp: refuses most lines at once
-_VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert"})
+_VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert", b"logefi"})
 _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
     b"vobd": "vobd", b"esxupdate": "esxupdate", b"hostd": "hostd", b"vpxa": "hostd",

@@ -8,7 +8,7 @@ needed to miss no silence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO, NamedTuple
@@ -16,22 +16,30 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, split_pieces
-from psodlib.evidence.psod import (
+from psodlib.evidence.pieces import (
+    CENTURY,
+    Piece,
     find_anchors,
+    opens_crash,
+    read_count,
+    read_prefix,
+    regions,
+    split_pieces,
+)
+from psodlib.evidence.psod import (
     find_crashes,
     group_blocks,
     is_crash,
     looks_like_crash,
     modules_named_by_kernel,
     read_crash,
-    regions,
 )  # fmt: skip
+from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.speech import TAIL, WARNINGS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
-__all__ = ["find_crashes", "modules_named_by_kernel", "read_vmkernel"]
+__all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
@@ -133,8 +141,18 @@ _ROWS = (*BANNERS, *PRECURSORS, *FACTS)
 _ANCHORS = (*dict.fromkeys((*(row.anchor for row in _ROWS), *WARNINGS)),)
 _WARNED_FROM = len(_ANCHORS) - len(WARNINGS)
 _ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
+# Anchors of nothing but precursors, of which a file has a limit.
+_FORETELLERS = frozenset(
+    number for number in range(len(_ANCHORS)) if _ROWS_AT[number] and all(row in PRECURSORS for row in _ROWS_AT[number])
+)
 _FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
+# What alone makes a text of another kind say something: a crash, or a driver's banner.
+_TELLING = BytesAhoCorasick([*ANCHORS, *(row.anchor for row in BANNERS)], matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
+
+_FORETELLING = frozenset(row.what for row in PRECURSORS)
+_TOLD = frozenset(row.what for row in FACTS)
+_OWN_PREFIX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z cpu\d{1,5}:\d{1,12}\)", re.ASCII)
 
 _SILENCE = timedelta(hours=2)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
@@ -184,9 +202,9 @@ class _Reader:
         self._look_for_crashes(view, start, line)
         counted, heard, ends = 0, 0, [-1] * len(_ANCHORS)
         for number, at, _ in matches:
-            if (
-                number >= _WARNED_FROM or at < ends[number]
-            ):  # a row reads a line once, however often its anchor stands there
+            # A row reads a line once, however often its anchor stands there.
+            spent = number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT
+            if number >= _WARNED_FROM or at < ends[number] or spent:
                 continue
             line, counted = line + raw.count(b"\n", counted, at), at
             end = raw.find(b"\n", at)
@@ -299,28 +317,24 @@ class _Reader:
             self.problems.append(Problem(source=self.source, problem="too_large", line=line, detail=detail))
 
     def _row(self, row: _LineRow, raw: bytes, line: int) -> None:
+        foretells = row.what in _FORETELLING
+        if foretells and len(self.precursors) >= _ROW_LIMIT:
+            return
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
-        piece = Piece(0, 0, line, text)
-        read_prefix(piece)
-        match = row.pattern.search(text if row in FACTS else piece.body)
+        piece = _own_line(text, line)
+        match = row.pattern.search(text if row.what in _TOLD else piece.body)
         if not match:
             return
         groups = match.groupdict()
-        if row in BANNERS:
-            self._loaded(row, groups, piece)
-        elif row in PRECURSORS:
-            if len(self.precursors) < _ROW_LIMIT:
-                module = groups.get("module") or groups.get("heap")
-                self.precursors.append(
-                    Precursor(
-                        time=piece.time,
-                        what=row.what,
-                        module=module,
-                        text=piece.body[:300],
-                        source=self.source,
-                        line=line,
-                    )
+        if foretells:
+            module = groups.get("module") or groups.get("heap")
+            self.precursors.append(
+                Precursor(
+                    time=piece.time, what=row.what, module=module, text=piece.body[:300], source=self.source, line=line
                 )
+            )
+        elif row.what not in _TOLD:
+            self._loaded(row, groups, piece)
         elif row.what == "boot":
             if moment := piece.time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
@@ -406,6 +420,22 @@ class _Reader:
             self.stretch = None
 
 
+def _own_line(text: str, line: int) -> Piece:
+    # A line as nearly all logs have it, at a tenth of what it costs to know every way.
+    own = _OWN_PREFIX.match(text)
+    if own is None:
+        piece = Piece(0, 0, line, text)
+        read_prefix(piece)
+        return piece
+    try:
+        time = datetime.fromisoformat(own[1] + "+00:00")
+    except ValueError:
+        time = None
+    if time is not None and not CENTURY[0] <= time.year < CENTURY[1]:
+        time = None
+    return Piece(0, 0, line, text[own.end() :].strip(), time)
+
+
 def _problem_of_time(source: str, line: int) -> Problem:
     detail = (
         "a stamp that cannot be, or without a year; what bears one has no time, and such lines are no signs of life"
@@ -482,6 +512,32 @@ def _fill(stream: BinaryIO, view: memoryview, filled: int, goal: int) -> tuple[i
             return filled, True
         filled += count
     return filled, False
+
+
+def may_tell(blocks: Iterable[bytes | memoryview]) -> bool:
+    """Whether a text that does not look like the vmkernel's may hold a crash or a banner all the same."""
+    tail = b""
+    for block in blocks:
+        data = tail + bytes(block)
+        if opens_in(data, banners=True):
+            return True
+        tail = data[max(data.rfind(b"\n") + 1, len(data) - _ROW_REACH) :]
+    return False
+
+
+def opens_in(data: bytes, banners: bool = False) -> bool:
+    """Whether a line of a text can open a crash, or shows a driver's banner."""
+    end = -1
+    for number, at, _ in _TELLING.find_matches_as_indexes(data):
+        if number >= len(ANCHORS):
+            if banners:
+                return True
+        elif at >= end:
+            begin, stop = max(data.rfind(b"\n", 0, at) + 1, at - _ROW_REACH), data.find(b"\n", at)
+            end = min(stop if stop >= 0 else len(data), at + _ROW_REACH)
+            if opens_crash(data[begin:end]):
+                return True
+    return False
 
 
 def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:

@@ -7,6 +7,7 @@ rule: time nobody watched is not counted, and neither is a crash in it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +17,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
-from psodlib.triage.boots import loaded_versions, same_hosts
+from psodlib.triage.boots import loaded_versions
 
 __all__ = [
     "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "parts_of", "split_stretches", "unplaced_crashes",
@@ -33,6 +34,8 @@ STORM = pd.Timedelta(hours=1)
 
 # Days: a nanosecond, and more than any fleet; beyond them a division over- or underflows.
 SHORTEST, LONGEST = 1e-14, 1e12
+
+_TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.1331820
 
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
@@ -106,7 +109,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
 
 def of_module(fleet: Tables, module: str) -> pd.DataFrame:
     """``exposure`` of a driver whose name was checked."""
-    stretches, crashes = _placed(fleet, module)
+    stretches, crashes = _crashes_in_stretches(fleet, module)
     counted = crashes[(crashes["stretch"] >= 0) & ~crashes["collapsed"]]
     for column in COUNTS:
         rows = counted.loc[counted["cause"] == column, "stretch"].to_numpy()
@@ -208,14 +211,10 @@ def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
     if len(meant) == 1:
         return meant[0]
     near = difflib.get_close_matches(str(name), [str(one) for one in known], n=3, cutoff=0.5)
+    all_of_them = ", ".join(map(str, known[:8])) + (f" and {len(known) - 8} more" if len(known) > 8 else "") or "none"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the evidence names {all_of_them}"
     if what == "version":
-        seen = ", ".join(map(str, known)) or "no version"
-        raise InputError(f"no host-days with {name} loaded; the table has {seen}")
-    hint = (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else f"the evidence names {', '.join(map(str, known[:8])) or 'none'}"
-    )
+        raise InputError(f"no host-days with {name} loaded; {hint} (watched: {all_of_them})")
     raise InputError(f"no module {str(name)!r}; {hint}")
 
 
@@ -233,7 +232,7 @@ def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
 
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     """Crashes that no watched stretch holds, so that no rate counts them."""
-    stretches, crashes = _placed(fleet, module)
+    stretches, crashes = _crashes_in_stretches(fleet, module)
     lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]].copy()
     watched = set(stretches["host"].dropna())
     why = [
@@ -247,7 +246,7 @@ def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     return lost.assign(why=pd.array(why, dtype="string")).sort_values(["host", "time"]).reset_index(drop=True)
 
 
-def _placed(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _crashes_in_stretches(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     # Stretches (0.. in order) and crashes with the number of the stretch each one ended, or -1.
     crashes = _crashes(fleet, module)
     stretches = _stretches(fleet, crashes)
@@ -323,20 +322,7 @@ def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
     short = short[~pd.MultiIndex.from_frame(short[["host", "boot"]]).isin(seen)]
     extra = short.assign(start=short["boot"], end=short["boot"])[["host", "boot", "start", "end"]]
     both = pd.concat([coverage, extra]) if len(extra) else coverage
-    both = _once_a_host(both, same_hosts(fleet.uptimes))
     return both.sort_values(["host", "start"], kind="stable").reset_index(drop=True)
-
-
-def _once_a_host(coverage: pd.DataFrame, other_names: dict[str, str]) -> pd.DataFrame:
-    # What was watched under another name of a host is the host's own; what both names tell of counts once.
-    if not other_names:
-        return coverage
-    mine = coverage.assign(host=coverage["host"].replace(other_names)).astype({"host": coverage["host"].dtype})
-    mine = mine.sort_values(["host", "start", "end"], ascending=[True, True, False], kind="stable")
-    until = mine.groupby("host")["end"].cummax().groupby(mine["host"]).shift()
-    start = mine["start"].where(~(until > mine["start"]), until)
-    doubled = mine["host"].isin(list(other_names.values()))
-    return mine.assign(start=start.where(doubled, mine["start"]))[~doubled | (start < mine["end"]) | until.isna()]
 
 
 def _stretch_of(crashes: pd.DataFrame, stretches: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -403,7 +389,7 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     if missing:
         raise InputError(f"the exposure table lacks {', '.join(missing)}; make one with exposure(fleet)")
     _refuse_twins(table)
-    out = table.copy()
+    out = table.assign(version=_versions(table))
     _refuse(table, "host", table["host"].isna(), "the name of a host")
     for column in ("host_days", *COUNTS[:2]):
         out[column] = _numbers(table, column) if column in table else 0.0
@@ -417,6 +403,20 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
         table, "host_days", crashed & (out["host_days"] == 0), "more, for a crash in 0 host-days ended no time at risk"
     )
     return out
+
+
+def _versions(table: pd.DataFrame) -> pd.Series[Any]:
+    # Without a package's tail, so that one version is one name. Numbers have lost their last zeros: they are no versions.
+    found = table["version"]
+    if pd.api.types.is_float_dtype(found) and found.notna().any():
+        raise InputError(
+            f"column version holds numbers such as {found.dropna().iloc[0]:g}; a version is text like 5.5.0.50: read the table "
+            "with version as text (dtype=str)"
+        )
+    names = found.dropna().unique()
+    module = table["module"].iloc[0] if "module" in table and len(table) else None
+    tailed = {name: normalise(name, module) for name in names if isinstance(name, str) and _TAIL.search(name)}
+    return found.replace({name: short for name, short in tailed.items() if short}) if tailed else found
 
 
 def _refuse(table: pd.DataFrame, column: str, bad: pd.Series[Any], expected: str) -> None:
@@ -482,7 +482,7 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
     bands = np.asarray(UPTIME_BANDS if uptime else ())
     quarters, before = _quarter_edges(table, origin) if quarter else (np.empty(0), 0)
     # A row of unknown start or age is not cut: NaN sorts behind every edge.
-    rows, begins = _in_order(
+    rows, begins = _pieces_in_order(
         start, _cuts(start, end, bands, start - age), _cuts(start, end, quarters, np.zeros(len(start))), quarters
     )
     last = np.append(rows[1:] != rows[:-1], True) if len(rows) else np.empty(0, dtype=bool)
@@ -520,9 +520,11 @@ def _cuts(start: Floats, end: Floats, edges: Floats, shift: Floats) -> _Cuts:
     return _Cuts(first, count, row, edges[nth] + shift[row] if len(row) else np.empty(0))
 
 
-def _in_order(start: Floats, bands: _Cuts, quarters: _Cuts, edges: Floats) -> tuple[Whole, Floats]:
-    # Row and begin of every piece, in order, without a sort: the time of a fleet of any size is one pass. A cut at a band
-    # stands behind its row's start, the bands before it and the quarters before it; quarters fill what is left.
+def _pieces_in_order(start: Floats, bands: _Cuts, quarters: _Cuts, edges: Floats) -> tuple[Whole, Floats]:
+    # Row and begin of every piece, in order of time, by counting instead of sorting. Row r has 1 + (its cuts) pieces, and
+    # its first stands at place(r) = sum of the pieces of rows before it. The j-th band cut of a row (j from 0) has before it
+    # the row's start, j band cuts, and the quarter cuts that are earlier: its place is place(r) + 1 + j + earlier.
+    # What is then still free, in order, are the quarter cuts.
     pieces = 1 + bands.often + quarters.often
     place = np.cumsum(pieces) - pieces
     earlier = np.searchsorted(edges, bands.at) - quarters.first[bands.row]

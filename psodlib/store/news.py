@@ -48,8 +48,10 @@ def read_new(
     fresh = [_standing_in(entry, old.get(entry.path)) for entry in fresh]
     moves = _moves([*todo.went, *todo.stray], todo.kept, fresh)
     there = _There([*todo.kept, *fresh])
-    present = [*todo.kept, *fresh, *(e for e in todo.stray if not there.says(_moved(e, moves)))]
-    lost = [entry for entry in (_moved(e, moves) for e in todo.went) if not there.says(entry)]
+    elsewhere = {e.root for e in todo.stray if e.tells and there.says(_moved(e, moves))}  # folders that were moved
+    present = [*todo.kept, *fresh, *(e for e in todo.stray if e.root not in elsewhere)]
+    went = [*todo.went, *(e for e in todo.stray if e.root in elsewhere)]
+    lost = [entry for entry in (_moved(e, moves) for e in went) if not there.says(entry)]
     changed = {entry.path for entry in fresh}
     over = [not (e.gone or e.lasting) and e.path in changed for e in lost]
     gone = [*(e for e, printed in zip(lost, over, strict=True) if not printed)]
@@ -58,7 +60,9 @@ def read_new(
     gone = [
         e
         if e.gone
-        else msgspec.structs.replace(e, gone=True, missed=e.path not in paths and e.hint not in moves.values())
+        else msgspec.structs.replace(
+            e, gone=True, missed=e.path not in paths and e.hint not in moves.values() and e.root not in elsewhere
+        )
         for e in gone
     ]
     unread = sum(bool(entry.known) for entry in came.values())

@@ -24,7 +24,6 @@ __all__ = [
     "loaded_in_boots",
     "loaded_versions",
     "readings_in_their_boot",
-    "same_hosts",
     "versions_now",
 ]
 
@@ -346,19 +345,6 @@ LOADED = {
 }
 INSTALLS = ("esxupdate", "vib_install")  # a completed change that the next boot will load
 _KEYS = ["host", "boot"]
-
-
-def same_hosts(uptimes: pd.DataFrame) -> dict[str, str]:
-    """Other names of a host -> the name it goes by: two hosts never boot and crash at the same two instants."""
-    crashed = uptimes[(uptimes["end_reason"] == "crash") & uptimes["boot"].notna() & uptimes["end"].notna()]
-    names = crashed.dropna(subset=["host"]).drop_duplicates(["host", "boot", "end"]).sort_values("host", kind="stable")
-    shared = names[names.duplicated(["boot", "end"], keep=False)]
-    out: dict[str, str] = {}
-    for _, rows in shared.groupby(["boot", "end"], sort=True):
-        first, *others = rows["host"].astype(str)
-        for other in others:
-            out.setdefault(other, out.get(first, first))
-    return out
 
 
 def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = "hpsa") -> pd.DataFrame:

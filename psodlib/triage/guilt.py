@@ -218,7 +218,8 @@ def _by_path(message: str, case: _Case) -> Iterable[Suspect]:
         if _KERNEL_PATH.search(path):
             continue
         for folder in reversed(path.split("/")[:-1]):
-            module = folder if is_plumbing(folder) else module_of_word(folder, case.loaded, case.release)
+            shim = re.sub(r"_\d{1,2}$", "", folder)
+            module = shim if is_plumbing(shim) else module_of_word(folder, case.loaded, case.release)
             if module:
                 yield Suspect(module, "named_by_kernel", f"the check that failed is in its source, {path}", IN_MESSAGE)
                 return
@@ -264,7 +265,10 @@ def _of_lock(case: _Case) -> Iterable[Suspect]:
     words = re.split(r"(?<=[a-z0-9])(?=[A-Z])|_", lock[1]) if lock else []
     module = next(filter(None, (module_of_word(word, case.loaded, case.release) for word in words[:1])), None)
     if module and lock and not is_plumbing(module):
-        yield Suspect(module, "named_by_kernel", f"the lock is called {lock[1]}", LOCK_OWNER)
+        held = any(
+            frame.backtrace > 0 for frame in case.frames
+        )  # the holder's own stack says more than the lock's name
+        yield Suspect(module, "named_by_kernel", f"the lock is called {lock[1]}", WORLD if held else LOCK_OWNER)
 
 
 # ---- on the stack ----------------------------------------------------------------------------------------------------

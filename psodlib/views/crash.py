@@ -233,7 +233,7 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         else "none found"
     )
     rows: list[tuple[str, str | Link]] = [
-        ("Host", Link(way_to("host", crash["host"]), label(crash["host"], 90), "; ".join(own))),
+        ("Host", Link(way_to("host", crash["host"]), label(crash["host"], 90), f"({'; '.join(own)})" if own else "") if known(crash["host"]) else UNKNOWN),
         ("Time", moment(crash["time"])),
         ("Uptime", span(crash["uptime"])),
         ("Kind", plain_words(crash["kind"])),

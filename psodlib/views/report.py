@@ -1,7 +1,7 @@
 """A source of evidence -> a folder of pages, PDFs, pictures and tables.
 
     index.html            the verdict, the charts, the tables, and where the data came from
-    brief.html .pdf       two pages for whoever decides
+    brief.html .pdf       two pages for management
     explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
     notebooks/*.html      the six notebooks, run on this source
@@ -375,7 +375,7 @@ def _crash_row(row: pd.Series) -> list[str | Link]:
     when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
     return [
         Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
-        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 32)), plain_words(row["kind"]), guilty or "none found",
+        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 32)) if known(row["host"]) else "unknown", plain_words(row["kind"]), guilty or "none found",
         _or_dash(row["guilty_function"]), plain_words(row["guilt"]), span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "),
         label(place_of(row["source"], row["line"], row["host"]), 60),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from psodlib.evidence import pieces, psod, psod_lines, vmkernel
+from psodlib.evidence import pieces, psod_lines, vmkernel
 from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel
 from psodlib.records import Crash, FileReading
 from psodlib.schema import CLOSED_LISTS, DAMAGE
@@ -63,7 +63,7 @@ def test_a_role_reads_its_sample_and_no_earlier_role_does(row: Any) -> None:
     "row", [row for row in psod_lines.ROLES if row.anchors], ids=lambda row: f"{row.name}: {row.sample[:30]}"
 )
 def test_what_opens_a_block_is_found_by_the_search(row: Any) -> None:
-    places = psod.find_anchors(row.sample.encode())
+    places = pieces.find_anchors(row.sample.encode())
     assert any(row.sample.encode().startswith(anchor, at) for at in places for anchor in row.anchors), "its own anchor"
 
 

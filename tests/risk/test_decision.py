@@ -257,3 +257,14 @@ def test_the_record_reads_and_tabulates(realistic):
     table = found.as_frame()
     assert table.loc[0, ["version", "reference"]].tolist() == [BAD, BASE]
     assert table.loc[0, "ratio"] == pytest.approx(found.ratios[0].ratio)
+
+
+def test_versions_as_they_come():
+    table = arms(**{"5.5.0.50": (40, 300.0, 2), "5.5.0.58": (40, 300.0, 20)})
+    tailed = table.assign(version=table["version"] + "-1OEM.550.0.0.1331820")
+    one, other = decide_pin(table), decide_pin(tailed, ["5.5.0.58-1OEM.550.0.0.1331820", "5.5.0.50"])
+    assert one.avoid == other.avoid == ("5.5.0.58",)
+    with pytest.raises(InputError, match="loaded; did you mean"):
+        decide_pin(table, ["5.5.0.50", "5.5.0.59"])
+    with pytest.raises(InputError, match="a version is text"):
+        decide_pin(table.assign(version=table["version"].map({"5.5.0.50": 5.5, "5.5.0.58": 5.58})))

@@ -8,7 +8,10 @@ import pytest
 
 from psodlib import schema
 from psodlib.errors import InputError
+from psodlib.fleet import Fleet
 from psodlib.risk.exposure import check_exposure, exposure, split_stretches, unplaced_crashes
+from psodlib.risk.league import driver_league
+from psodlib.risk.rates import rate_ratio
 from psodlib.simulate.process import simulate_history
 
 START = pd.Timestamp("2014-01-01", tz="UTC")
@@ -335,18 +338,36 @@ def test_a_clock_ahead_of_its_dumps_loses_no_crash():
     assert found["host_days"].sum() == 30 and found.attrs["unplaced"] == [["a", "5.5.0.58", str(day(30)), True]]
 
 
-def test_f6_a_host_under_two_names_is_at_risk_once():
-    # `b` is `a` by its address: the same boots to the second, seen for a while longer.
-    boots = [
-        ("a", 0, 30, "crash", "x"),
-        ("b", 0, 30, "crash", None),
-        ("a", 30.1, 60, "running", None),
-        ("b", 30.1, 70, "running", None),
+def test_two_hosts_that_crash_at_the_same_instants_are_two():
+    boots = [("a", 0, 30, "crash", "x"), ("b", 0, 30, "crash", "y"), ("c", 0, 30, "crash", None)]
+    data = fleet(hosts=("a", "b", "c"), boots=boots, crashes=[crash("x", 30), crash("y", 30, "b")])
+    assert exposure(data)["host_days"].sum() == 90
+
+
+# ---- all modules side by side -------------------------------------------------------------------------------------------
+
+
+def test_all_modules_stand_side_by_side():
+    found = driver_league(several()).set_index("module")
+    assert list(found.index) == ["e1000", "hpsa", "lpfc"] and found["crashes"].tolist() == [3, 2, 2]
+    assert found.loc["hpsa", "versions"] == 2 and found.loc["e1000", "versions"] == 0
+    assert found.loc["hpsa", ["worst", "best"]].notna().all() and pd.isna(found.loc["e1000", "worst"])
+
+
+def test_worst_against_best_is_the_ratio_of_the_two():
+    boots = [(f"h{n}", 10 * k, 10 * k + 9, "crash" if n < 9 and k else "reboot", f"h{n}{k}" if n < 9 and k else None)
+             for n in range(40) for k in range(3)]  # fmt: skip
+    crashes = [
+        crash(f"h{n}{k}", 10 * k + 9, f"h{n}", known_issues="KB1", driver_version="2") for n in range(9) for k in (1, 2)
     ]
-    data = fleet(
-        hosts=("a", "b"), boots=boots, crashes=[crash("x", 30)], drivers=[("a", 0, "5.5.0.58"), ("a", 30.1, "5.5.0.50")]
-    )
-    found = exposure(data)
-    assert set(found["host"]) == {"a"} and found["host_days"].sum() == pytest.approx(30 + 39.9)
-    assert found["crashes"].sum() == 1 and found["unknown_crashes"].sum() == 0
-    assert found["version"].notna().all()
+    drivers = [(f"h{n}", 0, "2" if n < 20 else "1") for n in range(40)]
+    data = fleet(hosts=[f"h{n}" for n in range(40)], boots=boots, crashes=crashes, drivers=drivers)
+    (row,) = driver_league(data).itertuples()
+    ratio = rate_ratio(exposure(data), "2", "1", ("model",))
+    assert (row.worst, row.best, row.known_issues) == ("2", "1", "KB1")
+    assert row.low == ratio.low and row.low > 1 and pd.isna(row.high)  # no crash on 1: unbounded
+
+
+def test_an_empty_fleet_has_an_empty_league():
+    found = driver_league(Fleet())
+    assert found.empty and found["crashes"].dtype == "Int64" and found["ratio"].dtype == "Float64"

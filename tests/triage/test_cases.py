@@ -89,6 +89,7 @@ FULL = "WARNING: Heap: 3058: Heap {} already at its maximum size. Cannot expand.
         (screen("Spin count exceeded (iplLock) - possible deadlock with PCPU 15", WAITER, saved={3: "igbn_x@igbn"}), (None, "none")),
         (screen("Spin count exceeded (iplLock) - possible deadlock", "Panic SP_WaitLock vmk_SpinlockLock lpfc_isr@lpfc"), ("lpfc", "on_stack")),
         (screen("Spin count exceeded (qlnativefcLock) - possible deadlock with PCPU 2", WAITER), ("qlnativefc", "named_by_kernel")),
+        (screen("Spin count exceeded (qlnativefcLock) - possible deadlock with PCPU 2", WAITER, saved={2: "igb_poll@vmklinux_9"}), ("igbn", "symbol_prefix")),
         (screen("PCPU 9: no heartbeat (2/2 IPIs received)", STALL, saved={4: "igbn_x@igbn", 9: "lpfc_poll@lpfc x"}), ("lpfc", "on_stack")),
         # Stack and log together.
         (log(*burst(SICK_NIC)) + screen(PF.format("a"), TCP), ("bnxtnet", "on_stack")),

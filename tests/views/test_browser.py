@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from views import hand_made
 
+from psodlib.views.notebooks import notebook_folder
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 pytestmark = [
@@ -94,7 +96,7 @@ def _pages(made: Path) -> list[Path]:
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_open_offline_and_are_whole(made: Path, browser: Any, tmp_path: Path, size: str, scheme: str) -> None:
     pages = _pages(made)
-    assert len(pages) == 10
+    assert len(pages) == 4 + len(list(notebook_folder().glob("*.ipynb")))
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, offline=True, color_scheme=scheme)
     for path in pages:
@@ -130,6 +132,10 @@ def test_axe_finds_no_serious_fault(made: Path, browser: Any, scheme: str) -> No
         page.goto(path.as_uri(), timeout=30_000)
         page.evaluate(script)
         assert page.evaluate(AXE) == [], path.name
+        if path.name == "explorer.html":  # and with a crash open, and with a host
+            for place in ("a.crash", "td:nth-child(2) a"):
+                page.locator(f".psx {place}").first.click()
+                assert page.evaluate(AXE) == [], place
         assert page.evaluate("window.planted") is None, path.name  # though nothing forbids scripts here
         page.close()
     context.close()
@@ -247,7 +253,9 @@ def test_every_link_of_the_first_page_leads_somewhere(made: Path, browser: Any) 
     hrefs = page.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
     page.close()
     assert {"brief.pdf", "writeup.html", "notebooks/05_pin_decision.html", "charts/rates.csv"} <= set(hrefs)
-    assert [href for href in hrefs if not href.startswith("#") and not (made / href).is_file()] == []
+    assert [href for href in hrefs if not href.startswith("#") and not (made / href.partition("#")[0]).is_file()] == []
+    assert {f"explorer.html#crash=c00000000000000{n}" for n in range(3)} <= set(hrefs)
+    assert {f"explorer.html#host=esx0{n}" for n in range(6)} <= set(hrefs)
 
 
 def test_keyboard_reaches_the_content_first(made: Path, browser: Any) -> None:

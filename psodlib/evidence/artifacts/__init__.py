@@ -8,7 +8,7 @@ shape of its own (a bare number, a list of names).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
@@ -19,6 +19,7 @@ from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbe
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
 from psodlib.evidence.artifacts.terminal import has_prompt, split_terminal
+from psodlib.evidence.heads import Heads
 from psodlib.records import FileReading, Problem
 
 __all__ = ["KINDS", "Kind", "read_artifact", "read_book", "read_inventory", "recognise"]
@@ -45,8 +46,6 @@ class Kind:
         """Whether a text, printed by a command, is of this kind."""
         if self.command is not None and not self.command.search(command):
             return False
-        if not any(needle in text for needle in _NEEDLES.get(self.name, ("",))):
-            return False
         look = self.pattern.match if self.pattern.pattern.startswith(r"\A") else self.pattern.search
         return look(text) is not None
 
@@ -58,19 +57,6 @@ def _kind(
     asked = re.compile(command) if command else None
     return Kind(name, sample, re.compile(pattern, re.MULTILINE), reader, asked, irrelevant, group, is_log)
 
-
-# One of these stands in every text of the kind. A literal is found fifty times faster than a pattern, and a bundle has hundreds
-# of outputs that are of no kind at all. A kind without a line here is looked for by its pattern alone.
-_NEEDLES: dict[str, tuple[str, ...]] = {
-    "vmksummary": ("heartbeat", "bootstop", "mark", "Host ", "hb: vmk loaded"), "vobd": ("us:",), "esxupdate": ("esxupdate",),
-    "hostd": ("Section for VMware ESX", "ostd", "pxa", "info '", "verbose '", "warning '", "error '", "trivia '", "panic '"), "proc_node": (" Driver (v", "ersion"),
-    "vib_install": ("VIBs ",), "uname": ("VMkernel ",), "version": ("Product: VMware ESX",), "platform": ("Product Name: ",),
-    "smbios": ("System Info",), "module_file": ("input file: ", "Module File: ", "ersion: "),
-    "ethtool": ("firmware-version: ", "Firmware Version: "), "module_table": ("Name ",), "devices": ("vmhba", "vmnic", "vusb"),
-    "vmkchdev": ("vmkernel", "passthru"), "vib_get": ("Name: ",), "vib_list": ("-",), "vib_ids": ("_",), "release": ("VMware ESX",),
-    "date": (" UTC ", " GMT ", "T"), "host_name": ("Fully Qualified", ""), "pci_list": ("VMkernel Name: ",), "format_list": (" : ",), "format_table": ("--",),
-    "module_names": ("vmkapi_", "vmklinux", "com.vmware."),
-}  # fmt: skip
 
 _HEAD = rf"^{ISO_STAMP}:? +(?:[A-Z][a-z]\(\d{{1,3}}\)\+? +)?"
 
@@ -151,17 +137,23 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-def recognise(text: str, command: str = "") -> Kind | None:
-    """The first kind of the table that a text's lines look like."""
-    return next(_kinds_of(text, command), None)
+# The patterns alone, all in one pass: a bundle has hundreds of outputs that are of no kind at all.
+_HEADS = Heads(kind.pattern.pattern for kind in KINDS)
 
 
-def _kinds_of(text: str, command: str) -> Iterator[Kind]:
+def recognise(text: str, command: str = "", among: Sequence[int] | None = None) -> Kind | None:
+    """The first kind of the table that a text's lines look like; ``among`` are the places of those that it may be."""
+    return next(_kinds_of(text, command, among), None)
+
+
+def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> Iterator[Kind]:
     # A log alone; else every kind that fits, each reader and each group once: an output without a heading may stand by another.
     # Cut, so that no line of a hostile length is searched by every pattern.
     head = "\n".join(line[:MAX_LOOK] for line in text[: 64 << 10].lstrip().split("\n"))
     done: set[object] = set()
-    for kind in KINDS:
+    for kind in (
+        KINDS[place] for place in (_HEADS.found(head.encode("utf-8", "surrogateescape")) if among is None else among)
+    ):
         if kind.reader in done or kind.group in done or (kind.is_log and done) or not kind.fits(head, command):
             continue
         yield kind
@@ -170,15 +162,19 @@ def _kinds_of(text: str, command: str) -> Iterator[Kind]:
         done |= {kind.reader, kind.group or kind.reader}
 
 
-def read_artifact(stream: BinaryIO, source: str, name: str, when: datetime | None = None) -> list[FileReading]:
-    """Read a log, a command's output or a capture of several."""
-    blocks = numbered_blocks(stream)
-    first = next(blocks, (1, b""))
-    head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
-    raw = chain([first], blocks)
+def read_artifact(
+    stream: BinaryIO, source: str, name: str, when: datetime | None = None, kind: Kind | None = None
+) -> list[FileReading]:
+    """Read a log, a command's output or a capture of several; of the log that it is, where that is known already."""
+    kind = kind if kind and (kind.is_log or kind.irrelevant) else None
+    raw, head = numbered_blocks(stream), ""
+    if kind is None:
+        first = next(raw, (1, b""))
+        head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
+        raw = chain([first], raw)
     part = Part(source, numbered_lines(raw), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
     several = has_prompt(head)
-    kinds = [] if several else list(_kinds_of(head, part.command))
+    kinds = [kind] if kind else [] if several else list(_kinds_of(head, part.command))
     if kinds and (kinds[0].is_log or kinds[0].irrelevant):
         found = Findings()
         kinds[0].reader(part, found)

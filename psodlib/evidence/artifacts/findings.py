@@ -128,15 +128,13 @@ class Life:
         self._line: int | None = None
         self.stretches: list[Alive] = []
 
-    def add(self, stamp: int, up: int | None = None, vms: int | None = None, line: int | None = None) -> None:
-        """One sign of life: its stamp (microseconds since 1970), the uptime and the number of VMs it tells, its line."""
+    def add(
+        self, stamp: int, up: int | None = None, vms: int | None = None, line: int | None = None, runs_on: bool = False
+    ) -> None:
+        """One sign of life: its stamp (microseconds since 1970), the uptime and the number of VMs it tells, its line.
+        ``runs_on`` where the signs before it were looked at elsewhere and end no stretch."""
         boot = None if up is None or up > MAX_UP else stamp - up
-        # A printed uptime that did not move is a copyist's, no reboot.
-        if (
-            self._start is None
-            or not self._end <= stamp <= self._end + _SILENCE
-            or not (boot is None or self._boot is None or abs(boot - self._boot) <= _SAME_BOOT or up == self._up)
-        ):
+        if not runs_on and self.breaks(stamp, up):
             self.close()
             self._start, self._boot, self._vms, self._line = stamp, boot, vms, line
         self._end, self._up = stamp, up
@@ -144,6 +142,16 @@ class Life:
             self._boot = boot
         if vms is not None:
             self._vms = vms
+
+    def breaks(self, stamp: int, up: int | None = None) -> bool:
+        """Whether a sign of life begins another stretch than the one that is open."""
+        boot = None if up is None or up > MAX_UP else stamp - up
+        # A printed uptime that did not move is a copyist's, no reboot.
+        return (
+            self._start is None
+            or not self._end <= stamp <= self._end + _SILENCE
+            or not (boot is None or self._boot is None or abs(boot - self._boot) <= _SAME_BOOT or up == self._up)
+        )
 
     def close(self) -> list[Alive]:
         """End the stretch that is open and give all."""

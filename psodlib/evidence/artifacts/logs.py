@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 
+import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.artifacts.findings import (
@@ -21,6 +22,7 @@ from psodlib.evidence.artifacts.findings import (
     parse_stamp,
     stamp_micros,
 )  # fmt: skip
+from psodlib.evidence.artifacts.searching import Sign, bare, follow, lines_with, odd_stamps
 from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
 from psodlib.records import HostFact, Mark
 
@@ -83,8 +85,27 @@ _HOSTD_FINDER = BytesAhoCorasick(
     + [b"Section for VMware ESX"],
     matchkind=MatchKind.LeftmostFirst,
 )
-_EARLY_STAMP = re.compile(rb"^(" + ISO_STAMP.encode() + rb")", re.MULTILINE)
-_LATE_STAMP = re.compile(rb"\n(" + ISO_STAMP.encode() + rb")")
+# A heartbeat as nearly all are written: what is not is read by `_HEARTBEAT`, which knows every way.
+_COMMON_BEAT = re.compile(
+    rb"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?Z:?\s+(?:[A-Z][a-z]\(\d{1,3}\)\+?\s+)?(?:vmksummary(?:\[\d+\])?:\s*)?"
+    rb"heartbeat(?:\[\d+\])?:\s*up (\d{1,6})d(\d{1,2})h(\d{1,2})m(\d{1,2})s",
+    re.MULTILINE,
+)
+_HOURS, _MINUTES = 7199, 59  # seconds: less than what ends a stretch, and than half of what tells two boots apart
+_EARLIEST, _LATEST = 631_152_000, 7_258_118_400  # seconds since 1970: 1990 and 2200
+_STOPS = BytesAhoCorasick([b"bootstop", b"Host ", b"mark"])
+_HOST_EVENTS = BytesAhoCorasick([b".host."])
+# Without one of these a line of esxupdate changes nothing.
+_CHANGES = BytesAhoCorasick(
+    [
+        b"_bootbank_",
+        b"_locker_",
+        *(f"{what}.{done}".encode() for what in ("vib", "profile") for done in ("install", "update", "remove")),
+    ]
+)
+_ESXUPDATE_LINE = re.compile(rb"^" + LOG_HEAD.encode() + rb"esxupdate", re.MULTILINE)
+_LINE_STAMP = re.compile(ISO_STAMP.encode())
+_VOB_BYTES = re.compile(_VOB.pattern.encode(), re.ASCII)
 
 
 def _mark(text: str, stamp: datetime, evidence: str, source: str, line: int) -> list[Mark]:
@@ -97,19 +118,66 @@ def _mark(text: str, stamp: datetime, evidence: str, source: str, line: int) -> 
 def read_vmksummary(part: Part, found: Findings) -> None:
     """``vmksummary.log`` of 5.0 to 8.x: hourly heartbeats become stretches, boots and stops become marks."""
     life = Life(part.source, "heartbeat")
-    for number, line in part.lines:
-        beat = _HEARTBEAT.match(line)
-        if beat is None:
-            _read_stop(line, number, part, found)
-            continue
-        day, clock, fraction, zone, days, hours, minutes, seconds, vms = beat.groups("0")
-        stamp = stamp_micros(day, clock, fraction, "Z" if zone == "0" else zone)
-        if stamp is None:
-            found.note_bad_time(number)
-            continue
-        up = (int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * SECOND
-        life.add(stamp, up, int(vms) if beat[9] else None, number)
+    for number, raw in part.blocks():
+        block = bare(raw)
+        places = _beats_to_see(block)
+        if places is None:
+            for line, text in enumerate(block.decode("utf-8", "backslashreplace").split("\n"), number):
+                _read_beat(text, line, life, found)
+        line, counted = number, 0
+        for at, runs_on in places or ():
+            line, counted = line + block.count(b"\n", counted, at), at
+            end = block.find(b"\n", at)
+            _read_beat(
+                block[at : end if end >= 0 else None].decode("utf-8", "backslashreplace"), line, life, found, runs_on
+            )
+        for line, text in lines_with(_STOPS, block, number):
+            _read_stop(text, line, part, found)
     found.alive += life.close()
+
+
+def _read_beat(text: str, line: int, life: Life, found: Findings, runs_on: bool = False) -> None:
+    beat = _HEARTBEAT.match(text)
+    if beat is None:
+        return
+    day, clock, fraction, zone, days, hours, minutes, seconds, vms = beat.groups("0")
+    stamp = stamp_micros(day, clock, fraction, "Z" if zone == "0" else zone)
+    if stamp is None:
+        found.note_bad_time(line)
+        return
+    up = (int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * SECOND
+    life.add(stamp, up, int(vms) if beat[9] else None, line, runs_on)
+
+
+def _beats_to_see(block: bytes) -> list[tuple[int, bool]] | None:
+    # Where the heartbeats begin that may begin or end a stretch: both sides of a gap, and all from where the uptime no longer
+    # moves with the clock. None where one is written in no common way, so that all are read.
+    beats = [(match.start(), *match.groups()) for match in _COMMON_BEAT.finditer(block)]
+    if not beats or len(beats) != block.count(b"eartbeat"):
+        return None
+    places, stamps, *up = (np.array(column) for column in zip(*beats, strict=True))
+    try:
+        seconds = stamps.astype("M8[s]").astype(np.int64)
+    except ValueError:
+        return None
+    if not (seconds.min() > _EARLIEST and seconds.max() < _LATEST):
+        return None
+    days, hours, minutes, rest = (column.astype("S6").astype(np.int64) for column in up)
+    boots = seconds - ((days * 24 + hours) * 60 + minutes) * 60 - rest
+    to_see = np.zeros(len(boots), bool)
+    to_see[[0, -1]] = True
+    steps = np.diff(seconds)
+    begins = [0, *(np.flatnonzero((steps < 0) | (steps > _HOURS + 2)) + 1), len(boots)]
+    for doubtful in np.flatnonzero((steps == 0) | (np.abs(steps - _HOURS) <= 2)):  # fractions of a second decide
+        to_see[[doubtful, doubtful + 1]] = True
+    for begin, end in pairwise(begins):
+        moved = np.abs(boots[begin:end] - boots[begin]) >= _MINUTES
+        to_see[[begin, end - 1]] = True
+        to_see[begin + max(0, int(moved.argmax()) - 1) : end] |= moved.any()
+    seen = np.flatnonzero(to_see)
+    # What was not looked at between two of them is all one stretch.
+    runs_on = np.diff(seen, prepend=-1) > 1
+    return list(zip(places[seen].tolist(), runs_on.tolist(), strict=True))
 
 
 def _read_stop(line: str, number: int, part: Part, found: Findings) -> None:
@@ -145,37 +213,45 @@ def read_vmksummary_classic(part: Part, found: Findings) -> None:
 def read_vobd(part: Part, found: Findings) -> None:
     """``vobd.log``: each line counts microseconds since boot; some tell of boots and dumps."""
     life = Life(part.source, "vobd")
-    for number, line in part.lines:
-        match = _VOB.match(line)
-        if match is None:
-            continue
-        stamp = parse_micros(match["stamp"])
-        if stamp is None:
-            found.note_bad_time(number)
-            continue
-        life.add(stamp, int(match["us"]), line=number)
-        if ".host." in match["event"]:
-            found.marks += _mark(match["event"], moment_of(stamp), "vobd", part.source, number)
+    for number, raw in part.blocks():
+        block = bare(raw)
+        if odd_stamps(block):
+            for line, text in enumerate(block.decode("utf-8", "backslashreplace").split("\n"), number):
+                _count_vob(text, line, life, found)
+        else:
+            follow(block, number, life, _read_vob)
+        for line, text in lines_with(_HOST_EVENTS, block, number):
+            match = _VOB.match(text)
+            stamp = parse_micros(match["stamp"]) if match else None
+            if match and stamp is not None and ".host." in match["event"]:
+                found.marks += _mark(match["event"], moment_of(stamp), "vobd", part.source, line)
     found.alive += life.close()
+
+
+def _read_vob(block: bytes, at: int) -> Sign | None:
+    match = _VOB_BYTES.match(block, at)
+    stamp = parse_micros(match["stamp"].decode()) if match else None
+    return (at, stamp, int(match["us"])) if match and stamp is not None else None
+
+
+def _count_vob(text: str, line: int, life: Life, found: Findings) -> None:
+    match = _VOB.match(text)
+    stamp = parse_micros(match["stamp"]) if match else None
+    if match and stamp is not None:
+        life.add(stamp, int(match["us"]), line=line)
+    elif match:
+        found.note_bad_time(line)
 
 
 def read_hostd(part: Part, found: Findings) -> None:
     """``hostd.log``, ``vpxa.log``: power events and tasks as marks, and that the host was alive while it logged."""
     life = Life(part.source, "hostd")
-    for number, block in part.blocks():
-        for line, stamp in _signs_of_life(block, number):
-            life.add(stamp, line=line)
-        seen = -1
-        for _, at, _ in _HOSTD_FINDER.find_matches_as_indexes(block):
-            begin = block.rfind(b"\n", 0, at) + 1
-            if begin == seen:
-                continue
-            seen = begin
-            end = block.find(b"\n", at)
-            text = block[begin : end if end >= 0 else None].decode("utf-8", "backslashreplace")
+    for number, raw in part.blocks():
+        block = bare(raw)
+        follow(block, number, life, _read_stamp)
+        for line, text in lines_with(_HOSTD_FINDER, block, number):
             moment = parse_stamp(text)
             if moment:
-                line = number + block.count(b"\n", 0, begin)
                 found.marks += _mark(text, moment, "hostd", part.source, line)
                 section = _SECTION.search(text)
                 if section:
@@ -190,50 +266,36 @@ def read_hostd(part: Part, found: Findings) -> None:
     found.alive += life.close()
 
 
-def _signs_of_life(block: bytes, number: int) -> Iterator[tuple[int, int]]:
-    # (line, microseconds): the first and the last stamp of a block that spans no hour, else the first and last of each hour.
-    first = _EARLY_STAMP.search(block)
-    *_, last = (None, *_LATE_STAMP.finditer(block, max(0, len(block) - 4096)))
-    start, end = (parse_micros(match[1].decode()) if match else None for match in (first, last))
-    if first and start is not None and end is not None and 0 <= end - start <= 3600 * SECOND:
-        yield number + block.count(b"\n", 0, first.start(1)), start
-        yield number + block.count(b"\n"), end
-        return
-    hour, before = b"", None
-    for line, text in enumerate(block.split(b"\n"), number):
-        if text[:2] not in (b"19", b"20"):
-            continue
-        if text[:13] != hour:
-            hour = text[:13]
-            yield from _stamps(before, (line, text))
-        before = (line, text)
-    yield from _stamps(before)
-
-
-def _stamps(*lines: tuple[int, bytes] | None) -> Iterator[tuple[int, int]]:
-    for line in lines:
-        stamp = parse_micros(line[1][:40].decode("utf-8", "backslashreplace")) if line else None
-        if line and stamp is not None:
-            yield line[0], stamp
+def _read_stamp(block: bytes, at: int) -> Sign | None:
+    match = _LINE_STAMP.match(block, at)
+    stamp = parse_micros(match[0].decode()) if match else None
+    return None if stamp is None else (at, stamp, None)
 
 
 def read_esxupdate(part: Part, found: Findings) -> None:
     """``esxupdate.log``: the VIBs that a finished install or removal named, at the time it finished."""
     named: dict[str, tuple[str, int]] = {}
-    for number, line in part.lines:
-        match = _ESXUPDATE.match(line)
-        if match is None:
-            continue
-        text, state, found.understood = match["text"], "", True
-        for hit in _CHANGE.finditer(text):
-            if hit["vib"] is None:
-                state = "removed" if hit["removed"] else "installed"
-            elif state:
-                named[hit["vib"]] = (state, number)
-        if _FINISHED.search(text):
-            stamp = parse_stamp(match["stamp"])
-            for vib, (state, where) in named.items():
-                found.drivers += reading_of_id(
-                    vib, state=state, observed_at=stamp, evidence="esxupdate", source=part.source, line=where
-                )
-            named = {}
+    for number, raw in part.blocks():
+        block = bare(raw)
+        found.understood = found.understood or _ESXUPDATE_LINE.search(block) is not None
+        for line, text in lines_with(_CHANGES, block, number, block.lower()):
+            _read_change(text, line, part, named, found)
+
+
+def _read_change(line: str, number: int, part: Part, named: dict[str, tuple[str, int]], found: Findings) -> None:
+    match = _ESXUPDATE.match(line)
+    if match is None:
+        return
+    text, state = match["text"], ""
+    for hit in _CHANGE.finditer(text):
+        if hit["vib"] is None:
+            state = "removed" if hit["removed"] else "installed"
+        elif state:
+            named[hit["vib"]] = (state, number)
+    if _FINISHED.search(text):
+        stamp = parse_stamp(match["stamp"])
+        for vib, (state, where) in named.items():
+            found.drivers += reading_of_id(
+                vib, state=state, observed_at=stamp, evidence="esxupdate", source=part.source, line=where
+            )
+        named.clear()

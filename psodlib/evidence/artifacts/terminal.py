@@ -8,7 +8,7 @@ import re2  # type: ignore[import-untyped]
 
 from psodlib.evidence.artifacts.findings import Part
 
-__all__ = ["HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
+__all__ = ["BOUNDARY", "HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
 
 MAX_PROMPT = 2000  # characters of a line with a prompt
 
@@ -74,7 +74,8 @@ _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
 # It needs no bounds, and counting them would cost it its memory.
 _LOOSE = re.sub(r"\{1,\d+\}", "+", re.sub(r"\{0,\d+\}", "*", _ANY.replace(r"\s*", "[ \t]*").replace(r"\s+", "[ \t]+")))
-_BOUNDARY = re2.compile("(?m)^(?:" + _LOOSE + ")", _OPTIONS)
+BOUNDARY = f"^(?:{_LOOSE})"  # for one pass with other patterns
+_BOUNDARY = re2.compile("(?m)" + BOUNDARY, _OPTIONS)
 
 
 def find_prompt(line: str) -> re.Match[str] | None:

@@ -1,4 +1,4 @@
-"""Which module the crashes are laid at, and how it is known that a host stopped."""
+"""Which module caused the crashes, and how it is known that a host stopped."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ MOST_WEEKS = 104  # of waiting drawn; a longer way leaves the page
 def plot_evidence_needed(
     decision: PinDecision | None, exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Host-days gathered by each candidate over time, and the way still to go until a verdict could fall.
+    """Host-days gathered by each candidate over time, and what is still missing for a decision.
 
     Parameters
     ----------
@@ -81,8 +81,8 @@ def plot_evidence_needed(
     time_axis(chart)
     add_legend(chart, entries, "Candidate")
     caption = (
-        f"{evidence_in_words(dated)} until {day(now)} (dotted). Dashed: at the pace of the last four weeks, and crashing as "
-        "often as so far; the real need shifts with each crash."
+        f"{evidence_in_words(dated)} until {day(now)} (dotted). Dashed: at the pace of the last four weeks, and at "
+        "the current crash rate; each crash changes what is needed."
     )
     return finish(chart, _still_finding(table), caption, table, simulated)
 
@@ -132,7 +132,7 @@ def _still_finding(table: Table) -> str:
         wait = count(np.ceil(first["weeks"]), "week")
         if first["weeks"] > MOST_WEEKS:
             wait = f"{first['weeks'] / 52:,.0f} years"
-        return f"At today's pace a verdict could fall in {wait}, by way of {first['version']}"
+        return f"At today's pace we could decide in {wait}, with more time on {first['version']}"
     if (table["needed"] > 0).fillna(False).any():
         return "No verdict is under way: no host runs a candidate that lacks host-days"
     open_ones = listing(table.loc[table["needed"].isna(), "version"])

@@ -203,9 +203,11 @@ export function render({ model, el }) {
     const head = Object.entries(COLUMNS).map(([column, words]) => node("th", { scope: "col", "aria-sort": column === name ? (way < 0 ? "descending" : "ascending") : "none" },
       node("button", { type: "button", click: () => { state.sort = [column, column === name ? -way : column === "time" ? -1 : 1]; drawList(crashes);
         list.querySelectorAll("th button")[Object.keys(COLUMNS).indexOf(column)].focus(); } }, words + (column === name ? (way < 0 ? " ▼" : " ▲") : ""))));
+    const tagged = Object.keys(data.tags).length > 0;
+    if (tagged) head.push(node("th", { scope: "col" }, "Tags"));
     const rows = sorted.slice(0, state.rows).map(crash => node("tr", { class: address("crash", crash.id) === place() ? "chosen" : "" },
       node("td", { class: "whole" }, link(address("crash", crash.id), stamp(crash.time))), node("td", {}, link(address("host", crash.host), naming(crash.host))),
-      ...["kind", "module", "version", "signature"].map(column => node("td", {}, naming(crash[column]))), own(data.tags, crash.id, "") ? node("td", {}, own(data.tags, crash.id, "")) : null));
+      ...["kind", "module", "version", "signature"].map(column => node("td", {}, naming(crash[column]))), tagged ? node("td", {}, own(data.tags, crash.id, "")) : null));
     const more = rows.length < sorted.length ? node("button", { type: "button", click: () => { state.rows = sorted.length; drawList(crashes); } }, `Show all ${sorted.length.toLocaleString("en")} crashes`) : null;
     list.replaceChildren(node("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Crashes" },
       node("table", {}, node("thead", {}, node("tr", {}, ...head)), node("tbody", {}, ...rows))), ...(more ? [more] : []));
