@@ -196,6 +196,8 @@ def _pyvmomi() -> tuple[Any, Any, Any]:
         from pyVmomi import vim
     except ImportError:
         raise InputError("pyVmomi is not installed; install psodlib with its extra `vcenter`") from None
+    # pyVmomi makes a class when it is first named; a fault that nobody has named yet is a KeyError when it comes.
+    assert all((vim.fault.NoPermission, vim.fault.InvalidLogin, vim.fault.NotAuthenticated))
     return vim, SmartConnect, Disconnect
 
 
@@ -228,6 +230,8 @@ class _Session:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):
             self._disconnect(self.service)
+        with contextlib.suppress(Exception):
+            self.service._stub.DropConnections()
 
     def call(self, function: Callable[[], T]) -> T:
         """A call; where the session has ended it is opened again, once."""

@@ -168,7 +168,7 @@ READ_AS: dict[str, tuple[str, list[tuple[str | None, ...]]]] = {
     "b02": ("uptimes drivers modules", [("ionic_en", None, "banner", None, None)]),
     "b03": ("uptimes drivers modules", [("ionic_en", None, "banner", None, None)]),
     "b04": ("drivers", [("be2net", "4.0.88.0", "live_module", None, None)]),
-    "b05": ("uptimes", []), "b06": ("uptimes", []), "b07": ("uptimes problems", []),
+    "b05": ("uptimes", []), "b06": ("uptimes", []), "b07": ("uptimes", []),
     "b08": ("drivers", [("ixgbe", None, "adapter_list", "vmnic0", None), ("ionic_en", None, "adapter_list", "vmnic2", None)]),
     "b09": ("drivers", [("e1000e", "3.2.2.1", "ethtool", "vmnic0", "0.8-4")]),
     "b10": ("drivers", [("bnx2x", "2.710.70.v55.7", "ethtool", "vmnic0", "FFV7.10.17 bc 7.10.11"), ("bnx2x", "2.710.70.v55.7", "live_module", None, None)]),
