@@ -108,6 +108,11 @@ _NOTHING = frozenset(
         "false",
     ]
 )
+# What hosts are called, with a number or another word behind it.
+NAMING = frozenset(
+    "esx esxi host server srv mail node vm web db dc file app test prod lab vcenter site cluster backup ntp ldap "
+    "kdc radius dhcp dns ftp smtp proxy nas syslog kms sql erp sap git fw gw".split()
+)
 _LETTERED = frozenset({"user", "word", "domain", "network", "datastore"})  # a number alone is none of these
 # A number, or a device of the kernel's.
 _NO_NAME = re.compile(
@@ -212,10 +217,12 @@ class Names:
         return len(low) >= LEAST and low not in self.kept and not _NO_NAME.fullmatch(low)
 
     def is_language(self, low: str) -> bool:
-        """Whether every word is one of the kernel's language, a number, or a device."""
-        return all(
-            _NO_NAME.fullmatch(word) or word.strip("0123456789") in self.kept for word in re.findall(r"[^\W_]+", low)
-        )
+        """Whether every word is one of the kernel's language, a number, or a device: `esx7` and `lab-esx` are not."""
+        words = re.findall(r"[^\W_]+", low)
+        stems = [word.strip("0123456789") for word in words]
+        if NAMING & set(stems) and (words != stems or len(words) > 1):
+            return bool(_NO_NAME.fullmatch(low))
+        return all(_NO_NAME.fullmatch(word) or stem in self.kept for word, stem in zip(words, stems, strict=True))
 
     def keep(self, words: Iterable[Any]) -> None:
         """Names of modules and functions stay, and so does each word in them."""
