@@ -168,7 +168,7 @@ POSITIONS = (
     _at(" -u|--user", r"""\s(?:-u|--user)\s{1,4}["']?(?P<user>[a-z0-9._\\-]{1,64}):(?P<secret>[^\s"']{1,200})""", "curl -u up:x", "up", "x"),
     _at("authorization|cookie|bearer", rf"""\b(?:authorization|(?:set-)?cookie|bearer){_IS}(?P<secret>[^\n]{{1,4000}})""", "Authorization: Basic eDp5", "Basic eDp5"),
     _at("session", r"""\b\w{0,30}session(?:_?id|_?key)?["']?\s{0,4}[:=]\s{0,4}\\?["'](?P<secret>[0-9a-z+/=_-]{8,400})""", 'soap_session="kTb9xQ2r"', "kTb9xQ2r"),
-    _at("@", r"(?<![\w@])(?P<host>[a-z0-9][\w.-]{1,250})@\d{1,5}[/ ](?P<secret>[^\s,\"']{1,64})", "trapsink@162/pub1", "trapsink", "pub1"),
+    _at("@", r"(?<![\w@])(?P<host>[a-z0-9][\w.-]{1,250})@\d{1,5}/(?P<secret>[^\s,\"']{1,64})", "trapsink@162/pub1", "trapsink", "pub1"),
     _at("annotation|guestinfo", rf"""\b(?:annotations?|guestinfo\.[\w.]{{1,60}}){_IS}(?P<secret>[^"'\n<][^"\n<]{{0,4000}})""", 'annotation = "call x"', "call x"),
     _at("annotation|notes", r"""<(?:annotation|notes)>(?P<secret>[^<]{1,4000})<""", "<annotation>call x</annotation>", "call x"),
     _at("notes", r"""^[\s"']{0,40}notes["']?\s{0,40}[:=]\s{0,20}["']?(?P<secret>[^"'\n][^"\n]{0,4000})""", "Notes: call x", "call x"),

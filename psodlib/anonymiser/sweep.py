@@ -21,7 +21,7 @@ LOOKS = (
     ("mail", r"[a-z0-9][\w.+-]{0,63}@[a-z][\w.-]{1,200}", "jdoe@werk"),
     ("user of a domain", r"[a-z][a-z0-9-]{1,30}\\{1,2}[a-z][\w.$-]{1,63}", r"acme\jdoe"),
     ("address", r"\d{1,3}(?:\.\d{1,3}){3}", "10.1.2.3"),
-    ("identifier", r"(?=[0-9a-f]{0,40}[a-f])(?=[a-f]{0,40}\d)[0-9a-f]{12,64}|\d{14,20}", "0050569abef0"),
+    ("identifier", r"(?!4[0-5][0-9a-f]{10}(?![0-9a-f])|ffff)(?=[0-9a-f]{0,40}[a-f])(?=[a-f]{0,40}\d)[0-9a-f]{12,64}|\d{14,20}", "0050569abef0"),
     ("domain", r"[a-z_][\w-]{0,62}(?:\.[a-z0-9_][\w-]{0,62}){1,7}", "node3.dc2.bigbank"),
     ("name with a number", r"[a-z][a-z_-]{0,60}\d[\w-]{0,60}|(?!0x)\d{1,10}[a-z][\w-]{4,60}", "bernesx09"),
 )  # fmt: skip
@@ -128,7 +128,7 @@ class Sweep:
         # one of ours with something behind it: a word of the site was replaced inside another
         if any(made in self._ours() for made in re.findall(r"[hduw][0-9a-f]{9}", part)):
             return True
-        return len(part) < 3 or bool(_UNITS.fullmatch(part)) and part.strip("0123456789") not in NAMING
+        return len(part) < 3 or (bool(_UNITS.fullmatch(part)) and part.strip("0123456789") not in NAMING)
 
     def _ours(self) -> set[str]:
         # Every word of every pseudonym so far.
