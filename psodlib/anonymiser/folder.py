@@ -15,7 +15,7 @@ from psodlib.anonymiser.learn import in_a_hosts_folder, learn_names
 from psodlib.anonymiser.pseudonyms import Pseudonyms
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.anonymiser.sweep import Suspect
-from psodlib.anonymiser.transcode import LeftOut, Transcoder, shares, spool
+from psodlib.anonymiser.transcode import Transcoder, shares, spool
 from psodlib.errors import InputError
 from psodlib.evidence.places import Place
 from psodlib.evidence.sources import Unit, iter_units
@@ -145,16 +145,16 @@ def _todo(
 def _one(unit: Unit, names: list[str], folder: Path, work: Transcoder, written: set[str]) -> None:
     sizes = [os.stat(path).st_size for path in unit.paths]
     with spool() as file:
-        try:
-            raw = chained([partial(DiskFile, path) for path in unit.paths])
-            budget = Budget(Limits())
-            with Stream(raw, unit.source, budget=budget) as stream:
-                work.write(stream, unit.place, file, budget)
-                trouble = next((one for one in stream.problems if one.problem != "truncated"), None)
-            if trouble:
-                work.left_out.append((unit.source, f"the rest of it: {trouble.detail or trouble.problem}"))
-        except LeftOut as why:
-            work.left_out.append((unit.source, str(why)))
+        budget = Budget(Limits())
+        with Stream(chained([partial(DiskFile, path) for path in unit.paths]), unit.source, budget=budget) as stream:
+            told = len(work.left_out)
+            is_written = work.write(stream, unit.place, file, budget)
+        trouble = next((one for one in stream.problems if one.problem != "truncated"), None)
+        if trouble:
+            work.left_out.append((unit.source, f"the rest of it: {trouble.detail or trouble.problem}"))
+        if not is_written:
+            if len(work.left_out) == told:
+                work.left_out.append((unit.source, "nothing in it could be read"))
             return
         total = file.tell()
         file.seek(0)

@@ -41,7 +41,21 @@ LONGEST = 250  # letters of a name
 LEAST = 3  # letters of a name that is replaced wherever it stands
 LARGEST_TABLE = 256 << 20  # bytes of a Parquet file inside an archive
 # Columns whose cells are no names, beside the contract's own.
-SAFE_COLUMNS = frozenset(["vendor", "model", "esxi_version", "esxi_build", "vms", "users", "version", "firmware"])
+SAFE_COLUMNS = frozenset(
+    [
+        "vendor",
+        "model",
+        "esxi_version",
+        "esxi_build",
+        "vms",
+        "users",
+        "version",
+        "driver",
+        "driver_name",
+        "module",
+        "firmware",
+    ]
+)
 # "text": a crash's own lines, and the reasons that were found for it
 TEXT_COLUMNS = frozenset(
     [
@@ -108,6 +122,51 @@ _NOTHING = frozenset(
         "false",
     ]
 )
+# Makers' domains say nothing of the house.
+MAKERS = re.compile(r"(?:.*\.)?(?:vmware|broadcom|hpe?|dell|lenovo|cisco|intel|qlogic|emulex|w3)\.(?:com|org|net)$")
+# What hosts are called, with a number or another word behind it.
+NAMING = frozenset(
+    [
+        "esx",
+        "esxi",
+        "host",
+        "server",
+        "srv",
+        "mail",
+        "node",
+        "vm",
+        "web",
+        "db",
+        "dc",
+        "file",
+        "app",
+        "test",
+        "prod",
+        "lab",
+        "vcenter",
+        "site",
+        "cluster",
+        "backup",
+        "ntp",
+        "ldap",
+        "kdc",
+        "radius",
+        "dhcp",
+        "dns",
+        "ftp",
+        "smtp",
+        "proxy",
+        "nas",
+        "syslog",
+        "kms",
+        "sql",
+        "erp",
+        "sap",
+        "git",
+        "fw",
+        "gw",
+    ]
+)
 _LETTERED = frozenset({"user", "word", "domain", "network", "datastore"})  # a number alone is none of these
 # A number, or a device of the kernel's.
 _NO_NAME = re.compile(
@@ -162,6 +221,8 @@ class Names:
         """Remember a name."""
         name = name.strip()
         low = plain(name)
+        if kind == "host" and MAKERS.match(low):
+            return
         if kind == "path":
             for part in low.split("/"):
                 self.add("word", part)
@@ -212,10 +273,12 @@ class Names:
         return len(low) >= LEAST and low not in self.kept and not _NO_NAME.fullmatch(low)
 
     def is_language(self, low: str) -> bool:
-        """Whether every word is one of the kernel's language, a number, or a device."""
-        return all(
-            _NO_NAME.fullmatch(word) or word.strip("0123456789") in self.kept for word in re.findall(r"[^\W_]+", low)
-        )
+        """Whether every word is one of the kernel's language, a number, or a device: `esx7` and `lab-esx` are not."""
+        words = re.findall(r"[^\W_]+", low)
+        stems = [word.strip("0123456789") for word in words]
+        if NAMING & set(stems) and (words != stems or len(words) > 1):
+            return bool(_NO_NAME.fullmatch(low))
+        return all(_NO_NAME.fullmatch(word) or stem in self.kept for word, stem in zip(words, stems, strict=True))
 
     def keep(self, words: Iterable[Any]) -> None:
         """Names of modules and functions stay, and so does each word in them."""

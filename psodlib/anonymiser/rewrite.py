@@ -9,15 +9,13 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psodlib.anonymiser.escapes import ESCAPE, unescaped, word_around
-from psodlib.anonymiser.learn import INNER, PRIVATE, Names, places, plain
+from psodlib.anonymiser.learn import INNER, MAKERS, PRIVATE, Names, places, plain
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, SURE_ENDINGS, Pseudonyms
 from psodlib.anonymiser.shapes import SHAPES, SYSTEM_USERS
 
 __all__ = ["Rewriter"]
 
 OVERLAP = 8 << 10  # bytes that a block shows of the next one: no name is longer
-# Makers' domains say nothing of the house.
-MAKERS = re.compile(r"(?:.*\.)?(?:vmware|broadcom|hpe?|dell|lenovo|cisco|intel|qlogic|emulex|w3)\.(?:com|org|net)$")
 _VERSION_BEFORE = re.compile(rb"(?:\bv|\bver|version|release|#)[\s:=\"'.]{0,4}$")
 _VERSION_AFTER = re.compile(rb"-\d{1,3}(?:oem|vmw|em)|\.\d|\+0x")
 # What stands before a number of the kernel's, which has as many digits as a WWN, a MAC or an address.

@@ -95,7 +95,7 @@ def _at(signs: str, pattern: str, sample: str, *found: str, weak: bool = False, 
     )  # fmt: skip
 
 
-_END = r"""(?=["'\s,;.)\]<]|$)"""
+_END = r"""(?=["'\s,;.:)\]<]|$)"""
 _WORD = r"[^\s\"'<>,;:()\[\]=]{2,80}"
 _NAME = rf"""['"]?(?P<{{}}>(?!is\b|was\b|has\b|on\b|not\b)[a-z0-9_][^\s"'<>,;:()\[\]=]{{{{1,80}}}}?)['"]?{_END}"""
 
@@ -160,7 +160,7 @@ POSITIONS = (
         '"svc_password": "x y!"', "x y!"),
     _at("pass|pwd|secret|token|communit", r"""<[\w:.-]{0,40}(?:pass(?:word|wd|phrase)|pwd|secret|token|community)[^>\n]{0,80}>(?P<secret>[^<\n]{1,4000})<""",
         "<password>x</password>", "x"),
-    _at("pass|communit|secret", r"""(?<![a-z0-9])(?:--?[\w-]{0,30}(?:password|passwd|secret|community)|r[ow]community6?)\s{1,8}(?P<secret>[^\s"']{1,400})""", "rocommunity x", "x"),
+    _at("pass|communit|secret", r"""(?<![a-z0-9])(?:--?[\w-]{0,30}(?:password|passwd|secret|communit(?:y|ies))|r[ow]community6?)\s{1,8}(?P<secret>[^\s"']{1,400})""", "rocommunity x", "x"),
     _at("pass|communit|secret", r"""\b(?:password|passwd|passphrase|secret|community)\s{1,8}["']?(?=[a-z!-/:-@_]{0,60}[\d!#$%*?^])(?P<secret>[^\s"']{4,200})""", "passwd hunter2x", "hunter2x"),
     _at("key", r"""\b(?:licen[sc]e|serial|product|activation) ?keys?\s{1,8}["']?(?P<secret>(?:[0-9a-z]{4,8}-){2,8}[0-9a-z]{4,8})""", "license key AB12C-DE34F-GH56I", "AB12C-DE34F-GH56I"),
     _at("licen", rf"""\blicen[sc]e(?:key)?{_SAID}(?P<secret>(?:[0-9a-z]{{4,8}}-){{2,8}}[0-9a-z]{{4,8}})""", "License: AB12C-DE34F-GH56I", "AB12C-DE34F-GH56I"),
@@ -168,7 +168,7 @@ POSITIONS = (
     _at(" -u|--user", r"""\s(?:-u|--user)\s{1,4}["']?(?P<user>[a-z0-9._\\-]{1,64}):(?P<secret>[^\s"']{1,200})""", "curl -u up:x", "up", "x"),
     _at("authorization|cookie|bearer", rf"""\b(?:authorization|(?:set-)?cookie|bearer){_IS}(?P<secret>[^\n]{{1,4000}})""", "Authorization: Basic eDp5", "Basic eDp5"),
     _at("session", r"""\b\w{0,30}session(?:_?id|_?key)?["']?\s{0,4}[:=]\s{0,4}\\?["'](?P<secret>[0-9a-z+/=_-]{8,400})""", 'soap_session="kTb9xQ2r"', "kTb9xQ2r"),
-    _at("@", r"(?<![\w@])(?P<host>[a-z0-9][\w.-]{1,250})@\d{1,5}[/ ](?P<secret>[^\s,\"']{1,64})", "trapsink@162/pub1", "trapsink", "pub1"),
+    _at("@", r"(?<![\w@])(?P<host>[a-z0-9][\w.-]{1,250})@\d{1,5}/(?P<secret>[^\s,\"']{1,64})", "trapsink@162/pub1", "trapsink", "pub1"),
     _at("annotation|guestinfo", rf"""\b(?:annotations?|guestinfo\.[\w.]{{1,60}}){_IS}(?P<secret>[^"'\n<][^"\n<]{{0,4000}})""", 'annotation = "call x"', "call x"),
     _at("annotation|notes", r"""<(?:annotation|notes)>(?P<secret>[^<]{1,4000})<""", "<annotation>call x</annotation>", "call x"),
     _at("notes", r"""^[\s"']{0,40}notes["']?\s{0,40}[:=]\s{0,20}["']?(?P<secret>[^"'\n][^"\n]{0,4000})""", "Notes: call x", "call x"),
@@ -207,6 +207,13 @@ POSITIONS = (
         "vmotion to host web01 failed", "web01", weak=True),
     _at("agent on ", rf"\bagent (?:on|at) {_named('host')}", "HA agent on web01 restarted", "web01", weak=True),
     _at("://", r"""\b(?:udp|tcp|ssl|ldaps?|nfs|smb|cifs|sftp|ssh)://(?P<host>[a-z0-9_][\w.-]{0,250})""", "udp://loggy:514", "loggy"),
+    _at("host|server|node|peer", rf"""\b(?:host|server|node|peer) {_named("host")}(?= (?:is|has|was|not|cannot|could|did|does|failed|lost|entered|left|exited|disconnected|connected|rebooted|responds?)\b)""",
+        "Host web01 is not responding", "web01", weak=True),
+    _at("domain|realm|workgroup", rf"""\b(?:joined|left|joining|leaving|to|in|of) (?:the )?(?:domain|realm|workgroup) {_named("word")}""", "Joined domain ACME", "ACME", weak=True),
+    _at(" for ", rf"\b(?:pam|auth|authentication|login|logon|password|access)(?: (?:failure|failed|error|denied|refused|granted))? for (?:user )?(?P<user>{_USER}){_END}", "keyboard-interactive/pam for jdoe", "jdoe", weak=True),
+    _at("su -", rf"\bsu -l? ?(?P<user>{_USER}){_END}", "su - jdoe", "jdoe", weak=True),
+    _at("cluster|center|centre|pool", rf"""\b(?:cluster|data ?cent(?:er|re)|resource ?pool) {_named("word")}""", "Cluster gold1: failover", "gold1", weak=True),
+    _at("volume ", r"""\bvolume [0-9a-f-]{4,60} \((?P<datastore>[^)\n]{1,80})\)""", "access to volume 52f1a (gold 1) due", "gold 1"),
     # more machines, stores and networks
     _at(".vm|.nvram|.vswp", rf"""(?<![^\s/"'\[=(:,<>])(?P<vm>[^/\s"'\[\]:=,<>()]{{1,80}}?){_VM_FILE}(?![\w])""", "opened web01_1-flat.vmdk", "web01"),
     _at(".vm|.nvram|.vswp", rf"""["'/\]] ?(?P<vm>[^/\n"'\[\]:=<>]{{1,80}}?){_VM_FILE}(?=["'])""", '"my vm_1-flat.vmdk"', "my vm"),
@@ -215,8 +222,8 @@ POSITIONS = (
     _at("vm|machine|guest|snapshot of|clone of|consolidation of", rf"""\b(?:for vm|of vm|vm|virtual machine|guest|vmotion of|snapshot of|clone of|consolidation of) (?P<vm>{_WORD}?){_END}""", "vmotion of web01 failed", "web01", weak=True),
     _at("datastore|volume|file system|lun", rf"""\b(?:datastore|volume|file ?system|dsname|lun)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("datastore")}""", "datastore 'gold 1' lost", "gold 1"),
     _at("datastore|volume|file system", rf"""\b(?:datastore|volume|file ?system)(?: name)?s? \[?(?P<datastore>{_WORD}?){_END}""", "Datastore gold_1 is full", "gold_1", weak=True),
-    _at("port|network|dvs|vds|dvpg|switch", rf"""\b(?:(?:dv)?port ?group|network|dvs|vds|vlan|dvswitch|distributed switch)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("network")}""", "network 'Guests 3'", "Guests 3", weak=True),
-    _at("port|network|dvs|dvpg|switch", rf"""\b(?:(?:dv)?port ?group|dvs|dvswitch|distributed switch|network ?name)(?:[ _-]?name)?(?:{_SAID}|\s)(?P<network>{_WORD}?){_END}""", "Port group Guests3 not found", "Guests3", weak=True),
+    _at("port|network|dvs|vds|dvpg|switch", rf"""\b(?:(?:dv)?port[ _-]?group|network|dvs|vds|vlan|dvswitch|distributed switch)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("network")}""", "network 'Guests 3'", "Guests 3", weak=True),
+    _at("port|network|dvs|dvpg|switch", rf"""\b(?:(?:dv)?port[ _-]?group|dvs|dvswitch|distributed switch|network ?name)(?:[ _-]?name)?(?:{_SAID}|\s)(?P<network>{_WORD}?){_END}""", "Port group Guests3 not found", "Guests3", weak=True),
     _at("vswitch", r"^(?P<network>\S(?:[^\n]{0,60}?\S)?)\s{2,60}vswitch\d", "Guests 3      vSwitch0    3   120", "Guests 3", weak=True),
     _at(":/", rf"""\b(?:nfs(?:client|41)?|nas|mount(?:ed|ing)?|export|share)\b[^\n]{{0,80}}?\s(?P<host>{_HOST}):/(?:(?:vol|exports?|ifs|data|mnt)/)?(?P<path>[^\s"',;<>]{{1,200}})""", "NFS mount nas1:/vol/iso failed", "nas1", "iso"),
     _at("/vol|/export|/ifs|/mnt|/nfs", r"""(?<![\w.])/(?:vol|exports?|ifs|nfs|mnt)/(?P<path>[^\s"',;<>]{1,200})""", "share /vol/iso stale", "iso"),

@@ -6,38 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from psodlib.anonymiser.learn import PRIVATE, Names, plain
+from psodlib.anonymiser.learn import NAMING, PRIVATE, Names, plain
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, Pseudonyms
 
 __all__ = ["LOOKS", "Suspect", "Sweep"]
 
 MOST = 1000  # words that are told; more are counted as one
 REMEMBERED = 200_000  # words that were looked at, before they are forgotten
-# What a host is called, with a number behind it: the one kind of word and number that is no device's.
-_NAMING = frozenset(
-    [
-        "esx",
-        "esxi",
-        "host",
-        "server",
-        "srv",
-        "mail",
-        "node",
-        "vm",
-        "web",
-        "db",
-        "dc",
-        "file",
-        "app",
-        "test",
-        "prod",
-        "lab",
-        "vcenter",
-        "site",
-        "cluster",
-        "backup",
-    ]
-)
 _UNITS = re.compile(
     r"(?:(?:\d+[a-z]{1,3}){1,6}|(?:[a-z]{1,2}\d{1,4}){1,6}[a-z]?|\d+x\d+|[0-9a-f]{1,8}|x[0-9a-f]{1,16}|v\d[\w.]*|\d{8}t\d{6}z?)"
 )
@@ -46,7 +21,7 @@ LOOKS = (
     ("mail", r"[a-z0-9][\w.+-]{0,63}@[a-z][\w.-]{1,200}", "jdoe@werk"),
     ("user of a domain", r"[a-z][a-z0-9-]{1,30}\\{1,2}[a-z][\w.$-]{1,63}", r"acme\jdoe"),
     ("address", r"\d{1,3}(?:\.\d{1,3}){3}", "10.1.2.3"),
-    ("identifier", r"(?=[0-9a-f]{0,40}[a-f])(?=[a-f]{0,40}\d)[0-9a-f]{12,64}|\d{14,20}", "0050569abef0"),
+    ("identifier", r"(?!4[0-5][0-9a-f]{10}(?![0-9a-f])|ffff)(?=[0-9a-f]{0,40}[a-f])(?=[a-f]{0,40}\d)[0-9a-f]{12,64}|\d{14,20}", "0050569abef0"),
     ("domain", r"[a-z_][\w-]{0,62}(?:\.[a-z0-9_][\w-]{0,62}){1,7}", "node3.dc2.bigbank"),
     ("name with a number", r"[a-z][a-z_-]{0,60}\d[\w-]{0,60}|(?!0x)\d{1,10}[a-z][\w-]{4,60}", "bernesx09"),
 )  # fmt: skip
@@ -148,16 +123,12 @@ class Sweep:
         return all(self._is_part(part) for part in re.findall(r"[^\W_]+", word))
 
     def _is_part(self, part: str) -> bool:
-        if (
-            part in self.names.kept
-            or part in self._ours()
-            or (self.names.is_language(part) and part.strip("0123456789") not in _NAMING)
-        ):
+        if part in self.names.kept or part in self._ours() or self.names.is_language(part):
             return True
         # one of ours with something behind it: a word of the site was replaced inside another
         if any(made in self._ours() for made in re.findall(r"[hduw][0-9a-f]{9}", part)):
             return True
-        return len(part) < 3 or (bool(_UNITS.fullmatch(part)) and part.strip("0123456789") not in _NAMING)
+        return len(part) < 3 or (bool(_UNITS.fullmatch(part)) and part.strip("0123456789") not in NAMING)
 
     def _ours(self) -> set[str]:
         # Every word of every pseudonym so far.

@@ -87,6 +87,8 @@ def is_inventory(name: str, head: bytes) -> bool:
     """Whether a file is a CSV with a column of hosts."""
     line = re.split(rb"\r\n|\n|\r", head, maxsplit=1)[0].decode("utf-8", "replace")
     cells = [_key(cell) for cell in re.split(r"[,;\t|]", line)]
+    if {"acceptancelevel", "installdate", "creationdate"} & set(cells):
+        return False  # a list of VIBs, whose names are no hosts
     return name.lower().endswith(".csv") and len(cells) > 1 and any(_ALIASES.get(cell) == "host" for cell in cells)
 
 

@@ -11,8 +11,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,13 +20,13 @@ from typing import Any, BinaryIO, cast
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.anonymiser.sweep import Sweep
 from psodlib.anonymiser.tables import is_inventory, rewrite_csv, rewrite_parquet
-from psodlib.evidence.archives import MAX_ARCHIVES, Entry, archive_of, tar_entries, zip_entries
-from psodlib.evidence.places import FRAGMENT, Place
+from psodlib.evidence.archives import Item, expand
+from psodlib.evidence.places import Place
 from psodlib.evidence.reading import binary_kind
-from psodlib.evidence.streams import MAX_WRAPS, Budget, Stream, chained, unwrapped, wrap_of
+from psodlib.evidence.streams import Budget, Stream
 from psodlib.records import Problem
 
-__all__ = ["LeftOut", "Transcoder", "spool"]
+__all__ = ["Transcoder", "shares", "spool"]
 
 BLOCK = 256 << 10
 IN_MEMORY = 8 << 20  # bytes of an archive's member that wait in memory; more waits on disk
@@ -36,7 +35,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/=]*")
 _EMPTY_PICTURE = b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 
-class LeftOut(Exception):
+class _LeftOut(Exception):
     """Why a file is not in the output."""
 
 
@@ -57,31 +56,76 @@ class Transcoder:
     def __post_init__(self) -> None:
         self.sweep = Sweep(self.rewriter.names, self.rewriter.pseudonyms)
 
-    def write(
-        self, stream: Stream, place: Place, out: BinaryIO, budget: Budget, wraps: int = 0, archives: int = 0
-    ) -> None:
-        """One file, whatever it is."""
+    def write(self, stream: Stream, place: Place, out: BinaryIO, budget: Budget) -> bool:
+        """One file, whatever it is: unpacked by the one walk there is, each thing in it packed again as it was. False where nothing
+        of it could be written."""
+        under_way = [_Packer("", place, out)]
+        try:
+            for step in expand(stream, place, budget):
+                if isinstance(step, Problem):
+                    if step.problem not in ("truncated", "fragment_missing"):  # the original is no better
+                        self.left_out.append((step.source, step.detail or step.problem))
+                elif isinstance(step, Item):
+                    self._item(step, under_way[-1])
+                elif not step.ends:
+                    under_way.append(_Packer(step.kind, step.place, spool()))
+                else:
+                    done = under_way.pop()
+                    done.cut |= any(problem.problem == "truncated" for problem in stream.problems)
+                    with done.file:
+                        if size := done.close():
+                            under_way[-1].cut |= done.cut and under_way[-1].is_wrap
+                            self._add(under_way[-1], done.place, done.file, size, done.pieces)
+        finally:
+            for left in under_way[1:]:
+                left.file.close()
+        return under_way[0].filled
+
+    def _item(self, item: Item, packer: _Packer) -> None:
+        with spool() as file:
+            try:
+                stream = item.open()
+                self._plain(stream, item, file)
+                packer.cut |= any(problem.problem == "truncated" for problem in stream.problems)
+            except _LeftOut as why:
+                self.left_out.append((item.source, str(why)))
+            else:
+                self._add(packer, item, file, file.tell(), item.pieces)
+
+    def _add(self, packer: _Packer, place: Place | Item, file: BinaryIO, size: int, pieces: tuple[Place, ...]) -> None:
+        file.seek(0)
+        if packer.is_wrap or not packer.kind:
+            packer.add("", file, size, None)
+            packer.pieces = pieces
+            return
+        for piece, share in zip(
+            pieces or (place,), shares([piece.size for piece in pieces] or [size], size), strict=True
+        ):
+            with spool() as part:
+                _copy(file, part, share)
+                part.seek(0)
+                packer.add(self.name(piece.name, piece.source), part, share, piece.mtime)
+
+    def name(self, name: str, source: str) -> str:
+        """A path, rewritten; what still looks like a name in it is told."""
+        new = self.rewriter.path(name)
+        self.sweep.look(new.replace("_", " ").encode("utf-8", "surrogateescape"), source, 0)
+        return new
+
+    def _plain(self, stream: Stream, place: Item, out: BinaryIO) -> None:
         head = stream.peek(64 << 10)
-        wrap, archive = wrap_of(head), archive_of(head[:512])
-        if wrap and wraps < MAX_WRAPS:
-            self._wrapped(wrap, stream, place, out, budget, wraps, archives)
-        elif archive and archives < MAX_ARCHIVES:
-            write = self._tar if archive == "tar" else partial(self._zip, wraps=wraps)
-            write(stream, place, out, budget, archives + 1)
-        elif wrap or archive:
-            raise LeftOut("archives or compressions too deep in one another; unpack it first")
-        elif head.startswith(b"PAR1"):
+        if head.startswith(b"PAR1"):
             self._parquet(stream, place, out)
         else:
             self._text(stream, place, out, head)
 
-    def _text(self, stream: Stream, place: Place, out: BinaryIO, head: bytes) -> None:
+    def _text(self, stream: Stream, place: Item, out: BinaryIO, head: bytes) -> None:
         wide = next(
             (name for mark, name in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")) if head.startswith(mark)),
             None,
         )
         if wide is None and (kind := binary_kind(head)):
-            raise LeftOut(f"{kind}: no text, so it cannot be judged")
+            raise _LeftOut(f"{kind}: no text, so it cannot be judged")
         if wide:
             blocks = _recoded(_blocks(stream), wide)
             out.write(codecs.BOM_UTF16_LE if wide.endswith("le") else codecs.BOM_UTF16_BE)
@@ -97,13 +141,13 @@ class Transcoder:
         for block in self.sweep.through(written, place.source):
             out.write(block)
 
-    def _judged(self, blocks: Iterator[bytes], place: Place) -> Iterator[bytes]:
+    def _judged(self, blocks: Iterator[bytes], place: Item) -> Iterator[bytes]:
         # Pictures inside a page are taken out; a block that is no text ends the judging of the whole file.
         inside, held, pictures = False, b"", 0
         for block in blocks:
             data, held = held + block, b""
             if (binary_kind(data[:BLOCK]) and not inside) or _WIDE.search(data):
-                raise LeftOut("bytes in it that are no text, so it cannot be judged")
+                raise _LeftOut("bytes in it that are no text, so it cannot be judged")
             parts: list[bytes] = []
             while data:
                 if inside:
@@ -124,143 +168,66 @@ class Transcoder:
                 (place.source, f"{pictures} pictures inside the page: no text, so they cannot be judged")
             )
 
-    def _parquet(self, stream: Stream, place: Place, out: BinaryIO) -> None:
+    def _parquet(self, stream: Stream, place: Item, out: BinaryIO) -> None:
         with spool() as file:
             shutil.copyfileobj(cast(Any, stream), file, BLOCK)
             file.seek(0)
             try:
                 rewrite_parquet(file, out, self.rewriter, partial(self.sweep.look, source=place.source, line=1))
             except Exception as error:  # damaged Parquet raises whatever the damage hits
-                raise LeftOut(f"a Parquet file that cannot be read ({type(error).__name__})") from error
-
-    # ---- compressions, archives --------------------------------------------------------------------------------------
-
-    def _wrapped(
-        self, wrap: str, stream: Stream, place: Place, out: BinaryIO, budget: Budget, wraps: int, archives: int
-    ) -> None:
-        told = len(stream.problems)
-        with spool() as packed:
-            inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems)
-            with _packer(wrap, packed) as packer:
-                self.write(inner, place, packer, budget, wraps + 1, archives)
-            size = packed.tell()
-            packed.seek(0)
-            if any(problem.problem == "truncated" for problem in stream.problems[told:]):
-                # what ended before its time does so again, or a gap in the evidence would be hidden
-                size = max(size - 9, 1)
-            _copy(packed, out, size)
-
-    def _tar(self, stream: Stream, place: Place, out: BinaryIO, budget: Budget, archives: int) -> None:
-        with tarfile.open(fileobj=cast(Any, out), mode="w|", format=tarfile.PAX_FORMAT) as made:
-
-            def add(name: str, file: BinaryIO, size: int, changed: datetime | None) -> None:
-                info = tarfile.TarInfo(name)
-                info.size, info.mtime = size, int(changed.timestamp()) if changed else 0
-                made.addfile(info, cast(Any, file))
-
-            self._members(tar_entries(stream, place, budget), add, budget, archives)
-
-    def _zip(self, stream: Stream, place: Place, out: BinaryIO, budget: Budget, archives: int, wraps: int) -> None:
-        with spool() as waiting, zipfile.ZipFile(cast(Any, waiting), "w", zipfile.ZIP_DEFLATED) as made:
-
-            def add(name: str, file: BinaryIO, size: int, changed: datetime | None) -> None:
-                stamp = changed or datetime(1980, 1, 1, tzinfo=UTC)
-                info = zipfile.ZipInfo(name, max(stamp.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
-                info.compress_type = zipfile.ZIP_DEFLATED
-                with made.open(info, "w", force_zip64=size > 1 << 30) as member:
-                    shutil.copyfileobj(file, member, BLOCK)
-
-            self._members(zip_entries(stream, place, budget, wraps), add, budget, archives)
-            made.close()
-            waiting.seek(0)
-            shutil.copyfileobj(waiting, out, BLOCK)
-
-    def _members(
-        self, entries: Iterator[Entry | Problem], add: Callable[..., None], budget: Budget, archives: int
-    ) -> None:
-        with ExitStack() as waiting:
-            self._each(entries, add, budget, archives, waiting)
-
-    def _each(
-        self,
-        entries: Iterator[Entry | Problem],
-        add: Callable[..., None],
-        budget: Budget,
-        archives: int,
-        waiting: ExitStack,
-    ) -> None:
-        names: set[str] = set()
-        pieces: dict[str, dict[int, tuple[Place, Any]]] = {}
-        for entry in entries:
-            if isinstance(entry, Problem):
-                self.left_out.append((entry.source, entry.detail or entry.problem))
-                continue
-            match = FRAGMENT.match(entry.place.name)
-            if match:  # pieces come in any order: they wait for each other
-                piece = waiting.enter_context(spool())
-                with Stream(entry.opener(), entry.place.source) as raw:
-                    shutil.copyfileobj(cast(Any, raw), piece, BLOCK)
-                pieces.setdefault(match["base"], {})[int(match["number"])] = (entry.place, piece)
-                continue
-            with spool() as file:
-                try:
-                    with Stream(entry.opener(), entry.place.source) as inner:
-                        self.write(inner, entry.place, file, budget, 0, archives)
-                except LeftOut as why:
-                    self.left_out.append((entry.place.source, str(why)))
-                    continue
-                except Exception as error:  # encrypted, an unknown method
-                    self.left_out.append((entry.place.source, f"cannot be read ({type(error).__name__})"))
-                    continue
-                size = file.tell()
-                file.seek(0)
-                add(_once(self.name(entry.place.name, entry.place.source), names), file, size, entry.place.mtime)
-        for numbered in pieces.values():
-            self._fragments(numbered, names, add, budget, archives)
-
-    def name(self, name: str, source: str) -> str:
-        """A path, rewritten; what still looks like a name in it is told."""
-        new = self.rewriter.path(name)
-        self.sweep.look(new.replace("_", " ").encode("utf-8", "surrogateescape"), source, 0)
-        return new
-
-    def _fragments(
-        self,
-        numbered: dict[int, tuple[Place, Any]],
-        names: set[str],
-        add: Callable[..., None],
-        budget: Budget,
-        archives: int,
-    ) -> None:
-        for run in runs(sorted(numbered)):
-            places = [numbered[number][0] for number in run]
-            sizes = [numbered[number][1].tell() for number in run]
-            openers = [partial(_rewound, numbered[number][1]) for number in run]
-            with spool() as file:
-                try:
-                    with Stream(chained(openers), places[0].source) as inner:
-                        self.write(inner, places[0], file, budget, 0, archives)
-                except LeftOut as why:
-                    self.left_out.append((places[0].source, str(why)))
-                    continue
-                total = file.tell()
-                file.seek(0)
-                for place, share in zip(places, shares(sizes, total), strict=True):
-                    with spool() as piece:
-                        _copy(file, piece, share)
-                        piece.seek(0)
-                        add(_once(self.name(place.name, place.source), names), piece, share, place.mtime)
+                raise _LeftOut(f"a Parquet file that cannot be read ({type(error).__name__})") from error
 
 
-def runs(numbers: list[int]) -> list[list[int]]:
-    """Numbers in a row, cut where one is missing: text is never glued over a hole."""
-    out: list[list[int]] = []
-    for number in numbers:
-        if out and out[-1][-1] == number - 1:
-            out[-1].append(number)
+class _Packer:
+    # A compression or an archive that is being written; of the kind "" the file itself.
+    def __init__(self, kind: str, place: Place, file: Any) -> None:
+        self.kind, self.place, self.file = kind, place, file
+        self.is_wrap = kind in ("gz", "bz2", "xz", "zst")
+        self.filled = self.cut = False  # `cut`: it ended before its time
+        self.pieces: tuple[Place, ...] = ()  # what the one below is to cut it into
+        self._names: set[str] = set()
+        self._made: Any = file if not kind else _made(kind, file)
+
+    def add(self, name: str, file: BinaryIO, size: int, changed: datetime | None) -> None:
+        self.filled = True
+        name = _once(name, self._names) if name else ""
+        if self.kind == "tar":
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = size, int(changed.timestamp()) if changed else 0
+            self._made.addfile(info, file)
+        elif self.kind == "zip":
+            stamp = changed or datetime(1980, 1, 1, tzinfo=UTC)
+            zipped = zipfile.ZipInfo(name, max(stamp.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
+            zipped.compress_type = zipfile.ZIP_DEFLATED
+            with self._made.open(zipped, "w", force_zip64=size > 1 << 30) as member:
+                shutil.copyfileobj(file, member, BLOCK)
         else:
-            out.append([number])
-    return out
+            _copy(file, self._made, size)
+
+    def close(self) -> int:
+        """How many bytes there are to take; 0 where nothing went into a compression."""
+        self._made.close()
+        if self.is_wrap and not self.filled:
+            return 0
+        size = int(self.file.tell())
+        # what ended before its time does so again, or a gap in the evidence would be hidden
+        return max(size - 9, 1) if self.is_wrap and self.cut else size
+
+
+def _made(kind: str, file: BinaryIO) -> Any:
+    if kind == "tar":
+        return tarfile.open(fileobj=cast(Any, file), mode="w|", format=tarfile.PAX_FORMAT)
+    if kind == "zip":
+        return zipfile.ZipFile(cast(Any, file), "w", zipfile.ZIP_DEFLATED)
+    if kind == "gz":
+        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6)
+    if kind == "bz2":
+        return bz2.BZ2File(file, "wb")
+    if kind == "xz":
+        return lzma.LZMAFile(file, "wb")
+    import pyarrow as pa
+
+    return pa.CompressedOutputStream(pa.PythonFile(_Open(file), mode="w"), "zstd")
 
 
 def shares(sizes: list[int], total: int) -> list[int]:
@@ -269,25 +236,6 @@ def shares(sizes: list[int], total: int) -> list[int]:
     for size in sizes[:-1]:
         out.append(min(size, total - sum(out)))
     return [*out, total - sum(out)]
-
-
-def _rewound(file: Any) -> Any:
-    file.seek(0)
-    return _Readable(file)
-
-
-class _Readable:
-    # A spooled file as `Chain` reads it; it is closed by its owner.
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        return None
 
 
 def _once(name: str, names: set[str]) -> str:
@@ -318,18 +266,6 @@ def _recoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         text = decoder.decode(block)
         yield (text.removeprefix("\ufeff") if first else text).encode("utf-8", "replace")
         first = False
-
-
-def _packer(wrap: str, out: BinaryIO) -> Any:
-    if wrap == "gz":
-        return gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0, compresslevel=6)
-    if wrap == "bz2":
-        return bz2.BZ2File(out, "wb")
-    if wrap == "xz":
-        return lzma.LZMAFile(out, "wb")
-    import pyarrow as pa
-
-    return pa.CompressedOutputStream(pa.PythonFile(_Open(out), mode="w"), "zstd")
 
 
 class _Open:

@@ -103,3 +103,17 @@ def test_the_lines_and_reasons_of_crashes_are_log_text(tmp_path):
     shown = "\n".join([*after.texts["text"], *after.reasons["text"]])
     assert "MAILBOX7" not in shown and "geheim7" not in shown and "jweiss" not in shown and "10.1.1.1" not in shown
     assert "vmm group 1" in shown and list(after.crashes["crash_id"]) == list(fleet.crashes["crash_id"])
+
+
+def test_what_only_looks_like_a_secret_or_a_host_stays(tmp_path):
+    lines = [
+        "2024-01-01T10:00:00Z info hostd[2100] [Originator@6876 sub=Vimsvc.ha-eventmgr] Event 1 : see https://kb.vmware.com/s/article/1",
+        "cpu1:33)PTEs:0x5001438012345678; rax=0x5001438012345678 cr2=0x0a141e2b",
+        "rsp:0x2100002412345678 Failed password for root from a console; PWD=/tmp; pass: 3",
+    ]
+    (tmp_path / "in/web01/var/log").mkdir(parents=True)
+    (tmp_path / "in/web01/var/log/hostd.log").write_text("\n".join(lines))
+    done = anonymise(tmp_path / "in", out=tmp_path / "out", key=KEY)
+    text = next(done.folder.rglob("hostd.log")).read_text()
+    assert text.split("\n")[0] == lines[0] and text.split("\n")[2] == lines[2]
+    assert "rax=0x5001438012345678 cr2=0x0a141e2b" in text
