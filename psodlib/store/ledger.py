@@ -185,6 +185,7 @@ class _Index:
         self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
         self.logs: dict[str | None, list[tuple[Any, Entry]]] = defaultdict(list)
         self.hints = {entry.hint for entry in entries}
+        self._begins: dict[Any, tuple[tuple[int, str, str, bool], ...]] = {}
         for entry in entries:
             if entry.sha256:
                 what = (entry.sha256, _role(entry), entry.collected, entry.parser)
@@ -200,14 +201,18 @@ class _Index:
         return frozenset(old.sha256 for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry))
 
     def begins(self, entry: Entry) -> tuple[tuple[int, str, str, bool], ...]:
-        if entry.hint in self.hints:
-            logs: Iterable[tuple[Any, Entry]] = self.logs.get(entry.hint, ())
-        else:
-            logs = (old for found in self.logs.values() for old in found)
-        role = _role(entry)
-        return tuple(
-            (old.size, old.sha256, old.head, adopt(old, entry) is not None) for its, old in logs if its == role
-        )
+        # Made once for all files of which the same is asked: where all hosts have new names, each is held against all logs.
+        hint = entry.hint if entry.hint in self.hints else ...
+        asked = (hint, _role(entry), entry.collected, entry.parser)
+        if asked not in self._begins:
+            found = self.logs.values() if hint is ... else [self.logs.get(hint, [])]
+            self._begins[asked] = tuple(
+                (old.size, old.sha256, old.head, adopt(old, entry) is not None)
+                for logs in found
+                for role, old in logs
+                if role == asked[1]
+            )
+        return self._begins[asked]
 
 
 # ---- looking into files, wherever they are read --------------------------------------------------------------------------
