@@ -208,6 +208,8 @@ def _content(reading: FileReading) -> Any:
 
 def _judged(readings: Sequence[FileReading]) -> list[Crash]:
     # A mirror inside one bundle is no second sighting; the same file in two places is.
+    if not any(reading.crashes for reading in readings):
+        return []
     said = said_by_host(readings)
     seen: set[Any] = set()
     out = []

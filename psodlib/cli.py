@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+MOST_NAME = 48  # characters of a file's name beside a bar
 NEWEST = 10  # crashes listed one by one by `psod load`
 # Problems that cost no evidence: worth a row in the table, not an exit code.
 MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
@@ -131,7 +133,7 @@ def load(
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
 
-    with _ends_on_sigterm(), _cluster(cluster, jobs) as client, _bar("reading") as progress:
+    with _stoppable(store), _cluster(cluster, jobs) as client, _bar("reading") as progress:
         fleet = load_fleet(
             *sources, inventory=inventory, known_issues=known_issues, jobs=jobs, client=client, store=store, progress=progress,
             allow_loss=allow_loss, verify=verify,
@@ -161,14 +163,18 @@ def _print_news(store: str) -> None:
 
 
 @contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    # As Ctrl-C does: worker processes end, locks are freed, half-written files go. The exit code is the shell's for SIGTERM.
+def _stoppable(store: str | None) -> Iterator[None]:
+    # SIGTERM ends as Ctrl-C does: worker processes end, locks are freed, half-written files go. The exit code is the shell's.
     def end(number: int, where: object) -> None:
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        kept = f"; what was read is kept in {store}, run it again to go on" if store else ""
+        err.print(f"stopped{escape(kept)}", soft_wrap=True)
+        raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -254,7 +260,7 @@ def report(
     from psodlib.views.report import report as write_report
     from psodlib.views.words import count
 
-    with _ends_on_sigterm(), _bar("report") as progress:
+    with _stoppable(store), _bar("report") as progress:
         evidence: Any = sources
         if store:
             evidence = load_fleet(
@@ -713,13 +719,22 @@ def _version(
 def _bar(task: str, at_once: bool = True) -> Iterator[Any]:
     # A bar on a terminal, nothing in a pipe; the callback takes (what, done, total). Not at once where the first thing may be
     # a question, over which a bar would write.
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TimeElapsedColumn(),
+    )
     bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-    row = bar.add_task(task, total=None)
+    row = bar.add_task(task, total=None, pace="")
+    began = time.monotonic()
 
     def show(what: str, done: int, total: int | None) -> None:
         bar.start()  # does nothing where it runs already
-        bar.update(row, description=escape(what), completed=done, total=total)
+        pace = _pace(getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began)
+        name = what if len(what) <= MOST_NAME else f"...{what[-MOST_NAME:]}"
+        bar.update(row, description=escape(name), completed=done, total=total, pace=pace)
 
     try:
         if at_once:
@@ -727,6 +742,14 @@ def _bar(task: str, at_once: bool = True) -> Iterator[Any]:
         yield show
     finally:
         bar.stop()
+
+
+def _pace(done: int, total: int, seconds: float) -> str:
+    # How fast the bytes go, and when the last will be through.
+    if not done or seconds < 1:
+        return ""
+    left = round((total - done) * seconds / done)
+    return f"{done / seconds / 1e6:,.0f} MB/s, {left // 60}:{left % 60:02d} left"
 
 
 def _print_summary(fleet: Fleet) -> None:

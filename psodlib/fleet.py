@@ -332,6 +332,26 @@ class Fleet:
 Progress = Callable[[str, int, int], None]
 
 
+class Amount(int):
+    """A number of files that also says how many bytes they have."""
+
+    nbytes = 0
+
+
+class _Count:
+    # Tells of each file that was read how far the load is.
+
+    def __init__(self, progress: Progress | None, total: int, nbytes: int) -> None:
+        self.progress, self.done, self.total = progress, Amount(0), Amount(total)
+        self.total.nbytes = nbytes
+
+    def up(self, what: str, nbytes: int) -> None:
+        if self.progress:
+            before, self.done = self.done, Amount(self.done + 1)
+            self.done.nbytes = before.nbytes + nbytes
+            self.progress(what, self.done, self.total)
+
+
 def load(
     *sources: str | Path | Sequence[str | Path],
     inventory: str | Path | pd.DataFrame | None = None,
@@ -364,7 +384,7 @@ def load(
         fleet is that of all loads together; what a vanished file said stays, and ``problems`` tells of it.
         ``Fleet.open`` reads it.
     progress : callable, optional
-        Called as ``progress(what, done, total)`` after each file.
+        Called as ``progress(what, done, total)`` after each file; ``done.nbytes`` and ``total.nbytes`` are the files' bytes.
     allow_loss : bool
         Let a load into a store go through that loses more than a tenth of the known crashes or host-days.
     verify : bool
@@ -407,11 +427,11 @@ def load(
         return _load_into(store, named, roster, issues, workers, progress, allow_loss, verify)
     units, problems = _units(named)
     readings: list[FileReading] = []
-    for done, (unit, (found, troubles)) in enumerate(_read(units, workers), 1):
+    count = _Count(progress, len(units), sum(unit.size for unit in units))
+    for unit, (found, troubles) in _read(units, workers):
         readings += found
         problems += troubles
-        if progress:
-            progress(unit.source, done, len(units))
+        count.up(unit.source, unit.size)
     tables = assemble(readings, inventory=roster, issues=issues, problems=problems)
     return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
 
@@ -447,10 +467,8 @@ def _load_into(
         raise InputError("no source was given; name an evidence folder, a log, a bundle or an address")
 
     def read(folder: Path, todo: Sequence[Job]) -> Iterator[Entry]:
-        for done, entry in enumerate(_looked_into(folder, todo, workers), 1):
-            if progress:
-                progress(entry.path, done, len(todo))
-            yield entry
+        count = _Count(progress, len(todo), sum(job.entry.size for job in todo))
+        return _looked_into(folder, todo, workers, lambda entry: count.up(entry.path, entry.size))
 
     def spread(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         return workers.each(function, [(task,) for task in tasks])
@@ -462,13 +480,15 @@ def _load_into(
     return Fleet(**tables, simulated=simulated)
 
 
-def _looked_into(folder: Path, todo: Sequence[Job], workers: Workers) -> Iterator[Entry]:
+def _looked_into(folder: Path, todo: Sequence[Job], workers: Workers, tell: Callable[[Entry], None]) -> Iterator[Entry]:
     if not workers.is_worth_it(todo, lambda job: job.entry.size):
-        yield from read_jobs(folder, todo)
+        yield from read_jobs(folder, todo, tell)
         return
     groups = groups_of(todo, lambda job: job.entry.size, workers.count)
     for entries in workers.each(read_group, [(folder, group) for group in groups]):
-        yield from entries
+        for entry in entries:
+            tell(entry)
+            yield entry
 
 
 def is_saved(source: str | Path) -> bool:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import psodlib as psod
-from psodlib.store.folder import is_store
+from psodlib.store.folder import is_store, read_manifest
 from psodlib.workers import Workers
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="children are counted in /proc")
@@ -53,7 +55,7 @@ def loading(evidence: Path, store: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_worker_outlives_a_load(evidence: Path, tmp_path: Path, how: signal.Signals) -> None:
     whole, met = psod.load(evidence, jobs=1), 0
     for number in range(KILLS):
@@ -68,7 +70,7 @@ def test_no_worker_outlives_a_load(evidence: Path, tmp_path: Path, how: signal.S
             _, told = process.communicate(timeout=60)
             assert "Traceback" not in told, told
             if workers:
-                assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 143)
+                assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
         deadline = time.monotonic() + 30
         while alive(workers) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -101,3 +103,33 @@ def test_results_come_and_errors_too() -> None:
     next(some)
     some.close()  # type: ignore[attr-defined]
     assert len(alive(below(os.getpid()) - before)) <= 1  # multiprocessing's own, which tidies up behind workers
+
+
+@pytest.mark.parametrize("into_store", [False, True])
+def test_progress_counts_files_and_their_bytes(evidence: Path, tmp_path: Path, into_store: bool) -> None:
+    for jobs in (1, 2):
+        told: list[tuple[int, int, int, int]] = []
+        psod.load(
+            evidence, jobs=jobs, store=tmp_path / f"s{jobs}" if into_store else None,
+            progress=lambda what, done, total, told=told: told.append((done, done.nbytes, total, total.nbytes)),
+        )  # fmt: skip
+        files = [path for path in evidence.rglob("*") if path.is_file() and "truth" not in path.parts]
+        assert [done for done, *_ in told] == list(range(1, len(files) + 1))
+        assert told[-1][:2] == told[-1][2:] == (len(files), sum(path.stat().st_size for path in files))
+        assert all(here[1] <= there[1] for here, there in pairwise(told))
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_stopped_load_keeps_what_it_had_read(evidence: Path, tmp_path: Path, stop: type[BaseException]) -> None:
+    def stopped(what: str, done: int, total: int) -> None:
+        if done == 40:
+            raise stop
+
+    with pytest.raises(stop):
+        psod.load(evidence, store=tmp_path / "s", jobs=1, progress=stopped)
+    again = psod.load(evidence, store=tmp_path / "s", jobs=1)
+    news = read_manifest(tmp_path / "s").news
+    assert news["files adopted from a killed load"] >= 39  # the fortieth was in the reader's hand
+    fresh = psod.load(evidence, store=tmp_path / "t", jobs=1)
+    for name in fresh.tables:
+        pd.testing.assert_frame_equal(again.tables[name], fresh.tables[name])

@@ -13,8 +13,9 @@ import re
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ RACY = 2.0  # seconds: a file changed this shortly before it was looked at may c
 HEAD = 4096  # bytes at the beginning of a log that tell it from others
 SMALL = 4096  # bytes: below this a file of another host is read rather than searched for among all
 _BLOCK = 1 << 20
+_STEM = re.compile(
+    r"(?:[0-9a-f]{12}-)?([A-Za-z_+-]*)"
+)  # the twelve digits are how `collect` keeps what a host threw away
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +103,18 @@ def _stat(unit: Unit, now: float) -> tuple[int, str]:
 
 def _role(entry: Entry) -> tuple[str, bool, bool]:
     # All that readers make of a name: the log or command without its number, a folder of outputs, a bundle.
-    name = re.sub(r"^[0-9a-f]{12}-", "", entry.name.rpartition("/")[2])  # as `collect` keeps what a host threw away
-    stem = re.match(r"[A-Za-z_+-]*", name)
-    return stem[0] if stem else "", is_output(entry), entry.hint_kind == "bundle"
+    return _stem(entry.name.rpartition("/")[2]), is_output(entry), entry.hint_kind == "bundle"
+
+
+@lru_cache(4096)
+def _stem(name: str) -> str:
+    found = _STEM.match(name)
+    return found[1] if found else ""
 
 
 def is_output(entry: Entry) -> bool:
     """Whether a file lies among the outputs of commands."""
-    return "commands" in entry.name.split("/")[:-1]
+    return entry.name.startswith("commands/") or "/commands/" in entry.name
 
 
 def adopt(old: Entry, entry: Entry) -> Entry | None:
@@ -175,8 +183,9 @@ class _Index:
 
     def __init__(self, entries: Sequence[Entry], went: Sequence[Entry]) -> None:
         self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
-        self.logs: dict[str | None, list[Entry]] = defaultdict(list)
+        self.logs: dict[str | None, list[tuple[Any, Entry]]] = defaultdict(list)
         self.hints = {entry.hint for entry in entries}
+        self._begins: dict[Any, tuple[tuple[int, str, str, bool], ...]] = {}
         for entry in entries:
             if entry.sha256:
                 what = (entry.sha256, _role(entry), entry.collected, entry.parser)
@@ -185,28 +194,32 @@ class _Index:
                     self.sizes[entry.size, ...].setdefault(what, entry)
         for entry in went:
             if entry.sha256 and entry.tells and not (entry.packed or entry.archive):
-                self.logs[entry.hint].append(entry)
+                self.logs[entry.hint].append((_role(entry), entry))
 
     def same(self, entry: Entry) -> frozenset[str]:
         hint = entry.hint if entry.hint in self.hints else ...
         return frozenset(old.sha256 for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry))
 
     def begins(self, entry: Entry) -> tuple[tuple[int, str, str, bool], ...]:
-        if entry.hint in self.hints:
-            logs: Iterable[Entry] = self.logs.get(entry.hint, ())
-        else:
-            logs = (old for found in self.logs.values() for old in found)
-        role = _role(entry)
-        return tuple(
-            (old.size, old.sha256, old.head, adopt(old, entry) is not None) for old in logs if _role(old) == role
-        )
+        # Made once for all files of which the same is asked: where all hosts have new names, each is held against all logs.
+        hint = entry.hint if entry.hint in self.hints else ...
+        asked = (hint, _role(entry), entry.collected, entry.parser)
+        if asked not in self._begins:
+            found = self.logs.values() if hint is ... else [self.logs.get(hint, [])]
+            self._begins[asked] = tuple(
+                (old.size, old.sha256, old.head, adopt(old, entry) is not None)
+                for logs in found
+                for role, old in logs
+                if role == asked[1]
+            )
+        return self._begins[asked]
 
 
 # ---- looking into files, wherever they are read --------------------------------------------------------------------------
 
 
-def read_jobs(folder: Path, jobs: Iterable[Job]) -> Iterator[Entry]:
-    """Look into files, and read those whose bytes are not known into segments of the store."""
+def read_jobs(folder: Path, jobs: Iterable[Job], tell: Callable[[Entry], None] = lambda entry: None) -> Iterator[Entry]:
+    """Look into files, and read those whose bytes are not known into segments of the store; ``tell`` hears of each at once."""
     known: list[Entry] = []
 
     def found() -> Iterator[Read]:
@@ -216,6 +229,7 @@ def read_jobs(folder: Path, jobs: Iterable[Job]) -> Iterator[Entry]:
                 known.append(entry)
             else:
                 yield entry, *read_unit(job.unit)
+            tell(entry)
 
     yield from write_segment(folder, found())
     yield from known

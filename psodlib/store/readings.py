@@ -132,30 +132,35 @@ def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
     blobs: list[bytes] = []
     entries: list[Entry] = []
     at = len(_MAGIC)
-    for entry, readings, problems in found:
-        pieces = []
-        for piece, blob in pack(entry, readings, at):
-            pieces.append(piece)
-            blobs.append(blob)
-            at += len(blob)
-        entries.append(
-            msgspec.structs.replace(
-                entry,
-                pieces=tuple(pieces),
-                problems=tuple(problems),
-                unpacked=max((r.size for r in readings), default=0),
-                archive=any(r.source != entry.source for r in readings),
-                timeless=_timeless(readings),
-                lasting=all(timed(reading) == reading for reading in readings),
-                troubles=tuple(
-                    p for found in (problems, *(r.problems for r in readings)) for p in found if p.problem in POOR
-                ),
-            )
-        )
-        if at > _FULL:
-            yield from _written(folder, blobs, entries)
-            blobs, entries, at = [], [], len(_MAGIC)
+    try:
+        for entry, readings, problems in found:
+            packed = list(pack(entry, readings, at))
+            blobs += (blob for _, blob in packed)
+            at += sum(len(blob) for _, blob in packed)
+            entries.append(_told(entry, readings, problems, tuple(piece for piece, _ in packed)))
+            if at > _FULL:
+                yield from _written(folder, blobs, entries)
+                blobs, entries, at = [], [], len(_MAGIC)
+    except (KeyboardInterrupt, SystemExit):  # what was read till then is adopted by the next load
+        list(_written(folder, blobs, entries))
+        raise
     yield from _written(folder, blobs, entries)
+
+
+def _told(
+    entry: Entry, readings: Sequence[FileReading], problems: Sequence[Problem], pieces: tuple[Piece, ...]
+) -> Entry:
+    # What the ledger keeps of a file that was read.
+    return msgspec.structs.replace(
+        entry,
+        pieces=pieces,
+        problems=tuple(problems),
+        unpacked=max((r.size for r in readings), default=0),
+        archive=any(r.source != entry.source for r in readings),
+        timeless=_timeless(readings),
+        lasting=all(timed(reading) == reading for reading in readings),
+        troubles=tuple(p for found in (problems, *(r.problems for r in readings)) for p in found if p.problem in POOR),
+    )
 
 
 def timed(reading: FileReading) -> FileReading:
