@@ -81,7 +81,7 @@ def rollout_state(result: RolloutWatch) -> list[Block]:
         f"Against hosts of the same model in the same weeks it crashes {figure(judged.ratio.ratio)} times as often (90 % range "
         f"{between(judged.ratio.low, judged.ratio.high)}); e-value {figure(judged.e_value)}, alarm at 20."
     )
-    out: list[Block] = [Text(f"{literal(result.sentence)}{when}"), Text(counts)]
+    out: list[Block] = [Text(f"{literal(result.sentence)}{when}"), *([] if judged.against else [Text(counts)])]
     if len(result.reasons) > 1:
         out.append(Bullets([literal(reason) for reason in result.reasons[1:]]))
     out.append(_waves(result))
@@ -132,7 +132,16 @@ def _waves(result: RolloutWatch) -> Table:
         watched = f"{row['host_days']:,.0f} of {row['host_days_planned']:,.0f}"
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
     return Table(
-        "Wave by wave", ["Wave", "From", "Hosts", "Where they are", "Crashes since", "Host-days of those planned"], rows
+        "Wave by wave",
+        [
+            "Wave",
+            "From",
+            "Hosts",
+            "Where they are",
+            "Crashes since",
+            "Host-days since, of those planned before the next wave",
+        ],
+        rows,
     )
 
 
