@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from psodlib.fleet import Fleet
 
+SHOWN_SUSPECTS = 40  # words that still look like a name
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -600,7 +602,17 @@ def anonymise(
         f"{done.files} files in {escape(str(done.folder))}. Yours alone, who has it can undo this: {escape(str(done.mapping))}"
     )
     _print_left_out(done.left_out)
-    raise typer.Exit(1 if done.left_out else 0)
+    if done.suspects:
+        out.print(
+            f"{len(done.suspects)} words in it still look like a name; look at each, then give it as --word or let it be:"
+        )
+        for one in done.suspects[:SHOWN_SUSPECTS]:
+            out.print(
+                f"  {escape(one.source)}:{one.line}: {escape(one.text)} ({one.kind}, {one.times} times)", soft_wrap=True
+            )
+        if len(done.suspects) > SHOWN_SUSPECTS:
+            out.print(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {escape(str(done.mapping))}")
+    raise typer.Exit(1 if done.left_out or done.suspects else 0)
 
 
 @app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -27,6 +28,47 @@ SHOWN = 3  # shared functions that are named
 COMMON = 0.5  # a function on more than this share of all stacks brings no two signatures together
 
 Stack = tuple[str, ...]
+
+
+class Stacks(dict[str, Stack]):
+    """The stacks of a fleet's crashes; what does not change from one question to the next is computed once."""
+
+    @cached_property
+    def crashes(self) -> dict[Stack, list[str]]:
+        """The crashes of each stack."""
+        found: dict[Stack, list[str]] = defaultdict(list)
+        for crash_id, stack in self.items():
+            found[stack].append(crash_id)
+        return found
+
+    @cached_property
+    def _with(self) -> dict[str, list[Stack]]:
+        found: dict[str, list[Stack]] = defaultdict(list)
+        for stack in self.crashes:
+            for name in set(stack):
+                found[name].append(stack)
+        return found
+
+    @cached_property
+    def rarity(self) -> dict[str, float]:
+        """How rare each function is over different stacks: a boot loop of one host makes nothing common."""
+        n = len(self.crashes)
+        return {
+            name: 0.0 if name == UNREADABLE else math.log(1 + n / len(found)) / math.log(1 + n)
+            for name, found in self._with.items()
+        }
+
+    @cached_property
+    def _scores(self) -> dict[Stack, dict[Stack, float]]:
+        return {}
+
+    def like(self, stack: Stack) -> dict[Stack, float]:
+        """The stacks that are like one at all, and how much."""
+        if stack not in self._scores:
+            near = {other for name in set(stack) for other in self._with.get(name, ())}
+            scores = {other: alike(stack, other, self.rarity) for other in near}
+            self._scores[stack] = {other: score for other, score in scores.items() if score > 0}
+        return self._scores[stack]
 
 
 class Tables(Protocol):
@@ -69,12 +111,13 @@ def similar_crashes(
     crashes = fleet.crashes.set_index("crash_id")
     if crash_id not in crashes.index:
         raise InputError(f"no crash has the id {crash_id!r}; expected one of crashes.crash_id")
-    stacks = stacks_of(fleet) if stacks is None else stacks
-    mine = stacks.get(crash_id, ())
-    rarity = _rarity(stacks.values())
-    scores = {stack: alike(mine, stack, rarity) for stack in set(stacks.values())} if mine else {}
+    stacks = stacks if isinstance(stacks, Stacks) else Stacks(stacks_of(fleet) if stacks is None else stacks)
+    mine, rarity = stacks.get(crash_id, ()), stacks.rarity
     found = [
-        (scores[stack], other) for other, stack in stacks.items() if other != crash_id and scores.get(stack, 0.0) > 0
+        (score, other)
+        for stack, score in stacks.like(mine).items()
+        for other in stacks.crashes[stack]
+        if other != crash_id
     ]
     signature = crashes.at[crash_id, "signature"]
     rows = []
@@ -108,7 +151,7 @@ def propose_merges(fleet: Tables, least: float = LEAST) -> pd.DataFrame:
         half of all stacks have are compared.
     """
     stacks = stacks_of(fleet)
-    rarity = _rarity(stacks.values())
+    rarity = stacks.rarity
     signatures = dict(zip(fleet.crashes["crash_id"], fleet.crashes["signature"], strict=True))
     counts = Counter(fleet.crashes["signature"].dropna())
     by_signature: dict[str, Counter[Stack]] = defaultdict(Counter)
@@ -139,7 +182,7 @@ def alike(one: Sequence[str], other: Sequence[str], rarity: Mapping[str, float])
     """
     mine, its = ([rarity.get(name, 1.0) / (1 + i) for i, name in enumerate(stack)] for stack in (one, other))
     whole = sum(mine) + sum(its)
-    if not one or not other or not whole:
+    if not whole or set(one).isdisjoint(other):
         return 0.0
     above = [0.0]
     for weight in its:
@@ -152,17 +195,17 @@ def alike(one: Sequence[str], other: Sequence[str], rarity: Mapping[str, float])
                 cost = min(cost, above[at] + abs(weight - other_weight))
             row.append(cost)
         above = row
-    return max(0.0, 1 - above[-1] / whole) if set(one) & set(other) else 0.0
+    return max(0.0, 1 - above[-1] / whole)
 
 
-def stacks_of(fleet: Tables) -> dict[str, Stack]:
+def stacks_of(fleet: Tables) -> Stacks:
     """The functions of each crash that can tell, as its signature saw them; crashes without any are left out."""
     columns = ["crash_id", "backtrace", "pcpu", "index", "function", "module", "offset"]
     frames: dict[str, list[Frame]] = defaultdict(list)
     for row in fleet.frames[columns].astype(object).itertuples(index=False):
         known: dict[str, Any] = {name: value for name, value in zip(columns, row, strict=True) if not pd.isna(value)}
         frames[known.get("crash_id", "")].append(Frame(**known))
-    stacks = {}
+    stacks = Stacks()
     heads = fleet.crashes[["crash_id", "kind", "message"]].astype(object).itertuples(index=False)
     for crash_id, kind, message in heads:
         words = {name: value for name, value in (("kind", kind), ("message", message)) if not pd.isna(value)}
@@ -170,14 +213,6 @@ def stacks_of(fleet: Tables) -> dict[str, Stack]:
         if any(name != UNREADABLE for name in names):
             stacks[crash_id] = names
     return stacks
-
-
-def _rarity(stacks: Iterable[Stack]) -> dict[str, float]:
-    # Of functions over different stacks: a boot loop of one host makes nothing common.
-    different = set(stacks)
-    seen = Counter(name for stack in different for name in set(stack))
-    most = math.log(1 + len(different))
-    return {name: 0.0 if name == UNREADABLE else math.log(1 + len(different) / n) / most for name, n in seen.items()}
 
 
 def _shared(one: Stack, other: Stack, rarity: Mapping[str, float]) -> str:

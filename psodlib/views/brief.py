@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.league import driver_league
-from psodlib.views.cells import ADVICE
+from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.prose import describe_crash, unheard
@@ -22,7 +22,6 @@ __all__ = [
     "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "open_questions", "orders", "scope", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
-MOVES = ("move_now", "next_reboot")
 BLANK = "________"
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
 MOST_HOSTS = 8  # named a row

@@ -20,6 +20,7 @@ ADVICE = {
     "keep": "keep", "move_now": "move its hosts now", "next_reboot": "move at the next planned reboot",
     "no_new_installs": "no new installs", "leave": "leave as it is",
 }  # fmt: skip
+MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 
 
 def html(result: Any) -> str:

@@ -8,16 +8,17 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
-from psodlib.views.explore.markup import label
 from views import hand_made
 
 from psodlib.fleet import Fleet
 from psodlib.views import charts
 from psodlib.views.brief import unknowns
-from psodlib.views.explore import Atlas, Selection, crash_page, similar_html, timeline_html
+from psodlib.views.document import table_of, to_html
+from psodlib.views.explore import explorer_data, explorer_document
 from psodlib.views.notebooks import run_notebook
-from psodlib.views.prose import TextTable, describe_fleet, unheard
+from psodlib.views.prose import describe_fleet, unheard
 from psodlib.views.study import study
+from psodlib.views.words import label
 from psodlib.views.writeup import choose_crash, write_up
 
 UNTIMED = "esx00"
@@ -54,10 +55,9 @@ def test_a_host_with_an_undated_crash_is_not_called_silent(untimed: Fleet) -> No
 def test_an_undated_crash_says_so(untimed: Fleet) -> None:
     document = write_up(untimed, choose_crash(untimed))
     assert document.title == f"Crash of {UNTIMED}, time unknown"
-    assert "hpsa, version unknown, is good" in document.lead
-    page = crash_page(Atlas(untimed), "c000000000000000")
-    assert "hpsa of unknown version" in page
-    assert "No other crash has this signature, and no other stack is alike." in page
+    assert "evidence points to hpsa (version unknown)." in document.lead
+    page = to_html(explorer_document(untimed, "hpsa"))
+    assert "version unknown" in page and "No other crash has this signature." in page
 
 
 def test_the_lives_of_very_many_hosts_add_up() -> None:
@@ -87,19 +87,9 @@ def test_the_timeline_begins_with_the_boot_that_crashed() -> None:
     fleet = hand_made.fleet(hosts=1, crashing=1)
     hosts = fleet.hosts.assign(first_seen=fleet.crashes["time"].iloc[0], last_seen=fleet.crashes["time"].iloc[0])
     boots = fleet.uptimes.head(1)
-    drawn = timeline_html(
-        Atlas(Fleet(hosts=hosts, crashes=fleet.crashes, uptimes=boots, drivers=fleet.drivers)), Selection()
-    )
-    assert "2025-01-01 to 2025-01-31" in drawn
-    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', drawn)]
-    assert max(widths) > 500
-
-
-def test_similar_crashes_lead_to_their_pages() -> None:
-    atlas = Atlas(hand_made.fleet(hosts=3, crashing=3))
-    html = similar_html(atlas, "c000000000000000", {"c000000000000001": "c000000000000001.html"})
-    assert '<a href="c000000000000001.html">c000000000000001</a>' in html
-    assert "c000000000000002" in html and 'href="c000000000000002' not in html  # has no page
+    data = explorer_data(Fleet(hosts=hosts, crashes=fleet.crashes, uptimes=boots, drivers=fleet.drivers), "hpsa")
+    ((boot,),) = data["boots"].values()
+    assert data["span"] == [boot["start"], boot["end"]]
 
 
 def test_a_long_name_keeps_both_ends() -> None:
@@ -110,7 +100,7 @@ def test_a_long_name_keeps_both_ends() -> None:
 
 
 def test_an_empty_table_is_said() -> None:
-    assert TextTable(pd.DataFrame({"host": []}))._repr_html_() == "<p>Nothing to show: no row.</p>"
+    assert repr(table_of(pd.DataFrame({"host": []}))) == "Nothing to show: no row."
 
 
 def test_an_undated_crash_is_not_called_nothing(untimed: Fleet) -> None:
@@ -135,6 +125,6 @@ def test_a_table_breaks_hashes_and_keeps_times_whole() -> None:
     table = pd.DataFrame(
         {"hash": ["ab" * 32], "when": [pd.Timestamp("2014-05-31 15:57:32", tz="UTC")], "text": ["<wbr>"]}
     )
-    shown = TextTable(table)._repr_html_()
-    assert f'<span style="overflow-wrap: anywhere">{"ab" * 32}</span>' in shown and "&lt;wbr&gt;" in shown
-    assert '<span style="white-space: nowrap">2014-05-31 15:57:32 UTC</span>' in shown
+    shown = table_of(table)._repr_html_()
+    assert re.search(rf'class="hash"[^>]*>{"ab" * 32}<', shown) and "&lt;wbr&gt;" in shown
+    assert '<td class="whole">2014-05-31 15:57:32 UTC</td>' in shown

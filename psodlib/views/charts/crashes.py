@@ -22,9 +22,11 @@ from psodlib.views.charts.style import (
     name_rows,
     new_axes,
     nothing,
+    spread,
+    stacked,
     styled,
 )
-from psodlib.views.charts.sums import hosts_in_words
+from psodlib.views.charts.sums import crashes_in_words, hosts_in_words
 from psodlib.views.words import count
 
 MOST_ROWS = 14  # modules drawn
@@ -74,20 +76,13 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
         *(name for name in (NO_DRIVER, NO_MODULE) if name in totals),
     ]
     chart = new_axes(ax, 0.8 + 0.32 * len(shown), shown)
-    wide = table.pivot(index="module", columns="guilt", values="crashes").reindex(shown).fillna(0)
-    left = np.zeros(len(shown))
-    kinds = [kind for kind in GUILT_COLOURS if kind in wide]
-    for kind in kinds:
-        chart.barh(
-            range(len(shown)),
-            wide[kind],
-            left=left,
-            height=0.72,
-            color=GUILT_COLOURS[kind],
-            edgecolor=PAPER,
-            linewidth=0.5,
-        )
-        left += wide[kind].to_numpy()
+    fills = {
+        kind: {"facecolor": colour, "edgecolor": PAPER}
+        for kind, colour in GUILT_COLOURS.items()
+        if kind in set(table["guilt"])
+    }
+    wide = spread(table, "module", "guilt", "crashes", shown, list(fills))
+    left = stacked(chart, wide, fills, range(len(shown)), lying=True, height=0.72)
     for y, height in enumerate(left):
         place: Any = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
         chart.annotate(f"{height:,.0f}", (height, y), fontsize=SMALL, color=SOFT, **place)
@@ -95,14 +90,11 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     chart.xaxis.set_major_locator(MaxNLocator(integer=True))
     chart.set_xlabel("Crashes")
     chart.set_xlim(0, float(left.max()) * 1.08)
-    add_legend(
-        chart,
-        [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in kinds],
-        "Evidence against it",
-    )
+    entries = [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in fills]
+    add_legend(chart, entries, "Evidence against it")
     hidden = len(totals) - len(shown)
     more = f" {count(hidden, 'further module')} with fewer crashes not drawn." if hidden > 0 else ""
-    total = f"{count(len(crashes), 'crash', 'crashes')} on {hosts_in_words(crashes['host'].nunique())}"
+    total = f"{crashes_in_words(len(crashes))} on {hosts_in_words(crashes['host'].nunique())}"
     caption = f"{total}. Counts rank no driver: they know no host-days.{more}"
     return finish(chart, _modules_finding(totals), caption, table.sort_values(["module", "guilt"]), simulated)
 
@@ -117,8 +109,8 @@ def _modules_finding(totals: Column) -> str:
     unnamed = int(totals.get(NO_MODULE, 0))
     named = totals.drop([NO_MODULE, NO_DRIVER], errors="ignore")
     if named.empty:
-        return f"No module could be named for any of {count(everything, 'crash', 'crashes')}"
-    first = f"{named.index[0]} is the guilty module of {named.iloc[0]:,} of {count(everything, 'crash', 'crashes')}"
+        return f"No module could be named for any of {crashes_in_words(everything)}"
+    first = f"{named.index[0]} is the guilty module of {named.iloc[0]:,} of {crashes_in_words(everything)}"
     return f"{first}; {unnamed:,} {'names' if unnamed == 1 else 'name'} no module" if unnamed else first
 
 
@@ -154,30 +146,19 @@ def plot_ascertainment(
     """
     table = _ascertained(crashes, uptimes, coverage)
     if table.empty:
-        return nothing(
-            ax,
-            "No stop bears a time" if len(crashes) else "Nothing stopped, and no host was seen",
-            "There is neither a crash nor a boot with a time.",
-            list(table.columns),
-            simulated,
-        )
+        what = "No stop has a known time" if len(crashes) else "Nothing stopped, and no host was seen"
+        remedy = "There is neither a crash nor a boot with a time."
+        return nothing(ax, what, remedy, list(table.columns), simulated)
     chart = new_axes(ax)
     months = pd.period_range(table["month"].min(), table["month"].max(), freq="M").strftime("%Y-%m")
-    wide = table.pivot(index="month", columns="how", values="count").reindex(index=months, columns=list(HOW)).fillna(0)
-    bottom = np.zeros(len(months))
-    for how in list(HOW)[:-1]:
-        chart.bar(range(len(months)), wide[how], bottom=bottom, width=0.8, linewidth=0.5, **HOW[how])
-        bottom += wide[how].to_numpy()
-    chart.bar(range(len(months)), -wide["no logs"], width=0.8, linewidth=0.5, **HOW["no logs"])
+    wide = spread(table, "month", "how", "count", months, list(HOW))
+    for part in (wide[list(HOW)[:-1]], -wide[["no logs"]]):
+        stacked(chart, part, HOW, range(len(months)), width=0.8)
     chart.axhline(0, color=SOFT, linewidth=0.8)
     chart.set_xlim(-0.6, max(len(months), 6) - 0.4)
     step = max(1, -(-len(months) // 12))
-    chart.set_xticks(
-        range(0, len(months), step),
-        months[::step],
-        rotation=0 if len(months) <= 8 else 35,
-        ha="center" if len(months) <= 8 else "right",
-    )
+    turned: Any = {"rotation": 0, "ha": "center"} if len(months) <= 8 else {"rotation": 35, "ha": "right"}
+    chart.set_xticks(range(0, len(months), step), months[::step], **turned)
     chart.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{abs(y):,.0f}"))
     chart.yaxis.set_major_locator(MaxNLocator(integer=True))
     chart.set_ylabel("Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops")
@@ -186,49 +167,42 @@ def plot_ascertainment(
     add_legend(chart, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
     doubt = count(int(wide["unexplained reboot"].sum()), "unexplained reboot")
     trace = int(wide["no text"].sum())
-    more = f", {count(trace, 'crash', 'crashes')} of which only the trace of a core dump is left," if trace else ""
+    more = f", {crashes_in_words(trace)} of which only the trace of a core dump is left," if trace else ""
+    found = f"{crashes_in_words(len(crashes))} with text{more} and {doubt}"
     caption = (
-        f"{count(len(crashes), 'crash', 'crashes')} with text{more} and {doubt} on {hosts_in_words(uptimes['host'].nunique())}. "
-        "A reboot that nothing explains may be a crash whose dump and log were lost."
+        f"{found} on {hosts_in_words(uptimes['host'].nunique())}. A reboot that nothing explains may be a crash whose dump "
+        "and log were lost."
     )
     return finish(chart, _ascertainment_finding(wide), caption, table, simulated)
 
 
 def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Table:
     dump = crashes["source"].astype("string").str.contains(DUMP_NAME, regex=True).fillna(False)
+    ends = uptimes["end_reason"]
     parts = [
-        pd.DataFrame({"month": _month(crashes["time"]), "how": np.where(dump, "dump", "log only")}),
-        pd.DataFrame({"month": _month(uptimes.loc[_textless(uptimes), "end"]), "how": "no text"}),
-        pd.DataFrame(
-            {"month": _month(uptimes.loc[uptimes["end_reason"] == "unexplained", "end"]), "how": "unexplained reboot"}
-        ),
-        _silent(uptimes, coverage),
+        (crashes["time"], np.where(dump, "dump", "log only")),
+        (uptimes.loc[(ends == "crash") & uptimes["crash_id"].isna(), "end"], "no text"),
+        (uptimes.loc[ends == "unexplained", "end"], "unexplained reboot"),
     ]
-    table = pd.concat([part for part in parts if len(part)] or parts[:1]).dropna()
+    stops = [pd.DataFrame({"month": _month(times), "how": how}) for times, how in parts]
+    table = pd.concat([part for part in (*stops, _silent(coverage)) if len(part)] or stops[:1]).dropna()
     table = table.groupby(["month", "how"], as_index=False).size().rename(columns={"size": "count"})
     return table.sort_values(["month", "how"], ignore_index=True)
-
-
-def _textless(uptimes: Table) -> Column:
-    return (uptimes["end_reason"] == "crash") & uptimes["crash_id"].isna()
 
 
 def _month(times: Column) -> Column:
     return times.dt.strftime("%Y-%m").astype("string")
 
 
-def _silent(uptimes: Table, coverage: Table | None) -> Table:
+def _silent(coverage: Table | None) -> Table:
     # One row for each month, between a host's first and last sign of life, in which no evidence covers a moment of it.
-    if coverage is None or coverage.empty:
-        return pd.DataFrame({"month": pd.Series(dtype="string"), "how": pd.Series(dtype="string")})
-    months = []
-    for _, rows in coverage.dropna(subset=["start", "end"]).groupby("host"):
+    months: list[int] = []
+    for _, rows in () if coverage is None else coverage.dropna(subset=["start", "end"]).groupby("host"):
         first, last = (_serial(rows[edge]) for edge in ("start", "end"))
         watched = {month for low, high in zip(first, last, strict=True) for month in range(low, high + 1)}
         months += sorted(set(range(min(watched), max(watched) + 1)) - watched)
-    return pd.DataFrame(
-        {"month": pd.Series([f"{m // 12:04d}-{m % 12 + 1:02d}" for m in months], dtype="string"), "how": "no logs"}
-    )
+    written = pd.Series([f"{m // 12:04d}-{m % 12 + 1:02d}" for m in months], dtype="string")
+    return pd.DataFrame({"month": written, "how": "no logs"})
 
 
 def _serial(times: Column) -> Column:
@@ -242,7 +216,7 @@ def _ascertainment_finding(wide: Table) -> str:
         doubt = totals["unexplained reboot"]
         return f"No crash is on record, and {count(doubt, 'reboot') if doubt else 'no reboot'} without an explanation"
     doubt = totals["unexplained reboot"]
-    first = f"{totals['dump']:,.0f} of {count(stops, 'crash', 'crashes')} left a dump"
+    first = f"{totals['dump']:,.0f} of {crashes_in_words(stops)} left a dump"
     if totals["no text"]:
         first += f", {totals['no text']:,.0f} only a trace"
     if not doubt:

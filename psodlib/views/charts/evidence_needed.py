@@ -17,6 +17,7 @@ from psodlib.views.charts.style import (
     Table,
     add_legend,
     finish,
+    mark,
     new_axes,
     nothing,
     short_label,
@@ -69,9 +70,8 @@ def plot_evidence_needed(
         _gathered(chart, rows, dated["start"].min(), now, colours[row.version])
         if known(row.weeks) and row.weeks > 0:
             _way_to_go(chart, row, now, horizon, colours[row.version])
-        entries.append(
-            Line2D([], [], color=colours[row.version], label=f"{short_label(row.version)}: {_still_words(row)}")
-        )
+        words = f"{short_label(row.version)}: {_still_words(row)}"
+        entries.append(Line2D([], [], color=colours[row.version], label=words))
     chart.axvline(now, color=SOFT, linewidth=1, linestyle=":")
     chart.set_xlim(dated["start"].min(), horizon)
     chart.set_ylim(0, None)
@@ -99,41 +99,31 @@ def _gathered(ax: Any, rows: Table, begin: pd.Timestamp, now: pd.Timestamp, colo
 def _way_to_go(ax: Any, row: Any, now: pd.Timestamp, horizon: pd.Timestamp, colour: str) -> None:
     drawn = min(float(row.weeks), (horizon - now) / pd.Timedelta(weeks=1))
     end = now + drawn * pd.Timedelta(weeks=1)
-    ax.plot(
-        [now, end], [row.host_days, row.host_days + drawn * row.per_week], color=colour, linestyle="--", gid="to go"
-    )
+    gathered = [row.host_days, row.host_days + drawn * row.per_week]
+    ax.plot([now, end], gathered, color=colour, linestyle="--", gid="to go")
     if drawn == float(row.weeks):
-        ax.plot(
-            [end],
-            [row.host_days + row.needed],
-            marker="D",
-            markersize=7,
-            color=colour,
-            markerfacecolor=PAPER,
-            gid="verdict",
-        )
+        mark(ax, end, row.host_days + row.needed, colour, "D", markerfacecolor=PAPER, gid="verdict")
 
 
 def _still_words(row: Any) -> str:
     if not known(row.needed):
         return "no amount would do"
     if row.needed == 0:
-        return "placed"
+        return "can be told now"
     more = f"{row.needed:,.0f} more host-days"
     return f"{more}\n({count(np.ceil(row.weeks), 'week')})" if known(row.weeks) else f"{more}\n(no host runs it now)"
 
 
 def _still_finding(table: Table) -> str:
     if (table["needed"] == 0).fillna(False).all():
-        return "Every candidate is placed: no further host-days are needed for this verdict"
+        return "All candidates can be told apart: no further host-days are needed for this verdict"
     waiting = table[(table["weeks"] > 0).fillna(False)]
     if len(waiting):
         first = waiting.loc[waiting["weeks"].idxmin()]
-        wait = count(np.ceil(first["weeks"]), "week")
-        if first["weeks"] > MOST_WEEKS:
-            wait = f"{first['weeks'] / 52:,.0f} years"
+        long = first["weeks"] > MOST_WEEKS
+        wait = f"{first['weeks'] / 52:,.0f} years" if long else count(np.ceil(first["weeks"]), "week")
         return f"At today's pace we could decide in {wait}, with more time on {first['version']}"
     if (table["needed"] > 0).fillna(False).any():
         return "No verdict is under way: no host runs a candidate that lacks host-days"
     open_ones = listing(table.loc[table["needed"].isna(), "version"])
-    return f"At the rates seen so far, no number of host-days on one version alone would place {open_ones}"
+    return f"At the rates seen so far, no number of host-days on one version alone would settle {open_ones}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -17,7 +16,6 @@ from psodlib.views.charts.style import (
     SMALL,
     UNKNOWN_VERSION,
     Table,
-    add_legend,
     finish,
     in_order,
     lumped,
@@ -25,11 +23,14 @@ from psodlib.views.charts.style import (
     new_axes,
     nothing,
     shown_text,
+    spread,
     stack_order,
+    stacked,
     styled,
     version_colours,
     version_fill,
-    version_patch,
+    version_fills,
+    version_legend,
 )
 from psodlib.views.charts.sums import column_of, counts_of, days_in_words, evidence_in_words, hosts_in_words, module_of
 from psodlib.views.words import count, share
@@ -69,26 +70,19 @@ def plot_host_days(
         ``numbers(ax)``: ``group``, ``version`` ("version unknown", "not watched" included), ``host_days``.
     """
     if not len(exposure) or not exposure["host_days"].sum() > 0:
-        return nothing(
-            ax,
-            "No host-days at all",
-            "No stretch of any boot is covered by evidence.",
-            ["group", "version", "host_days"],
-            simulated,
-        )
+        columns, remedy = ["group", "version", "host_days"], "No stretch of any boot is covered by evidence."
+        return nothing(ax, "No host-days at all", remedy, columns, simulated)
     table = _grouped_days(exposure, uptimes, by)
     colours = version_colours(exposure["version"])
     groups = in_order(table["group"])
     chart = new_axes(ax, 0.9 + 0.34 * len(groups), groups)
-    wide = table.pivot(index="group", columns="version", values="host_days").reindex(groups).fillna(0)
-    left = np.zeros(len(groups))
-    for name in stack_order(table["version"]):
-        chart.barh(range(len(groups)), wide[name], left=left, height=0.74, linewidth=0.5, **version_fill(name, colours))
-        left += wide[name].to_numpy()
+    names = stack_order(table["version"])
+    wide = spread(table, "group", "version", "host_days", groups, names)
+    stacked(chart, wide, version_fills(names, colours), range(len(groups)), lying=True, height=0.74)
     name_rows(chart, groups)
     chart.set_xlabel("Host-days")
     chart.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    add_legend(chart, [version_patch(name, colours) for name in stack_order(table["version"])], "Version loaded")
+    version_legend(chart, names, colours)
     alone = " (no group is known)" if groups == [EVERYTHING] else ""
     caption = f"{evidence_in_words(exposure)}{alone}. {_blind_words(table, uptimes)}"
     return finish(chart, _host_days_finding(table), caption, table, simulated)
@@ -102,13 +96,8 @@ def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
     if uptimes is not None and len(uptimes):
         home = pd.Series(group.to_numpy(), index=exposure["host"].to_numpy()).groupby(level=0).first()
         blind = ((uptimes["uptime"] - uptimes["observed"]) / pd.Timedelta(days=1)).clip(lower=0)
-        gaps = pd.DataFrame(
-            {
-                "group": uptimes["host"].map(home).astype("string"),
-                "version": NOT_WATCHED,
-                "host_days": blind.astype(float),
-            }
-        )
+        where = uptimes["host"].map(home).astype("string")
+        gaps = pd.DataFrame({"group": where, "version": NOT_WATCHED, "host_days": blind.astype(float)})
         keyed = pd.concat([keyed, gaps.dropna()], ignore_index=True)
     table = keyed.groupby(["group", "version"], as_index=False)["host_days"].sum()
     return table[table["host_days"] > 0].reset_index(drop=True)
@@ -118,9 +107,7 @@ def _blind_words(table: Table, uptimes: Table | None) -> str:
     if uptimes is None:
         return "Time that no evidence covers is not shown."
     blind = table.loc[table["version"] == NOT_WATCHED, "host_days"].sum()
-    return (
-        f"Not watched: a boot lasted {days_in_words(float(blind))} longer than evidence covers; these are in no rate."
-    )
+    return f"Not watched: boots lasted {days_in_words(float(blind))} longer than evidence covers; these are in no rate."
 
 
 def _host_days_finding(table: Table) -> str:
@@ -151,13 +138,8 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
         ``numbers(ax)``: ``cluster``, ``host``, ``version``, ``crashes``, ``host_days``.
     """
     if exposure.empty:
-        return nothing(
-            ax,
-            "No host to show",
-            "No host has a host-day at risk.",
-            ["cluster", "host", "version", "crashes", "host_days"],
-            simulated,
-        )
+        columns = ["cluster", "host", "version", "crashes", "host_days"]
+        return nothing(ax, "No host to show", "No host has a host-day at risk.", columns, simulated)
     table = _last_loaded(exposure)
     colours = version_colours(exposure["version"])
     lines = _map_lines(table)
@@ -165,9 +147,8 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
     widest = max(len(hosts) for _, hosts in lines)
     for y, (_, hosts) in enumerate(lines):
         for x, host in enumerate(hosts.itertuples()):
-            chart.add_patch(
-                Rectangle((x - 0.47, y - 0.42), 0.94, 0.84, linewidth=0.5, **version_fill(host.shown, colours))
-            )
+            tile = Rectangle((x - 0.47, y - 0.42), 0.94, 0.84, linewidth=0.5, **version_fill(host.shown, colours))
+            chart.add_patch(tile)
             name = shown_text(host.host)[-NAME_IN_TILE:] if widest <= WIDE_TILES else ""
             number = f"{host.crashes:,}" if host.crashes else ""
             words = "  ×".join(filter(None, (name, number))) if name else number
@@ -179,7 +160,7 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
     chart.grid(False)
     chart.spines[["left", "bottom"]].set_visible(False)
     chart.set_xlabel("One tile is one host", loc="left")
-    add_legend(chart, [version_patch(name, colours) for name in stack_order(table["shown"])], "Version last loaded")
+    version_legend(chart, stack_order(table["shown"]), colours, "Version last loaded")
     total = evidence_in_words(exposure)
     caption = f"{total}. The number in a tile counts the host's {module_of(exposure)} crashes, on any version."
     return finish(chart, _map_finding(table), caption, table.drop(columns="shown"), simulated)
@@ -188,14 +169,11 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
 def _last_loaded(exposure: Table) -> Table:
     # One row a host: its newest stretch's version and cluster, its crashes and host-days over all.
     ordered = exposure.sort_values("end", kind="stable") if "end" in exposure else exposure
-    grouped = ordered.assign(_crashes=counts_of(ordered, "crashes"), _cluster=column_of(ordered, "cluster")).groupby(
-        "host", as_index=False, sort=True
-    )
+    marked = ordered.assign(_crashes=counts_of(ordered, "crashes"), _cluster=column_of(ordered, "cluster"))
+    grouped = marked.groupby("host", as_index=False, sort=True)
     table = grouped.agg(cluster=("_cluster", "last"), crashes=("_crashes", "sum"), host_days=("host_days", "sum"))
-    table["version"] = (
-        ordered.drop_duplicates("host", keep="last").set_index("host")["version"].reindex(table["host"]).to_numpy()
-    )
-    table["version"] = table["version"].astype("string")
+    last = ordered.drop_duplicates("host", keep="last").set_index("host")["version"].astype("string")
+    table["version"] = last.reindex(table["host"]).array
     table["cluster"] = table["cluster"].astype("string").fillna("no cluster known")
     table["shown"] = lumped(table["version"], table["host_days"])
     order = {name: i for i, name in enumerate(in_order(table["cluster"]))}
@@ -218,10 +196,8 @@ def _map_finding(table: Table) -> str:
         return f"Which version is loaded is unknown on all {hosts_in_words(len(table))}"
     counted = known_version.value_counts()
     most, n = counted.index[0], int(counted.iloc[0])
-    clusters = table.loc[(table["version"] == most).fillna(False), "cluster"].nunique()
-    where = (
-        f" in {clusters:,} of {count(table['cluster'].nunique(), 'cluster')}" if table["cluster"].nunique() > 1 else ""
-    )
+    clusters, on = table["cluster"].nunique(), table.loc[(table["version"] == most).fillna(False), "cluster"].nunique()
+    where = f" in {on:,} of {count(clusters, 'cluster')}" if clusters > 1 else ""
     crashed = int((table["crashes"] > 0).sum())
     hosts = hosts_in_words(crashed) if crashed else "no host"
     return f"{most} was last loaded on {n:,} of {hosts_in_words(len(table))}{where}; {hosts} crashed"

@@ -15,6 +15,7 @@ from psodlib.views.charts.style import (
     SMALL,
     Table,
     finish,
+    mark,
     name_rows,
     new_axes,
     nothing,
@@ -46,13 +47,8 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     """
     dated = timeline[timeline["time"].notna()].sort_values("time", kind="stable", ignore_index=True)
     if dated.empty:
-        return nothing(
-            ax,
-            "No moment of this incident is known",
-            "No fact about this host bears a time.",
-            list(timeline.columns),
-            simulated,
-        )
+        remedy = "No fact about this host has a time."
+        return nothing(ax, "No moment of this incident is known", remedy, list(timeline.columns), simulated)
     lanes = [lane for lane in LANES if (dated["lane"] == lane).any()]
     ends = dated["end"].fillna(dated["time"])
     reach = max(ends.max() - dated["time"].min(), pd.Timedelta(hours=1))
@@ -83,29 +79,26 @@ def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str, crash:
         if known(row.end) and not brief:
             ax.barh(y, row.end - row.time, left=row.time, height=0.34, color=colour, edgecolor=PAPER, gid=row.lane)
             continue
-        marker = "X" if row.lane == "crash" else "o"
         words = f"down {span(row.end - row.time)}" if brief else row.what
-        ax.plot([row.time], [y], marker=marker, markersize=8, color=colour, markeredgecolor=PAPER, gid=row.lane)
+        mark(ax, row.time, y, colour, "X" if row.lane == "crash" else "o", 8, markeredgecolor=PAPER, gid=row.lane)
         name = short_label(words)
         ends = row.time + room * (len(name) + 2)
         chosen = row.what == "crash" or (brief and (kept == row.time).any())
         in_the_way = not chosen and ((kept >= row.time) & (kept <= ends)).any()
         if chosen or (row.time >= free and words != said and not in_the_way):
             said, free = words, ends
-            ax.annotate(
-                name, (row.time, y), xytext=(5, 6), textcoords="offset points", ha="left", fontsize=SMALL, color=INK
-            )
+            place: Any = {"xytext": (5, 6), "textcoords": "offset points", "ha": "left"}
+            ax.annotate(name, (row.time, y), fontsize=SMALL, color=INK, **place)
 
 
 def _incident_finding(dated: Table) -> str:
     crash = dated[dated["what"] == "crash"]
     if crash.empty:
-        return "The crash itself bears no time; around it this is known"
+        return "The crash itself has no time; this is known around it"
     time = crash["time"].iloc[0]
     boot = dated[(dated["lane"] == "boot") & (dated["time"] < time) & (dated["end"] >= time - pd.Timedelta(hours=2))]
-    loaded = dated[
-        (dated["lane"] == "driver") & dated["what"].str.endswith(" loaded").fillna(False) & (dated["time"] <= time)
-    ]
+    loaded = dated[(dated["lane"] == "driver") & (dated["time"] <= time)]
+    loaded = loaded[loaded["what"].str.endswith(" loaded").fillna(False)]
     with_driver = f" with {loaded['what'].iloc[-1]}" if len(loaded) else ""
     after = f", {span(time - boot['time'].iloc[-1])} after boot" if len(boot) else ""
     return f"The host crashed on {moment(time)}{after}{with_driver}"

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from psodlib.views.cells import MOVES
 from psodlib.views.charts.style import (
     INK,
     PALE,
@@ -21,6 +22,8 @@ from psodlib.views.charts.style import (
     UNKNOWN_VERSION,
     Table,
     finish,
+    interval,
+    mark,
     name_rows,
     new_axes,
     nothing,
@@ -29,7 +32,7 @@ from psodlib.views.charts.style import (
     styled,
     version_colours,
 )
-from psodlib.views.charts.sums import days_in_words, hosts_in_words
+from psodlib.views.charts.sums import crashes_in_days, crashes_in_words, days_in_words, hosts_in_words
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, known, listing
 
 if TYPE_CHECKING:
@@ -65,9 +68,7 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     if table.empty:
         return nothing(ax, "No rate can be given", "No group has any host-day at risk.", list(table.columns), simulated)
     names = list(table["group"])
-    notes = [
-        f"{count(row.crashes, 'crash', 'crashes')} in {days_in_words(row.host_days)}" for row in table.itertuples()
-    ]
+    notes = [f"{crashes_in_words(row.crashes)} in {days_in_words(row.host_days)}" for row in table.itertuples()]
     chart = new_axes(ax, 0.62 + 0.42 * len(names), [*names, *notes], legend=False)
     colours = version_colours(names)
     for y, row in enumerate(table.itertuples()):
@@ -77,11 +78,9 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     chart.set_xlim(0, reach)
     chart.set_xlabel("Crashes per host-year")
     _ghost_counts(chart, table, reach)
-    total = days_in_words(float(table["host_days"].sum()))
-    crashes = count(int(table["crashes"].sum()), "crash", "crashes")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
     caption = (
-        f"{crashes} in {total}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
+        f"{crashes_in_days(table)}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
         "scale: they mostly show where the host-days are."
     )
     return finish(chart, _rates_finding(table), caption, table, simulated)
@@ -91,33 +90,26 @@ def _per_host_year(rates: Table) -> Table:
     table = rates.reset_index() if rates.index.name is not None else rates.reset_index(drop=True)
     measured = ["crashes", "host_days", "rate", "low", "high", "upper_at_zero"]
     by = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")][:1]
-    out = pd.DataFrame(
-        {"group": table[by[0]].astype("string").fillna(UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)}
-    )
+    groups = table[by[0]].astype("string").fillna(UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)
+    out = pd.DataFrame({"group": groups})
     for name in measured:
         values = pd.to_numeric(table[name]).astype("float64") if name in table else np.nan
         out[name] = values if name in ("crashes", "host_days") else values * DAYS_A_YEAR
-    out = out[out["host_days"] > 0]
-    return out.sort_values(
-        "group", key=lambda names: names.map({name: i for i, name in enumerate(stack_order(names))})
-    ).reset_index(drop=True)
+    return _ordered(out[out["host_days"] > 0], "group")
+
+
+def _ordered(table: Table, by: str) -> Table:
+    place = {name: i for i, name in enumerate(stack_order(table[by]))}
+    return table.sort_values(by, key=lambda names: names.map(place), ignore_index=True)
 
 
 def _rate_row(ax: Any, y: int, row: Any, colour: str) -> None:
     if row.crashes:
-        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", gid="interval")
-        ax.plot([row.rate], [y], marker="o", markersize=7, color=colour, markeredgecolor=PAPER)
+        interval(ax, [row.low, row.high], y, colour)
+        mark(ax, row.rate, y, colour, markeredgecolor=PAPER)
     elif known(row.upper_at_zero):
         ax.plot([0, row.upper_at_zero], [y, y], color=colour, linewidth=1.6, linestyle=":", gid="interval")
-        ax.plot(
-            [row.upper_at_zero],
-            [y],
-            marker="<",
-            markersize=7,
-            markerfacecolor=PAPER,
-            markeredgecolor=colour,
-            gid="upper bound",
-        )
+        mark(ax, row.upper_at_zero, y, colour, "<", markerfacecolor=PAPER, gid="upper bound")
 
 
 def _reach(table: Table) -> float:
@@ -131,16 +123,8 @@ def _reach(table: Table) -> float:
 
 def _ghost_counts(ax: Any, table: Table, reach: float) -> None:
     most = max(float(table["crashes"].max()), 1.0)
-    ax.barh(
-        range(len(table)),
-        table["crashes"] / most * reach * 0.9,
-        height=0.8,
-        color="#efefef",
-        edgecolor=PALE,
-        linewidth=0.6,
-        zorder=0.5,
-        gid="count",
-    )
+    look: Any = {"height": 0.8, "color": "#efefef", "edgecolor": PALE, "linewidth": 0.6, "zorder": 0.5, "gid": "count"}
+    ax.barh(range(len(table)), table["crashes"] / most * reach * 0.9, **look)
 
 
 def _rates_finding(table: Table) -> str:
@@ -188,45 +172,28 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     """
     columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
     if decision is None:
-        return nothing(
-            ax, "There is nothing to choose between", "Two versions that were watched are needed.", columns, simulated
-        )
-    table: Table = decision.options[columns].assign(advice=lambda t: t["advice"].astype("string"))
-    order = {name: i for i, name in enumerate(stack_order(table["version"]))}
-    table = table.sort_values("version", key=lambda names: names.map(order)).reset_index(drop=True)
+        remedy = "Two versions that were watched are needed."
+        return nothing(ax, "There is nothing to choose between", remedy, columns, simulated)
+    table: Table = _ordered(decision.options[columns].astype({"advice": "string"}), "version")
     names = [str(name) for name in table["version"]]
     notes = [_option_words(row, decision.best) for row in table.itertuples()]
     chart = new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
     colours = version_colours(names)
-    for y, row in enumerate(table.itertuples()):
+    drawn = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
+    for row in drawn.itertuples():
         colour = colours.get(row.version, QUIET[UNKNOWN_VERSION][0])
-        if row.version == decision.best or not row.hosts_now:
-            continue
-        moved = row.advice in ("move_now", "next_reboot")
-        chart.plot(
-            [row.avoided_low, row.avoided_high],
-            [y, y],
-            color=colour,
-            linewidth=2.4,
-            solid_capstyle="butt",
-            gid="interval",
-        )
-        chart.plot(
-            [row.avoided], [y], marker="o", markersize=7, color=colour, markerfacecolor=colour if moved else PAPER
-        )
+        interval(chart, [row.avoided_low, row.avoided_high], row.Index, colour)
+        mark(chart, row.avoided, row.Index, colour, markerfacecolor=colour if row.advice in MOVES else PAPER)
     name_rows(chart, names, notes)
     chart.axvline(0, color=INK, linewidth=1)
-    drawn = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
-    reach = (
-        max(float(drawn["avoided_high"].max()), -float(drawn["avoided_low"].min()) if len(drawn) else 0, 0.5)
-        if len(drawn)
-        else 1.0
-    )
-    chart.set_xlim(min(float(drawn["avoided_low"].min()) * 1.1, -0.06 * reach) if len(drawn) else -0.1, reach * 1.1)
+    low, high = (float(drawn["avoided_low"].min()), float(drawn["avoided_high"].max())) if len(drawn) else (0.0, 1.0)
+    reach = max(high, -low, 0.5)
+    chart.set_xlim(min(low * 1.1, -0.06 * reach) if len(drawn) else -0.1, reach * 1.1)
     chart.set_xlabel(shown_text(f"Crashes a year avoided by moving its hosts to {decision.best}"))
     caption = (
-        f"Points: expected; lines: 90 % ranges; filled: moved by this advice; in brackets the chance that {decision.best} is better. Left of 0 "
-        "a move would bring crashes. Adjusted for hardware, uptime, season and for hosts that differ."
+        "Points: expected; lines: 90 % ranges; filled: moved by this advice; in brackets the chance that "
+        f"{decision.best} is better. Left of 0 a move would add crashes. Adjusted for hardware, uptime, season and for "
+        "hosts that differ."
     )
     return finish(chart, _options_finding(decision, table), caption, table, simulated)
 
@@ -239,7 +206,7 @@ def _option_words(row: Any, best: str) -> str:
 
 
 def _options_finding(decision: PinDecision, table: Table) -> str:
-    moved = table[table["advice"].isin(["move_now", "next_reboot"]) & (table["hosts_now"] > 0)]
+    moved = table[table["advice"].isin(MOVES) & (table["hosts_now"] > 0)]
     if moved.empty:
         return "No move is likely enough to help: change nothing yet"
     which = listing(moved["version"], 3)
@@ -271,22 +238,17 @@ def plot_ratio(
     several: Any = [ratios] if hasattr(ratios, "reference") else list(ratios)
     table = pd.DataFrame([row for one in several for row in _forest(one)], columns=FOREST_COLUMNS)
     if headlines or len(several) > 1:
-        table = table[table["estimate"].isin(MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES)].reset_index(
-            drop=True
-        )
+        shown = MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES
+        table = table[table["estimate"].isin(shown)].reset_index(drop=True)
     if table.empty:
         remedy = "Two versions with host-days are needed for a ratio."
         return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
     if not any(sum(one.crashes) for one in several) and table.apply(_tells_nothing, axis=1).all():
         remedy = f"{_ratio_caption(several, arrows=False).split('. Lines')[0]}. No crash on either side gives no ratio."
         return nothing(ax, "Nothing can be said of any ratio yet", remedy, FOREST_COLUMNS, simulated)
-    names = list(
-        table["contrast"].str.replace(" / ", " against ", regex=False)
-        if headlines
-        else table["estimate"]
-        if len(several) == 1
-        else _grouped_names(table)
-    )
+    names = list(table["estimate"] if len(several) == 1 else _grouped_names(table))
+    if headlines:
+        names = list(table["contrast"].str.replace(" / ", " against ", regex=False))
     chart = new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
     chart.set_xscale("log")
     low, high = _ratio_limits(table)
@@ -302,9 +264,8 @@ def plot_ratio(
     references = {one.reference for one in several}
     whose = f"{several[0].reference}'s" if len(references) == 1 else "the second version's"
     chart.set_xlabel(shown_text(f"Crash rate as a multiple of {whose} (log scale)"))
-    return finish(
-        chart, _ratio_finding(several), _ratio_caption(several, arrows=_beyond(table, low, high)), table, simulated
-    )
+    caption = _ratio_caption(several, arrows=bool(((table["low"] < low) | (table["high"] > high)).any()))
+    return finish(chart, _ratio_finding(several), caption, table, simulated)
 
 
 def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
@@ -313,9 +274,8 @@ def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
         ("with unknown crashes", ratio.with_unknown), ("worst cases of unknown", ratio.adversarial),
         ("crude", ratio.crude), ("Mantel–Haenszel by model", ratio.mantel_haenszel), *ratio.sensitivity,
     ]  # fmt: skip
-    return [
-        (f"{ratio.version} / {ratio.reference}", name, *(float(x) for x in interval)) for name, interval in estimates
-    ]
+    contrast = f"{ratio.version} / {ratio.reference}"
+    return [(contrast, name, *map(float, limits)) for name, limits in estimates]
 
 
 def _tells_nothing(row: Any) -> bool:
@@ -340,18 +300,17 @@ def _forest_row(ax: Any, y: int, row: Any, low: float, high: float) -> None:
     first = row.estimate == "headline"
     colour = PALETTE[0] if first else SOFT
     if _tells_nothing(row):
-        ax.annotate(
-            "no information", (1, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=SMALL, color=SOFT
-        )
+        place: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate("no information", (1, y), fontsize=SMALL, color=SOFT, **place)
         return
     ends = max(row.low, low), min(row.high, high)
-    ax.plot(ends, [y, y], color=colour, linewidth=3 if first else 1.6, solid_capstyle="butt", gid="interval")
+    interval(ax, ends, y, colour, 3 if first else 1.6)
     # An end beyond the page, or nowhere, is an arrow.
-    for end, edge, marker in ((row.low, low, "<"), (row.high, high, ">")):
-        if (marker == "<" and end < edge) or (marker == ">" and end > edge):
-            ax.plot([edge], [y], marker=marker, markersize=7, color=colour, clip_on=False, gid="beyond")
+    for beyond, edge, shape in ((row.low < low, low, "<"), (row.high > high, high, ">")):
+        if beyond:
+            mark(ax, edge, y, colour, shape, clip_on=False, gid="beyond")
     if low <= row.ratio <= high:
-        ax.plot([row.ratio], [y], marker="D" if first else "o", markersize=8 if first else 5, color=colour, gid="ratio")
+        mark(ax, row.ratio, y, colour, "D" if first else "o", 8 if first else 5, gid="ratio")
 
 
 def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
@@ -374,14 +333,10 @@ def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
     return f"Open whether {one.version} crashes more or less often than {one.reference} ({certainty})"
 
 
-def _beyond(table: Table, low: float, high: float) -> bool:
-    return bool(((table["low"] < low) | (table["high"] > high)).any())
-
-
 def _ratio_caption(ratios: Sequence[RateRatio], arrows: bool) -> str:
     # Each version once, then how each contrast was reckoned: three contrasts of three versions name each twice.
     arms = {
-        name: f"{name}: {count(int(crashes), 'crash', 'crashes')} in {days_in_words(days)} on {hosts_in_words(hosts)}"
+        name: f"{name}: {crashes_in_words(crashes)} in {days_in_words(days)} on {hosts_in_words(hosts)}"
         for one in ratios
         for name, crashes, days, hosts in zip(
             (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True

@@ -19,20 +19,23 @@ from psodlib.views.charts.style import (
     SOFT,
     UNKNOWN_VERSION,
     Table,
-    add_legend,
     finish,
+    mark,
     new_axes,
     nothing,
     shown_text,
+    spread,
     stack_order,
+    stacked,
     styled,
     time_axis,
     version_colours,
-    version_fill,
-    version_patch,
+    version_fills,
+    version_legend,
 )
 from psodlib.views.charts.sums import (
     counts_of,
+    crashes_in_words,
     days_in_words,
     evidence_in_words,
     hosts_in_words,
@@ -70,7 +73,11 @@ def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | 
     table = weekly_sums(dated)
     colours = version_colours(exposure["version"])
     chart = new_axes(ax, 2.1)
-    top = _stack_weeks(chart, table, colours)
+    names, weeks = stack_order(table["version"]), sorted(table["week"].unique())
+    # Days, not dates, for the width: bars touch, so that a gap on the page is a gap in the evidence.
+    fills = {name: {**fill, "edgecolor": SOFT, "linewidth": 0} for name, fill in version_fills(names, colours).items()}
+    wide = spread(table, "week", "version", "host_days", weeks, names)
+    top = float(stacked(chart, wide, fills, wide.index, width=7, align="edge").max()) or 1.0
     _crash_points(chart, table, colours, top)
     chart.set_ylabel("Host-days a week")
     chart.set_xlabel("Week (UTC)")
@@ -80,11 +87,7 @@ def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | 
         points.append(_point(f"{module_of(exposure)} crash", CRASH, PALE))
     if table["unknown_crashes"].any():
         points.append(_point("crash, module unknown", SOFT, PAPER))
-    add_legend(
-        chart,
-        [*(version_patch(name, colours) for name in reversed(stack_order(table["version"]))), *points],
-        "Version loaded",
-    )
+    version_legend(chart, reversed(names), colours, "Version loaded", *points)
     when = f"{day(dated['start'].min())} to {day(dated['end'].max())}"
     caption = f"{evidence_in_words(dated)}, {when}. A point stands above the week of its crash."
     return finish(chart, _rollout_finding(dated), caption, table, simulated)
@@ -92,25 +95,6 @@ def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | 
 
 def _point(label: str, edge: str, face: str) -> Line2D:
     return Line2D([], [], linestyle="", marker="o", markeredgecolor=edge, markerfacecolor=face, label=shown_text(label))
-
-
-def _stack_weeks(ax: Any, table: Table, colours: dict[str, str]) -> float:
-    weeks = sorted(table["week"].unique())
-    wide = table.pivot(index="week", columns="version", values="host_days").reindex(weeks).fillna(0)
-    bottom = np.zeros(len(weeks))
-    for name in stack_order(table["version"]):
-        # Days, not dates, for the width: bars touch, so that a gap on the page is a gap in the evidence.
-        ax.bar(
-            wide.index,
-            wide[name],
-            width=7,
-            align="edge",
-            bottom=bottom,
-            linewidth=0,
-            **{**version_fill(name, colours), "edgecolor": SOFT},
-        )
-        bottom += wide[name].to_numpy()
-    return float(bottom.max()) or 1.0
 
 
 def _crash_points(ax: Any, table: Table, colours: dict[str, str], top: float) -> None:
@@ -125,16 +109,7 @@ def _crash_points(ax: Any, table: Table, colours: dict[str, str], top: float) ->
             for colour, edge, number in ((face, CRASH, row.crashes), (PAPER, SOFT, row.unknown_crashes)):
                 if number:
                     ys = height + step * np.arange(number)
-                    ax.plot(
-                        [middle] * number,
-                        ys,
-                        linestyle="",
-                        marker="o",
-                        markersize=5,
-                        markerfacecolor=colour,
-                        markeredgecolor=edge,
-                        gid="crash",
-                    )
+                    mark(ax, [middle] * number, ys, colour, size=5, markeredgecolor=edge, gid="crash")
                     height += step * number
     ax.set_ylim(0, top * 1.1 + step * max(int(piles.max()), 1))
 
@@ -142,13 +117,12 @@ def _crash_points(ax: Any, table: Table, colours: dict[str, str], top: float) ->
 def _rollout_finding(exposure: Table) -> str:
     module, days, crashes = module_of(exposure), exposure["host_days"], counts_of(exposure, "crashes")
     if not crashes.sum():
-        return (
-            f"No {module} crash in {days_in_words(float(days.sum()))} on {hosts_in_words(exposure['host'].nunique())}"
-        )
+        hosts = hosts_in_words(exposure["host"].nunique())
+        return f"No {module} crash in {days_in_words(float(days.sum()))} on {hosts}"
     named = exposure["version"].astype("string").fillna(UNKNOWN_VERSION)
     worst = crashes.groupby(named).sum().idxmax()
     here = named == worst
-    everything = count(int(crashes.sum()), "crash", "crashes")
+    everything = crashes_in_words(crashes.sum())
     if here.all():
         return f"All {days_in_words(float(days.sum()))} and {everything} are on {module} {worst}"
     part = f"{crashes[here].sum():,} of {crashes.sum():,} {module} crashes"
@@ -180,23 +154,16 @@ def plot_weekly_rate(
         dated = dated[(dated["version"] == version).fillna(False)]
     if dated.empty:
         columns = ["week", "crashes", "host_days", "rate", "low", "high"]
-        return nothing(
-            ax,
-            "No host-days to show a weekly rate of",
-            "No stretch with a start and an end matches.",
-            columns,
-            simulated,
-        )
+        remedy = "No stretch with a start and an end matches."
+        return nothing(ax, "No host-days to show a weekly rate of", remedy, columns, simulated)
     weekly = weekly_sums(dated).groupby("week", as_index=False)[["host_days", "crashes"]].sum()
     table = yearly_rates(weekly.assign(week=weekly["week"].astype("string")), "week")
     table["week"] = pd.to_datetime(table["week"])
     chart = new_axes(ax, legend=False)
     middle = table["week"] + pd.Timedelta(days=3.5)
     seen = table["crashes"] > 0
-    chart.vlines(
-        middle, table["low"], table["high"], color=[SOFT if crashed else PALE for crashed in seen], linewidth=1.5
-    )
-    chart.plot(middle[seen], table.loc[seen, "rate"], linestyle="", marker="o", color=PALETTE[1], markersize=5)
+    chart.vlines(middle, table["low"], table["high"], color=np.where(seen, SOFT, PALE), linewidth=1.5)
+    mark(chart, middle[seen], table.loc[seen, "rate"], PALETTE[1], size=5)
     overall = DAYS_A_YEAR * table["crashes"].sum() / table["host_days"].sum()
     chart.axhline(overall, color=INK, linewidth=1, linestyle="--")
     # A week of few host-days has an interval that would flatten all others.

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeAlias
 import matplotlib
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -126,15 +127,45 @@ def nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], simu
 def add_legend(ax: Any, entries: Sequence[Any], title: str | None = None) -> None:
     """A legend beside the plot, never over it."""
     if entries:
-        legend = ax.legend(
-            handles=entries,
-            title=title,
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            borderaxespad=0,
-            alignment="left",
-        )
+        place: Any = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0, "alignment": "left"}
+        legend = ax.legend(handles=entries, title=title, **place)
         legend.get_title().set_fontsize(9)
+
+
+def version_legend(
+    ax: Any, names: Iterable[str], colours: dict[str, str], title: str = "Version loaded", *more: Any
+) -> None:
+    """A legend of versions, and of what else there is."""
+    add_legend(ax, [*(version_patch(name, colours) for name in names), *more], title)
+
+
+def spread(table: Table, rows: str, columns: str, values: str, order: Any, layers: Sequence[str]) -> Table:
+    """A long table as one row a bar and one column a layer of it, 0 where it has nothing."""
+    return table.pivot(index=rows, columns=columns, values=values).reindex(index=order, columns=layers).fillna(0)
+
+
+def stacked(ax: Any, wide: Table, fills: dict[str, Any], at: Any, *, lying: bool = False, **bar: Any) -> Any:
+    """Bars of layers, one a row of ``wide``; gives where they end."""
+    ends = np.zeros(len(wide))
+    for name in wide:
+        lengths = wide[name].to_numpy(dtype=float)
+        if lying:
+            ax.barh(at, lengths, left=ends, **{"linewidth": 0.5, **fills[name], **bar})
+        else:
+            ax.bar(at, lengths, bottom=ends, **{"linewidth": 0.5, **fills[name], **bar})
+        ends = ends + lengths
+    return ends
+
+
+def interval(ax: Any, ends: Sequence[float], y: int, colour: str, width: float = 2.4) -> None:
+    """An interval as a line of its row."""
+    ax.plot(ends, [y, y], color=colour, linewidth=width, solid_capstyle="butt", gid="interval")
+
+
+def mark(ax: Any, x: Any, y: Any, colour: str, shape: str = "o", size: float = 7, **more: Any) -> None:
+    """A point, or several of a kind."""
+    xs, ys = np.atleast_1d(x), np.atleast_1d(y)
+    ax.plot(xs, ys, linestyle="", marker=shape, markersize=size, color=colour, **more)
 
 
 def name_rows(ax: Any, names: Sequence[str], notes: Sequence[str] = ()) -> None:
@@ -199,6 +230,11 @@ def version_colours(versions: Iterable[Any]) -> dict[str, str]:
 def version_patch(name: str, colours: dict[str, str]) -> Patch:
     """The entry of a version in a legend."""
     return Patch(label=short_label(name), linewidth=0.5, **version_fill(name, colours))
+
+
+def version_fills(names: Iterable[str], colours: dict[str, str]) -> dict[str, Any]:
+    """How the bars of several versions are filled."""
+    return {name: version_fill(name, colours) for name in names}
 
 
 def version_fill(name: str, colours: dict[str, str]) -> dict[str, Any]:

@@ -46,12 +46,23 @@ def days_in_words(n: float) -> str:
     return f"{n:,.0f} host-days" if n >= 10 or n == 0 else f"{figure(n)} host-days"
 
 
+def crashes_in_words(n: float) -> str:
+    """A number of crashes, as words."""
+    return count(n, "crash", "crashes")
+
+
+def crashes_in_days(table: Table) -> str:
+    """A table's crashes and host-days, as words."""
+    return f"{crashes_in_words(table['crashes'].sum())} in {days_in_words(float(table['host_days'].sum()))}"
+
+
 def evidence_in_words(exposure: Table) -> str:
     """The counts that every caption owes: crashes, host-days, hosts."""
     module, unknown = module_of(exposure), int(counts_of(exposure, "unknown_crashes").sum())
     crashes = count(int(counts_of(exposure, "crashes").sum()), f"{module} crash", f"{module} crashes")
-    more = f" and {count(unknown, 'crash', 'crashes')} with no module found" if unknown else ""
-    return f"{crashes}{more} in {days_in_words(float(exposure['host_days'].sum()))} on {hosts_in_words(exposure['host'].nunique())}"
+    more = f" and {crashes_in_words(unknown)} with no module found" if unknown else ""
+    days = days_in_words(float(exposure["host_days"].sum()))
+    return f"{crashes}{more} in {days} on {hosts_in_words(exposure['host'].nunique())}"
 
 
 def days_since(times: Column, origin: pd.Timestamp) -> Any:

@@ -22,19 +22,31 @@ from psodlib.views.charts.style import (
     finish,
     in_order,
     lumped,
+    mark,
     new_axes,
     nothing,
+    spread,
     stack_order,
+    stacked,
     styled,
     version_colours,
-    version_fill,
+    version_fills,
+    version_legend,
     version_patch,
 )
-from psodlib.views.charts.sums import column_of, days_in_words, evidence_in_words, with_dates
+from psodlib.views.charts.sums import (
+    column_of,
+    crashes_in_days,
+    crashes_in_words,
+    days_in_words,
+    evidence_in_words,
+    with_dates,
+)
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, share
 
 MOST_BESIDE = 5  # intervals beside each other in one band of uptime
 MANY_AT_RISK = 10  # boots under watch, for a curve
+NO_UPTIME = "No stretch says how long its boot had run."
 FEW = 5  # crashes below which no shape over uptime is claimed
 
 
@@ -58,48 +70,24 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     """
     table = _banded(exposure)
     if table.empty:
-        return nothing(
-            ax,
-            "Uptime at crash is not known",
-            "No stretch says how long its boot had run.",
-            list(table.columns),
-            simulated,
-        )
+        return nothing(ax, "Uptime at crash is not known", NO_UPTIME, list(table.columns), simulated)
     bands = list(dict.fromkeys(table["band"]))
     crashes, days = table["crashes"].sum(), table["host_days"].sum()
     colours = version_colours(exposure["version"])
     chart = new_axes(ax)
     at_risk = table.groupby("band")["host_days"].sum().reindex(bands)
     chart.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=PALE, gid="host-days")
-    bottom = np.zeros(len(bands))
-    for name in stack_order(table["version"]):
-        part = (
-            table[table["version"] == name].set_index("band")["crashes"].reindex(bands).fillna(0).to_numpy(dtype=float)
-        )
-        heights = 100 * part / max(crashes, 1)
-        chart.bar(
-            np.arange(len(bands)) + 0.2,
-            heights,
-            width=0.38,
-            bottom=bottom,
-            linewidth=0.5,
-            **version_fill(name, colours),
-        )
-        bottom += heights
+    names = stack_order(table["version"])
+    parts = 100 * spread(table, "band", "version", "crashes", bands, names) / max(crashes, 1)
+    bottom = stacked(chart, parts, version_fills(names, colours), np.arange(len(bands)) + 0.2, width=0.38)
     _band_notes(chart, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
     chart.set_ylabel("Share of all (%)")
     chart.set_xlabel("Uptime of the boot (days), and host-days spent at it")
-    with_crash = [
-        name for name in stack_order(table["version"]) if table.loc[table["version"] == name, "crashes"].any()
-    ]
-    add_legend(
-        chart,
-        [Patch(facecolor=PALE, label="host-days at risk"), *(version_patch(name, colours) for name in with_crash)],
-        "Grey: time. Colour: crashes",
-    )
+    crashed = [version_patch(name, colours) for name in names if parts[name].any()]
+    add_legend(chart, [Patch(facecolor=PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes")
     caption = (
-        f"{evidence_in_words(exposure)}. Each pair: share of the host-days and share of the crashes at that uptime; alike "
-        "means that uptime does not matter."
+        f"{evidence_in_words(exposure)}. Each pair: share of the host-days and share of the crashes at that uptime; if "
+        "both are alike, uptime does not matter."
     )
     return finish(chart, _uptime_finding(table), caption, table, simulated)
 
@@ -136,7 +124,7 @@ def _uptime_finding(table: Table) -> str:
     if not total:
         return f"No crash at any uptime in {days_in_words(float(sums['host_days'].sum()))}"
     if total < FEW:
-        return f"{count(total, 'crash', 'crashes')}: too few to say at what uptime hosts crash"
+        return f"{crashes_in_words(total)}: too few to say at what uptime hosts crash"
     shares = sums / sums.sum()
     excess = (shares["crashes"] - shares["host_days"]).idxmax()
     crashes, time = (share(sums.loc[excess, name], sums[name].sum()) for name in ("crashes", "host_days"))
@@ -161,8 +149,7 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
         ``high``.
     """
     if hazard.empty:
-        remedy = "No stretch says how long its boot had run."
-        return nothing(ax, "No hazard by uptime", remedy, list(hazard.columns), simulated)
+        return nothing(ax, "No hazard by uptime", NO_UPTIME, list(hazard.columns), simulated)
     yearly = {name: hazard[name] * DAYS_A_YEAR for name in ("rate", "low", "high")}
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
     bands = in_order(table["uptime"])
@@ -178,25 +165,19 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
         # Without a crash there is no rate to mark, only how high it may be.
         lines = ["solid" if some else "dotted" for some in crashed]
         chart.vlines(xs, rows["low"], rows["high"], color=colours[name], linewidth=2, linestyles=lines, gid="interval")
-        rates = rows.loc[crashed, "rate"]
-        chart.plot(
-            xs[crashed], rates, linestyle="", marker="o", markersize=6, color=colours[name], markeredgecolor=PAPER
-        )
+        mark(chart, xs[crashed], rows.loc[crashed, "rate"], colours[name], size=6, markeredgecolor=PAPER)
     chart.set_xticks(range(len(bands)), bands)
     chart.grid(False, axis="x")
     tops = table.loc[table["crashes"] > 0, "high"]
     chart.set_ylim(0, 1.1 * float(tops.quantile(0.9)) if len(tops) else None)
     chart.set_ylabel("Crashes per host-year")
     chart.set_xlabel("Uptime of the boot (days)")
-    add_legend(chart, [version_patch(name, colours) for name in versions], "Version loaded")
+    version_legend(chart, versions, colours)
     left_out = table["version"].nunique() - len(versions)
-    total = (
-        f"{count(int(table['crashes'].sum()), 'crash', 'crashes')} in {days_in_words(float(table['host_days'].sum()))}"
-        + (f"; {count(left_out, 'version')} with fewer crashes not drawn" if left_out else "")
-    )
+    more = f"; {count(left_out, 'version')} with fewer crashes not drawn" if left_out else ""
     caption = (
-        f"{total}. Lines: Garwood 95 % intervals, cut at the top; dotted without a crash. Hosts prone to crash leave "
-        "the long uptimes early, so a flat or falling course is no proof that uptime is harmless."
+        f"{crashes_in_days(table)}{more}. Lines: Garwood 95 % intervals, cut at the top; dotted without a crash. Hosts that "
+        "crash easily seldom reach long uptimes, so a flat or falling line is no proof that uptime is harmless."
     )
     return finish(chart, _hazard_finding(table, bands), caption, table, simulated)
 
@@ -205,18 +186,13 @@ def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
     if not table["crashes"].sum():
         return f"No crash at any uptime in {days_in_words(float(table['host_days'].sum()))}"
     worst = table.groupby("version")["crashes"].sum().idxmax()
-    rows = (
-        table[(table["version"] == worst) & (table["crashes"] > 0)]
-        .set_index("uptime")
-        .reindex(bands)
-        .dropna(subset=["rate"])
-    )
+    rows = table[(table["version"] == worst) & (table["crashes"] > 0)].set_index("uptime")
+    rows = rows.reindex(bands).dropna(subset=["rate"])
     if rows["crashes"].sum() < FEW or len(rows) < 2:
-        return f"{worst}: {count(int(rows['crashes'].sum()), 'crash', 'crashes')}, too few to show a course over uptime"
+        return f"{worst}: {crashes_in_words(rows['crashes'].sum())}, too few to show a trend over uptime"
     first, last = rows.iloc[0], rows.iloc[-1]
-    course = (
-        "rises" if last["low"] > first["high"] else "falls" if last["high"] < first["low"] else "shows no clear course"
-    )
+    falls = "falls" if last["high"] < first["low"] else "shows no clear trend"
+    course = "rises" if last["low"] > first["high"] else falls
     ends = f"{figure(first['rate'])} per host-year at {rows.index[0]} days, {figure(last['rate'])} at {rows.index[-1]}"
     return f"The crash rate of {worst} {course} with uptime: {ends}"
 
@@ -255,10 +231,8 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     for name in names:
         rows = table[table[by] == name]
         steps: Any = {"where": "post", "color": colours[name]}
-        chart.fill_between(
-            rows["days"], 100 * (1 - rows["high"]), 100 * (1 - rows["low"]), step="post", alpha=0.18, linewidth=0,
-            color=colours[name], gid="interval",
-        )  # fmt: skip
+        band: Any = {"step": "post", "alpha": 0.18, "linewidth": 0, "color": colours[name], "gid": "interval"}
+        chart.fill_between(rows["days"], 100 * (1 - rows["high"]), 100 * (1 - rows["low"]), **band)
         chart.step(rows["days"], 100 * (1 - rows["survival"]), linewidth=2, **steps)
         chart.step(rows["days"], 100 * rows["incidence"], linewidth=1, linestyle="--", **steps)
     chart.set_xlim(0, None)
@@ -266,16 +240,14 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     chart.set_ylabel("Boots crashed by the driver (%)")
     chart.set_xlabel("Uptime of the boot (days)")
     kinds = [
-        Line2D([], [], color=SOFT, label="were there no other end"),
-        Line2D([], [], color=SOFT, ls="--", label="with reboots"),
+        Line2D([], [], color=SOFT, ls=style, label=label)
+        for style, label in (("-", "if nothing else ended it"), ("--", "with reboots"))
     ]
-    add_legend(chart, [*(version_patch(name, colours) for name in names), *kinds], by.replace("_", " ").capitalize())
-    ends = ", ".join(
-        f"{name} {count(int(rows['crashes'].sum()), 'crash', 'crashes')}" for name, rows in table.groupby(by)
-    )
+    version_legend(chart, names, colours, by.replace("_", " ").capitalize(), *kinds)
+    ends = ", ".join(f"{name} {crashes_in_words(rows['crashes'].sum())}" for name, rows in table.groupby(by))
     caption = (
-        f"{ends}; drawn while {MANY_AT_RISK} boots are under watch. Bands: 95 % (log-log). Boots are conditional on "
-        "having reached the uptime where a curve begins."
+        f"{ends}; drawn while {MANY_AT_RISK} boots are under watch. Bands: 95 % (log-log), for boots that reached the uptime "
+        "where a curve begins."
     )
     return finish(chart, _survival_finding(table, by), caption, table, simulated)
 
