@@ -23,7 +23,17 @@ from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.triage.changes import SILENT
 
-__all__ = ["SHARES", "WATCHED_WEEKS", "WEEK", "RolloutPlan", "draw_waves", "listed", "plan_rollout", "read_plan"]
+__all__ = [
+    "SHARES",
+    "WATCHED_WEEKS",
+    "WEEK",
+    "RolloutPlan",
+    "count",
+    "draw_waves",
+    "listed",
+    "plan_rollout",
+    "read_plan",
+]
 
 SHARES = (0.05, 0.2, 0.5, 1.0)  # of the hosts that have been moved when each wave is done
 WATCHED_WEEKS = 4  # after each wave, before the next
@@ -50,7 +60,7 @@ class RolloutPlan:
 
     def __str__(self) -> str:
         said = self.learn["says"] if len(self.learn) else ()
-        head = f"{self.module} to {self.to}: {_count(len(self.waves), 'host')} in {_count(len(self.learn), 'wave')}."
+        head = f"{self.module} to {self.to}: {count(len(self.waves), 'host')} in {count(len(self.learn), 'wave')}."
         return "\n".join([head, *(f"- {line}" for line in (*said, *self.notes))])
 
     __repr__ = __str__
@@ -274,7 +284,7 @@ def learnt(plan: RolloutPlan) -> pd.DataFrame:
         old_days = float((len(waves) * (end - plan.start) / pd.Timedelta(days=1)) - days)
         hosts = (int(moved.sum()), len(waves) - int((waves["wave"] < wave).sum()))
         seen = ratio_seen(plan.rate, (days, old_days), hosts)
-        span = f"{_count(hosts[0], 'host')} in {_count(round((end - plan.start) / WEEK), 'week')}"
+        span = f"{count(hosts[0], 'host')} in {count(round((end - plan.start) / WEEK), 'week')}"
         says = (
             f"wave {wave}: {span} could show, with 80 % probability, a version {seen:.2g} times as bad or worse"
             if seen
@@ -293,7 +303,7 @@ def _notes(table: pd.DataFrame, waves: pd.DataFrame, left: pd.DataFrame, to: str
         )
     if waves["cluster"].isna().any():
         notes.append(
-            f"the cluster of {_count(int(waves['cluster'].isna().sum()), 'host')} is not known, so they move one at a time; an "
+            f"the cluster of {count(int(waves['cluster'].isna().sum()), 'host')} is not known, so they move one at a time; an "
             "inventory with a column cluster lets clusters move side by side"
         )
     if waves["headroom"].isna().all():
@@ -412,5 +422,6 @@ def listed(names: Iterable[Any], most: int = 3) -> str:
     return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def count(number: int, noun: str, many: str | None = None) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -17,7 +17,7 @@ from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
 from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
-from psodlib.risk.rollout import WEEK, RolloutPlan, listed, read_plan
+from psodlib.risk.rollout import WEEK, RolloutPlan, count, listed, read_plan
 from psodlib.triage.changes import SILENT
 from psodlib.triage.compliance import fleet_compliance
 from psodlib.triage.known_issues import Issue, exposed, load_issues
@@ -233,7 +233,7 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
     ):  # fmt: skip
         late = hosts[hosts["wave"].isin(under_way["wave"]) & hosts["status"].eq(status)]
         if len(late):
-            out.append(f"of the waves under way, {_count(len(late), 'host')} ({listed(late['host'])}) {words}")
+            out.append(f"of the waves under way, {count(len(late), 'host')} ({listed(late['host'])}) {words}")
     last: Any = under_way.iloc[-1]
     if _unwatched(last):
         out.append(
@@ -245,16 +245,16 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
 
 def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: bool) -> str:
     if done:
-        return f"all {_count(int(waves['hosts'].sum()), 'host')} run {plan.module} {plan.to} and were watched as planned; the roll-out is complete"
+        return f"all {count(int(waves['hosts'].sum()), 'host')} run {plan.module} {plan.to} and were watched as planned; the roll-out is complete"
     idle = waves[waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
     so_far = (
-        f"{_count(judged.crashes, 'crash', 'crashes')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
+        f"{count(judged.crashes, 'crash', 'crashes')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
         f"would give {judged.expected:.1f}; that it is worse has probability {judged.ratio.p_worse:.2f}"
     )
     if idle.empty:
         return f"{so_far}; watch the last wave to its end"
     wave: Any = idle.iloc[0]
-    return f"{so_far}; wave {wave['wave']} ({_count(int(wave['hosts']), 'host')}) moves from {wave['week']:%Y-%m-%d}"
+    return f"{so_far}; wave {wave['wave']} ({count(int(wave['hosts']), 'host')}) moves from {wave['week']:%Y-%m-%d}"
 
 
 # ---- what does not fit -------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Tim
     absent = hosts.loc[hosts["status"].eq("not_in_fleet"), "host"]
     if len(absent):
         out.append(
-            f"the plan names {_count(len(absent), 'host')} that the fleet has not ({listed(absent)}); correct the plan, or load their evidence"
+            f"the plan names {count(len(absent), 'host')} that the fleet has not ({listed(absent)}); correct the plan, or load their evidence"
         )
     if pd.isna(newest):
         return [*out, "the fleet has no sign of life with a time, so nothing can be watched; load its logs"]
@@ -355,14 +355,19 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
     ]
     named = {issue.id for issue in exposed(issues, plan.module, plan.to)}
     stacks = stacks_of(fleet) if len(new) else {}
+    likest: dict[Any, tuple[Any, float]] = {}
     rows = []
     for row in new.sort_values("time").itertuples():
         mine = row.guilty_module == plan.module if isinstance(row.guilty_module, str) else False
         if not mine and row.crash_id not in stacks:
             continue  # a text that tells nothing is no new kind
-        near = similar_crashes(fleet, str(row.crash_id), count=len(crashes), stacks=stacks)
-        near = near[near["signature"].isin(known).fillna(False)]
-        like, likeness = (near["signature"].iloc[0], float(near["likeness"].iloc[0])) if len(near) else (None, 0.0)
+        if row.signature not in likest:  # once a signature: a host in a boot loop may bring it a thousand times
+            near = similar_crashes(fleet, str(row.crash_id), count=len(crashes), stacks=stacks)
+            near = near[near["signature"].isin(known).fillna(False)]
+            likest[row.signature] = (
+                (near["signature"].iloc[0], float(near["likeness"].iloc[0])) if len(near) else (None, 0.0)
+            )
+        like, likeness = likest[row.signature]
         matched = set(str(row.known_issues).split(";")) & named if isinstance(row.known_issues, str) else set()
         days = (row.time - moved[row.host]) / DAY
         rows.append((row.crash_id, row.host, row.time, row.signature, mine, days, ";".join(sorted(matched)) or None,
@@ -414,7 +419,7 @@ def _stops(
     fresh = news[news["of_driver"].astype(bool) & (news["days_on_it"] <= 7) & ~(news["likeness"] >= LEAST)]
     if len(fresh) and float(stats.poisson.sf(len(fresh) - 1, expected)) <= CHANCE:
         out.append(
-            f"{_count(len(fresh), 'crash', 'crashes')} of a kind never seen here ({listed(fresh['signature'].unique(), 1)}) within a host's "
+            f"{count(len(fresh), 'crash', 'crashes')} of a kind never seen here ({listed(fresh['signature'].unique(), 1)}) within a host's "
             f"first week on {plan.to}, on {listed(fresh['host'].unique())}; chance would give {expected:.2g}"
         )
     if judged.against == "stop":
@@ -463,7 +468,7 @@ def _evidence(judged: Judged) -> str:
     rare = f" and so many less than once in {often}" if often else ""
     return (
         f"the new version is worse with probability {ratio.p_worse:.2f} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
-        f"against hosts of the same model in the same weeks); {_count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
+        f"against hosts of the same model in the same weeks); {count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
         f"{judged.expected:.1f}{rare}"
     )
 
@@ -529,7 +534,3 @@ def _rate_row(what: str, rows: pd.DataFrame, begin: pd.Timestamp, end: pd.Timest
     years = days / DAYS_PER_YEAR
     low, high = exact.poisson_interval(crashes, years) if years else (np.nan, np.nan)
     return what, rows["host"].nunique(), int(crashes), days, crashes / years if years else np.nan, low, high
-
-
-def _count(number: int, noun: str, many: str | None = None) -> str:
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -79,7 +79,7 @@ def set_source(folder: Path, source: str) -> None:
 
 
 def notebook_folder() -> Path:
-    """Where the six notebooks are."""
+    """Where the notebooks are."""
     return share_folder() / "notebooks"
 
 

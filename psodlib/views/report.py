@@ -4,7 +4,7 @@
     brief.html .pdf       two pages for management
     explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
-    notebooks/*.html      the six notebooks, run on this source
+    notebooks/*.html      the notebooks, run on this source
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from psodlib.errors import InputError
+from psodlib.risk.rollout import RolloutPlan, plan_rollout
 from psodlib.views.document import Block, Bullets, Steps, Table, Text
 from psodlib.views.runbook import steps_to
 from psodlib.views.words import between, count, day, figure, known, listing, literal
 
 if TYPE_CHECKING:
-    from psodlib.risk.rollout import RolloutPlan
     from psodlib.risk.rollout_watch import RolloutWatch
+    from psodlib.views.study import Study
 
-__all__ = ["plan_blocks", "plan_steps", "rollout_state"]
+__all__ = ["offer", "plan_blocks", "plan_steps", "rollout_state"]
 
 MOST_ROWS = 30
 STATUS = {
     "moved": "moved", "waits_for_reboot": "installed, waits for a reboot", "about_to_drift": "another version waits", "drifted_back": "went back",
     "unknown": "not known", "not_moved": "not yet", "other_version": "runs a third version", "not_in_fleet": "not in the fleet",
 }  # fmt: skip
+
+
+def offer(case: Study, to: str | None = None) -> tuple[RolloutPlan | None, str]:
+    """A plan to the version asked for, or to the best one; or the sentence why there is none."""
+    if to is None and case.decision is None:
+        return None, case.why_none
+    try:
+        return plan_rollout(case.fleet, case.module, to or (case.decision.best if case.decision else "")), ""
+    except InputError as error:
+        return None, f"No roll-out can be planned: {error}."
 
 
 def plan_blocks(plan: RolloutPlan) -> list[Block]:
@@ -69,7 +81,7 @@ def rollout_state(result: RolloutWatch) -> list[Block]:
         f"Against hosts of the same model in the same weeks it crashes {figure(judged.ratio.ratio)} times as often (90 % range "
         f"{between(judged.ratio.low, judged.ratio.high)}); e-value {figure(judged.e_value)}, alarm at 20."
     )
-    out: list[Block] = [Text(f"{literal(result.sentence)}{when}"), Text(counts)]
+    out: list[Block] = [Text(f"{literal(result.sentence)}{when}"), *([] if judged.against else [Text(counts)])]
     if len(result.reasons) > 1:
         out.append(Bullets([literal(reason) for reason in result.reasons[1:]]))
     out.append(_waves(result))
@@ -120,7 +132,16 @@ def _waves(result: RolloutWatch) -> Table:
         watched = f"{row['host_days']:,.0f} of {row['host_days_planned']:,.0f}"
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
     return Table(
-        "Wave by wave", ["Wave", "From", "Hosts", "Where they are", "Crashes since", "Host-days of those planned"], rows
+        "Wave by wave",
+        [
+            "Wave",
+            "From",
+            "Hosts",
+            "Where they are",
+            "Crashes since",
+            "Host-days since, of those planned before the next wave",
+        ],
+        rows,
     )
 
 

@@ -11,6 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import rollouts
 
 from psodlib import schema
 from psodlib.errors import InputError
@@ -111,6 +112,7 @@ def draw(exposure, crashes, uptimes, coverage):
         "incident": lambda **k: charts.plot_incident(incident_timeline(fleet, "c1"), **k),
         "evidence_needed": lambda **k: charts.plot_evidence_needed(decision, exposure, **k),
         "options": lambda **k: charts.plot_options(decision, **k),
+        "waves": lambda **k: charts.plot_waves(rollouts.lived_through("bad").last, **k),
     }
     return lambda name, **k: calls[name](**k)
 
