@@ -302,7 +302,7 @@ def open_questions(study: Study) -> list[Block]:
             ]
         )
     if not rows:
-        return [Text("Every version is placed: no further evidence is needed for this advice.")]
+        return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
     columns = [
         "Question",
         f"Chance that {literal(decision.best)} is better",

@@ -147,7 +147,7 @@ def _roster(fleet: Tables) -> str:
     alone = " One host says nothing of others." if len(hosts) == 1 else ""
     quiet = f" {count(silent, 'host')} of the inventory left no evidence." if silent else ""
     first, last = hosts["first_seen"].min(), hosts["last_seen"].max()
-    dates = f", {days(first, last)}" if known(first) and known(last) else "; no fact about them bears a time"
+    dates = f", {days(first, last)}" if known(first) and known(last) else "; nothing about them has a time"
     return f"{count(len(hosts), 'host')}{dates}.{quiet}{alone}"
 
 

@@ -331,7 +331,7 @@ def _cause(case: Case) -> list[Block]:
         return [Bullets([
             f"Certainty that hardware is at fault: {certainty}, because {why}.",
             "Which part failed is not in these tables: the error banks are in the log's MCE lines, the part in the server's own log.",
-            "No driver is accused, and none need be changed because of this crash.",
+            "The evidence points to no driver, and none need be changed because of this crash.",
         ])]  # fmt: skip
     if case.module is None:
         return [
@@ -343,7 +343,7 @@ def _cause(case: Case) -> list[Block]:
     if known(case.crash["damage"]) and str(case.crash["damage"]):
         lines.append(f"The crash's text is not whole ({plain_words(case.crash['damage'])}).")
     lines.append(
-        "A backtrace shows where the host stopped. Memory spoiled earlier by another module would look the same."
+        "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."
     )
     return [Bullets(lines)]
 
@@ -443,16 +443,16 @@ def _open_questions(case: Case) -> list[str]:
     crash, guilt = case.crash, str(case.crash["guilt"])
     blames_no_driver = guilt in ("hardware", "deliberate")
     asked = [
-        (guilt == "hardware", "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would tell."),
-        (guilt == "deliberate", "Who asked for this crash, and why? The host's shell log or the change record would tell."),
-        (not known(crash["guilty_module"]) and not blames_no_driver, "Which module is at fault? A whole dump log, or the module map, would tell."),
+        (guilt == "hardware", "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would say."),
+        (guilt == "deliberate", "Who asked for this crash, and why? The host's shell log or the change record would say."),
+        (not known(crash["guilty_module"]) and not blames_no_driver, "Which module is at fault? A whole dump log, or the module map, would say."),
         (not known(crash["driver_version"]) and not blames_no_driver,
-         "Which driver version was loaded? The boot's log banner, or the VIB list of that day, would tell."),
+         "Which driver version was loaded? The boot's log banner, or the VIB list of that day, would say."),
         (literal(crash["driver_evidence"]) == "conflict", "Two observations of the loaded version disagree: which one is right?"),
         (not known(crash["uptime"]), "How long had the host been up? The crash's uptime line is missing."),
         (not known(crash["known_issues"]) and guilt != "deliberate", "Does the vendor know this crash? Open a case with the dump."),
         (True, "Did anything else change on this host before the crash: firmware, host build, load? The evidence here speaks of drivers only."),
-        (case.account.detected_at is None, "When did vSphere HA act, and which machines did it start again? vCenter's events tell; no file of a host does."),
+        (case.account.detected_at is None, "When did vSphere HA act, and which machines did it start again? vCenter's events say; no file of a host does."),
         (not blames_no_driver, _others_exposed(case)),
     ]  # fmt: skip
     return [question for holds, question in asked if holds and question]
@@ -486,9 +486,9 @@ def _support_table(case: Case) -> Table:
     release = _release(case)
     rows = [
         *([name.capitalize(), account.word(name)] for name in ("vendor", "case", "severity", "contact") if account.word(name)),
-        ["Product", f"VMware ESXi {release}" if release != UNKNOWN else "VMware ESXi, release unknown: vmware -vl tells"],
-        ["Hardware", model or "unknown: esxcli hardware platform get tells"],
-        *([["Its VIB", "unknown: esxcli software vib list tells" if vib.startswith("the ") else vib]] if case.module else []),
+        ["Product", f"VMware ESXi {release}" if release != UNKNOWN else "VMware ESXi, release unknown; run vmware -vl"],
+        ["Hardware", model or "unknown; run esxcli hardware platform get"],
+        *([["Its VIB", "unknown; run esxcli software vib list" if vib.startswith("the ") else vib]] if case.module else []),
         ["Firmware of its device" if case.module else "Firmware", literal(firmware.iloc[-1]) if len(firmware) else "not in the evidence"],
         ["To send", f"{place_of(case.crash['source'], None, case.crash['host'])}, and a vm-support bundle; keep the vmkernel-zdump on the host"],
     ]  # fmt: skip
