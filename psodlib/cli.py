@@ -52,25 +52,27 @@ Sources = Annotated[
 Inventory = Annotated[
     Path | None, typer.Option(help="CSV with at least a column [b]host[/b]; cluster, model, users, vms are used.")
 ]
-KnownIssues = Annotated[Path | None, typer.Option(help="Your own known issues (TOML), beside those that ship.")]
-Store = Annotated[
-    str | None, typer.Option(help="Folder that keeps what files said: the next load reads only what is new.")
+KnownIssues = Annotated[
+    Path | None, typer.Option(help="Your own known issues (TOML), added to those that come with psodlib.")
 ]
+Store = Annotated[str | None, typer.Option(help="Folder that keeps what was read: the next load reads only new files.")]
 AllowLoss = Annotated[
-    bool, typer.Option("--allow-loss", help="Load even if a tenth of the store's crashes or host-days would be lost.")
+    bool,
+    typer.Option("--allow-loss", help="Load even if a tenth of the store's crashes or host-days would be lost."),
 ]
 Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default: as many as there are cores.")]
 SomeHosts = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Host names, a file with one a line, or an inventory CSV; none with [b]--vcenter[/b].", show_default=False
+        help="Host names, a file with one name per line, or an inventory CSV; not with [b]--vcenter[/b].",
+        show_default=False,
     ),
 ]
 VCenter = Annotated[
     str | None, typer.Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")
 ]
 Thumbprint = Annotated[
-    str | None, typer.Option(help="SHA-256 of the vCenter's certificate, where no authority signed it.")
+    str | None, typer.Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")
 ]
 Authorities = Annotated[Path | None, typer.Option("--ca-file", help="Authorities that sign the vCenter's certificate.")]
 User = Annotated[str, typer.Option(help="Account on the hosts.")]
@@ -89,27 +91,28 @@ Trust = Annotated[
     bool,
     typer.Option(
         "--trust-first-use",
-        help="Trust a host key that is not known yet, and print it. A changed one is refused always.",
+        help="Trust a host key that is not known yet, and print it. A changed key is always refused.",
     ),
 ]
-Legacy = Annotated[list[str] | None, typer.Option(help="A host that may use SHA-1 (ESXi 5.x); may be given again.")]
-Jump = Annotated[str | None, typer.Option(help="Host to go through.")]
-Pool = Annotated[int, typer.Option(min=1, max=32, help="Hosts at once.")]
+Legacy = Annotated[list[str] | None, typer.Option(help="A host that may use SHA-1 (ESXi 5.x); may be repeated.")]
+Jump = Annotated[str | None, typer.Option(help="Jump host to connect through.")]
+Pool = Annotated[int, typer.Option(min=1, max=32, help="Hosts to connect to at the same time.")]
 KeyFile = Annotated[
     Path | None,
-    typer.Option(help="File with the key; made where there is none. Without it a passphrase is asked for."),
+    typer.Option(help="File with the key; created if missing. Without it you are asked for a passphrase."),
 ]
 SiteWords = Annotated[
-    list[str] | None, typer.Option(help="A word of the house to replace wherever it stands; may be given again.")
+    list[str] | None,
+    typer.Option(help="Another word to replace everywhere (a company or project name); may be repeated."),
 ]
 Notes = Annotated[
     Path | None, typer.Option(help="Folder of the explorer's tags and notes; those of the crash go into its write-up.")
 ]
 SiteFile = Annotated[
-    Path | None, typer.Option(help="A private site.toml; its account and contract go into the write-up.")
+    Path | None, typer.Option(help="A private site.toml: its account and contract numbers go into the write-up.")
 ]
 WithSite = Annotated[
-    bool, typer.Option("--with-site", help="The same with the site.toml that is found here or in your settings.")
+    bool, typer.Option("--with-site", help="As --site, with the site.toml found in this folder or in your settings.")
 ]
 Module = Annotated[str, typer.Option(help="The driver module in question.")]
 
@@ -127,7 +130,8 @@ def load(
     ] = None,
     allow_loss: AllowLoss = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hold every file of the store against its hash, and mend what is damaged.")
+        bool,
+        typer.Option("--verify", help="Check every file of the store against its hash, and repair what is damaged."),
     ] = False,
 ) -> None:
     """Read evidence and print what is in it: crashes, driver versions, problems."""
@@ -208,8 +212,8 @@ def sql(
     store: Annotated[Path, typer.Argument(help="Folder of [b]psod load --store[/b].", show_default=False)],
     query: Annotated[str, typer.Argument(help="One SELECT over the tables of the store.", show_default=False)],
     form: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
-    rows: Annotated[int, typer.Option(min=1, help="Rows at most.")] = 100_000,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds at most.")] = 120,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 100_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time, in seconds.")] = 120,
 ) -> None:
     """Ask the store in SQL, read-only: the seven tables, coverage and ledger."""
     from psodlib.store.sql import ask
@@ -233,20 +237,20 @@ def sql(
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
 def report(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report; made if need be.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report; created if missing.")] = Path(
         "report"
     ),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
     module: Annotated[
-        str | None, typer.Option(help="The driver in question. Default: hpsa, or the most blamed one.")
+        str | None, typer.Option(help="The driver in question. Default: the one that the evidence points at.")
     ] = None,
     candidate: Annotated[
         list[str] | None,
-        typer.Option(help="A version that might be pinned; may be given again. Default: all that ran."),
+        typer.Option(help="A version to consider; may be repeated. Default: all that ran."),
     ] = None,
     crash_id: Annotated[
-        str | None, typer.Option(help="Crash of the write-up. Default: the newest of the module.")
+        str | None, typer.Option(help="Crash to write up. Default: the newest caused by the module.")
     ] = None,
     notes: Notes = None,
     site: SiteFile = None,
@@ -277,7 +281,7 @@ def report(
         f"Open {escape(str(written.index))}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html"
     )
     for name in written.failed:
-        out.print(f"notebook {escape(name)} did not run to its end; its page says where")
+        out.print(f"notebook {escape(name)} failed; its page says where")
     if store:
         _print_news(store)
     mild = MILD | {"truncated"} | ({"vanished"} if store else set())
@@ -347,7 +351,7 @@ def simulate(
 
 
 @app.command(
-    epilog="Exit code 0: every host gave all. 1: some did not, the table says why. 2: wrong use. 130: stopped by Ctrl-C; what came is "
+    epilog="Exit code 0: everything was fetched. 1: something is missing, the table says why. 2: wrong use. 130: stopped by Ctrl-C; what came is "
     "kept, the next run goes on.\n\n"
     "Example:  psod collect hosts.csv -o evidence/ --key ~/.ssh/esxi --dry-run"
 )
@@ -368,23 +372,23 @@ def collect(
     jump: Jump = None,
     module: Module = "hpsa",
     pool: Pool = 8,
-    connect: Annotated[float, typer.Option(help="Seconds to connect.")] = 10,
-    login: Annotated[float, typer.Option(help="Seconds to log in.")] = 30,
-    idle: Annotated[float, typer.Option(help="Seconds without a byte.")] = 60,
-    total: Annotated[float, typer.Option(help="Seconds a host.")] = 1800,
-    max_bytes: Annotated[int, typer.Option(help="Bytes a host.")] = 4 << 30,
+    connect: Annotated[float, typer.Option(help="Longest time to connect, in seconds.")] = 10,
+    login: Annotated[float, typer.Option(help="Longest time to log in, in seconds.")] = 30,
+    idle: Annotated[float, typer.Option(help="Longest silence, in seconds.")] = 60,
+    total: Annotated[float, typer.Option(help="Longest time per host, in seconds.")] = 1800,
+    max_bytes: Annotated[int, typer.Option(help="Most bytes per host.")] = 4 << 30,
     no_sftp: Annotated[bool, typer.Option("--no-sftp", help="Read files through the shell.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print hosts, what would be fetched and what it costs them.")
+        bool, typer.Option("--dry-run", help="Only print the hosts, what would be fetched, and the load on them.")
     ] = False,
     vcenter: VCenter = None,
     thumbprint: Thumbprint = None,
     ca_file: Authorities = None,
     bundles: Annotated[
-        bool, typer.Option("--bundles", help="With --vcenter: a support bundle of each host too.")
+        bool, typer.Option("--bundles", help="With --vcenter: also a support bundle of each host.")
     ] = False,
 ) -> None:
-    """Fetch the evidence of many hosts by SSH, or from their vCenter; read-only and resumable."""
+    """Fetch the evidence of many hosts by SSH or from their vCenter: read-only, and can be resumed."""
     from psodlib import collector
 
     password = _password(ask_password, password_keyring, password_command)
@@ -447,7 +451,7 @@ def hosts_of_vcenter(
     thumbprint: Thumbprint = None,
     ca_file: Authorities = None,
 ) -> None:
-    """Print a vCenter's hosts as an inventory: host, cluster, model, version, connection."""
+    """Print a vCenter's hosts as an inventory: host, cluster, model, version, connection state."""
     from psodlib import collector
     from psodlib.views.spreadsheet import csv_text
 
@@ -464,7 +468,7 @@ def hosts_of_vcenter(
 def verify(
     hosts: SomeHosts = None,
     pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)] = "",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Evidence folder for what is read.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is read from the hosts.")] = Path(
         "evidence-verify"
     ),
     user: User = "root",
@@ -483,7 +487,7 @@ def verify(
     thumbprint: Thumbprint = None,
     ca_file: Authorities = None,
 ) -> None:
-    """Ask every host, or their vCenter, which version runs, and compare it with the pin."""
+    """Ask each host, or the vCenter, which driver version runs, and compare it with the pin."""
     from psodlib import collector
 
     if not pin:
@@ -541,7 +545,7 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
             return collector.password_from_command(shlex.split(command))
         except ValueError as error:
             raise InputError(
-                f"--password-command: {error}; it is taken apart as a shell would, without running one"
+                f"--password-command: {error}; it is split into words as a shell would, but no shell runs it"
             ) from None
     if keyring:
         return collector.password_from_keyring(keyring)
@@ -564,7 +568,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted):
             _print_trusted(error.collection.trusted)
-        err.print(f"stopped; what came is kept in {escape(str(folder))}, run it again to go on", soft_wrap=True)
+        err.print(f"stopped; what was fetched is kept in {escape(str(folder))}, run it again to go on", soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -590,12 +594,14 @@ def anonymise(
     sources: Annotated[
         list[str], typer.Argument(help="Folders and files: evidence, a saved fleet, a report.", show_default=False)
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="New folder; the mapping is written beside it.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="New folder to write; the mapping is written beside it.")
+    ],
     key_file: KeyFile = None,
     inventory: Inventory = None,
     word: SiteWords = None,
 ) -> None:
-    """Write evidence anew with every name of the house replaced, the same way in each export with the same key.
+    """Copy evidence with all names of hosts, users and places replaced; the same key gives the same names every time.
 
     Not seen: names inside base64. Links in tars are not written.
     """
@@ -605,7 +611,7 @@ def anonymise(
     with _bar("replacing names") as progress:
         done = write_anew(*sources, out=output, key=key, inventory=inventory, words=word or (), progress=progress)
     out.print(
-        f"{done.files} files in {escape(str(done.folder))}. Yours alone, who has it can undo this: {escape(str(done.mapping))}"
+        f"{done.files} files in {escape(str(done.folder))}. Keep this file to yourself, it can undo the renaming: {escape(str(done.mapping))}"
     )
     _print_left_out(done.left_out)
     if done.suspects:
@@ -631,7 +637,9 @@ def case(
     notes: Notes = None,
     site: SiteFile = None,
     with_site: WithSite = False,
-    anonymise: Annotated[bool, typer.Option("--anonymise", help="Replace every name of the house.")] = False,
+    anonymise: Annotated[
+        bool, typer.Option("--anonymise", help="Replace all host and user names, and every other name of your site.")
+    ] = False,
     key_file: KeyFile = None,
     word: SiteWords = None,
 ) -> None:
@@ -649,7 +657,7 @@ def case(
     )  # fmt: skip
     out.print(f"{len(done.hashes)} files in {escape(str(done.file))}")
     if done.mapping:
-        out.print(f"Yours alone, who has it can undo this: {escape(str(done.mapping))}")
+        out.print(f"Keep this file to yourself, it can undo the renaming: {escape(str(done.mapping))}")
 
 
 def _site(file: Path | None, asked: bool) -> Path | None:
@@ -660,7 +668,7 @@ def _site(file: Path | None, asked: bool) -> Path | None:
 
 def _print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
     if left_out:
-        out.print(f"{len(left_out)} left out, for they cannot be judged; the mapping lists them all:")
+        out.print(f"{len(left_out)} left out, because they cannot be checked; the mapping lists them all:")
     for place, why in left_out[:NEWEST]:
         out.print(f"  {escape(_plain(place))}: {escape(_plain(why))}")
 
@@ -682,7 +690,7 @@ def lab(
             help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default.")] = Path(
+    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default folder.")] = Path(
         "work-notebooks"
     ),
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
@@ -762,7 +770,7 @@ def _print_summary(fleet: Fleet) -> None:
     out.print(f"{hosts} ({seen} with evidence), {crashes}, {days:,.0f} host-days observed")
     if fleet.hosts.empty and fleet.crashes.empty:
         out.print(
-            "Nothing of use was found: expected vmkernel logs, dump logs (text), command outputs, vm-support bundles or screen text."
+            "Nothing useful was found: expected vmkernel logs, dump logs (text), command outputs, vm-support bundles or screen text."
         )
     if len(fleet.crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
@@ -803,12 +811,12 @@ def _exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
 def _print_why(fleet: Fleet, mild: set[str]) -> None:
     # What an exit code of 1 is about.
     if fleet.hosts.empty and fleet.crashes.empty:
-        out.print("Exit code 1: nothing of use was found in the sources.")
+        out.print("Exit code 1: nothing useful was found in the sources.")
     counts = fleet.problems.problem.value_counts()
     grave = [f"{count} {word}" for word, count in counts.items() if count and word not in mild]
     if grave:
         out.print(
-            f"Exit code 1: not all could be read or believed ({', '.join(grave)}); the table of problems lists it."
+            f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the table of problems lists it."
         )
 
 

@@ -130,7 +130,7 @@ def read_account(file: str | Path) -> Account:
         or len(events) > MOST_EVENTS
         or not all(isinstance(entry, dict) for entry in events)
     ):
-        raise InputError(f"{path}: event is no list of at most {MOST_EVENTS} tables; write [[event]] above each")
+        raise InputError(f"{path}: event must be a list of at most {MOST_EVENTS} tables; write [[event]] above each")
     return Account(
         file=path.name, zone=zone, detected_at=at, events=tuple(_event(entry, zone, path) for entry in events),
         words={name: _text(content[name], path, name) for name in WORDS if name in content},
@@ -158,7 +158,7 @@ def _event(entry: Mapping[str, Any], zone: tzinfo | None, path: Path) -> Event:
 
 def _text(value: Any, path: Path, name: str) -> str:
     if not isinstance(value, (str, int)) or isinstance(value, bool) or len(str(value)) > LONGEST:
-        raise InputError(f"{path}: {name} is no text of at most {LONGEST} letters")
+        raise InputError(f"{path}: {name} must be text of at most {LONGEST} letters")
     return str(value).strip()
 
 
@@ -188,7 +188,9 @@ def _time(value: Any, zone: tzinfo | None, path: Path, name: str) -> tuple[pd.Ti
         return None, False
     if isinstance(value, datetime):
         if value.tzinfo is None and zone is None:
-            raise InputError(f"{path}: {name} is {value} in no time zone; give time_zone, or an offset behind the time")
+            raise InputError(
+                f"{path}: {name} is {value} without a time zone; give time_zone, or an offset behind the time"
+            )
         aware = value if value.tzinfo else value.replace(tzinfo=zone)
         return pd.Timestamp(aware.astimezone(UTC)), False
     if isinstance(value, date):

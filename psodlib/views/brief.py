@@ -15,7 +15,7 @@ from psodlib.views.counting import reconciliation
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.prose import describe_crash, unheard
 from psodlib.views.study import Study, versions_seen
-from psodlib.views.words import DAYS_A_YEAR, between, chance, count, days, figure, known, listing, literal, share
+from psodlib.views.words import between, chance, count, figure, known, listing, literal, per_year, seen, share
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
@@ -107,10 +107,7 @@ def tone(study: Study) -> str:
 
 def scope(study: Study) -> str:
     """Of which fleet and which time this speaks."""
-    hosts = study.fleet.hosts
-    seen = hosts["first_seen"].min(), hosts["last_seen"].max()
-    dates = f", {days(*seen)}" if known(seen[0]) else ""
-    return f"{count(len(hosts), 'host')}{dates}; evidence read by psodlib"
+    return f"{count(len(study.fleet.hosts), 'host')}{seen(study.fleet.hosts)}; evidence read by psodlib"
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
@@ -128,29 +125,16 @@ def orders(study: Study) -> list[Block]:
     """Who moves, cluster by cluster, with host names and empty places for owner and date."""
     moves: Any = study.decision.moves if study.decision else pd.DataFrame()
     if moves.empty:
-        hosts = study.decision is not None and (study.decision.options["hosts_now"] > 0).any()
-        return [
-            Text(
-                "No host changes its driver this week."
-                if hosts
-                else "It is not known which version any host runs today."
-            )
-        ]
+        if study.decision is not None and (study.decision.options["hosts_now"] > 0).any():
+            return [Text("No host changes its driver this week.")]
+        return [Text("It is not known which version any host runs today.")]
     rows = []
     keys = ["advice", "cluster", "from_version", "to_version"]
     for (advice, cluster, old, new), group in moves.groupby(keys, observed=True, dropna=False, sort=False):
         when = "now" if advice == "move_now" else "next planned reboot"
         names = listing(group["host"], MOST_HOSTS)
-        rows.append(
-            [
-                literal(cluster) if known(cluster) else "no cluster known",
-                names,
-                f"{literal(old)} → {literal(new)}",
-                when,
-                BLANK,
-                BLANK,
-            ]
-        )
+        change = f"{literal(old)} → {literal(new)}"
+        rows.append([literal(cluster, "no cluster known"), names, change, when, BLANK, BLANK])
     columns = ["Cluster", "Hosts", study.module, "When", "Owner", "Date"]
     left = f"{len(rows) - MOST_CLUSTERS} more clusters are in tables/moves.csv." if len(rows) > MOST_CLUSTERS else ""
     first = moves["host"].iloc[0]
@@ -191,15 +175,8 @@ def versions(study: Study) -> Table:
         for row in options.itertuples()
     ]  # fmt: skip
     best = literal(study.decision.best) if study.decision else ""
-    columns = [
-        "Version",
-        "Crashes",
-        "Host-days",
-        "Crashes per host-year (95 % interval)",
-        "Hosts now",
-        "Advice",
-        f"Chance that {best} is better",
-    ]
+    columns = ["Version", "Crashes", "Host-days", "Crashes per host-year (95 % interval)", "Hosts now", "Advice"]
+    columns.append(f"Chance that {best} is better")
     marked = {at for at, row in enumerate(options.itertuples()) if row.advice in MOVES}
     note = "Measured rates: crashes over host-days of the loaded version, not adjusted. The chance is adjusted for hardware, uptime, season and for hosts that differ."
     return Table("", columns, rows, note, widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
@@ -294,21 +271,12 @@ def open_questions(study: Study) -> list[Block]:
     rows = []
     for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot")):
         way = needed.loc[row.version]
-        rows.append(
-            [
-                f"{literal(row.version)} against {literal(decision.best)}",
-                chance(row.p_worse),
-                *_still(way, row.p_worse),
-            ]
-        )
+        pair = f"{literal(row.version)} against {literal(decision.best)}"
+        rows.append([pair, chance(row.p_worse), *_still(way, row.p_worse)])
     if not rows:
-        return [Text("Every version is placed: no further evidence is needed for this advice.")]
-    columns = [
-        "Question",
-        f"Chance that {literal(decision.best)} is better",
-        "Evidence still needed",
-        "At today's pace",
-    ]
+        return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
+    better = f"Chance that {literal(decision.best)} is better"
+    columns = ["Question", better, "Evidence still needed", "At today's pace"]
     turns = [words for words in decision.would_change if not words.startswith("no number")]
     return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(_sentence(words)) for words in turns[:2])]
 
@@ -400,14 +368,13 @@ def league(study: Study) -> Table:
     rows = [
         [
             literal(row.module), f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}", _worst(row),
-            literal(row.known_issues) if known(row.known_issues) else "–",
+            literal(row.known_issues, "–"),
         ]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
     why = f"{study.module} was taken because it is {study.why_module}." if study.why_module else ""
-    more = (
-        f"{len(found) - MOST_MODULES} more modules without a crash are not listed." if len(found) > MOST_MODULES else ""
-    )
+    left = len(found) - MOST_MODULES
+    more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = [
         "Module",
         "Crashes",
@@ -433,36 +400,24 @@ def _single(study: Study, crash_id: str | None) -> Document:
     # One version, one host, or no crash: what there is, and what to do now.
     crashes = study.fleet.crashes
     if crashes.empty:
-        return _document(
-            study,
-            f"{study.module}: no crash was found",
-            _quiet(study),
-            [Section("What to do", [Bullets(_go_on(study))])],
-        )
+        what = [Section("What to do", [Bullets(_go_on(study))])]
+        return _document(study, f"{study.module}: no crash was found", _quiet(study), what)
     crash = study.fleet.crash(crash_id or str(crashes.sort_values("time", na_position="first")["crash_id"].iloc[-1]))
-    known_issues = [reason for reason in crash.reasons if reason.about == "known_issue"]
-    doubtful = [reason.text for reason in crash.reasons if reason.about == "doubt"]
-    suspects = [f"{reason.module}: {reason.text}" for reason in crash.reasons if reason.about == "suspect"]
-    name = literal(crash.host) if known(crash.host) else "a host that the text does not name"
-    sections = [
-        Section("What happened", [describe_crash(crash)]),
-        Section(
-            "Who is suspected, and why",
-            [Bullets([_sentence(line) for line in suspects] or ["Nobody: the evidence names no module."])],
-        ),
-        *(
-            [Section("Known issues that fit", [Bullets([_sentence(reason.text) for reason in known_issues])])]
-            if known_issues
-            else []
-        ),
-        Section("What to do now", [Bullets(_now(study, crash, bool(known_issues)))]),
-        Section(
-            "What this cannot say",
-            [Bullets([study.why_none, *(_sentence(line) for line in doubtful), *unknowns(study)])],
-        ),
+    suspects = [_sentence(f"{each.module}: {each.text}") for each in crash.reasons if each.about == "suspect"]
+    issues, doubtful = (
+        [_sentence(each.text) for each in crash.reasons if each.about == kind] for kind in ("known_issue", "doubt")
+    )
+    parts = [
+        ("Who is suspected, and why", suspects or ["No module: the evidence names none."]),
+        ("Known issues that fit", issues),
+        ("What to do now", _now(study, crash, bool(issues))),
+        ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
     ]
-    title = f"The crash of {name}: what it is, and what to do now"
-    return _document(study, title, _single_lead(study, crash), sections)
+    sections = [Section(title, [Bullets(lines)]) for title, lines in parts if lines]
+    title = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is, and what to do now"
+    return _document(
+        study, title, _single_lead(study, crash), [Section("What happened", [describe_crash(crash)]), *sections]
+    )
 
 
 def _single_lead(study: Study, crash: Any) -> str:
@@ -477,16 +432,14 @@ def _quiet(study: Study) -> str:
     rows = study.rates[study.rates["host_days"] > 0]
     rows = rows[rows.index.notna()]
     bounds = [
-        f"{version}: at most {figure(row['upper_at_zero'] * DAYS_A_YEAR)} crashes per host-year"
-        for version, row in rows.iterrows()
+        f"{name}: at most {per_year(row['upper_at_zero'])} crashes per host-year" for name, row in rows.iterrows()
     ]
     return f"No crash in {count(study.exposure['host_days'].sum(), 'host-day')} watched. {'; '.join(bounds)}{' (95 % bound).' if bounds else ''}".strip()
 
 
 def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    steps = (
-        ["Follow the remedy of the known issue above; check its conditions against this host first."] if issue else []
-    )
+    remedy = "Follow the remedy of the known issue above; check its conditions against this host first."
+    steps = [remedy] if issue else []
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)

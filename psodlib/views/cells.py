@@ -7,7 +7,7 @@ from typing import Any
 
 from psodlib.views.document import Section, Table, Text
 from psodlib.views.rollout import plan_blocks, rollout_state
-from psodlib.views.words import between, chance, count, days, figure, known, literal
+from psodlib.views.words import between, chance, count, figure, known, literal, seen
 
 __all__ = ["bar", "html"]
 
@@ -55,14 +55,12 @@ def _place(value: float, start: float, end: float) -> int:
 
 
 def _fleet(fleet: Any) -> list[Text | Table]:
-    first, last = fleet.hosts["first_seen"].min(), fleet.hosts["last_seen"].max()
-    dates = f", {days(first, last)}" if known(first) and known(last) else ""
     made_up = "Simulated. " if fleet.simulated else ""
     crashed = f"{count(len(fleet.crashes), 'crash', 'crashes')} on {count(fleet.crashes['host'].nunique(), 'host')}"
     rows = [(name, f"{len(table):,}", ROWS[name]) for name, table in fleet.tables.items()]
     told = 'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, fleet.wide() one wide table.'
     return [
-        Text(f"{made_up}{count(len(fleet.hosts), 'host')}{dates}: {crashed}."),
+        Text(f"{made_up}{count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}: {crashed}."),
         Table("", ["Table", "Rows", "One row is"], rows, told),
     ]
 

@@ -78,7 +78,7 @@ def reconciliation(counts: Counts, module: str) -> Table:
         ("- planned", counts.planned, "reboots, shutdowns and power-offs"),
         ("- unexplained", counts.unexplained, "each may be a crash whose dump was lost; not counted as one"),
         ("- end not seen", counts.unclear, "the logs end before the boot does"),
-        ("+ crash in no known boot", counts.no_boot, "its text is there, the boot that it ended is not known"),
+        ("+ crash in no known boot", counts.no_boot, "its text was found, but not the boot that it ended"),
         ("= crashes", crashes, ""),
         ("- text lost", counts.lost_text, "the host came back from a crash, and no dump or log tells more; counted as unknown cause"),
         ("= crashes with a text", counts.texts, ""),

@@ -22,21 +22,8 @@ from psodlib.views.original import lines_before
 from psodlib.views.words import UNKNOWN, count, known, label, literal, moment, span
 
 __all__ = [
-    "LONGEST_ID",
-    "LONGEST_NAME",
-    "address_of",
-    "crash_title",
-    "facts_table",
-    "frames_table",
-    "issue_lines",
-    "marks_of",
-    "own_text",
-    "pages_of",
-    "place_of",
-    "plain_words",
-    "reasons_of",
-    "screen_of",
-    "way_to",
+    "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "facts_table", "frames_table", "issue_lines", "marks_of",
+    "own_text", "pages_of", "place_of", "plain_words", "reasons_of", "release_of", "screen_of", "way_to",
 ]  # fmt: skip
 
 MOST_FRAMES = 60
@@ -150,11 +137,11 @@ def marks_of(lines: Sequence[str], frames: pd.DataFrame, module: Any) -> dict[in
 
 def screen_of(crash: Any, frames: pd.DataFrame) -> Screen:
     """A crash as the purple screen it was, as far as the tables have it."""
-    number, version = (label(crash[name]) if known(crash[name]) else "" for name in ("esxi_build", "esxi_version"))
+    number, version = (label(crash[name], unknown="") for name in ("esxi_build", "esxi_version"))
     rows = list(frames.head(MOST_FRAMES).itertuples())
     head = [
         f"VMware ESXi {version or '(version not in the evidence)'}{f' [Releasebuild-{number} x86_64]' if number else ''}",
-        literal(crash["message"])[:1000] if known(crash["message"]) else "(no message in the text)",
+        literal(crash["message"], "(no message in the text)")[:1000],
         f"*PCPU{literal(crash['pcpu'])}:{literal(crash['world_id'])}/{label(crash['world_name'])}",
         f"Code start: {_hex(crash['code_start'])} VMK uptime: {_vmk_uptime(crash['uptime'])}",
     ]
@@ -167,7 +154,7 @@ def screen_of(crash: Any, frames: pd.DataFrame) -> Screen:
 def _screen_frame(frame: Any) -> str:
     pointer = f"{_hex(frame.frame_pointer)}:" if known(frame.frame_pointer) else ""
     address = f"[{_hex(frame.address)}]" if known(frame.address) else ""
-    module = f"@{label(frame.module) if known(frame.module) else '<None>'}"
+    module = f"@{label(frame.module, unknown='<None>')}"
     stack = f" stack: {_hex(frame.stack)}" if known(frame.stack) else ""
     return f"{pointer}{address}{_function(frame, module)}{stack}"
 
@@ -196,21 +183,20 @@ def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> T
     for place, row in enumerate(frames.head(most).itertuples()):
         guilty = _same(row.module, crash["guilty_module"])
         marked |= {place} if guilty else set()
-        module = label(row.module) if known(row.module) else "module unknown"
+        module = label(row.module, unknown="module unknown")
         how = plain_words(row.module_evidence) if known(row.module_evidence) else "–"
         rows.append([f"{row.backtrace}.{row.index}", _function(row), f"{module}{' ◀ guilty' if guilty else ''}", how])
     note = f"{count(len(frames) - most, 'more frame')} in tables/frames.parquet." if len(frames) > most else ""
-    return Table(
-        "Backtrace and number, innermost first",
-        ["#", "Function", "Module", "Known by"],
-        rows,
-        note,
-        (8, 46, 28, 18),
-        marked,
-    )
+    columns = ["#", "Function", "Module", "Known by"]
+    return Table("Backtrace and number, innermost first", columns, rows, note, (8, 46, 28, 18), marked)
 
 
 # ---- the tables ----------------------------------------------------------------------------------------------------------
+
+
+def release_of(crash: Any) -> str:
+    """The ESXi release and build of a crash, as far as they are known."""
+    return " build ".join(label(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
 
 
 def facts_table(fleet: Fleet, crash: Any) -> Table:
@@ -221,23 +207,16 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         for word in ("cluster", "model")
         if word in hosts and len(hosts) and known(hosts[word].iloc[0])
     ]
-    release = " build ".join(label(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
-    driver = (
-        "version unknown"
-        if not known(crash["driver_version"])
-        else f"{label(crash['driver_version'])}, known by {plain_words(crash['driver_evidence'])}"
-    )
-    guilty = (
-        f"{label(crash['guilty_module'])} (evidence: {plain_words(crash['guilt'])})"
-        if known(crash["guilty_module"])
-        else "none found"
-    )
+    by = f", known by {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
+    driver = f"{label(crash['driver_version'], unknown='version unknown')}{by}"
+    kind = f" (evidence: {plain_words(crash['guilt'])})" if known(crash["guilty_module"]) else ""
+    guilty = f"{label(crash['guilty_module'], unknown='none found')}{kind}"
     rows: list[tuple[str, str | Link]] = [
         ("Host", Link(way_to("host", crash["host"]), label(crash["host"], 90), f"({'; '.join(own)})" if own else "") if known(crash["host"]) else UNKNOWN),
         ("Time", moment(crash["time"])),
         ("Uptime", span(crash["uptime"])),
         ("Kind", plain_words(crash["kind"])),
-        ("ESXi", release or UNKNOWN),
+        ("ESXi", release_of(crash) or UNKNOWN),
         ("Guilty module", guilty),
         ("Loaded driver", driver if known(crash["guilty_module"]) else ""),
         ("Signature", label(crash["signature"], 260)),
@@ -276,11 +255,8 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
     table = similar_crashes(fleet, str(crash["crash_id"]), MOST_ALIKE, stacks=stacks)
     others = fleet.crashes[(fleet.crashes["signature"] == crash["signature"]).fillna(False)]
     same = len(others) - 1 if known(crash["signature"]) else 0
-    words = (
-        f"{count(same, 'other crash has', 'other crashes have')} this signature."
-        if same
-        else "No other crash has this signature."
-    )
+    have = count(same, "other crash has", "other crashes have") if same else "No other crash has"
+    words = f"{have} this signature."
     table = table[table["proposal"].notna()]
     if table.empty:
         return [Text(words)]
@@ -289,10 +265,8 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
          f"{row.likeness:.0%}", label(row.shared, 120).replace(";", ", ")]
         for row in table.itertuples()
     ]  # fmt: skip
-    return [
-        Text(words),
-        Table("The most alike stacks", ["Crash", "Time", "Host", "Signature", "Alike", "Functions shared"], rows),
-    ]
+    columns = ["Crash", "Time", "Host", "Signature", "Alike", "Functions shared"]
+    return [Text(words), Table("The most alike stacks", columns, rows)]
 
 
 def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:

@@ -1,4 +1,4 @@
-"""How long until a verdict could fall, as the hosts run now: said by the brief and drawn by a chart, so reckoned once."""
+"""How long until we could decide, as the hosts run now: in the brief and in a chart, so computed once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = ("version", "host_days", "needed", "per_week", "weeks")
 
 
 def still_needed(decision: PinDecision | None, exposure: pd.DataFrame) -> pd.DataFrame:
-    """Further host-days that each candidate needs until a verdict could fall, and the weeks they take at today's pace."""
+    """Further host-days that each candidate needs until we could decide, and the weeks they take at today's pace."""
     rows = [
         (version, *_way(exposure, version, needed))
         for version, needed in (decision.host_days_needed if decision else {}).items()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from psodlib.records import Crash, Frame
 from psodlib.views.document import Bullets, Text, table_of
-from psodlib.views.words import count, days, known, listing, literal, moment, share, span
+from psodlib.views.words import count, known, listing, literal, moment, seen, share, span
 
 __all__ = [
     "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
@@ -57,9 +57,7 @@ def notice(fleet: Tables) -> Text:
     """What kind of evidence the page shows: said first on every page."""
     if fleet.simulated:
         return say(SIMULATED)
-    first, last = fleet.hosts["first_seen"].min(), fleet.hosts["last_seen"].max()
-    dates = f", {days(first, last)}" if known(first) and known(last) else ""
-    return say(f"Evidence of {count(len(fleet.hosts), 'host')}{dates}.")
+    return say(f"Evidence of {count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}.")
 
 
 TextTable = table_of  # the notebooks' name for it
@@ -146,9 +144,7 @@ def _roster(fleet: Tables) -> str:
     silent = len(unheard(fleet))
     alone = " One host says nothing of others." if len(hosts) == 1 else ""
     quiet = f" {count(silent, 'host')} of the inventory left no evidence." if silent else ""
-    first, last = hosts["first_seen"].min(), hosts["last_seen"].max()
-    dates = f", {days(first, last)}" if known(first) and known(last) else "; no fact about them bears a time"
-    return f"{count(len(hosts), 'host')}{dates}.{quiet}{alone}"
+    return f"{count(len(hosts), 'host')}{seen(hosts, '; nothing about them has a time')}.{quiet}{alone}"
 
 
 def _lives(uptimes: pd.DataFrame) -> str:

@@ -37,18 +37,7 @@ from psodlib.views import charts
 from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
 from psodlib.views.crash import place_of, plain_words, way_to
-from psodlib.views.document import (
-    Bullets,
-    Document,
-    Link,
-    Picture,
-    Section,
-    Table,
-    Text,
-    to_html,
-    to_markdown,
-    to_pdf,
-)
+from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
 from psodlib.views.explore.page import explorer_document
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
@@ -335,12 +324,8 @@ def _shortened(
 ) -> Table:
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
-    return Table(
-        caption,
-        columns,
-        rows,
-        Link(whole, f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"),
-    )
+    words = f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"
+    return Table(caption, columns, rows, Link(whole, words))
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
@@ -486,19 +471,13 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
-    read = (
-        f"Read from {listing(Path(source).name or str(source) for source in sources)}."
-        if sources
-        else "Made from a fleet that was already loaded."
-    )
+    names = listing(Path(source).name or str(source) for source in sources)
+    read = f"Read from {names}." if sources else "Made from a fleet that was already loaded."
     kinds = fleet.drivers["evidence"].value_counts()
     rows = [[plain_words(kind), f"{number:,}"] for kind, number in kinds.items()]
     made = f"Made on {datetime.now(UTC):%Y-%m-%d} by psodlib {version('psodlib')}."
-    return [
-        Text(f"{read} {made} The tables behind every number are in tables/, as Parquet."),
-        *(
-            [Table("Observations of driver versions, by kind of evidence", ["Kind", "Observations"], rows)]
-            if rows
-            else []
-        ),
-    ]
+    blocks: list[Text | Table] = [Text(f"{read} {made} The tables behind every number are in tables/, as Parquet.")]
+    if rows:
+        caption = "Observations of driver versions, by kind of evidence"
+        blocks.append(Table(caption, ["Kind", "Observations"], rows))
+    return blocks

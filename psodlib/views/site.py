@@ -85,7 +85,9 @@ def _facts(support: Mapping[str, Any], path: Path) -> tuple[tuple[str, str], ...
         value = support.get(key, "")
         parts = [str(part) for part in (value if isinstance(value, list) else [value])]
         if isinstance(value, (dict, float, bool)) or sum(map(len, parts)) > LONGEST:
-            raise InputError(f"{path}: {key} in [support] is no text of at most {LONGEST} letters, nor a list of such")
+            raise InputError(
+                f"{path}: {key} in [support] must be text of at most {LONGEST} letters, or a list of texts"
+            )
         if any(part.strip() for part in parts):
             facts.append((label, ", ".join(part for part in parts if part.strip())))
     return tuple(facts)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing", "literal", "moment", "per_year", "share", "span",
+    "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing", "literal", "moment", "per_year", "seen", "share", "span",
 ]  # fmt: skip
 
 UNKNOWN = "unknown"
@@ -33,10 +33,10 @@ def known(value: Any) -> bool:
     return value is not None and not bool(pd.isna(value))
 
 
-def literal(value: Any) -> str:
+def literal(value: Any, unknown: str = UNKNOWN) -> str:
     """Any cell as text that can be shown: unknown says so, unprintable characters are written out."""
     if not known(value):
-        return UNKNOWN
+        return unknown
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), str(value))
 
 
@@ -103,6 +103,12 @@ def days(first: Any, last: Any) -> str:
     return day(first) if day(first) == day(last) else f"{day(first)} to {day(last)}"
 
 
+def seen(hosts: pd.DataFrame, never: str = "") -> str:
+    """When hosts were seen, as the end of a phrase."""
+    first, last = hosts["first_seen"].min(), hosts["last_seen"].max()
+    return f", {days(first, last)}" if known(first) and known(last) else never
+
+
 def span(length: Any) -> str:
     """A span of time with the two units that matter."""
     if not known(length):
@@ -116,10 +122,10 @@ def span(length: Any) -> str:
     return f"{seconds} s"
 
 
-def label(value: Any, most: int = 48) -> str:
+def label(value: Any, most: int = 48, unknown: str = UNKNOWN) -> str:
     """A cell as one short line; a longer one loses its middle, because names differ at both ends."""
     # Cut before it is made literal, so that a text of many megabytes costs nothing.
-    whole = str(value) if known(value) else UNKNOWN
+    whole = str(value) if known(value) else unknown
     cut = whole if len(whole) <= 8 * most else f"{whole[: 4 * most]}{whole[-4 * most :]}"
     text = " ".join(literal(cut).split())
     half = (most - 1) // 2

@@ -20,7 +20,7 @@ from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event
-from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words
+from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
 from psodlib.views.document import Block, Bullets, Code, Document, Picture, Section, Table, Text
 from psodlib.views.original import typed_on
 from psodlib.views.prose import SIMULATED
@@ -159,11 +159,9 @@ def _lead(case: Case) -> str:
     elif str(crash["guilt"]) != "deliberate":
         certainty, _ = CERTAINTY[str(crash["guilt"])]
         version = f"{case.module} {case.version or '(version unknown)'}"
-        strength = (
-            "Near certain: the cause is"
-            if certainty == "near certain"
-            else f"{certainty.capitalize()} evidence points to"
-        )
+        strength = f"{certainty.capitalize()} evidence points to"
+        if certainty == "near certain":
+            strength = "Near certain: the cause is"
         parts.append(f"{strength} {version}." if case.module else "No evidence in hand names the module at fault.")
     return " ".join(filter(None, parts))
 
@@ -196,17 +194,15 @@ def _facts(case: Case) -> list[tuple[str, str]]:
     users = f"about {account.users_hit:,}" if account.users_hit is not None else ""
     found = [
         ("Host", case.host), ("ESXi", _release(case)), ("Loaded driver", f"{case.module or case.no_culprit} {case.version or ''}".strip()),
-        ("Function", literal(crash["guilty_function"]) if known(crash["guilty_function"]) else ""), ("World", world), ("Users hit", users),
+        ("Function", literal(crash["guilty_function"], "")), ("World", world), ("Users hit", users),
     ]  # fmt: skip
     return [(name, value) for name, value in found if value]
 
 
 def _release(case: Case) -> str:
-    crash = case.crash
-    release = " build ".join(literal(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
     # A VIB's name bears the release that it was built for: 1OEM.550.0.0.1331820
     named = re.search(r"\.(\d)(\d)0\.0\.0\.\d", vib_in_use(case))
-    return release or (f"{named[1]}.{named[2]}, by its VIB's name" if named else UNKNOWN)
+    return release_of(case.crash) or (f"{named[1]}.{named[2]}, by its VIB's name" if named else UNKNOWN)
 
 
 # ---- what happened when ----------------------------------------------------------------------------------------------------
@@ -291,11 +287,8 @@ def _happening(case: Case, row: pd.Series) -> str:
         return f"{what} (known from {detail.replace('_', ' ')})"
     if row["lane"] == "down":
         own = known(case.crash["time"]) and row["time"] == case.crash["time"]
-        dump = (
-            "the dump was written"
-            if re.search(DUMP_NAME, str(row["source"]))
-            else "a dump was written, if there is one"
-        )
+        there = re.search(DUMP_NAME, str(row["source"]))
+        dump = "the dump was written" if there else "a dump was written, if there is one"
         told = f"; meanwhile {dump} and vSphere HA, where it is on, restarted its machines elsewhere" if own else ""
         return f"The host was down for {span(row['end'] - row['time'])}{told}"
     later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
@@ -312,10 +305,9 @@ def _evidence(case: Case) -> list[Block]:
     if not any(isinstance(block, Code) for block in blocks) and len(frames):
         blocks.append(frames_table(case.crash, frames[frames["backtrace"] == 0], 16))
     copies = case.crash["copies"]
-    return [
-        *blocks,
-        *([Text(f"The same text was found {count(copies, 'time')}.")] if known(copies) and copies > 1 else []),
-    ]
+    if known(copies) and copies > 1:
+        blocks.append(Text(f"The same text was found {count(copies, 'time')}."))
+    return blocks
 
 
 def _transcripts(case: Case) -> list[Block]:
@@ -331,19 +323,16 @@ def _cause(case: Case) -> list[Block]:
         return [Bullets([
             f"Certainty that hardware is at fault: {certainty}, because {why}.",
             "Which part failed is not in these tables: the error banks are in the log's MCE lines, the part in the server's own log.",
-            "No driver is accused, and none need be changed because of this crash.",
+            "The evidence points to no driver, and none need be changed because of this crash.",
         ])]  # fmt: skip
     if case.module is None:
-        return [
-            Text(
-                f"Certainty: {certainty}. {why[0].upper()}{why[1:]}, so no root cause can be stated from this evidence."
-            )
-        ]
+        because = f"{why[0].upper()}{why[1:]}, so no root cause can be stated from this evidence."
+        return [Text(f"Certainty: {certainty}. {because}")]
     lines = [f"Certainty that {case.module} is at fault: {certainty}, because {why}.", _version_line(case)]
     if known(case.crash["damage"]) and str(case.crash["damage"]):
         lines.append(f"The crash's text is not whole ({plain_words(case.crash['damage'])}).")
     lines.append(
-        "A backtrace shows where the host stopped. Memory spoiled earlier by another module would look the same."
+        "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."
     )
     return [Bullets(lines)]
 
@@ -418,22 +407,14 @@ def _down_time(case: Case) -> str:
 
 def _known_issue(case: Case) -> list[Block]:
     exception = case.crash["exception"]
-    generic = (
-        GENERIC.get(int(exception))
-        if known(exception) and str(case.crash["guilt"]) not in ("deliberate", "hardware")
-        else None
-    )
-    lines = (
-        [f"{generic[0]} explains exception {int(exception)} ({generic[1]}). It is generic: it names no cause."]
-        if generic
-        else []
-    )
-    found = issue_lines(case.fleet, case.crash)
-    sources = [f"Source of {literal(issue.id)}: {literal(issue.source)}." for issue in case.matched]
-    none = (
-        [] if found else ["No known issue on file matches this crash. That does not mean that the vendor knows none."]
-    )
-    return [Bullets([*found, *sources, *none, *lines])]
+    number = int(exception) if known(exception) and str(case.crash["guilt"]) not in ("deliberate", "hardware") else -1
+    none = ["No known issue on file matches this crash. That does not mean that the vendor knows none."]
+    lines = issue_lines(case.fleet, case.crash) or none
+    lines += [f"Source of {literal(issue.id)}: {literal(issue.source)}." for issue in case.matched]
+    if number in GENERIC:
+        article, what = GENERIC[number]
+        lines.append(f"{article} explains exception {number} ({what}). It is generic: it names no cause.")
+    return [Bullets(lines)]
 
 
 # ---- open questions, support -----------------------------------------------------------------------------------------------
@@ -443,16 +424,16 @@ def _open_questions(case: Case) -> list[str]:
     crash, guilt = case.crash, str(case.crash["guilt"])
     blames_no_driver = guilt in ("hardware", "deliberate")
     asked = [
-        (guilt == "hardware", "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would tell."),
-        (guilt == "deliberate", "Who asked for this crash, and why? The host's shell log or the change record would tell."),
-        (not known(crash["guilty_module"]) and not blames_no_driver, "Which module is at fault? A whole dump log, or the module map, would tell."),
+        (guilt == "hardware", "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would say."),
+        (guilt == "deliberate", "Who asked for this crash, and why? The host's shell log or the change record would say."),
+        (not known(crash["guilty_module"]) and not blames_no_driver, "Which module is at fault? A whole dump log, or the module map, would say."),
         (not known(crash["driver_version"]) and not blames_no_driver,
-         "Which driver version was loaded? The boot's log banner, or the VIB list of that day, would tell."),
+         "Which driver version was loaded? The boot's log banner, or the VIB list of that day, would say."),
         (literal(crash["driver_evidence"]) == "conflict", "Two observations of the loaded version disagree: which one is right?"),
         (not known(crash["uptime"]), "How long had the host been up? The crash's uptime line is missing."),
         (not known(crash["known_issues"]) and guilt != "deliberate", "Does the vendor know this crash? Open a case with the dump."),
         (True, "Did anything else change on this host before the crash: firmware, host build, load? The evidence here speaks of drivers only."),
-        (case.account.detected_at is None, "When did vSphere HA act, and which machines did it start again? vCenter's events tell; no file of a host does."),
+        (case.account.detected_at is None, "When did vSphere HA act, and which machines did it start again? vCenter's events say; no file of a host does."),
         (not blames_no_driver, _others_exposed(case)),
     ]  # fmt: skip
     return [question for holds, question in asked if holds and question]
@@ -486,9 +467,9 @@ def _support_table(case: Case) -> Table:
     release = _release(case)
     rows = [
         *([name.capitalize(), account.word(name)] for name in ("vendor", "case", "severity", "contact") if account.word(name)),
-        ["Product", f"VMware ESXi {release}" if release != UNKNOWN else "VMware ESXi, release unknown: vmware -vl tells"],
-        ["Hardware", model or "unknown: esxcli hardware platform get tells"],
-        *([["Its VIB", "unknown: esxcli software vib list tells" if vib.startswith("the ") else vib]] if case.module else []),
+        ["Product", f"VMware ESXi {release}" if release != UNKNOWN else "VMware ESXi, release unknown; run vmware -vl"],
+        ["Hardware", model or "unknown; run esxcli hardware platform get"],
+        *([["Its VIB", "unknown; run esxcli software vib list" if vib.startswith("the ") else vib]] if case.module else []),
         ["Firmware of its device" if case.module else "Firmware", literal(firmware.iloc[-1]) if len(firmware) else "not in the evidence"],
         ["To send", f"{place_of(case.crash['source'], None, case.crash['host'])}, and a vm-support bundle; keep the vmkernel-zdump on the host"],
     ]  # fmt: skip

@@ -105,7 +105,7 @@ def test_an_empty_table_is_said() -> None:
 
 def test_an_undated_crash_is_not_called_nothing(untimed: Fleet) -> None:
     title, _, inside = charts.wording(charts.plot_ascertainment(untimed.crashes, untimed.uptimes, untimed.coverage))
-    assert title == "No stop bears a time" and inside
+    assert title == "No stop has a known time" and inside
 
 
 def test_many_versions_leave_the_hazard_readable() -> None:

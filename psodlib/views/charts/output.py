@@ -26,7 +26,7 @@ def numbers(ax: Axes) -> pd.DataFrame:
     """The numbers that a chart shows: its table twin, for a CSV beside the picture."""
     table = getattr(ax, "psod_numbers", None)
     if table is None:
-        raise InputError("these Axes hold no chart of psodlib; give what a plot_* function returned")
+        raise InputError("found Axes without a chart of psodlib; give what a plot_* function returned")
     return pd.DataFrame(table)
 
 

@@ -223,7 +223,7 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     table: Table = survival[survival["at_risk"] >= MANY_AT_RISK]
     table = table[table.groupby(by)["days"].transform("count") > 1]
     if table.empty:
-        remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would be anecdote."
+        remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would mean little."
         return nothing(ax, "No curve of time to crash", remedy, list(survival.columns), simulated)
     names = in_order(table[by])
     colours = version_colours(survival[by])

@@ -19,13 +19,8 @@ __all__ = ["explorer_data"]
 DOTS = PALETTE[3:9]  # of the modules with most crashes; versions begin at the other end
 MOST_STRETCHES = 1_000  # of a boot's watched time; gaps narrower than this share of the whole are not to be seen
 TEXT = {
-    "host": LONGEST_NAME,
-    "kind": 40,
-    "guilty_module": 60,
-    "driver_version": 60,
-    "signature": 160,
-    "crash_id": LONGEST_ID,
-}
+    "host": LONGEST_NAME, "kind": 40, "guilty_module": 60, "driver_version": 60, "signature": 160, "crash_id": LONGEST_ID,
+}  # fmt: skip
 
 
 def explorer_data(fleet: Fleet, module: str, tags: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -49,7 +44,7 @@ def explorer_data(fleet: Fleet, module: str, tags: Mapping[str, str] | None = No
 
 
 def _text(value: Any, most: int) -> str:
-    return label(value, most) if known(value) else ""
+    return label(value, most, "")
 
 
 def _time(value: Any) -> int | None:

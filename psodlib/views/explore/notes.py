@@ -40,7 +40,7 @@ def read_notes(folder: str | Path) -> dict[str, Note]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{file}: not a file of crash notes ({type(error).__name__}: {error}); mend it or move it away, nothing was overwritten"
+            f"{file}: not a file of crash notes ({type(error).__name__}: {error}); repair it or move it away; nothing was overwritten"
         ) from error
 
 

@@ -11,7 +11,7 @@ from psodlib.views.crash import address_of, crash_title, pages_of, way_to
 from psodlib.views.document import Document, Link, Script, Section, Table, Text
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.prose import SIMULATED
-from psodlib.views.words import UNKNOWN, known, label, moment
+from psodlib.views.words import known, label, moment
 
 __all__ = ["explorer_document", "listed_crashes"]
 
@@ -33,7 +33,7 @@ def explorer_document(fleet: Fleet, module: str) -> Document:
     ]
     rows: Any = [
         [Link(way_to("crash", row.crash_id), moment(row.time) if known(row.time) else "time unknown"),
-         *(label(cell) if known(cell) else UNKNOWN for cell in (row.host, row.guilty_module, row.driver_version, row.signature))]
+         *(label(cell) for cell in (row.host, row.guilty_module, row.driver_version, row.signature))]
         for row in crashes.head(MOST_PAGES).itertuples()
     ]  # fmt: skip
     instead = [
