@@ -280,6 +280,8 @@ def test_from_the_hosts_to_the_report_with_the_incident_among_them(tmp_path: Pat
     done = run("report", "evidence", "--inventory", "hosts.csv", "-o", "report", cwd=tmp_path, limit=400)
     assert done.returncode == 0, done.stdout + done.stderr
 
+    written = [tmp_path / "report", *(tmp_path / "report").rglob("*")]
+    assert not [path for path in written if path.stat().st_mode & 0o077]  # as private as what was collected
     (crash,) = pd.read_parquet(tmp_path / "report/tables/crashes.parquet").to_dict("records")
     assert (crash["host"], crash["guilty_module"], crash["damage"]) == ("incident-host", "hpsa", "")
     assert crash["time"] == pd.Timestamp("2014-05-31 15:57:32.579", tz="UTC")
