@@ -14,7 +14,20 @@ from conftest import DATA
 import psodlib as psod
 
 INCIDENT = DATA / "incident-2014-05-31"
-COMMANDS = ["anonymise", "case", "load", "sql", "report", "collect", "verify", "simulate", "explain", "lab"]
+COMMANDS = [
+    "anonymise",
+    "case",
+    "load",
+    "sql",
+    "report",
+    "collect",
+    "hosts",
+    "verify",
+    "watch",
+    "simulate",
+    "explain",
+    "lab",
+]
 
 
 def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
