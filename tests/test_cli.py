@@ -12,19 +12,18 @@ import pytest
 from conftest import DATA
 
 import psodlib as psod
-from psodlib.cli import _pace
 
 INCIDENT = DATA / "incident-2014-05-31"
 COMMANDS = [
     "anonymise",
     "case",
-    "hosts",
-    "watch",
     "load",
     "sql",
     "report",
     "collect",
+    "hosts",
     "verify",
+    "watch",
     "simulate",
     "explain",
     "lab",
@@ -120,8 +119,3 @@ def test_a_bar_on_a_terminal_and_none_in_a_pipe() -> None:
     shown = os.read(main, 1 << 16)
     os.close(main)
     assert b"\x1b[" in shown
-
-
-def test_a_bar_says_how_fast_and_how_long() -> None:
-    assert _pace(50_000_000, 350_000_000, 10.0) == "5 MB/s, 1:00 left"
-    assert _pace(0, 100, 10.0) == _pace(5, 10, 0.1) == ""  # nothing to tell from
