@@ -42,8 +42,8 @@ func denied(what string) bool {
 	return false
 }
 
-func noPermission(privilege string) *soap.Fault {
-	return simulator.Fault("Permission to perform this operation was denied.", &types.NoPermission{PrivilegeId: privilege})
+func noPermission(on types.ManagedObjectReference, privilege string) *soap.Fault {
+	return simulator.Fault("Permission to perform this operation was denied.", &types.NoPermission{Object: on, PrivilegeId: privilege})
 }
 
 func read(name string) []byte {
@@ -61,7 +61,7 @@ type imageManager struct {
 func (m *imageManager) FetchSoftwarePackages(req *types.FetchSoftwarePackages) soap.HasFault {
 	body := &methods.FetchSoftwarePackagesBody{}
 	if denied("packages") {
-		body.Fault_ = noPermission("Host.Config.Image")
+		body.Fault_ = noPermission(req.This, "Host.Config.Image")
 		return body
 	}
 	var rows []struct{ Name, Version, Vendor string }
@@ -84,7 +84,7 @@ type moduleSystem struct {
 func (m *moduleSystem) QueryModules(req *types.QueryModules) soap.HasFault {
 	body := &methods.QueryModulesBody{}
 	if denied("modules") {
-		body.Fault_ = noPermission("Host.Config.Settings")
+		body.Fault_ = noPermission(req.This, "Host.Config.Settings")
 		return body
 	}
 	var rows []struct {
@@ -109,7 +109,7 @@ type diagnosticManager struct {
 func (m *diagnosticManager) QueryDescriptions(req *types.QueryDescriptions) soap.HasFault {
 	body := &methods.QueryDescriptionsBody{}
 	if denied("logs") {
-		body.Fault_ = noPermission("Global.Diagnostics")
+		body.Fault_ = noPermission(req.This, "Global.Diagnostics")
 		return body
 	}
 	res := &types.QueryDescriptionsResponse{}
