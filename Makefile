@@ -32,8 +32,9 @@ report: .venv/ready  ## report of the demo fleet and of the incident -> report/
 test: .venv/ready  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-fuzz: .venv/ready  ## the property tests at random, N=20 times as many examples
+fuzz: .venv/ready  ## the property tests at random, N=20 times as many examples; the store, long
 	PSOD_FUZZ=$(or $(N),20) $(BIN)/python -m pytest -n 2 -m hypothesis
+	PSOD_LONG=1 PSOD_KILLS=150 PSOD_EVERY_STEP=1 $(BIN)/python -m pytest -n 2 tests/store tests/test_workers.py
 
 check: .venv/ready  ## ruff (format and rules) and mypy strict
 	$(BIN)/ruff format --check .

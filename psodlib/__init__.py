@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from psodlib.risk.exposure import exposure
     from psodlib.risk.league import driver_league
     from psodlib.risk.rates import Interval, RateRatio, crash_rates, rate_ratio
+    from psodlib.risk.rollout import RolloutPlan, plan_rollout
+    from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
     from psodlib.risk.survival import time_to_crash
     from psodlib.simulate import simulate_fleet
     from psodlib.triage.compliance import fleet_compliance
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         plot_rollout,
         plot_survival,
         plot_uptime_at_crash,
+        plot_waves,
         plot_weekly_rate,
     )
     from psodlib.views.explore import explore
@@ -85,6 +88,8 @@ _HOME = {
     "simulate_fleet": "simulate",
     "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
     "time_to_crash": "risk.survival",
+    "RolloutPlan": "risk.rollout", "plan_rollout": "risk.rollout",
+    "RolloutWatch": "risk.rollout_watch", "watch_rollout": "risk.rollout_watch",
     "plan_canary": "risk.canary", "watch_canary": "risk.canary",
     "case": "views.case",
     "explore": "views.explore",
@@ -104,6 +109,7 @@ _HOME = {
             "plot_rollout",
             "plot_survival",
             "plot_uptime_at_crash",
+            "plot_waves",
             "plot_weekly_rate",
         ],
         "views.charts",

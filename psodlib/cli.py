@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from psodlib.fleet import Fleet
 
+SHOWN_SUSPECTS = 40  # words that still look like a name
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -279,6 +281,50 @@ def report(
     mild = MILD | {"truncated"} | ({"vanished"} if store else set())
     _print_why(written.fleet, mild)
     raise typer.Exit(1 if written.failed else _exit_code(written.fleet, mild))
+
+
+@app.command(
+    epilog="Exit code 0: go on. 1: hold. 2: wrong use. 3: stop.\n\nThe plan is made in Python: psodlib.plan_rollout(fleet, module, to).save('plan.toml')"
+    "\n\nExample:  psod watch store/ --plan plan.toml"
+)
+def watch(
+    source: Annotated[str, typer.Argument(help="A store or a saved fleet, as loaded last.", show_default=False)],
+    plan: Annotated[Path, typer.Option(help="The plan of the roll-out (TOML).", show_default=False)],
+    today: Annotated[str | None, typer.Option(help="Day of the look, as 2026-11-30. Default: now.")] = None,
+    known_issues: KnownIssues = None,
+) -> None:
+    """Look at a running roll-out: who has moved, what crashed since, and go on, hold or stop."""
+    from datetime import UTC, datetime
+
+    from psodlib.fleet import Fleet
+    from psodlib.risk.rollout import read_plan
+    from psodlib.risk.rollout_watch import watch_rollout
+    from psodlib.triage.known_issues import load_issues
+
+    asked = read_plan(plan)
+    issues = load_issues(*([known_issues] if known_issues else []))
+    found = watch_rollout(Fleet.open(source), asked, today=today or datetime.now(UTC), issues=issues)
+    out.print(f"[b]{found.word}[/b]")
+    out.print(escape(_plain(found.sentence)), soft_wrap=True)
+    for reason in found.reasons[1:]:
+        out.print(f"  also: {escape(_plain(reason))}", soft_wrap=True)
+    waves = found.waves.assign(
+        week=found.waves["week"].dt.strftime("%Y-%m-%d"), host_days=found.waves["host_days"].round().astype(int)
+    )
+    always = {"wave", "week", "hosts", "moved", "not_moved", "crashes", "host_days"}
+    shown = [name for name in waves if name in always or (name != "host_days_planned" and waves[name].any())]
+    _print_table(f"{asked.module} to {asked.to}", waves[shown])
+    if len(found.news):
+        _print_table(
+            "Never seen before", found.news[["crash_id", "host", "time", "signature", "known_issues", "similar"]]
+        )
+    if len(found.go_back):
+        _print_table("Back, in this order; hosts of one turn may go at once", found.go_back)
+    if found.decision is not None and found.word == "stop":
+        out.print(f"The decision rule now: {escape(_plain(str(found.decision).splitlines()[0]))}", soft_wrap=True)
+    if len(found.effect):
+        _print_table("Measured, crashes a host-year with 95 % interval", found.effect.round(2))
+    raise typer.Exit(found.exit_code)
 
 
 @app.command(epilog="Example:  psod simulate made-up/ --hosts 60 --days 365 --seed 7")
@@ -562,7 +608,17 @@ def anonymise(
         f"{done.files} files in {escape(str(done.folder))}. Keep this file to yourself, it can undo the renaming: {escape(str(done.mapping))}"
     )
     _print_left_out(done.left_out)
-    raise typer.Exit(1 if done.left_out else 0)
+    if done.suspects:
+        out.print(
+            f"{len(done.suspects)} words in it still look like a name; look at each, then give it as --word or let it be:"
+        )
+        for one in done.suspects[:SHOWN_SUSPECTS]:
+            out.print(
+                f"  {escape(one.source)}:{one.line}: {escape(one.text)} ({one.kind}, {one.times} times)", soft_wrap=True
+            )
+        if len(done.suspects) > SHOWN_SUSPECTS:
+            out.print(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {escape(str(done.mapping))}")
+    raise typer.Exit(1 if done.left_out or done.suspects else 0)
 
 
 @app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")

@@ -208,7 +208,7 @@ EXPOSURE: tuple[Column, ...] = _columns("""
     host_days       number   days at risk
     crashes         count    crashes with this module guilty
     unknown_crashes count    crashes with no module found guilty
-    other_crashes   count    crashes laid at another door
+    other_crashes   count    crashes caused by another module
     end_reason      list     how the stretch ended
     model           text     hardware model
     esxi_build      text     host build

@@ -369,6 +369,10 @@ class _Files(paramiko.SFTPServerInterface):
     def list_folder(self, path: str) -> object:
         if path != "/var/run/log":
             return paramiko.SFTP_NO_SUCH_FILE
+        if self.liar.lie == "crowd":  # 2,000 names of 50 kB
+            return [self._attr(f"vmkernel.log{number:050000d}") for number in range(2000)]
+        if self.liar.lie == "long":
+            return [self._attr(name) for name in (self.NAMES[0], "x" * 5000, "vmkernel.\u0663.gz")]
         return [self._attr(name) for name in (self.NAMES if self.liar.lie == "names" else self.NAMES[:1])]
 
     def stat(self, path: str) -> object:

@@ -115,6 +115,20 @@ def test_hostile_names_become_no_path_and_no_escape(run: Any, tmp_path: Path) ->
     assert {p.name for p in tmp_path.iterdir()} == {"out", "known_hosts"}
 
 
+def test_a_listing_of_long_names_is_bounded_by_its_letters(run: Any, tmp_path: Path) -> None:
+    with lying("crowd") as liar:
+        (why,) = run(liar).hosts.why
+    assert "lists more than 20,000 names, or names of 4,194,304 letters" in why
+    assert manifest(tmp_path).get("date").state == "whole"  # type: ignore[union-attr]
+
+
+def test_a_name_too_long_or_with_digits_of_another_script_costs_itself(run: Any, tmp_path: Path) -> None:
+    with lying("long") as liar:
+        assert run(liar).complete
+    assert record(tmp_path).state == "whole"
+    assert [len(name) for name in manifest(tmp_path).refused_names] == [120, len("vmkernel.\\u0663.gz") - 5]
+
+
 @pytest.mark.parametrize("lie", ["stall-command", "flood", "drip", "stderr"])
 def test_a_command_that_hangs_or_floods_is_bounded(run: Any, tmp_path: Path, lie: str) -> None:
     with lying(lie) as liar:

@@ -59,7 +59,38 @@ def test_outputs_are_named_as_vm_support_names_them(command: str, name: str) -> 
     assert output_name(command) == name
 
 
+def test_no_two_remote_names_share_a_local_one(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, "a")
+    remote = [
+        "/var/core/a b",
+        "/var/core/a_b",
+        "/var/core/a?b",
+        "/var/core/A_b",
+        "/var/core/./a_b",
+        "/var/core/a_b.part",
+        "/var/core/a_B",
+    ]
+    local = [folder.local(name).lower() for name in remote]
+    assert len(set(local)) == len(remote) and local[1] == "var/core/a_b"
+    assert not any(name.endswith(".part") for name in local)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ['{"host": "a", "files": [{"path": 1, "local": null}]}', '{"host": "a", "files": [{"path": "/x", "local": "../../x"}]}',
+     '{"host": "a", "port": "22"}', '{"host": "a", "files": [{"path": "/x", "local": null, "state": "fine"}]}', "[" * 5000, "\xff", "{}"],
+)  # fmt: skip
+def test_a_manifest_of_other_types_is_none(tmp_path: Path, damage: str) -> None:
+    folder = Folder(tmp_path, "a")
+    folder.save(Manifest("a", files=[Record("/x", "x", 3, state="whole")], clock_offset=2))
+    assert folder.manifest() is not None
+    (folder.path / "manifest.json").write_bytes(damage.encode("latin-1"))
+    assert folder.manifest() is None
+
+
 HOSTILE = [
+    "vmkernel.\u0663.gz",
+    "vmkernel-log.\u00e9",
     "../x",
     "vmkernel.log/../../x",
     "vmkernel.log\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from psodlib.anonymiser.key import LEAST
 from psodlib.anonymiser.learn import in_a_hosts_folder, learn_names
 from psodlib.anonymiser.pseudonyms import Pseudonyms
 from psodlib.anonymiser.rewrite import Rewriter
+from psodlib.anonymiser.sweep import Suspect
 from psodlib.anonymiser.transcode import LeftOut, Transcoder, shares, spool
 from psodlib.errors import InputError
 from psodlib.evidence.places import Place
@@ -28,12 +29,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Anonymised:
-    """What was written: the folder, the owner's mapping beside it, how many files, and what is not in it (place, why)."""
+    """What was written: the folder, the owner's mapping beside it, how many files, what is not in it (place, why), and what in it still
+    looks like a name."""
 
     folder: Path
     mapping: Path
     files: int
     left_out: tuple[tuple[str, str], ...]
+    suspects: tuple[Suspect, ...] = ()
 
 
 def anonymise(
@@ -71,8 +74,10 @@ def anonymise(
     Notes
     -----
     Replaced: names of hosts, domains, users, virtual machines, datastores and networks; IPv4, IPv6, MAC and mail addresses; UUIDs,
-    WWNs and their kin (naa, eui, t10, iqn, vml); serials and asset tags; every cell of an inventory's column that is not known to be
-    harmless. Kept: times, versions, builds, module and function names, addresses in memory, the words of messages. ``load`` of the
+    WWNs and their kin (naa, eui, t10, iqn, nqn, vml); serials and asset tags; LDAP and certificate names; words of file names that
+    nobody knows; every cell of an inventory's column that is not known to be harmless. Removed altogether, and not in the mapping:
+    passwords, communities, tokens, keys, licences, annotations. A sweep over what is written lists in ``suspects`` what still looks
+    like a name, each word with the file and line (0: the file's name) where the original has it first. Kept: times, versions, builds, module and function names, addresses in memory, the words of messages. ``load`` of the
     result gives the tables of the original but for names, rows' order, ``sha256`` and ``offset``; ``crash_id`` changes where the
     panic message itself holds a name (``world 1234:vmm0:MAIL01``), ``signature`` never. What is no text is left out and listed.
     Not seen: a name inside text that is wrapped once more, as base64 (pictures in a page apart, which are taken out). A link in a
@@ -99,8 +104,9 @@ def anonymise(
         _one(unit, name, folder, work, written)
         if progress:
             progress(unit.source, done, len(todo))
-    mapping = write_mapping(folder.with_name(f"{folder.name}.mapping.json"), pseudonyms, work.left_out)
-    return Anonymised(folder, mapping, len(written), tuple(work.left_out))
+    suspects = tuple(sorted(work.sweep.found.values(), key=lambda one: (one.source, one.line)))
+    mapping = write_mapping(folder.with_name(f"{folder.name}.mapping.json"), pseudonyms, work.left_out, suspects)
+    return Anonymised(folder, mapping, len(written), tuple(work.left_out), suspects)
 
 
 def _free(out: Path, sources: Sequence[str | Path]) -> Path:
@@ -129,7 +135,7 @@ def _todo(
             if source.is_dir() and unit.place.hint == own and in_a_hosts_folder(unit):
                 above.append(rewriter.name("host", own))
             names = [Path(path).relative_to(root).as_posix() for path in unit.paths]
-            yield unit, ["/".join([*above, rewriter.path(name)]) for name in names]
+            yield unit, ["/".join([*above, work.name(name, unit.source)]) for name in names]
     if inventory is not None:
         path = Path(inventory)
         place_of = Place(source=str(path), name="inventory.csv", size=path.stat().st_size)
@@ -173,12 +179,15 @@ def _target(folder: Path, name: str, written: set[str]) -> Path:
     return folder.joinpath(*[part for part in free.split("/") if part not in ("", ".", "..")])
 
 
-def write_mapping(file: Path, pseudonyms: Pseudonyms, left_out: Sequence[tuple[str, str]]) -> Path:
+def write_mapping(
+    file: Path, pseudonyms: Pseudonyms, left_out: Sequence[tuple[str, str]], suspects: Sequence[Suspect] = ()
+) -> Path:
     """The owner's list of what became what."""
     content: dict[str, Any] = {
         "about": "Who has this file can undo the export. It is yours alone.",
         "names": {kind: dict(sorted(pairs.items())) for kind, pairs in sorted(pseudonyms.used.items())},
         "left_out": [{"source": source, "why": why} for source, why in left_out],
+        "still_like_a_name": [asdict(suspect) for suspect in suspects],
     }
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
+from psodlib.anonymiser.escapes import ESCAPE, unescaped
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS
 from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, kept_words
 from psodlib.errors import InputError
@@ -21,7 +22,18 @@ from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
 from psodlib.fleet import Fleet, load
 from psodlib.records import Problem
 
-__all__ = ["SAFE_COLUMNS", "Names", "column_kind", "in_a_hosts_folder", "learn_names"]
+__all__ = [
+    "INNER",
+    "PRIVATE",
+    "SAFE_COLUMNS",
+    "TEXT_COLUMNS",
+    "Names",
+    "column_kind",
+    "in_a_hosts_folder",
+    "learn_names",
+    "places",
+    "plain",
+]
 
 BLOCK = 256 << 10
 OVERLAP = 8 << 10
@@ -30,6 +42,23 @@ LEAST = 3  # letters of a name that is replaced wherever it stands
 LARGEST_TABLE = 256 << 20  # bytes of a Parquet file inside an archive
 # Columns whose cells are no names, beside the contract's own.
 SAFE_COLUMNS = frozenset(["vendor", "model", "esxi_version", "esxi_build", "vms", "users", "version", "firmware"])
+# "text": a crash's own lines, and the reasons that were found for it
+TEXT_COLUMNS = frozenset(
+    [
+        "message",
+        "world_name",
+        "guilty_function",
+        "signature",
+        "proto_signature",
+        "detail",
+        "device",
+        "what",
+        "vib",
+        "evidence",
+        "boot_evidence",
+        "text",
+    ]
+)
 _NAMED_COLUMNS = {"host": "host", "serial": "serial"}
 _FILE_ENDINGS = frozenset(
     [
@@ -55,13 +84,16 @@ _FILE_ENDINGS = frozenset(
         "zst",
     ]
 )
-_VERSIONS = frozenset({"version", "firmware", "driver_version", "module_version"})  # columns of saved tables
+_VERSIONS = frozenset(
+    {"version", "firmware", "driver_version", "module_version", "crash_id"}
+)  # columns of saved tables
 _LANGUAGE = frozenset({"module", "function", "guilty_module", "guilty_function", "vib"})
 # A host's folder in a path of a saved table, which may bear another name of it than the column of hosts.
 _HOSTS_FOLDER = re.compile(r"(?:^|/)(?!var/|run/|esx-[^/!]*-\d{4}-)([^/!]+)/(?=(?:var|commands|etc|scratch)/)")
+INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})  # of a host's own folders
 _PAGES = (".parquet", ".html", ".png", ".svg", ".pdf", ".csv", ".md")
 _NOTHING = frozenset(
-    {
+    [
         "vm network",
         "management network",
         "localhost",
@@ -74,8 +106,15 @@ _NOTHING = frozenset(
         "-",
         "true",
         "false",
-    }
+    ]
 )
+_LETTERED = frozenset({"user", "word", "domain", "network", "datastore"})  # a number alone is none of these
+# A number, or a device of the kernel's.
+_NO_NAME = re.compile(
+    r"[\d.,:%/+-]+|(?:vmk|vmnic|vmhba|vswitch|dvs|eth|[pv]?cpu|tty|pts|nic|hba|lun|disk|port|slot|bus|sd|vmm|idle|ata|scsi|usb|pcie?)[\d.:/-]{1,12}"
+)
+# Addresses that nobody has to himself: a version begins so only where psodlib itself read it as one.
+PRIVATE = re.compile(r"10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|169\.254\.")
 # Dotted numbers that the evidence itself calls a version.
 _VERSION = re.compile(
     rb"(?:\bv|\bver|version|release)[\s:=\"'.]{0,4}(\d{1,3}(?:\.\d{1,3}){3})(?![\d.])|[#_-](\d{1,3}(?:\.\d{1,3}){3})(?=\+0x|-\d{1,3}(?:oem|vmw|em))|"
@@ -91,7 +130,10 @@ class Names:
     words: set[str] = field(default_factory=set)  # those that are replaced wherever they stand alone
     hosts: set[str] = field(default_factory=set)  # hosts, short and full, and the domains that they are in
     domains: set[str] = field(default_factory=set)  # hosts, short and full, and the domains that they are in
-    versions: set[str] = field(default_factory=set)  # dotted quads that are no addresses
+    numbers: set[str] = field(default_factory=set)  # versions that are no addresses, ids of crashes that are no WWNs
+    files: set[str] = field(
+        default_factory=set
+    )  # words of file names that nobody knows, replaced in names of files alone
     # words of the kernel, its modules and functions: in ``words`` none of them stands
     kept: set[str] = field(default_factory=lambda: set(kept_words()))
     site: set[str] = field(default_factory=set)  # words given by the user, replaced inside other words as well
@@ -120,6 +162,14 @@ class Names:
         """Remember a name."""
         name = name.strip()
         low = plain(name)
+        if kind == "path":
+            for part in low.split("/"):
+                self.add("word", part)
+            return
+        if (kind in _LETTERED and not any(map(str.isalpha, low))) or (
+            kind == "secret" and (len(low) < 6 or self.is_language(low))
+        ):
+            return
         if not low or len(low) > LONGEST or low in SYSTEM_USERS or low in _NOTHING or not any(map(str.isalnum, low)):
             return
         if kind == "host":
@@ -159,7 +209,13 @@ class Names:
 
     def stands_out(self, low: str) -> bool:
         """Whether a name may be replaced wherever it stands."""
-        return len(low) >= LEAST and low not in self.kept and not re.fullmatch(r"[\d.,:%/+-]+", low)
+        return len(low) >= LEAST and low not in self.kept and not _NO_NAME.fullmatch(low)
+
+    def is_language(self, low: str) -> bool:
+        """Whether every word is one of the kernel's language, a number, or a device."""
+        return all(
+            _NO_NAME.fullmatch(word) or word.strip("0123456789") in self.kept for word in re.findall(r"[^\W_]+", low)
+        )
 
     def keep(self, words: Iterable[Any]) -> None:
         """Names of modules and functions stay, and so does each word in them."""
@@ -170,7 +226,7 @@ class Names:
     def is_name(self, kind: str, name: str) -> bool:
         """Whether what stands in a name's place was learned as a name there."""
         low = plain(name.strip())
-        return low in self.kinds or (kind == "host" and low in self.hosts)
+        return kind == "secret" or low in self.kinds or (kind == "host" and low in self.hosts)
 
 
 def plain(name: str) -> str:
@@ -209,10 +265,13 @@ def learn_names(sources: Sequence[str | Path], inventory: str | Path | None = No
     for unit in iter_units(*sources):
         if not isinstance(unit, Problem) and unit.place.hint and in_a_hosts_folder(unit):
             names.add("host", unit.place.hint)
+    roots = [str(Path(source) if Path(source).is_dir() else Path(source).parent) for source in sources]
     for item in iter_items(*sources):
         if isinstance(item, Item):
             if item.hint and item.hint_kind == "bundle":
                 names.add("host", item.hint)
+            root = next((root for root in roots if item.source.startswith(root)), "")
+            _learn_path(names, item.source[len(root) :] if root else Path(item.source).name)
             _learn_item(names, item)
     if inventory is not None:
         _learn_columns(names, read_inventory(inventory))
@@ -248,8 +307,15 @@ def _learn_fleet(names: Names, fleet: Fleet) -> None:
     ):
         for column in columns:
             names.keep(getattr(fleet, table)[column].dropna().unique())
-    for column in ("version", "firmware"):
-        names.versions |= {str(version) for version in fleet.drivers[column].dropna().unique()}
+    for column in ("vendor", "model"):
+        names.keep(fleet.hosts[column].dropna().unique())
+    for cells in (
+        fleet.drivers["version"],
+        fleet.drivers["firmware"],
+        fleet.frames["module_version"],
+        fleet.crashes["crash_id"],
+    ):
+        names.numbers |= {str(cell) for cell in cells.dropna().unique()}
     for host in fleet.hosts["host"].dropna():
         names.add("host", str(host))
     _learn_columns(names, fleet.hosts)
@@ -278,21 +344,55 @@ def _learn_item(names: Names, item: Item) -> None:
 
 
 def _learn_text(names: Names, data: bytes) -> None:
-    low = data.lower()
-    for kind, at, end in places(low):
-        names.add(kind, data[at:end].decode("utf-8", "surrogateescape"))
+    _learn_plain(names, data, data.lower())
+    for begin, end in _lines_with(data, (b"%", b"\\u", b"\\/", b"&"), 0):
+        if ESCAPE.search(data, begin, min(end, begin + OVERLAP)):
+            plain_line = unescaped(data[begin : min(end, begin + OVERLAP)])[0]
+            _learn_plain(names, plain_line, plain_line.lower())
+
+
+def _learn_plain(names: Names, data: bytes, low: bytes) -> None:
+    for kind, at, end, weak in places(data, low):
+        name = data[at:end].decode("utf-8", "surrogateescape")
+        if not (weak and names.is_language(plain(name))) and (kind == "secret" or not _SHAPED.fullmatch(low, at, end)):
+            names.add(kind, name)
     for match in _VERSION.finditer(low):
-        names.versions.add((match[1] or match[2] or match[3]).decode())
+        version = (match[1] or match[2] or match[3]).decode()
+        if match[1] is None or not PRIVATE.match(version):
+            names.numbers.add(version)
 
 
-def places(low: bytes) -> Iterator[tuple[str, int, int]]:
-    """Where names stand in a text."""
+def _learn_path(names: Names, path: str) -> None:
+    # Names stand in paths as in text; and whoever called a file after himself is in no list of words.
+    _learn_text(names, f"{path.replace('!', '/')}\n".encode("utf-8", "surrogateescape"))
+    parts = re.split(r"[/!]", path.lower())
+    if INNER & set(parts[:-1]) or path.lower().endswith(_PAGES):
+        return
+    for word in re.findall(r"[^\W\d_][^\W_]{2,}", " ".join(parts)):
+        if word not in _FILE_ENDINGS and not names.is_language(word) and not re.fullmatch("[0-9a-f]{8,}", word):
+            names.files.add(word)
+
+
+def places(data: bytes, low: bytes, start: int = 0) -> Iterator[tuple[str, int, int, bool]]:
+    """Where names stand in a text: kind, from, to, and whether a word of the kernel's there is none."""
     for position in POSITIONS:
-        if any(sign in low for sign in position.signs):
-            for match in position.pattern.finditer(low):
+        text = data if position.cased else low
+        for begin, stop in _lines_with(low, position.signs, start):
+            for match in position.pattern.finditer(text, begin, stop):
                 for group, value in match.groupdict().items():
-                    if value is not None and not _SHAPED.fullmatch(value):
-                        yield group.rstrip("0123456789"), *match.span(group)
+                    if value is not None:
+                        yield group.rstrip("0123456789"), *match.span(group), position.weak
+
+
+def _lines_with(low: bytes, signs: Sequence[bytes], start: int) -> Iterator[tuple[int, int]]:
+    # The lines that hold one of the signs: most patterns look at few lines so.
+    met = {sign: low.find(sign, start) for sign in signs}
+    while met := {sign: at for sign, at in met.items() if at >= 0}:
+        first = min(met.values())
+        end = low.find(b"\n", first)
+        end = len(low) if end < 0 else end
+        yield low.rfind(b"\n", 0, first) + 1, end
+        met = {sign: low.find(sign, end) if at < end else at for sign, at in met.items()}
 
 
 # What stands in a name's place and is an identifier is found by its shape, wherever it stands.
@@ -307,12 +407,15 @@ def _learn_parquet(names: Names, data: bytes) -> None:
     ):  # damaged Parquet raises whatever the damage hits; it is left out when its turn comes to be written
         return
     for column in _VERSIONS & set(table):
-        names.versions |= {str(cell) for cell in table[column].dropna().unique()}
+        names.numbers |= {str(cell) for cell in table[column].dropna().unique()}
     for column in _LANGUAGE & set(table):
         names.keep(table[column].dropna().unique())
     for source in table["source"].dropna().unique() if "source" in table else ():
         for folder in _HOSTS_FOLDER.findall(str(source)):
             names.add("host", folder)
+    for column in TEXT_COLUMNS & set(table):
+        for cell in table[column].dropna().unique():
+            _learn_text(names, str(cell).encode("utf-8", "surrogatepass"))
     known = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)} - {
         "host"
     }

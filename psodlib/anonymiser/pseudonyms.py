@@ -10,37 +10,34 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-__all__ = ["PUBLIC_ENDINGS", "Pseudonyms"]
+__all__ = ["PUBLIC_ENDINGS", "REMOVED", "SURE_ENDINGS", "Pseudonyms"]
 
 # Ends of domain names that say nothing of whose they are; any other is replaced as well.
-PUBLIC_ENDINGS = frozenset(
-    [
-        "com",
-        "net",
-        "org",
-        "edu",
-        "gov",
-        "mil",
-        "int",
-        "info",
-        "biz",
-        "local",
-        "localdomain",
-        "lan",
-        "internal",
-        "intranet",
-        "corp",
-        "home",
-        "private",
-        "arpa",
-        "example",
-        "invalid",
-        "test",
-    ]
+_ENDS = """
+com net org edu gov mil int info biz local localdomain lan internal intranet intra corp home private arpa example invalid test
+aero agency app art asia associates auto bank bar bayern berlin bike bio blog brussels build cafe capital care cat center church
+city clinic cloud club codes coffee college community company computer consulting coop dental design dev digital direct eco education
+energy engineering eus events exchange expert farm finance fit foundation frl fund gal gallery global gmbh gold group hamburg health
+healthcare help holdings hospital host hosting house immo institute insurance international jetzt jobs kitchen koeln koln law legal life
+limited live london ltd ltda management market media medical mobi museum name nrw nyc online paris partners pharmacy photos press pro
+properties reise ruhr saarland sarl school science scot services shop site social software solar solutions space store studio support
+swiss systems taxi team tech technology tel tirol tools top tours trade training travel university versicherung wales website wien wiki
+work world xyz zone zuerich
+ac ad ae af ag ai al ao aq ar at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by ca cd cf cg ch ci ck cl cm cn co cr cu cv
+cw cx cy cz de dj dk dm dz ec ee eg er es et eu fi fj fk fm fo fr ga gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu
+ie il im io iq ir je jm jo jp ke kg kh ki km kn kp kr kw ky kz lb lc li lk lr ls lt lu lv ly ma mc mg mh mk mn mo mp mq mr mt mu mv mw mx
+mz na nc ne nf ng ni nl np nr nu nz om pa pe pf pg ph pk pn pr pt pw py qa re ro ru rw sa sb sd se sg si sk sl sm sn sr ss sv sx sy sz tc
+td tg th tj tk tl tm tn tr tt tv tw tz ua ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw
+"""
+PUBLIC_ENDINGS = frozenset(_ENDS.split())
+# Ends of which a name that is made of the kernel's own words is a name all the same; of any other end it is a name of code.
+SURE_ENDINGS = frozenset(
+    ["com", "org", "edu", "gov", "mil", "biz", "lan", "intranet", "swiss", "ch", "de", "at", "fr", "uk", "nl", "eu"]
 )
 # What a made-up label begins with; its nine hexadecimal digits make two of ten thousand agree once in a thousand exports.
 _PREFIX = {"host": "h", "vm": "vm-", "datastore": "ds-", "user": "u", "network": "net-", "word": "w", "domain": "d"}
 DIGITS = 9
+REMOVED = "[removed]"
 
 
 class Pseudonyms:
@@ -62,7 +59,9 @@ class Pseudonyms:
         self._given: dict[str, str] = {}  # and the other way round
 
     def of(self, kind: str, name: str) -> str:
-        """The pseudonym of a name."""
+        """The pseudonym of a name; of a secret nothing is left, in the mapping neither. Lines stay as many."""
+        if kind == "secret":
+            return REMOVED + "\n" * name.count("\n")
         known = self.used.setdefault(kind, {})
         if name not in known:
             known[name] = self._make(kind, name)
@@ -103,8 +102,14 @@ class Pseudonyms:
         return f"{self._label('user', user)}@{self._domain(domain)}"
 
     def _ipv4(self, name: str) -> str:
-        # 240.0.0.0/4 is nobody's and never will be, and no version begins so.
+        # 240.0.0.0/4 is nobody's and never will be, and no version begins so. Dashes and hexadecimal digits stay so.
+        if name[:2].lower() == "0x":
+            return f"0x{int(ipaddress.IPv4Address(self._ipv4(str(ipaddress.IPv4Address(int(name, 16)))))):08x}"
+        if mark := next((mark for mark in "-_" if mark in name), ""):
+            return self._ipv4(name.replace(mark, ".")).replace(".", mark)
         plain = str(ipaddress.IPv4Address(".".join(str(int(part)) for part in name.split("."))))
+        if plain in self._owner:  # one of ours, met again
+            return name
         if plain not in self._given:
             made = next(one for one in map(partial(self._choice, plain), count()) if one not in self._owner)
             self._owner[made], self._given[plain] = plain, made
@@ -123,11 +128,12 @@ class Pseudonyms:
         return f"2001:db8:{':'.join(groups)}{percent}{zone}"
 
     def _hardware(self, name: str) -> str:
-        # Locally administered (02), as no maker's card is.
-        dash = "-" if "-" in name else ":"
-        digest = self._digest("mac", name.replace("-", ":"))
-        made = dash.join(["02", *(f"{byte:02x}" for byte in digest[:5])])
-        return made.upper() if name.isupper() else made
+        # Locally administered (02), as no maker's card is; the marks between stay.
+        digits = [letter for letter in name if letter.isalnum()]
+        pairs = ":".join("".join(digits[at : at + 2]) for at in range(0, 12, 2))
+        made = iter(f"02{self._digest('mac', pairs)[:5].hex()}")
+        written = "".join(next(made) if letter.isalnum() else letter for letter in name)
+        return written.upper() if name.isupper() else written
 
     def _hexadecimal(self, name: str) -> str:
         # Digit by digit, marks and length kept. Bytes written apart ("0x6 0x4d") stay so.
@@ -138,6 +144,8 @@ class Pseudonyms:
 
     def _world_wide(self, name: str) -> str:
         # The family and its first digit say which kind of identifier it is, and nothing of the device.
+        if name[:2].lower() == "0x":
+            return name[:3] + self._world_wide(name[2:])[1:]
         family, dot, rest = name.partition(".")
         if not dot or ":" in family:
             return name[:1] + self._scrambled(name[1:], string.hexdigits[:16])

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-import html
 import ipaddress
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from psodlib.anonymiser.learn import Names, plain
-from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, Pseudonyms
-from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS
+from psodlib.anonymiser.escapes import ESCAPE, unescaped, word_around
+from psodlib.anonymiser.learn import INNER, PRIVATE, Names, places, plain
+from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, SURE_ENDINGS, Pseudonyms
+from psodlib.anonymiser.shapes import SHAPES, SYSTEM_USERS
 
 __all__ = ["Rewriter"]
 
 OVERLAP = 8 << 10  # bytes that a block shows of the next one: no name is longer
-ESCAPED_REACH = 2 << 10  # bytes of an escaped word on either side of an escape
-INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})
 # Makers' domains say nothing of the house.
 MAKERS = re.compile(r"(?:.*\.)?(?:vmware|broadcom|hpe?|dell|lenovo|cisco|intel|qlogic|emulex|w3)\.(?:com|org|net)$")
 _VERSION_BEFORE = re.compile(rb"(?:\bv|\bver|version|release|#)[\s:=\"'.]{0,4}$")
 _VERSION_AFTER = re.compile(rb"-\d{1,3}(?:oem|vmw|em)|\.\d|\+0x")
-_ESCAPE = re.compile(rb"%[0-9a-f]{2}|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|\\/|&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});")
-_BREAK = re.compile(rb"[\s\"'<>]")
+# What stands before a number of the kernel's, which has as many digits as a WWN, a MAC or an address.
+_REGISTER_BEFORE = re.compile(
+    rb"\b(?:r[a-z0-9]{1,3}|e[a-z]{2}|cr\d|[cdefgs]s|ip|addr|base|code|error|stack|status|misc|flags|frame)[\s:=\[(]{1,3}$"
+)
+# Ends of domains that are ends of file names, or words of code, as well: two labels are none there, and of a file none at all.
+_FILES = frozenset(["so", "py", "sh", "md", "pl", "rs", "ps", "gz", "ko", "la"])
+_CODE = frozenset(
+    [
+        "id",
+        "in",
+        "is",
+        "it",
+        "to",
+        "no",
+        "do",
+        "as",
+        "at",
+        "us",
+        "st",
+        "ms",
+        "sc",
+        "cc",
+        "me",
+        "my",
+        "name",
+        "app",
+        "work",
+        "zone",
+        "host",
+        "store",
+        "space",
+        "media",
+        "tools",
+        "top",
+    ]
+)
 
 
 class Span(NamedTuple):
@@ -79,7 +111,11 @@ class Rewriter:
             parts[place], below = self._component(parts[place], inside, is_last), parts[place] in INNER
             inside = inside or below
         # what only a longer stretch shows: a user's home, a store's machine
-        return self.text("".join(parts))
+        whole = self.text("/" + "".join(parts)).removeprefix("/")
+        return re.sub(r"[^\W\d_][^\W_]{2,}", lambda word: self._in_file_name(word[0]), whole)
+
+    def _in_file_name(self, word: str) -> str:
+        return self.pseudonyms.of("word", word) if plain(word) in self.names.files else word
 
     def _component(self, part: str, inside: bool, is_last: bool) -> str:
         bundle = re.match(r"(esx-)(.+?)(-\d{4}-\d\d-\d\d--\d\d\.\d\d.*)$", part) or re.match(
@@ -113,33 +149,23 @@ class Rewriter:
     def _spans(self, data: bytes, start: int) -> list[Span]:
         # What stands in a name's place goes first, then escaped words, then names wherever they are.
         low = data.lower()
-        placed = sorted(self._placed(data, low, start))
+        placed = self._in_places(data, low, start)
         escaped = [span for span in self._escaped(data, low, start) if not _overlaps(placed, span)]
         taken = sorted([*placed, *escaped])
         found = [span for span in self._found(data, low, start) if not _overlaps(taken, span)]
         return sorted([*taken, *found])
 
-    def _placed(self, data: bytes, low: bytes, start: int) -> list[Span]:
-        spans: dict[tuple[int, int], Span] = {}
-        for position in POSITIONS:
-            if not any(sign in low for sign in position.signs):
-                continue
-            for match in position.pattern.finditer(low, max(0, start - OVERLAP)):
-                for group, value in match.groupdict().items():
-                    at, end = match.span(group)
-                    if value is None or at < start or (at, end) in spans:
-                        continue
-                    kind, name = group.rstrip("0123456789"), _decode(data[at:end])
-                    if not self.names.is_name(kind, name):
-                        continue
-                    new = self.name(kind, name)
-                    if new != name:
-                        spans[at, end] = Span(at, end, _encode(new))
-        kept: list[Span] = []
-        for span in sorted(spans.values(), key=lambda span: (span.start, -span.end)):
-            if not kept or span.start >= kept[-1].end:
-                kept.append(span)
-        return kept
+    def _in_places(self, data: bytes, low: bytes, start: int) -> list[Span]:
+        # Of two that overlap the first counts, and of two that begin together the longer.
+        found = [(at, -end, kind) for kind, at, end, _ in places(data, low, max(0, start - OVERLAP)) if at >= start]
+        spans: list[Span] = []
+        for at, minus_end, kind in sorted(found, key=lambda one: (one[0], one[2] != "secret", one[1])):
+            name = _decode(data[at:-minus_end])
+            if (not spans or at >= spans[-1].end) and self.names.is_name(kind, name):
+                new = self.name(kind, name)
+                if new != name:
+                    spans.append(Span(at, -minus_end, _encode(new)))
+        return spans
 
     def _found(self, data: bytes, low: bytes, start: int) -> Iterator[Span]:
         for match in self._pattern.finditer(low, start):
@@ -150,10 +176,14 @@ class Rewriter:
 
     def _replaced(self, group: str, data: bytes, low: bytes, at: int, end: int) -> str | None:
         name, kind = _decode(data[at:end]), group.partition("_")[0]
-        if kind in ("ipv4", "ipv6"):
-            if _address(name.lower()) is None or (kind == "ipv4" and self._is_version(low, at, end)):
-                return None
-            return self._of_address(name)
+        if kind == "ipv4":
+            return self._of_ipv4(name, low, at, end)
+        if kind == "ipv6":
+            return None if _address(name.lower()) is None else self._of_address(name)
+        if kind in ("wwn", "mac") and (
+            name.lower() in self.names.numbers or _REGISTER_BEFORE.search(low, max(0, at - 16), at)
+        ):
+            return None
         if kind == "fqdn":
             return self._of_domain(name)
         if kind == "mail":
@@ -173,12 +203,26 @@ class Rewriter:
             return None
         return self._replaced(str(match.lastgroup), data, data.lower(), 0, len(data))
 
-    def _is_version(self, low: bytes, at: int, end: int) -> bool:
+    def _of_ipv4(self, name: str, low: bytes, at: int, end: int) -> str | None:
+        mark = name[:1] if name[:1] in "vV" else ""
+        bare = name.removeprefix(mark)
+        if "." not in bare:  # in dashes, or hexadecimal
+            is_other = bare.isdecimal() or (bare[:1] == "0" and _REGISTER_BEFORE.search(low, max(0, at - 16), at))
+            dotted = re.sub("[-_]", ".", bare)
+            if is_other or (bare[:1] != "0" and (_address(dotted) is None or dotted in self.names.numbers)):
+                return None
+            return self.pseudonyms.of("ipv4", bare)
+        if _address(bare) is None or self._is_version(low, at, end, bare, bool(mark)):
+            return None
+        return mark + self._of_address(bare)
+
+    def _is_version(self, low: bytes, at: int, end: int, bare: str, marked: bool) -> bool:
         # `5.5.0.58` is a driver's version or somebody's address: the text around it tells, or what the evidence calls one.
-        if _VERSION_AFTER.match(low, end) or _VERSION_BEFORE.search(low, max(0, at - 16), at):
+        if bare in self.names.numbers or re.match(rb"-\d{1,3}(?:oem|vmw|em)|\+0x", low[end : end + 8]):
             return True
         longer = low[max(0, at - 1) : at] == b"." and low[max(0, at - 2) : at - 1].isdigit()
-        return longer or low[at:end].decode() in self.names.versions
+        told = marked or longer or _VERSION_AFTER.match(low, end) or _VERSION_BEFORE.search(low, max(0, at - 16), at)
+        return bool(told) and (longer or not PRIVATE.match(bare))
 
     def _of_address(self, name: str) -> str:
         address = ipaddress.ip_address(_plain_address(name))
@@ -190,6 +234,12 @@ class Rewriter:
         low = name.lower()
         if MAKERS.match(low) or low.startswith("localhost."):
             return None
+        labels, known = low.split("."), low in self.names.domains or low in self.names.hosts
+        end = labels[-1]
+        if not known and end not in SURE_ENDINGS:
+            is_code = end in _FILES or (end in _CODE and len(labels) < 3)
+            if is_code or all(self.names.is_language(label) for label in labels[:-1]):
+                return None
         return self.pseudonyms.of("domain" if low in self.names.domains else "host", name)
 
     # ---- escapes -----------------------------------------------------------------------------------------------------
@@ -201,11 +251,11 @@ class Rewriter:
         if b"%" not in low and b"\\" not in low and b"&" not in low:
             return spans
         end = start
-        for match in _ESCAPE.finditer(low, start):
+        for match in ESCAPE.finditer(low, start):
             if match.start() < end:
                 continue
-            begin, end = _word_around(low, match.start(), match.end(), max(start, end))
-            plain, origin = _unescaped(data[begin:end])
+            begin, end = word_around(low, match.start(), match.end(), max(start, end))
+            plain, origin = unescaped(data[begin:end])
             for inner in self._plain_spans(plain):
                 at, stop = begin + origin[inner.start], begin + origin[inner.end]
                 if data[at:stop] != plain[inner.start : inner.end]:  # the others are found as they stand
@@ -214,7 +264,7 @@ class Rewriter:
 
     def _plain_spans(self, plain: bytes) -> list[Span]:
         low = plain.lower()
-        placed = self._placed(plain, low, 0)
+        placed = self._in_places(plain, low, 0)
         return sorted([*placed, *(span for span in self._found(plain, low, 0) if not _overlaps(placed, span))])
 
 
@@ -251,45 +301,6 @@ def _address(name: str) -> Any:
         return ipaddress.ip_address(_plain_address(name))
     except ValueError:
         return None
-
-
-def _word_around(low: bytes, at: int, end: int, floor: int) -> tuple[int, int]:
-    # The word that holds an escape: to the next blank, quote or angle bracket on either side.
-    floor = max(floor, at - ESCAPED_REACH)
-    begin = max(
-        (low.rfind(mark, floor, at) + 1 for mark in (b" ", b"\n", b"\t", b"\r", b'"', b"'", b"<", b">")), default=0
-    )
-    stop = _BREAK.search(low, end, end + ESCAPED_REACH)
-    return max(begin, floor), stop.start() if stop else min(len(low), end + ESCAPED_REACH)
-
-
-def _unescaped(data: bytes) -> tuple[bytes, list[int]]:
-    # The text without escapes, and for each of its bytes where it came from (one more for the end).
-    out, at = bytearray(), 0
-    origin: list[int] = []
-    for match in _ESCAPE.finditer(data.lower()):
-        if match.start() < at:
-            continue
-        raw = data[at : match.start()]
-        origin += range(at, match.start())
-        out += raw
-        made = _meaning(data[match.start() : match.end()])
-        origin += [match.start()] * len(made)
-        out += made
-        at = match.end()
-    origin += range(at, len(data) + 1)
-    out += data[at:]
-    return bytes(out), origin
-
-
-def _meaning(escape: bytes) -> bytes:
-    if escape.startswith(b"%"):
-        return bytes([int(escape[1:], 16)])
-    if escape.startswith(b"&"):
-        return html.unescape(escape.decode("ascii")).encode("utf-8", "surrogatepass")
-    if escape == b"\\/":
-        return b"/"
-    return chr(int(escape[2:], 16)).encode("utf-8", "surrogatepass")
 
 
 # ---- the pattern -------------------------------------------------------------------------------------------------------

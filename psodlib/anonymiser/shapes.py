@@ -16,7 +16,16 @@ _USER = r"[a-z0-9_][a-z0-9_.$-]{0,63}"
 _DOMAIN = r"(?:[a-z0-9_-]{1,63}\.){1,8}[a-z][a-z0-9-]{0,62}"
 _ISO = r"\d{4}-\d\d-\d\dt\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:z|[+-]\d\d:?\d\d)"
 _STAMP = rf"(?:{_ISO}|[a-z]{{3}} [ \d]\d (?:\d{{4}} )?\d\d:\d\d:\d\d)"
-_IS = r"""["']?(?:\s{0,40}[:=]\s{0,4}|\s{1,4}is\s{1,4})\\?["']?"""  # "name": "x", name = x, name is x
+_IS = r"""\\?["']?(?:[\s.]{0,60}(?:=>|[:=])\s{0,20}|\s{1,4}is\s{1,4})\\?["']?"""  # "name": "x", name = x, name is x, name....: x
+_SAID = r"""(?:\\?["']?\s{0,20}[:=]\s{0,20}\[?\\?["']?|\s{1,8}["'])"""  # name: x, name "x"
+# What follows a password's key: not a switch, not a number of a few digits.
+_SECRET = r"""(?!(?:true|false|null|none|yes|no|\d{1,3}|0x[0-9a-f]{1,16})\b)(?:"(?P<secret>[^"\n]{1,4000})"|'(?P<secret1>[^'\n]{1,4000})'|(?P<secret2>[^\s"'<>&\[\]]{1,4000}))"""
+_KEY = (
+    r"(?:(?<![a-z])pass|pass(?:word|wd|phrase|code)|(?<![a-z])pwd(?![^\w]{1,4}[/~])|secret|token|credentials?|(?:api|access|private|auth|session|licen[sc]e|serial)[_ -]?keys?|"
+    r"communit(?:y|ies)|bindpw|(?<![a-z])psk)"
+)
+# What a machine's files are called: X.vmx, X_1-flat.vmdk, X-000002-delta.vmdk, X-Snapshot14.vmsn, X-5d3f1a2b.vswp
+_VM_FILE = r"(?:_\d{1,3})?(?:-(?:flat|delta|ctk|sesparse|rdmp?|\d{6}|snapshot\d{1,6}|[0-9a-f]{8})){0,4}\.(?:vmx|vmdk|nvram|vswp|vmsd|vmxf|vmsn|vmem|vmss|vmtx)"
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,14 @@ class Shape:
 
 
 SHAPES = (
+    # secrets: keys, hashes of passwords, tokens
+    Shape("secret", r"-----begin [a-z0-9 ]{3,40}-----[^-]{1,7000}-----end [a-z0-9 ]{3,40}-----", "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"),
+    Shape("secret", r"\$(?:1|2[aby]?|5|6|y)\$[./0-9a-z$=,]{8,200}", "$6$Q9aXk2$h1Jk92lmNpoQ"),
+    Shape("secret", r"(?=[a-z-]{0,28}\d)(?:[0-9a-z]{5}-){4}[0-9a-z]{5}", "4J21K-8LH9M-07QX3-0A9KP-C2N4T"),
+    Shape("secret", r"aaaa(?:b3nzac1|c3nzac1|e2vjzhn)[0-9a-z+/]{4,4000}={0,3}", "AAAAB3NzaC1yc2EAAAADAQABAAAB"),
+    Shape("secret", r"sha256:[0-9a-z+/]{43}=?", "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8"),
+    Shape("secret", r"eyj[\w-]{8,2000}\.[\w-]{4,4000}(?:\.[\w-]{0,1000})?", "eyJhbGciOiJI.eyJzdWIi.abc1"),
+    Shape("secret", r"a[ks]ia[0-9a-z]{16}|gh[pousr]_[0-9a-z]{30,255}|xox[abprs]-[0-9a-z-]{10,250}", "AKIAIOSFODNN7EXAMPLQ"),
     Shape("uuid", r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", "564d1a2b-3c4d-5e6f-7a8b-9c0d1e2f3a4b"),
     Shape("uuid", r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}", "5384f3a1-1c2d3e4f-5a6b-0017a4770010"),
     Shape("uuid", r"(?:[0-9a-f]{2}[ -]){15}[0-9a-f]{2}", "56 4d 1a 2b 3c 4d 5e 6f-7a 8b 9c 0d 1e 2f 3a 4b"),
@@ -36,14 +53,26 @@ SHAPES = (
     Shape("wwn", r"(?:naa|eui|vml)\.[0-9a-f]{16,100}", "naa.600508b1001c2f3a7d1e0b9c4f5a6d7e"),
     Shape("wwn", r"""t10\.[^\s"':,/\])<>\\]{4,240}""", "t10.ATA_____MB1000GCEEK__________________________WMAW30123456"),
     Shape("wwn", r"""iqn\.\d{4}-\d\d\.[^\s"',/\])<>\\]{3,220}""", "iqn.1998-01.com.vmware:esx01-4c1d2e3f"),
+    Shape("wwn", r"""nqn\.\d{4}-\d\d\.[^\s"',/\])<>\\]{3,220}""", "nqn.2014-08.org.nvmexpress:uuid:1"),
     Shape("wwn", r"fc\.[0-9a-f]{16}:[0-9a-f]{16}", "fc.20000024ff3a4b5c:21000024ff3a4b5c"),
+    Shape("wwn", r"0x[12356][0-9a-f]{15}", "0x5001438012345678"),
+    Shape("wwn", r"(?!0000|ffff|20[0-3]\d[01]\d[0-3]\d{9})(?=\d{0,15}[a-f]|5|2|10|6)(?=[a-f]{0,15}\d)[0-9a-f]{16}", "5001438012345678"),
+    Shape("uuid", r"[0-9a-f]{2}(?::[0-9a-f]{2}){15,63}", "16:27:ac:a5:76:28:2d:36:63:1b:56:4d:eb:df:a6:48"),
     Shape("wwn", r"[0-9a-f]{2}(?::[0-9a-f]{2}){7}(?!:)", "50:01:43:80:12:34:56:78"),
     Shape("wwn", r"[56][0-9a-f]{31}", "600508b1001c2f3a7d1e0b9c4f5a6d7e"),
     Shape("uuid", r"[0-9a-f]{32}", "1a4d1a2b3c4d5e6f7a8b9c0d1e2f3a4b"),
     Shape("mac", r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}(?!:)", "00:17:a4:77:00:10"),
     Shape("mac", r"[0-9a-f]{2}(?:-[0-9a-f]{2}){5}(?!-)", "00-17-a4-77-00-10"),
+    Shape("mac", r"[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}(?!\.)", "0050.569a.bef0"),
+    Shape("mac", r"(?=[0-9-]{0,14}[a-f])[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}(?!-)", "a4bf-012f-9c3d"),
+    # the kernel's own addresses, of 12 digits too, begin with 41 to 45
+    Shape("mac", r"(?!4[0-5]|ffff)(?:00[0-9a-f]{2}|(?=\d{0,11}[a-f])(?=[a-f]{0,11}\d)[0-9a-f]{4})[0-9a-f]{8}", "0050569abef0"),
     Shape("ipv6", r"(?:[0-9a-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4})", "fe80::217:a4ff:fe77:10"),
     Shape("ipv4", r"\d{1,3}(?:\.\d{1,3}){3}", "10.20.30.40"),
+    Shape("ipv4", r"v\d{1,3}(?:\.\d{1,3}){3}", "v10.20.30.40"),
+    Shape("ipv4", r"[1-9]\d{1,2}(?:-(?:0|[1-9]\d{0,2})){3}(?!-\d)", "10-20-30-40"),
+    Shape("ipv4", r"[1-9]\d{1,2}(?:_(?:0|[1-9]\d{0,2})){3}(?!_\d)", "10_20_30_40"),
+    Shape("ipv4", r"0x(?:0a[0-9a-f]{2}|c0a8|ac1[0-9a-f])[0-9a-f]{4}", "0xc0a8330b"),
 )  # fmt: skip
 
 
@@ -56,12 +85,33 @@ class Position:
     pattern: re.Pattern[bytes]
     sample: str
     found: tuple[str, ...]  # the names in the sample, in order
+    weak: bool  # nothing is a name here that is made of the kernel's own words
+    cased: bool  # looked for in the text as it is, not in small letters
 
 
-def _at(signs: str, pattern: str, sample: str, *found: str) -> Position:
+def _at(signs: str, pattern: str, sample: str, *found: str, weak: bool = False, cased: bool = False) -> Position:
     return Position(
-        tuple(sign.encode() for sign in signs.split("|")), re.compile(pattern.encode(), re.MULTILINE), sample, found
-    )
+        tuple(sign.encode() for sign in signs.split("|")), re.compile(pattern.encode(), re.MULTILINE), sample, found, weak, cased
+    )  # fmt: skip
+
+
+_END = r"""(?=["'\s,;.)\]<]|$)"""
+_WORD = r"[^\s\"'<>,;:()\[\]=]{2,80}"
+_NAME = rf"""['"]?(?P<{{}}>(?!is\b|was\b|has\b|on\b|not\b)[a-z0-9_][^\s"'<>,;:()\[\]=]{{{{1,80}}}}?)['"]?{_END}"""
+
+
+def _named(kind: str) -> str:
+    # A name of one word, with or without quotes.
+    return _NAME.format(kind)
+
+
+def _quoted(kind: str) -> str:
+    return rf"""\\?(?:"(?P<{kind}>[^"\n\\]{{1,128}})\\?"|'(?P<{kind}1>[^'\n]{{1,128}})')"""
+
+
+def _rest(kind: str) -> str:
+    # All that is left of the line, or what stands in quotes.
+    return rf"""(?P<{kind}>[^\s"'<>{{}}][^\n"<>{{}}]{{0,400}})"""
 
 
 POSITIONS = (
@@ -71,7 +121,7 @@ POSITIONS = (
         "<181>2014-12-18T18:30:36.400Z panic vmkernel: cpu29:4317)WARNING: vmw_psp_rr", "panic"),
     _at("vmkernel ", rf"^vmkernel (?P<host>{_HOST}) \d{{1,2}}\.\d{{1,2}}\.\d{{1,2}} #", "VMkernel esx 5.5.0 #1 SMP Release build-1331820", "esx"),
     _at("@", rf"^\[?(?P<user>{_USER})@(?P<host>{_HOST})[: ][^\]\n]{{0,100}}[\]#$]", "[root@a:~] uname -a", "root", "a"),
-    _at("host", rf"\b(?:host[ _-]?name|vmhost|esx(?:i)?[ _-]?host|fqdn|fully qualified domain name){_IS}(?P<host>{_HOST})", '"hostName": "panic"', "panic"),
+    _at("host", rf"\b(?:host[ _-]?name|log ?host|vmhost|esx(?:i)?[ _-]?host|fqdn|fully qualified domain name){_IS}(?P<host>{_HOST})", '"hostName": "panic"', "panic"),
     _at('"host"', rf'"host"\s{{0,4}}:\s{{0,4}}"(?P<host>{_HOST})', '{"host": "x"}', "x"),
     _at("fully", rf"fully qualified domain name:\s{{1,4}}(?P<host>{_HOST})", "   Fully Qualified Domain Name: x.corp.acme", "x.corp.acme"),
     _at("://", rf"\b[a-z][a-z0-9+.-]{{1,12}}://(?:[^\s/@]{{1,64}}@)?(?P<host>{_HOST})", "https://panic:443/folder", "panic"),
@@ -91,6 +141,8 @@ POSITIONS = (
         "XENAPP48", "VLAN 12"),
     _at("/vmfs/volumes/", r"""/vmfs/volumes/[^/\n"'<>]{1,128}/(?P<vm>[^/\n"'<>]{1,128})/[^/\s"'<>]{1,160}\.(?:vmx|vmdk|nvram|vswp|vmsd|vmxf|vmsn|vmem|log)\b""",
         "/vmfs/volumes/store 1/My VM/vmware.log", "My VM"),
+    _at("/vmfs/volumes/", r"""/vmfs/volumes/(?P<datastore>[^/\s"'<>]{1,60}(?: (?!(?:on|and|to|from|is|at|in|of|by|for|with|was|has)\b)[^/\s"'<>]{1,60}){1,4})(?=/)""",
+        "/vmfs/volumes/store 1/x", "store 1"),
     _at("/vmfs/volumes/", r"""/vmfs/volumes/(?P<datastore>[^/\n"'<>]{1,128}?)(?=/|["'<>\n]|[\s,;]|$)""", "/vmfs/volumes/panic/x", "panic"),
     _at("/vmfs/volumes/", r"""^/vmfs/volumes/[0-9a-f-]{30,40}\s{1,8}(?P<datastore>\S(?:[^\n]{0,60}?\S)?)\s{1,60}[0-9a-f]{8}-""",
         "/vmfs/volumes/5384f3a1-1c2d3e4f-5a6b-0017a4770010  gold 1  5384f3a1-1c2d3e4f-5a6b-0017a4770010  true  VMFS-5", "gold 1"),
@@ -100,6 +152,77 @@ POSITIONS = (
     # the machine's papers
     _at("serial|tag", rf"""(?:serial(?:[ _-]?(?:number|no|num))?|(?:service|asset)[ _-]?tag){_IS}(?P<serial>[a-z0-9][a-z0-9._/-]{{3,40}})""",
         "Serial Number: CZ6F1C14CF", "CZ6F1C14CF"),
+    _at("s/n|sn|serial", r"""(?<![a-z0-9])(?:s/n|sn|serial(?:[ _-]?(?:number|no|num))?)(?:\.{0,40}\s{0,20}[:=#]{1,2}\s{0,20}|[.]{2,60}\s{0,8}|\s{1,8})["']?(?=[a-z-]{0,20}\d)(?P<serial>[a-z0-9][a-z0-9._/-]{4,40})""",
+        "Chassis S/N: CZ6F1C14CF", "CZ6F1C14CF"),
+    _at("tag", r"""(?:service|asset)[ _-]?tag(?:[.\s]{0,60}[:=]?\s{0,8})["']?(?=[a-z-]{0,20}\d)(?P<serial>[a-z0-9][a-z0-9._/-]{3,40})""", "Asset Tag........ AC-4471", "AC-4471"),
+    # secrets go altogether
+    _at("pass|pwd|secret|token|credential|key|communit|bindpw|psk", rf"""(?<![a-z0-9])[\w.-]{{0,40}}?{_KEY}[\w.-]{{0,20}}\\?["']?\s{{0,20}}(?:=>|[:=])\s{{0,20}}[\[(]?\\?{_SECRET}""",
+        '"svc_password": "x y!"', "x y!"),
+    _at("pass|pwd|secret|token|communit", r"""<[\w:.-]{0,40}(?:pass(?:word|wd|phrase)|pwd|secret|token|community)[^>\n]{0,80}>(?P<secret>[^<\n]{1,4000})<""",
+        "<password>x</password>", "x"),
+    _at("pass|communit|secret", r"""(?<![a-z0-9])(?:--?[\w-]{0,30}(?:password|passwd|secret|community)|r[ow]community6?)\s{1,8}(?P<secret>[^\s"']{1,400})""", "rocommunity x", "x"),
+    _at("pass|communit|secret", r"""\b(?:password|passwd|passphrase|secret|community)\s{1,8}["']?(?=[a-z!-/:-@_]{0,60}[\d!#$%*?^])(?P<secret>[^\s"']{4,200})""", "passwd hunter2x", "hunter2x"),
+    _at("key", r"""\b(?:licen[sc]e|serial|product|activation) ?keys?\s{1,8}["']?(?P<secret>(?:[0-9a-z]{4,8}-){2,8}[0-9a-z]{4,8})""", "license key AB12C-DE34F-GH56I", "AB12C-DE34F-GH56I"),
+    _at("licen", rf"""\blicen[sc]e(?:key)?{_SAID}(?P<secret>(?:[0-9a-z]{{4,8}}-){{2,8}}[0-9a-z]{{4,8}})""", "License: AB12C-DE34F-GH56I", "AB12C-DE34F-GH56I"),
+    _at("://", r"""://(?P<user>[^\s/@:"']{1,64}):(?P<secret>[^\s/@"']{1,200})@""", "ftp://up:x@y/", "up", "x"),
+    _at(" -u|--user", r"""\s(?:-u|--user)\s{1,4}["']?(?P<user>[a-z0-9._\\-]{1,64}):(?P<secret>[^\s"']{1,200})""", "curl -u up:x", "up", "x"),
+    _at("authorization|cookie|bearer", rf"""\b(?:authorization|(?:set-)?cookie|bearer){_IS}(?P<secret>[^\n]{{1,4000}})""", "Authorization: Basic eDp5", "Basic eDp5"),
+    _at("session", r"""\b\w{0,30}session(?:_?id|_?key)?["']?\s{0,4}[:=]\s{0,4}\\?["'](?P<secret>[0-9a-z+/=_-]{8,400})""", 'soap_session="kTb9xQ2r"', "kTb9xQ2r"),
+    _at("@", r"(?<![\w@])(?P<host>[a-z0-9][\w.-]{1,250})@\d{1,5}[/ ](?P<secret>[^\s,\"']{1,64})", "trapsink@162/pub1", "trapsink", "pub1"),
+    _at("annotation|guestinfo", rf"""\b(?:annotations?|guestinfo\.[\w.]{{1,60}}){_IS}(?P<secret>[^"'\n<][^"\n<]{{0,4000}})""", 'annotation = "call x"', "call x"),
+    _at("annotation|notes", r"""<(?:annotation|notes)>(?P<secret>[^<]{1,4000})<""", "<annotation>call x</annotation>", "call x"),
+    _at("notes", r"""^[\s"']{0,40}notes["']?\s{0,40}[:=]\s{0,20}["']?(?P<secret>[^"'\n][^"\n]{0,4000})""", "Notes: call x", "call x"),
+    _at("ssh-|ecdsa", r"""\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d{3})\s{1,4}aaaa[0-9a-z+/]{4,6000}={0,3}\s{1,4}(?P<secret>[^\n"']{1,200})""",
+        "ssh-rsa AAAAB3NzaC1yc2EA jdoe@a", "jdoe@a"),
+    # more people
+    _at("session ", rf"\bsession (?:opened|closed) for user (?P<user>{_USER})(?: by (?P<user1>{_USER})?\(uid)?", "session opened for user jdoe by smith(uid=0)", "jdoe", "smith"),
+    _at("session opened|uid=|gid=", r"(?:\bby |\b[eug]{0,2}id=\d{1,9}\()(?P<user>[a-z_][a-z0-9_.-]{1,63})(?=\(uid|\))", "uid=1004(jdoe)", "jdoe"),
+    _at("user |account |login", rf"""\b(?:(?:invalid|unknown|local|domain|new|the|by|as|for|from) )(?:user|account|login):? ['"]?(?P<user>{_USER})['"]?{_END}""", "Invalid user jdoe from 10.1.1.1", "jdoe", weak=True),
+    _at("ruser|logname|rhost", rf"\b(?:ruser|logname)=(?P<user>{_USER})(?: {{1,4}}rhost=(?P<host>{_HOST}))?", "ruser=jdoe rhost=a1", "jdoe", "a1"),
+    _at("user: name", rf"\bnew (?:user|group): name=(?P<user>{_USER})", "new user: name=jdoe, UID=1", "jdoe"),
+    _at("password changed|passwd", rf"\b(?:password (?:changed|expired|reset|set) for|passwd:) (?:user )?(?P<user>{_USER})", "password changed for jdoe", "jdoe", weak=True),
+    _at("logged ", r"(?:^|[:\s])(?P<user>[a-z_][a-z0-9_.-]{1,63}) logged (?:in|out|on|off)\b", "login: jdoe logged in", "jdoe", weak=True),
+    _at("sudo", rf"\bsudo(?:\[\d{{1,9}}\])?:\s{{1,40}}(?P<user>{_USER}) : ", "sudo:   jdoe : TTY=pts/0", "jdoe"),
+    _at("su:|su[", rf"\bsu(?:\[\d{{1,9}}\])?: (?:\(to (?P<user>{_USER})\) |failed su for \S{{1,64}} by )(?P<user1>{_USER})", "su: (to root) jdoe on /dev/pts/1", "root", "jdoe"),
+    _at(":/", r"^(?P<user>[a-z_][a-z0-9_.-]{0,63}):[x*!]{0,2}:\d{1,9}:\d{1,9}:(?P<word>[^:\n]{1,120})?:/", "jdoe:x:1005:100:J Doe:/home/jdoe:/bin/sh", "jdoe", "J Doe"),
+    _at(":$", r"^(?P<user>[a-z_][a-z0-9_.-]{0,63}):\$", "jdoe:$6$x", "jdoe"),
+    _at("\\", r"(?<![\w:\\/.%-])(?P<word>[a-z][a-z0-9-]{1,30})\\{1,2}(?![nrtbfuxsdw0])(?P<user>[a-z][\w.$-]{1,63})(?![\w\\])", r"by ACME\jdoe", "ACME", "jdoe"),
+    _at("\\", r"(?<![\w:\\/.%-])(?P<word>[A-Z][A-Z0-9-]{1,14})(?:\\\\|\\(?=[a-z][a-z0-9.]{3}))(?P<user>[a-z][\w.$-]{1,63})(?![\w\\])", r"by ACME\nsmith", "ACME", "nsmith", cased=True),
+    _at("users\\", r"\busers\\{1,2}(?P<user>[^\\/\s\"'<>:]{1,64})", r"C:\Users\jdoe", "jdoe"),
+    _at("\\\\", r"(?<![\w\\])\\{2,4}(?P<host>[a-z0-9][\w.-]{1,62})\\{1,2}(?P<word>[\w$.-]{1,80})", r"\\files\pay$", "files", "pay$"),
+    _at("@", rf"\b(?:ssh|scp|sftp|rsync)\b[^\n]{{0,200}}?\s(?P<user>{_USER})@(?P<host>{_HOST})", "scp jdoe@jump:/x .", "jdoe", "jump"),
+    _at("/home/|/users/", rf"/(?:home|users)/(?P<user>{_USER})(?=[\s\"':;,/]|$)", "ls /home/jdoe", "jdoe"),
+    _at("contact|owner|customer|company|organi|tenant|location|department", rf"""\b(?:sys(?:contact|location|name)\s{{1,8}}|(?:sys)?(?:contact|location|owner|customer|company|organi[sz]ation|tenant|department|(?:created|owned|managed) by)(?: ?name)?{_IS}){_rest("word")}""",
+        "sysContact J Doe", "J Doe", weak=True),
+    _at("=", r"""(?<![a-z0-9])(?:cn|ou|dc|uid|emailaddress|samaccountname|givenname)\s?=\s?(?P<word>[^,/\n"'+;<>()=]{1,120}?)(?=\s?[,/"'+;<>)\n]|$)""", "CN=J Doe,OU=Works", "J Doe", "Works"),
+    _at("=", r"""[,/]\s?(?:o|l|st|ou|street)\s?=\s?(?P<word>[^,/\n"'+;<>()=]{2,120}?)(?=\s?[,/"'+;<>)\n]|$)""", "C=CH, O=Acme AG, CN=", "Acme AG"),
+    _at("dns:", rf"\bdns:\s?(?P<host>{_HOST})", "Alternative Name: DNS:a1", "a1"),
+    # more hosts
+    _at(" |\t", r"^(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f:]{3,39}:[0-9a-f:]{0,20})[ \t]{1,40}(?P<host>[a-z][a-z0-9_.-]{0,250})(?:[ \t]{1,40}(?P<host1>[a-z][a-z0-9_.-]{0,250}))?"
+        r"(?:[ \t]{1,40}(?P<host2>[a-z][a-z0-9_.-]{0,250}))?(?:[ \t]{1,40}(?P<host3>[a-z][a-z0-9_.-]{0,250}))?[ \t]{0,40}(?:#[^\n]{0,200})?\r?$",
+        "10.1.1.1\tweb01.a.ch web01  # x", "web01.a.ch", "web01"),
+    _at("server|host|center|master|nameserver|controller|peer", rf"""\b(?:(?:syslog|log|ntp|dns|time|ldap|proxy|vcenter|nfs|smtp|mail|radius|kms|backup|file|jump|iscsi|name|remote|peer|primary|secondary|master|slave)[ _-]?(?:server|host|node)|domain controller|vcenter|peer)s?(?:{_IS}|[ \t]{{1,8}}){_named("host")}""",
+        "NTP server clock1", "clock1", weak=True),
+    _at("host|server|node", rf"""\b(?:on|from|to|of|for|by|with|at|via|is|old|new|source|destination|target|esxi?|agent on|master) (?:the )?(?:esxi? )?(?:host|server|node){_SAID.replace("{1,8}", "{1,2}")}?\s?{_named("host")}""",
+        "vmotion to host web01 failed", "web01", weak=True),
+    _at("agent on ", rf"\bagent (?:on|at) {_named('host')}", "HA agent on web01 restarted", "web01", weak=True),
+    _at("://", r"""\b(?:udp|tcp|ssl|ldaps?|nfs|smb|cifs|sftp|ssh)://(?P<host>[a-z0-9_][\w.-]{0,250})""", "udp://loggy:514", "loggy"),
+    # more machines, stores and networks
+    _at(".vm|.nvram|.vswp", rf"""(?<![^\s/"'\[=(:,<>])(?P<vm>[^/\s"'\[\]:=,<>()]{{1,80}}?){_VM_FILE}(?![\w])""", "opened web01_1-flat.vmdk", "web01"),
+    _at(".vm|.nvram|.vswp", rf"""["'/\]] ?(?P<vm>[^/\n"'\[\]:=<>]{{1,80}}?){_VM_FILE}(?=["'])""", '"my vm_1-flat.vmdk"', "my vm"),
+    _at("vm|machine|guest|snapshot of|clone of", rf"""\b(?:vm|virtual ?machine|guest|vmotion of|snapshot of|clone of)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("vm")}""", "Vm 'My VM' was", "My VM"),
+    _at("vm|machine|guest", rf"""\bvm[ _-]?name{_SAID}(?P<vm>[^\s"',;\]]{{1,80}})""", "vmname=web01 x", "web01"),
+    _at("vm|machine|guest|snapshot of|clone of|consolidation of", rf"""\b(?:for vm|of vm|vm|virtual machine|guest|vmotion of|snapshot of|clone of|consolidation of) (?P<vm>{_WORD}?){_END}""", "vmotion of web01 failed", "web01", weak=True),
+    _at("datastore|volume|file system|lun", rf"""\b(?:datastore|volume|file ?system|dsname|lun)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("datastore")}""", "datastore 'gold 1' lost", "gold 1"),
+    _at("datastore|volume|file system", rf"""\b(?:datastore|volume|file ?system)(?: name)?s? \[?(?P<datastore>{_WORD}?){_END}""", "Datastore gold_1 is full", "gold_1", weak=True),
+    _at("port|network|dvs|vds|dvpg|switch", rf"""\b(?:(?:dv)?port ?group|network|dvs|vds|vlan|dvswitch|distributed switch)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("network")}""", "network 'Guests 3'", "Guests 3", weak=True),
+    _at("port|network|dvs|dvpg|switch", rf"""\b(?:(?:dv)?port ?group|dvs|dvswitch|distributed switch|network ?name)(?:[ _-]?name)?(?:{_SAID}|\s)(?P<network>{_WORD}?){_END}""", "Port group Guests3 not found", "Guests3", weak=True),
+    _at("vswitch", r"^(?P<network>\S(?:[^\n]{0,60}?\S)?)\s{2,60}vswitch\d", "Guests 3      vSwitch0    3   120", "Guests 3", weak=True),
+    _at(":/", rf"""\b(?:nfs(?:client|41)?|nas|mount(?:ed|ing)?|export|share)\b[^\n]{{0,80}}?\s(?P<host>{_HOST}):/(?:(?:vol|exports?|ifs|data|mnt)/)?(?P<path>[^\s"',;<>]{{1,200}})""", "NFS mount nas1:/vol/iso failed", "nas1", "iso"),
+    _at("/vol|/export|/ifs|/mnt|/nfs", r"""(?<![\w.])/(?:vol|exports?|ifs|nfs|mnt)/(?P<path>[^\s"',;<>]{1,200})""", "share /vol/iso stale", "iso"),
+    _at("share", rf"""\b(?:remote )?share{_IS}/?(?P<path>[^\s"',;<>]{{1,200}})""", "share: /iso", "iso"),
+    _at("/", rf"""^(?P<datastore>[^\s/]{{1,80}})\s{{1,40}}(?P<host>{_HOST})\s{{1,40}}/(?:(?:vol|exports?|ifs|data|mnt)/)?(?P<path>\S{{1,200}})\s{{1,40}}(?:true|false)\b""", "gold  nas1  /vol/iso  true  true", "gold", "nas1", "iso"),
+    _at("cluster|center|centre|pool|vapp|folder|rack", rf"""\b(?:cluster|data ?cent(?:er|re)|resource ?pool|vapp|rack|site|room|building)(?:[ _-]?name)?{_SAID}(?P<word>[^\n"',;<>\[\]{{}}]{{2,80}})""", "resource pool 'gold 1'", "gold 1", weak=True),
 )  # fmt: skip
 
 SYSTEM_USERS = frozenset(

@@ -13,28 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from psodlib import schema
-from psodlib.anonymiser.learn import SAFE_COLUMNS, column_kind
+from psodlib.anonymiser.learn import SAFE_COLUMNS, TEXT_COLUMNS, column_kind
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.artifacts.inventory import COLUMNS
 
 __all__ = ["is_inventory", "rewrite_csv", "rewrite_parquet", "rewrite_table"]
 
 _PATHS = frozenset({"source"})
-_TEXT = frozenset(
-    [
-        "message",
-        "world_name",
-        "guilty_function",
-        "signature",
-        "proto_signature",
-        "detail",
-        "device",
-        "what",
-        "vib",
-        "evidence",
-        "boot_evidence",
-    ]
-)
 _OURS = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)}
 _ALIASES = {alias: name for name, aliases in COLUMNS.items() for alias in aliases}
 
@@ -43,7 +28,7 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
     # What is done to a cell of this column; None where nothing may be.
     if column in _PATHS:
         return rewriter.path
-    if column in _TEXT:
+    if column in TEXT_COLUMNS:
         return rewriter.text
     if column in _OURS - {"host"} or column in SAFE_COLUMNS:
         return None
@@ -51,7 +36,9 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
     return None if kind is None else lambda cell: rewriter.name(kind, cell) if cell.strip() else cell
 
 
-def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter) -> None:
+def rewrite_parquet(
+    file: BinaryIO, out: BinaryIO, rewriter: Rewriter, look: Callable[[bytes], None] = lambda text: None
+) -> None:
     """A Parquet file, group by group, its numbers and times untouched."""
     source = pq.ParquetFile(file)
     text = [field.name for field in source.schema_arrow if _is_text(field.type)]
@@ -63,7 +50,8 @@ def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter) -> None:
         for group in range(source.num_row_groups):
             table = source.read_row_group(group)
             columns = [
-                _rewritten(table[name], name, rewriter) if name in text else table[name] for name in table.column_names
+                _rewritten(table[name], name, rewriter, look) if name in text else table[name]
+                for name in table.column_names
             ]
             writer.write_table(pa.table(columns, schema=shape))
 
@@ -86,10 +74,12 @@ def _is_text(kind: Any) -> bool:
     )  # fmt: skip
 
 
-def _rewritten(column: Any, name: str, rewriter: Rewriter) -> Any:
+def _rewritten(column: Any, name: str, rewriter: Rewriter, look: Callable[[bytes], None]) -> Any:
     change = _cell(rewriter, name)
     cells = column.to_pylist()
     made = {cell: change(cell) if change else cell for cell in set(cells) if cell is not None}
+    for cell in made.values() if change else ():
+        look(cell.encode("utf-8", "surrogateescape"))
     return pa.array([None if cell is None else made[cell] for cell in cells], pa.string())
 
 

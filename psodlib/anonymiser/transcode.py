@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from psodlib.anonymiser.rewrite import Rewriter
+from psodlib.anonymiser.sweep import Sweep
 from psodlib.anonymiser.tables import is_inventory, rewrite_csv, rewrite_parquet
 from psodlib.evidence.archives import MAX_ARCHIVES, Entry, archive_of, tar_entries, zip_entries
 from psodlib.evidence.places import FRAGMENT, Place
@@ -51,6 +52,10 @@ class Transcoder:
     rewriter: Rewriter  # what replaces names
     # what is not in the output, and why; filled as it goes
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    sweep: Sweep = field(init=False)  # what still looks like a name in what was written
+
+    def __post_init__(self) -> None:
+        self.sweep = Sweep(self.rewriter.names, self.rewriter.pseudonyms)
 
     def write(
         self, stream: Stream, place: Place, out: BinaryIO, budget: Budget, wraps: int = 0, archives: int = 0
@@ -66,7 +71,7 @@ class Transcoder:
         elif wrap or archive:
             raise LeftOut("archives or compressions too deep in one another; unpack it first")
         elif head.startswith(b"PAR1"):
-            self._parquet(stream, out)
+            self._parquet(stream, place, out)
         else:
             self._text(stream, place, out, head)
 
@@ -81,7 +86,7 @@ class Transcoder:
             blocks = _recoded(_blocks(stream), wide)
             out.write(codecs.BOM_UTF16_LE if wide.endswith("le") else codecs.BOM_UTF16_BE)
             encoder = codecs.getincrementalencoder(wide)("surrogatepass")
-            for block in self.rewriter.stream(self._judged(blocks, place)):
+            for block in self.sweep.through(self.rewriter.stream(self._judged(blocks, place)), place.source):
                 out.write(encoder.encode(block.decode("utf-8", "replace")))
             return
         blocks = self._judged(_blocks(stream), place)
@@ -89,7 +94,7 @@ class Transcoder:
             written = rewrite_csv(iter(blocks), self.rewriter)
         else:
             written = self.rewriter.stream(blocks)
-        for block in written:
+        for block in self.sweep.through(written, place.source):
             out.write(block)
 
     def _judged(self, blocks: Iterator[bytes], place: Place) -> Iterator[bytes]:
@@ -119,12 +124,12 @@ class Transcoder:
                 (place.source, f"{pictures} pictures inside the page: no text, so they cannot be judged")
             )
 
-    def _parquet(self, stream: Stream, out: BinaryIO) -> None:
+    def _parquet(self, stream: Stream, place: Place, out: BinaryIO) -> None:
         with spool() as file:
             shutil.copyfileobj(cast(Any, stream), file, BLOCK)
             file.seek(0)
             try:
-                rewrite_parquet(file, out, self.rewriter)
+                rewrite_parquet(file, out, self.rewriter, partial(self.sweep.look, source=place.source, line=1))
             except Exception as error:  # damaged Parquet raises whatever the damage hits
                 raise LeftOut(f"a Parquet file that cannot be read ({type(error).__name__})") from error
 
@@ -209,12 +214,15 @@ class Transcoder:
                     continue
                 size = file.tell()
                 file.seek(0)
-                add(_once(self._member_name(entry.place.name), names), file, size, entry.place.mtime)
+                add(_once(self.name(entry.place.name, entry.place.source), names), file, size, entry.place.mtime)
         for numbered in pieces.values():
             self._fragments(numbered, names, add, budget, archives)
 
-    def _member_name(self, name: str) -> str:
-        return self.rewriter.path(name)
+    def name(self, name: str, source: str) -> str:
+        """A path, rewritten; what still looks like a name in it is told."""
+        new = self.rewriter.path(name)
+        self.sweep.look(new.replace("_", " ").encode("utf-8", "surrogateescape"), source, 0)
+        return new
 
     def _fragments(
         self,
@@ -241,7 +249,7 @@ class Transcoder:
                     with spool() as piece:
                         _copy(file, piece, share)
                         piece.seek(0)
-                        add(_once(self._member_name(place.name), names), piece, share, place.mtime)
+                        add(_once(self.name(place.name, place.source), names), piece, share, place.mtime)
 
 
 def runs(numbers: list[int]) -> list[list[int]]:

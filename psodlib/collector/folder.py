@@ -13,11 +13,12 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
+import msgspec
 import pandas as pd
 
 from psodlib.collector.hosts import folder_name
@@ -25,7 +26,9 @@ from psodlib.collector.hosts import folder_name
 __all__ = ["Folder", "Manifest", "Record", "ascertainment"]
 
 MANIFEST = "manifest.json"
-STATES = ("whole", "partial", "absent", "failed", "skipped", "earlier")
+
+
+_Word = Literal["whole", "partial", "absent", "failed", "skipped", "earlier"]
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Record:
     size: int | None = None
     mtime: int | None = None
     sha256: str | None = None
-    state: str = "failed"
+    state: _Word = "failed"
     detail: str = ""
 
 
@@ -75,28 +78,13 @@ class Manifest:
         return record
 
 
-def _loaded(text: str) -> Manifest | None:
-    # A manifest as we write it; None for anything else, which is then as if there were none.
+def _loaded(text: bytes) -> Manifest | None:
+    # A manifest as we write it; None for anything else, which is then as if there were none: it may have come from somebody else.
     try:
-        told = json.loads(text)
-        names = {f.name for f in fields(Manifest)}
-        manifest = Manifest(**{key: value for key, value in told.items() if key in names})
-        manifest.files = [Record(**row) for row in told["files"]]
-        sound = _typed(manifest) and all(_typed(record) and _inside(record.local) for record in manifest.files)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return manifest if sound else None
-
-
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "None": (type(None),)}
-
-
-def _typed(record: Manifest | Record) -> bool:
-    # Each plain value is of its kind: a manifest may have come from somebody else.
-    kinds = {
-        f.name: tuple(k for word in str(f.type).split(" | ") for k in _KINDS.get(word, ())) for f in fields(record)
-    }
-    return all(isinstance(getattr(record, name), kind) for name, kind in kinds.items() if kind)
+    return manifest if all(_inside(record.local) for record in manifest.files) else None
 
 
 def _inside(local: str | None) -> bool:
@@ -114,8 +102,8 @@ class Folder:
     def manifest(self) -> Manifest | None:
         """The manifest of the run before; None where there is none that can be read."""
         try:
-            return _loaded((self.path / MANIFEST).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError):
+            return _loaded((self.path / MANIFEST).read_bytes())
+        except OSError:
             return None
 
     def save(self, manifest: Manifest) -> None:
@@ -126,9 +114,13 @@ class Folder:
         os.replace(spare, self.path / MANIFEST)
 
     def local(self, remote: str) -> str:
-        """The local name of a remote path of the plan, below the host's folder."""
-        parts = [re.sub(r"[^A-Za-z0-9_.-]", "_", part) for part in remote.split("/")]
-        return "/".join(part for part in parts if part.strip("."))
+        """The local name of a remote path of the plan, below the host's folder; no other path has it, on no file system."""
+        parts = [part for part in re.sub(r"[^A-Za-z0-9_./-]", "_", remote).split("/") if part.strip(".")]
+        local = "/".join(parts)
+        # Capitals may be small letters to our disk, and a .part is our own.
+        if f"/{local}" != remote or local != local.lower() or local.endswith(".part"):
+            local += f"-{hashlib.sha256(remote.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+        return local
 
     def open(self, name: str, mode: str) -> BinaryIO:
         """Open a file below the host's folder, readable by its owner only; no link is followed."""
@@ -220,27 +212,9 @@ def ascertainment(out: str | Path) -> pd.DataFrame:
         logs = len(whole) - dumps - outputs
         gave = "dump" if dumps else "logs" if logs else "outputs" if outputs else "nothing"
         partial = sum(record.state == "partial" for record in manifest.files)
-        reasons = [
-            manifest.why,
-            *(
-                f"{r.path}: {r.detail}"
-                for r in manifest.files
-                if r.detail and r.state in ("partial", "failed", "skipped")
-            ),
-        ]
-        rows.append(
-            (
-                manifest.host,
-                gave,
-                manifest.state,
-                dumps,
-                logs,
-                outputs,
-                partial,
-                manifest.clock_offset,
-                "; ".join(filter(None, reasons)),
-            )
-        )
+        troubled = [r for r in manifest.files if r.detail and r.state in ("partial", "failed", "skipped")]
+        why = "; ".join(filter(None, [manifest.why, *(f"{r.path}: {r.detail}" for r in troubled)]))
+        rows.append((manifest.host, gave, manifest.state, dumps, logs, outputs, partial, manifest.clock_offset, why))
     columns = ["host", "gave", "state", "dumps", "logs", "outputs", "partial", "clock_offset", "why"]
     kinds = {"host": "string", "gave": "string", "state": "string", "why": "string", "dumps": "Int64", "logs": "Int64",
              "outputs": "Int64", "partial": "Int64", "clock_offset": "Float64"}  # fmt: skip

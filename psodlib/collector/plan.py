@@ -37,6 +37,11 @@ class Logs:
     cost: str
 
 
+def _plain(pattern: str) -> re.Pattern[str]:
+    # Letters and digits are ASCII's: a host may list what it likes.
+    return re.compile(pattern, re.ASCII)
+
+
 _READS = "a file read"
 _ASKS = "1 s of one core"
 
@@ -63,9 +68,9 @@ COMMANDS: tuple[Command, ...] = (
 
 # In the order of what a lost connection would cost most.
 LOGS: tuple[Logs, ...] = (
-    Logs("vmkernel-log.*", ("/var/core",), re.compile(r"vmkernel-log[\w.-]{0,60}"), "dump logs that somebody extracted before", _READS),
+    Logs("vmkernel-log.*", ("/var/core",), _plain(r"vmkernel-log[\w.-]{0,60}"), "dump logs that somebody extracted before", _READS),
     *(
-        Logs(f"{name}.*", ("/var/run/log", "/var/log"), re.compile(rf"{name}\.(?:log(?:\.\d{{1,3}})?|\d{{1,3}}(?:\.gz)?)"), why, _READS)
+        Logs(f"{name}.*", ("/var/run/log", "/var/log"), _plain(rf"{name}\.(?:log(?:\.\d{{1,3}})?|\d{{1,3}}(?:\.gz)?)"), why, _READS)
         for name, why in (
             ("vmksummary", "boots, heartbeats, uptimes over months"),
             ("vmkernel", "the hours before a crash, driver banners at boot"),
@@ -79,7 +84,7 @@ LOGS: tuple[Logs, ...] = (
 DUMPS = Logs(
     "vmkernel-zdump*",
     ("/var/core",),
-    re.compile(r"vmkernel-zdump[\w.-]{0,60}"),
+    _plain(r"vmkernel-zdump[\w.-]{0,60}"),
     "core dumps whose log nobody extracted",
     "10-60 s of one core and a few MB on a datastore, removed afterwards; never with -n, never where space is short",
 )

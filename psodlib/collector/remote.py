@@ -30,14 +30,17 @@ AHEAD = 32  # read requests of one block under way: 1 MiB, whatever the file's s
 PIECE = 64 << 10  # block size of dd: a seek costs the host nothing, where `tail -c +N` would read all that comes before
 MAX_OUTPUT = 16 << 20  # bytes of one command
 MAX_LISTED = 20_000  # names of one folder
+MAX_LISTING = 4 << 20  # letters of them together
+LONGEST_NAME = 255  # bytes; no file system of ESXi has longer ones
 LONGEST = 4  # times the patience with a silent command: that long it may go on writing
 STATUS_LIMIT = 5.0  # seconds from a command's last byte to its exit code
 HASHES = ("sha256sum", "md5sum")  # busybox has at least the second
 # What a shell says of a command, or of an option, that an old busybox does not have.
 _LACKS = re.compile(rb"not found|invalid option|unrecognized|illegal option")
-_STAT_ROW = re.compile(r"(?P<size>\d{1,18}) (?P<mtime>\d{1,12}) (?P<mode>[0-9a-f]{1,8}) (?P<name>.+)")
+_STAT_ROW = re.compile(r"(?P<size>\d{1,18}) (?P<mtime>\d{1,12}) (?P<mode>[0-9a-f]{1,8}) (?P<name>.+)", re.ASCII)
 _LS_ROW = re.compile(
-    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)"
+    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)",
+    re.ASCII,
 )
 
 
@@ -174,7 +177,7 @@ class Remote:
             return None
         found: dict[str, Entry] = {}
         for told, size, mtime, mode in rows:
-            if not name.fullmatch(told):
+            if len(told) > LONGEST_NAME or not name.fullmatch(told):
                 self._note_odd(told)
             elif stat.S_ISREG(mode) and size >= 0:
                 found.setdefault(told, Entry(f"{folder}/{told}", size, mtime))
@@ -246,25 +249,29 @@ class Remote:
     def _note_odd(self, told: str) -> None:
         # Only names that no honest host has are worth telling; other files of the folder are not ours.
         shown = printable(told, 120)
-        if not re.fullmatch(r"[\w.+@ ,:~-]+", told) and shown not in self.odd_names and len(self.odd_names) < 50:
+        honest = len(told) <= LONGEST_NAME and re.fullmatch(r"[\w.+@ ,:~-]+", told, re.ASCII)
+        if not honest and shown not in self.odd_names and len(self.odd_names) < 50:
             self.odd_names.append(shown)
 
     def _listed_by_sftp(self, folder: str, name: re.Pattern[str]) -> list[tuple[str, int, int, int]] | None:
         rows = []
         try:
-            told = []
+            told, names, letters = [], 0, 0
             # To its end: answers of other requests may not come between. One answer holds a log folder's names and the next
             # its end; paramiko's 50 requests at once were three quarters of the processor time of a visit without commands.
             for info in self._files.listdir_iter(folder, read_aheads=2):
-                told.append(info)
                 self.link.touch()
-                if len(told) > MAX_LISTED:
-                    raise CollectError(
-                        self.link.target.name, f"{folder} lists more than {MAX_LISTED} names; not collected from"
-                    )
+                names, letters = names + 1, letters + len(info.filename) + len(info.longname or "")
+                if names > MAX_LISTED or letters > MAX_LISTING:
+                    most = f"{MAX_LISTED:,} names, or names of {MAX_LISTING:,} letters"
+                    raise CollectError(self.link.target.name, f"{folder} lists more than {most}; not collected from")
+                if len(info.filename) > LONGEST_NAME or not name.fullmatch(info.filename):
+                    self._note_odd(info.filename)
+                else:
+                    told.append(info)
             for info in told:
                 filename = info.filename
-                if name.fullmatch(filename) and not stat.S_ISREG(info.st_mode or 0):
+                if not stat.S_ISREG(info.st_mode or 0):
                     info = self._behind(f"{folder}/{filename}") or info  # a link
                 rows.append((filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0))
         except (paramiko.SSHException, EOFError) as error:

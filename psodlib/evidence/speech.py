@@ -21,6 +21,7 @@ LIMIT = 5_000  # entries of one file; the last ones, which are nearest to its cr
 WARNINGS = (b")WARNING: ", b")ALERT: ", b")<3>", b")<4>", b")<NMLX_ERR>", b")<NMLX_WRN>")
 
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d")
+_LAST = 1024  # bytes of the end that nearly always bear a stamp
 _REACH = 200  # bytes of a line's head before its text
 # `lpfc: lpfc_scsi_cmd_iocb_cmpl:2057: ...`, `lpfc820 0000:02:00.2: ...`, `megasas_hotplug_work[0]: ...`, `INFO (ne1000): ...`,
 # `fnic : 52 :: ...`
@@ -47,9 +48,10 @@ class Speech:
 
     def tail(self, raw: bytes, line: int) -> None:
         """The lines of any words of a stretch that begins at line ``line``; an entry ``listened`` says from when to when."""
-        stamps = _STAMP.findall(raw)
-        if stamps:
-            start, end = _moment(stamps[0]), stamps[-1].decode()
+        stamp = _STAMP.search(raw)
+        if stamp:
+            last = _STAMP.findall(raw, max(0, len(raw) - _LAST)) or _STAMP.findall(raw)
+            start, end = _moment(stamp[0]), last[-1].decode()
             self.found.append(Precursor(time=start, what="listened", text=end, source=self.source, line=line))
         self._listen("said", raw, ((match.start(1), match) for match in _SAID.finditer(raw)), line)
 

@@ -47,6 +47,8 @@ __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "r
 # Bytes a read: one thread does not care from 512 KiB on, two hand each other the interpreter less often.
 _BLOCK = 1 << 21
 _FIRST_BLOCK = 1 << 15  # bytes of the first read
+_COUNTED = 1 << 16  # bytes whose line ends are counted at a time, in the cache
+_SPARE: list[bytearray] = []  # a buffer for the next file: new memory costs more than to read a megabyte into it
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
 _AFTER = 1 << 16  # bytes read behind the last anchor
 _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
@@ -474,17 +476,13 @@ def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
     return None
 
 
-def _slices(stream: BinaryIO) -> Iterator[tuple[memoryview, int, int]]:
+def _slices(stream: BinaryIO, buffer: bytearray) -> Iterator[tuple[memoryview, int, int]]:
     # Blocks that end at a line's end, each with its first byte's offset and line number. The unfinished line is carried into
     # the next block; of a line longer than a block only enough is carried to find an anchor across the cut. The first blocks
-    # are small: a bundle has hundreds of files that fit into one, and a large buffer costs more than they do.
+    # are small: most files of a bundle fit into one.
     block, rest, offset, line, ended = _FIRST_BLOCK, b"", 0, 1, False
-    size = 0
+    view, bytes_of = memoryview(buffer), np.frombuffer(buffer, np.uint8)
     while not ended:
-        if size < 2 * block:
-            size = 2 * block
-            buffer = bytearray(size)
-            view, bytes_of, scratch = memoryview(buffer), np.frombuffer(buffer, np.uint8), np.empty(size, bool)
         view[: len(rest)] = rest
         filled, ended = _fill(stream, view, len(rest), len(rest) + block)
         cut = filled if ended else buffer.rfind(b"\n", 0, filled) + 1
@@ -492,8 +490,9 @@ def _slices(stream: BinaryIO) -> Iterator[tuple[memoryview, int, int]]:
             cut = filled - 64
         if cut > 0:
             yield view[:cut], offset, line
-            line_ends = np.equal(bytes_of[:cut], 10, out=scratch[:cut])
-            line += int(np.count_nonzero(line_ends))
+            line += sum(
+                int(np.count_nonzero(bytes_of[at : min(at + _COUNTED, cut)] == 10)) for at in range(0, cut, _COUNTED)
+            )
             offset += cut
         rest = bytes(view[cut:filled])
         block = min(4 * block, _BLOCK)
@@ -549,9 +548,12 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
     """
     reader = _Reader(source)
     line, view = 1, memoryview(b"")
-    for view, start, line in _slices(stream):
+    buffer = _SPARE.pop() if _SPARE else bytearray(2 * _BLOCK)
+    for view, start, line in _slices(stream, buffer):
         reader.feed(view, start, line)
     reader._hear_tail(b"", line + bytes(view).count(b"\n"))
+    if not _SPARE:
+        _SPARE.append(buffer)
     reader._close(last=True)
     reader._end_stretch()
     if reader.bad_time is not None:

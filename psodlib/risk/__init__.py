@@ -6,7 +6,8 @@ frailty.py    the shared-gamma-frailty Poisson model
 rates.py      rates and rate ratios of an exposure table
 decision.py   pin, avoid or undecided, with its reasons; what a pin would cost the users
 survival.py   time to crash, with delayed entry and competing ends
-canary.py     planning and watching a roll-out
+canary.py     one new version against the old: power, and a watch that may be looked at every week
+rollout.py    a plan of waves, and its file     rollout_watch.py  who has moved, what crashed: go on, hold or stop
 
-Pure: no file, network, clock or figure.
+Pure but for the file of a plan: no network, clock or figure.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,19 @@ from psodlib.errors import InputError
 from psodlib.risk.exact import poisson_upper
 from psodlib.risk.exposure import check_exposure
 
-__all__ = ["HARM", "e_process", "plan_canary", "sprt_lines", "watch_canary", "zero_crash_host_days"]
+__all__ = [
+    "ALARM", "HARM", "Weeks", "e_process", "plan_canary", "posterior", "ratio_seen", "sprt_lines", "watch_canary", "weeks_of",
+    "zero_crash_host_days",
+]  # fmt: skip
 
 HARM = tuple(float(ratio) for ratio in np.geomspace(1.25, 8.0, 25))  # ratios that a harmful version may have
 ALARM = 20.0  # 1 / 0.05: the chance that a harmless version ever gets there is at most 5 %
 MOST_WEEKS = 1040
+# Of the new version's rate over the old one's, by its logarithm: where it is looked for, and how wide it is expected to lie
+# beforehand (two versions, each as ``decide_pin`` expects it).
+GRID = np.linspace(-6, 6, 601)
+PRIOR_WIDTH = 0.7 * math.sqrt(2)
+MOST_RATIO = 1000.0
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -87,6 +95,23 @@ def plan_canary(
     return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("weeks")
 
 
+def ratio_seen(
+    rate: float, days: tuple[float, float], hosts: tuple[int, int], *, power: float = 0.8, variance: float = 0.5,
+    alpha: float = 0.05,
+) -> float | None:  # fmt: skip
+    """The smallest ratio that one test of (new, old) host-days would see with the wanted chance; None where none is."""
+    if not (rate > 0 and min(*days, *hosts) > 0):
+        return None
+    low, high = 1.0, MOST_RATIO
+    if _power(rate, high, days, hosts, variance, alpha) < power:
+        return None
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        found = _power(rate, middle, days, hosts, variance, alpha) >= power
+        low, high = (low, middle) if found else (middle, high)
+    return high
+
+
 def _first_week(enough: Any) -> int | None:
     # Power is nearly monotone in time: bisect, then trust.
     low, high = 0, 1
@@ -134,18 +159,49 @@ def e_process(
     ((1-p)/(1-p0))^a. Its expectation is 1 when the rates are equal. Lindon & Malek 2022, arXiv:2011.03567. Count each
     host's first crash only: repeats of one lemon host are not independent.
     """
+    gain = _gain(crashes, host_days, reference_crashes, reference_host_days, ratios)
+    log_e = special.logsumexp(np.cumsum(gain, axis=1), axis=0) - math.log(len(ratios))
+    return np.asarray(np.exp(np.minimum(log_e, 700.0)))
+
+
+def _gain(crashes: Any, host_days: Any, reference_crashes: Any, reference_host_days: Any, ratios: Any) -> Floats:
+    # Log likelihood of each ratio (rows) over that of 1, by period (columns).
     b, t_b = np.asarray(crashes, dtype=float), np.asarray(host_days, dtype=float)
     a, t_a = np.asarray(reference_crashes, dtype=float), np.asarray(reference_host_days, dtype=float)
     rho = np.asarray(ratios, dtype=float)[:, None]
     both = (t_a > 0) & (t_b > 0)  # a period with one version only compares nothing
     share = np.divide(t_b, t_a + t_b, out=np.full_like(t_b, 0.5), where=both)
     mean = 1 + share * (rho - 1)
-    gain = np.where(both, b * np.log(rho / mean) - a * np.log(mean), 0.0)
-    log_e = special.logsumexp(np.cumsum(gain, axis=1), axis=0) - math.log(len(rho))
-    return np.asarray(np.exp(np.minimum(log_e, 700.0)))
+    return np.asarray(np.where(both, b * np.log(rho / mean) - a * np.log(mean), 0.0))
 
 
-def watch_canary(exposure: pd.DataFrame, version: str, reference: str, ratios: Sequence[float] = HARM) -> pd.DataFrame:
+class Posterior(NamedTuple):
+    """What is believed of the new version's rate over the old one's: median, 90 % interval, P(above 1)."""
+
+    ratio: float
+    low: float
+    high: float
+    p_worse: float
+
+
+def posterior(crashes: Any, host_days: Any, reference_crashes: Any, reference_host_days: Any) -> Posterior:
+    """The ratio of the rates, from the same likelihood as the e-value.
+
+    Notes
+    -----
+    ln ratio ~ N(0, 2 0.7^2) beforehand; the likelihood is that of ``e_process``, on a grid.
+    """
+    gain = _gain(crashes, host_days, reference_crashes, reference_host_days, np.exp(GRID)).sum(axis=1)
+    weight = np.exp(gain - (GRID / PRIOR_WIDTH) ** 2 / 2 - gain.max())
+    reached = (np.cumsum(weight) - weight / 2) / weight.sum()
+    low, ratio, high = np.exp(np.interp([0.05, 0.5, 0.95], reached, GRID))
+    return Posterior(float(ratio), float(low), float(high), float(1 - np.interp(0.0, GRID, reached)))
+
+
+def watch_canary(
+    exposure: pd.DataFrame, version: str, reference: str, ratios: Sequence[float] = HARM, *,
+    since: pd.Timestamp | None = None, within: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The weekly watch over a new version: look every week, stop at the alarm, and be wrong at most once in 20.
 
     Parameters
@@ -156,11 +212,15 @@ def watch_canary(exposure: pd.DataFrame, version: str, reference: str, ratios: S
         The new version and the one it is held against.
     ratios : sequence of float
         As for ``e_process``.
+    since : pandas.Timestamp, optional
+        When the watch begins; default: when the new version was first loaded.
+    within : str, optional
+        A column, as ``model``: hosts are held only against hosts that have the same in it.
 
     Returns
     -------
     pandas.DataFrame
-        One row a week since the new version was first loaded: ``week`` (its first moment, UTC), ``crashes``,
+        One row a week since then: ``week`` (its first moment, UTC), ``crashes``,
         ``host_days``, ``reference_crashes``, ``reference_host_days``, ``e_value``, ``alarm`` (True from the week in
         which E first reached 20).
 
@@ -173,6 +233,47 @@ def watch_canary(exposure: pd.DataFrame, version: str, reference: str, ratios: S
     -----
     A host counts until its first driver crash since then, on either version, and its later time not at all.
     """
+    found = weeks_of(exposure, version, reference, since=since, within=within)
+    return found.table(ratios)
+
+
+class Weeks(NamedTuple):
+    """Crashes and host-days by week and by kind of host, each of shape (weeks, kinds), on the new version and on the old."""
+
+    begin: pd.Timestamp
+    crashes: Floats
+    host_days: Floats
+    reference_crashes: Floats
+    reference_host_days: Floats
+
+    def arms(self) -> tuple[Floats, Floats, Floats, Floats]:
+        """What ``e_process`` and ``posterior`` take: one period a week and kind, week by week."""
+        return self[1].ravel(), self[2].ravel(), self[3].ravel(), self[4].ravel()
+
+    def e_values(self, ratios: Sequence[float] = HARM) -> Floats:
+        """The e-value at the end of each week."""
+        weeks, kinds = self.crashes.shape
+        return e_process(*self.arms(), ratios).reshape(weeks, kinds)[:, -1]
+
+    def table(self, ratios: Sequence[float] = HARM) -> pd.DataFrame:
+        """One row a week, as ``watch_canary`` gives it."""
+        e_value = self.e_values(ratios)
+        names = ["crashes", "host_days", "reference_crashes", "reference_host_days"]
+        sums = {name: each.sum(axis=1) for name, each in zip(names, self[1:], strict=True)}
+        weeks = self.begin + pd.Timedelta(days=7) * pd.Series(range(len(e_value)), dtype="int64")
+        alarm = np.maximum.accumulate(e_value) >= ALARM
+        return pd.DataFrame({"week": weeks, **sums, "e_value": e_value, "alarm": alarm})
+
+
+def weeks_of(
+    exposure: pd.DataFrame,
+    version: str,
+    reference: str,
+    *,
+    since: pd.Timestamp | None = None,
+    within: str | None = None,
+) -> Weeks:
+    """The weekly counts behind ``watch_canary``."""
     table = check_exposure(exposure)
     absent = [column for column in ("start", "end") if column not in table]
     if absent:
@@ -181,27 +282,27 @@ def watch_canary(exposure: pd.DataFrame, version: str, reference: str, ratios: S
     for name in (version, reference):
         if not (table["version"] == name).any():
             raise InputError(f"no host-days with {name} loaded")
-    begin = table.loc[table["version"] == version, "start"].min()
+    begin: pd.Timestamp = table.loc[table["version"] == version, "start"].min() if since is None else since
     week = pd.Timedelta(days=7)
     table = table[table["end"] > begin]
     first = table[table["crashes"] > 0].groupby("host")["end"].min()
     table = table[~(table["end"] > first.reindex(table["host"]).set_axis(table.index)).fillna(False)]
     start = ((table["start"] - begin) / week).clip(lower=0).to_numpy(dtype=float)
     end = ((table["end"] - begin) / week).to_numpy(dtype=float)
-    count = math.ceil(end.max())
+    count = math.ceil(end.max()) if len(end) else 0
     crashed = (table["crashes"] > 0).to_numpy()
-    arms: list[Floats] = []
+    kinds = [0] * len(table) if within not in table else pd.factorize(table[within], use_na_sentinel=False)[0]
+    kind = np.asarray(kinds, dtype=np.int64)
+    arms = []
     for name in (version, reference):
-        mine = (table["version"] == name).to_numpy()
-        in_week = np.minimum(np.ceil(end[mine & crashed]).astype(int) - 1, count - 1)
-        hits = np.bincount(np.maximum(in_week, 0), minlength=count)
-        arms += [hits.astype(float), 7 * _by_week(start[mine], end[mine], count)]
-    e_value = e_process(arms[0], arms[1], arms[2], arms[3], ratios)
-    return pd.DataFrame({
-        "week": begin + week * pd.Series(range(count)),
-        "crashes": arms[0], "host_days": arms[1], "reference_crashes": arms[2], "reference_host_days": arms[3],
-        "e_value": e_value, "alarm": np.maximum.accumulate(e_value) >= ALARM,
-    })  # fmt: skip
+        hits, days = np.zeros((2, count, max(int(kind.max(initial=0)) + 1, 1)))
+        for at in range(hits.shape[1]):
+            mine = (table["version"] == name).to_numpy() & (kind == at)
+            in_week = np.clip(np.ceil(end[mine & crashed]).astype(int) - 1, 0, max(count - 1, 0))
+            hits[:, at] = np.bincount(in_week, minlength=count)
+            days[:, at] = 7 * _by_week(start[mine], end[mine], count)
+        arms += [hits, days]
+    return Weeks(begin, *arms)
 
 
 def _by_week(start: Floats, end: Floats, count: int) -> Floats:

@@ -46,11 +46,18 @@ def of_result(
     moved = best.ratio / crude.ratio - 1 if crude.ratio else 0.0
     if abs(moved) > CONFOUNDED and np.isfinite(moved):
         # Where nothing could be adjusted, the estimate stratified by model only warns.
-        way = "adjusting moves" if adjusted else "it is not adjusted, and stratifying by model moves"
-        found.append(f"{way} the crude ratio by {100 * moved:+.0f} %: the versions ran on different hosts or times")
+        way = "adjustment" if adjusted else "it is not adjusted, and stratifying by model"
+        found.append(f"{way} {moves(moved)}: the versions ran on different hosts or at different times")
     if headline.excludes_one and not adversarial.excludes_one:
-        found.append("the conclusion hangs on the crashes that name no module: laid on one version, they undo it")
+        found.append(
+            "the conclusion depends on the crashes with no module found: if all of them belonged to one version, it would not hold"
+        )
     return found
+
+
+def moves(moved: float) -> str:
+    """How far a ratio moves, in words."""
+    return f"{'raises' if moved > 0 else 'lowers'} the ratio by {100 * abs(moved):.0f} %"
 
 
 def only_crashed_hosts(table: pd.DataFrame) -> bool:
@@ -138,7 +145,7 @@ def _snapshot(table: pd.DataFrame, arms: dict[str, pd.DataFrame]) -> list[str]:
         return []
     return [
         "no host ever changed between the two: if the versions come from today's inventory and not from each boot, "
-        "past crashes are laid on the wrong version"
+        "past crashes are counted for the wrong version"
     ]
 
 
@@ -146,6 +153,6 @@ def _newest_build(comparison: Comparison) -> list[str]:
     if "esxi_build" not in comparison.terms or comparison.table.groupby("host")["esxi_build"].nunique().max() > 1:
         return []
     return [
-        "adjusted for esxi_build, of which the table knows one a host, its newest, laid on all its history: where hosts "
+        "adjusted for esxi_build, of which the table knows one a host, its newest, for all its history: where hosts "
         "were upgraded, this adjusts for a build that they did not run then"
     ]

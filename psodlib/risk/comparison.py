@@ -26,7 +26,8 @@ __all__ = ["ADJUST", "Arms", "Comparison", "Headline"]
 
 ADJUST = ("model", "uptime", "quarter")
 OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
-OF_TIME = ("uptime", "quarter")  # terms that the times of a stretch tell
+# Terms that the times of a stretch tell, and where the versions then ran.
+OF_TIME = {"uptime": "boots of another age", "quarter": "other times of the year"}
 TIMES = ("start", "end", "uptime_start")
 SUMS = ["host_days", "crashes", "unknown_crashes", "unplaced_crashes", "boots"]
 LEMONS = 0.2  # variance of the host effect beyond which hosts are said to differ
@@ -127,7 +128,7 @@ class Comparison:
                 continue
             shared = cautions.overlap(days, version, other)
             if shared is not None and shared < cautions.OVERLAP:
-                return f"{version} and {other} {words} (overlap {100 * shared:.0f} %), and that looks like the version"
+                return f"{version} and {other} {words} (overlap {100 * shared:.0f} %), so that cannot be told from the version"
         return ""
 
     def arms(self, version: str, reference: str) -> Arms:
@@ -245,12 +246,12 @@ class Comparison:
         if not found.fit.converged:
             notes.append("the frailty fit did not converge; trust the exact interval more")
         if found.fit.variance > LEMONS:
-            differ = f"hosts differ beyond chance (variance of the host effect {found.fit.variance:.2g})"
-            notes.append(f"{differ}: some crash more often than others on any version")
-        for term in OF_TIME:
+            differ = f"some hosts crash more often than others on any version (variance of the host effect {found.fit.variance:.2g})"
+            notes.append(f"{differ}; this is adjusted for")
+        for term, where in OF_TIME.items():
             moved = self.moved_by(found, term)
             if abs(moved) > cautions.CONFOUNDED:
-                notes.append(f"adjusting for {term} moves the ratio by {100 * moved:+.0f} %: it is a confounder here")
+                notes.append(f"adjusting for {term} {cautions.moves(moved)}: one version ran more in {where}")
         return notes
 
     def by_cluster(self, found: Headline, alpha: float = 0.05) -> Interval | None:

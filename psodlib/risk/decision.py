@@ -363,9 +363,12 @@ def _reasons(
             continue
         order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
         out.append(f"{row.version}: {order}. {best} crashes less with probability {_chance(row.p_worse)}{_worth(row)}")
-    out += [f"{name}: no advice beyond the next planned reboot and no pin, for {why}" for name, why in caps.items()]
     out += [
-        f"{name}: {', '.join(ids)} was matched by crashes of this fleet, so twice the rate is expected of it beforehand"
+        f"{name}: nothing more urgent than the next planned reboot is advised, and no pin, because {why}"
+        for name, why in caps.items()
+    ]
+    out += [
+        f"{name}: crashes here match the known issue {', '.join(ids)}, so the rule starts from twice the rate for it"
         for name, ids in issues.items()
         if name in weighed.names
     ]

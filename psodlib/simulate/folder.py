@@ -37,6 +37,7 @@ def simulate_fleet(
     start: str | None = None,
     *,
     story: str = "hpsa",
+    installs: pd.DataFrame | None = None,
     clusters: int = 12,
     bundles: float = 0.2,
     rotation_loss: float = 0.25,
@@ -58,6 +59,10 @@ def simulate_fleet(
     story : str
         Which driver is the bad one: ``hpsa`` (ESXi 5.5), ``nhpsa`` (6.7), ``i40en`` (7.0), ``smartpqi`` (8.0), or
         ``firmware`` (7.0: one i40en driver over three firmwares, of which the second is bad).
+    installs : pandas.DataFrame, optional
+        ``host``, ``time``, ``version``: who installs what when, as a plan and its stops have it, in place of the clusters'
+        own roll-out. Installs added later than ``days`` change nothing before, where ``late_share`` and
+        ``gaps_per_host`` are 0; so a roll-out can be simulated week by week.
     bundles : float
         Share of hosts whose evidence is one vm-support ``.tgz``. The first of them is chatty: its ``vmkernel.log`` is
         large enough to come in fragments.
@@ -100,7 +105,7 @@ def simulate_fleet(
         raise InputError(f"{out}: not an empty folder; delete it or name another")
     process = {**_stretched(days), **process}
     start = start or story_named(story).start
-    history = simulate_history(hosts, days, clusters, seed, start=start, story=story, **process)
+    history = simulate_history(hosts, days, clusters, seed, start=start, story=story, installs=installs, **process)
     out.mkdir(parents=True, exist_ok=True)
     (out / "SIMULATED").write_text(MARKER, encoding="utf-8", newline="\n")
     lives = list(_lives(history, seed, no_dump, cut_dump, round(bundles * hosts)))

@@ -181,9 +181,12 @@ def simulate_history(
     *,
     start: str = "2013-06-01",
     story: str = "hpsa",
+    installs: pd.DataFrame | None = None,
     **process: Any,
 ) -> History:
     """A fleet's made-up history: boots, installs, crashes and gaps, with every truth known.
+
+    ``installs`` (``host``, ``time``, ``version``, as in ``History.installs``) stands in place of the clusters' own roll-out.
 
     Notes
     -----
@@ -205,10 +208,35 @@ def simulate_history(
     rules = rules if rules.patches else replace(rules, patches=tuple((build.day, build.build) for build in told.builds))
     rng = Random(seed)
     plans = _plan(rng, rules, hosts, min(clusters, hosts), days)
+    if installs is not None:
+        moves = _asked(installs, told, pd.Timestamp(start, tz="UTC"))
+        names_of = _names(len(plans))
+        if unknown := sorted(set(moves) - set(names_of)):
+            raise InputError(f"installs names {unknown[0]}; expected hosts {names_of[0]} to {names_of[-1]}")
+        plans = [plan._replace(moves=moves.get(name, ())) for name, plan in zip(names_of, plans, strict=True)]
     record = _Record()
     for number, plan in enumerate(plans):
-        _Life(rng, told, rules, days, number, plan, record).live()
+        # A host's own dice, where a roll-out is followed week by week: what one host lives through changes no other's past.
+        own = rng if installs is None else Random(f"{seed}/{number}")
+        _Life(own, told, rules, days, number, plan, record).live()
     return _tables(told, rules, plans, record, pd.Timestamp(start, tz="UTC"), days)
+
+
+def _asked(installs: pd.DataFrame, story: Story, start: pd.Timestamp) -> dict[str, tuple[tuple[float, int], ...]]:
+    # By host its installs as (day, step), in order.
+    wrong = sorted(set(installs["version"]) - set(story.versions))
+    if wrong:
+        raise InputError(f"installs names version {wrong[0]}; expected one of {', '.join(story.versions)}")
+    days = (pd.to_datetime(installs["time"], utc=True) - start) / pd.Timedelta(days=1)
+    out: dict[str, list[tuple[float, int]]] = {}
+    for host, day, version in zip(installs["host"], days, installs["version"], strict=True):
+        out.setdefault(str(host), []).append((float(day), story.versions.index(version)))
+    return {host: tuple(sorted(moves)) for host, moves in out.items()}
+
+
+def _names(hosts: int) -> list[str]:
+    width = max(3, len(str(hosts)))
+    return [f"esx{number + 1:0{width}d}" for number in range(hosts)]
 
 
 # --- The fleet before anything happens ------------------------------------------------------------------------------
@@ -450,8 +478,7 @@ def _draw_gaps(rng: Random, rules: Process, entry: float, days: float) -> list[t
 def _tables(
     story: Story, rules: Process, plans: Sequence[_Plan], record: _Record, start: pd.Timestamp, days: float
 ) -> History:
-    width = max(3, len(str(len(plans))))
-    names = np.array([f"esx{number + 1:0{width}d}" for number in range(len(plans))], dtype=object)
+    names = np.array(_names(len(plans)), dtype=object)
     firmware = np.array([[story.firmware(step, plan.cluster) for step in range(3)] for plan in plans], dtype=object)
 
     def table(rows: Sequence[tuple[Any, ...]], columns: str) -> pd.DataFrame:

@@ -159,12 +159,16 @@ def sweep(folder: Path, manifest: Manifest) -> None:
                     path.unlink()
 
 
+def _for_the_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file:
+        with open(part, "wb", opener=_for_the_owner) as file:
             for piece in [data] if isinstance(data, bytes) else data:
                 file.write(piece)
             file.flush()

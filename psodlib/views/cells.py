@@ -1,4 +1,4 @@
-"""What a notebook shows of a Fleet, a RateRatio and a PinDecision: the sentence first, then a small table."""
+"""What a notebook shows of a Fleet, a RateRatio, a PinDecision and a roll-out: the sentence first, then a small table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from psodlib.views.document import Section, Table, Text
+from psodlib.views.rollout import plan_blocks, rollout_state
 from psodlib.views.words import between, chance, count, figure, known, literal, seen
 
 __all__ = ["bar", "html"]
@@ -24,8 +25,14 @@ MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 
 def html(result: Any) -> str:
     """A result as a notebook's cell."""
-    made = {"Fleet": _fleet, "RateRatio": _ratio, "PinDecision": _decision}[type(result).__name__](result)
-    return Section("", made)._repr_html_()
+    makers: dict[str, Any] = {
+        "Fleet": _fleet,
+        "RateRatio": _ratio,
+        "PinDecision": _decision,
+        "RolloutPlan": plan_blocks,
+        "RolloutWatch": rollout_state,
+    }
+    return Section("", makers[type(result).__name__](result))._repr_html_()
 
 
 def bar(low: Any, middle: Any, high: Any, start: float, end: float) -> str:

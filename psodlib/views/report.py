@@ -170,8 +170,12 @@ def report(
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
-    for name in ("charts", "notebooks", "tables"):  # only now: a source that cannot be read leaves no folder behind
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    private = _are_private(sources)
+    folder.mkdir(
+        mode=0o700 if private else 0o777, parents=True, exist_ok=True
+    )  # only now: what cannot be read leaves no folder
+    for name in ("charts", "notebooks", "tables"):
+        (folder / name).mkdir(exist_ok=True)
     fleet.save(folder / "tables")
     step = _Steps(progress, 5 + (len(_notebooks()) if notebooks else 0))
     given = {path: _parameters(path, folder, found, crash, sources) for path in _notebooks()} if notebooks else {}
@@ -194,7 +198,15 @@ def report(
     index = folder / "index.html"
     first = _index(found, list(pictures.values()), tables, sources)
     _write(index, to_html(first, [*DOCUMENTS, *links]))
+    if private:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o700 if path.is_dir() else 0o600)
     return Report(folder, index, fleet, failed, first.lead)
+
+
+def _are_private(sources: Sequence[str | Path]) -> bool:
+    # What was collected is its owner's alone, and so is what is told of it.
+    return any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
 
 
 class _Steps:

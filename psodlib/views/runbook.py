@@ -19,6 +19,7 @@ __all__ = [
     "Bundle",
     "found_since",
     "runbook_blocks",
+    "steps_to",
     "version_to_go_to",
     "vib_in_use",
 ]
@@ -79,10 +80,9 @@ def runbook_blocks(case: Case) -> list[Text | Steps]:
     target = version_to_go_to(case)
     if target is None:
         return [Text(_no_target_line(case))]
-    bundle = BUNDLES.get((case.module, target))
-    file = bundle.file if bundle else f"OFFLINE-BUNDLE-OF-{case.module}.zip"
     done = found_since(case, target)
-    return [Text(f"{_target_line(case, target)} {done}".rstrip()), Steps(_steps(case, target, file, bundle))]
+    steps = steps_to(case.module, target, case.version, vib_in_use(case))
+    return [Text(f"{_target_line(case, target)} {done}".rstrip()), Steps(steps)]
 
 
 def version_to_go_to(case: Case) -> str | None:
@@ -141,14 +141,16 @@ def found_since(case: Case, target: str) -> str:
     return f"This host has done it: {target} was read as loaded afterwards ({place_of(found['source'].iloc[0], found['line'].iloc[0], case.crash['host'])}). The steps are for the others."
 
 
-def _steps(case: Case, target: str, file: str, bundle: Bundle | None) -> list[tuple[str, str, str]]:
-    removed = vib_in_use(case)
-    installed = bundle.vib if bundle else f"the {case.module} VIB of version {target}"
-    check, answer = _version_check(case.module or "", target)
+def steps_to(module: str, target: str, version: str | None, removed: str) -> list[tuple[str, str, str]]:
+    """What to do on one host, with each command and its answer, so that it runs another version; a dry run comes first."""
+    bundle = BUNDLES.get((module, target))
+    file = bundle.file if bundle else f"OFFLINE-BUNDLE-OF-{module}.zip"
+    installed = bundle.vib if bundle else f"the {module} VIB of version {target}"
+    check, answer = _version_check(module, target)
     named = (
         ""
         if bundle
-        else f" The name of the bundle with {case.module} {target} is not in the evidence: take the one that the vendor gives for this host's release."
+        else f" The name of the bundle with {module} {target} is not in the evidence: take the one that the vendor gives for this host's release."
     )
     path = f"/vmfs/volumes/DATASTORE/{file}"
     return [
@@ -156,7 +158,7 @@ def _steps(case: Case, target: str, file: str, bundle: Bundle | None) -> list[tu
         ("Put the host into maintenance mode; its virtual machines move away.", "# esxcli system maintenanceMode set --enable true",
          "the host shows no running virtual machine"),
         ("Switch SSH on, at the host's console or in the vSphere client.", SSH_ON, ""),
-        ("Write down what is loaded now.", check, f"{case.version or 'the version that crashed'}"),
+        ("Write down what is loaded now.", check, f"{version or 'the version that crashed'}"),
         ("Ask what the installation would change, and change nothing.", f"# esxcli software vib install -d {path} --dry-run",
          f"only {installed} among the VIBs Installed; if others are named, ask the vendor first"),
         ("Install.", f"# esxcli software vib install -d {path}", f"Reboot Required: true. VIBs Removed: {removed}"),
@@ -164,7 +166,7 @@ def _steps(case: Case, target: str, file: str, bundle: Bundle | None) -> list[tu
         ("Check what is loaded now, not only what is installed.", check, answer),
         ("Switch SSH off again.", SSH_OFF, ""),
         ("Leave maintenance mode.", "# esxcli system maintenanceMode set --enable false", "virtual machines can move back"),
-        (f"To take it back: the same steps with the bundle of {case.version or 'the version before'}; where the host does not boot, Shift+R at its "
+        (f"To take it back: the same steps with the bundle of {version or 'the version before'}; where the host does not boot, Shift+R at its "
          "boot screen starts the image before the installation.", "", ""),
         ("Afterwards: collect this host's logs again, so that the days on the new version are counted.", "", ""),
     ]  # fmt: skip

@@ -201,7 +201,7 @@ def test_each_trap_that_the_table_shows_is_named(realistic, change, word):
 
 TRAPS = (
     "ran at different times", "only hosts that crashed", "alone has", "today's inventory", "evidence is missing for",
-    "had 5.5.0.58 loaded; under", "newest, laid on all its history", "moves the crude ratio",
+    "had 5.5.0.58 loaded; under", "newest, for all its history", "adjustment raises", "adjustment lowers",
 )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def test_model_confounding_is_adjusted_and_named():
     table = simulate_history(seed=21, **SCENARIOS["S2"]).exposure()
     found = rate_ratio(table, BAD, BASE, ("model",))
     assert found.crude.ratio > 1.2 * found.ratio
-    assert any("moves the crude ratio" in warning for warning in found.warnings)
+    assert any("adjustment lowers the ratio" in warning for warning in found.warnings)
     assert found.mantel_haenszel.ratio == pytest.approx(found.ratio, rel=0.15)
 
 
@@ -293,7 +293,7 @@ def test_the_newest_build_laid_on_all_history_is_named(realistic):
     newest = realistic.assign(esxi_build=realistic["host"].map({host: f"b{n % 2}" for n, host in enumerate(hosts)}))
     found = rate_ratio(newest, BAD, BASE, adjust="esxi_build")
     assert found.adjusted_for == ("esxi_build",)
-    assert any("newest, laid on all its history" in warning for warning in found.warnings)
+    assert any("newest, for all its history" in warning for warning in found.warnings)
     by_row = newest.assign(esxi_build=["b0", "b1"] * (len(newest) // 2) + ["b0"] * (len(newest) % 2))
     assert not any("newest" in warning for warning in rate_ratio(by_row, BAD, BASE, adjust="esxi_build").warnings)
 

@@ -9,7 +9,8 @@ host-year here.
     rollout           versions and crashes over time        fleet      host-days and hosts by version
     rates             rates and ratios                      uptime     crashes by uptime of the boot
     crashes           modules, and how stops are known      incident   one host around its crash
-    evidence_needed   what a verdict still lacks            output     numbers, words and files of a chart
+    evidence_needed   what a verdict still lacks            waves      a running roll-out
+    output            numbers, words and files of a chart
 """
 
 from matplotlib.axes import Axes
@@ -23,10 +24,11 @@ from psodlib.views.charts.rates import plot_options, plot_rates, plot_ratio
 from psodlib.views.charts.rollout import plot_rollout, plot_weekly_rate
 from psodlib.views.charts.style import CRASH, PALETTE, UNKNOWN_VERSION, version_colours
 from psodlib.views.charts.uptime import plot_hazard, plot_survival, plot_uptime_at_crash
+from psodlib.views.charts.waves import plot_waves
 
 __all__ = [
     "CRASH", "PALETTE", "UNKNOWN_VERSION", "Axes", "numbers", "plot_ascertainment", "plot_evidence_needed",
     "plot_fleet_map", "plot_hazard", "plot_host_days", "plot_incident", "plot_modules", "plot_options", "plot_rates", "plot_ratio",
-    "plot_rollout", "plot_survival", "plot_uptime_at_crash", "plot_weekly_rate", "save_chart", "save_dark", "version_colours",
+    "plot_rollout", "plot_survival", "plot_uptime_at_crash", "plot_waves", "plot_weekly_rate", "save_chart", "save_dark", "version_colours",
     "wording",
 ]  # fmt: skip

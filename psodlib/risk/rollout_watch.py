@@ -1,0 +1,535 @@
+"""A running roll-out, looked at whenever the store was loaded: who has moved, what crashed, and go on, hold or stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from psodlib.errors import InputError
+from psodlib.risk import exact
+from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
+from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin
+from psodlib.risk.exposure import exposure
+from psodlib.risk.rates import DAYS_PER_YEAR
+from psodlib.risk.rollout import WEEK, RolloutPlan, listed, read_plan
+from psodlib.triage.changes import SILENT
+from psodlib.triage.compliance import fleet_compliance
+from psodlib.triage.known_issues import Issue, exposed, load_issues
+from psodlib.triage.similar import LEAST, similar_crashes, stacks_of
+
+__all__ = ["EXIT_CODES", "Judged", "RolloutWatch", "judge", "watch_rollout"]
+
+EXIT_CODES = {"go_on": 0, "hold": 1, "stop": 3}
+LEANS = RATHER  # P(new version worse) from concurrent controls, without which the past alone neither holds nor stops
+CHANCE, NO_CHANCE = 0.01, 0.001  # so improbable were the new version as the old that no wave begins; that it is stopped
+WATCHED = 0.8  # of a wave's planned host-days, before the next begins
+STALE = 2 * WEEK  # without a new load nobody is watching
+YEAR = pd.Timedelta(days=DAYS_PER_YEAR)
+DAY = pd.Timedelta(days=1)
+OLD = "the versions before"
+# A host's status against the plan, from what ``fleet_compliance`` says of it.
+STATUS = {
+    "runs": "moved", "installed_not_booted": "waits_for_reboot", "about_to_drift": "about_to_drift", "drifted_back": "drifted_back",
+    "unknown": "unknown", "other": "not_moved",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class RolloutWatch:
+    """One look at a running roll-out: ``word`` is go_on, hold or stop, ``sentence`` says why, the tables what it rests on."""
+
+    plan: RolloutPlan
+    word: str
+    sentence: str
+    reasons: tuple[str, ...]  # all that was found, the gravest first
+    at: pd.Timestamp | None  # the newest evidence
+    hosts: (
+        pd.DataFrame
+    )  # a row a host of the plan: wave, week, turn, host, cluster, model, status, version, moved_at, crashes
+    waves: pd.DataFrame  # a row a wave: hosts by status, crashes and host-days since, host_days_planned
+    weeks: pd.DataFrame  # as ``watch_canary`` gives it, hosts held against hosts of the same model
+    news: pd.DataFrame  # crashes on the new version with a signature that was never seen before
+    judged: Judged  # what the counts say
+    problems: tuple[str, ...]  # why the plan cannot be followed as it stands
+    go_back: pd.DataFrame  # after a stop: order, turn, host, cluster, to_version, why
+    decision: PinDecision | None  # what the decision rule says now, after a stop or at the end
+    effect: pd.DataFrame  # when all have moved: before and after, with concurrent controls
+
+    @property
+    def exit_code(self) -> int:
+        """0 go_on, 1 hold, 3 stop."""
+        return EXIT_CODES[self.word]
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *(f"- {reason}" for reason in self.reasons[1:])])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
+
+def watch_rollout(
+    fleet: Any, plan: RolloutPlan | str | Path, *, today: Any = None, issues: Sequence[Issue] | None = None
+) -> RolloutWatch:
+    """One look at a running roll-out, as often as the evidence is loaded: go on, hold or stop, and why.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        As loaded now.
+    plan : RolloutPlan, str or Path
+        From ``plan_rollout``, or its file as it stands after editing.
+    today : str or datetime, optional
+        The day of the look, to see whether the evidence is old; default: the fleet's newest sign of life.
+    issues : sequence of Issue, optional
+        Known issues; default: those that ship.
+
+    Returns
+    -------
+    RolloutWatch
+        ``word`` with its ``sentence`` and ``exit_code`` (0 ``go_on``, 1 ``hold``, 3 ``stop``), ``reasons``; the tables
+        ``hosts``, ``waves``, ``weeks``, ``news``; ``judged`` (``ratio`` as median, 90 % interval and probability that the
+        new version is worse; ``e_value``; crashes, and how many the past would give); after a stop ``go_back`` and ``decision``, at the end ``effect``.
+
+    Raises
+    ------
+    InputError
+        The file is no plan, or no evidence speaks of its module.
+
+    Notes
+    -----
+    ``stop``: the e-value has reached 20 in some week, so that a version no worse is stopped at most once in 20 however
+    often one looks; or it is worse with probability 0.6, and the past of these models gives so many crashes less than once
+    in 1,000; or crashes of the driver with signatures never seen before came within the first week of a host on the new
+    version, where Good and Turing's estimate of unseen signatures, times the old rate, gives that less than once in 100; or
+    such a crash matches a known issue that names the version. ``hold``: it is worse with probability 0.95, or 0.6 and the
+    past gives so many crashes less than once in 100; a crash with a new signature; a wave not moved or not watched as
+    planned; a plan that does not fit the fleet. e-value and probability hold hosts against hosts of the same model in the
+    same week, up to each host's first crash.
+
+    Example
+    -------
+    >>> import psodlib as psod
+    >>> print(psod.watch_rollout(psod.Fleet.open("store"), "plan.toml"))  # doctest: +SKIP
+    """
+    if not isinstance(plan, RolloutPlan):
+        plan = read_plan(plan)
+    table = exposure(fleet, plan.module)
+    newest = fleet.hosts["last_seen"].max()
+    hosts = _hosts(fleet, plan, table)
+    weeks = _weeks(table, plan)
+    judged = _judged(table, plan, weeks)
+    news = _news(fleet, plan, table, load_issues() if issues is None else issues)
+    waves = _waves(hosts, table, plan)
+    problems = tuple(_problems(fleet, plan, hosts, newest, today))
+    stops = _stops(plan, weeks, judged, news, _expected_news(fleet, plan, table))
+    holds = [*problems, *_named(news), *_suspicion(judged), *_unfinished(waves, hosts, plan, newest)]
+    done = bool(hosts["status"].isin(["moved", "drifted_back"]).all()) and not _unwatched(waves.iloc[-1])
+    word = "stop" if stops else "hold" if holds else "go_on"
+    reasons = (*stops, *holds) or (_next_step(waves, plan, judged, done),)
+    followed = _decision(fleet, plan, table) if stops or done else None
+    return RolloutWatch(
+        plan, word, f"{_HEADS[word]}{reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(), news,
+        judged, problems, _go_back(hosts, fleet) if stops else _go_back(hosts.iloc[:0], fleet), followed,
+        _effect(table, plan) if done else pd.DataFrame(columns=EFFECT),
+    )  # fmt: skip
+
+
+_HEADS = {"stop": "Stop: ", "hold": "Hold: ", "go_on": "Go on: "}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the counts say of the new version, by the two ways of comparing: with controls, and with the past."""
+
+    ratio: Posterior  # against hosts of the same model in the same weeks, up to each host's first crash
+    e_value: float  # of the same, the highest so far
+    crashes: int  # on the new version, all
+    expected: float  # as many as these models' past rates would give
+    excess: float  # the chance of so many or more were the new version as the old
+
+    @property
+    def against(self) -> str:
+        """``stop``, ``hold`` or nothing."""
+        leans = self.ratio.p_worse >= LEANS
+        if self.e_value >= ALARM or (leans and self.excess <= NO_CHANCE):
+            return "stop"
+        return "hold" if leans and (self.ratio.p_worse >= SURE or self.excess <= CHANCE) else ""
+
+
+def judge(weeks: Weeks, crashes: float, expected: float, hosts: int) -> Judged:
+    """The counts so far, weighed.
+
+    Notes
+    -----
+    Crashes of n hosts whose hazards differ with variance v are negative binomial of shape n / v; v = 1.
+    """
+    tail = float(stats.nbinom.sf(crashes - 1, hosts, hosts / (hosts + expected))) if hosts and crashes else 1.0
+    return Judged(posterior(*weeks.arms()), float(weeks.e_values().max(initial=1.0)), int(crashes), expected, tail)
+
+
+# ---- who has moved -----------------------------------------------------------------------------------------------------
+
+
+def _hosts(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> pd.DataFrame:
+    found = fleet_compliance(fleet, plan.module, plan.to).drop_duplicates("host").set_index("host")
+    out = plan.waves[["wave", "week", "turn", "host", "cluster", "model", "from_version"]].copy()
+    status = out["host"].map(found["status"]).map(STATUS)
+    out["version"] = out["host"].map(found["version"]).astype("string")
+    strange = (
+        status.eq("not_moved") & out["from_version"].notna() & out["version"].ne(out["from_version"]).fillna(False)
+    )
+    out["status"] = status.mask(strange, "other_version").fillna("not_in_fleet").astype("string")
+    since = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)].groupby("host")
+    moved: pd.Series[Any] = since["start"].min()
+    moved = moved.mask(moved < plan.start, plan.start)
+    out["moved_at"] = moved.reindex(out["host"]).set_axis(out.index)
+    crashes = out["host"].map(since["crashes"].sum())
+    out["crashes"] = crashes.fillna(0).astype("Int64")
+    return out
+
+
+def _waves(hosts: pd.DataFrame, table: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
+    new = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)]
+    days = new.groupby("host")["host_days"].sum()
+    by = hosts.assign(host_days=hosts["host"].map(days).fillna(0.0)).groupby("wave")
+    out = by.agg(
+        week=("week", "min"), hosts=("host", "size"), crashes=("crashes", "sum"), host_days=("host_days", "sum")
+    )
+    counts = hosts.groupby(["wave", "status"]).size().unstack(fill_value=0)
+    for status in [*dict.fromkeys(STATUS.values()), "other_version", "not_in_fleet"]:
+        out[status] = counts.get(status, 0)
+    ends: Any = out["week"].shift(-1).fillna(out["week"].iloc[-1] + plan.watched_weeks * WEEK)
+    out["host_days_planned"] = out["hosts"] * ((ends - out["week"]) / DAY)
+    return out.reset_index()
+
+
+def _unwatched(wave: Any) -> bool:
+    return bool(wave["host_days"] < WATCHED * wave["host_days_planned"])
+
+
+def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, newest: pd.Timestamp) -> list[str]:
+    # What stands between the wave under way and the next one, once that is due.
+    under_way = waves[waves["hosts"] > waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
+    following = waves[waves["wave"] > (under_way["wave"].max() if len(under_way) else 0)]
+    due = newest >= (
+        following["week"].iloc[0] - WEEK / 7 if len(following) else waves["week"].iloc[-1] + plan.watched_weeks * WEEK
+    )
+    if under_way.empty or not due:
+        return []
+    out = []
+    for status, words in (
+        ("waits_for_reboot", "have it installed and wait for a reboot"), ("not_moved", "have not moved"),
+        ("unknown", "do not tell what they run; collect their logs"),
+    ):  # fmt: skip
+        late = hosts[hosts["wave"].isin(under_way["wave"]) & hosts["status"].eq(status)]
+        if len(late):
+            out.append(f"of the waves under way, {_count(len(late), 'host')} ({listed(late['host'])}) {words}")
+    last: Any = under_way.iloc[-1]
+    if _unwatched(last):
+        out.append(
+            f"wave {last['wave']} was watched for {last['host_days']:,.0f} of {last['host_days_planned']:,.0f} planned host-days; "
+            "wait before the next"
+        )
+    return out
+
+
+def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: bool) -> str:
+    if done:
+        return f"all {_count(int(waves['hosts'].sum()), 'host')} run {plan.module} {plan.to} and were watched as planned; the roll-out is complete"
+    idle = waves[waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
+    so_far = (
+        f"{_count(judged.crashes, 'crash', 'crashes')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
+        f"would give {judged.expected:.1f}; that it is worse has probability {judged.ratio.p_worse:.2f}"
+    )
+    if idle.empty:
+        return f"{so_far}; watch the last wave to its end"
+    wave: Any = idle.iloc[0]
+    return f"{so_far}; wave {wave['wave']} ({_count(int(wave['hosts']), 'host')}) moves from {wave['week']:%Y-%m-%d}"
+
+
+# ---- what does not fit -------------------------------------------------------------------------------------------------
+
+
+def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Timestamp, today: Any) -> list[str]:
+    out = []
+    absent = hosts.loc[hosts["status"].eq("not_in_fleet"), "host"]
+    if len(absent):
+        out.append(
+            f"the plan names {_count(len(absent), 'host')} that the fleet has not ({listed(absent)}); correct the plan, or load their evidence"
+        )
+    if pd.isna(newest):
+        return [*out, "the fleet has no sign of life with a time, so nothing can be watched; load its logs"]
+    now = _day(today, newest)
+    if now - newest > STALE:
+        out.append(
+            f"the newest evidence is of {newest:%Y-%m-%d}, {(now - newest).days} days ago: nobody was watching; load the store first"
+        )
+    drivers = fleet.drivers[fleet.drivers["module"].eq(plan.module).fillna(False)]
+    if now >= plan.start + WEEK and not drivers["version"].eq(plan.to).fillna(False).any():
+        out.append(
+            f"no host has {plan.module} {plan.to}, loaded or installed, though the first wave began on {plan.start:%Y-%m-%d}; "
+            "check the version in the plan"
+        )
+    silent = hosts[hosts["moved_at"].notna() & (newest - hosts["host"].map(_last_seen(fleet)) > SILENT)]
+    if len(silent):
+        out.append(
+            f"{listed(silent['host'])}: silent since the move, as a host that does not come up would be; look at it first"
+        )
+    for status, words in (
+        ("drifted_back", f"ran {plan.to} and went back; somebody had a reason"),
+        ("about_to_drift", "will load another version at the next boot"),
+        ("other_version", "run a version that the plan does not name"),
+    ):  # fmt: skip
+        # Who went back after a crash did what the crash, which is counted, asks for.
+        mine = hosts.loc[hosts["status"].eq(status) & (hosts["crashes"].eq(0) | (status != "drifted_back")), "host"]
+        if len(mine):
+            out.append(f"{listed(mine)}: {words}")
+    early = hosts.loc[hosts["moved_at"] < hosts["week"] - WEEK, "host"]
+    if len(early):
+        out.append(
+            f"{listed(early)}: moved more than a week before their wave; the draw of the waves no longer protects the comparison"
+        )
+    return [*out, *_outside(fleet, plan)]
+
+
+def _outside(fleet: Any, plan: RolloutPlan) -> list[str]:
+    now = fleet.now(plan.module)
+    moved = now[
+        now["version"].eq(plan.to).fillna(False) & (now["since"] >= plan.start) & ~now["host"].isin(plan.waves["host"])
+    ]
+    return (
+        [f"{listed(moved['host'])}: moved to {plan.to}, but the plan does not name them; add them or take them back"]
+        if len(moved)
+        else []
+    )
+
+
+def _last_seen(fleet: Any) -> Any:
+    return fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")["last_seen"]
+
+
+def _day(today: Any, newest: pd.Timestamp) -> pd.Timestamp:
+    if today is None:
+        return newest
+    try:
+        day = pd.Timestamp(today)
+        return day.tz_localize("UTC") if day.tzinfo is None else day.tz_convert("UTC")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"today is {today!r}; expected a day such as 2026-11-30 ({error})") from error
+
+
+# ---- what speaks against the new version -------------------------------------------------------------------------------
+
+
+def _weeks(table: pd.DataFrame, plan: RolloutPlan) -> Weeks:
+    # Hosts that ran the new version before were not drawn for it, and are left aside.
+    new = table["version"].eq(plan.to).fillna(False).astype(bool)
+    before = set(table.loc[new & (table["start"] < plan.start), "host"])
+    outside = set(table.loc[new & ~table["host"].isin(plan.waves["host"]), "host"])
+    mine = table[table["version"].notna() & ~table["host"].isin(before | outside) & (table["end"] > plan.start)]
+    if not (new.reindex(mine.index).any() and (~new.reindex(mine.index)).any()):
+        return Weeks(plan.start, *np.zeros((4, 0, 1)))
+    named = mine.assign(version=np.where(new.reindex(mine.index), plan.to, OLD))
+    return weeks_of(named, plan.to, OLD, since=plan.start, within="model")
+
+
+def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[Issue]) -> pd.DataFrame:
+    crashes = fleet.crashes
+    moved = table[table["version"].eq(plan.to).fillna(False)].groupby("host")["start"].min()
+    at = moved.reindex(crashes["host"]).set_axis(crashes.index)
+    on_new = (crashes["time"] >= at).fillna(False) & (crashes["time"] >= plan.start).fillna(False)
+    on_new &= crashes["driver_version"].eq(plan.to).fillna(True) | crashes["guilty_module"].ne(plan.module).fillna(True)
+    known = {*crashes.loc[~on_new, "signature"].dropna(), *plan.accepted}
+    new = crashes[
+        on_new & crashes["signature"].notna() & ~crashes["signature"].isin(known) & ~crashes["deliberate"].fillna(False)
+    ]
+    named = {issue.id for issue in exposed(issues, plan.module, plan.to)}
+    stacks = stacks_of(fleet) if len(new) else {}
+    rows = []
+    for row in new.sort_values("time").itertuples():
+        mine = row.guilty_module == plan.module if isinstance(row.guilty_module, str) else False
+        if not mine and row.crash_id not in stacks:
+            continue  # a text that tells nothing is no new kind
+        near = similar_crashes(fleet, str(row.crash_id), count=len(crashes), stacks=stacks)
+        near = near[near["signature"].isin(known).fillna(False)]
+        like, likeness = (near["signature"].iloc[0], float(near["likeness"].iloc[0])) if len(near) else (None, 0.0)
+        matched = set(str(row.known_issues).split(";")) & named if isinstance(row.known_issues, str) else set()
+        days = (row.time - moved[row.host]) / DAY
+        rows.append((row.crash_id, row.host, row.time, row.signature, mine, days, ";".join(sorted(matched)) or None,
+                     None if pd.isna(row.known_issues) else row.known_issues or None, like, likeness))  # fmt: skip
+    names = [
+        "crash_id",
+        "host",
+        "time",
+        "signature",
+        "of_driver",
+        "days_on_it",
+        "names_version",
+        "known_issues",
+        "similar",
+        "likeness",
+    ]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _named(news: pd.DataFrame) -> list[str]:
+    out = []
+    for signature, rows in news.groupby("signature", sort=False):
+        first: Any = rows.iloc[0]
+        text = (
+            f"a crash that was never seen here before: {signature}, on {listed(rows['host'].unique())}, "
+            f"{first['days_on_it']:.0f} days after the move"
+        )
+        if isinstance(first["known_issues"], str):
+            text += f"; it matches the known issue {first['known_issues']}"
+        if isinstance(first["similar"], str) and first["likeness"] >= LEAST:
+            text += f"; it resembles {first['similar']} ({100 * first['likeness']:.0f} % alike)"
+        out.append(
+            text
+            + ("" if first["of_driver"] else "; nothing lays it on this driver")
+            + "; look at it, and accept it in the plan if it is harmless"
+        )
+    return out
+
+
+def _stops(
+    plan: RolloutPlan, weeks: Weeks, judged: Judged, news: pd.DataFrame, expected: float
+) -> list[str]:  # fmt: skip
+    out = []
+    issue = news[news["names_version"].notna()]
+    if len(issue):
+        out.append(
+            f"a crash on {listed(issue['host'].unique())} matches the known issue {issue['names_version'].iloc[0]}, which names {plan.module} {plan.to}"
+        )
+    fresh = news[news["of_driver"].astype(bool) & (news["days_on_it"] <= 7) & ~(news["likeness"] >= LEAST)]
+    if len(fresh) and float(stats.poisson.sf(len(fresh) - 1, expected)) <= CHANCE:
+        out.append(
+            f"{_count(len(fresh), 'crash', 'crashes')} of a kind never seen here ({listed(fresh['signature'].unique(), 1)}) within a host's "
+            f"first week on {plan.to}, on {listed(fresh['host'].unique())}; chance would give {expected:.2g}"
+        )
+    if judged.against == "stop":
+        reached = (
+            f"; the e-value reached {judged.e_value:,.0f}, alarm at {ALARM:.0f}" if judged.e_value >= ALARM else ""
+        )
+        out.append(f"{_evidence(judged)}{reached}")
+    return out
+
+
+def _judged(table: pd.DataFrame, plan: RolloutPlan, weeks: Weeks) -> Judged:
+    # What the past expects goes by model, drawn to the fleet's rate by one crash: old hardware is not the version's fault.
+    table = (
+        table.assign(model=table["model"].astype("string").fillna("")) if "model" in table else table.assign(model="")
+    )
+    new = table["version"].eq(plan.to).fillna(False).astype(bool)
+    past = table[~new & table["version"].notna()].groupby("model")[["crashes", "host_days"]].sum()
+    since = table[new & (table["end"] > plan.start) & table["host"].isin(plan.waves["host"])]
+    days = since.groupby("model")["host_days"].sum()
+    past = past.reindex(days.index).fillna(0).astype(float)
+    expected = float((days * (past["crashes"] + 1) / (past["host_days"] + 1 / plan.rate)).sum())
+    return judge(weeks, float(since["crashes"].sum()), expected, since["host"].nunique())
+
+
+def _expected_news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> float:
+    """New kinds of crash to expect in the hosts' first weeks were the new version as the old.
+
+    References
+    ----------
+    Good 1953, Biometrika 40: the chance that the next one is unseen is near the share of kinds seen once.
+    """
+    crashes = fleet.crashes[fleet.crashes["guilty_module"].eq(plan.module).fillna(False)]
+    kinds = crashes.loc[crashes["driver_version"].ne(plan.to).fillna(True), "signature"].value_counts()
+    new = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)]
+    first_weeks = new.groupby("host")["host_days"].sum().clip(upper=7).sum()
+    return plan.rate * float(first_weeks) * (int((kinds == 1).sum()) + 1) / (int(kinds.sum()) + 1)
+
+
+def _suspicion(judged: Judged) -> list[str]:
+    return [f"{_evidence(judged)}; no proof yet, so begin no further wave"] if judged.against == "hold" else []
+
+
+def _evidence(judged: Judged) -> str:
+    ratio = judged.ratio
+    often = next((f"{round(1 / level):,}" for level in (NO_CHANCE, CHANCE) if judged.excess <= level), "")
+    rare = f" and so many less than once in {often}" if often else ""
+    return (
+        f"the new version is worse with probability {ratio.p_worse:.2f} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
+        f"against hosts of the same model in the same weeks); {_count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
+        f"{judged.expected:.1f}{rare}"
+    )
+
+
+# ---- afterwards --------------------------------------------------------------------------------------------------------
+
+
+def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
+    # Those that a reboot would still load it on first, for they need none; then those that crashed, then by their users.
+    why = {
+        "waits": "not loaded yet: take it off before the next boot", "crashed": "crashed on it, and may again", "runs": "runs it",
+    }  # fmt: skip
+    mine = hosts[hosts["status"].isin(["moved", "waits_for_reboot"])].copy()
+    kind = np.where(mine["status"].eq("waits_for_reboot"), "waits", np.where(mine["crashes"] > 0, "crashed", "runs"))
+    known = fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")
+    users = pd.to_numeric(known["users"], errors="coerce") if "users" in known else pd.Series(dtype=float)
+    mine = mine.assign(
+        rank=pd.Series(kind, index=mine.index).map({name: at for at, name in enumerate(why)}),
+        users=mine["host"].map(users).fillna(0),
+    )
+    mine["why"] = pd.Series(kind, index=mine.index).map(why)
+    mine = mine.sort_values(["rank", "users", "wave", "host"], ascending=[True, False, True, True], ignore_index=True)
+    mine["order"] = np.arange(1, len(mine) + 1)
+    mine["turn"] = mine.groupby(mine["cluster"].fillna("")).cumcount() + 1
+    return mine.rename(columns={"from_version": "to_version"})[
+        ["order", "turn", "host", "cluster", "to_version", "why"]
+    ]
+
+
+def _decision(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> PinDecision | None:
+    # With hysteresis: the roll-out is an advice that was followed, and is turned round only when sure.
+    now = fleet.now(plan.module)
+    try:
+        first = decide_pin(table, now=now)
+        froms = tuple(name for name in first.options["version"] if name != plan.to)
+        return decide_pin(table, now=now, before=replace(first, best=plan.to, avoid=froms))
+    except InputError:
+        return None
+
+
+EFFECT = ["what", "hosts", "crashes", "host_days", "rate", "low", "high"]
+
+
+def _effect(table: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
+    # Rates a host-year with exact 95 % intervals: before, the controls of the same weeks, and after.
+    mine = table[table["host"].isin(plan.waves["host"])]
+    new = mine["version"].eq(plan.to).fillna(False).astype(bool)
+    last, end = plan.waves["week"].max(), mine["end"].max()
+    rows = [
+        _rate_row("before, the year up to the start", mine[~new], plan.start - YEAR, plan.start),
+        _rate_row("during, hosts not yet moved", mine[~new], plan.start, end),
+        _rate_row("during, hosts moved", mine[new], plan.start, last),
+        _rate_row("since the last wave, all moved", mine[new], last, end),
+    ]
+    return pd.DataFrame(rows, columns=EFFECT)
+
+
+def _rate_row(what: str, rows: pd.DataFrame, begin: pd.Timestamp, end: pd.Timestamp) -> tuple[Any, ...]:
+    rows = rows[(rows["end"] > begin) & (rows["start"] < end)]
+    first, last = rows["start"].mask(rows["start"] < begin, begin), rows["end"].mask(rows["end"] > end, end)
+    inside = (last - first) / (rows["end"] - rows["start"])
+    crashes, days = float(rows.loc[rows["end"] <= end, "crashes"].sum()), float((rows["host_days"] * inside).sum())
+    years = days / DAYS_PER_YEAR
+    low, high = exact.poisson_interval(crashes, years) if years else (np.nan, np.nan)
+    return what, rows["host"].nunique(), int(crashes), days, crashes / years if years else np.nan, low, high
+
+
+def _count(number: int, noun: str, many: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
