@@ -14,7 +14,20 @@ from conftest import DATA
 import psodlib as psod
 
 INCIDENT = DATA / "incident-2014-05-31"
-COMMANDS = ["anonymise", "case", "load", "sql", "report", "collect", "verify", "simulate", "explain", "lab"]
+COMMANDS = [
+    "anonymise",
+    "case",
+    "collect",
+    "explain",
+    "hosts",
+    "lab",
+    "load",
+    "report",
+    "simulate",
+    "sql",
+    "verify",
+    "watch",
+]
 
 
 def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
