@@ -17,16 +17,16 @@ INCIDENT = DATA / "incident-2014-05-31"
 COMMANDS = [
     "anonymise",
     "case",
-    "load",
-    "sql",
-    "report",
     "collect",
+    "explain",
     "hosts",
+    "lab",
+    "load",
+    "report",
+    "simulate",
+    "sql",
     "verify",
     "watch",
-    "simulate",
-    "explain",
-    "lab",
 ]
 
 
