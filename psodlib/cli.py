@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from psodlib.errors import InputError, PsodError
 
@@ -40,7 +40,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-MOST_NAME = 48  # characters of a file's name beside a bar
+MOST_NAME = 28  # characters of a file's name beside a bar
 NEWEST = 10  # crashes listed one by one by `psod load`
 # Problems that cost no evidence: worth a row in the table, not an exit code.
 MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
@@ -727,22 +727,20 @@ def _version(
 def _bar(task: str, at_once: bool = True) -> Iterator[Any]:
     # A bar on a terminal, nothing in a pipe; the callback takes (what, done, total). Not at once where the first thing may be
     # a question, over which a bar would write.
+    name = Column(ratio=1, no_wrap=True)  # what gives way on a narrow terminal
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.description}", table_column=name), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"),
         TimeElapsedColumn(),
-    )
-    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    )  # fmt: skip
+    bar = Progress(*columns, console=err, transient=True, expand=True, disable=not err.is_terminal)
     row = bar.add_task(task, total=None, pace="")
     began = time.monotonic()
 
     def show(what: str, done: int, total: int | None) -> None:
         bar.start()  # does nothing where it runs already
         pace = _pace(getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began)
-        name = what if len(what) <= MOST_NAME else f"...{what[-MOST_NAME:]}"
-        bar.update(row, description=escape(name), completed=done, total=total, pace=pace)
+        tail = what if len(what) <= MOST_NAME else f"...{what[-MOST_NAME:]}"
+        bar.update(row, description=escape(tail), completed=done, total=total, pace=pace)
 
     try:
         if at_once:
