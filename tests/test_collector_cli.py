@@ -116,7 +116,7 @@ def test_ctrl_c_in_mid_copy_keeps_what_came_and_the_next_run_fetches_the_rest(
     part = log.with_name("hostd.log.part")
 
     def copying(shown: str) -> bool:
-        return "reading /var/run/log/hostd.log" in shown and part.exists() and part.stat().st_size > 1 << 20
+        return "reading" in shown and part.exists() and part.stat().st_size > 1 << 20
 
     with serving(tmp_path, *hosts) as served:
         command = ["collect", *words(served, tmp_path, "--trust-first-use", "--pool", "1")]

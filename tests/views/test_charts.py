@@ -416,5 +416,5 @@ def test_a_saved_chart_is_two_files_of_steady_bytes_at_twice_the_size(exposure, 
 
 
 def test_foreign_axes_have_no_numbers():
-    with pytest.raises(InputError, match="no chart of psodlib"):
+    with pytest.raises(InputError, match="without a chart of psodlib"):
         charts.numbers(plt.subplots()[1])

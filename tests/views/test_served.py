@@ -32,6 +32,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
         nbformat.write(notebook, folder / "notebooks" / path.name)
+    for module in NOTEBOOKS[0].parent.glob("*.py"):  # what one notebook alone uses stands beside it
+        shutil.copy(module, folder / "notebooks")
     shutil.copytree(DATA, folder / "data", ignore=shutil.ignore_patterns("truth"))
     return folder
 
