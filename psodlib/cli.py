@@ -40,7 +40,7 @@ app = typer.Typer(
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-MOST_NAME = 28  # characters of a file's name beside a bar
+BESIDE = 60  # letters that the rest of a progress line takes
 NEWEST = 10  # crashes listed one by one by `psod load`
 # Problems that cost no evidence: worth a row in the table, not an exit code.
 MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
@@ -739,7 +739,8 @@ def _bar(task: str, at_once: bool = True) -> Iterator[Any]:
     def show(what: str, done: int, total: int | None) -> None:
         bar.start()  # does nothing where it runs already
         pace = _pace(getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began)
-        tail = what if len(what) <= MOST_NAME else f"...{what[-MOST_NAME:]}"
+        most = max(err.width - BESIDE, 20)
+        tail = what if len(what) <= most else f"...{what[-most:]}"
         bar.update(row, description=escape(tail), completed=done, total=total, pace=pace)
 
     try:
