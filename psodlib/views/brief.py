@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from psodlib.records import Crash
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
@@ -70,7 +71,7 @@ def verdict(study: Study) -> str:
     """What to do, in a sentence or two."""
     decision = study.decision
     if decision is None:
-        return study.why_none
+        return _single_lead(study, _newest(study)) if len(study.fleet.crashes) else study.why_none
     moves, rest = _by_advice(study, MOVES), _by_advice(study, ("leave", "no_new_installs"))
     sentences = [
         f"{'Move' if row.advice == 'move_now' else 'At their next planned reboot, move'} {_the_hosts(row)} on {study.module} "
@@ -402,7 +403,7 @@ def _single(study: Study, crash_id: str | None) -> Document:
     if crashes.empty:
         what = [Section("What to do", [Bullets(_go_on(study))])]
         return _document(study, f"{study.module}: no crash was found", _quiet(study), what)
-    crash = study.fleet.crash(crash_id or str(crashes.sort_values("time", na_position="first")["crash_id"].iloc[-1]))
+    crash = study.fleet.crash(crash_id) if crash_id else _newest(study)
     suspects = [_sentence(f"{each.module}: {each.text}") for each in crash.reasons if each.about == "suspect"]
     issues, doubtful = (
         [_sentence(each.text) for each in crash.reasons if each.about == kind] for kind in ("known_issue", "doubt")
@@ -420,12 +421,21 @@ def _single(study: Study, crash_id: str | None) -> Document:
     )
 
 
+def _newest(study: Study) -> Crash:
+    return study.fleet.crash(str(study.fleet.crashes.sort_values("time", na_position="first")["crash_id"].iloc[-1]))
+
+
 def _single_lead(study: Study, crash: Any) -> str:
     if not known(crash.guilty_module):
         return "The evidence names no driver. Keep the dump and open a case; change no driver because of this crash."
     version = f" {literal(crash.driver_version)}" if known(crash.driver_version) else ""
     issue = " A known issue fits: check it first." if crash.known_issues else ""
-    return f"The evidence points at {literal(crash.guilty_module)}{version}.{issue} One crash ranks no versions; it says where to look."
+    ranks = (
+        " One crash ranks no versions; it says where to look."
+        if len(study.fleet.crashes) == 1
+        else f" {study.why_none}"
+    )
+    return f"The evidence points at {literal(crash.guilty_module)}{version}.{issue}{ranks}"
 
 
 def _quiet(study: Study) -> str:
