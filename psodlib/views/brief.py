@@ -13,6 +13,7 @@ from psodlib.records import Crash
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
+from psodlib.views.crash import reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.prose import describe_crash, unheard
 from psodlib.views.study import Study, versions_seen
@@ -404,10 +405,8 @@ def _single(study: Study, crash_id: str | None) -> Document:
         what = [Section("What to do", [Bullets(_go_on(study))])]
         return _document(study, f"{study.module}: no crash was found", _quiet(study), what)
     crash = study.fleet.crash(crash_id) if crash_id else _newest(study)
-    suspects = [_sentence(f"{each.module}: {each.text}") for each in crash.reasons if each.about == "suspect"]
-    issues, doubtful = (
-        [_sentence(each.text) for each in crash.reasons if each.about == kind] for kind in ("known_issue", "doubt")
-    )
+    row = {"crash_id": crash.crash_id}
+    suspects, issues, doubtful = (reasons_of(study.fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
     parts = [
         ("Who is suspected, and why", suspects or ["No module: the evidence names none."]),
         ("Known issues that fit", issues),
@@ -465,5 +464,9 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
 
 def _go_on(study: Study) -> list[str]:
     seen = versions_seen(study.rates)
-    more = f"Only {seen} was seen." if seen != "none" else f"No loaded version of {study.module} was seen."
+    more = (
+        f"Only {seen} was watched."
+        if seen != "none"
+        else f"No time with a known version of {study.module} was watched."
+    )
     return [f"{more} Collect the hosts that did not crash as well (`psod collect`): without them no rate can be given."]

@@ -78,7 +78,7 @@ def _decided(
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
     if len(watched) < 2 and not candidates:
         seen = f"only {module} {watched[0]}" if watched else f"no known version of {module}"
-        return None, f"There is nothing to choose between: {seen} was seen at work."
+        return None, f"There is nothing to choose between: {seen} was watched for any length of time."
     try:
         return decide_pin(stretches, candidates), ""
     except InputError as error:  # such as: only hosts that crashed are given
