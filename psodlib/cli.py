@@ -226,7 +226,7 @@ def report(
         print_news(store)
     mild = MILD | {"truncated"} | ({"vanished"} if store else set())
     print_why(written.fleet, mild)
-    raise typer.Exit(1 if written.failed else exit_code(written.fleet, mild))
+    raise typer.Exit(bool(written.failed) or exit_code(written.fleet, mild))
 
 
 @app.command(
@@ -254,16 +254,14 @@ def watch(
     say(found.sentence)
     for reason in found.reasons[1:]:
         say(f"  also: {reason}")
-    waves = found.waves.assign(
-        week=found.waves["week"].dt.strftime("%Y-%m-%d"), host_days=found.waves["host_days"].round().astype(int)
-    )
+    waves = found.waves.assign(host_days=found.waves["host_days"].round().astype(int))
+    waves["week"] = waves["week"].dt.strftime("%Y-%m-%d")
     always = {"wave", "week", "hosts", "moved", "not_moved", "crashes", "host_days"}
     shown = [name for name in waves if name in always or (name != "host_days_planned" and waves[name].any())]
     print_table(f"{asked.module} to {asked.to}", waves[shown])
     if len(found.news):
-        print_table(
-            "Never seen before", found.news[["crash_id", "host", "time", "signature", "known_issues", "similar"]]
-        )
+        columns = ["crash_id", "host", "time", "signature", "known_issues", "similar"]
+        print_table("Never seen before", found.news[columns])
     if len(found.go_back):
         print_table("Back, in this order; hosts of one turn may go at once", found.go_back)
     if found.decision is not None and found.word == "stop":
