@@ -179,9 +179,7 @@ def sql(
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
 def report(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report; created if missing.")] = Path(
-        "report"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report.")] = Path("report"),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
     module: Annotated[
@@ -560,9 +558,7 @@ def lab(
             help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default folder.")] = Path(
-        "work-notebooks"
-    ),
+    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""

@@ -128,3 +128,8 @@ def test_what_reads_files_imports_no_pandas() -> None:
     code = "import sys, psodlib.evidence.reading; print('pandas' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert told.stdout.strip() == "False"
+
+
+def test_no_file_is_longer_than_six_hundred_lines():
+    long = {str(file.relative_to(ROOT)): lines for file in FILES if (lines := file.read_text().count("\n")) > 600}
+    assert not long, f"cut them by purpose: {long}"
