@@ -400,7 +400,9 @@ def _printed(pieces: list[Piece], name: str) -> Iterator[int | None]:
 
 def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
     yield from (piece.pcpu for piece in pieces if piece.role == "header")
-    yield from (piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES))
+    yield from (
+        piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
+    )
     yield facts.pcpu
     yield from _printed(pieces, "pcpu")
 
@@ -408,7 +410,9 @@ def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
 def _worlds(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
     yield facts.world_id
     yield from (piece.world for piece in pieces if piece.role == "header")
-    yield from (piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES))
+    yield from (
+        piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
+    )
     yield from _printed(pieces, "world")
 
 

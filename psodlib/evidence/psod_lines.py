@@ -135,7 +135,7 @@ ROLES: tuple[Role, ...] = (
           r"IDT: \d{1,5}: Uncorrectable/unrecoverable machine check"),
     _role("requested", "PSOD", "NMI: 709: ApeiHESTNmiHandler requested PSOD", rf"(?:ALERT: |WARNING: )?(?P<message>NMI: \d{{1,5}}: \w{{1,80}} requested PSOD{_SAID})"),
     _role("detail", "", "System has encountered a Hardware Error - Please contact the hardware vendor",
-          r"System has encountered a Hardware Error|Uncorrectable/\w{1,40} memory error|MCA: \d{1,5}: UC Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d{1,5}: "),
+          r"System has encountered a Hardware Error|Uncorrectable/\w{1,40} memory error|(?:ALERT: )?MCA: \d{1,5}: (?:UC|SRAR|SRAO|UE) Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d{1,5}: "),
     _role("lockup", "", "NMI: 1943: NMI IPI received. Was eip(base):ebp:cs [0x7eb2e(0x418009600000):0x4122c2307688:0x4010](Src 0x1, CPU140)",
           r"(?:NMI: \d{1,5}: )?NMI IPI(?: received)?[.:]|(?:WARNING: |ALERT: )?Heartbeat: \d{1,5}: PCPU \S{1,9} didn't have a heartbeat|.{0,80}NETDEV WATCHDOG"),
     _role("boot", "", "Starting VMKernel initialization", r"Starting VMKernel|BootConfig: \d{1,5}: |VMKernel \S{1,253} \d{1,2}\.\d{1,2}\.\d{1,2} #\d{1,3} SMP"),

@@ -46,6 +46,7 @@ HARDWARE_KINDS = ("machine_check", "nmi")
 _HARDWARE = (
     (re.compile(r"Machine Check Exception|machine check error"), "Machine Check Exception on PCPU12 in world 1:idle51"),
     (re.compile(r"encountered a Hardware Error"), "System has encountered a Hardware Error - Please contact"),
+    (re.compile(r"IOMMU UNIT \d{1,4} did not complete"), "IOMMU UNIT 3 did not complete processing of a queued invalidation"),
     (re.compile(r"Fatal CPU mismatch"), 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu0 value = 0x2, but cpu8 value = 0x1'),
     (re.compile(r"\bLINT1\b"), "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed."),
     (re.compile(r"PCI bus error|Fatal PCIe"), "PSOD due to PCI bus error"),
