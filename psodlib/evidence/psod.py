@@ -588,18 +588,19 @@ def find_crashes(text: str | bytes) -> list[Crash]:
     ]
 
 
-def modules_named_by_kernel(text: str) -> tuple[str, ...]:
-    """Bare names of the modules that the kernel itself calls involved in a panic (ESX 9), as printed, the vmkernel left
-    out."""
+def modules_named_by_kernel(text: str) -> dict[str, str | None]:
+    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
+    of each where it is printed."""
     pattern = next(role.pattern for role in ROLES if role.name == "named")
-    names: list[str] = []
+    found: dict[str, str | None] = {}
     for line in text.split("\n"):
         at = line.find("Module")
         match = pattern.match(line, at) if at >= 0 else None
         if match:
-            names += [
-                name
-                for name in re.findall(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})", "[" + match["modules"])
-                if name != "vmkernel"
-            ]
-    return tuple(dict.fromkeys(names))
+            for name, version in _INVOLVED.findall("[" + match["modules"]):
+                if name != "vmkernel":
+                    found[name] = version or found.get(name)
+    return found
+
+
+_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")

@@ -200,7 +200,7 @@ def _loaded(crash: Crash, said: Said) -> frozenset[str]:
 def _named(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
     text, message = case.crash.text, message_of(case.crash)
-    listed = modules_named_by_kernel(text) if "involved in panic" in text else ()
+    listed = modules_named_by_kernel(text) if "involved in panic" in text else {}
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
     order = {frame.module: -index for index, frame in reversed(list(enumerate(case.frames)))}
