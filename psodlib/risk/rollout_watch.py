@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -500,11 +500,8 @@ def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
 
 def _decision(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> PinDecision | None:
     # With hysteresis: the roll-out is an advice that was followed, and is turned round only when sure.
-    now = fleet.now(plan.module)
     try:
-        first = decide_pin(table, now=now)
-        froms = tuple(name for name in first.options["version"] if name != plan.to)
-        return decide_pin(table, now=now, before=replace(first, best=plan.to, avoid=froms))
+        return decide_pin(table, now=fleet.now(plan.module), before=plan.to)
     except InputError:
         return None
 
