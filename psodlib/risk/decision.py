@@ -21,7 +21,7 @@ from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 
-__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin"]
+__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin", "in_words"]
 
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
@@ -360,15 +360,15 @@ def _reasons(
     best = weighed.names[weighed.best]
     chance = float(options["p_best"][weighed.best])
     out = [
-        f"{best} has the lowest expected rate; that it is truly the lowest has probability {_chance(chance)}, that it is "
-        f"within {100 * (NEAR - 1):.0f} % of the lowest {_chance(near)}"
+        f"{best} has the lowest expected rate; that it is truly the lowest has probability {in_words(chance)}, that it is "
+        f"within {100 * (NEAR - 1):.0f} % of the lowest {in_words(near)}"
     ]
     rows: Any = options.sort_values("p_worse", ascending=False).itertuples()
     for row in rows:
         if row.version == best:
             continue
         order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
-        out.append(f"{row.version}: {order}. {best} crashes less with probability {_chance(row.p_worse)}{_worth(row)}")
+        out.append(f"{row.version}: {order}. {best} crashes less with probability {in_words(row.p_worse)}{_worth(row)}")
     out += [
         f"{name}: nothing more urgent than the next planned reboot is advised, and no pin, because {why}"
         for name, why in caps.items()
@@ -505,5 +505,6 @@ def _figure(number: float) -> str:
     return f"{number:.1f}" if abs(number) < 100 else f"{number:,.0f}"
 
 
-def _chance(chance: float) -> str:
+def in_words(chance: float) -> str:
+    """A probability that is never said to be certain."""
     return "above 0.99" if chance > 0.99 else "below 0.01" if chance < 0.01 else f"{chance:.2f}"

@@ -37,7 +37,9 @@ MOST_WEEKS = 104  # said in weeks; a longer wait in years
 TO_DO = {
     "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
     "hold": "Begin no further wave, and mend what is named above; hosts that have moved stay where they are.",
-    "stop": "Move nobody else. Hosts go back in the order above, one turn after the other, never two of a cluster at once.",
+    "stop": "Move nobody else. Hosts go back in the order above, one turn after the other, never two of a cluster at once. This "
+    "stands above the advice in the table below.",
+    "done": "Nothing is left to move.",
 }  # of a roll-out that is under way
 MOST_DOUBTS = 10  # on the page; the index has them all
 WEAK_SPOTS = (
@@ -83,7 +85,7 @@ def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Sectio
     table = [Section("The versions", [versions(study)])] if study.decision else []
     if study.rollout is None:
         return [this_week, *table, Section("What it is worth", [Bullets(worth(study)), *pictures])]
-    return [Section("The roll-out under way", rollout_state(study.rollout)), this_week, *table]
+    return [Section("The roll-out under way", rollout_state(study.rollout)[1:]), this_week, *table]
 
 
 def _document(study: Study, title: str, lead: str, sections: Sequence[Section]) -> Document:
@@ -161,13 +163,18 @@ def orders(study: Study) -> list[Block]:
     """Who moves, cluster by cluster, with host names and empty places for owner and date."""
     moves: Any = study.decision.moves if study.decision else pd.DataFrame()
     if study.rollout is not None:
-        step = Text(TO_DO[study.rollout.word])
+        step = Text(TO_DO["done" if _done(study) else study.rollout.word])
         return [step] if moves.empty else [step, Text("Hosts that the plan does not name:"), *_ordered(study, moves)]
     if moves.empty:
         if study.decision is not None and (study.decision.options["hosts_now"] > 0).any():
             return [Text("No host changes its driver this week.")]
         return [Text("It is not known which version any host runs today.")]
     return _ordered(study, moves)
+
+
+def _done(study: Study) -> bool:
+    # A roll-out that is complete orders nothing more.
+    return study.rollout is not None and study.rollout.word == "go_on" and len(study.rollout.effect) > 0
 
 
 def _ordered(study: Study, moves: Any) -> list[Block]:
@@ -191,7 +198,7 @@ def _ordered(study: Study, moves: Any) -> list[Block]:
 def forbidden(study: Study) -> list[str]:
     """What not to do."""
     decision, module = study.decision, study.module
-    if study.rollout is not None:
+    if study.rollout is not None and not _done(study):
         plan = study.rollout.plan
         further = (
             "any further host"
