@@ -192,6 +192,9 @@ def report(
     crash_id: Annotated[
         str | None, typer.Option(help="Crash to write up. Default: the newest caused by the module.")
     ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="The plan of a roll-out under way (TOML): the brief says how it stands.")
+    ] = None,
     notes: Notes = None,
     site: SiteFile = None,
     with_site: WithSite = False,
@@ -213,7 +216,8 @@ def report(
             )  # fmt: skip
         written = write_report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
-            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
+            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
+            progress=progress,
         )  # fmt: skip
     found = f"{count(len(written.fleet.hosts), 'host')}, {count(len(written.fleet.crashes), 'crash', 'crashes')}"
     say(f"{found}. {written.lead}")
