@@ -17,6 +17,7 @@ from psodlib.console import (
     bar,
     cluster_client,
     end_collection,
+    end_report,
     end_verify,
     err,
     exit_code,
@@ -26,7 +27,6 @@ from psodlib.console import (
     print_summary,
     print_table,
     print_trusted,
-    print_why,
     resumable,
     say,
     stoppable,
@@ -186,11 +186,13 @@ def report(
         str | None, typer.Option(help="The driver in question. Default: the one that the evidence points at.")
     ] = None,
     candidate: Annotated[
-        list[str] | None,
-        typer.Option(help="A version to consider; may be repeated. Default: all that ran."),
+        list[str] | None, typer.Option(help="A version to consider; may be repeated. Default: all that ran.")
     ] = None,
     crash_id: Annotated[
         str | None, typer.Option(help="Crash to write up. Default: the newest caused by the module.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="The plan of a roll-out under way (TOML): the brief says how it stands.")
     ] = None,
     notes: Notes = None,
     site: SiteFile = None,
@@ -202,7 +204,6 @@ def report(
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
     from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
-    from psodlib.views.words import count
 
     with stoppable(store), bar("report") as progress:
         evidence: Any = sources
@@ -213,18 +214,10 @@ def report(
             )  # fmt: skip
         written = write_report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
-            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
+            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
+            progress=progress,
         )  # fmt: skip
-    found = f"{count(len(written.fleet.hosts), 'host')}, {count(len(written.fleet.crashes), 'crash', 'crashes')}"
-    say(f"{found}. {written.lead}")
-    say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
-    for name in written.failed:
-        say(f"notebook {name} failed; its page says where")
-    if store:
-        print_news(store)
-    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
-    print_why(written.fleet, mild)
-    raise typer.Exit(bool(written.failed) or exit_code(written.fleet, mild))
+    end_report(written, store)
 
 
 @app.command(

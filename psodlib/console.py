@@ -253,13 +253,25 @@ def exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
     return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - mild))
 
 
-def print_why(fleet: Fleet, mild: set[str]) -> None:
-    """What an exit code of 1 is about."""
+def end_report(written: Any, store: str | None) -> NoReturn:
+    """What the report says and what to open; then the exit code, and what a 1 is about."""
+    from psodlib.views.words import count
+
+    fleet = written.fleet
+    say(f"{count(len(fleet.hosts), 'host')}, {count(len(fleet.crashes), 'crash', 'crashes')}. {written.lead}")
+    say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
+    for name in written.failed:
+        say(f"notebook {name} failed; its page says where")
+    # That a log was rotated away is no trouble where the store has kept it.
+    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
+    if store:
+        print_news(store)
     if _nothing(fleet):
         say("Exit code 1: nothing useful was found in the sources.")
     counts = fleet.problems.problem.value_counts()
-    grave = [f"{count} {word}" for word, count in counts.items() if count and word not in mild]
+    grave = [f"{number} {word}" for word, number in counts.items() if number and word not in mild]
     if grave:
         say(
             f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the table of problems lists it."
         )
+    raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))

@@ -24,7 +24,7 @@ from psodlib.risk import exact
 from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
 from psodlib.schema import Tables
 
-__all__ = ["ATTRIBUTES", "associations", "attributes_of_signature"]
+__all__ = ["ATTRIBUTES", "FEW", "associations", "attributes_of_driver", "attributes_of_signature"]
 
 # Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -82,6 +82,12 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     out = associations(_at_risk(fleet, signature), alpha)
     out.attrs |= {"signature": signature, "says": out.attrs["says"].replace(_WHAT, f"of {signature!r} ")}
     return out
+
+
+def attributes_of_driver(fleet: Tables, module: str, alpha: float = 0.05) -> pd.DataFrame:
+    """``associations`` of all crashes of one driver, its firmware among the attributes."""
+    stretches = of_module(fleet, module)
+    return associations(stretches.assign(firmware=_firmware(stretches, fleet.drivers, module)), alpha)
 
 
 def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
