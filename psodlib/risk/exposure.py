@@ -50,7 +50,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
         Or anything with its tables as attributes. Without ``coverage`` each boot is taken as watched for its last
         ``observed`` span.
     module : str, optional
-        The driver in question, bare (``hpsa``); default: the one with most crashes laid to it among those of which two
+        The driver in question, bare (``hpsa``); default: the one that caused most crashes among those of which two
         versions or more were loaded.
 
     Returns
@@ -176,7 +176,7 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
         if first["choice"]
         else "of all; no driver was seen in two versions"
     )
-    why = f"most crashes are laid to it ({crashes}, {seen}) {of}"
+    why = f"it caused most crashes ({crashes}, {seen}) {of}"
     rest = table.iloc[1:]
     rest = rest[rest["crashes"] > 0].head(3)
     return {
