@@ -118,30 +118,26 @@ def plan_rollout(
     Parameters
     ----------
     fleet : Fleet
-        Who runs what now; its ``hosts`` give model, ``cluster`` and, where the inventory tells it, how many hosts a
-        cluster can do without (``headroom``, ``ha_headroom`` or ``spare_hosts``).
-    module : str
-        Bare module name.
-    to : str
-        The version to move to, as a VIB, a banner or this library writes it; it may be one that nobody runs yet.
+        Its ``hosts`` may tell how many hosts a cluster can do without (``headroom``, ``ha_headroom`` or ``spare_hosts``).
+    module, to : str
+        The module and the version to move it to, which may be one that nobody runs yet.
     start : str or datetime, optional
         First day of the first wave; default: the Monday after the fleet's newest sign of life.
     shares : sequence of float
-        Share of all hosts to move that has been moved when each wave is done, rising to 1.
+        Share of the hosts that has been moved when each wave is done, rising to 1.
     weeks : int
         How long each wave is watched before the next.
     hosts : iterable of str, optional
         Only these; default: all that run another version.
     seed : int
-        Of the draw; the same seed gives the same waves.
+        Of the draw.
 
     Returns
     -------
     RolloutPlan
-        ``waves``: ``wave``, ``week`` (its first day, UTC), ``turn``, ``host``, ``cluster``, ``model``, ``from_version``,
-        ``headroom``; hosts of one wave and turn may move at once, never two of a cluster. ``learn``: one row a wave, with
-        ``ratio_seen``, the least ratio of the rates that would be seen with 80 % probability. ``left_out``: hosts that do
-        not move, and why. ``save(file)`` writes it as TOML to edit, which ``watch_rollout`` reads.
+        ``waves``: one row a host; those of one wave and turn may move at once, never two of a cluster. ``learn``: one row a
+        wave, with ``ratio_seen``, the least ratio of the rates that would be seen with 80 % probability. ``left_out``: who
+        does not move, and why. ``save(file)`` writes it as TOML to edit, which ``watch_rollout`` reads.
 
     Raises
     ------

@@ -33,6 +33,9 @@ STALE = 2 * WEEK  # without a new load nobody is watching
 YEAR = pd.Timedelta(days=DAYS_PER_YEAR)
 DAY = pd.Timedelta(days=1)
 OLD = "the versions before"
+NEWS = [
+    "crash_id", "host", "time", "signature", "of_driver", "days_on_it", "names_version", "known_issues", "similar", "likeness",
+]  # fmt: skip
 # A host's status against the plan, from what ``fleet_compliance`` says of it.
 STATUS = {
     "runs": "moved", "installed_not_booted": "waits_for_reboot", "about_to_drift": "about_to_drift", "drifted_back": "drifted_back",
@@ -49,9 +52,7 @@ class RolloutWatch:
     sentence: str
     reasons: tuple[str, ...]  # all that was found, the gravest first
     at: pd.Timestamp | None  # the newest evidence
-    hosts: (
-        pd.DataFrame
-    )  # a row a host of the plan: wave, week, turn, host, cluster, model, status, version, moved_at, crashes
+    hosts: pd.DataFrame  # a row a host of the plan, with its status, version, moved_at and crashes
     waves: pd.DataFrame  # a row a wave: hosts by status, crashes and host-days since, host_days_planned
     weeks: pd.DataFrame  # as ``watch_canary`` gives it, hosts held against hosts of the same model
     news: pd.DataFrame  # crashes on the new version with a signature that was never seen before
@@ -96,9 +97,8 @@ def watch_rollout(
     Returns
     -------
     RolloutWatch
-        ``word`` with its ``sentence`` and ``exit_code`` (0 ``go_on``, 1 ``hold``, 3 ``stop``), ``reasons``; the tables
-        ``hosts``, ``waves``, ``weeks``, ``news``; ``judged`` (``ratio`` as median, 90 % interval and probability that the
-        new version is worse; ``e_value``; crashes, and how many the past would give); after a stop ``go_back`` and ``decision``, at the end ``effect``.
+        ``word`` with its ``sentence``, ``exit_code`` (0 ``go_on``, 1 ``hold``, 3 ``stop``) and ``reasons``; the tables and
+        ``judged``, which it rests on; after a stop ``go_back`` and ``decision``, at the end ``effect``.
 
     Raises
     ------
@@ -107,12 +107,11 @@ def watch_rollout(
 
     Notes
     -----
-    ``stop``: the e-value has reached 20 in some week, so that a version no worse is stopped at most once in 20 however
-    often one looks; or it is worse with probability 0.6, and the past of these models gives so many crashes less than once
-    in 1,000; or crashes of the driver with signatures never seen before came within the first week of a host on the new
-    version, where Good and Turing's estimate of unseen signatures, times the old rate, gives that less than once in 100; or
-    such a crash matches a known issue that names the version. ``hold``: it is worse with probability 0.95, or 0.6 and the
-    past gives so many crashes less than once in 100; a crash with a new signature; a wave not moved or not watched as
+    ``stop``: the e-value has reached 20 in some week; or the version is worse with probability 0.6, and the past of these
+    models gives so many crashes less than once in 1,000; or crashes of the driver with signatures never seen before came
+    within a host's first week on it, where Good and Turing's estimate gives that less than once in 100; or a crash matches a
+    known issue that names the version. ``hold``: worse with probability 0.95, or 0.6 and the past gives so many crashes less
+    than once in 100; a new signature of the driver, or within ``watched_weeks`` of a move; a wave not moved or not watched as
     planned; a plan that does not fit the fleet. e-value and probability hold hosts against hosts of the same model in the
     same week, up to each host's first crash.
 
@@ -132,10 +131,12 @@ def watch_rollout(
     waves = _waves(hosts, table, plan)
     problems = tuple(_problems(fleet, plan, hosts, newest, today))
     stops = _stops(plan, weeks, judged, news, _expected_news(fleet, plan, table))
-    holds = [*problems, *_named(news), *_suspicion(judged), *_unfinished(waves, hosts, plan, newest)]
+    # What nothing lays on this driver, long after the move, is named and holds nothing.
+    aside = ~news["of_driver"].astype(bool) & (news["days_on_it"] > 7 * plan.watched_weeks)
+    holds = [*problems, *_named(news[~aside]), *_suspicion(judged), *_unfinished(waves, hosts, plan, newest)]
     done = bool(hosts["status"].isin(["moved", "drifted_back"]).all()) and not _unwatched(waves.iloc[-1])
     word = "stop" if stops else "hold" if holds else "go_on"
-    reasons = (*stops, *holds) or (_next_step(waves, plan, judged, done),)
+    reasons = (*((*stops, *holds) or (_next_step(waves, plan, judged, done),)), *_named(news[aside]))
     followed = _decision(fleet, plan, table) if stops or done else None
     return RolloutWatch(
         plan, word, f"{_HEADS[word]}{reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(), news,
@@ -372,19 +373,7 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
         days = (row.time - moved[row.host]) / DAY
         rows.append((row.crash_id, row.host, row.time, row.signature, mine, days, ";".join(sorted(matched)) or None,
                      None if pd.isna(row.known_issues) else row.known_issues or None, like, likeness))  # fmt: skip
-    names = [
-        "crash_id",
-        "host",
-        "time",
-        "signature",
-        "of_driver",
-        "days_on_it",
-        "names_version",
-        "known_issues",
-        "similar",
-        "likeness",
-    ]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=NEWS)
 
 
 def _named(news: pd.DataFrame) -> list[str]:
