@@ -20,7 +20,8 @@ from scipy import stats
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.exposure import Floats, Tables, check_exposure, of_module, split_stretches
+from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
+from psodlib.schema import Tables
 
 __all__ = ["ATTRIBUTES", "FEW", "associations", "attributes_of_driver", "attributes_of_signature"]
 
@@ -130,7 +131,7 @@ def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
     counted = fleet.crashes.assign(
         guilty_module=np.where(mine, module or "nobody", "another"), guilt="on_stack", deliberate=False
     )
-    tables = SimpleNamespace(
+    tables: Any = SimpleNamespace(
         hosts=fleet.hosts, crashes=counted, uptimes=fleet.uptimes, drivers=fleet.drivers, coverage=getattr(fleet, "coverage", None)
     )  # fmt: skip
     return _with_firmware(tables, module or "nobody")

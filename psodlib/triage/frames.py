@@ -92,7 +92,11 @@ def telling_frames(crash: Crash) -> tuple[Frame, ...]:
             wanted.append(saved[0].pcpu)
         first = next((frame for pcpu in wanted for frame in saved if frame.pcpu == pcpu), None)
         if first:
-            return tuple(frame for frame in saved if frame.backtrace == first.backtrace)
+            chosen = [frame for frame in saved if frame.backtrace == first.backtrace]
+            # What the NMI saved of this PCPU stands on its own stack as well, and may be cut there.
+            names = {frame.function for frame in own}
+            cut = first.pcpu == crash.pcpu and len(chosen) < len(own) and {frame.function for frame in chosen} <= names
+            return own if cut else tuple(chosen)
     # Without the messenger's own functions on it, this is the stack of the PCPU that was told to stop.
     if crash.kind in STALLED and any(frame.function and _MESSENGER.fullmatch(frame.function) for frame in own):
         return ()

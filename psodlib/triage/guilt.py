@@ -46,6 +46,7 @@ HARDWARE_KINDS = ("machine_check", "nmi")
 _HARDWARE = (
     (re.compile(r"Machine Check Exception|machine check error"), "Machine Check Exception on PCPU12 in world 1:idle51"),
     (re.compile(r"encountered a Hardware Error"), "System has encountered a Hardware Error - Please contact"),
+    (re.compile(r"IOMMU UNIT \d{1,4} did not complete"), "IOMMU UNIT 3 did not complete processing of a queued invalidation"),
     (re.compile(r"Fatal CPU mismatch"), 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu0 value = 0x2, but cpu8 value = 0x1'),
     (re.compile(r"\bLINT1\b"), "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed."),
     (re.compile(r"PCI bus error|Fatal PCIe"), "PSOD due to PCI bus error"),
@@ -199,7 +200,7 @@ def _loaded(crash: Crash, said: Said) -> frozenset[str]:
 def _named(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
     text, message = case.crash.text, message_of(case.crash)
-    listed = modules_named_by_kernel(text) if "involved in panic" in text else ()
+    listed = modules_named_by_kernel(text) if "involved in panic" in text else {}
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
     order = {frame.module: -index for index, frame in reversed(list(enumerate(case.frames)))}
