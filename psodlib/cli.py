@@ -260,6 +260,7 @@ def report(
     allow_loss: AllowLoss = False,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
+    from psodlib.fleet import Fleet
     from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
     from psodlib.views.words import count
@@ -272,7 +273,7 @@ def report(
                 allow_loss=allow_loss,
             )  # fmt: skip
         written = write_report(
-            evidence, output, inventory=inventory, known_issues=known_issues, module=module,
+            evidence, output, before=Fleet.before(store) if store else None, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
         )  # fmt: skip
     found = f"{count(len(written.fleet.hosts), 'host')}, {count(len(written.fleet.crashes), 'crash', 'crashes')}"
