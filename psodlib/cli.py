@@ -553,6 +553,7 @@ def lab(
         ),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
+    port: Annotated[int, typer.Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
@@ -564,10 +565,19 @@ def lab(
             shutil.copy(notebook, folder)
     if source is not None:
         set_source(folder, source)
-    command = [sys.executable, "-m", "jupyterlab", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        str(folder),
+        f"--port={port}",
+        "--LabApp.news_url=None",
+    ]  # asks nobody for news
     command += [] if browser else ["--no-browser"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # jupyter refuses root otherwise
+    # jupyter refuses root otherwise
+    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    if os.name == "posix":
+        os.execv(sys.executable, command)  # this process becomes the server, so whoever ends it ends the server
     raise typer.Exit(subprocess.call(command))
 
 

@@ -9,7 +9,7 @@
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
-No page but the explorer has a script, none fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
+The one script (``templates/explorer.js``) draws the explorer and the pictures to hover and zoom; no page fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
 HTML, PDF and Markdown, ``notebook_pages.py`` for what notebooks print, ``spreadsheet.py`` for CSV.
 """
 
@@ -40,8 +40,20 @@ from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
-from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
-from psodlib.views.explore.page import explorer_document
+from psodlib.views.document import (
+    Block,
+    Bullets,
+    Document,
+    Link,
+    Picture,
+    Section,
+    Table,
+    Text,
+    to_html,
+    to_markdown,
+    to_pdf,
+)
+from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
@@ -55,6 +67,7 @@ __all__ = ["Report", "report", "safe_html", "write_csv"]
 Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
 
+LIVES = ("rollout", "fleet_map")  # the charts that a reader can hover and zoom
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 100  # of a table on the index page; the rest is in tables/ and in the explorer
 DOCUMENTS = (
@@ -212,7 +225,7 @@ def report(
         tables.insert(0, Section(changed.title, [Bullets([changed.lead, CHANGES])]))
         links.insert(0, CHANGES)
     index = folder / "index.html"
-    first = _index(found, list(pictures.values()), tables, sources)
+    first = _index(found, pictures, tables, sources)
     _write(index, to_html(first, [*DOCUMENTS, *links]))
     if private:
         for path in (folder, *folder.rglob("*")):
@@ -278,10 +291,16 @@ def _case(
 ) -> Document:  # fmt: skip
     # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
     pin = said.destination(found, crash)
-    pictures = []
+    pictures: list[Block] = []
     if crash is not None:
         timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
-        pictures.append(_saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident"))
+        still = _saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident")
+        pictures = lives_picture(
+            found.fleet,
+            str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module,
+            [still],
+            crash["host"],
+        )
     return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
 
 
@@ -445,8 +464,9 @@ def _problem_row(row: pd.Series) -> list[str | Link]:
 
 
 def _index(
-    found: Study, pictures: Sequence[Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
+    found: Study, pictures: Mapping[str, Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
 ) -> Document:
+    lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
     return Document(
         title=f"Crash report: {found.module}",
         subtitle=said.scope(found),
@@ -456,7 +476,12 @@ def _index(
         facts=said.facts(found),
         sections=[
             *_answer(found),
-            Section("Charts", _drawn_first(pictures)),
+            *(
+                [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))]
+                if lives
+                else []
+            ),
+            Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
             Section("What could make this wrong", [Bullets(said.doubts(found))]),
             Section("How the crashes are counted", [said.counted(found)]),
             *tables,
