@@ -101,16 +101,9 @@ def _down(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
 
 def _boots(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
     return [
-        {
-            "time": row.boot,
-            "end": row.end,
-            "lane": "boot",
-            "what": "boot",
-            "detail": f"ended by {row.end_reason}",
-            "source": row.source,
-        }
+        {"time": row.boot, "end": row.end, "lane": "boot", "what": "boot", "detail": f"ended by {row.end_reason}", "source": row.source}
         for row in _here(fleet.uptimes, crash)
-    ]
+    ]  # fmt: skip
 
 
 def _watched(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
