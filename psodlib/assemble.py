@@ -201,7 +201,6 @@ def _content(reading: FileReading) -> Any:
         tuple((driver.module, driver.version, driver.state, driver.observed_at) for driver in reading.drivers),
         tuple((module.module, module.base) for module in reading.modules),
         tuple((fact.time, fact.esxi_build, fact.esxi_version, fact.model) for fact in reading.facts),
-        tuple((warning.time, warning.what) for warning in reading.precursors),
         tuple((problem.problem, problem.line) for problem in reading.problems),
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from scipy import stats
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.exposure import Floats, Tables, check_exposure, of_module, split_stretches
+from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
+from psodlib.schema import Tables
 
-__all__ = ["ATTRIBUTES", "associations", "attributes_of_signature"]
+__all__ = ["ATTRIBUTES", "FEW", "associations", "attributes_of_driver", "attributes_of_signature"]
 
 # Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -82,6 +84,12 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     return out
 
 
+def attributes_of_driver(fleet: Tables, module: str, alpha: float = 0.05) -> pd.DataFrame:
+    """``associations`` of all crashes of one driver, its firmware among the attributes."""
+    stretches = of_module(fleet, module)
+    return associations(stretches.assign(firmware=_firmware(stretches, fleet.drivers, module)), alpha)
+
+
 def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     """Which attributes go with the crashes that an exposure table counts.
 
@@ -116,16 +124,6 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
 # ---- time at risk ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Relabelled:
-    # The fleet's tables, with one signature's crashes as the only ones that count.
-    hosts: pd.DataFrame
-    crashes: pd.DataFrame
-    uptimes: pd.DataFrame
-    drivers: pd.DataFrame
-    coverage: pd.DataFrame | None
-
-
 def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
     # The exposure table in which only the signature's crashes count, with the firmware of the driver's devices.
     mine = fleet.crashes["signature"].eq(signature).fillna(False).astype(bool)
@@ -137,7 +135,13 @@ def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
     counted = fleet.crashes.assign(
         guilty_module=np.where(mine, module or "nobody", "another"), guilt="on_stack", deliberate=False
     )
-    tables = _Relabelled(fleet.hosts, counted, fleet.uptimes, fleet.drivers, getattr(fleet, "coverage", None))
+    tables: Any = SimpleNamespace(
+        hosts=fleet.hosts,
+        crashes=counted,
+        uptimes=fleet.uptimes,
+        drivers=fleet.drivers,
+        coverage=getattr(fleet, "coverage", None),
+    )
     stretches = of_module(tables, module or "nobody")
     return stretches.assign(firmware=_firmware(stretches, fleet.drivers, module))
 

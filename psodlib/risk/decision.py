@@ -21,7 +21,7 @@ from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 
-__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin"]
+__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin", "in_words"]
 
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
@@ -109,7 +109,7 @@ def decide_pin(
     alpha: float = 0.05,
     known: Mapping[str, Sequence[str]] | None = None,
     now: pd.DataFrame | None = None,
-    before: PinDecision | None = None,
+    before: PinDecision | str | None = None,
     reboot_cost: float = REBOOT_COST,
 ) -> PinDecision:
     """What to run tomorrow: advice for every version, with what following it is worth.
@@ -132,8 +132,9 @@ def decide_pin(
     now : pandas.DataFrame, optional
         ``host`` and ``version``: who runs what today, as ``fleet.now(module)`` has it; default: the version of each
         host's last stretch.
-    before : PinDecision, optional
-        The decision that was followed so far: it is turned round only at a probability of 0.95.
+    before : PinDecision or str, optional
+        The decision that was followed so far, or the version that it moves hosts to: it is turned round only at a
+        probability of 0.95.
     reboot_cost : float
         Crashes that moving one host risks.
 
@@ -173,7 +174,7 @@ def decide_pin(
 
 def decide(
     comparison: Comparison, names: Sequence[str], reference: str | None, alpha: float, issues: Mapping[str, tuple[str, ...]],
-    now: pd.DataFrame | None, before: PinDecision | None, reboot_cost: float,
+    now: pd.DataFrame | None, before: PinDecision | str | None, reboot_cost: float,
 ) -> PinDecision:  # fmt: skip
     """``decide_pin`` with its arguments checked."""
     running = _running(comparison, now)
@@ -183,7 +184,7 @@ def decide(
     best = int(np.argmin(rate.mean(axis=0)))
     hosts = np.array([int((running["version"] == name).sum()) for name in names])
     weighed = _Weighed(tuple(names), best, rate, standing, hosts, comparison.crashes(names), draws)
-    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(names[best], name))}
+    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(name, names[best]))}
     advice = [_advice(weighed, at, caps, before, reboot_cost) for at in range(len(names))]
     options = _options(comparison, weighed, advice, issues, alpha)
     avoid = tuple(name for name, word in zip(names, advice, strict=True) if word in MOVES)
@@ -230,13 +231,18 @@ class _Weighed:
         return self.standing[:, at] * (self.rate[:, at] - self.rate[:, self.best])
 
 
-def _advice(weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | None, reboot_cost: float) -> str:
+def _advice(
+    weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | str | None, reboot_cost: float
+) -> str:
     if at == weighed.best:
         return "keep"
     chance, name, best = weighed.worse(at), weighed.names[at], weighed.names[weighed.best]
     gain = float(weighed.avoided(at).mean()) - reboot_cost * weighed.hosts[at] > 0
     # What was moved already is moved back only when sure.
-    back = before is not None and bool(before.avoid) and (name == before.best or best in before.avoid)
+    if isinstance(before, PinDecision):
+        back = bool(before.avoid) and (name == before.best or best in before.avoid)
+    else:
+        back = before is not None and best != before
     if chance >= SURE and gain:
         return "next_reboot" if name in caps else "move_now"
     if chance >= LIKELY and gain and not back:
@@ -354,15 +360,15 @@ def _reasons(
     best = weighed.names[weighed.best]
     chance = float(options["p_best"][weighed.best])
     out = [
-        f"{best} has the lowest expected rate; that it is truly the lowest has probability {_chance(chance)}, that it is "
-        f"within {100 * (NEAR - 1):.0f} % of the lowest {_chance(near)}"
+        f"{best} has the lowest expected rate; that it is truly the lowest has probability {in_words(chance)}, that it is "
+        f"within {100 * (NEAR - 1):.0f} % of the lowest {in_words(near)}"
     ]
     rows: Any = options.sort_values("p_worse", ascending=False).itertuples()
     for row in rows:
         if row.version == best:
             continue
         order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
-        out.append(f"{row.version}: {order}. {best} crashes less with probability {_chance(row.p_worse)}{_worth(row)}")
+        out.append(f"{row.version}: {order}. {best} crashes less with probability {in_words(row.p_worse)}{_worth(row)}")
     out += [
         f"{name}: nothing more urgent than the next planned reboot is advised, and no pin, because {why}"
         for name, why in caps.items()
@@ -372,7 +378,7 @@ def _reasons(
         for name, ids in issues.items()
         if name in weighed.names
     ]
-    return [*out, *_cautions(ratios)]
+    return [*out, *_cautions(ratios, set(caps.values()))]
 
 
 def _worth(row: Any) -> str:
@@ -388,9 +394,9 @@ def _worth(row: Any) -> str:
     )
 
 
-def _cautions(ratios: Sequence[RateRatio]) -> list[str]:
+def _cautions(ratios: Sequence[RateRatio], said: set[str]) -> list[str]:
     # Each warning once; one that not all contrasts share says whose it is.
-    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings)
+    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings if warning not in said)
     out = []
     for warning in found:
         mine = [ratio for ratio in ratios if warning in ratio.warnings]
@@ -499,5 +505,6 @@ def _figure(number: float) -> str:
     return f"{number:.1f}" if abs(number) < 100 else f"{number:,.0f}"
 
 
-def _chance(chance: float) -> str:
+def in_words(chance: float) -> str:
+    """A probability that is never said to be certain."""
     return "above 0.99" if chance > 0.99 else "below 0.01" if chance < 0.01 else f"{chance:.2f}"

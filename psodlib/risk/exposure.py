@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
+from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
 __all__ = [
@@ -38,19 +39,6 @@ SHORTEST, LONGEST = 1e-14, 1e12
 _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.1331820
 
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
-
-
-class Tables(Protocol):
-    """The tables of a ``Fleet`` that the exposure needs."""
-
-    @property
-    def hosts(self) -> pd.DataFrame: ...
-    @property
-    def crashes(self) -> pd.DataFrame: ...
-    @property
-    def uptimes(self) -> pd.DataFrame: ...
-    @property
-    def drivers(self) -> pd.DataFrame: ...
 
 
 def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.comparison import Comparison
-from psodlib.risk.exposure import Tables, known_modules, of_module
+from psodlib.risk.exposure import known_modules, of_module
 from psodlib.risk.rates import ratio_of
+from psodlib.schema import Tables
 from psodlib.triage.known_issues import exposed, load_issues
 
 __all__ = ["driver_league"]

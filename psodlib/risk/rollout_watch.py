@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scipy import stats
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
-from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin
+from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin, in_words
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.risk.rollout import WEEK, RolloutPlan, count, listed, read_plan
@@ -249,7 +249,7 @@ def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: boo
     idle = waves[waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
     so_far = (
         f"{count(judged.crashes, 'crash', 'crashes')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
-        f"would give {judged.expected:.1f}; that it is worse has probability {judged.ratio.p_worse:.2f}"
+        f"would give {judged.expected:.1f}; that it is worse has probability {in_words(judged.ratio.p_worse)}"
     )
     if idle.empty:
         return f"{so_far}; watch the last wave to its end"
@@ -467,7 +467,7 @@ def _evidence(judged: Judged) -> str:
     often = next((f"{round(1 / level):,}" for level in (NO_CHANCE, CHANCE) if judged.excess <= level), "")
     rare = f" and so many less than once in {often}" if often else ""
     return (
-        f"the new version is worse with probability {ratio.p_worse:.2f} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
+        f"the new version is worse with probability {in_words(ratio.p_worse)} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
         f"against hosts of the same model in the same weeks); {count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
         f"{judged.expected:.1f}{rare}"
     )
@@ -500,11 +500,8 @@ def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
 
 def _decision(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> PinDecision | None:
     # With hysteresis: the roll-out is an advice that was followed, and is turned round only when sure.
-    now = fleet.now(plan.module)
     try:
-        first = decide_pin(table, now=now)
-        froms = tuple(name for name in first.options["version"] if name != plan.to)
-        return decide_pin(table, now=now, before=replace(first, best=plan.to, avoid=froms))
+        return decide_pin(table, now=fleet.now(plan.module), before=plan.to)
     except InputError:
         return None
 

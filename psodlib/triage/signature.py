@@ -102,8 +102,10 @@ def _apply(rule: Callable[[Draft], Draft], draft: Draft) -> Draft:
 # ---- signed by what the message names --------------------------------------------------------------------------------
 
 _DEVICE = re.compile(r"(?<!\w)(?:[\da-fA-F#X]{4}:)?[\da-fA-F#X]{2,3}:[\da-fA-F#X]{2}\.[0-7#X](?!\w)")
-_BANK = re.compile(r"\b[Bb]ank {0,2}(\d{1,3})\b|\bG[0-9a-fA-F]{1,2} B([0-9a-fA-F]{1,2}) S")
-_UNCORRECTED = re.compile(r"\b(?:UC |[Uu]ncorrect|[Ff]atal|SRAR|Machine Check)")
+_BANK = re.compile(
+    r"\b[Bb]ank[ :]{0,2}(\d{1,3})\b|\b(?:G[0-9a-fA-F]{1,2}|MCE?: ?(?:PCPU|cpu)\d{1,4}:?) B:?([0-9a-fA-F]{1,2}):? S"
+)
+_UNCORRECTED = re.compile(r"\b(?:UC |UC=1\b|[Uu]ncorrect|[Ff]atal|SRAR|Machine Check|MC: ?PCPU)")
 _APEI = re.compile(r"ApeiHEST|Fatal error from|IOMMU")
 _SOURCE = re.compile(
     r"\b(?:ASSERT|NOT_REACHED|NOT_IMPLEMENTED|VERIFY|PANIC|BUG|Failed at)\b[^\n]{0,200}?([\w.-]{1,80}\.[chS]):(\d{1,7})"

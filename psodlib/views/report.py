@@ -113,7 +113,8 @@ def report(
     source: Source | Sequence[str | Path], out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None, module: str | None = None, candidates: Sequence[str] | None = None,
     crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
-    notes: str | Path | None = None, site: str | Path | None = None, progress: Progress | None = None,
+    notes: str | Path | None = None, site: str | Path | None = None, plan: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Run everything on a source and leave a folder that can be read anywhere, with no network and no Python.
 
@@ -139,6 +140,8 @@ def report(
         Folder of the tags and notes made in the explorer; those of the crash go into its write-up.
     site : str or Path, optional
         A private ``site.toml``; its facts go into the write-up and on no other page.
+    plan : str or Path, optional
+        The file of a roll-out that is under way: brief, index and notebook 07 show how it stands, as ``watch_rollout`` tells.
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -166,7 +169,7 @@ def report(
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
-    found = study(fleet, module, candidates, outage_hours)
+    found = study(fleet, module, candidates, outage_hours, plan)
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
@@ -178,7 +181,7 @@ def report(
         (folder / name).mkdir(exist_ok=True)
     fleet.save(folder / "tables")
     step = _Steps(progress, 5 + (len(_notebooks()) if notebooks else 0))
-    given = {path: _parameters(path, folder, found, crash, sources) for path in _notebooks()} if notebooks else {}
+    given = {path: _parameters(path, folder, found, crash, sources, plan) for path in _notebooks()} if notebooks else {}
     import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
     # The kernels are processes of their own and run while the charts are drawn.
     with notebooks_running(given, KERNELS) as running:
@@ -303,13 +306,13 @@ def _write_notebooks(
 
 
 def _parameters(
-    path: Path, folder: Path, found: Study, crash: pd.Series | None, sources: Sequence[str | Path]
-) -> dict[str, Any]:
+    path: Path, folder: Path, found: Study, crash: pd.Series | None, sources: Sequence[str | Path], plan: str | Path | None
+) -> dict[str, Any]:  # fmt: skip
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
         "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.asked) or None,
         "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
-        "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
+        "plan_file": str(Path(plan).resolve()) if plan else None, "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
     }  # fmt: skip
     cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
     source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
@@ -452,15 +455,9 @@ def _index(
 def _answer(found: Study) -> list[Section]:
     # The brief's own blocks, and which driver this is about.
     league = Section("Which driver this is about", [said.league(found)])
-    if found.decision is None:
+    if found.decision is None and found.rollout is None:
         return [league]
-    return [
-        Section("This week", [*said.orders(found), Bullets(said.forbidden(found))]),
-        Section("The versions", [said.versions(found)]),
-        Section("What it is worth", [Bullets(said.worth(found))]),
-        Section("What is open, and when we can tell", said.open_questions(found)),
-        league,
-    ]
+    return [*said.answer(found), Section("What is open, and when we can tell", said.open_questions(found)), league]
 
 
 def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:

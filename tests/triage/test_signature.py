@@ -58,6 +58,18 @@ def test_stacks(names, expected):
             "MCA: 208: UC Excp G4 B6 Sbb00002000000e0b AB M180008 P8/8 I/O error reported by PCI 0000:00:03.0.",
             "machine_check: bank 6 I/O error",
         ),
+        (
+            "machine_check",
+            "Machine Check Exception on PCPU 3 in world 7:vmm0:a",
+            "MC:PCPU3 B:1 S:0xbd80000000100134 M:0x86 A:0x5fbd5d8b80\n",
+            "machine_check: bank 1",
+        ),
+        (
+            "machine_check",
+            "Machine Check Exception on PCPU 3 in world 7:vmm0:a",
+            "cpu3:7)MCE: 222: cpu3: bank5: status=0xbe00000000800400: (VAL=1, OVFLW=0, UC=1, EN=1, PCC=1)\n",
+            "machine_check: bank 5",
+        ),
         ("nmi", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed.", "", "nmi: device unknown"),
         ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:04:00.0", "nmi: PCI device"),
         ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:XX:00.0(PCI Bridge)", "nmi: PCI device"),

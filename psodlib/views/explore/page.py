@@ -26,15 +26,16 @@ def listed_crashes(fleet: Fleet) -> pd.DataFrame:
 
 def explorer_document(fleet: Fleet, module: str) -> Document:
     """All crashes and hosts of a fleet, to be filtered, sorted and opened; without a script, a list and all that is known of each."""
-    crashes, page_of = listed_crashes(fleet), pages_of(fleet)
+    crashes = listed_crashes(fleet).head(MOST_PAGES)
+    page_of = pages_of(fleet, crashes)
     pages = [
         Section(crash_title(crash), page_of(crash), address_of("crash", crash["crash_id"]))
-        for _, crash in crashes.head(MOST_PAGES).iterrows()
+        for _, crash in crashes.iterrows()
     ]
     rows: Any = [
         [Link(way_to("crash", row.crash_id), moment(row.time) if known(row.time) else "time unknown"),
          *(label(cell) for cell in (row.host, row.guilty_module, row.driver_version, row.signature))]
-        for row in crashes.head(MOST_PAGES).itertuples()
+        for row in crashes.itertuples()
     ]  # fmt: skip
     instead = [
         Table("Crashes, newest first", ["When", "Host", "Module", "Version loaded", "Signature"], rows)
