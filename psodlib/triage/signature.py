@@ -260,7 +260,8 @@ def _by_words(crash: Crash) -> str | None:
     # Without a frame that tells, what the message says, where it is more than an exception's or a PCPU's number.
     if crash.kind not in WORDED or crash.exception is not None or not crash.message:
         return None
-    return f"{crash.kind}: {_NUMBER.sub('N', crash.message[:MAX_MESSAGE])}"
+    words = crash.message[:MAX_MESSAGE].partition("possible deadlock")[0].rstrip(" -–—")  # the lock's name is before it
+    return f"{crash.kind}: {_NUMBER.sub('N', words)}"
 
 
 RULES: tuple[Callable[[Draft], Draft], ...] = (
