@@ -548,9 +548,7 @@ def _key(file: Path | None) -> bytes:
 def lab(
     source: Annotated[
         str | None,
-        typer.Argument(
-            help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
-        ),
+        typer.Argument(help="Evidence, a store or a saved fleet. Default: the demo.", show_default=False),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     port: Annotated[int, typer.Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
@@ -565,14 +563,8 @@ def lab(
             shutil.copy(notebook, folder)
     if source is not None:
         set_source(folder, source)
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        str(folder),
-        f"--port={port}",
-        "--LabApp.news_url=None",
-    ]  # asks nobody for news
+    # asks nobody for news
+    command = [sys.executable, "-m", "jupyterlab", str(folder), f"--port={port}", "--LabApp.news_url=None"]
     command += [] if browser else ["--no-browser"]
     # jupyter refuses root otherwise
     command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
