@@ -202,6 +202,7 @@ def report(
     allow_loss: AllowLoss = False,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
+    from psodlib.fleet import Fleet
     from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
 
@@ -215,7 +216,7 @@ def report(
         written = write_report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
-            progress=progress,
+            before=Fleet.before(store) if store else None, progress=progress,
         )  # fmt: skip
     end_report(written, store)
 
@@ -547,9 +548,7 @@ def _key(file: Path | None) -> bytes:
 def lab(
     source: Annotated[
         str | None,
-        typer.Argument(
-            help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
-        ),
+        typer.Argument(help="Evidence, a store or a saved fleet. Default: the demo.", show_default=False),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     port: Annotated[int, typer.Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,

@@ -4,6 +4,7 @@
     brief.html .pdf       two pages for management
     explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
+    changes.html          of a store: what changed since its last load
     notebooks/*.html      the notebooks, run on this source
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
@@ -30,12 +31,14 @@ import pandas as pd
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
+from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
+from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import (
     Block,
@@ -75,6 +78,7 @@ DOCUMENTS = (
     Link("explorer.html", "All crashes and hosts", "Filter, sort, open each crash and host"),
     Link("writeup.md", "The write-up (Markdown)", "The same for a wiki"),
 )
+CHANGES = Link("changes.html", "What changed since last time", "New crashes, moved and silent hosts, other advice")
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def report(
     known_issues: str | Path | None = None, module: str | None = None, candidates: Sequence[str] | None = None,
     crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
     notes: str | Path | None = None, site: str | Path | None = None, plan: str | Path | None = None,
-    progress: Progress | None = None,
+    before: Fleet | None = None, progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Run everything on a source and leave a folder that can be read anywhere, with no network and no Python.
 
@@ -155,6 +159,8 @@ def report(
         A private ``site.toml``; its facts go into the write-up and on no other page.
     plan : str or Path, optional
         The file of a roll-out that is under way: brief, index and notebook 07 show how it stands, as ``watch_rollout`` tells.
+    before : Fleet, optional
+        The fleet as it was, for the page "what changed since last time"; of a store it is known (``Fleet.before``).
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -182,6 +188,8 @@ def report(
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
+    if before is None and len(sources) == 1 and is_store(Path(sources[0])):
+        before = Fleet.before(sources[0])
     found = study(fleet, module, candidates, outage_hours, plan)
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
@@ -211,6 +219,11 @@ def report(
         step("writing the explorer's pages")
         _write(folder / "explorer.html", to_html(explorer_document(fleet, found.module), home="index.html"))
         links, failed = _write_notebooks(found, given, running, folder, step)
+    changed = None if before is None else what_changed(before, found, folder / "tables")
+    if changed is not None:
+        _write(folder / "changes.html", to_html(changed, home="index.html"))
+        tables.insert(0, Section(changed.title, [Bullets([changed.lead, CHANGES])]))
+        links.insert(0, CHANGES)
     index = folder / "index.html"
     first = _index(found, pictures, tables, sources)
     _write(index, to_html(first, [*DOCUMENTS, *links]))
