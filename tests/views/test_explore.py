@@ -19,7 +19,7 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet, load
 from psodlib.triage.similar import similar_crashes
-from psodlib.views.crash import facts_table, marks_of, own_text, pages_of, place_of, screen_of
+from psodlib.views.crash import facts_table, marks_of, own_text, pages_of, place_of
 from psodlib.views.document import Code, Document, Section, to_html, to_markdown
 from psodlib.views.explore import (
     Note,
@@ -168,13 +168,6 @@ def test_marks_need_no_address(incident: Fleet) -> None:
     frames = incident.frames.assign(address=pd.array([None] * len(incident.frames), dtype="UInt64"))
     assert marks_of(["a", "0: hpsa_scan_start@x", "kthread"], frames, "hpsa") == {1: "hpsa"}
     assert marks_of(["hpsa_scan_start"], frames, pd.NA) == {}
-
-
-def test_the_screen_is_drawn_behind_a_switch_that_says_so(incident: Fleet) -> None:
-    screen = screen_of(incident.crashes.iloc[0], incident.frames)
-    assert "VMK uptime: 29:20:14:10.166" in screen.text and len(screen.marked) == 3
-    html = to_html(Document(title="t", sections=[Section("s", [screen])]))
-    assert "<details" in html and "drawn from the tables" in html and html.count("<b>") == 3
 
 
 def test_a_crash_tells_its_issue_and_why_it_is_signed_so(incident: Fleet) -> None:
