@@ -182,7 +182,6 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
     ]
     by = f", known from {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
     driver = f"{label(crash['driver_version'], unknown='version unknown')}{by}"
-    has_text = bool((fleet.texts["crash_id"] == crash["crash_id"]).any())  # which holds the message
     kind = f" (evidence: {plain_words(crash['guilt'])})" if known(crash["guilty_module"]) else ""
     guilty = f"{label(crash['guilty_module'], unknown='none found')}{kind}"
     rows: list[tuple[str, str | Link]] = [
@@ -190,7 +189,8 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         ("Time", moment(crash["time"])),
         ("Uptime", span(crash["uptime"])),
         ("Kind", plain_words(crash["kind"])),
-        ("Message", literal(crash["message"])[:1000] if known(crash["message"]) and not has_text else ""),
+        ("Message", literal(crash["message"])[:1000] if known(crash["message"]) else ""),
+        ("World", " ".join(label(crash[name], 80) for name in ("world_id", "world_name") if known(crash[name]))),
         ("ESXi", release_of(crash) or UNKNOWN),
         ("Guilty module", guilty),
         ("Loaded driver", driver if known(crash["guilty_module"]) else ""),
