@@ -162,23 +162,14 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     )  # fmt: skip
     if table.empty:
         return {"module": "", "why": "the evidence names no driver", "runners_up": []}
-    first = table.iloc[0]
-    crashes, seen = (
-        f"{first[n]} {n if first[n] != 1 else one}" for n, one in (("crashes", "crash"), ("versions", "version"))
-    )
-    of = (
-        "among the drivers of which two versions or more were seen"
-        if first["choice"]
-        else "of all; no driver was seen in two versions"
-    )
+    first, rest = table.iloc[0], table.iloc[1:]
+    words = (("crashes", "crash"), ("versions", "version"))
+    crashes, seen = (f"{first[many]} {many if first[many] != 1 else one}" for many, one in words)
+    chosen = "among the drivers of which two versions or more were seen"
+    of = chosen if first["choice"] else "of all; no driver was seen in two versions"
+    runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
     why = f"most crashes are laid to it ({crashes}, {seen}) {of}"
-    rest = table.iloc[1:]
-    rest = rest[rest["crashes"] > 0].head(3)
-    return {
-        "module": str(first["module"]),
-        "why": why,
-        "runners_up": rest[["module", "crashes", "versions"]].values.tolist(),
-    }
+    return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
 def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
@@ -216,16 +207,11 @@ def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     """Crashes that no watched stretch holds, so that no rate counts them."""
     stretches, crashes = _crashes_in_stretches(fleet, module)
-    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]].copy()
-    watched = set(stretches["host"].dropna())
-    why = [
-        "no time of its own"
-        if pd.isna(time)
-        else "in a gap of the evidence"
-        if host in watched
-        else "host never seen alive"
-        for host, time in zip(lost["host"], lost["time"], strict=True)
-    ]
+    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]]
+    alive = lost["host"].isin(stretches["host"].dropna())
+    why = np.where(
+        lost["time"].isna(), "no time of its own", np.where(alive, "in a gap of the evidence", "host never seen alive")
+    )
     return lost.assign(why=pd.array(why, dtype="string")).sort_values(["host", "time"]).reset_index(drop=True)
 
 
