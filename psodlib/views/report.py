@@ -29,6 +29,7 @@ import pandas as pd
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
+from psodlib.risk.rollout import read_plan
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
@@ -165,11 +166,12 @@ def report(
     """
     sources = [] if isinstance(source, Fleet) else [source] if isinstance(source, (str, Path)) else list(source)
     folder = _folder(sources, Path(out))
+    under_way = None if plan is None else read_plan(plan)  # a wrong file is told before the evidence is read
     if isinstance(source, Fleet):
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
-    found = study(fleet, module, candidates, outage_hours, plan)
+    found = study(fleet, module, candidates, outage_hours, under_way)
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
