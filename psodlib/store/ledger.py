@@ -111,18 +111,18 @@ def _changed(entry: Entry) -> str:
 
 def _role(entry: Entry) -> tuple[str, bool, bool]:
     # All that readers make of a name: the log or command without its number, a folder of outputs, a bundle.
-    return _stem(entry.name.rpartition("/")[2]), is_output(entry), entry.hint_kind == "bundle"
+    return (*_called(entry.name), entry.hint_kind == "bundle")
 
 
-@lru_cache(4096)
-def _stem(name: str) -> str:
-    found = _STEM.match(name)
-    return found[1] if found else ""
+@lru_cache(1 << 14)
+def _called(name: str) -> tuple[str, bool]:
+    found = _STEM.match(name.rpartition("/")[2])
+    return found[1] if found else "", name.startswith("commands/") or "/commands/" in name
 
 
 def is_output(entry: Entry) -> bool:
     """Whether a file lies among the outputs of commands."""
-    return entry.name.startswith("commands/") or "/commands/" in entry.name
+    return _called(entry.name)[1]
 
 
 def adopt(old: Entry, entry: Entry) -> Entry | None:

@@ -153,20 +153,19 @@ class _There:
 
     def __init__(self, present: Sequence[Entry]) -> None:
         whole = [entry for entry in present if entry.sha256]
-        self._shas = {(entry.hint, entry.sha256) for entry in whole}
-        self._begun = {(entry.hint, entry.began) for entry in whole if entry.began}
+        self._shas = {(entry.hint, sha) for entry in whole for sha in (entry.sha256, entry.began) if sha}
         self._logs = {(entry.hint, entry.head, entry.unpacked) for entry in whole if entry.head and entry.unpacked}
         self._contents = {(entry.hint, one) for entry in whole for piece in entry.pieces for one in piece.contents}
 
     def says(self, old: Entry) -> bool:
         """True where all that a file said is still said: it was moved, packed, unpacked, or grew and was moved."""
+        if not old.tells or (old.hint, old.sha256) in self._shas:
+            return True
+        if not old.archive and (old.hint, old.head, old.unpacked) in self._logs:
+            return True
         telling = [piece for piece in old.pieces if piece.length]
-        mine = {(old.hint, one) for piece in telling for one in piece.contents}
-        return (
-            not telling
-            or (old.hint, old.sha256) in self._shas | self._begun
-            or (not old.archive and (old.hint, old.head, old.unpacked) in self._logs)
-            or (bool(mine) and all(piece.contents for piece in telling) and mine <= self._contents)
+        return all(
+            piece.contents and {(old.hint, one) for one in piece.contents} <= self._contents for piece in telling
         )
 
 
