@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from psodlib.evidence.places import shown
 from psodlib.evidence.sources import Unit
 from psodlib.records import Problem
 from psodlib.store.folder import Manifest
-from psodlib.store.ledger import HEAD, Job, adopt, is_output, look, plan
+from psodlib.store.ledger import HEAD, Job, adopt, is_output, look, plan, role_of
 from psodlib.store.readings import PASSING, POOR, Entry, Read, read_contents, read_pieces, timed, write_segment
 
 __all__ = ["ReadJobs", "Walk", "read_new", "vanished"]
@@ -93,15 +94,20 @@ def _spare(folder: Path, before: Manifest) -> list[Entry]:
 
 def _adopted(came: Iterable[Entry], known: Sequence[Entry]) -> Iterator[Entry]:
     # A file whose bytes are known says what is known of them; nearest is what lay at its own path, then with its own host.
-    by_sha: dict[str, list[Entry]] = defaultdict(list)
-    for entry in known:
-        by_sha[entry.sha256].append(entry)
+    by_sha: dict[Any, list[Entry]] = defaultdict(list)
+    for entry in sorted(known, key=lambda entry: entry.path):
+        for place in (entry.path, entry.hint, ...):
+            by_sha[entry.sha256, role_of(entry), place].append(entry)
     for entry in came:
         if not entry.known:
             yield entry
             continue
-        found = [(e, told) for e in by_sha[entry.known] if (told := adopt(e, entry)) is not None]
-        yield min(found, key=lambda pair: (pair[0].path != entry.path, pair[0].hint != entry.hint, pair[0].path))[1]
+        near = (
+            old
+            for place in (entry.path, entry.hint, ...)
+            for old in by_sha.get((entry.known, role_of(entry), place), ())
+        )
+        yield next(told for old in near if (told := adopt(old, entry)) is not None)
 
 
 def _standing_in(entry: Entry, old: Entry | None) -> Entry:

@@ -316,6 +316,26 @@ def test_a_file_replaced_with_its_size_and_time_is_seen(tmp_path: Path) -> None:
     assert psod.load(root, store=store, jobs=1).hosts.last_seen.iloc[0].day == 21
 
 
+def test_many_files_of_one_size_are_held_against_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = ledger._is_told
+    monkeypatch.setattr(ledger, "_is_told", lambda *given: asked.append(1) or real(*given))
+    counts = []
+    for many in (40, 160):
+        root, store = tmp_path / f"fleet{many}", tmp_path / f"s{many}"
+        for number in range(many):
+            path = root / f"esx1/var/log/vmksummary.{number}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(heartbeat(3, 1 + number % 28, number // 28, 1) * (1 + number % 2))
+        psod.load(root, store=store, jobs=1)
+        root.rename(root.with_name(f"moved{many}"))
+        asked.clear()
+        psod.load(root.with_name(f"moved{many}"), store=store, jobs=1)
+        assert news(store)["files read"] == 0
+        counts.append(len(asked))
+    assert counts[1] < 8 * counts[0]  # four times the files
+
+
 # ---- weeks of all of it -------------------------------------------------------------------------------------------------
 
 

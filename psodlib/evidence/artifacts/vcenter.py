@@ -33,7 +33,9 @@ def read_vcenter(part: Part, found: Findings) -> None:
     try:
         head: Row = dict(json.loads(next(lines)[1]))
     except (ValueError, TypeError, RecursionError, StopIteration):
-        found.problems.append(Problem(source=part.source, problem="bad_line", line=1, detail="no head that can be read"))
+        found.problems.append(
+            Problem(source=part.source, problem="bad_line", line=1, detail="no head that can be read")
+        )
         return
     found.host = str(head.get("host")) if head.get("host") else found.host
     read = _READERS.get(str(head.get("psod_vcenter")))
