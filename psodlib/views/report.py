@@ -500,11 +500,11 @@ def _answer(found: Study) -> list[Section]:
     return [*said.answer(found), Section("What is open, and when we can tell", said.open_questions(found)), league]
 
 
-def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
+def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
-    drawn: list[Picture | Bullets] = [each for each in pictures if isinstance(each, Picture)]
-    missing = list(dict.fromkeys(each.text for each in pictures if isinstance(each, Text)))
-    return [*drawn, Bullets(missing)] if missing else drawn
+    drawn: list[Picture | Text] = [each for each in pictures if isinstance(each, Picture)]
+    missing = list(dict.fromkeys(each.text.split(". ")[0] for each in pictures if isinstance(each, Text)))
+    return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
