@@ -18,11 +18,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
-from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS, ROLES
+from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = [
-    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash",
+    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "read_crash",
 ]  # fmt: skip
 
 _FRAMES = ("frame", "symbol", "gdb")
@@ -586,21 +586,3 @@ def find_crashes(text: str | bytes) -> list[Crash]:
         for block in group_blocks(split_pieces(part, start, line))
         if is_crash(block)
     ]
-
-
-def modules_named_by_kernel(text: str) -> dict[str, str | None]:
-    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
-    of each where it is printed."""
-    pattern = next(role.pattern for role in ROLES if role.name == "named")
-    found: dict[str, str | None] = {}
-    for line in text.split("\n"):
-        at = line.find("Module")
-        match = pattern.match(line, at) if at >= 0 else None
-        if match:
-            for name, version in _INVOLVED.findall("[" + match["modules"]):
-                if name != "vmkernel":
-                    found[name] = version or found.get(name)
-    return found
-
-
-_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")

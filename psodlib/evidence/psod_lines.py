@@ -10,7 +10,19 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["ANCHORS", "EXCEPTIONS", "HEX", "ISO", "KINDS", "NUMBER", "OPENERS", "ROLES", "UPTIME", "Role"]
+__all__ = [
+    "ANCHORS",
+    "EXCEPTIONS",
+    "HEX",
+    "ISO",
+    "KINDS",
+    "NUMBER",
+    "OPENERS",
+    "ROLES",
+    "UPTIME",
+    "Role",
+    "modules_named_by_kernel",
+]
 
 # --------------------------------------------------------------------------------------------------------------------
 # The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
@@ -174,3 +186,21 @@ KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple((kind, sample, re.co
 EXCEPTIONS = {
     0: "divide_error", 2: "nmi", 6: "invalid_opcode", 8: "double_fault", 13: "general_protection", 14: "page_fault", 18: "machine_check",
 }  # fmt: skip
+
+
+_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")
+
+
+def modules_named_by_kernel(text: str) -> dict[str, str | None]:
+    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
+    of each where it is printed."""
+    pattern = next(role.pattern for role in ROLES if role.name == "named")
+    found: dict[str, str | None] = {}
+    for line in text.split("\n"):
+        at = line.find("Module")
+        match = pattern.match(line, at) if at >= 0 else None
+        if match:
+            for name, version in _INVOLVED.findall("[" + match["modules"]):
+                if name != "vmkernel":
+                    found[name] = version or found.get(name)
+    return found

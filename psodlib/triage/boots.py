@@ -19,7 +19,14 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot", "versions_now"]
+__all__ = [
+    "boots_of_host",
+    "builds_of_boots",
+    "loaded_in_boots",
+    "loaded_versions",
+    "readings_in_their_boot",
+    "versions_now",
+]
 
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
@@ -312,6 +319,25 @@ def _stretches(boot: _Boot) -> list[tuple[datetime, datetime]]:
             out[-1] = (out[-1][0], max(out[-1][1], sign.end))
         else:
             out.append((start, sign.end))
+    return out
+
+
+def builds_of_boots(starts: Sequence[datetime | None], told: Sequence[tuple[datetime | None, str]]) -> list[str | None]:
+    """The ESXi build of each boot: an upgrade takes effect at a reboot, as a driver does."""
+    if not starts:
+        return []
+    begins = [start or _DAWN for start in starts]
+    found: dict[int, str] = {}
+    for time, build in sorted(told, key=lambda pair: (pair[0] is None, pair[0] or _DAWN)):
+        # The banner comes with the first lines, which may bear a clock a little behind the uptime counter.
+        at = len(begins) - 1 if time is None else max(bisect_right(begins, time + SAME_BOOT) - 1, 0)
+        found.setdefault(at, build)
+    known = {build for _, build in told}
+    before = known.pop() if len(known) == 1 else None
+    out = []
+    for at in range(len(starts)):
+        before = found.get(at, before)
+        out.append(before)
     return out
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from psodlib.evidence.vmkernel import modules_named_by_kernel
+from psodlib.evidence.psod_lines import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
 from psodlib.triage.frames import (
     MAX_MESSAGE,
