@@ -62,8 +62,8 @@ def _role(name: str, anchors: str, sample: str, pattern: str) -> Role:
 
 
 # What a line of a crash can be, tried in this order at the start of its body (behind the log prefix). Anchors are parted by
-# blanks; `~` in one is a blank. A row without any opens no crash by itself. The search compares three bytes at a time, of up to
-# 64 anchors: that is why an anchor begins where three bytes are rare in logs (`SSERT`, not `ASSERT`), and why there are few.
+# blanks; `~` in one is a blank. A row without any opens no crash by itself. Every anchor holds one of the words that the search of streams looks for
+# (`vmkernel_lines.SEARCHED`).
 ROLES: tuple[Role, ...] = (
     _role("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
           rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)\s*(?P<message>{_SAID})"),
@@ -78,7 +78,7 @@ ROLES: tuple[Role, ...] = (
     _role("uptime", "VMK~uptime", "VMK uptime: 7:05:43:45.014 TSC: 1751259712918392", rf"VMK [Uu]ptime:\s*(?P<uptime>{UPTIME})"),
     _role("backtrace", "cktrace", "Backtrace for current CPU #1, worldID=65936, fp=0x4390c0c1bd70",
           rf"Backtrace for current CPU #?(?P<pcpu>{NUMBER}), worldID=(?P<world>{NUMBER})"),
-    _role("other_cpu", "another~CPU", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
+    _role("other_cpu", "Panic~from~another~CPU", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
           rf"(?:Panic: \d{{1,5}}: )?Panic from another CPU \(cpu (?P<pcpu>{NUMBER}), world (?P<world>{NUMBER})\)(?:: ip=(?P<ip>{HEX}))?"),
     _role("saved", "cktrace", "Panic: 767: Saved backtrace: pcpu 118 Heartbeat NMI",
           rf"(?:Panic: \d{{1,5}}: )?(?:Saved backtrace(?: from)?: pcpu|Backtrace for Saved/Locked CPU -) ?(?P<pcpu>{NUMBER})"),
@@ -126,22 +126,22 @@ ROLES: tuple[Role, ...] = (
     _role("message", "e~Check", "Machine Check Exception on PCPU12 in world 111111:idle51", rf"(?P<message>(?:Fatal )?Machine Check Exception(?!s\b| \(?MCE\)? (?:is|are) ){_SAID})"),
     _role("message", "LINT1 Panic~requested", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be a hardware problem;",
           rf"(?P<message>LINT1.{{0,4}}NMI{_SAID}|LINT1 (?:motherboard )?interrupt{_SAID}|NMI IPI: Panic requested{_SAID})"),
-    _role("message", "bora/ SSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
+    _role("message", "bora/ ASSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
           rf"(?P<message>(?:{_PANIC_WORDS})\s{{1,8}}(?:FAILED\s{{1,8}})?{_SOURCE}{_SAID})"),
     _role("message", "bora/ kdrivers/ ~modules/", "Failed at bora/vmkernel/main/heap.c:1234 -- VMK_ASSERT(heap)",
           rf"(?P<message>Failed at {_SOURCE}{_SAID})"),
     _role("message", "BUG:~failure el~BUG~at", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
           rf"(?P<message>(?:BUG: failure at|kernel BUG at) {_SAID})"),
-    _role("message", "COS~ Oops Lost~h Lost~H", "COS Error: Oops",
+    _role("message", "COS~ Oops Lost~heartbeat Lost~Heartbeat", "COS Error: Oops",
           rf"(?P<message>COS (?:Error|Panic): {_SAID}|Oops(?=\s*$)|Lost [Hh]eartbeat(?=\s*$))"),
-    _role("message", "Lost~h Lost~H", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
+    _role("message", "Lost~heartbeat Lost~Heartbeat", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
           rf"(?:VMNIX: )?(?:ALERT: )?HB: \d{{1,5}}: (?P<message>Lost [Hh]eartbeat{_SAID})"),
     _role("message", "CrashMe", "CrashMe", rf"(?P<message>CrashMe\b{_SAID})"),
     _role("message", "PSOD", "PSOD due to PCI bus error", rf"(?P<message>PSOD due to {_SAID})"),
     _role("message", "OMMU~", "IOMMU fault detected: domain 3", rf"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error|UNIT \d{{1,4}} did not complete){_SAID})"),
-    _role("message", "CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
+    _role("message", "Fatal~CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
           rf"(?P<message>Fatal CPU mismatch on {_SAID})"),
-    _role("message", "ncompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
+    _role("message", "incompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
     _role("message", "mem~checksum~BAD", "VMKernel RO mem checksum BAD", rf"(?P<message>VM[Kk]ernel RO mem checksum BAD{_SAID})"),
     _role("fatal", "ine~check", "IDT: 1895: Uncorrectable/unrecoverable machine check error",
           r"IDT: \d{1,5}: Uncorrectable/unrecoverable machine check"),

@@ -248,6 +248,18 @@ def test_device_tables(tmp_path: Path, form: str) -> None:
     assert {row[1] for row in drivers(fleet, "state", "module")} == {"i40en"}
 
 
+ADAPTERS = """HBA Name  Driver      Link State  UID           Capabilities    Description
+--------  ----------  ----------  ------------  --------------  -----------
+vmhba0    vmw_ahci    link-n/a    sata.vmhba0                   (0000:00:17.0) Maker Some SATA Controller
+vmhba1    nhpsa       link-n/a    sas.5001ab1  Data Integrity  (0000:5c:00.0) Maker Some Array
+"""
+
+
+def test_a_row_that_two_readers_know_is_one_observation(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, {"esx1/adapters.txt": ADAPTERS})
+    assert drivers(fleet, "device", "module") == [("vmhba1", "nhpsa"), ("vmhba0", "vmw_ahci")]
+
+
 NOTHING = {
     "virtual machines": "Name,PowerState,Version,Guest\nvm1,PoweredOn,v13,Linux\n",
     "datastores": '"Name","FreeSpaceGB","CapacityGB"\n"ds1","1","2"\n',

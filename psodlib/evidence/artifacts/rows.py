@@ -319,7 +319,8 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
             DriverReading(
                 module=module, version=normalise(version, module), state="loaded", evidence="ethtool" if version or firmware else "adapter_list",
                 device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
-                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo")),
+                # an adapter's stands in front of its description: (0000:03:00.0) HPE Smart Array
+                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo") or row.get("description", "").partition(")")[0].lstrip("(")),
                 firmware=firmware if (firmware or "").lower() not in _NOTHING else None, source=part.source, line=line,
             )
         )  # fmt: skip
