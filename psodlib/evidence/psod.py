@@ -25,7 +25,8 @@ __all__ = [
     "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "read_crash",
 ]  # fmt: skip
 
-_FRAMES = ("frame", "symbol", "gdb")
+_DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel's own source
+_FRAMES = ("frame", "symbol", *_DEBUGGED)
 _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
 # Any of these says that the host stopped, whatever stands beside it.
@@ -191,8 +192,8 @@ def looks_like_crash(block: _Block) -> bool:
 
 
 def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
-    if not frames or all(piece.role == "gdb" for piece in frames):
-        return False
+    if not frames or all(piece.role in _DEBUGGED for piece in frames):
+        return any(piece.role == "debugged" for piece in frames)  # of a core dump of the vmkernel
     functions = [piece.group("function") or "" for piece in frames]
     if any(_PANICKING.match(function) for function in functions[:6]):
         return True
@@ -443,7 +444,7 @@ class _Trace(NamedTuple):
         # `pcpu 118 Heartbeat NMI: 0x...` says at each frame whose it is; a frame without that ends such a run.
         if frame.group("why"):
             return self.saved and self.pcpu == read_count(frame.group("pcpu"))
-        if self.pieces and (self.pieces[-1].role == "gdb") is not (frame.role == "gdb"):
+        if self.pieces and (self.pieces[-1].role in _DEBUGGED) is not (frame.role in _DEBUGGED):
             return False  # the same stack again, by a debugger
         return not (self.saved and self.pieces and self.pieces[-1].group("why"))
 

@@ -158,6 +158,8 @@ ROLES: tuple[Role, ...] = (
     _role("symbol", "@vmkernel @esx", "Res3GetSpecificCluster@esx",
           r"(?P<function>(?=[A-Za-z0-9.$]{0,80}(?:[a-z0-9][A-Z]|_))[A-Za-z_][\w.$]{2,300})@(?P<module>vmkernel|esx|com\.vmware\.[\w.]{1,60}|\([\w.\-]{1,60}\))\s*$"),
     _role("bare_symbol", "", "lpfc_sli4_fp_split@lpfc", r"(?P<function>[A-Za-z_][\w.$]{2,300})@(?P<module>[a-z][\w.\-]{0,60})\s*$"),
+    _role("debugged", "bora/", "#1  0x0000418012343ffa in Heap_Free (heap=0x431a455dc000) at bora/vmkernel/main/heap.c:4314",
+          r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\(.{0,2000} at (?:\S{0,200}/)?bora/vmkernel/"),
     _role("gdb", "", "#4  Res6NewFreeClusterEntry (rce=...)", r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\("),
     _role("elided", "", "...", r"[. …]{3,}$"),
 )  # fmt: skip
