@@ -31,10 +31,9 @@ from psodlib.evidence.psod import (
     group_blocks,
     is_crash,
     looks_like_crash,
-    modules_named_by_kernel,
     read_crash,
 )  # fmt: skip
-from psodlib.evidence.psod_lines import ANCHORS
+from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.evidence.vmkernel_lines import BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, WARNINGS, LineRow
