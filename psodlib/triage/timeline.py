@@ -11,7 +11,18 @@ from psodlib.errors import InputError
 __all__ = ["DUMP_NAME", "LANES", "host_timeline", "incident_timeline"]
 
 DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
-LANES = ("boot", "watched", "driver", "down", "crash")
+LANES = ("boot", "watched", "driver", "down", "vcenter", "crash")
+# What vCenter's events say, in words; boots stand in a lane of their own.
+TOLD = {
+    "failed_over": "host failed, says vSphere HA", "isolated": "host isolated, says vSphere HA", "failover_begun": "failover begun",
+    "failover_done": "failover done", "vm_restarted": "machines restarted elsewhere", "vm_lost": "machines not restarted",
+    "disconnected": "connection lost", "reconnected": "connected again", "taken_out": "disconnected by hand", "maintenance": "maintenance mode",
+    "maintenance_over": "maintenance mode left", "patched": "software installed", "core_dump_found": "crash reported", "dump_unread": "unread dump",
+    "hostd_dumped": "hostd dumped core",
+}  # fmt: skip
+FAILOVER = pd.Timedelta(hours=1)
+MOST_NAMED = 12
+OF_MACHINES = ("vm_restarted", "vm_lost")
 COLUMNS = {
     "time": "datetime64[ns, UTC]", "end": "datetime64[ns, UTC]", "lane": "string", "what": "string", "detail": "string",
     "source": "string", "line": "Int64", "sha256": "string",
@@ -29,6 +40,8 @@ class Tables(Protocol):
     def drivers(self) -> pd.DataFrame: ...
     @property
     def coverage(self) -> pd.DataFrame: ...
+    @property
+    def events(self) -> pd.DataFrame: ...
 
 
 def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.DataFrame:
@@ -37,7 +50,7 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
     if found.empty:
         raise InputError(f"no crash {crash_id!r} among {len(fleet.crashes):,}; expected a crash_id of fleet.crashes")
     crash = found.iloc[0]
-    facts = (_crashes, _down, _boots, _watched, _drivers)
+    facts = (_crashes, _down, _boots, _watched, _drivers, _told)
     rows = [row for told in facts for row in told(fleet, crash)]
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)  # all unknown is no naive time
     if pd.notna(crash["time"]):
@@ -47,7 +60,9 @@ def incident_timeline(fleet: Tables, crash_id: str, days: float = 60) -> pd.Data
         # What the boot that crashed had loaded is told at its start, which may lie further back than the window.
         start = _own_boot(fleet, crash)
         own = (table["lane"] == "driver") & (begins >= start) & (begins <= crash["time"])
-        table = table[begins.isna() | near | own]
+        # What vCenter tells on other days is of another matter.
+        far = (table["lane"] == "vcenter") & ((begins - crash["time"]).abs() > pd.Timedelta(days=1))
+        table = table[(begins.isna() | near | own) & ~far]
     return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
 
 
@@ -58,7 +73,7 @@ def host_timeline(fleet: Tables, host: str) -> pd.DataFrame:
         {"time": row.time, "lane": "crash", "what": "crash", "detail": row.message, "source": row.source, "line": row.line, "sha256": row.sha256}
         for row in _here(fleet.crashes, nobody)
     ]  # fmt: skip
-    rows = [*crashes, *(row for told in (_down, _boots, _watched, _drivers) for row in told(fleet, nobody))]
+    rows = [*crashes, *(row for told in (_down, _boots, _watched, _drivers, _told) for row in told(fleet, nobody))]
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
     return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
 
@@ -140,4 +155,31 @@ def _drivers(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
         words = [str(word) for word in (row.module, row.version, row.state) if pd.notna(word)]
         rows.append({"time": row.observed_at, "lane": "driver", "what": " ".join(words), "detail": row.evidence,
                      "source": row.source, "line": row.line})  # fmt: skip
+    return rows
+
+
+def _told(fleet: Tables, crash: Any) -> list[dict[str, Any]]:
+    # vCenter's events; the machines of one failover together.
+    rows: list[dict[str, Any]] = []
+    machines: dict[str, list[str]] = {}
+    for row in _here(fleet.events[fleet.events["what"].isin(list(TOLD))], crash):
+        fact = {
+            "time": row.time,
+            "lane": "vcenter",
+            "what": TOLD[row.what],
+            "detail": row.detail,
+            "source": row.source,
+            "line": row.line,
+        }
+        first = next(
+            (old for old in rows if old["what"] == TOLD[row.what] and row.time - old["time"] <= FAILOVER), None
+        )
+        if row.what in OF_MACHINES and first is not None:
+            machines[first["what"]].append(str(row.vm))
+            names = machines[first["what"]]
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            first["detail"] = f"{len(names)} machines: {', '.join(names[:MOST_NAMED])}{more}"
+            continue
+        machines[TOLD[row.what]] = [str(row.vm)]
+        rows.append(fact)
     return rows
