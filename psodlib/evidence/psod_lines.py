@@ -16,14 +16,14 @@ __all__ = ["ANCHORS", "EXCEPTIONS", "HEX", "ISO", "KINDS", "NUMBER", "OPENERS", 
 # The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
 # runs on (`0x41ffd38142980x4539..`); typography makes a multiplication sign of the x, a reader of pictures an O of the 0.
 _MASK = r"<[A-Z][A-Z_ ]{0,20}>"
-HEX = rf"(?:[0O][x×](?:[A-Z]{{0,9}}[G-WYZ][A-Z]{{0,12}}\d{{0,4}}|[0-9a-fA-F#X*]{{1,40}}(?!x)|x{{4,20}}|{_MASK})|0#{{3,20}}|#{{6,20}}|{_MASK})"
-NUMBER = rf"(?:\d{{1,20}}|#{{1,20}}|X{{1,20}}|x{{1,20}}|{_MASK})"
+HEX = rf"(?:[0O][x×](?:[A-Z]{{0,9}}[G-WYZ][A-Z]{{0,12}}\d{{0,4}}|[0-9a-fA-F#X*]{{1,40}}(?!x)|x{{4,20}}|n{{4,20}}|{_MASK})|0?#{{4,20}}|{_MASK})"
+NUMBER = rf"(?:\d{{0,12}}#{{1,20}}|\d{{1,20}}|X{{1,20}}|x{{1,20}}|{_MASK})"
 UPTIME = r"\d{1,6}:\d{1,2}:\d{2}:\d{2}\.\d{3}"
 ISO = r"(?:\d{4}|YYYY)-(?:\d\d|MM)-(?:\d\d|DD)[T ](?:\d\d|HH):(?:\d\d|MM):(?:\d\d|SS)(?:\.(?:\d{1,9}|MS|[X#]{1,9}))?(?:Z|[+-]\d\d:?\d\d)?"
 _SYMBOL = (
     r"(?P<function><unknown>|[^\s@+\[\]]{1,300})?"
     r"(?:@(?P<module>\([^)\s]{0,80}\)|<None>|[^#:+\s<]{0,80})(?:[#:](?P<version><None>|[^+\s]{0,80}))?)?"
-    r"(?:\+(?P<offset>[0O][x×][0-9a-fA-F]{1,40}(?!x)))?"
+    r"(?:\+(?P<offset>[0O][x×][0-9a-fA-F]{1,40}(?!x)|0?x?#{2,20}))?"
 )
 _SAID = r".{0,4000}"  # a message goes on to the line's end; nobody reads more of it
 _PANIC_WORDS = "ASSERT_NOT_IMPLEMENTED|ASSERT|NOT_REACHED|NOT_IMPLEMENTED|PANIC|VERIFY|CHECK"
@@ -50,14 +50,14 @@ def _role(name: str, anchors: str, sample: str, pattern: str) -> Role:
 
 
 # What a line of a crash can be, tried in this order at the start of its body (behind the log prefix). Anchors are parted by
-# blanks; `~` in one is a blank. A row without any opens no crash by itself. The search compares three bytes at a time, of up to
-# 64 anchors: that is why an anchor begins where three bytes are rare in logs (`SSERT`, not `ASSERT`), and why there are few.
+# blanks; `~` in one is a blank. A row without any opens no crash by itself. Every anchor holds one of the words that the search of streams looks for
+# (`vmkernel_lines.SEARCHED`).
 ROLES: tuple[Role, ...] = (
     _role("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
           rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)\s*(?P<message>{_SAID})"),
     _role("frame", ":[0x nover #<None>", "0x4122e445b4d8:[0x418014a7b71a]PanicvPanicInt@vmkernel#nover+0x61 stack: 0x3000000008",
-          rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}):\s?)?\[(?P<ip>{HEX})\]\s?{_SYMBOL}"
-          rf"(?P<stack>\s+stack:\s*(?P<word>{HEX})?.*)?"),
+          rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}) ?:\s?)?\[ ?(?P<ip>{HEX}) ?\]\s?{_SYMBOL}"
+          rf"(?P<stack>\s*stack:\s*(?P<word>{HEX})?.*)?"),
     _role("details", "tails:~Crash", "Panic Details: Crash at 2021-06-01T10:11:12.345Z on CPU 3 running world 2098455 - HELPER_QUEUE. VMK Uptime:95:04:48:47.696",
           rf"(?:Panic|PSOD|Crash) Details: Crash at (?P<time>{ISO}|.{{1,40}}?) on P?CPU ?(?P<pcpu>{NUMBER}) running world (?P<world>{NUMBER})"
           rf"(?:\s?[-–:]\s?(?P<name>\S.{{0,80}}?))??(?:[.,;]?\s{{0,4}}VMK [Uu]ptime:\s?(?P<uptime>{UPTIME})|[.,;]?\s*$)"),
@@ -66,12 +66,13 @@ ROLES: tuple[Role, ...] = (
     _role("uptime", "VMK~uptime", "VMK uptime: 7:05:43:45.014 TSC: 1751259712918392", rf"VMK [Uu]ptime:\s*(?P<uptime>{UPTIME})"),
     _role("backtrace", "cktrace", "Backtrace for current CPU #1, worldID=65936, fp=0x4390c0c1bd70",
           rf"Backtrace for current CPU #?(?P<pcpu>{NUMBER}), worldID=(?P<world>{NUMBER})"),
-    _role("other_cpu", "another~CPU", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
+    _role("other_cpu", "Panic~from~another~CPU", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
           rf"(?:Panic: \d{{1,5}}: )?Panic from another CPU \(cpu (?P<pcpu>{NUMBER}), world (?P<world>{NUMBER})\)(?:: ip=(?P<ip>{HEX}))?"),
     _role("saved", "cktrace", "Panic: 767: Saved backtrace: pcpu 118 Heartbeat NMI",
           rf"(?:Panic: \d{{1,5}}: )?(?:Saved backtrace(?: from)?: pcpu|Backtrace for Saved/Locked CPU -) ?(?P<pcpu>{NUMBER})"),
     _role("product", "build-", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
-          r"\W{0,20}(?:\d{1,3}(?:;\d{1,3})?m\W{0,9}){0,4}VMware ESX(?:i| Server)?(?: (?P<version>[\dX]{1,3}(?:\.[\dX]{1,3}){1,3}))? \[(?:Release|Debug|Beta|)build-(?P<build>\d{1,12})"),
+          r"(?P<details>Version Details: )?\W{0,20}(?:\d{1,3}(?:;\d{1,3})?m\W{0,9}){0,4}VMware ESX(?:i| Server)?(?: (?P<version>[\dX]{1,3}(?:\.[\dX]{1,3}){1,3}))?"
+          r" (?:\[(?:Release|Debug|Beta|)|(?(details)|\[))build-(?P<build>\d{1,12})"),
     _role("other_product", "", "COFFEEware Machine 5.0 [Releasebuild-12345 x86_64]", r"[\w .()\-]{2,80} \[(?:Release|Debug|Beta|)build-"),
     _role("registers", "", "frame=0x4100c0117d78 ip=0x41803399e303 cr2=0x0 cr3=0xcff94000",
           rf"(?:frame={HEX} )?(?:r|e)?ip=(?P<ip>{HEX})(?=[ \r]|$)"),
@@ -113,28 +114,28 @@ ROLES: tuple[Role, ...] = (
     _role("message", "e~Check", "Machine Check Exception on PCPU12 in world 111111:idle51", rf"(?P<message>(?:Fatal )?Machine Check Exception(?!s\b| \(?MCE\)? (?:is|are) ){_SAID})"),
     _role("message", "LINT1 Panic~requested", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be a hardware problem;",
           rf"(?P<message>LINT1.{{0,4}}NMI{_SAID}|LINT1 (?:motherboard )?interrupt{_SAID}|NMI IPI: Panic requested{_SAID})"),
-    _role("message", "bora/ SSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
+    _role("message", "bora/ ASSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
           rf"(?P<message>(?:{_PANIC_WORDS})\s{{1,8}}(?:FAILED\s{{1,8}})?{_SOURCE}{_SAID})"),
     _role("message", "bora/ kdrivers/ ~modules/", "Failed at bora/vmkernel/main/heap.c:1234 -- VMK_ASSERT(heap)",
           rf"(?P<message>Failed at {_SOURCE}{_SAID})"),
     _role("message", "BUG:~failure el~BUG~at", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
           rf"(?P<message>(?:BUG: failure at|kernel BUG at) {_SAID})"),
-    _role("message", "COS~ Oops Lost~h Lost~H", "COS Error: Oops",
+    _role("message", "COS~ Oops Lost~heartbeat Lost~Heartbeat", "COS Error: Oops",
           rf"(?P<message>COS (?:Error|Panic): {_SAID}|Oops(?=\s*$)|Lost [Hh]eartbeat(?=\s*$))"),
-    _role("message", "Lost~h Lost~H", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
+    _role("message", "Lost~heartbeat Lost~Heartbeat", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
           rf"(?:VMNIX: )?(?:ALERT: )?HB: \d{{1,5}}: (?P<message>Lost [Hh]eartbeat{_SAID})"),
     _role("message", "CrashMe", "CrashMe", rf"(?P<message>CrashMe\b{_SAID})"),
     _role("message", "PSOD", "PSOD due to PCI bus error", rf"(?P<message>PSOD due to {_SAID})"),
-    _role("message", "OMMU~", "IOMMU fault detected: domain 3", rf"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error){_SAID})"),
-    _role("message", "CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
+    _role("message", "OMMU~", "IOMMU fault detected: domain 3", rf"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error|UNIT \d{{1,4}} did not complete){_SAID})"),
+    _role("message", "Fatal~CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
           rf"(?P<message>Fatal CPU mismatch on {_SAID})"),
-    _role("message", "ncompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
+    _role("message", "incompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
     _role("message", "mem~checksum~BAD", "VMKernel RO mem checksum BAD", rf"(?P<message>VM[Kk]ernel RO mem checksum BAD{_SAID})"),
     _role("fatal", "ine~check", "IDT: 1895: Uncorrectable/unrecoverable machine check error",
           r"IDT: \d{1,5}: Uncorrectable/unrecoverable machine check"),
     _role("requested", "PSOD", "NMI: 709: ApeiHESTNmiHandler requested PSOD", rf"(?:ALERT: |WARNING: )?(?P<message>NMI: \d{{1,5}}: \w{{1,80}} requested PSOD{_SAID})"),
     _role("detail", "", "System has encountered a Hardware Error - Please contact the hardware vendor",
-          r"System has encountered a Hardware Error|Uncorrectable/\w{1,40} memory error|MCA: \d{1,5}: UC Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d{1,5}: "),
+          r"System has encountered a Hardware Error|Uncorrectable/\w{1,40} memory error|(?:ALERT: )?MCA: \d{1,5}: (?:UC|SRAR|SRAO|UE) Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d{1,5}: "),
     _role("lockup", "", "NMI: 1943: NMI IPI received. Was eip(base):ebp:cs [0x7eb2e(0x418009600000):0x4122c2307688:0x4010](Src 0x1, CPU140)",
           r"(?:NMI: \d{1,5}: )?NMI IPI(?: received)?[.:]|(?:WARNING: |ALERT: )?Heartbeat: \d{1,5}: PCPU \S{1,9} didn't have a heartbeat|.{0,80}NETDEV WATCHDOG"),
     _role("boot", "", "Starting VMKernel initialization", r"Starting VMKernel|BootConfig: \d{1,5}: |VMKernel \S{1,253} \d{1,2}\.\d{1,2}\.\d{1,2} #\d{1,3} SMP"),

@@ -21,15 +21,11 @@ from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 
-__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin"]
+__all__ = ["ADVICE", "PinDecision", "decide_pin", "in_words"]
 
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
-SURE, LIKELY, RATHER = (
-    0.95,
-    0.80,
-    0.60,
-)  # that the best version has the lower rate: move now, at a reboot, no new installs
+SURE, LIKELY, RATHER = 0.95, 0.80, 0.60  # that the best has the lower rate: move now, at a reboot, no new installs
 NEAR = 1.25  # a pin may be this many times as bad as the truly best one
 KNOWN_ISSUE = 2.0  # times: the rate expected of a version whose known issue was matched in this fleet
 REBOOT_COST = 0.02  # crashes: what moving one host risks
@@ -82,9 +78,8 @@ class PinDecision:
         Returns
         -------
         pandas.DataFrame
-            ``version``, ``reference``, ``ratio``, ``low``, ``high`` (``NA`` where unbounded or undefined), ``text``,
-            ``method``, ``p_lower``, ``p_value``, ``crashes``, ``reference_crashes``, ``host_days``,
-            ``reference_host_days``.
+            Both versions, ``ratio``, ``low``, ``high`` (``NA`` where unbounded or undefined), ``text``, ``method``,
+            ``p_lower``, ``p_value``, and the crashes and host-days of both.
         """
         rows = [
             (
@@ -109,7 +104,7 @@ def decide_pin(
     alpha: float = 0.05,
     known: Mapping[str, Sequence[str]] | None = None,
     now: pd.DataFrame | None = None,
-    before: PinDecision | None = None,
+    before: PinDecision | str | None = None,
     reboot_cost: float = REBOOT_COST,
 ) -> PinDecision:
     """What to run tomorrow: advice for every version, with what following it is worth.
@@ -122,18 +117,14 @@ def decide_pin(
         The versions to choose from; default: all that have watched host-days.
     reference : str, optional
         One of the candidates that ``ratios`` are held against; default: the best.
-    adjust : sequence of str
+    adjust, alpha
         As for ``rate_ratio``.
-    alpha : float
-        1 - confidence of ``ratios`` and of the measured rates.
     known : mapping of version to ids, optional
-        Known issues that name the version and whose signature was matched in this fleet; default: what ``exposure``
-        found (``attrs["known_issues"]``).
+        Known issues of a version whose signature was matched in this fleet; default: ``exposure.attrs["known_issues"]``.
     now : pandas.DataFrame, optional
-        ``host`` and ``version``: who runs what today, as ``fleet.now(module)`` has it; default: the version of each
-        host's last stretch.
-    before : PinDecision, optional
-        The decision that was followed so far: it is turned round only at a probability of 0.95.
+        Who runs what today, as ``fleet.now(module)``; default: the version of each host's last stretch.
+    before : PinDecision or str, optional
+        The decision followed so far, or the version that it moves hosts to: turned round only at a probability of 0.95.
     reboot_cost : float
         Crashes that moving one host risks.
 
@@ -144,17 +135,16 @@ def decide_pin(
     Raises
     ------
     InputError
-        Fewer than two candidates, one that no host loaded, crashes without host-days, a snapshot of versions, a table of
-        only the hosts that crashed.
+        Fewer than two candidates, or one that no host loaded; crashes without host-days; only hosts that crashed.
 
     Notes
     -----
-    One penalised frailty model of all versions gives draws of their rates, half of them from the crashes known to be the
-    driver's and half with the unexplained ones added. ``best`` has the lowest mean rate. With P the probability that the
-    best version's rate is below a version's, and net the crashes a year that moving its hosts avoids less
-    ``reboot_cost`` for each: P >= 0.95 and net > 0 ``move_now``; P >= 0.8 and net > 0 ``next_reboot``; P >= 0.6
-    ``no_new_installs``; else ``leave``. Where a version shares hardware or months with the best for less than 20 %, no
-    advice goes above ``next_reboot``. A pin needs P(rate of best <= 1.25 times the lowest) >= 0.95.
+    One penalised frailty model of all versions gives draws of their rates, half from the crashes known to be the driver's
+    and half with the unexplained ones. ``best`` has the lowest mean rate. With P the probability that its rate is below a
+    version's, and net the crashes a year that moving its hosts avoids less ``reboot_cost`` for each: P >= 0.95 and net > 0
+    ``move_now``; P >= 0.8 and net > 0 ``next_reboot``; P >= 0.6 ``no_new_installs``; else ``leave``. Where a version shares
+    hardware or months with the best for less than 20 %, nothing above ``next_reboot`` and no pin. A pin needs P(rate of
+    best <= 1.25 times the lowest) >= 0.95.
 
     Example
     -------
@@ -166,16 +156,8 @@ def decide_pin(
     if not isinstance(reboot_cost, numbers.Real) or not 0 <= reboot_cost < math.inf:
         raise InputError(f"reboot_cost is {reboot_cost!r}; expected crashes risked by moving a host, 0 or more")
     comparison = Comparison(exposure, adjust)
-    names = candidates_of(comparison, candidates, reference)
+    names = _candidates(comparison, candidates, reference)
     issues = _issues(comparison, known)
-    return decide(comparison, names, reference, alpha, issues, now, before, float(reboot_cost))
-
-
-def decide(
-    comparison: Comparison, names: Sequence[str], reference: str | None, alpha: float, issues: Mapping[str, tuple[str, ...]],
-    now: pd.DataFrame | None, before: PinDecision | None, reboot_cost: float,
-) -> PinDecision:  # fmt: skip
-    """``decide_pin`` with its arguments checked."""
     running = _running(comparison, now)
     draws = comparison.draws(dict.fromkeys(issues, KNOWN_ISSUE), running)
     rate = np.column_stack([draws.rate[:, draws.versions.index(name)] for name in names]) * DAYS_PER_YEAR
@@ -183,16 +165,16 @@ def decide(
     best = int(np.argmin(rate.mean(axis=0)))
     hosts = np.array([int((running["version"] == name).sum()) for name in names])
     weighed = _Weighed(tuple(names), best, rate, standing, hosts, comparison.crashes(names), draws)
-    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(names[best], name))}
-    advice = [_advice(weighed, at, caps, before, reboot_cost) for at in range(len(names))]
+    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(name, names[best]))}
+    advice = [_advice(weighed, at, caps, before, float(reboot_cost)) for at in range(len(names))]
     options = _options(comparison, weighed, advice, issues, alpha)
-    avoid = tuple(name for name, word in zip(names, advice, strict=True) if word in MOVES)
+    word = dict(zip(names, advice, strict=True))
+    avoid = tuple(name for name in names if word[name] in MOVES)
     near = float(np.mean(rate[:, best] <= NEAR * rate.min(axis=1)))
     pin = names[best] if near >= SURE and not caps else None
     against = reference or names[best]
     ratios = tuple(ratio_of(comparison, name, against, alpha) for name in names if name != against)
-    moved = np.isin(np.arange(len(names)), [names.index(name) for name in avoid])
-    stay = standing * rate
+    stay, follow = standing * rate, standing * np.where(np.isin(names, avoid), rate[:, [best]], rate)
     needed = {name: _host_days_needed(weighed, at, options) for at, name in enumerate(names)}
     return PinDecision(
         verdict="pin" if pin else "avoid" if avoid else "undecided",
@@ -200,9 +182,9 @@ def decide(
         best=names[best],
         avoid=avoid,
         options=options,
-        moves=_moves(running, avoid, names[best], dict(zip(names, advice, strict=True))),
+        moves=_moves(running, avoid, names[best], word),
         crashes_if_stay=float(stay.sum(axis=1).mean()),
-        crashes_if_followed=float(np.where(moved, standing * rate[:, [best]], stay).sum(axis=1).mean()),
+        crashes_if_followed=float(follow.sum(axis=1).mean()),
         reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)),
         ratios=ratios,
         host_days_needed=needed,
@@ -230,13 +212,18 @@ class _Weighed:
         return self.standing[:, at] * (self.rate[:, at] - self.rate[:, self.best])
 
 
-def _advice(weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | None, reboot_cost: float) -> str:
+def _advice(
+    weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | str | None, reboot_cost: float
+) -> str:
     if at == weighed.best:
         return "keep"
     chance, name, best = weighed.worse(at), weighed.names[at], weighed.names[weighed.best]
     gain = float(weighed.avoided(at).mean()) - reboot_cost * weighed.hosts[at] > 0
     # What was moved already is moved back only when sure.
-    back = before is not None and bool(before.avoid) and (name == before.best or best in before.avoid)
+    if isinstance(before, PinDecision):
+        back = bool(before.avoid) and (name == before.best or best in before.avoid)
+    else:
+        back = before is not None and best != before
     if chance >= SURE and gain:
         return "next_reboot" if name in caps else "move_now"
     if chance >= LIKELY and gain and not back:
@@ -245,12 +232,8 @@ def _advice(weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDeci
 
 
 def _options(
-    comparison: Comparison,
-    weighed: _Weighed,
-    advice: Sequence[str],
-    issues: Mapping[str, tuple[str, ...]],
-    alpha: float,
-) -> pd.DataFrame:
+    comparison: Comparison, weighed: _Weighed, advice: Sequence[str], issues: Mapping[str, tuple[str, ...]], alpha: float
+) -> pd.DataFrame:  # fmt: skip
     measured = crash_rates(comparison.table, alpha=alpha).reindex(list(weighed.names))
     lowest = np.bincount(np.argmin(weighed.rate, axis=1), minlength=len(weighed.names)) / len(weighed.rate)
     fleet = weighed.standing.sum(axis=1)
@@ -294,8 +277,7 @@ def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mappi
 # ---- what goes in ------------------------------------------------------------------------------------------------------
 
 
-def candidates_of(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
-    """The versions to choose from; InputError as ``decide_pin`` has it."""
+def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
     timed = comparison.watched()
     if candidates is None:
         names = list(timed)
@@ -354,15 +336,15 @@ def _reasons(
     best = weighed.names[weighed.best]
     chance = float(options["p_best"][weighed.best])
     out = [
-        f"{best} has the lowest expected rate; that it is truly the lowest has probability {_chance(chance)}, that it is "
-        f"within {100 * (NEAR - 1):.0f} % of the lowest {_chance(near)}"
+        f"{best} has the lowest expected rate; that it is truly the lowest has probability {in_words(chance)}, that it is "
+        f"within {100 * (NEAR - 1):.0f} % of the lowest {in_words(near)}"
     ]
     rows: Any = options.sort_values("p_worse", ascending=False).itertuples()
     for row in rows:
         if row.version == best:
             continue
         order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
-        out.append(f"{row.version}: {order}. {best} crashes less with probability {_chance(row.p_worse)}{_worth(row)}")
+        out.append(f"{row.version}: {order}. {best} crashes less with probability {in_words(row.p_worse)}{_worth(row)}")
     out += [
         f"{name}: nothing more urgent than the next planned reboot is advised, and no pin, because {why}"
         for name, why in caps.items()
@@ -372,7 +354,7 @@ def _reasons(
         for name, ids in issues.items()
         if name in weighed.names
     ]
-    return [*out, *_cautions(ratios)]
+    return [*out, *_cautions(ratios, set(caps.values()))]
 
 
 def _worth(row: Any) -> str:
@@ -388,9 +370,9 @@ def _worth(row: Any) -> str:
     )
 
 
-def _cautions(ratios: Sequence[RateRatio]) -> list[str]:
+def _cautions(ratios: Sequence[RateRatio], said: set[str]) -> list[str]:
     # Each warning once; one that not all contrasts share says whose it is.
-    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings)
+    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings if warning not in said)
     out = []
     for warning in found:
         mine = [ratio for ratio in ratios if warning in ratio.warnings]
@@ -499,5 +481,6 @@ def _figure(number: float) -> str:
     return f"{number:.1f}" if abs(number) < 100 else f"{number:,.0f}"
 
 
-def _chance(chance: float) -> str:
+def in_words(chance: float) -> str:
+    """A probability that is never said to be certain."""
     return "above 0.99" if chance > 0.99 else "below 0.01" if chance < 0.01 else f"{chance:.2f}"

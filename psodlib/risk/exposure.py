@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
+from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
 __all__ = [
@@ -40,39 +41,23 @@ _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.133
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
 
-class Tables(Protocol):
-    """The tables of a ``Fleet`` that the exposure needs."""
-
-    @property
-    def hosts(self) -> pd.DataFrame: ...
-    @property
-    def crashes(self) -> pd.DataFrame: ...
-    @property
-    def uptimes(self) -> pd.DataFrame: ...
-    @property
-    def drivers(self) -> pd.DataFrame: ...
-
-
 def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     """Host-days at risk and crashes, one row a stretch of a boot with one loaded version of a driver.
 
     Parameters
     ----------
     fleet : Fleet
-        Or anything with its tables as attributes. Without ``coverage`` each boot is taken as watched for its last
-        ``observed`` span.
+        Without ``coverage`` each boot is taken as watched for its last ``observed`` span.
     module : str, optional
-        The driver in question, bare (``hpsa``); default: the one with most crashes laid to it among those of which two
-        versions or more were loaded.
+        Bare (``hpsa``); default: of the drivers loaded in two versions or more the one with most crashes laid to it.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known what a
-        boot had loaded; such rows are kept and no ratio uses them. ``attrs`` says ``module`` and ``why`` it is this one,
-        the ``runners_up`` ([module, crashes, versions]), ``known_issues`` (version to the ids that its crashes matched),
-        and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop), ``unplaced_crashes`` (in time nobody watched) and
-        ``pending_days`` (host-days of boots in which another version waited for the next boot).
+        The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known; no ratio
+        uses such rows. ``attrs``: ``module``, ``why`` it is this one, the ``runners_up``, ``known_issues`` (version to the
+        ids that its crashes matched), and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop),
+        ``unplaced_crashes`` (in time nobody watched), ``pending_days`` (while another version waited for the next boot).
 
     Raises
     ------
@@ -85,16 +70,14 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     The version is the loaded one; an installed VIB counts from the next boot. Planned reboots censor. Hosts that never
     crashed stay in. ``end_reason`` is ``unknown`` where a gap hides how the stretch ended.
 
-    A crash at most 2 h after the last sign of life of its own boot extends the stretch to the crash. Without that rule
-    every crash would fall outside the stretch it ended (heartbeats are hourly) and the rate would be 0. The price is
-    that a crash in the first two hours of a gap is counted while a survivor's two hours are not: with one gap a host in
-    18 months the rate is too high by 0.015 %.
+    A crash at most 2 h after the last sign of life of its own boot extends the stretch to the crash, for heartbeats are
+    hourly. So a crash in the first two hours of a gap is counted while a survivor's two hours are not: with one gap a host
+    in 18 months the rate is too high by 0.015 %.
 
-    Crashes of the driver with less than 1 h of uptime since the last one counted or collapsed are one event (boot
-    loops); where an unknown end or a silence of more than a day lies between, that is not known and both count. A crash
-    that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is unknown and stands
-    at the last sign of life. ``esxi_build`` is the build that the boot ran (where no boot's build is known, the host's
-    newest), ``model`` the host's newest.
+    Crashes of the driver with less than 1 h of uptime between them are one event (boot loops), unless an unknown end or a
+    silence of more than a day lies between. A crash that a person asked for is in ``other_crashes``; one of which only a
+    core dump's trace is left is unknown and stands at the last sign of life. ``esxi_build`` is the build that the boot ran
+    (where no boot's build is known, the host's newest), ``model`` the host's newest.
 
     Example
     -------
@@ -104,7 +87,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     choice = choose_module(fleet, module)
     out = of_module(fleet, choice["module"])
     out.attrs |= choice
-    return out
+    return schema.Shown.of(out)
 
 
 def of_module(fleet: Tables, module: str) -> pd.DataFrame:

@@ -36,7 +36,7 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     Parameters
     ----------
     exposure : pandas.DataFrame
-        From ``exposure``; ``uptime_start`` is needed. Rows where it is unknown are left out.
+        From ``exposure``; rows of unknown ``uptime_start`` are left out.
     by : str
         Column to group by.
     alpha : float
@@ -45,8 +45,9 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     Returns
     -------
     pandas.DataFrame
-        One row an uptime at which something ended, by group: ``by``, then the columns of ``survival_table``. Each group
-        begins with a row at the uptime from which 10 boots are watched; all is conditional on having lived that long.
+        One row an uptime at which something ended, by group: ``by``, ``days``, ``at_risk``, ``crashes``, ``other_crashes``,
+        ``reboots``, ``survival`` with ``low`` and ``high``, ``hazard``, ``incidence`` and those of the other ends. Each group
+        begins at the uptime from which 10 boots are watched; all is conditional on having lived that long.
 
     Raises
     ------

@@ -47,6 +47,9 @@ class Job:
     unit: Unit
     entry: Entry
     same: frozenset[str] = frozenset()  # sha256 of known files of this size that say what it would say
+    sealed: tuple[
+        tuple[str, str], ...
+    ] = ()  # (ends, sha256) of those of them that are packed and were changed when it was
     begins: tuple[tuple[int, str, str, bool], ...] = ()  # (size, sha256, head, says the same) of logs it may begin with
 
 
@@ -98,6 +101,11 @@ def _stat(unit: Unit, now: float) -> tuple[int, str]:
     return size, f"{size}:{','.join(told)}" if all(told) and now - newest > RACY else ""
 
 
+def _changed(entry: Entry) -> str:
+    # When the bytes of a file on this machine were written; a rename leaves that as it is.
+    return "" if "://" in entry.path or "," in entry.stamp else entry.stamp.partition(":")[2].partition(".")[0]
+
+
 # ---- what is known ----------------------------------------------------------------------------------------------------
 
 
@@ -130,7 +138,7 @@ def adopt(old: Entry, entry: Entry) -> Entry | None:
         pieces = tuple(msgspec.structs.replace(piece, hint=entry.hint) for piece in pieces)
     problems = tuple(replace(p, source=entry.source + p.source.removeprefix(old.source)) for p in old.problems)
     return msgspec.structs.replace(
-        entry, sha256=entry.sha256 or old.sha256, head=entry.head or old.head, packed=entry.packed if entry.sha256 else old.packed,
+        entry, sha256=entry.sha256 or old.sha256, head=entry.head or old.head, ends=entry.ends or old.ends, packed=entry.packed if entry.sha256 else old.packed,
         unpacked=old.unpacked, archive=old.archive, timeless=old.timeless, lasting=old.lasting, troubles=old.troubles,
         segment=old.segment, pieces=pieces, problems=problems,
     )  # fmt: skip
@@ -173,7 +181,7 @@ def plan(
     absent = [e for e in missing if e.root in roots and e.path not in shut]
     went = (*changed, *absent, *(e for e in entries if e.gone))
     index = _Index([*entries, *spare], [*went, *stray])
-    jobs = tuple(Job(unit, entry, index.same(entry), index.begins(entry)) for unit, entry in fresh)
+    jobs = tuple(Job(unit, entry, *index.same(entry), index.begins(entry)) for unit, entry in fresh)
     return Plan((*kept, *others), jobs, went, stray)
 
 
@@ -196,9 +204,12 @@ class _Index:
             if entry.sha256 and entry.tells and not (entry.packed or entry.archive):
                 self.logs[entry.hint].append((_role(entry), entry))
 
-    def same(self, entry: Entry) -> frozenset[str]:
+    def same(self, entry: Entry) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
         hint = entry.hint if entry.hint in self.hints else ...
-        return frozenset(old.sha256 for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry))
+        found = [old for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry)]
+        moment = _changed(entry)
+        sealed = tuple((old.ends, old.sha256) for old in found if old.ends and moment and _changed(old) == moment)
+        return frozenset(old.sha256 for old in found), sealed
 
     def begins(self, entry: Entry) -> tuple[tuple[int, str, str, bool], ...]:
         # Made once for all files of which the same is asked: where all hosts have new names, each is held against all logs.
@@ -246,7 +257,9 @@ def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
 
 def _examined(job: Job) -> Entry:
     # The file's hashes, and whether one that is known says what it says; none where it cannot be read.
-    whole, first, packed = hashlib.sha256(), None, False
+    if job.sealed and (sha := dict(job.sealed).get(_ends(job.unit.paths[0]))):
+        return msgspec.structs.replace(job.entry, sha256=sha, packed=True, known=sha)
+    whole, first, packed, begin, last = hashlib.sha256(), None, False, b"", b""
     stops = sorted({size: sha for size, sha, _, _ in job.begins}.items())
     passed: list[tuple[int, str]] = []
     done = 0
@@ -254,7 +267,9 @@ def _examined(job: Job) -> Entry:
         for path in job.unit.paths:
             with fsspec.open(path, "rb") if "://" in path else open(path, "rb") as file:
                 while block := file.read(_BLOCK):
+                    last = (last + block)[-HEAD:]
                     if first is None:
+                        begin = block[:HEAD]
                         packed = wrap_of(block) is not None
                         first = _unpacked(block) if packed else block[:HEAD]
                     for size, _ in [] if packed else stops:
@@ -267,8 +282,8 @@ def _examined(job: Job) -> Entry:
     except Exception:  # as in `_stat`
         return msgspec.structs.replace(job.entry, stamp="", sha256="")
     entry = msgspec.structs.replace(
-        job.entry, sha256=whole.hexdigest(), head=hashlib.sha256(first or b"").hexdigest()[:24], packed=packed
-    )
+        job.entry, sha256=whole.hexdigest(), head=_sha(first, HEAD)[:24], packed=packed, ends=_sha(begin + last, 2 * HEAD) if packed else ""
+    )  # fmt: skip
     if entry.sha256 in job.same:
         return msgspec.structs.replace(entry, known=entry.sha256)
     likely = [b for b in job.begins if b[2] in (entry.head, "") or (b[0] < HEAD and _sha(first, b[0]) == b[1])]
@@ -279,6 +294,16 @@ def _examined(job: Job) -> Entry:
         return entry
     known = began[1] if began[3] and began[0] == done else ""
     return msgspec.structs.replace(entry, began=began[1], known=known)
+
+
+def _ends(path: str) -> str:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            begin = file.read(HEAD)
+            file.seek(-min(HEAD, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return _sha(begin + file.read(HEAD), 2 * HEAD)
+    except OSError:  # the reader will say what is wrong
+        return ""
 
 
 def _sha(data: bytes | None, size: int) -> str:

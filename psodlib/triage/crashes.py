@@ -62,15 +62,10 @@ def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
         *(Reason("doubt", note) for note in verdict.notes),
     ]
     return replace(
-        crash,
-        guilty_module=verdict.module,
-        guilty_function=verdict.function,
-        guilt=verdict.guilt,
-        deliberate=crash.deliberate or verdict.guilt == "deliberate",
-        signature=signed.signature,
-        proto_signature=signed.proto_signature,
-        reasons=tuple(reasons),
-    )
+        crash, guilty_module=verdict.module, guilty_function=verdict.function, guilt=verdict.guilt,
+        deliberate=crash.deliberate or verdict.guilt == "deliberate", signature=signed.signature,
+        proto_signature=signed.proto_signature, reasons=tuple(reasons),
+    )  # fmt: skip
 
 
 def with_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> Crash:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from psodlib.fleet import Fleet
 from psodlib.triage.similar import similar_crashes, stacks_of
-from psodlib.triage.timeline import incident_timeline
+from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Bullets, Code, Link, Screen, Section, Table, Text
 from psodlib.views.original import lines_before
 from psodlib.views.words import UNKNOWN, count, known, label, literal, moment, span
@@ -71,26 +71,28 @@ KEYS = {
 }  # fmt: skip
 
 
-def pages_of(fleet: Fleet) -> Callable[[Any], list[Section]]:
-    """What gives all that is known of one crash, for many crashes of one fleet: its tables are sorted out once."""
+def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any], list[Section]]:
+    """What gives all that is known of one crash, for many crashes of one fleet: its tables are sorted out once, the lives
+    of hosts where it is known which crashes will be asked for."""
     stacks = stacks_of(fleet)
+    lives = None if crashes is None else lives_of(fleet, crashes["host"])
     places = {name: getattr(fleet, name).groupby(key).indices for name, key in KEYS.items()}
 
     def page_of(crash: Any) -> list[Section]:
         keys = {name: key for name, key in KEYS.items() if known(crash[key]) or name != "crashes"}
         own = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
-        return _sections(replace(fleet, **own), crash, _similar(fleet, crash, stacks))
+        return _sections(replace(fleet, **own), crash, _similar(fleet, crash, stacks), lives)
 
     return page_of
 
 
-def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block]) -> list[Section]:
+def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) -> list[Section]:
     frames = fleet.frames
     parts: list[tuple[str, Sequence[Block]]] = [
         ("What it is", [facts_table(fleet, crash)]),
         ("Its own text", [*own_text(fleet, crash, frames), screen_of(crash, frames)]),
         ("Frames", [frames_table(crash, frames)]),
-        ("Before the crash", _before(fleet, crash)),
+        ("Before the crash", _before(fleet, crash, lives)),
         ("Known issues", [Bullets(issue_lines(fleet, crash) or ["No known issue matches."])]),
         ("Similar crashes", similar),
         ("Why this signature and this module", [Bullets(reasons_of(fleet, crash) or ["No reason is on record."])]),
@@ -227,14 +229,14 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
     return Table("", ["Fact", "Value"], [[name, value] for name, value in rows if value], widths=(24, 76))
 
 
-def _before(fleet: Fleet, crash: Any) -> list[Block]:
+def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
     # The log's own lines where its file is at hand and unchanged; what the tables say of the weeks before, always.
     blocks: list[Block] = []
     lines = lines_before(crash["source"], crash["offset"], crash["sha256"])
     if lines:
         first = max(int(crash["line"]) - len(lines), 1) if known(crash["line"]) else 1
         blocks.append(Code("\n".join(lines), "The last lines of the log before it", first))
-    facts = incident_timeline(fleet, str(crash["crash_id"]))
+    facts = incident_timeline(fleet, str(crash["crash_id"]), lives=lives)
     past = facts["time"].notna() & ~facts["what"].isin(["evidence", "crash", "down"]) & ~(facts["time"] > crash["time"])
     rows: Any = [
         [moment(row.time), literal(row.what), plain_words(row.detail) if known(row.detail) else "–"]

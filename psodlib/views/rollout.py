@@ -110,6 +110,7 @@ def rollout_state(result: RolloutWatch) -> list[Block]:
                 ["Order", "Turn", "Host", "Cluster", "To", "Why"],
                 rows[:MOST_ROWS],
                 note,
+                widths=(8, 8, 18, 18, 14, 34),
             )
         )
     if result.decision is not None:
@@ -129,7 +130,7 @@ def _waves(result: RolloutWatch) -> Table:
     rows = []
     for row in result.waves.to_dict("records"):
         who = ", ".join(f"{row[status]:,} {words}" for status, words in STATUS.items() if row[status])
-        watched = f"{row['host_days']:,.0f} of {row['host_days_planned']:,.0f}"
+        watched = f"{row['host_days']:,.0f} ({row['host_days_planned']:,.0f})"
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
     return Table(
         "Wave by wave",
@@ -139,9 +140,10 @@ def _waves(result: RolloutWatch) -> Table:
             "Hosts",
             "Where they are",
             "Crashes since",
-            "Host-days since, of those planned before the next wave",
+            "Host-days since (planned until the next wave)",
         ],
         rows,
+        widths=(8, 14, 9, 35, 12, 22),
     )
 
 
@@ -162,4 +164,4 @@ def _effect(result: RolloutWatch) -> list[Block]:
         "Before and after differ by all that changed with the months; the hosts not yet moved in the same weeks do not."
     )
     columns = ["When", "Hosts", "Crashes", "Host-days", "Crashes per host-year (95 % interval)"]
-    return [Table("What the roll-out did", columns, rows, note)]
+    return [Table("What the roll-out did", columns, rows, note, widths=(34, 10, 10, 14, 32))]

@@ -21,7 +21,7 @@ from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event
 from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
-from psodlib.views.document import Block, Bullets, Code, Document, Picture, Section, Table, Text
+from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.original import typed_on
 from psodlib.views.prose import SIMULATED
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
@@ -85,7 +85,7 @@ def write_up(
     *,
     issues: Sequence[Issue] = (),
     go_to: str | None = None,
-    pictures: Sequence[Picture | Text] = (),
+    pictures: Sequence[Block] = (),
     more: Sequence[Section] = (),
     account: Account | None = None,
     typed: Mapping[str, str] | None = None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from psodlib.evidence import pieces, psod_lines, vmkernel
+from psodlib.evidence import pieces, psod_lines, vmkernel, vmkernel_lines
 from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel
 from psodlib.records import Crash, FileReading
 from psodlib.schema import CLOSED_LISTS, DAMAGE
@@ -73,12 +73,12 @@ def test_a_kind_reads_its_sample_and_no_earlier_kind_does(row: Any) -> None:
     assert row[0] in CLOSED_LISTS["kind"]
 
 
-@pytest.mark.parametrize("row", vmkernel._ROWS, ids=lambda row: row.sample[:40])
+@pytest.mark.parametrize("row", vmkernel_lines.ROWS, ids=lambda row: row.sample[:40])
 def test_a_line_row_finds_and_reads_its_sample(row: Any) -> None:
     assert row.anchor in row.sample.encode()
     piece = pieces.Piece(0, 0, 1, row.sample)
     pieces.read_prefix(piece)
-    match = row.pattern.search(row.sample if row in vmkernel.FACTS else piece.body)
+    match = row.pattern.search(row.sample if row in vmkernel_lines.FACTS else piece.body)
     assert match
     assert match.groupdict().get("module", "x") is not None
 
@@ -253,8 +253,18 @@ def test_frames_that_print_no_module_are_left_to_triage_with_the_map() -> None:
 
 def test_modules_that_the_kernel_names() -> None:
     text = "cpu1:2)Module(s) involved in panic: [vmkernel 9.0, acmenic 1.2.3-1OEM]\n"
-    assert modules_named_by_kernel(text) == ("acmenic",)
-    assert modules_named_by_kernel("nothing of the kind") == ()
+    assert modules_named_by_kernel(text) == {"acmenic": "1.2.3-1OEM"}
+    assert modules_named_by_kernel("nothing of the kind") == {}
+
+
+def test_a_panic_tells_which_version_was_loaded() -> None:
+    text = (
+        "2024-02-03T04:05:06.700Z cpu1:2)@BlueScreen: #PF Exception 14 in world 2:acmenic IP 0x420001 addr 0x0\n"
+        "2024-02-03T04:05:06.700Z cpu1:2)Module(s) involved in panic: [vmkernel 8.0, acmenic 1.2.3-1OEM (External)]\n"
+    )
+    (driver,) = read_vmkernel(io.BytesIO(text.encode()), "log").drivers
+    assert (driver.module, driver.version, driver.state) == ("acmenic", "1.2.3", "loaded")
+    assert driver.observed_at == datetime(2024, 2, 3, 4, 5, 6, 700_000, UTC)
 
 
 # -- the stream's other readings

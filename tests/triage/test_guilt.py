@@ -323,7 +323,7 @@ def test_every_kind_of_guilt_is_of_the_closed_list():
         ("mlx4_en_xmit", "mlx4_en"), ("nmlx4_en_TxPost", "nmlx4_en"), ("nmlx4_QueryPort", "nmlx4_core"),
         ("qla82xx_poll", "qla2xxx"), ("_scsih_io_done", "mpt2sas"), ("NvmeQueue_Construct", "nvme"), ("ahciAbortIO", "vmw_ahci"),
         ("ahci_interrupt", "ahci"), ("psp_rrSelectPathToActivate", "vmw_psp_rr"), ("satp_alua_issueCommandOnPath", "vmw_satp_alua"),
-        ("FS3TruncateFile", "vmfs3"), ("NFS41Session", "nfs41client"), ("PLOG_DeviceIO", "plog"), ("rtl8168_poll", "r8168"),
+        ("FS3TruncateFile", "vmfs3"), ("J6CommitTxn", "vmfs3"), ("Fil6ReadBlocks", "vmfs3"), ("NFS41Session", "nfs41client"), ("PLOG_DeviceIO", "plog"), ("rtl8168_poll", "r8168"),
         # The kernel's own, which must stay nobody's.
         ("SCSIIssueAsyncPathCommand", None), ("NetSchedFIFOInput", None), ("FSS_Open", None), ("MCSLockWork", None),
     ],
