@@ -30,6 +30,7 @@ import pandas as pd
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
+from psodlib.risk.rollout import read_plan
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
@@ -185,13 +186,14 @@ def report(
     """
     sources = [] if isinstance(source, Fleet) else [source] if isinstance(source, (str, Path)) else list(source)
     folder = _folder(sources, Path(out))
+    under_way = None if plan is None else read_plan(plan)  # a wrong file is told before the evidence is read
     if isinstance(source, Fleet):
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
     if before is None and len(sources) == 1 and is_store(Path(sources[0])):
         before = Fleet.before(sources[0])
-    found = study(fleet, module, candidates, outage_hours, plan)
+    found = study(fleet, module, candidates, outage_hours, under_way)
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
