@@ -492,6 +492,7 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
     drawn: list[Picture | Text] = [each for each in pictures if isinstance(each, Picture)]
     missing = list(dict.fromkeys(each.text.split(". ")[0] for each in pictures if isinstance(each, Text)))
+    missing = [f"{words[:1].lower()}{words[1:]}" for words in missing]
     return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 
