@@ -31,6 +31,7 @@ from psodlib.views.explore import (
     read_notes,
     write_note,
 )
+from psodlib.views.explore.page import offline_twin
 from psodlib.views.original import lines_before
 
 ATTACK = "</pre></td></script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202egnp.\"'><svg/onload=1>$x$ ![a](b) &lt;"
@@ -118,6 +119,13 @@ def test_no_field_reaches_the_widget_as_markup(tmp_path: Path) -> None:
     harmless(explorer.crash.value, scripts=0)
     words = json.dumps(explorer.picture.data, ensure_ascii=False)
     assert "\x1b" not in words and "\u202e" not in words  # ``explorer.js`` shows its data as text
+
+
+def test_the_twin_of_an_exported_notebook_is_one_walled_off_frame() -> None:
+    twin = Page(offline_twin(attacked(), "hpsa"))
+    given = dict(twin.attributes)
+    assert twin.tags == {"iframe"} and given["sandbox"] == "allow-scripts"
+    harmless(given["srcdoc"] or "", scripts=2)
 
 
 def test_the_script_makes_no_markup_of_text() -> None:
