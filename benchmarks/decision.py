@@ -136,6 +136,7 @@ def table_text(found: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fleets", type=int, default=100, help="of each case")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=20141127)
     parser.add_argument("--results", type=Path, default=Path("decision.jsonl"))
     options = parser.parse_args()
@@ -144,7 +145,7 @@ def main() -> None:
     done = {(line["case"], line["seed"]) for line in lines}
     with options.results.open("a") as file:
         for seed in range(options.seed, options.seed + options.fleets):
-            for case in CASES:
+            for case in options.cases:
                 if (case, seed) not in done:
                     lines.append(one_fleet(case, seed))
                     file.write(json.dumps(lines[-1]) + "\n")

@@ -43,7 +43,7 @@ def main() -> None:
     file = folder / "plan.toml"
     installs = pd.DataFrame({"host": [], "time": [], "version": []})
     psod.plan_rollout(lived(folder, BEFORE, installs, ratio, hosts), "i40en", "2.0.7.0").save(file)
-    began = read_plan(file).start
+    began, told = read_plan(file).start, False
     for week in range(1, weeks + 1):
         plan, now = read_plan(file), began + week * WEEK
         due = plan.waves[(plan.waves["week"] < now) & ~plan.waves["host"].isin(installs["host"])]
@@ -65,9 +65,9 @@ def main() -> None:
                 f"two weeks later: {last.waves['drifted_back'].sum()} went back, {last.waves['moved'].sum()} run it still"
             )
             break
-        if len(found.effect):
-            print(found.effect.round(2).to_string(index=False))
-            break
+        if len(found.effect) and (not told or week == weeks):  # when all have moved, and at the end of the year
+            print(found.effect.round(2).to_string(index=False), flush=True)
+            told = True
         if found.word == "hold":
             later = plan.waves["week"].where(plan.waves["week"] < now, plan.waves["week"] + WEEK)
             replace(plan, waves=plan.waves.assign(week=later)).save(file)

@@ -31,9 +31,10 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 class RollOut(NamedTuple):
-    """A roll-out as it was followed: its plan, its last look, and the word at each look."""
+    """A roll-out as it was followed: its plan, the fleet at the last look, that look, and the word at each."""
 
     plan: RolloutPlan
+    fleet: Fleet
     last: RolloutWatch
     words: pd.DataFrame
 
@@ -50,7 +51,8 @@ def lived_through(kind: str) -> RollOut:
         due = plan.waves[plan.waves["week"] < now]
         moved_at = due["week"] + due["turn"] * pd.Timedelta(hours=4)
         installs = pd.DataFrame({"host": due["host"], "time": moved_at, "version": plan.to})
-        looks.append(watch_rollout(_fleet(kind, BEFORE + 7 * week, installs), plan))
+        fleet = _fleet(kind, BEFORE + 7 * week, installs)
+        looks.append(watch_rollout(fleet, plan))
         if looks[-1].word == "stop" or len(looks[-1].effect):
             break
         if looks[-1].word == "hold":  # what has not begun waits
@@ -63,7 +65,7 @@ def lived_through(kind: str) -> RollOut:
         for look in looks
     ]
     names = ["look", "hosts moved", "crashes on the new version", "bare counts say", "the watch says"]
-    return RollOut(plan, looks[-1], pd.DataFrame(words, columns=names))
+    return RollOut(plan, fleet, looks[-1], pd.DataFrame(words, columns=names))
 
 
 def _crude(look: RolloutWatch) -> str:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
 
+from psodlib.console import (
+    MILD,
+    bar,
+    cluster_client,
+    end_collection,
+    end_report,
+    end_verify,
+    err,
+    exit_code,
+    out,
+    print_anonymised,
+    print_news,
+    print_summary,
+    print_table,
+    print_trusted,
+    resumable,
+    say,
+    stoppable,
+)
 from psodlib.errors import InputError, PsodError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from psodlib.fleet import Fleet
-
-SHOWN_SUSPECTS = 40  # words that still look like a name
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,14 +41,6 @@ app = typer.Typer(
     help="From a folder of ESXi crash evidence to a driver-pinning decision.",
     epilog="Exit code 0: done. 1: done, with problems that you should see. 2: wrong use.",
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-BESIDE = 60  # letters that the rest of a progress line takes
-NEWEST = 10  # crashes listed one by one by `psod load`
-# Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
-
 Sources = Annotated[
     list[str],
     typer.Argument(help="Folders, files, archives or URLs of evidence; - reads standard input.", show_default=False),
@@ -137,74 +133,20 @@ def load(
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
 
-    with _stoppable(store), _cluster(cluster, jobs) as client, _bar("reading") as progress:
+    with stoppable(store), cluster_client(cluster, jobs) as client, bar("reading") as progress:
         fleet = load_fleet(
             *sources, inventory=inventory, known_issues=known_issues, jobs=jobs, client=client, store=store, progress=progress,
             allow_loss=allow_loss, verify=verify,
         )  # fmt: skip
     if output:
         fleet.save(output)
-    _print_summary(fleet)
+    print_summary(fleet)
     if output:
-        out.print(f"Tables saved in {escape(str(output))}")
+        say(f"Tables saved in {output}")
     if store:
-        _print_news(store)
+        print_news(store)
     # That a log was rotated away is no trouble where the store has kept it.
-    raise typer.Exit(_exit_code(fleet, MILD | {"vanished"} if store else MILD))
-
-
-def _print_news(store: str) -> None:
-    from psodlib.fleet import Fleet
-    from psodlib.store.folder import read_manifest
-    from psodlib.triage.changes import fleet_changes, sentences
-
-    news = ", ".join(f"{count} {what}" for what, count in read_manifest(Path(store)).news.items() if int(count))
-    out.print(f"Store {escape(store)}: {escape(news) or 'nothing is new'}", soft_wrap=True)
-    before = Fleet.before(store)
-    if before is not None:
-        for line in sentences(fleet_changes(before.tables, Fleet.open(store).tables)):
-            out.print(f"Since the last load: {escape(_plain(line))}", soft_wrap=True)
-
-
-@contextmanager
-def _stoppable(store: str | None) -> Iterator[None]:
-    # SIGTERM ends as Ctrl-C does: worker processes end, locks are freed, half-written files go. The exit code is the shell's.
-    def end(number: int, where: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except KeyboardInterrupt:
-        kept = f"; what was read is kept in {store}, run it again to go on" if store else ""
-        err.print(f"stopped{escape(kept)}", soft_wrap=True)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _cluster(address: str | None, jobs: int | None) -> Iterator[Any]:
-    if address is None:
-        yield None
-        return
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise InputError(
-            f"--cluster needs Dask ({error}); install psodlib with its extra, from the checkout: pip install '.[cluster]'"
-        ) from error
-    with ExitStack() as opened:
-        try:
-            where: Any = address
-            if address == "local":
-                workers = jobs or os.cpu_count() or 1
-                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")  # type: ignore[no-untyped-call]
-                where = opened.enter_context(local)
-            client = opened.enter_context(Client(where, timeout=10))  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
-        yield client
+    raise typer.Exit(exit_code(fleet, MILD | {"vanished"} if store else MILD))
 
 
 @app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')
@@ -227,7 +169,7 @@ def sql(
     if found.cut:
         err.print(f"psod: only the first {len(answer):,} rows are shown; ask for less, or give --rows", style="yellow")
     if form == "table":
-        _print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
+        print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
     elif form == "csv":
         sys.stdout.write(csv_text(answer))
     else:
@@ -237,20 +179,20 @@ def sql(
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
 def report(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report; created if missing.")] = Path(
-        "report"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report.")] = Path("report"),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
     module: Annotated[
         str | None, typer.Option(help="The driver in question. Default: the one that the evidence points at.")
     ] = None,
     candidate: Annotated[
-        list[str] | None,
-        typer.Option(help="A version to consider; may be repeated. Default: all that ran."),
+        list[str] | None, typer.Option(help="A version to consider; may be repeated. Default: all that ran.")
     ] = None,
     crash_id: Annotated[
         str | None, typer.Option(help="Crash to write up. Default: the newest caused by the module.")
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="The plan of a roll-out under way (TOML): the brief says how it stands.")
     ] = None,
     notes: Notes = None,
     site: SiteFile = None,
@@ -260,11 +202,11 @@ def report(
     allow_loss: AllowLoss = False,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
+    from psodlib.fleet import Fleet
     from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
-    from psodlib.views.words import count
 
-    with _stoppable(store), _bar("report") as progress:
+    with stoppable(store), bar("report") as progress:
         evidence: Any = sources
         if store:
             evidence = load_fleet(
@@ -273,20 +215,10 @@ def report(
             )  # fmt: skip
         written = write_report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
-            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, progress=progress,
+            candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
+            before=Fleet.before(store) if store else None, progress=progress,
         )  # fmt: skip
-    found = f"{count(len(written.fleet.hosts), 'host')}, {count(len(written.fleet.crashes), 'crash', 'crashes')}"
-    out.print(escape(_plain(f"{found}. {written.lead}")))
-    out.print(
-        f"Open {escape(str(written.index))}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html"
-    )
-    for name in written.failed:
-        out.print(f"notebook {escape(name)} failed; its page says where")
-    if store:
-        _print_news(store)
-    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
-    _print_why(written.fleet, mild)
-    raise typer.Exit(1 if written.failed else _exit_code(written.fleet, mild))
+    end_report(written, store)
 
 
 @app.command(
@@ -300,7 +232,7 @@ def watch(
     known_issues: KnownIssues = None,
 ) -> None:
     """Look at a running roll-out: who has moved, what crashed since, and go on, hold or stop."""
-    from datetime import UTC, datetime
+    from pandas import Timestamp
 
     from psodlib.fleet import Fleet
     from psodlib.risk.rollout import read_plan
@@ -309,27 +241,25 @@ def watch(
 
     asked = read_plan(plan)
     issues = load_issues(*([known_issues] if known_issues else []))
-    found = watch_rollout(Fleet.open(source), asked, today=today or datetime.now(UTC), issues=issues)
+    found = watch_rollout(Fleet.open(source), asked, today=today or Timestamp.now("UTC"), issues=issues)
     out.print(f"[b]{found.word}[/b]")
-    out.print(escape(_plain(found.sentence)), soft_wrap=True)
+    say(found.sentence)
     for reason in found.reasons[1:]:
-        out.print(f"  also: {escape(_plain(reason))}", soft_wrap=True)
-    waves = found.waves.assign(
-        week=found.waves["week"].dt.strftime("%Y-%m-%d"), host_days=found.waves["host_days"].round().astype(int)
-    )
+        say(f"  also: {reason}")
+    waves = found.waves.assign(host_days=found.waves["host_days"].round().astype(int))
+    waves["week"] = waves["week"].dt.strftime("%Y-%m-%d")
     always = {"wave", "week", "hosts", "moved", "not_moved", "crashes", "host_days"}
     shown = [name for name in waves if name in always or (name != "host_days_planned" and waves[name].any())]
-    _print_table(f"{asked.module} to {asked.to}", waves[shown])
+    print_table(f"{asked.module} to {asked.to}", waves[shown])
     if len(found.news):
-        _print_table(
-            "Never seen before", found.news[["crash_id", "host", "time", "signature", "known_issues", "similar"]]
-        )
+        columns = ["crash_id", "host", "time", "signature", "known_issues", "similar"]
+        print_table("Never seen before", found.news[columns])
     if len(found.go_back):
-        _print_table("Back, in this order; hosts of one turn may go at once", found.go_back)
+        print_table("Back, in this order; hosts of one turn may go at once", found.go_back)
     if found.decision is not None and found.word == "stop":
-        out.print(f"The decision rule now: {escape(_plain(str(found.decision).splitlines()[0]))}", soft_wrap=True)
+        say(f"The decision rule now: {str(found.decision).splitlines()[0]}")
     if len(found.effect):
-        _print_table("Measured, crashes a host-year with 95 % interval", found.effect.round(2))
+        print_table("Measured, crashes a host-year with 95 % interval", found.effect.round(2))
     raise typer.Exit(found.exit_code)
 
 
@@ -345,9 +275,7 @@ def simulate(
     from psodlib.simulate import simulate_fleet
 
     simulate_fleet(folder, hosts=hosts, days=days, seed=seed, story=story)
-    out.print(
-        f"Simulated fleet of {hosts} hosts in {escape(str(folder))}; the truth is in {escape(str(folder / 'truth'))}"
-    )
+    say(f"Simulated fleet of {hosts} hosts in {folder}; the truth is in {folder / 'truth'}")
 
 
 @app.command(
@@ -395,8 +323,8 @@ def collect(
     if vcenter:
         if hosts:
             raise InputError("give hosts or --vcenter, not both")
-        with _resumable(output), _bar("collecting", at_once=False) as progress:
-            _print_collection(
+        with resumable(output), bar("collecting", at_once=False) as progress:
+            end_collection(
                 collector.collect_vcenter(
                     vcenter, output, user=user, password=password or collector.ask_password(), thumbprint=thumbprint, ca_file=ca_file,
                     bundles=bundles, progress=progress,
@@ -406,34 +334,20 @@ def collect(
     if dry_run:
         targets = collector.read_hosts(source, legacy=legacy or [], jump=jump)
         plan = collector.plan_table(module)
-        _print_table("What would be fetched", plan)
-        out.print(
-            f"from {len(targets)} hosts: {escape(', '.join(target.name for target in targets[:20]))}{' ...' if len(targets) > 20 else ''}"
+        print_table("What would be fetched", plan)
+        say(
+            f"from {len(targets)} hosts: {', '.join(each.name for each in targets[:20])}{' ...' if len(targets) > 20 else ''}"
         )
         return
     limits = collector.Limits(connect=connect, login=login, idle=idle, total=total, bytes=max_bytes)
-    with _resumable(output), _bar("collecting", at_once=False) as progress:
+    with resumable(output), bar("collecting", at_once=False) as progress:
         done = collector.collect(
             source, output, user=user, key=key, agent=agent, password=password, known_hosts=known_hosts,
             trust_first_use=trust_first_use, legacy=legacy or [], jump=jump, module=module, pool=pool, limits=limits,
             sftp=not no_sftp, progress=progress,
         )  # fmt: skip
-    _print_trusted(done.trusted)
-    _print_collection(done, output)
-
-
-def _print_collection(done: Any, output: Path) -> NoReturn:
-    # How many hosts gave all, what the others lack; then the exit code.
-    wanting = done.hosts[done.hosts["state"] != "complete"]
-    out.print(
-        f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {escape(str(output))}",
-        soft_wrap=True,
-    )
-    if len(wanting):
-        _print_table("Not complete", wanting[["host", "state", "why"]])
-    if done.stopped:
-        out.print(f"Stopped: {escape(_plain(done.stopped))}", soft_wrap=True)
-    raise typer.Exit(0 if done.complete else 1)
+    print_trusted(done.trusted)
+    end_collection(done, output)
 
 
 def _named_hosts(hosts: list[str] | None) -> str | list[str]:
@@ -498,18 +412,16 @@ def verify(
             "user": user, "password": password or collector.ask_password(), "thumbprint": thumbprint, "ca_file": ca_file, "logs": False,
         })  # fmt: skip
     source = _named_hosts(hosts)
-    with _resumable(output), _bar("asking", at_once=False) as progress:
+    with resumable(output), bar("asking", at_once=False) as progress:
         table = collector.verify(
             source, output, module=module, pin=pin, user=user, key=key, agent=agent,
             password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
             pool=pool, progress=progress,
         )  # fmt: skip
-    _print_trusted(table.attrs["trusted"])
-    _print_table(f"{module} against the pin {pin}", table)
-    if table.attrs["stopped"]:
-        out.print(f"Stopped: {escape(_plain(table.attrs['stopped']))}", soft_wrap=True)
-    found = set(table["status"])
-    raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
+    print_trusted(table.attrs["trusted"])
+    end_verify(
+        f"{module} against the pin {pin}", table, f"Stopped: {table.attrs['stopped']}" if table.attrs["stopped"] else ""
+    )
 
 
 def _verify_vcenter(
@@ -519,19 +431,14 @@ def _verify_vcenter(
     from psodlib.fleet import load as load_fleet
     from psodlib.triage.compliance import fleet_compliance
 
-    with _bar("asking", at_once=False) as progress:
+    with bar("asking", at_once=False) as progress:
         done = collect(vcenter, output, progress=progress, **options)
     fleet = load_fleet(output)
     table = fleet_compliance(fleet, module, pin)
     loose = table["driver_evidence"].isin(["vib_of_boot", "esxupdate_before_boot", "install_date"])
     table["why"] = ["installed; whether the host booted since is not known" if one else "" for one in loose]
-    _print_table(
-        f"{module} against the pin {pin}", table[["host", "version", "driver_evidence", "waiting", "status", "why"]]
-    )
-    if done.stopped:
-        out.print(f"Missing: {escape(_plain(done.stopped))}", soft_wrap=True)
-    found = set(table["status"])
-    raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
+    shown = table[["host", "version", "driver_evidence", "waiting", "status", "why"]]
+    end_verify(f"{module} against the pin {pin}", shown, f"Missing: {done.stopped}" if done.stopped else "")
 
 
 def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
@@ -552,31 +459,6 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
     return collector.ask_password() if ask else None
 
 
-@contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    # Ctrl-C once stops, and what is under way is written down; from then on to the end of the process it changes nothing.
-    from psodlib.collector import Interrupted
-
-    def stop(number: int, where: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if isinstance(error, Interrupted):
-            _print_trusted(error.collection.trusted)
-        err.print(f"stopped; what was fetched is kept in {escape(str(folder))}, run it again to go on", soft_wrap=True)
-        raise typer.Exit(130) from None
-
-
-def _print_trusted(lines: Sequence[str]) -> None:
-    for line in lines:
-        out.print(f"trusted on first use, compare it: {escape(_plain(line))}", soft_wrap=True)
-
-
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
 def explain(
     crash_id: Annotated[str, typer.Argument(help="Crash id, or its first digits.")],
@@ -586,7 +468,7 @@ def explain(
     from psodlib.fleet import explain_crash
 
     for line in explain_crash(crash_id, *sources).split("\n"):
-        out.print(_plain(line), markup=False, soft_wrap=True)
+        say(line)
 
 
 @app.command(epilog="Example:  psod anonymise evidence/ --inventory hosts.csv --key-file secret.key -o to-vendor/")
@@ -608,22 +490,9 @@ def anonymise(
     from psodlib.anonymiser import anonymise as write_anew
 
     key = _key(key_file)
-    with _bar("replacing names") as progress:
+    with bar("replacing names") as progress:
         done = write_anew(*sources, out=output, key=key, inventory=inventory, words=word or (), progress=progress)
-    out.print(
-        f"{done.files} files in {escape(str(done.folder))}. Keep this file to yourself, it can undo the renaming: {escape(str(done.mapping))}"
-    )
-    _print_left_out(done.left_out)
-    if done.suspects:
-        out.print(
-            f"{len(done.suspects)} words in it still look like a name; look at each, then give it as --word or let it be:"
-        )
-        for one in done.suspects[:SHOWN_SUSPECTS]:
-            out.print(
-                f"  {escape(one.source)}:{one.line}: {escape(one.text)} ({one.kind}, {one.times} times)", soft_wrap=True
-            )
-        if len(done.suspects) > SHOWN_SUSPECTS:
-            out.print(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {escape(str(done.mapping))}")
+    print_anonymised(done)
     raise typer.Exit(1 if done.left_out or done.suspects else 0)
 
 
@@ -655,22 +524,15 @@ def case(
         crash_id, *sources, out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
         key=key, words=word or (),
     )  # fmt: skip
-    out.print(f"{len(done.hashes)} files in {escape(str(done.file))}")
+    say(f"{len(done.hashes)} files in {done.file}")
     if done.mapping:
-        out.print(f"Keep this file to yourself, it can undo the renaming: {escape(str(done.mapping))}")
+        say(f"Keep this file to yourself, it can undo the renaming: {done.mapping}")
 
 
 def _site(file: Path | None, asked: bool) -> Path | None:
     from psodlib.views.site import find_site
 
     return file or (find_site() if asked else None)
-
-
-def _print_left_out(left_out: Sequence[tuple[str, str]]) -> None:
-    if left_out:
-        out.print(f"{len(left_out)} left out, because they cannot be checked; the mapping lists them all:")
-    for place, why in left_out[:NEWEST]:
-        out.print(f"  {escape(_plain(place))}: {escape(_plain(why))}")
 
 
 def _key(file: Path | None) -> bytes:
@@ -686,13 +548,10 @@ def _key(file: Path | None) -> bytes:
 def lab(
     source: Annotated[
         str | None,
-        typer.Argument(
-            help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
-        ),
+        typer.Argument(help="Evidence, a store or a saved fleet. Default: the demo.", show_default=False),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks; git ignores the default folder.")] = Path(
-        "work-notebooks"
-    ),
+    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
+    port: Annotated[int, typer.Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
@@ -704,11 +563,11 @@ def lab(
             shutil.copy(notebook, folder)
     if source is not None:
         set_source(folder, source)
-    command = [sys.executable, "-m", "jupyterlab", str(folder)]
-    command += [] if browser else ["--no-browser"]
-    command += (
-        ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    )  # jupyter refuses root otherwise
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # which jupyter refuses unless told
+    command = [sys.executable, "-m", "jupyterlab", str(folder), f"--port={port}", "--LabApp.news_url=None"]
+    command += [option for option, asked in (("--no-browser", not browser), ("--allow-root", root)) if asked]
+    if os.name == "posix":
+        os.execv(sys.executable, command)  # this process becomes the server, so whoever ends it ends the server
     raise typer.Exit(subprocess.call(command))
 
 
@@ -719,115 +578,16 @@ def _version(
     if version:
         from psodlib import __version__
 
-        out.print(f"psodlib {__version__}")
+        say(f"psodlib {__version__}")
         raise typer.Exit()
-
-
-@contextmanager
-def _bar(task: str, at_once: bool = True) -> Iterator[Any]:
-    # A bar on a terminal, nothing in a pipe; the callback takes (what, done, total). Not at once where the first thing may be
-    # a question, over which a bar would write.
-    name = Column(ratio=1, no_wrap=True)  # what gives way on a narrow terminal
-    columns = (
-        TextColumn("{task.description}", table_column=name), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"),
-        TimeElapsedColumn(),
-    )  # fmt: skip
-    bar = Progress(*columns, console=err, transient=True, expand=True, disable=not err.is_terminal)
-    row = bar.add_task(task, total=None, pace="")
-    began = time.monotonic()
-
-    def show(what: str, done: int, total: int | None) -> None:
-        bar.start()  # does nothing where it runs already
-        pace = _pace(getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began)
-        most = max(err.width - BESIDE, 20)
-        tail = what if len(what) <= most else f"...{what[-most:]}"
-        bar.update(row, description=escape(tail), completed=done, total=total, pace=pace)
-
-    try:
-        if at_once:
-            bar.start()
-        yield show
-    finally:
-        bar.stop()
-
-
-def _pace(done: int, total: int, seconds: float) -> str:
-    # How fast the bytes go, and when the last will be through.
-    if not done or seconds < 1:
-        return ""
-    left = round((total - done) * seconds / done)
-    return f"{done / seconds / 1e6:,.0f} MB/s, {left // 60}:{left % 60:02d} left"
-
-
-def _print_summary(fleet: Fleet) -> None:
-    if fleet.simulated:
-        out.print("Simulated fleet: made up, not measured.")
-    seen = fleet.hosts.first_seen.notna().sum()
-    days = fleet.uptimes.observed.dt.total_seconds().sum() / 86_400
-    crashes = "1 crash" if len(fleet.crashes) == 1 else f"{len(fleet.crashes)} crashes"
-    hosts = "1 host" if len(fleet.hosts) == 1 else f"{len(fleet.hosts)} hosts"
-    out.print(f"{hosts} ({seen} with evidence), {crashes}, {days:,.0f} host-days observed")
-    if fleet.hosts.empty and fleet.crashes.empty:
-        out.print(
-            "Nothing useful was found: expected vmkernel logs, dump logs (text), command outputs, vm-support bundles or screen text."
-        )
-    if len(fleet.crashes):
-        names = ["guilty_module", "guilt", "kind", "driver_version"]
-        counts = fleet.crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
-        _print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
-        newest = fleet.crashes.sort_values("time", na_position="first").tail(NEWEST)
-        newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
-        _print_table(
-            "The newest (psod explain CRASH_ID says why)",
-            newest[["crash_id", "host", "time", "guilty_module", "signature"]],
-        )
-    if len(fleet.problems):
-        told = fleet.problems.assign(rows=fleet.problems.groupby("problem", observed=True)["source"].transform("size"))
-        _print_table("Problems", told.drop_duplicates("problem")[["problem", "rows", "source", "detail"]])
-
-
-def _print_table(title: str, table: pd.DataFrame) -> None:
-    from pandas import isna
-
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in table.columns:
-        shown.add_column(escape(_plain(str(name))), overflow="fold")
-    for row in table.itertuples(index=False):
-        shown.add_row(*("-" if isna(value) else escape(_plain(str(value))) for value in row))
-    out.print(shown)
-
-
-def _plain(text: str) -> str:
-    # Log text may hold terminal escapes: what cannot be printed is shown as a code.
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
-    nothing = fleet.hosts.empty and fleet.crashes.empty
-    return int(nothing or bool(set(fleet.problems.problem.dropna()) - mild))
-
-
-def _print_why(fleet: Fleet, mild: set[str]) -> None:
-    # What an exit code of 1 is about.
-    if fleet.hosts.empty and fleet.crashes.empty:
-        out.print("Exit code 1: nothing useful was found in the sources.")
-    counts = fleet.problems.problem.value_counts()
-    grave = [f"{count} {word}" for word, count in counts.items() if count and word not in mild]
-    if grave:
-        out.print(
-            f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the table of problems lists it."
-        )
-
-
-def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    err.print(f"psod: {_plain(str(message))}", style="yellow", markup=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run `psod`; an error that the user can mend is one line and exit code 2."""
-    warnings.showwarning = _warn  # in words alone, without the line of ours that warned
+    # in words alone, without the line of ours that warned
+    warnings.showwarning = lambda message, *where, **more: say(f"psod: {message}", err, "yellow")
     try:
         app()
     except PsodError as error:
-        err.print(f"psod: {error}", style="red", markup=False, soft_wrap=True)
+        say(f"psod: {error}", err, "red")
         raise SystemExit(2) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -16,7 +16,7 @@ from psodlib.errors import InputError
 from psodlib.records import DAMAGE
 
 __all__ = [
-    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "build", "check", "conform", "describe", "empty",
+    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "Shown", "Tables", "build", "check", "conform", "describe", "empty",
 ]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
@@ -46,6 +46,43 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
         "no_evidence", "not_in_inventory", "version_conflict", "unplaced_crash", "unread_crash", "encrypted", "unused",
     ),
 }  # fmt: skip
+
+
+class Shown(pd.DataFrame):
+    """A result that is a table: a notebook shows its sentence first; what is made of it is a plain DataFrame."""
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> pd.DataFrame:
+        """The same table, to be shown so."""
+        shown = cls(table)
+        shown.attrs = table.attrs
+        return shown
+
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
+
+class Tables(Protocol):
+    """The tables of a ``Fleet``, for whoever reads them; each reads only those that it names."""
+
+    @property
+    def hosts(self) -> pd.DataFrame: ...
+    @property
+    def crashes(self) -> pd.DataFrame: ...
+    @property
+    def frames(self) -> pd.DataFrame: ...
+    @property
+    def uptimes(self) -> pd.DataFrame: ...
+    @property
+    def drivers(self) -> pd.DataFrame: ...
+    @property
+    def problems(self) -> pd.DataFrame: ...
+    @property
+    def coverage(self) -> pd.DataFrame: ...
+    @property
+    def simulated(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -193,6 +230,15 @@ AUXILIARY: dict[str, tuple[Column, ...]] = {
         crash_id        text     crash
         text            text     the crash's own lines, verbatim; at most 64 KiB of them
     """),
+    "events": _columns("""
+        host            text     host that it is about
+        time            time     when vCenter says that it happened
+        what            text     what it says, e.g. failed_over, vm_restarted, booted
+        vm              text     machine that it is about
+        detail          text     vCenter's own words
+        source          text     file
+        line            count    line in the file
+    """),
 }
 
 BY_CRASH = ("frames", "reasons", "texts")  # tables that name no host
@@ -226,6 +272,7 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "coverage": ("host", "start"),
     "reasons": ("crash_id",),  # within a crash in the order they were found, suspects strongest first
     "texts": ("crash_id",),
+    "events": ("host", "time", "line"),
 }
 
 

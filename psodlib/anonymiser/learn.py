@@ -31,6 +31,7 @@ __all__ = [
     "column_kind",
     "in_a_hosts_folder",
     "learn_names",
+    "learn_text",
     "places",
     "plain",
 ]
@@ -381,6 +382,8 @@ def _learn_fleet(names: Names, fleet: Fleet) -> None:
         names.numbers |= {str(cell) for cell in cells.dropna().unique()}
     for host in fleet.hosts["host"].dropna():
         names.add("host", str(host))
+    for machine in fleet.events["vm"].dropna().unique():
+        names.add("word", str(machine))
     _learn_columns(names, fleet.hosts)
 
 
@@ -403,10 +406,11 @@ def _learn_item(names: Names, item: Item) -> None:
         data = b""
         while block := stream.read(BLOCK):
             data = data[-OVERLAP:] + block
-            _learn_text(names, data)
+            learn_text(names, data)
 
 
-def _learn_text(names: Names, data: bytes) -> None:
+def learn_text(names: Names, data: bytes) -> None:
+    """Remember the names in a text."""
     _learn_plain(names, data, data.lower())
     for begin, end in _lines_with(data, (b"%", b"\\u", b"\\/", b"&"), 0):
         if ESCAPE.search(data, begin, min(end, begin + OVERLAP)):
@@ -427,7 +431,7 @@ def _learn_plain(names: Names, data: bytes, low: bytes) -> None:
 
 def _learn_path(names: Names, path: str) -> None:
     # Names stand in paths as in text; and whoever called a file after himself is in no list of words.
-    _learn_text(names, f"{path.replace('!', '/')}\n".encode("utf-8", "surrogateescape"))
+    learn_text(names, f"{path.replace('!', '/')}\n".encode("utf-8", "surrogateescape"))
     parts = re.split(r"[/!]", path.lower())
     if INNER & set(parts[:-1]) or path.lower().endswith(_PAGES):
         return
@@ -478,7 +482,7 @@ def _learn_parquet(names: Names, data: bytes) -> None:
             names.add("host", folder)
     for column in TEXT_COLUMNS & set(table):
         for cell in table[column].dropna().unique():
-            _learn_text(names, str(cell).encode("utf-8", "surrogatepass"))
+            learn_text(names, str(cell).encode("utf-8", "surrogatepass"))
     known = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)} - {
         "host"
     }

@@ -36,7 +36,8 @@ _CUT = re.compile(
     rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
-    rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}): ?\\{0,2}\[0x"
+    rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
+    rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
 _SUMMARY = re.compile(
     rb"\s*(?:Panic|PSOD|Crash) Details: "
@@ -44,7 +45,7 @@ _SUMMARY = re.compile(
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.
-_ANSI = re.compile(r"(?:\x1b|\^\[|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
+_ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
 _TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})

@@ -18,14 +18,15 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
-from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS, ROLES
+from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = [
-    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash",
+    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "read_crash",
 ]  # fmt: skip
 
-_FRAMES = ("frame", "symbol", "gdb")
+_DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel's own source
+_FRAMES = ("frame", "symbol", *_DEBUGGED)
 _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
 # Any of these says that the host stopped, whatever stands beside it.
@@ -42,6 +43,7 @@ _SAME_MOMENT = timedelta(seconds=2)
 _MOMENTS = timedelta(seconds=20)
 _NESTED = timedelta(minutes=1)  # a second panic while the first is being dumped; no host boots this fast
 _ANOTHER_DAY = timedelta(minutes=10)
+_FORETOLD = 40  # lines of hardware errors that belong to the crash behind them
 _PIECE_LIMIT = 20_000  # lines of one crash; 512 PCPUs with 30 frames each stay below
 _ADDRESS_LIMIT = 1 << 64
 
@@ -84,6 +86,7 @@ class _Block:
 def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
     block: _Block | None = None
     previous: Piece | None = None
+    foretold: list[Piece] = []  # what the hardware reported right before
     for piece in pieces:
         if piece.role == "bare_symbol":  # a name alone is a frame only below something that says so
             piece.role = "symbol" if block and block.has(*_FATAL, *_FRAMES, *_LIVES_ON) else ""
@@ -94,10 +97,13 @@ def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
             block.add(piece)
         elif piece.role in _BEGINS:
             block = _Block()
+            for told in foretold:
+                block.add(told)
             if previous and piece.role in ("code_start", "uptime") and _is_title(previous):
                 previous.role = "title"
                 block.add(previous)
             block.add(piece)
+        foretold = [*foretold, piece][-_FORETOLD:] if piece.role == "detail" and not block else []
         previous = piece
     if block:
         yield block
@@ -186,14 +192,14 @@ def looks_like_crash(block: _Block) -> bool:
 
 
 def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
-    if not frames or all(piece.role == "gdb" for piece in frames):
-        return False
+    if not frames or all(piece.role in _DEBUGGED for piece in frames):
+        return any(piece.role == "debugged" for piece in frames)  # of a core dump of the vmkernel
     functions = [piece.group("function") or "" for piece in frames]
     if any(_PANICKING.match(function) for function in functions[:6]):
         return True
-    return not (
-        _is_logged(frames) or any(_goes_with(piece, frames[0]) for piece in block.pieces if piece.role in _LIVES_ON)
-    )
+    # Where each PCPU's own area and tables lie, the kernel prints on its way into a panic alone.
+    lives_on = any(_goes_with(piece, frames[0]) for piece in block.pieces if piece.role in _LIVES_ON)
+    return block.has("world") or not (_is_logged(frames) or lives_on)
 
 
 def _goes_with(said: Piece, frame: Piece) -> bool:
@@ -316,13 +322,13 @@ class _Facts(NamedTuple):
 
 _EXCEPTION = re.compile(r"[Ee]xception\s*(?:type\s*)?\(?(\d{1,3})\)?(?:\s|$)")
 _IN_WORLD = re.compile(
-    rf"(?:\bin world |\(cpu \d{{1,5}}, world )(?P<world>{NUMBER})(?:\s?:\s?(?P<name>\S(?:.{{0,80}}?\S)??)"
-    r"(?=\s+(?:IP|ip|@|at|addr|SP|\(ec)\s?(?:[0O][x×]|\d|x|<)|\s+PTEs:|[.,]?\s*$))?"
+    rf"(?:\bin world |\(cpu \d{{1,5}}, world |\bCPU \d{{1,5}} / World )(?P<world>{NUMBER})(?:\s?:\s?(?P<name>\S(?:.{{0,80}}?\S)??)"
+    r"(?=\s+(?:IP|ip|@|at|addr|SP|\(ec)\s?(?:[0O][x×]|\d|x|<|#)|\s+PTEs:|[.,]?\s*$))?"
 )
 _MESSAGE_IP = re.compile(rf"\b(?:IP|ip|PC)[:=]?\s*({HEX})|\s@\s*({HEX})")
 _MESSAGE_ADDRESS = re.compile(rf"\baddr[:=]?\s*({HEX})|far_el2 ({HEX})")
 _ON_PCPU = re.compile(
-    r"\bon (?:PCPU|pcpu|CPU|cpu)\s*(\d{1,5})\b|\(Src 0x[0-9a-f]{1,8}, CPU(\d{1,5})\b|\(cpu (\d{1,5}), world"
+    r"\bon (?:PCPU|pcpu|CPU|cpu)\s*(\d{1,5})\b|\bCPU (\d{1,5}) / World|\(Src 0x[0-9a-f]{1,8}, CPU(\d{1,5})\b|\(cpu (\d{1,5}), world"
 )
 
 
@@ -401,7 +407,9 @@ def _printed(pieces: list[Piece], name: str) -> Iterator[int | None]:
 
 def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
     yield from (piece.pcpu for piece in pieces if piece.role == "header")
-    yield from (piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", *_FRAMES))
+    yield from (
+        piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
+    )
     yield facts.pcpu
     yield from _printed(pieces, "pcpu")
 
@@ -409,7 +417,9 @@ def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
 def _worlds(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
     yield facts.world_id
     yield from (piece.world for piece in pieces if piece.role == "header")
-    yield from (piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", *_FRAMES))
+    yield from (
+        piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
+    )
     yield from _printed(pieces, "world")
 
 
@@ -440,6 +450,8 @@ class _Trace(NamedTuple):
         # `pcpu 118 Heartbeat NMI: 0x...` says at each frame whose it is; a frame without that ends such a run.
         if frame.group("why"):
             return self.saved and self.pcpu == read_count(frame.group("pcpu"))
+        if self.pieces and (self.pieces[-1].role in _DEBUGGED) is not (frame.role in _DEBUGGED):
+            return False  # the same stack again, by a debugger
         return not (self.saved and self.pieces and self.pieces[-1].group("why"))
 
 
@@ -581,20 +593,3 @@ def find_crashes(text: str | bytes) -> list[Crash]:
         for block in group_blocks(split_pieces(part, start, line))
         if is_crash(block)
     ]
-
-
-def modules_named_by_kernel(text: str) -> tuple[str, ...]:
-    """Bare names of the modules that the kernel itself calls involved in a panic (ESX 9), as printed, the vmkernel left
-    out."""
-    pattern = next(role.pattern for role in ROLES if role.name == "named")
-    names: list[str] = []
-    for line in text.split("\n"):
-        at = line.find("Module")
-        match = pattern.match(line, at) if at >= 0 else None
-        if match:
-            names += [
-                name
-                for name in re.findall(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})", "[" + match["modules"])
-                if name != "vmkernel"
-            ]
-    return tuple(dict.fromkeys(names))

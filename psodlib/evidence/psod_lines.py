@@ -10,20 +10,32 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["ANCHORS", "EXCEPTIONS", "HEX", "ISO", "KINDS", "NUMBER", "OPENERS", "ROLES", "UPTIME", "Role"]
+__all__ = [
+    "ANCHORS",
+    "EXCEPTIONS",
+    "HEX",
+    "ISO",
+    "KINDS",
+    "NUMBER",
+    "OPENERS",
+    "ROLES",
+    "UPTIME",
+    "Role",
+    "modules_named_by_kernel",
+]
 
 # --------------------------------------------------------------------------------------------------------------------
 # The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
 # runs on (`0x41ffd38142980x4539..`); typography makes a multiplication sign of the x, a reader of pictures an O of the 0.
 _MASK = r"<[A-Z][A-Z_ ]{0,20}>"
-HEX = rf"(?:[0O][x×](?:[A-Z]{{0,9}}[G-WYZ][A-Z]{{0,12}}\d{{0,4}}|[0-9a-fA-F#X*]{{1,40}}(?!x)|x{{4,20}}|{_MASK})|0#{{3,20}}|#{{6,20}}|{_MASK})"
-NUMBER = rf"(?:\d{{1,20}}|#{{1,20}}|X{{1,20}}|x{{1,20}}|{_MASK})"
+HEX = rf"(?:[0O][x×](?:[A-Z]{{0,9}}[G-WYZ][A-Z]{{0,12}}\d{{0,4}}|[0-9a-fA-F#X*]{{1,40}}(?!x)|x{{4,20}}|n{{4,20}}|{_MASK})|0?#{{4,20}}|{_MASK})"
+NUMBER = rf"(?:\d{{0,12}}#{{1,20}}|\d{{1,20}}|X{{1,20}}|x{{1,20}}|{_MASK})"
 UPTIME = r"\d{1,6}:\d{1,2}:\d{2}:\d{2}\.\d{3}"
 ISO = r"(?:\d{4}|YYYY)-(?:\d\d|MM)-(?:\d\d|DD)[T ](?:\d\d|HH):(?:\d\d|MM):(?:\d\d|SS)(?:\.(?:\d{1,9}|MS|[X#]{1,9}))?(?:Z|[+-]\d\d:?\d\d)?"
 _SYMBOL = (
     r"(?P<function><unknown>|[^\s@+\[\]]{1,300})?"
     r"(?:@(?P<module>\([^)\s]{0,80}\)|<None>|[^#:+\s<]{0,80})(?:[#:](?P<version><None>|[^+\s]{0,80}))?)?"
-    r"(?:\+(?P<offset>[0O][x×][0-9a-fA-F]{1,40}(?!x)))?"
+    r"(?:\+(?P<offset>[0O][x×][0-9a-fA-F]{1,40}(?!x)|0?x?#{2,20}))?"
 )
 _SAID = r".{0,4000}"  # a message goes on to the line's end; nobody reads more of it
 _PANIC_WORDS = "ASSERT_NOT_IMPLEMENTED|ASSERT|NOT_REACHED|NOT_IMPLEMENTED|PANIC|VERIFY|CHECK"
@@ -56,8 +68,8 @@ ROLES: tuple[Role, ...] = (
     _role("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
           rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)\s*(?P<message>{_SAID})"),
     _role("frame", ":[0x nover #<None>", "0x4122e445b4d8:[0x418014a7b71a]PanicvPanicInt@vmkernel#nover+0x61 stack: 0x3000000008",
-          rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}):\s?)?\[(?P<ip>{HEX})\]\s?{_SYMBOL}"
-          rf"(?P<stack>\s+stack:\s*(?P<word>{HEX})?.*)?"),
+          rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}) ?:\s?)?\[ ?(?P<ip>{HEX}) ?\]\s?{_SYMBOL}"
+          rf"(?P<stack>\s*stack:\s*(?P<word>{HEX})?.*)?"),
     _role("details", "tails:~Crash", "Panic Details: Crash at 2021-06-01T10:11:12.345Z on CPU 3 running world 2098455 - HELPER_QUEUE. VMK Uptime:95:04:48:47.696",
           rf"(?:Panic|PSOD|Crash) Details: Crash at (?P<time>{ISO}|.{{1,40}}?) on P?CPU ?(?P<pcpu>{NUMBER}) running world (?P<world>{NUMBER})"
           rf"(?:\s?[-–:]\s?(?P<name>\S.{{0,80}}?))??(?:[.,;]?\s{{0,4}}VMK [Uu]ptime:\s?(?P<uptime>{UPTIME})|[.,;]?\s*$)"),
@@ -71,7 +83,8 @@ ROLES: tuple[Role, ...] = (
     _role("saved", "cktrace", "Panic: 767: Saved backtrace: pcpu 118 Heartbeat NMI",
           rf"(?:Panic: \d{{1,5}}: )?(?:Saved backtrace(?: from)?: pcpu|Backtrace for Saved/Locked CPU -) ?(?P<pcpu>{NUMBER})"),
     _role("product", "build-", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
-          r"\W{0,20}(?:\d{1,3}(?:;\d{1,3})?m\W{0,9}){0,4}VMware ESX(?:i| Server)?(?: (?P<version>[\dX]{1,3}(?:\.[\dX]{1,3}){1,3}))? \[(?:Release|Debug|Beta|)build-(?P<build>\d{1,12})"),
+          r"(?P<details>Version Details: )?\W{0,20}(?:\d{1,3}(?:;\d{1,3})?m\W{0,9}){0,4}VMware ESX(?:i| Server)?(?: (?P<version>[\dX]{1,3}(?:\.[\dX]{1,3}){1,3}))?"
+          r" (?:\[(?:Release|Debug|Beta|)|(?(details)|\[))build-(?P<build>\d{1,12})"),
     _role("other_product", "", "COFFEEware Machine 5.0 [Releasebuild-12345 x86_64]", r"[\w .()\-]{2,80} \[(?:Release|Debug|Beta|)build-"),
     _role("registers", "", "frame=0x4100c0117d78 ip=0x41803399e303 cr2=0x0 cr3=0xcff94000",
           rf"(?:frame={HEX} )?(?:r|e)?ip=(?P<ip>{HEX})(?=[ \r]|$)"),
@@ -125,7 +138,7 @@ ROLES: tuple[Role, ...] = (
           rf"(?:VMNIX: )?(?:ALERT: )?HB: \d{{1,5}}: (?P<message>Lost [Hh]eartbeat{_SAID})"),
     _role("message", "CrashMe", "CrashMe", rf"(?P<message>CrashMe\b{_SAID})"),
     _role("message", "PSOD", "PSOD due to PCI bus error", rf"(?P<message>PSOD due to {_SAID})"),
-    _role("message", "OMMU~", "IOMMU fault detected: domain 3", rf"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error){_SAID})"),
+    _role("message", "OMMU~", "IOMMU fault detected: domain 3", rf"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error|UNIT \d{{1,4}} did not complete){_SAID})"),
     _role("message", "Fatal~CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
           rf"(?P<message>Fatal CPU mismatch on {_SAID})"),
     _role("message", "incompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
@@ -134,7 +147,7 @@ ROLES: tuple[Role, ...] = (
           r"IDT: \d{1,5}: Uncorrectable/unrecoverable machine check"),
     _role("requested", "PSOD", "NMI: 709: ApeiHESTNmiHandler requested PSOD", rf"(?:ALERT: |WARNING: )?(?P<message>NMI: \d{{1,5}}: \w{{1,80}} requested PSOD{_SAID})"),
     _role("detail", "", "System has encountered a Hardware Error - Please contact the hardware vendor",
-          r"System has encountered a Hardware Error|Uncorrectable/\w{1,40} memory error|MCA: \d{1,5}: UC Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d{1,5}: "),
+          r"System has encountered a Hardware Error|Uncorrectable/\w{1,40} memory error|(?:ALERT: )?MCA: \d{1,5}: (?:UC|SRAR|SRAO|UE) Excp|PTEs:0x|(?:ALERT: )?ApeiHEST: \d{1,5}: "),
     _role("lockup", "", "NMI: 1943: NMI IPI received. Was eip(base):ebp:cs [0x7eb2e(0x418009600000):0x4122c2307688:0x4010](Src 0x1, CPU140)",
           r"(?:NMI: \d{1,5}: )?NMI IPI(?: received)?[.:]|(?:WARNING: |ALERT: )?Heartbeat: \d{1,5}: PCPU \S{1,9} didn't have a heartbeat|.{0,80}NETDEV WATCHDOG"),
     _role("boot", "", "Starting VMKernel initialization", r"Starting VMKernel|BootConfig: \d{1,5}: |VMKernel \S{1,253} \d{1,2}\.\d{1,2}\.\d{1,2} #\d{1,3} SMP"),
@@ -145,6 +158,8 @@ ROLES: tuple[Role, ...] = (
     _role("symbol", "@vmkernel @esx", "Res3GetSpecificCluster@esx",
           r"(?P<function>(?=[A-Za-z0-9.$]{0,80}(?:[a-z0-9][A-Z]|_))[A-Za-z_][\w.$]{2,300})@(?P<module>vmkernel|esx|com\.vmware\.[\w.]{1,60}|\([\w.\-]{1,60}\))\s*$"),
     _role("bare_symbol", "", "lpfc_sli4_fp_split@lpfc", r"(?P<function>[A-Za-z_][\w.$]{2,300})@(?P<module>[a-z][\w.\-]{0,60})\s*$"),
+    _role("debugged", "bora/", "#1  0x0000418012343ffa in Heap_Free (heap=0x431a455dc000) at bora/vmkernel/main/heap.c:4314",
+          r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\(.{0,2000} at (?:\S{0,200}/)?bora/vmkernel/"),
     _role("gdb", "", "#4  Res6NewFreeClusterEntry (rce=...)", r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\("),
     _role("elided", "", "...", r"[. …]{3,}$"),
 )  # fmt: skip
@@ -173,3 +188,21 @@ KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple((kind, sample, re.co
 EXCEPTIONS = {
     0: "divide_error", 2: "nmi", 6: "invalid_opcode", 8: "double_fault", 13: "general_protection", 14: "page_fault", 18: "machine_check",
 }  # fmt: skip
+
+
+_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")
+
+
+def modules_named_by_kernel(text: str) -> dict[str, str | None]:
+    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
+    of each where it is printed."""
+    pattern = next(role.pattern for role in ROLES if role.name == "named")
+    found: dict[str, str | None] = {}
+    for line in text.split("\n"):
+        at = line.find("Module")
+        match = pattern.match(line, at) if at >= 0 else None
+        if match:
+            for name, version in _INVOLVED.findall("[" + match["modules"]):
+                if name != "vmkernel":
+                    found[name] = version or found.get(name)
+    return found

@@ -31,10 +31,9 @@ from psodlib.evidence.psod import (
     group_blocks,
     is_crash,
     looks_like_crash,
-    modules_named_by_kernel,
     read_crash,
 )  # fmt: skip
-from psodlib.evidence.psod_lines import ANCHORS
+from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.evidence.vmkernel_lines import BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, WARNINGS, LineRow
@@ -235,6 +234,18 @@ class _Reader:
                 crash = read_crash(block, part, start + at)
                 modules = tuple(replace(module, source=self.source) for module in crash.modules)
                 self.crashes.append(replace(crash, source=self.source, modules=modules))
+                if "involved in panic" in crash.text and crash.time is not None:
+                    self._involved(crash, crash.time)
+
+    def _involved(self, crash: Crash, time: datetime) -> None:
+        # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
+        for module, printed in modules_named_by_kernel(crash.text).items():
+            if printed and len(self.drivers) < _ROW_LIMIT:
+                version = normalise(printed, module)
+                self.drivers[module, version, time] = DriverReading(
+                    module=module, version=version, state="loaded", observed_at=time, evidence="banner",
+                    source=self.source, line=crash.line,
+                )  # fmt: skip
 
     def _unread(self, piece: Piece) -> None:
         detail = f"reads like a piece of a crash, and nothing beside it says that the host stopped: {piece.body[:120]}"

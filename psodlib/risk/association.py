@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,10 @@ from scipy import stats
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.exposure import Floats, Tables, check_exposure, of_module, split_stretches
+from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
+from psodlib.schema import Tables
 
-__all__ = ["ATTRIBUTES", "associations", "attributes_of_signature"]
+__all__ = ["ATTRIBUTES", "FEW", "associations", "attributes_of_driver", "attributes_of_signature"]
 
 # Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -49,7 +50,6 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     Parameters
     ----------
     fleet : Fleet
-        Or anything with its tables as attributes.
     signature : str
         As in ``crashes.signature``.
     alpha : float
@@ -58,7 +58,7 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     Returns
     -------
     pandas.DataFrame
-        As ``associations`` gives it, over the host-days of the whole fleet, with ``attrs["signature"]``.
+        One row a value of an attribute, the least ``p`` first; ``found`` where it stands; ``attrs["says"]`` is the sentence.
 
     Raises
     ------
@@ -67,9 +67,8 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
 
     Notes
     -----
-    The version is that of the driver which most crashes of the signature are laid to; without one there is none. Host-days
-    are those that evidence watched; crashes in gaps are left out with them. ``esxi_build`` is what the
-    boot ran; ``model`` and ``cluster`` are the host's newest.
+    Over the watched host-days of the whole fleet. The version is that of the driver which most crashes of the signature are
+    laid to. ``esxi_build`` is what the boot ran; ``model`` and ``cluster`` are the host's newest. ``associations`` has the test.
 
     Example
     -------
@@ -80,6 +79,11 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     out = associations(_at_risk(fleet, signature), alpha)
     out.attrs |= {"signature": signature, "says": out.attrs["says"].replace(_WHAT, f"of {signature!r} ")}
     return out
+
+
+def attributes_of_driver(fleet: Tables, module: str, alpha: float = 0.05) -> pd.DataFrame:
+    """``associations`` of all crashes of one driver, its firmware among the attributes."""
+    return associations(_with_firmware(fleet, module), alpha)
 
 
 def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
@@ -116,16 +120,6 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
 # ---- time at risk ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Relabelled:
-    # The fleet's tables, with one signature's crashes as the only ones that count.
-    hosts: pd.DataFrame
-    crashes: pd.DataFrame
-    uptimes: pd.DataFrame
-    drivers: pd.DataFrame
-    coverage: pd.DataFrame | None
-
-
 def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
     # The exposure table in which only the signature's crashes count, with the firmware of the driver's devices.
     mine = fleet.crashes["signature"].eq(signature).fillna(False).astype(bool)
@@ -137,8 +131,14 @@ def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
     counted = fleet.crashes.assign(
         guilty_module=np.where(mine, module or "nobody", "another"), guilt="on_stack", deliberate=False
     )
-    tables = _Relabelled(fleet.hosts, counted, fleet.uptimes, fleet.drivers, getattr(fleet, "coverage", None))
-    stretches = of_module(tables, module or "nobody")
+    tables: Any = SimpleNamespace(
+        hosts=fleet.hosts, crashes=counted, uptimes=fleet.uptimes, drivers=fleet.drivers, coverage=getattr(fleet, "coverage", None)
+    )  # fmt: skip
+    return _with_firmware(tables, module or "nobody")
+
+
+def _with_firmware(fleet: Tables, module: str) -> pd.DataFrame:
+    stretches = of_module(fleet, module)
     return stretches.assign(firmware=_firmware(stretches, fleet.drivers, module))
 
 
@@ -151,20 +151,16 @@ def _pieces(exposure: pd.DataFrame) -> pd.DataFrame:
         return table
     pieces = split_stretches(table, uptime=True)
     table = table.iloc[pieces["row"]].reset_index(drop=True)
-    bands = [BANDS[code] if code >= 0 else None for code in pieces["uptime"]]
-    return table.assign(
-        host_days=pieces["host_days"],
-        crashes=table["crashes"].where(pieces["last"], 0.0),
-        uptime=pd.array(bands, dtype="string"),
-    )
+    bands = pd.array([BANDS[code] if code >= 0 else None for code in pieces["uptime"]], dtype="string")
+    crashes = table["crashes"].where(pieces["last"], 0.0)
+    return table.assign(host_days=pieces["host_days"], crashes=crashes, uptime=bands)
 
 
-def _firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str | None) -> pd.Series:
+def _firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.Series:
     # What was last read before the stretch's end; a host whose every reading agrees had it all along.
-    known = drivers[drivers["module"].eq(module or "").fillna(False) & drivers["firmware"].notna()]
-    empty = pd.Series(pd.NA, index=stretches.index, dtype="string")
+    known = drivers[drivers["module"].eq(module).fillna(False) & drivers["firmware"].notna()]
     if known.empty:
-        return empty
+        return pd.Series(pd.NA, index=stretches.index, dtype="string")
     per_time = known.groupby(["host", "observed_at"], dropna=False)["firmware"]
     read = per_time.agg(lambda texts: ", ".join(sorted(set(texts)))).astype("string").reset_index()
     by_host = read.groupby("host")["firmware"]
@@ -190,8 +186,7 @@ def _left_out(table: pd.DataFrame) -> dict[str, str]:
 # ---- tests -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Cells:
+class _Cells(NamedTuple):
     # Host-days and crashes by (host, stratum, value), as numbers.
     host: Any
     stratum: Any
@@ -209,8 +204,7 @@ def _cells(table: pd.DataFrame, name: str, within: Sequence[str]) -> tuple[_Cell
         "host": pd.factorize(known["host"])[0], "stratum": stratum, "value": value,
         "days": known["host_days"].to_numpy(dtype=float), "crashes": known["crashes"].to_numpy(dtype=float),
     }).groupby(["host", "stratum", "value"], as_index=False).sum()  # fmt: skip
-    columns = [sums[column].to_numpy() for column in ("host", "stratum", "value", "days", "crashes")]
-    return _Cells(*columns), list(names)
+    return _Cells(*(sums[column].to_numpy() for column in _Cells._fields)), list(names)
 
 
 def _tested(table: pd.DataFrame, name: str, tested: Sequence[str], alpha: float) -> list[dict[str, Any]]:
@@ -223,21 +217,14 @@ def _tested(table: pd.DataFrame, name: str, tested: Sequence[str], alpha: float)
         result = _test(cells, code)
         if result is not None:
             again = _test(wide, code) if others != within else result
-            rows.append({"attribute": name, "value": value, **_row(cells, code, result, alpha),
-                         "p_given_others": again.p if again else math.nan})  # fmt: skip
+            told = _row(cells, code, *result, alpha)
+            rows.append({"attribute": name, "value": value, **told, "p_given_others": again[0] if again else math.nan})
     # Two values mirror each other: one test, told by the value with more crashes than expected.
     return [max(rows, key=lambda row: row["crashes"] - row["expected"])] if len(rows) == len(values) == 2 else rows
 
 
-@dataclass(frozen=True)
-class _Result:
-    p: float
-    observed: float
-    expected: float
-
-
-def _test(cells: _Cells, code: int) -> _Result | None:
-    # None when no stratum holds a crash and host-days both with and without the value.
+def _test(cells: _Cells, code: int) -> tuple[float, float, float] | None:
+    # p, crashes observed and expected; None when no stratum holds a crash and host-days both with and without the value.
     size = int(cells.stratum.max()) + 1 if len(cells.stratum) else 0
     has = cells.value == code
     days = np.bincount(cells.stratum, cells.days, size)
@@ -248,11 +235,8 @@ def _test(cells: _Cells, code: int) -> _Result | None:
         return None
     inside = telling[cells.stratum]
     observed, expected = float(np.sum((cells.crashes * has)[inside])), float(np.sum((total * share)[telling]))
-    p = max(
-        _exact_p(observed, total[telling], share[telling]),
-        _host_p(cells, inside, has, share, total / np.where(days > 0, days, 1.0)),
-    )
-    return _Result(p, observed, expected)
+    by_host = _host_p(cells, inside, has, share, total / np.where(days > 0, days, 1.0))
+    return max(_exact_p(observed, total[telling], share[telling]), by_host), observed, expected
 
 
 def _exact_p(observed: float, totals: Any, shares: Any) -> float:
@@ -273,20 +257,15 @@ def _host_p(cells: _Cells, inside: Any, has: Any, share: Floats, rate: Floats) -
     return float(2 * stats.norm.sf(abs(float(scores.sum())) / spread)) if spread > 0 else 1.0
 
 
-def _row(cells: _Cells, code: int, result: _Result, alpha: float) -> dict[str, Any]:
-    size = int(cells.stratum.max()) + 1
-    has = cells.value == code
-    sums = [
-        np.bincount(cells.stratum, values * side, size)
-        for side in (has, ~has)
-        for values in (cells.crashes, cells.days)
-    ]
+def _row(cells: _Cells, code: int, p: float, observed: float, expected: float, alpha: float) -> dict[str, Any]:
+    size, has = int(cells.stratum.max()) + 1, cells.value == code
+    both = [(values, side) for side in (has, ~has) for values in (cells.crashes, cells.days)]
+    sums = [np.bincount(cells.stratum, values * side, size) for values, side in both]
     ratio = exact.mantel_haenszel(sums[0], sums[1], sums[2], sums[3], alpha)
-    crashed = cells.host[has & (cells.crashes > 0)]
-    note = "all of them on one host" if result.observed > 1 and len(set(crashed)) == 1 else None
+    hosts = len(set(cells.host[has & (cells.crashes > 0)]))
     return {
-        "crashes": int(np.sum(cells.crashes[has])), "expected": result.expected, "host_days": float(np.sum(cells.days[has])),
-        "hosts": len(set(crashed)), "ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "p": result.p, "note": note,
+        "crashes": int(np.sum(cells.crashes[has])), "expected": expected, "host_days": float(np.sum(cells.days[has])), "hosts": hosts,
+        **ratio._asdict(), "p": p, "note": "all of them on one host" if observed > 1 and hosts == 1 else None,
     }  # fmt: skip
 
 

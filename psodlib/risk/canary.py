@@ -46,27 +46,20 @@ def plan_canary(
 
     Parameters
     ----------
-    rate : float
-        Crashes per host-day of the old version.
-    ratio : float
-        Rate of the new version over it, were it so: what the canary should find.
+    rate, ratio : float
+        Crashes per host-day of the old version, and the new one's rate over it that should be found.
     canary_hosts, reference_hosts : int
         Hosts on the new and on the old version.
     weeks : sequence of int
-        Lengths to tabulate.
-    power : float
-        Wanted chance to find the difference; a row with the first week that has it is added.
-    variance : float
-        Of the host effect, ``RateRatio.frailty_variance``: lemon hosts make counts wilder.
-    alpha : float
-        Two-sided level of the mid-P test.
+        Lengths to tabulate; the first week with the wanted ``power`` is added.
+    power, variance, alpha : float
+        Wanted chance; variance of the host effect (``RateRatio.frailty_variance``); two-sided level of the mid-P test.
 
     Returns
     -------
     pandas.DataFrame
-        Index ``weeks``, ascending. ``canary_host_days``, ``reference_host_days``, ``power``, ``false_alarms`` (the same
-        chance were the versions alike; above ``alpha`` where hosts differ), ``wanted`` (True for the first week that
-        has the wanted power; absent when 20 years do not).
+        Index ``weeks``. ``canary_host_days``, ``reference_host_days``, ``power``, ``false_alarms`` (the same chance were
+        the versions alike), ``wanted`` (the first week with the wanted power; absent when 20 years do not have it).
 
     Raises
     ------
@@ -75,9 +68,8 @@ def plan_canary(
 
     Notes
     -----
-    Exact: counts are Poisson, or negative binomial as the sum of n hosts' gamma effects (shape n / variance), and the
-    mid-P test is summed over all pairs of counts. Harm is found sooner than the mirror benefit is proven: a canary can
-    veto a version, it can hardly certify one.
+    Exact: counts are Poisson, or negative binomial as the sum of n hosts' gamma effects (shape n / variance). Harm is found
+    sooner than the mirror benefit is proven: a canary can veto a version, it can hardly certify one.
     """
     if not (rate > 0 and ratio > 0 and canary_hosts > 0 and reference_hosts > 0 and variance >= 0):
         raise InputError("rate, ratio and both numbers of hosts must be more than 0, the variance 0 or more")
@@ -211,7 +203,7 @@ def watch_canary(
     version, reference : str
         The new version and the one it is held against.
     ratios : sequence of float
-        As for ``e_process``.
+        That a harmful version may have.
     since : pandas.Timestamp, optional
         When the watch begins; default: when the new version was first loaded.
     within : str, optional
@@ -220,9 +212,8 @@ def watch_canary(
     Returns
     -------
     pandas.DataFrame
-        One row a week since then: ``week`` (its first moment, UTC), ``crashes``,
-        ``host_days``, ``reference_crashes``, ``reference_host_days``, ``e_value``, ``alarm`` (True from the week in
-        which E first reached 20).
+        One row a week: ``week`` (its first moment, UTC), ``crashes``, ``host_days``, ``reference_crashes``,
+        ``reference_host_days``, ``e_value``, ``alarm`` (True from the week in which E first reached 20).
 
     Raises
     ------
@@ -233,8 +224,7 @@ def watch_canary(
     -----
     A host counts until its first driver crash since then, on either version, and its later time not at all.
     """
-    found = weeks_of(exposure, version, reference, since=since, within=within)
-    return found.table(ratios)
+    return weeks_of(exposure, version, reference, since=since, within=within).table(ratios)
 
 
 class Weeks(NamedTuple):
@@ -266,13 +256,8 @@ class Weeks(NamedTuple):
 
 
 def weeks_of(
-    exposure: pd.DataFrame,
-    version: str,
-    reference: str,
-    *,
-    since: pd.Timestamp | None = None,
-    within: str | None = None,
-) -> Weeks:
+    exposure: pd.DataFrame, version: str, reference: str, *, since: pd.Timestamp | None = None, within: str | None = None
+) -> Weeks:  # fmt: skip
     """The weekly counts behind ``watch_canary``."""
     table = check_exposure(exposure)
     absent = [column for column in ("start", "end") if column not in table]

@@ -45,18 +45,14 @@ class Arms:
     days: tuple[float, float]
     hosts: tuple[int, int]
 
-    def counted(self, which: str) -> tuple[tuple[float, float], ...]:
-        """The counts of a set of crashes: ``known``, ``placed``, ``all``, or with all others laid on one version."""
-        more = {"known": (), "placed": (self.unplaced,), "all": (self.unknown, self.unplaced)}
-        if which in more:
-            return (self.known, *more[which])
-        mine = [float(name == which) for name in (self.version, self.reference)]
-        return (self.known, *((each[0] * mine[0], each[1] * mine[1]) for each in (self.unknown, self.unplaced)))
+    @property
+    def crashes(self) -> float:
+        """All that may be the driver's, on both versions."""
+        return sum((*self.known, *self.unknown, *self.unplaced))
 
-    def pairs(self, *counts: tuple[float, float]) -> tuple[float, float, float, float]:
-        """Counts, summed, and host-days in the order that ``exact`` asks for."""
-        one, other = (sum(pair[at] for pair in counts) for at in (0, 1))
-        return one, self.days[0], other, self.days[1]
+    def pairs(self, counts: tuple[float, float]) -> tuple[float, float, float, float]:
+        """Counts and host-days in the order that ``exact`` asks for."""
+        return counts[0], self.days[0], counts[1], self.days[1]
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Headline:
     @property
     def exactly(self) -> bool:
         """Whether bare counts were compared."""
-        return self.fit is None and bool(sum((*self.arms.known, *self.arms.unknown, *self.arms.unplaced)))
+        return self.fit is None and bool(self.arms.crashes)
 
 
 class Comparison:
@@ -147,7 +143,7 @@ class Comparison:
     def headline(self, version: str, reference: str, alpha: float = 0.05) -> Headline:
         """The union interval of one contrast and what it rests on."""
         arms = self.arms(version, reference)
-        if not sum((*arms.known, *arms.unknown, *arms.unplaced)):
+        if not arms.crashes:
             nothing = Interval(math.nan, 0.0, math.inf)
             return Headline(arms, nothing, nothing, nothing, 1.0, 0.5, self.terms)
         exactly = self._exactly(arms)
@@ -178,15 +174,14 @@ class Comparison:
         return min(arms.hosts) == 1 or bool(mine["crashes"].max() <= 1)
 
     def _by_counts(self, arms: Arms, which: str, alpha: float) -> tuple[Interval, float, float]:
-        pairs = arms.pairs(*arms.counted(which))
-        prior = 0.5 / prior_rate(self.table)
+        pairs, prior = arms.pairs(self._counted(arms, which)), 0.5 / prior_rate(self.table)
         chance = exact.p_lower(0.5 + pairs[0], prior + pairs[1], 0.5 + pairs[2], prior + pairs[3])
         return exact.ratio_interval(*pairs, alpha), exact.ratio_p(*pairs), chance
 
     def _by_fit(self, arms: Arms, which: str, alpha: float) -> tuple[Interval, float, float]:
         log_ratio, error = self.fit(arms, which).log_ratio(arms.version, arms.reference)
         p, chance = 2 * special.ndtr(-abs(log_ratio) / error), special.ndtr(-log_ratio / error)
-        one, _, other, _ = arms.pairs(*arms.counted(which))
+        one, other = self._counted(arms, which)
         found = exact.wald(log_ratio, error, alpha)
         # Where a version has no crash the prior alone keeps that end from 0 or infinity: it is not said.
         if not one:
@@ -209,17 +204,20 @@ class Comparison:
             self._fits[which, terms, kept] = fit_frailty(self.cells, self._events(which), terms, keep, near)
         return self._fits[which, terms, kept]
 
+    def _counted(self, arms: Arms, which: str) -> tuple[float, float]:
+        sums = self.cells.by_version(self._events(which))
+        return sums[arms.version], sums[arms.reference]
+
     def _events(self, which: str) -> Any:
         cells = self.cells
         if which == "known":
             return cells.known
         if which == "placed":
             return (cells.known + cells.unplaced).tocsr()
-        if which == "all":
-            return (cells.known + cells.unknown + cells.unplaced).tocsr()
-        return (
-            cells.known + (cells.unknown + cells.unplaced).multiply(cells.of_version(which)[None, :].astype(float))
-        ).tocsr()
+        others = cells.unknown + cells.unplaced
+        if which != "all":
+            others = others.multiply(cells.of_version(which)[None, :].astype(float))
+        return (cells.known + others).tocsr()
 
     def adversarial(self, found: Headline, alpha: float = 0.05) -> Interval:
         """The span of the intervals with every unexplained crash laid on one version and then on the other."""

@@ -21,15 +21,11 @@ from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 
-__all__ = ["ADVICE", "PinDecision", "decide", "decide_pin"]
+__all__ = ["ADVICE", "PinDecision", "decide_pin", "in_words"]
 
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
-SURE, LIKELY, RATHER = (
-    0.95,
-    0.80,
-    0.60,
-)  # that the best version has the lower rate: move now, at a reboot, no new installs
+SURE, LIKELY, RATHER = 0.95, 0.80, 0.60  # that the best has the lower rate: move now, at a reboot, no new installs
 NEAR = 1.25  # a pin may be this many times as bad as the truly best one
 KNOWN_ISSUE = 2.0  # times: the rate expected of a version whose known issue was matched in this fleet
 REBOOT_COST = 0.02  # crashes: what moving one host risks
@@ -82,9 +78,8 @@ class PinDecision:
         Returns
         -------
         pandas.DataFrame
-            ``version``, ``reference``, ``ratio``, ``low``, ``high`` (``NA`` where unbounded or undefined), ``text``,
-            ``method``, ``p_lower``, ``p_value``, ``crashes``, ``reference_crashes``, ``host_days``,
-            ``reference_host_days``.
+            Both versions, ``ratio``, ``low``, ``high`` (``NA`` where unbounded or undefined), ``text``, ``method``,
+            ``p_lower``, ``p_value``, and the crashes and host-days of both.
         """
         rows = [
             (
@@ -109,7 +104,7 @@ def decide_pin(
     alpha: float = 0.05,
     known: Mapping[str, Sequence[str]] | None = None,
     now: pd.DataFrame | None = None,
-    before: PinDecision | None = None,
+    before: PinDecision | str | None = None,
     reboot_cost: float = REBOOT_COST,
 ) -> PinDecision:
     """What to run tomorrow: advice for every version, with what following it is worth.
@@ -122,18 +117,14 @@ def decide_pin(
         The versions to choose from; default: all that have watched host-days.
     reference : str, optional
         One of the candidates that ``ratios`` are held against; default: the best.
-    adjust : sequence of str
+    adjust, alpha
         As for ``rate_ratio``.
-    alpha : float
-        1 - confidence of ``ratios`` and of the measured rates.
     known : mapping of version to ids, optional
-        Known issues that name the version and whose signature was matched in this fleet; default: what ``exposure``
-        found (``attrs["known_issues"]``).
+        Known issues of a version whose signature was matched in this fleet; default: ``exposure.attrs["known_issues"]``.
     now : pandas.DataFrame, optional
-        ``host`` and ``version``: who runs what today, as ``fleet.now(module)`` has it; default: the version of each
-        host's last stretch.
-    before : PinDecision, optional
-        The decision that was followed so far: it is turned round only at a probability of 0.95.
+        Who runs what today, as ``fleet.now(module)``; default: the version of each host's last stretch.
+    before : PinDecision or str, optional
+        The decision followed so far, or the version that it moves hosts to: turned round only at a probability of 0.95.
     reboot_cost : float
         Crashes that moving one host risks.
 
@@ -144,17 +135,16 @@ def decide_pin(
     Raises
     ------
     InputError
-        Fewer than two candidates, one that no host loaded, crashes without host-days, a snapshot of versions, a table of
-        only the hosts that crashed.
+        Fewer than two candidates, or one that no host loaded; crashes without host-days; only hosts that crashed.
 
     Notes
     -----
-    One penalised frailty model of all versions gives draws of their rates, half of them from the crashes known to be the
-    driver's and half with the unexplained ones added. ``best`` has the lowest mean rate. With P the probability that the
-    best version's rate is below a version's, and net the crashes a year that moving its hosts avoids less
-    ``reboot_cost`` for each: P >= 0.95 and net > 0 ``move_now``; P >= 0.8 and net > 0 ``next_reboot``; P >= 0.6
-    ``no_new_installs``; else ``leave``. Where a version shares hardware or months with the best for less than 20 %, no
-    advice goes above ``next_reboot``. A pin needs P(rate of best <= 1.25 times the lowest) >= 0.95.
+    One penalised frailty model of all versions gives draws of their rates, half from the crashes known to be the driver's
+    and half with the unexplained ones. ``best`` has the lowest mean rate. With P the probability that its rate is below a
+    version's, and net the crashes a year that moving its hosts avoids less ``reboot_cost`` for each: P >= 0.95 and net > 0
+    ``move_now``; P >= 0.8 and net > 0 ``next_reboot``; P >= 0.6 ``no_new_installs``; else ``leave``. Where a version shares
+    hardware or months with the best for less than 20 %, nothing above ``next_reboot`` and no pin. A pin needs P(rate of
+    best <= 1.25 times the lowest) >= 0.95.
 
     Example
     -------
@@ -166,16 +156,8 @@ def decide_pin(
     if not isinstance(reboot_cost, numbers.Real) or not 0 <= reboot_cost < math.inf:
         raise InputError(f"reboot_cost is {reboot_cost!r}; expected crashes risked by moving a host, 0 or more")
     comparison = Comparison(exposure, adjust)
-    names = candidates_of(comparison, candidates, reference)
+    names = _candidates(comparison, candidates, reference)
     issues = _issues(comparison, known)
-    return decide(comparison, names, reference, alpha, issues, now, before, float(reboot_cost))
-
-
-def decide(
-    comparison: Comparison, names: Sequence[str], reference: str | None, alpha: float, issues: Mapping[str, tuple[str, ...]],
-    now: pd.DataFrame | None, before: PinDecision | None, reboot_cost: float,
-) -> PinDecision:  # fmt: skip
-    """``decide_pin`` with its arguments checked."""
     running = _running(comparison, now)
     draws = comparison.draws(dict.fromkeys(issues, KNOWN_ISSUE), running)
     rate = np.column_stack([draws.rate[:, draws.versions.index(name)] for name in names]) * DAYS_PER_YEAR
@@ -183,31 +165,24 @@ def decide(
     best = int(np.argmin(rate.mean(axis=0)))
     hosts = np.array([int((running["version"] == name).sum()) for name in names])
     weighed = _Weighed(tuple(names), best, rate, standing, hosts, comparison.crashes(names), draws)
-    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(names[best], name))}
-    advice = [_advice(weighed, at, caps, before, reboot_cost) for at in range(len(names))]
+    caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(name, names[best]))}
+    advice = [_advice(weighed, at, caps, before, float(reboot_cost)) for at in range(len(names))]
     options = _options(comparison, weighed, advice, issues, alpha)
-    avoid = tuple(name for name, word in zip(names, advice, strict=True) if word in MOVES)
+    word = dict(zip(names, advice, strict=True))
+    avoid = tuple(name for name in names if word[name] in MOVES)
     near = float(np.mean(rate[:, best] <= NEAR * rate.min(axis=1)))
     pin = names[best] if near >= SURE and not caps else None
     against = reference or names[best]
     ratios = tuple(ratio_of(comparison, name, against, alpha) for name in names if name != against)
-    moved = np.isin(np.arange(len(names)), [names.index(name) for name in avoid])
-    stay = standing * rate
+    stay, follow = standing * rate, standing * np.where(np.isin(names, avoid), rate[:, [best]], rate)
     needed = {name: _host_days_needed(weighed, at, options) for at, name in enumerate(names)}
     return PinDecision(
-        verdict="pin" if pin else "avoid" if avoid else "undecided",
-        pin=pin,
-        best=names[best],
-        avoid=avoid,
-        options=options,
-        moves=_moves(running, avoid, names[best], dict(zip(names, advice, strict=True))),
-        crashes_if_stay=float(stay.sum(axis=1).mean()),
-        crashes_if_followed=float(np.where(moved, standing * rate[:, [best]], stay).sum(axis=1).mean()),
-        reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)),
-        ratios=ratios,
-        host_days_needed=needed,
-        would_change=tuple(_would_change(weighed, needed, near, comparison)),
-    )
+        verdict="pin" if pin else "avoid" if avoid else "undecided", pin=pin, best=names[best], avoid=avoid, options=options,
+        moves=_moves(running, avoid, names[best], word), crashes_if_stay=float(stay.sum(axis=1).mean()),
+        crashes_if_followed=float(follow.sum(axis=1).mean()),
+        reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)), ratios=ratios, host_days_needed=needed,
+        would_change=tuple(_would_change(weighed, needed, comparison)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -230,13 +205,18 @@ class _Weighed:
         return self.standing[:, at] * (self.rate[:, at] - self.rate[:, self.best])
 
 
-def _advice(weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | None, reboot_cost: float) -> str:
+def _advice(
+    weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDecision | str | None, reboot_cost: float
+) -> str:
     if at == weighed.best:
         return "keep"
     chance, name, best = weighed.worse(at), weighed.names[at], weighed.names[weighed.best]
     gain = float(weighed.avoided(at).mean()) - reboot_cost * weighed.hosts[at] > 0
     # What was moved already is moved back only when sure.
-    back = before is not None and bool(before.avoid) and (name == before.best or best in before.avoid)
+    if isinstance(before, PinDecision):
+        back = bool(before.avoid) and (name == before.best or best in before.avoid)
+    else:
+        back = before is not None and best != before
     if chance >= SURE and gain:
         return "next_reboot" if name in caps else "move_now"
     if chance >= LIKELY and gain and not back:
@@ -245,12 +225,8 @@ def _advice(weighed: _Weighed, at: int, caps: Mapping[str, str], before: PinDeci
 
 
 def _options(
-    comparison: Comparison,
-    weighed: _Weighed,
-    advice: Sequence[str],
-    issues: Mapping[str, tuple[str, ...]],
-    alpha: float,
-) -> pd.DataFrame:
+    comparison: Comparison, weighed: _Weighed, advice: Sequence[str], issues: Mapping[str, tuple[str, ...]], alpha: float
+) -> pd.DataFrame:  # fmt: skip
     measured = crash_rates(comparison.table, alpha=alpha).reindex(list(weighed.names))
     lowest = np.bincount(np.argmin(weighed.rate, axis=1), minlength=len(weighed.names)) / len(weighed.rate)
     fleet = weighed.standing.sum(axis=1)
@@ -259,19 +235,11 @@ def _options(
         row: Any = measured.loc[name]
         avoided = weighed.avoided(at)
         rows.append({
-            "version": name,
-            "hosts_now": int(weighed.hosts[at]),
-            "crashes": int(row["crashes"]),
-            "host_days": float(row["host_days"]),
+            "version": name, "hosts_now": int(weighed.hosts[at]), "crashes": int(row["crashes"]), "host_days": float(row["host_days"]),
             **{column: float(row[column]) * DAYS_PER_YEAR for column in ("rate", "low", "high")},
-            "p_best": float(lowest[at]),
-            "p_worse": weighed.worse(at),
-            "crashes_a_year": float((fleet * weighed.rate[:, at]).mean()),
-            "avoided": float(avoided.mean()),
-            "avoided_low": float(np.quantile(avoided, 0.05)),
-            "avoided_high": float(np.quantile(avoided, 0.95)),
-            "advice": advice[at],
-            "known_issues": ";".join(issues.get(name, ())) or None,
+            "p_best": float(lowest[at]), "p_worse": weighed.worse(at), "crashes_a_year": float((fleet * weighed.rate[:, at]).mean()),
+            "avoided": float(avoided.mean()), "avoided_low": float(np.quantile(avoided, 0.05)),
+            "avoided_high": float(np.quantile(avoided, 0.95)), "advice": advice[at], "known_issues": ";".join(issues.get(name, ())) or None,
         })  # fmt: skip
     out = pd.DataFrame(rows)
     text = dict.fromkeys(["version", "known_issues"], "string")
@@ -294,23 +262,18 @@ def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mappi
 # ---- what goes in ------------------------------------------------------------------------------------------------------
 
 
-def candidates_of(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
-    """The versions to choose from; InputError as ``decide_pin`` has it."""
+def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
     timed = comparison.watched()
-    if candidates is None:
-        names = list(timed)
-    else:
-        names = list(dict.fromkeys(known_name(name, timed, "version") for name in _named(candidates)))
+    asked = timed if candidates is None else _named(candidates)
+    names = list(dict.fromkeys(known_name(name, timed, "version") for name in asked))
     if len(names) < 2:
         only = f"{names[0]} alone" if names else "no version"
         raise InputError(f"found {only} with watched host-days; a decision needs two or more versions to choose from")
     if reference is not None and reference not in names:
         raise InputError(f"the reference {reference} is not among the candidates {', '.join(map(str, names))}; add it")
     if only_crashed_hosts(comparison.table):
-        raise InputError(
-            "every host in the table has crashed, so it was chosen by its crashes and no rate follows; give the whole "
-            "roster, hosts without a crash too"
-        )
+        chosen = "every host in the table has crashed, so it was chosen by its crashes and no rate follows"
+        raise InputError(f"{chosen}; give the whole roster, hosts without a crash too")
     return names
 
 
@@ -354,15 +317,15 @@ def _reasons(
     best = weighed.names[weighed.best]
     chance = float(options["p_best"][weighed.best])
     out = [
-        f"{best} has the lowest expected rate; that it is truly the lowest has probability {_chance(chance)}, that it is "
-        f"within {100 * (NEAR - 1):.0f} % of the lowest {_chance(near)}"
+        f"{best} has the lowest expected rate; that it is truly the lowest has probability {in_words(chance)}, that it is "
+        f"within {100 * (NEAR - 1):.0f} % of the lowest {in_words(near)}"
     ]
     rows: Any = options.sort_values("p_worse", ascending=False).itertuples()
     for row in rows:
         if row.version == best:
             continue
         order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
-        out.append(f"{row.version}: {order}. {best} crashes less with probability {_chance(row.p_worse)}{_worth(row)}")
+        out.append(f"{row.version}: {order}. {best} crashes less with probability {in_words(row.p_worse)}{_worth(row)}")
     out += [
         f"{name}: nothing more urgent than the next planned reboot is advised, and no pin, because {why}"
         for name, why in caps.items()
@@ -372,25 +335,22 @@ def _reasons(
         for name, ids in issues.items()
         if name in weighed.names
     ]
-    return [*out, *_cautions(ratios)]
+    return [*out, *_cautions(ratios, set(caps.values()))]
 
 
 def _worth(row: Any) -> str:
     low, high = row.avoided_low, row.avoided_high
     if not row.hosts_now:
         return ""
+    moving = f"; moving its {_count(row.hosts_now, 'host')}"
     if low >= 0:
-        between = f"{_figure(low)} to {_figure(high)}, 90 % range"
-        return f"; moving its {_count(row.hosts_now, 'host')} avoids {_figure(row.avoided)} crashes a year ({between})"
-    return (
-        f"; moving its {_count(row.hosts_now, 'host')} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to "
-        f"{_figure(-low)} more (90 % range)"
-    )
+        return f"{moving} avoids {_figure(row.avoided)} crashes a year ({_figure(low)} to {_figure(high)}, 90 % range)"
+    return f"{moving} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to {_figure(-low)} more (90 % range)"
 
 
-def _cautions(ratios: Sequence[RateRatio]) -> list[str]:
+def _cautions(ratios: Sequence[RateRatio], said: set[str]) -> list[str]:
     # Each warning once; one that not all contrasts share says whose it is.
-    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings)
+    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings if warning not in said)
     out = []
     for warning in found:
         mine = [ratio for ratio in ratios if warning in ratio.warnings]
@@ -435,17 +395,14 @@ def _host_days_needed(weighed: _Weighed, at: int, options: pd.DataFrame) -> floa
     return float(max(math.ceil(more), 1))
 
 
-def _would_change(
-    weighed: _Weighed, needed: Mapping[str, float | None], near: float, comparison: Comparison
-) -> list[str]:
+def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], comparison: Comparison) -> list[str]:
     best = weighed.names[weighed.best]
     found = []
     for at, name in enumerate(weighed.names):
         days, rival = needed[name], weighed.names[_rival(weighed, at)]
         if days is None:
-            found.append(
-                f"no number of further host-days on {name} alone would tell it from {rival}: {rival} has too few itself"
-            )
+            alone = f"no number of further host-days on {name} alone would tell it from {rival}"
+            found.append(f"{alone}: {rival} has too few itself")
         elif days:
             hosts = int(weighed.hosts[at])
             pace = f" ({_count(math.ceil(days / 7 / hosts), 'week')} at its {_count(hosts, 'host')})" if hosts else ""
@@ -463,14 +420,10 @@ def _undoing(weighed: _Weighed, at: int) -> int | None:
     # Crashes on the best version that bring the probability below 0.8: each adds 1 to the shape 1 / variance of its rate.
     middle, own, best = _contrast(weighed, at, weighed.best)
     shape = 1 / best
-    return next(
-        (
-            more
-            for more in range(1, MOST_CRASHES)
-            if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY
-        ),
-        None,
-    )
+    for more in range(1, MOST_CRASHES):
+        if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY:
+            return more
+    return None
 
 
 def _unexplained(weighed: _Weighed, comparison: Comparison) -> list[str]:
@@ -484,10 +437,8 @@ def _unexplained(weighed: _Weighed, comparison: Comparison) -> list[str]:
             np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right") for part in weighed.draws.sets
         ]
         if at != weighed.best and steps[0] != steps[1]:
-            out.append(
-                f"{name}: to find the module of the {_count(count, 'crash')} that "
-                f"{'names' if count == 1 else 'name'} none would change how sure this is"
-            )
+            them = f"the {_count(count, 'crash')} that {'names' if count == 1 else 'name'} none"
+            out.append(f"{name}: to find the module of {them} would change how sure this is")
     return out
 
 
@@ -499,5 +450,6 @@ def _figure(number: float) -> str:
     return f"{number:.1f}" if abs(number) < 100 else f"{number:,.0f}"
 
 
-def _chance(chance: float) -> str:
+def in_words(chance: float) -> str:
+    """A probability that is never said to be certain."""
     return "above 0.99" if chance > 0.99 else "below 0.01" if chance < 0.01 else f"{chance:.2f}"

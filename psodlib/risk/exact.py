@@ -15,21 +15,10 @@ from scipy import optimize, special, stats
 from psodlib.errors import InputError
 
 __all__ = [
-    "Interval",
-    "check_share",
-    "expected_loss",
-    "holm",
-    "mantel_haenszel",
-    "p_lower",
-    "poisson_interval",
-    "poisson_upper",
-    "ratio_interval",
-    "ratio_p",
-]
+    "Interval", "check_share", "holm", "mantel_haenszel", "p_lower", "poisson_interval", "poisson_upper", "ratio_interval", "ratio_p", "wald",
+]  # fmt: skip
 
-IntervalMethod = Literal["garwood", "midp", "jeffreys"]
 RatioMethod = Literal["midp", "clopper_pearson"]
-Alternative = Literal["two_sided", "larger", "smaller"]
 
 LARGEST_LOG = 700.0  # beyond it a float's exponential overflows
 SMALLEST_SHARE = 1e-15  # nearer to 0 or 1 the tails of the distributions are lost in rounding
@@ -55,7 +44,7 @@ class Interval(NamedTuple):
 
 
 def poisson_interval(
-    count: float, exposure: float, alpha: float = 0.05, method: IntervalMethod = "garwood"
+    count: float, exposure: float, alpha: float = 0.05, method: Literal["garwood", "midp"] = "garwood"
 ) -> tuple[float, float]:
     """Two-sided interval of one Poisson rate.
 
@@ -69,9 +58,6 @@ def poisson_interval(
     if method == "garwood":
         low = stats.chi2.ppf(alpha / 2, 2 * count) / 2 if count else 0.0
         high = stats.chi2.isf(alpha / 2, 2 * count + 2) / 2
-    elif method == "jeffreys":
-        low = stats.gamma.ppf(alpha / 2, count + 0.5) if count else 0.0
-        high = stats.gamma.isf(alpha / 2, count + 0.5)
     else:
         low, high = _midp_limits(count, alpha)
     return float(low) / exposure, float(high) / exposure
@@ -100,13 +86,9 @@ def poisson_upper(count: float, exposure: float, alpha: float = 0.05) -> float:
 
 
 def ratio_interval(
-    count: float,
-    exposure: float,
-    reference_count: float,
-    reference_exposure: float,
-    alpha: float = 0.05,
+    count: float, exposure: float, reference_count: float, reference_exposure: float, alpha: float = 0.05,
     method: RatioMethod = "midp",
-) -> Interval:
+) -> Interval:  # fmt: skip
     """Exact conditional interval of the ratio of two Poisson rates.
 
     Notes
@@ -143,14 +125,9 @@ def _binomial_limit(count: float, total: float, tail: float, method: RatioMethod
 
 
 def ratio_p(
-    count: float,
-    exposure: float,
-    reference_count: float,
-    reference_exposure: float,
-    ratio: float = 1.0,
-    alternative: Alternative = "two_sided",
-    method: RatioMethod = "midp",
-) -> float:
+    count: float, exposure: float, reference_count: float, reference_exposure: float, ratio: float = 1.0,
+    alternative: Literal["two_sided", "larger", "smaller"] = "two_sided", method: RatioMethod = "midp",
+) -> float:  # fmt: skip
     """Exact conditional p-value of "the ratio of the two rates is ``ratio``"."""
     _check(count, exposure)
     _check(reference_count, reference_exposure)
@@ -204,14 +181,6 @@ def wald(log_ratio: float, error: float, alpha: float) -> Interval:
 def p_lower(shape: float, rate: float, reference_shape: float, reference_rate: float) -> float:
     """Probability that one gamma-distributed rate is below another."""
     return float(stats.beta.cdf(rate / (rate + reference_rate), shape, reference_shape))
-
-
-def expected_loss(shape: float, rate: float, other_shape: float, other_rate: float) -> float:
-    """What choosing one rate costs on average if the other is lower: E[max(X - Y, 0)] of two gamma variables."""
-    at = rate / (rate + other_rate)
-    mine = shape / rate * stats.beta.sf(at, shape + 1, other_shape)
-    other = other_shape / other_rate * stats.beta.sf(at, shape, other_shape + 1)
-    return float(max(mine - other, 0.0))
 
 
 def holm(p_values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

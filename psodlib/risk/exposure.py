@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
+from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
 __all__ = [
@@ -40,39 +41,23 @@ _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.133
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
 
-class Tables(Protocol):
-    """The tables of a ``Fleet`` that the exposure needs."""
-
-    @property
-    def hosts(self) -> pd.DataFrame: ...
-    @property
-    def crashes(self) -> pd.DataFrame: ...
-    @property
-    def uptimes(self) -> pd.DataFrame: ...
-    @property
-    def drivers(self) -> pd.DataFrame: ...
-
-
 def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     """Host-days at risk and crashes, one row a stretch of a boot with one loaded version of a driver.
 
     Parameters
     ----------
     fleet : Fleet
-        Or anything with its tables as attributes. Without ``coverage`` each boot is taken as watched for its last
-        ``observed`` span.
+        Without ``coverage`` each boot is taken as watched for its last ``observed`` span.
     module : str, optional
-        The driver in question, bare (``hpsa``); default: the one with most crashes laid to it among those of which two
-        versions or more were loaded.
+        Bare (``hpsa``); default: of the drivers loaded in two versions or more the one that caused most crashes.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known what a
-        boot had loaded; such rows are kept and no ratio uses them. ``attrs`` says ``module`` and ``why`` it is this one,
-        the ``runners_up`` ([module, crashes, versions]), ``known_issues`` (version to the ids that its crashes matched),
-        and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop), ``unplaced_crashes`` (in time nobody watched) and
-        ``pending_days`` (host-days of boots in which another version waited for the next boot).
+        The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known; no ratio
+        uses such rows. ``attrs``: ``module``, ``why`` it is this one, the ``runners_up``, ``known_issues`` (version to the
+        ids that its crashes matched), and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop),
+        ``unplaced_crashes`` (in time nobody watched), ``pending_days`` (while another version waited for the next boot).
 
     Raises
     ------
@@ -85,16 +70,14 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     The version is the loaded one; an installed VIB counts from the next boot. Planned reboots censor. Hosts that never
     crashed stay in. ``end_reason`` is ``unknown`` where a gap hides how the stretch ended.
 
-    A crash at most 2 h after the last sign of life of its own boot extends the stretch to the crash. Without that rule
-    every crash would fall outside the stretch it ended (heartbeats are hourly) and the rate would be 0. The price is
-    that a crash in the first two hours of a gap is counted while a survivor's two hours are not: with one gap a host in
-    18 months the rate is too high by 0.015 %.
+    A crash at most 2 h after the last sign of life of its own boot extends the stretch to the crash, for heartbeats are
+    hourly. So a crash in the first two hours of a gap is counted while a survivor's two hours are not: with one gap a host
+    in 18 months the rate is too high by 0.015 %.
 
-    Crashes of the driver with less than 1 h of uptime since the last one counted or collapsed are one event (boot
-    loops); where an unknown end or a silence of more than a day lies between, that is not known and both count. A crash
-    that a person asked for is in ``other_crashes``; one of which only a core dump's trace is left is unknown and stands
-    at the last sign of life. ``esxi_build`` is the build that the boot ran (where no boot's build is known, the host's
-    newest), ``model`` the host's newest.
+    Crashes of the driver with less than 1 h of uptime between them are one event (boot loops), unless an unknown end or a
+    silence of more than a day lies between. A crash that a person asked for is in ``other_crashes``; one of which only a
+    core dump's trace is left is unknown and stands at the last sign of life. ``esxi_build`` is the build that the boot ran
+    (where no boot's build is known, the host's newest), ``model`` the host's newest.
 
     Example
     -------
@@ -104,7 +87,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     choice = choose_module(fleet, module)
     out = of_module(fleet, choice["module"])
     out.attrs |= choice
-    return out
+    return schema.Shown.of(out)
 
 
 def of_module(fleet: Tables, module: str) -> pd.DataFrame:
@@ -137,9 +120,7 @@ def _unplaced(crashes: pd.DataFrame, fleet: Tables, module: str) -> list[list[An
         return []
     told = fleet.crashes.dropna(subset=["crash_id"]).drop_duplicates("crash_id").set_index("crash_id")["driver_version"]
     loaded = loaded_versions(fleet.uptimes, fleet.drivers, module).drop_duplicates(["host", "boot"])
-    of_boot = lost.merge(loaded[["host", "boot", "version"]], on=["host", "boot"], how="left")["version"].set_axis(
-        lost.index
-    )
+    of_boot = lost.merge(loaded[["host", "boot", "version"]], how="left")["version"].set_axis(lost.index)
     own = lost["crash_id"].map(told).where(lost["cause"] == "crashes")
     version = own.astype("string").fillna(of_boot.astype("string"))
     return [
@@ -179,23 +160,14 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     )  # fmt: skip
     if table.empty:
         return {"module": "", "why": "the evidence names no driver", "runners_up": []}
-    first = table.iloc[0]
-    crashes, seen = (
-        f"{first[n]} {n if first[n] != 1 else one}" for n, one in (("crashes", "crash"), ("versions", "version"))
-    )
-    of = (
-        "among the drivers of which two versions or more were seen"
-        if first["choice"]
-        else "of all; no driver was seen in two versions"
-    )
-    why = f"most crashes are laid to it ({crashes}, {seen}) {of}"
-    rest = table.iloc[1:]
-    rest = rest[rest["crashes"] > 0].head(3)
-    return {
-        "module": str(first["module"]),
-        "why": why,
-        "runners_up": rest[["module", "crashes", "versions"]].values.tolist(),
-    }
+    first, rest = table.iloc[0], table.iloc[1:]
+    words = (("crashes", "crash"), ("versions", "version"))
+    crashes, seen = (f"{first[many]} {many if first[many] != 1 else one}" for many, one in words)
+    chosen = "among the drivers of which two versions or more were seen"
+    of = chosen if first["choice"] else "of all; no driver was seen in two versions"
+    runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
+    why = f"it caused most crashes ({crashes}, {seen}) {of}"
+    return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
 def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
@@ -233,16 +205,11 @@ def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     """Crashes that no watched stretch holds, so that no rate counts them."""
     stretches, crashes = _crashes_in_stretches(fleet, module)
-    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]].copy()
-    watched = set(stretches["host"].dropna())
-    why = [
-        "no time of its own"
-        if pd.isna(time)
-        else "in a gap of the evidence"
-        if host in watched
-        else "host never seen alive"
-        for host, time in zip(lost["host"], lost["time"], strict=True)
-    ]
+    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]]
+    alive = lost["host"].isin(stretches["host"].dropna())
+    why = np.where(
+        lost["time"].isna(), "no time of its own", np.where(alive, "in a gap of the evidence", "host never seen alive")
+    )
     return lost.assign(why=pd.array(why, dtype="string")).sort_values(["host", "time"]).reset_index(drop=True)
 
 
@@ -388,7 +355,9 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in ("host", "version", "host_days", "crashes") if column not in table]
     if missing:
         raise InputError(f"the exposure table lacks {', '.join(missing)}; make one with exposure(fleet)")
-    _refuse_twins(table)
+    twins = table.columns[table.columns.duplicated()]
+    if len(twins):
+        raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
     out = table.assign(version=_versions(table))
     _refuse(table, "host", table["host"].isna(), "the name of a host")
     for column in ("host_days", *COUNTS[:2]):
@@ -399,9 +368,8 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     if "start" in out and "end" in out:
         _refuse(table, "end", (out["end"] < out["start"]).fillna(False), "a time not before its start")
     crashed = out["crashes"] + out["unknown_crashes"] > 0
-    _refuse(
-        table, "host_days", crashed & (out["host_days"] == 0), "more, for a crash in 0 host-days ended no time at risk"
-    )
+    nowhen = "more, for a crash in 0 host-days ended no time at risk"
+    _refuse(table, "host_days", crashed & (out["host_days"] == 0), nowhen)
     return out
 
 
@@ -409,10 +377,8 @@ def _versions(table: pd.DataFrame) -> pd.Series[Any]:
     # Without a package's tail, so that one version is one name. Numbers have lost their last zeros: they are no versions.
     found = table["version"]
     if pd.api.types.is_float_dtype(found) and found.notna().any():
-        raise InputError(
-            f"column version holds numbers such as {found.dropna().iloc[0]:g}; a version is text like 5.5.0.50: read the table "
-            "with version as text (dtype=str)"
-        )
+        number = f"column version holds numbers such as {found.dropna().iloc[0]:g}"
+        raise InputError(f"{number}; a version is text like 5.5.0.50: read the table with version as text (dtype=str)")
     names = found.dropna().unique()
     module = table["module"].iloc[0] if "module" in table and len(table) else None
     tailed = {name: normalise(name, module) for name in names if isinstance(name, str) and _TAIL.search(name)}
@@ -426,30 +392,20 @@ def _refuse(table: pd.DataFrame, column: str, bad: pd.Series[Any], expected: str
         raise InputError(f"row {table.index[at]}: {column} is {table[column].iloc[at]}; expected {expected}")
 
 
-def _refuse_twins(table: pd.DataFrame) -> None:
-    twins = table.columns[table.columns.duplicated()]
-    if len(twins):
-        raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
-
-
 def _numbers(table: pd.DataFrame, column: str) -> pd.Series[Any]:
     # Host-days or counts as plain numbers. Only an unknown number of unknown crashes is as good as none.
     found = table[column]
     if not pd.api.types.is_numeric_dtype(found):
-        found = found.astype(object).map(
-            lambda value: None if isinstance(value, (pd.Timestamp, pd.Timedelta)) else value
-        )
+        timed = found.map(lambda value: isinstance(value, (pd.Timestamp, pd.Timedelta))).astype(bool)
+        found = found.astype(object).mask(timed, None)
     number = pd.to_numeric(found, errors="coerce").astype("float64")
     if column == "unknown_crashes":
         number = number.where(table[column].notna(), 0.0)
     fits = (number == 0) | ((number >= SHORTEST) & (number <= LONGEST))
-    whole = column == "host_days" or number == number.round()
-    expected = (
-        "days as a plain number, not negative, from a nanosecond up"
-        if column == "host_days"
-        else "a whole number, not negative"
-    )
-    _refuse(table, column, ~(fits & whole), expected)
+    if column == "host_days":
+        _refuse(table, column, ~fits, "days as a plain number, not negative, from a nanosecond up")
+    else:
+        _refuse(table, column, ~(fits & (number == number.round())), "a whole number, not negative")
     return number
 
 

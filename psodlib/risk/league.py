@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.comparison import Comparison
-from psodlib.risk.exposure import Tables, known_modules, of_module
+from psodlib.risk.exposure import known_modules, of_module
 from psodlib.risk.rates import ratio_of
+from psodlib.schema import Tables
 from psodlib.triage.known_issues import exposed, load_issues
 
 __all__ = ["driver_league"]
@@ -28,16 +29,14 @@ def driver_league(fleet: Tables) -> pd.DataFrame:
     Parameters
     ----------
     fleet : Fleet
-        Or anything with its tables as attributes.
 
     Returns
     -------
     pandas.DataFrame
-        One row a module to which a crash was laid or of which a version was seen, most crashes first: ``module``,
-        ``crashes`` (laid to it, watched or not), ``hosts`` and ``host_days`` (watched with a known version), ``versions``
-        (with watched host-days), ``worst`` and ``best`` version by expected rate, ``ratio``, ``low``, ``high`` (95 %, worst
-        against best; NA where unbounded or where there is no crash to compare), ``known_issues`` (ids that its crashes
-        matched) and ``exposed`` (ids that name a version seen here and matched no crash), both joined by ``;``.
+        One row a module, most crashes first: ``crashes`` (laid to it, watched or not), ``hosts``, ``host_days`` and
+        ``versions`` (watched), ``worst`` and ``best`` version by expected rate, their ``ratio`` with ``low`` and ``high``
+        (95 %; NA where unbounded or without a crash), ``known_issues`` (ids that its crashes matched) and ``exposed`` (ids
+        that name a version seen here and matched no crash), both joined by ``;``.
 
     Example
     -------

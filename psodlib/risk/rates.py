@@ -14,16 +14,9 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure, parts_of
+from psodlib.schema import Shown
 
-__all__ = [
-    "ADJUST",
-    "DAYS_PER_YEAR",
-    "Interval",
-    "RateRatio",
-    "crash_rates",
-    "rate_ratio",
-    "ratio_of",
-]
+__all__ = ["ADJUST", "DAYS_PER_YEAR", "Interval", "RateRatio", "crash_rates", "rate_ratio", "ratio_of"]
 
 DAYS_PER_YEAR = 365.25
 
@@ -36,29 +29,26 @@ def crash_rates(
     Parameters
     ----------
     exposure : pandas.DataFrame, or an iterable of them
-        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``; or the parts of a fleet too
-        large for one table.
+        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``; or the parts of a fleet.
     by : str or list of str
-        Columns of ``exposure`` to group by.
+        Columns to group by.
     alpha : float
         1 - confidence of the intervals.
 
     Returns
     -------
     pandas.DataFrame
-        Index: the groups in order, an unknown group last. Columns ``crashes`` (count), ``host_days``, ``rate``,
-        ``low``, ``high`` (per host-day; Garwood's two-sided interval) and ``upper_at_zero`` (one-sided upper bound
-        where there was no crash, else NaN). A group without host-days has no rate.
+        Index: the groups, an unknown one last. ``crashes``, ``host_days``, ``rate``, ``low``, ``high`` (per host-day, times
+        365.25 for host-years; Garwood's interval), ``upper_at_zero`` (one-sided bound where there was no crash).
 
     Raises
     ------
     InputError
-        Crashes without host-days beside them, a snapshot of versions, an absent column or none, an alpha that is not
-        between 0 and 1.
+        Crashes without host-days beside them, a snapshot of versions, an absent column, an alpha not between 0 and 1.
 
     Notes
     -----
-    Times 365.25 for host-years. A rate by version says nothing of why: use ``rate_ratio`` to compare.
+    A rate by version says nothing of why: use ``rate_ratio`` to compare.
 
     Example
     -------
@@ -78,7 +68,7 @@ def crash_rates(
     limits = [_limits(k, days, alpha) for k, days in zip(sums["crashes"], sums["host_days"], strict=True)]
     out = sums.assign(crashes=sums["crashes"].astype("Int64"))
     out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
-    return out
+    return Shown.of(out)
 
 
 def _sums(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -195,13 +185,11 @@ def rate_ratio(
     Parameters
     ----------
     exposure : pandas.DataFrame, or an iterable of them
-        From ``exposure``, or by hand with ``host``, ``version``, ``host_days``, ``crashes``; or the parts of a fleet too
-        large for one table, no host in two. Other versions' rows are used too: they tell which hosts crash more often.
+        As for ``crash_rates``; no host in two parts. Other versions' rows tell which hosts crash more often.
     version, reference : str
         The two versions; above 1 means that ``version`` crashes more often.
     adjust : sequence of str
-        Any of ``model``, ``esxi_build``, ``cluster``, ``uptime``, ``quarter``. What is absent or constant is left out, and
-        ``warnings`` says so.
+        Any of ``model``, ``esxi_build``, ``cluster``, ``uptime``, ``quarter``; ``warnings`` names what is absent or constant.
     alpha : float
         1 - confidence.
 
@@ -212,18 +200,16 @@ def rate_ratio(
     Raises
     ------
     InputError
-        Crashes without host-days, a version that no host had loaded, a term that is none of the above, an alpha that is
-        not between 0 and 1.
+        Crashes without host-days, a version that no host had loaded, an unknown term, an alpha not between 0 and 1.
 
     Notes
     -----
     One penalised shared-gamma-frailty Poisson fit of all versions (``method`` "frailty"): ln rate = version + terms, with
     version ~ N(common, 1.5^2), terms ~ N(0, 1) and ln variance ~ N(ln 0.5, 3^2); normal on the log scale at its mode. Only a
     table made by hand, without terms, in which no host crashed twice or a version is one row, is compared by its bare
-    counts ("exact_midp"). The headline is the union over the known crashes, those with the unexplained and unplaced ones
-    added, and those with the unplaced added. ``adversarial`` spans the intervals with every unexplained crash laid on one
-    version and then on the other. ``p_lower`` gives the known crashes and all crashes half of the word each. ``p_value``
-    tests a ratio of 1 and agrees with the headline interval.
+    counts ("exact_midp"). The headline is the union over the known crashes, and those with the unplaced, or with the
+    unplaced and the unexplained ones. ``adversarial`` lays every unexplained crash on one version and then on the other.
+    ``p_lower`` gives the known and all crashes half of the word each; ``p_value`` agrees with the headline interval.
     """
     return ratio_of(Comparison(exposure, adjust), version, reference, alpha)
 
@@ -243,34 +229,16 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
         *cautions.of_data(comparison, arms),
         *cautions.of_result(known, crude, pooled, found.interval, adversarial, bool(found.terms)),
     ]
+    sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     return RateRatio(
-        version=arms.version,
-        reference=arms.reference,
-        ratio=found.interval.ratio,
-        low=found.interval.low,
-        high=found.interval.high,
-        alpha=alpha,
-        method="exact_midp" if found.exactly else "frailty",
-        known_only=known,
-        with_unknown=found.with_unknown,
-        adversarial=adversarial,
-        crude=crude,
-        mantel_haenszel=pooled,
-        frailty_variance=found.fit.variance if found.fit else None,
-        crashes=_whole(arms.known),
-        host_days=arms.days,
-        hosts=arms.hosts,
-        p_lower=found.p_lower,
-        warnings=tuple(warnings),
-        p_value=found.p_value,
-        adjusted_for=found.terms,
-        unknown_crashes=_whole(arms.unknown),
-        sensitivity=(
-            ("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson")),
-            *([("frailty shared by cluster", by_cluster)] if by_cluster else []),
-        ),
+        version=arms.version, reference=arms.reference, **found.interval._asdict(), alpha=alpha,
+        method="exact_midp" if found.exactly else "frailty", known_only=known, with_unknown=found.with_unknown,
+        adversarial=adversarial, crude=crude, mantel_haenszel=pooled, frailty_variance=found.fit.variance if found.fit else None,
+        crashes=_whole(arms.known), host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
+        p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=_whole(arms.unknown),
+        sensitivity=(*sensitivity, *([("frailty shared by cluster", by_cluster)] if by_cluster else [])),
         unplaced_crashes=_whole(arms.unplaced),
-    )
+    )  # fmt: skip
 
 
 def _mantel_haenszel(table: pd.DataFrame, version: str, reference: str, alpha: float) -> Interval:

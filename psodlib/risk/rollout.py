@@ -24,16 +24,8 @@ from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.triage.changes import SILENT
 
 __all__ = [
-    "SHARES",
-    "WATCHED_WEEKS",
-    "WEEK",
-    "RolloutPlan",
-    "count",
-    "draw_waves",
-    "listed",
-    "plan_rollout",
-    "read_plan",
-]
+    "SHARES", "WATCHED_WEEKS", "WEEK", "RolloutPlan", "count", "day_named", "draw_waves", "listed", "plan_rollout", "read_plan",
+]  # fmt: skip
 
 SHARES = (0.05, 0.2, 0.5, 1.0)  # of the hosts that have been moved when each wave is done
 WATCHED_WEEKS = 4  # after each wave, before the next
@@ -118,30 +110,26 @@ def plan_rollout(
     Parameters
     ----------
     fleet : Fleet
-        Who runs what now; its ``hosts`` give model, ``cluster`` and, where the inventory tells it, how many hosts a
-        cluster can do without (``headroom``, ``ha_headroom`` or ``spare_hosts``).
-    module : str
-        Bare module name.
-    to : str
-        The version to move to, as a VIB, a banner or this library writes it; it may be one that nobody runs yet.
+        Its ``hosts`` may tell how many hosts a cluster can do without (``headroom``, ``ha_headroom`` or ``spare_hosts``).
+    module, to : str
+        The module and the version to move it to, which may be one that nobody runs yet.
     start : str or datetime, optional
         First day of the first wave; default: the Monday after the fleet's newest sign of life.
     shares : sequence of float
-        Share of all hosts to move that has been moved when each wave is done, rising to 1.
+        Share of the hosts that has been moved when each wave is done, rising to 1.
     weeks : int
         How long each wave is watched before the next.
     hosts : iterable of str, optional
         Only these; default: all that run another version.
     seed : int
-        Of the draw; the same seed gives the same waves.
+        Of the draw.
 
     Returns
     -------
     RolloutPlan
-        ``waves``: ``wave``, ``week`` (its first day, UTC), ``turn``, ``host``, ``cluster``, ``model``, ``from_version``,
-        ``headroom``; hosts of one wave and turn may move at once, never two of a cluster. ``learn``: one row a wave, with
-        ``ratio_seen``, the least ratio of the rates that would be seen with 80 % probability. ``left_out``: hosts that do
-        not move, and why. ``save(file)`` writes it as TOML to edit, which ``watch_rollout`` reads.
+        ``waves``: one row a host; those of one wave and turn may move at once, never two of a cluster. ``learn``: one row a
+        wave, with ``ratio_seen``, the least ratio of the rates that would be seen with 80 % probability. ``left_out``: who
+        does not move, and why. ``save(file)`` writes it as TOML to edit, which ``watch_rollout`` reads.
 
     Raises
     ------
@@ -208,11 +196,16 @@ def _first_day(start: Any, hosts: pd.DataFrame) -> pd.Timestamp:
         if pd.isna(newest):
             raise InputError("the fleet has no sign of life with a time; say with start when the first wave begins")
         return pd.Timestamp(newest).normalize() + pd.Timedelta(days=7 - newest.weekday())
+    return day_named("start", start).normalize()
+
+
+def day_named(name: str, value: Any) -> pd.Timestamp:
+    """A day that a caller gave, in UTC; InputError where it is none."""
     try:
-        day = pd.Timestamp(start)
-        return (day.tz_localize("UTC") if day.tzinfo is None else day.tz_convert("UTC")).normalize()
+        day = pd.Timestamp(value)
+        return day.tz_localize("UTC") if day.tzinfo is None else day.tz_convert("UTC")
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"start is {start!r}; expected a day such as 2026-11-30 ({error})") from error
+        raise InputError(f"{name} is {value!r}; expected a day such as 2026-11-30 ({error})") from error
 
 
 def _described(now: pd.DataFrame, hosts: pd.DataFrame) -> pd.DataFrame:
@@ -298,14 +291,11 @@ def learnt(plan: RolloutPlan) -> pd.DataFrame:
 def _notes(table: pd.DataFrame, waves: pd.DataFrame, left: pd.DataFrame, to: str, module: str) -> list[str]:
     notes = []
     if not (table["from_version"].eq(to) | table["pending"].eq(to)).any():
-        notes.append(
-            f"no host has {module} {to} yet: nothing is known of it, and the first wave is its first trial here"
-        )
-    if waves["cluster"].isna().any():
-        notes.append(
-            f"the cluster of {count(int(waves['cluster'].isna().sum()), 'host')} is not known, so they move one at a time; an "
-            "inventory with a column cluster lets clusters move side by side"
-        )
+        trial = "nothing is known of it, and the first wave is its first trial here"
+        notes.append(f"no host has {module} {to} yet: {trial}")
+    if alone := int(waves["cluster"].isna().sum()):
+        way = "so they move one at a time; an inventory with a column cluster lets clusters move side by side"
+        notes.append(f"the cluster of {count(alone, 'host')} is not known, {way}")
     if waves["headroom"].isna().all():
         notes.append("how many hosts a cluster can do without is not known; an inventory column headroom would tell")
     if waves["model"].nunique() < 2 and waves["model"].isna().any():
@@ -358,13 +348,9 @@ def read_plan(file: str | Path) -> RolloutPlan:
             raise InputError(f"{file}: more than {LARGEST:,} letters; expected a plan that plan_rollout saved")
         told = msgspec.convert(tomllib.loads(text), _File)
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error}); make one with plan_rollout(...).save({str(file)!r})"
-        ) from error
+        raise InputError(f"{file}: cannot be read ({error}); make one with plan_rollout(...).save(file)") from error
     except (UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            f"{file}: no TOML ({error}); mend the line, or make the plan anew with plan_rollout"
-        ) from error
+        raise InputError(f"{file}: no TOML ({error}); mend the line, or make the plan anew") from error
     except (msgspec.ValidationError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -404,9 +390,8 @@ def _plan_of(told: _File, file: str) -> RolloutPlan:
 
 def _quoted(value: Any) -> str:
     # A JSON string is a TOML string, but for the delete character.
-    return (
-        json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else str(value)
-    )
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return text.replace("\x7f", "\\u007f")
 
 
 def _bare(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from scipy import stats
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
-from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin
+from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin, in_words
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
-from psodlib.risk.rollout import WEEK, RolloutPlan, count, listed, read_plan
+from psodlib.risk.rollout import WEEK, RolloutPlan, count, day_named, listed, read_plan
 from psodlib.triage.changes import SILENT
 from psodlib.triage.compliance import fleet_compliance
 from psodlib.triage.known_issues import Issue, exposed, load_issues
@@ -33,6 +33,9 @@ STALE = 2 * WEEK  # without a new load nobody is watching
 YEAR = pd.Timedelta(days=DAYS_PER_YEAR)
 DAY = pd.Timedelta(days=1)
 OLD = "the versions before"
+NEWS = [
+    "crash_id", "host", "time", "signature", "of_driver", "days_on_it", "names_version", "known_issues", "similar", "likeness",
+]  # fmt: skip
 # A host's status against the plan, from what ``fleet_compliance`` says of it.
 STATUS = {
     "runs": "moved", "installed_not_booted": "waits_for_reboot", "about_to_drift": "about_to_drift", "drifted_back": "drifted_back",
@@ -49,9 +52,7 @@ class RolloutWatch:
     sentence: str
     reasons: tuple[str, ...]  # all that was found, the gravest first
     at: pd.Timestamp | None  # the newest evidence
-    hosts: (
-        pd.DataFrame
-    )  # a row a host of the plan: wave, week, turn, host, cluster, model, status, version, moved_at, crashes
+    hosts: pd.DataFrame  # a row a host of the plan, with its status, version, moved_at, crashes and host_days
     waves: pd.DataFrame  # a row a wave: hosts by status, crashes and host-days since, host_days_planned
     weeks: pd.DataFrame  # as ``watch_canary`` gives it, hosts held against hosts of the same model
     news: pd.DataFrame  # crashes on the new version with a signature that was never seen before
@@ -96,9 +97,8 @@ def watch_rollout(
     Returns
     -------
     RolloutWatch
-        ``word`` with its ``sentence`` and ``exit_code`` (0 ``go_on``, 1 ``hold``, 3 ``stop``), ``reasons``; the tables
-        ``hosts``, ``waves``, ``weeks``, ``news``; ``judged`` (``ratio`` as median, 90 % interval and probability that the
-        new version is worse; ``e_value``; crashes, and how many the past would give); after a stop ``go_back`` and ``decision``, at the end ``effect``.
+        ``word`` with its ``sentence``, ``exit_code`` (0 ``go_on``, 1 ``hold``, 3 ``stop``) and ``reasons``; the tables and
+        ``judged``, which it rests on; after a stop ``go_back`` and ``decision``, at the end ``effect``.
 
     Raises
     ------
@@ -107,12 +107,11 @@ def watch_rollout(
 
     Notes
     -----
-    ``stop``: the e-value has reached 20 in some week, so that a version no worse is stopped at most once in 20 however
-    often one looks; or it is worse with probability 0.6, and the past of these models gives so many crashes less than once
-    in 1,000; or crashes of the driver with signatures never seen before came within the first week of a host on the new
-    version, where Good and Turing's estimate of unseen signatures, times the old rate, gives that less than once in 100; or
-    such a crash matches a known issue that names the version. ``hold``: it is worse with probability 0.95, or 0.6 and the
-    past gives so many crashes less than once in 100; a crash with a new signature; a wave not moved or not watched as
+    ``stop``: the e-value has reached 20 in some week; or the version is worse with probability 0.6, and the past of these
+    models gives so many crashes less than once in 1,000; or crashes of the driver with signatures never seen before came
+    within a host's first week on it, where Good and Turing's estimate gives that less than once in 100; or a crash matches a
+    known issue that names the version. ``hold``: worse with probability 0.95, or 0.6 and the past gives so many crashes less
+    than once in 100; a new signature of the driver, or within ``watched_weeks`` of a move; a wave not moved or not watched as
     planned; a plan that does not fit the fleet. e-value and probability hold hosts against hosts of the same model in the
     same week, up to each host's first crash.
 
@@ -129,13 +128,16 @@ def watch_rollout(
     weeks = _weeks(table, plan)
     judged = _judged(table, plan, weeks)
     news = _news(fleet, plan, table, load_issues() if issues is None else issues)
-    waves = _waves(hosts, table, plan)
+    waves = _waves(hosts, plan)
     problems = tuple(_problems(fleet, plan, hosts, newest, today))
-    stops = _stops(plan, weeks, judged, news, _expected_news(fleet, plan, table))
-    holds = [*problems, *_named(news), *_suspicion(judged), *_unfinished(waves, hosts, plan, newest)]
+    stops = _stops(plan, judged, news, _expected_news(fleet, plan, table))
+    # What nothing lays on this driver, long after the move, is named and holds nothing.
+    aside = ~news["of_driver"].astype(bool) & (news["days_on_it"] > 7 * plan.watched_weeks)
+    leans = [f"{_evidence(judged)}; no proof yet, so begin no further wave"] if judged.against == "hold" else []
+    holds = [*problems, *_named(news[~aside]), *leans, *_unfinished(waves, hosts, plan, newest)]
     done = bool(hosts["status"].isin(["moved", "drifted_back"]).all()) and not _unwatched(waves.iloc[-1])
     word = "stop" if stops else "hold" if holds else "go_on"
-    reasons = (*stops, *holds) or (_next_step(waves, plan, judged, done),)
+    reasons = (*((*stops, *holds) or (_next_step(waves, plan, judged, done),)), *_named(news[aside]))
     followed = _decision(fleet, plan, table) if stops or done else None
     return RolloutWatch(
         plan, word, f"{_HEADS[word]}{reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(), news,
@@ -185,26 +187,23 @@ def _hosts(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> pd.DataFrame:
     out = plan.waves[["wave", "week", "turn", "host", "cluster", "model", "from_version"]].copy()
     status = out["host"].map(found["status"]).map(STATUS)
     out["version"] = out["host"].map(found["version"]).astype("string")
-    strange = (
-        status.eq("not_moved") & out["from_version"].notna() & out["version"].ne(out["from_version"]).fillna(False)
-    )
-    out["status"] = status.mask(strange, "other_version").fillna("not_in_fleet").astype("string")
-    since = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)].groupby("host")
+    other = out["from_version"].notna() & out["version"].ne(out["from_version"]).fillna(False)
+    out["status"] = status.mask(status.eq("not_moved") & other, "other_version").fillna("not_in_fleet").astype("string")
+    since = _on_new(table, plan).groupby("host")
     moved: pd.Series[Any] = since["start"].min()
-    moved = moved.mask(moved < plan.start, plan.start)
-    out["moved_at"] = moved.reindex(out["host"]).set_axis(out.index)
-    crashes = out["host"].map(since["crashes"].sum())
-    out["crashes"] = crashes.fillna(0).astype("Int64")
+    out["moved_at"] = moved.mask(moved < plan.start, plan.start).reindex(out["host"]).set_axis(out.index)
+    out["crashes"] = out["host"].map(since["crashes"].sum()).fillna(0).astype("Int64")
+    out["host_days"] = out["host"].map(since["host_days"].sum()).fillna(0.0)
     return out
 
 
-def _waves(hosts: pd.DataFrame, table: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
-    new = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)]
-    days = new.groupby("host")["host_days"].sum()
-    by = hosts.assign(host_days=hosts["host"].map(days).fillna(0.0)).groupby("wave")
-    out = by.agg(
-        week=("week", "min"), hosts=("host", "size"), crashes=("crashes", "sum"), host_days=("host_days", "sum")
-    )
+def _on_new(table: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
+    return table[table["version"].eq(plan.to).fillna(False).astype(bool) & (table["end"] > plan.start)]
+
+
+def _waves(hosts: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
+    sums = {"crashes": ("crashes", "sum"), "host_days": ("host_days", "sum")}
+    out = hosts.groupby("wave").agg(week=("week", "min"), hosts=("host", "size"), **sums)
     counts = hosts.groupby(["wave", "status"]).size().unstack(fill_value=0)
     for status in [*dict.fromkeys(STATUS.values()), "other_version", "not_in_fleet"]:
         out[status] = counts.get(status, 0)
@@ -236,10 +235,8 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
             out.append(f"of the waves under way, {count(len(late), 'host')} ({listed(late['host'])}) {words}")
     last: Any = under_way.iloc[-1]
     if _unwatched(last):
-        out.append(
-            f"wave {last['wave']} was watched for {last['host_days']:,.0f} of {last['host_days_planned']:,.0f} planned host-days; "
-            "wait before the next"
-        )
+        spans = f"{last['host_days']:,.0f} of {last['host_days_planned']:,.0f} planned host-days"
+        out.append(f"wave {last['wave']} was watched for {spans}; wait before the next")
     return out
 
 
@@ -249,7 +246,7 @@ def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: boo
     idle = waves[waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
     so_far = (
         f"{count(judged.crashes, 'crash', 'crashes')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
-        f"would give {judged.expected:.1f}; that it is worse has probability {judged.ratio.p_worse:.2f}"
+        f"would give {judged.expected:.1f}; that it is worse has probability {in_words(judged.ratio.p_worse)}"
     )
     if idle.empty:
         return f"{so_far}; watch the last wave to its end"
@@ -261,71 +258,37 @@ def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: boo
 
 
 def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Timestamp, today: Any) -> list[str]:
-    out = []
-    absent = hosts.loc[hosts["status"].eq("not_in_fleet"), "host"]
+    status, out = hosts["status"], []
+    absent = hosts.loc[status.eq("not_in_fleet"), "host"]
     if len(absent):
-        out.append(
-            f"the plan names {count(len(absent), 'host')} that the fleet has not ({listed(absent)}); correct the plan, or load their evidence"
-        )
+        named = f"{count(len(absent), 'host')} that the fleet has not ({listed(absent)})"
+        out.append(f"the plan names {named}; correct the plan, or load their evidence")
     if pd.isna(newest):
         return [*out, "the fleet has no sign of life with a time, so nothing can be watched; load its logs"]
-    now = _day(today, newest)
+    now = newest if today is None else day_named("today", today)
     if now - newest > STALE:
-        out.append(
-            f"the newest evidence is of {newest:%Y-%m-%d}, {(now - newest).days} days ago: nobody was watching; load the store first"
-        )
+        old = f"the newest evidence is of {newest:%Y-%m-%d}, {(now - newest).days} days ago"
+        out.append(f"{old}: nobody was watching; load the store first")
     drivers = fleet.drivers[fleet.drivers["module"].eq(plan.module).fillna(False)]
     if now >= plan.start + WEEK and not drivers["version"].eq(plan.to).fillna(False).any():
-        out.append(
-            f"no host has {plan.module} {plan.to}, loaded or installed, though the first wave began on {plan.start:%Y-%m-%d}; "
-            "check the version in the plan"
-        )
-    silent = hosts[hosts["moved_at"].notna() & (newest - hosts["host"].map(_last_seen(fleet)) > SILENT)]
-    if len(silent):
-        out.append(
-            f"{listed(silent['host'])}: silent since the move, as a host that does not come up would be; look at it first"
-        )
-    for status, words in (
-        ("drifted_back", f"ran {plan.to} and went back; somebody had a reason"),
-        ("about_to_drift", "will load another version at the next boot"),
-        ("other_version", "run a version that the plan does not name"),
-    ):  # fmt: skip
+        began = f"though the first wave began on {plan.start:%Y-%m-%d}; check the version in the plan"
+        out.append(f"no host has {plan.module} {plan.to}, loaded or installed, {began}")
+    last_seen = fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")["last_seen"]
+    runs = fleet.now(plan.module)
+    runs = runs[runs["version"].eq(plan.to).fillna(False) & (runs["since"] >= plan.start)]
+    odd = (
+        (hosts[hosts["moved_at"].notna() & (newest - hosts["host"].map(last_seen) > SILENT)],
+         "silent since the move, as a host that does not come up would be; look at it first"),
         # Who went back after a crash did what the crash, which is counted, asks for.
-        mine = hosts.loc[hosts["status"].eq(status) & (hosts["crashes"].eq(0) | (status != "drifted_back")), "host"]
-        if len(mine):
-            out.append(f"{listed(mine)}: {words}")
-    early = hosts.loc[hosts["moved_at"] < hosts["week"] - WEEK, "host"]
-    if len(early):
-        out.append(
-            f"{listed(early)}: moved more than a week before their wave; the draw of the waves no longer protects the comparison"
-        )
-    return [*out, *_outside(fleet, plan)]
-
-
-def _outside(fleet: Any, plan: RolloutPlan) -> list[str]:
-    now = fleet.now(plan.module)
-    moved = now[
-        now["version"].eq(plan.to).fillna(False) & (now["since"] >= plan.start) & ~now["host"].isin(plan.waves["host"])
-    ]
-    return (
-        [f"{listed(moved['host'])}: moved to {plan.to}, but the plan does not name them; add them or take them back"]
-        if len(moved)
-        else []
-    )
-
-
-def _last_seen(fleet: Any) -> Any:
-    return fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")["last_seen"]
-
-
-def _day(today: Any, newest: pd.Timestamp) -> pd.Timestamp:
-    if today is None:
-        return newest
-    try:
-        day = pd.Timestamp(today)
-        return day.tz_localize("UTC") if day.tzinfo is None else day.tz_convert("UTC")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"today is {today!r}; expected a day such as 2026-11-30 ({error})") from error
+        (hosts[status.eq("drifted_back") & hosts["crashes"].eq(0)], f"ran {plan.to} and went back; somebody had a reason"),
+        (hosts[status.eq("about_to_drift")], "will load another version at the next boot"),
+        (hosts[status.eq("other_version")], "run a version that the plan does not name"),
+        (hosts[hosts["moved_at"] < hosts["week"] - WEEK],
+         "moved more than a week before their wave; the draw of the waves no longer protects the comparison"),
+        (runs[~runs["host"].isin(plan.waves["host"])],
+         f"moved to {plan.to}, but the plan does not name them; add them or take them back"),
+    )  # fmt: skip
+    return [*out, *(f"{listed(rows['host'])}: {words}" for rows, words in odd if len(rows))]
 
 
 # ---- what speaks against the new version -------------------------------------------------------------------------------
@@ -364,58 +327,39 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
         if row.signature not in likest:  # once a signature: a host in a boot loop may bring it a thousand times
             near = similar_crashes(fleet, str(row.crash_id), count=len(crashes), stacks=stacks)
             near = near[near["signature"].isin(known).fillna(False)]
-            likest[row.signature] = (
-                (near["signature"].iloc[0], float(near["likeness"].iloc[0])) if len(near) else (None, 0.0)
-            )
+            first = next(near[["signature", "likeness"]].itertuples(index=False, name=None), (None, 0.0))
+            likest[row.signature] = (first[0], float(first[1]))
         like, likeness = likest[row.signature]
         matched = set(str(row.known_issues).split(";")) & named if isinstance(row.known_issues, str) else set()
         days = (row.time - moved[row.host]) / DAY
         rows.append((row.crash_id, row.host, row.time, row.signature, mine, days, ";".join(sorted(matched)) or None,
                      None if pd.isna(row.known_issues) else row.known_issues or None, like, likeness))  # fmt: skip
-    names = [
-        "crash_id",
-        "host",
-        "time",
-        "signature",
-        "of_driver",
-        "days_on_it",
-        "names_version",
-        "known_issues",
-        "similar",
-        "likeness",
-    ]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=NEWS)
 
 
 def _named(news: pd.DataFrame) -> list[str]:
     out = []
     for signature, rows in news.groupby("signature", sort=False):
         first: Any = rows.iloc[0]
-        text = (
-            f"a crash that was never seen here before: {signature}, on {listed(rows['host'].unique())}, "
-            f"{first['days_on_it']:.0f} days after the move"
-        )
-        if isinstance(first["known_issues"], str):
-            text += f"; it matches the known issue {first['known_issues']}"
-        if isinstance(first["similar"], str) and first["likeness"] >= LEAST:
-            text += f"; it resembles {first['similar']} ({100 * first['likeness']:.0f} % alike)"
-        out.append(
-            text
-            + ("" if first["of_driver"] else "; nothing lays it on this driver")
-            + "; look at it, and accept it in the plan if it is harmless"
-        )
+        like = isinstance(first["similar"], str) and first["likeness"] >= LEAST
+        out.append("; ".join(filter(None, [
+            f"a crash that was never seen here before: {signature}, on {listed(rows['host'].unique())}, {first['days_on_it']:.0f} days after the move",
+            f"it matches the known issue {first['known_issues']}" if isinstance(first["known_issues"], str) else "",
+            f"it resembles {first['similar']} ({100 * first['likeness']:.0f} % alike)" if like else "",
+            "" if first["of_driver"] else "nothing lays it on this driver",
+            "look at it, and accept it in the plan if it is harmless",
+        ])))  # fmt: skip
     return out
 
 
-def _stops(
-    plan: RolloutPlan, weeks: Weeks, judged: Judged, news: pd.DataFrame, expected: float
-) -> list[str]:  # fmt: skip
+def _stops(plan: RolloutPlan, judged: Judged, news: pd.DataFrame, expected: float) -> list[str]:
     out = []
     issue = news[news["names_version"].notna()]
     if len(issue):
-        out.append(
-            f"a crash on {listed(issue['host'].unique())} matches the known issue {issue['names_version'].iloc[0]}, which names {plan.module} {plan.to}"
+        matched = (
+            f"a crash on {listed(issue['host'].unique())} matches the known issue {issue['names_version'].iloc[0]}"
         )
+        out.append(f"{matched}, which names {plan.module} {plan.to}")
     fresh = news[news["of_driver"].astype(bool) & (news["days_on_it"] <= 7) & ~(news["likeness"] >= LEAST)]
     if len(fresh) and float(stats.poisson.sf(len(fresh) - 1, expected)) <= CHANCE:
         out.append(
@@ -423,10 +367,8 @@ def _stops(
             f"first week on {plan.to}, on {listed(fresh['host'].unique())}; chance would give {expected:.2g}"
         )
     if judged.against == "stop":
-        reached = (
-            f"; the e-value reached {judged.e_value:,.0f}, alarm at {ALARM:.0f}" if judged.e_value >= ALARM else ""
-        )
-        out.append(f"{_evidence(judged)}{reached}")
+        alarm = f"; the e-value reached {judged.e_value:,.0f}, alarm at {ALARM:.0f}"
+        out.append(f"{_evidence(judged)}{alarm if judged.e_value >= ALARM else ''}")
     return out
 
 
@@ -435,9 +377,10 @@ def _judged(table: pd.DataFrame, plan: RolloutPlan, weeks: Weeks) -> Judged:
     table = (
         table.assign(model=table["model"].astype("string").fillna("")) if "model" in table else table.assign(model="")
     )
-    new = table["version"].eq(plan.to).fillna(False).astype(bool)
-    past = table[~new & table["version"].notna()].groupby("model")[["crashes", "host_days"]].sum()
-    since = table[new & (table["end"] > plan.start) & table["host"].isin(plan.waves["host"])]
+    old = table["version"].ne(plan.to).fillna(False).astype(bool)
+    past = table[old].groupby("model")[["crashes", "host_days"]].sum()
+    since = _on_new(table, plan)
+    since = since[since["host"].isin(plan.waves["host"])]
     days = since.groupby("model")["host_days"].sum()
     past = past.reindex(days.index).fillna(0).astype(float)
     expected = float((days * (past["crashes"] + 1) / (past["host_days"] + 1 / plan.rate)).sum())
@@ -453,13 +396,8 @@ def _expected_news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> float:
     """
     crashes = fleet.crashes[fleet.crashes["guilty_module"].eq(plan.module).fillna(False)]
     kinds = crashes.loc[crashes["driver_version"].ne(plan.to).fillna(True), "signature"].value_counts()
-    new = table[table["version"].eq(plan.to).fillna(False) & (table["end"] > plan.start)]
-    first_weeks = new.groupby("host")["host_days"].sum().clip(upper=7).sum()
+    first_weeks = _on_new(table, plan).groupby("host")["host_days"].sum().clip(upper=7).sum()
     return plan.rate * float(first_weeks) * (int((kinds == 1).sum()) + 1) / (int(kinds.sum()) + 1)
-
-
-def _suspicion(judged: Judged) -> list[str]:
-    return [f"{_evidence(judged)}; no proof yet, so begin no further wave"] if judged.against == "hold" else []
 
 
 def _evidence(judged: Judged) -> str:
@@ -467,7 +405,7 @@ def _evidence(judged: Judged) -> str:
     often = next((f"{round(1 / level):,}" for level in (NO_CHANCE, CHANCE) if judged.excess <= level), "")
     rare = f" and so many less than once in {often}" if often else ""
     return (
-        f"the new version is worse with probability {ratio.p_worse:.2f} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
+        f"the new version is worse with probability {in_words(ratio.p_worse)} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
         f"against hosts of the same model in the same weeks); {count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
         f"{judged.expected:.1f}{rare}"
     )
@@ -478,33 +416,24 @@ def _evidence(judged: Judged) -> str:
 
 def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
     # Those that a reboot would still load it on first, for they need none; then those that crashed, then by their users.
-    why = {
-        "waits": "not loaded yet: take it off before the next boot", "crashed": "crashed on it, and may again", "runs": "runs it",
-    }  # fmt: skip
-    mine = hosts[hosts["status"].isin(["moved", "waits_for_reboot"])].copy()
-    kind = np.where(mine["status"].eq("waits_for_reboot"), "waits", np.where(mine["crashes"] > 0, "crashed", "runs"))
+    why = np.array(["not loaded yet: take it off before the next boot", "crashed on it, and may again", "runs it"])
+    mine = hosts[hosts["status"].isin(["moved", "waits_for_reboot"])]
+    rank = np.where(mine["status"].eq("waits_for_reboot"), 0, np.where(mine["crashes"] > 0, 1, 2))
     known = fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")
     users = pd.to_numeric(known["users"], errors="coerce") if "users" in known else pd.Series(dtype=float)
     mine = mine.assign(
-        rank=pd.Series(kind, index=mine.index).map({name: at for at, name in enumerate(why)}),
-        users=mine["host"].map(users).fillna(0),
+        rank=rank, why=why[rank], users=mine["host"].map(users).fillna(0), to_version=mine["from_version"]
     )
-    mine["why"] = pd.Series(kind, index=mine.index).map(why)
     mine = mine.sort_values(["rank", "users", "wave", "host"], ascending=[True, False, True, True], ignore_index=True)
-    mine["order"] = np.arange(1, len(mine) + 1)
-    mine["turn"] = mine.groupby(mine["cluster"].fillna("")).cumcount() + 1
-    return mine.rename(columns={"from_version": "to_version"})[
-        ["order", "turn", "host", "cluster", "to_version", "why"]
-    ]
+    turn = mine.groupby(mine["cluster"].fillna("")).cumcount() + 1
+    mine = mine.assign(order=np.arange(1, len(mine) + 1), turn=turn)
+    return mine[["order", "turn", "host", "cluster", "to_version", "why"]]
 
 
 def _decision(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> PinDecision | None:
     # With hysteresis: the roll-out is an advice that was followed, and is turned round only when sure.
-    now = fleet.now(plan.module)
     try:
-        first = decide_pin(table, now=now)
-        froms = tuple(name for name in first.options["version"] if name != plan.to)
-        return decide_pin(table, now=now, before=replace(first, best=plan.to, avoid=froms))
+        return decide_pin(table, now=fleet.now(plan.module), before=plan.to)
     except InputError:
         return None
 

@@ -27,7 +27,7 @@ __all__ = [
     "write_whole",
 ]  # fmt: skip
 
-SCHEMA = 2  # of the store's files; one of schema 1 is read once more (``former``), a later one is not read
+SCHEMA = 3  # of the store's files; tables of an earlier one are read, its readings are not; a later one is not read
 _MANIFEST = "manifest.json"
 _PART = r"tables/[a-z_]{1,40}/(?:all|month=[0-9a-z-]{4,7}/bucket=\d{4})/[0-9a-f]{24}\.parquet"
 _LEDGER = r"tables/ledger/[0-9a-f]{24}\.(?:entries|parquet)"
@@ -111,12 +111,12 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = path.read_bytes()
         found = msgspec.json.decode(data, type=_Versioned)
-        if found.schema not in (1, SCHEMA):
+        if not 1 <= found.schema <= SCHEMA:
             raise InputError(f"{path}: schema {found.schema}, expected {SCHEMA}; load into a new store")
         manifest = msgspec.json.decode(data, type=Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable manifest ({error}); load into a new store") from error
-    if manifest.schema == SCHEMA and _checked(manifest).check != manifest.check:
+    if manifest.schema > 1 and _checked(manifest).check != manifest.check:
         raise InputError(f"{path}: not a readable manifest (its own hash is another); load into a new store")
     return manifest
 
@@ -205,6 +205,11 @@ def _flush_folder(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the store for one load; the system frees it when the process ends, however it ends."""
     holder = folder / "holder"
+    for name in ("lock", "holder", _MANIFEST, "readings", "tables"):
+        if (folder / name).is_symlink():  # of somebody else's store: a load would write, and sweep, where it leads
+            raise InputError(
+                f"{folder / name}: a link, which no store has; copy the store without it, or load into a new one"
+            )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what hosts said is for their owner
         lock = FileLock(folder / "lock")

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +18,6 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from psodlib import schema
-from psodlib.errors import InputError
 from psodlib.store.folder import Part, damaged, read_checked, write_whole
 
 __all__ = [
@@ -40,6 +38,7 @@ __all__ = [
 MONTHS: dict[str, str | None] = {
     "evidence_hosts": None, "crashes": "time", "frames": "time", "modules": "time", "uptimes": "end", "drivers": "observed_at",
     "evidence_problems": None, "coverage": "end", "reasons": "time", "texts": "time",
+    "events": "time",
 }  # fmt: skip
 PARTED = tuple(MONTHS)
 UNDATED = "none"
@@ -69,6 +68,8 @@ def _arrow_schema(table: str) -> pa.Schema:
             schema.COUNT: pa.int64(), schema.FLAG: pa.bool_(), schema.NUMBER: pa.float64(),
         }.get(column.dtype, pa.string())  # fmt: skip
         fields.append(pa.field(column.name, kind))
+    if table == "evidence_hosts":
+        fields.append(pa.field("columns", pa.string()))
     if table in schema.BY_CRASH:
         fields += [pa.field("host", pa.string()), pa.field("time", pa.timestamp("ns", "UTC"))]
     return pa.schema(fields)
@@ -116,7 +117,11 @@ def _as_arrow(table: str, rows: pd.DataFrame) -> pa.Table:
 
 
 def _read_part(folder: Path, table: str, part: Part) -> pa.Table:
-    return _opened(folder, part).read().cast(_arrow_schema(table))
+    try:
+        rows = _opened(folder, part).read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(folder / part.path, error) from error
+    return rows if part.bucket < 0 else rows.cast(_arrow_schema(table))
 
 
 def _opened(folder: Path, part: Part) -> pq.ParquetFile:
@@ -176,21 +181,20 @@ def read_parts(
     since: pd.Timestamp | None = None,
 ) -> pd.DataFrame:
     """Rows of the parts, in the table's order and dtypes."""
-    where: Any = None
-    if hosts is not None:
-        where = ds.field("host").isin(sorted(hosts))
-    if since is not None and (column := MONTHS.get(table)):
-        late = (ds.field(column) >= pa.scalar(since, pa.timestamp("ns", "UTC"))) | ds.field(column).is_null()
-        where = late if where is None else where & late
     if not parts:
         return schema.empty(plain(table))
-    whole = dataset_of(folder, table, parts)
-    names = [name for name in whole.schema.names if table not in schema.BY_CRASH or name not in ("host", "time")]
-    try:
-        rows = whole.to_table(columns=names, filter=where)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{folder}: table {table} cannot be read ({error}); load into a new store") from error
-    return as_table(table, rows)
+    column = MONTHS.get(table) if since is not None else None
+    mine = None if hosts is None else pa.array(sorted(hosts), pa.string())
+    pieces = []
+    for part in parts:
+        rows = _read_part(folder, table, part)
+        if mine is not None:
+            rows = rows.filter(pc.is_in(rows["host"], mine))
+        if column is not None:
+            late = pc.greater_equal(rows[column], pa.scalar(since, pa.timestamp("ns", "UTC")))
+            rows = rows.filter(pc.fill_null(late, True))
+        pieces.append(rows.drop_columns(["host", "time"]) if table in schema.BY_CRASH else rows)
+    return as_table(table, pa.concat_tables(pieces))
 
 
 def as_table(table: str, rows: pa.Table) -> pd.DataFrame:

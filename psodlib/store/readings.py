@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import msgspec
 from isal import isal_zlib
 
-from psodlib.records import FileReading, Problem
+from psodlib.records import FileReading, Precursor, Problem
 from psodlib.store.folder import damaged, read_checked, write_whole
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "write_segment",
 ]  # fmt: skip
 
-_MAGIC = b"PSODSEG2"
+_MAGIC = b"PSODSEG3"
 _FULL = 64 << 20  # bytes of one segment, about
 _MOST = 1 << 30  # bytes that anything of a store may unfold to
 # A file with one of these troubles may be whole the next time; with one of those it says less than it did.
@@ -38,22 +38,30 @@ _SOURCE, _MARK = b'"source":"', b'"source":"\\u0000'
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Blob(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """Where compressed text lies in a segment."""
+
+    offset: Count
+    length: Count  # 0: nothing in it
+    unpacked: Count = 0
+    check: int = 0  # crc32 of the bytes
+
+
+class Piece(Blob, frozen=True, kw_only=True, array_like=True, gc=False):
     """What one file says of one host: where its readings lie, and all that the rest of the fleet needs to know of them."""
 
     host: str | None  # the file's own word, and
     hint: str | None  # what its place says
-    offset: Count
-    length: Count  # 0: nothing in it but names
-    unpacked: Count = 0
-    check: int = 0  # crc32 of the bytes
+    heard: Blob | None = (
+        None  # its warnings, apart: they are most of the bytes, and only hosts with a crash are asked for them
+    )
     crashes: tuple[str, ...] = ()  # ids, by which hosts are bound together
     unnamed: tuple[str, ...] = ()  # members ("" for the file itself) that tell something and name no host
     contents: tuple[tuple[int, str], ...] = ()  # (size, sha256) of each content, unpacked
     simulated: bool = False
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One file in the ledger."""
 
     path: str
@@ -68,6 +76,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     parser: str
     sha256: str = ""  # as stored; "" where it could not be read
     head: str = ""  # hash of its first bytes, unpacked
+    ends: str = (
+        ""  # of one that is packed: hash of its first and last bytes as stored; the last are CRC and length of all
+    )
     packed: bool = False
     unpacked: int = 0
     began: str = ""  # sha256 of a known file with whose very bytes it begins, unpacked: a log that grew or was packed
@@ -98,6 +109,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 Read = tuple[Entry, Sequence[FileReading], Sequence[Problem]]
 _ENCODER = msgspec.json.Encoder()
 _READINGS = msgspec.json.Decoder(list[FileReading])
+_HEARD = msgspec.json.Decoder(list[tuple[Precursor, ...]])
 _ENTRIES = msgspec.json.Decoder(list[Entry])
 
 
@@ -106,21 +118,28 @@ def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator
     groups: dict[tuple[str | None, str | None], list[FileReading]] = {}
     for reading in readings:
         groups.setdefault((reading.host, reading.hint), []).append(reading)
-    begin = _quoted(entry.source)
     for (host, hint), group in groups.items():
         telling = [reading for reading in group if not reading.irrelevant]
-        text = _ENCODER.encode(telling).replace(_SOURCE + begin, _MARK) if telling else b""
-        blob = isal_zlib.compress(text, 1) if telling else b""
+        bare = [replace(reading, precursors=()) if reading.precursors else reading for reading in telling]
+        told, text = _packed(entry, bare, at)
+        warnings = [reading.precursors for reading in telling] if any(r.precursors for r in telling) else []
+        heard, more = _packed(entry, warnings, at + told.length)
         yield Piece(
-            host=host, hint=hint, offset=at, length=len(blob), unpacked=len(text), check=zlib.crc32(blob),
+            **msgspec.structs.asdict(told), host=host, hint=hint, heard=heard if warnings else None,
             crashes=tuple(sorted({c.crash_id for r in telling for c in r.crashes if c.crash_id})),
             unnamed=() if host else tuple(
                 r.source.removeprefix(entry.source) for r in telling if r.crashes or r.alive or r.drivers
             ),
             contents=tuple((r.size, r.sha256) for r in telling if r.sha256 and r.size),
             simulated=any(r.source.replace("\\", "/").rpartition("/")[2] == "SIMULATED" for r in group),
-        ), blob  # fmt: skip
-        at += len(blob)
+        ), text + more  # fmt: skip
+        at += len(text + more)
+
+
+def _packed(entry: Entry, told: Sequence[Any], at: int) -> tuple[Blob, bytes]:
+    text = _ENCODER.encode(told).replace(_SOURCE + _quoted(entry.source), _MARK) if told else b""
+    blob = isal_zlib.compress(text, 1) if told else b""
+    return Blob(offset=at, length=len(blob), unpacked=len(text), check=zlib.crc32(blob)), blob
 
 
 def _quoted(text: str) -> bytes:
@@ -225,8 +244,8 @@ def _inflated(data: bytes, size: int) -> bytes:
     return text
 
 
-def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]]) -> list[list[FileReading]]:
-    """The readings of each piece, with the place that its file has now."""
+def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]], *, heard: bool = True) -> list[list[FileReading]]:
+    """The readings of each piece, with the place that its file has now, and with its warnings or without."""
     found: list[list[FileReading]] = [[] for _ in wanted]
     by_segment: dict[str, list[int]] = {}
     for order, (entry, piece) in enumerate(wanted):
@@ -237,17 +256,22 @@ def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]]) -> list[lis
             with open(folder / segment, "rb") as file:
                 for order in sorted(orders, key=lambda order: wanted[order][1].offset):
                     entry, piece = wanted[order]
-                    file.seek(piece.offset)
-                    blob = file.read(piece.length)
-                    if zlib.crc32(blob) != piece.check:
-                        raise ValueError("its bytes are not those that were written")
-                    text = _inflated(blob, piece.unpacked)
-                    found[order] = _placed(
-                        entry, _READINGS.decode(text.replace(_MARK, _SOURCE + _quoted(entry.source)))
-                    )
+                    readings = _placed(entry, _unpacked(file, entry, piece, _READINGS))
+                    if heard and piece.heard:
+                        warnings = _unpacked(file, entry, piece.heard, _HEARD)
+                        readings = [replace(r, precursors=w) for r, w in zip(readings, warnings, strict=True)]
+                    found[order] = readings
         except _DAMAGE as error:
             raise damaged(folder / segment, f"{type(error).__name__}: {error}") from error
     return found
+
+
+def _unpacked(file: Any, entry: Entry, blob: Blob, decoder: Any) -> Any:
+    file.seek(blob.offset)
+    data = file.read(blob.length)
+    if zlib.crc32(data) != blob.check:
+        raise ValueError("its bytes are not those that were written")
+    return decoder.decode(_inflated(data, blob.unpacked).replace(_MARK, _SOURCE + _quoted(entry.source)))
 
 
 def _placed(entry: Entry, readings: list[FileReading]) -> list[FileReading]:

@@ -19,13 +19,12 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from psodlib import schema
-from psodlib.assemble import Words, assemble_named, host_names, no_host, with_inventory
+from psodlib.assemble import Words, assemble_named, host_names, no_host, with_columns, with_inventory
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.records import Problem
 from psodlib.store import fingerprint
 from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, locked, read_checked, read_manifest, sweep
-from psodlib.store.former import former_entries
 from psodlib.store.news import ReadJobs, Walk, read_new, vanished
 from psodlib.store.opening import tables_of
 from psodlib.store.partitions import PARTED, bucket_of, dataset_of, plain, read_parts, write_parts, write_table
@@ -71,13 +70,15 @@ def _update(
     names, troubles = _names(entries, inventory)
     entries = [_named(entry, names) for entry in entries]
     buckets = _buckets(before.buckets, len(set(names.values())))
-    again = assembler != before.assembler or buckets != before.buckets or not sound
+    older = before.schema != SCHEMA
+    again = older or assembler != before.assembler or buckets != before.buckets or not sound
     touched = _touched([] if again else known, entries)
     tables = _assembled(folder, Manifest() if again else before, entries, touched, buckets, issues, spread)
     news |= {"hosts assembled": len(touched), "all hosts assembled again": bool(again and before.generation)}
-    news["files of the old format, read again"] = len(known) if before.schema != SCHEMA else 0
+    news["files read again, the store was of an earlier format"] = len(entries) if older else 0
     walk = _walk(before, walks, entries)
-    hosts, missing = with_inventory(read_parts(folder, "evidence_hosts", tables["evidence_hosts"]), inventory)
+    hosts = read_parts(folder, "evidence_hosts", tables["evidence_hosts"])
+    hosts, missing = with_inventory(with_columns(hosts) if "columns" in hosts else hosts, inventory)
     told = [problem for found in walk.values() for problem in found]
     told += [problem for entry in entries for problem in (*entry.problems, *entry.waiting)]
     global_ = schema.build("problems", [asdict(p) for p in [*told, *troubles, *vanished(entries)]])
@@ -101,8 +102,8 @@ def _update(
 
 def _known(folder: Path, before: Manifest, verify: bool) -> tuple[list[Entry], bool]:
     # The ledger, and whether all parts of the tables are as they were written; a file whose readings are not is read again.
-    if before.schema != SCHEMA:
-        return former_entries(folder, before.ledger), True
+    if before.schema != SCHEMA:  # of an earlier format: the evidence itself is read again
+        return [], True
     known = read_entries(folder, before.ledger)
     if not verify:
         return known, True
@@ -170,15 +171,17 @@ def _walk(before: Manifest, walks: Sequence[Walk], entries: Sequence[Entry]) -> 
 def _refuse_loss(folder: Path, before: Manifest, tables: Tables) -> None:
     # A source that could not be reached or a reader that went wrong must not cost what was known.
     old, new = _extent(folder, before.tables), _extent(folder, tables)
+    older = before.schema != SCHEMA
     crashes = len(old[0] - new[0])
-    if before.parser != fingerprint.parser():  # which may have other ids for the same crashes
+    if older or before.parser != fingerprint.parser():  # which may have other ids for the same crashes
         crashes = min(crashes, len(old[0]) - len(new[0]))
-    if crashes > MOST_LOST * len(old[0]) or new[1] < (1 - MOST_LOST) * old[1]:
+    if crashes > (0 if older else MOST_LOST * len(old[0])) or new[1] < (1 - MOST_LOST) * old[1]:
+        why = "it is of an earlier format, so all is read again, and " if older else ""
         raise InputError(
-            f"{folder}: this load would lose {max(crashes, 0)} of {len(old[0])} known crashes and {max(old[1] - new[1], 0.0):,.0f} "
-            f"of {old[1]:,.0f} host-days; nothing was changed. See that the sources are whole and can be read, or say "
-            "--allow-loss (in Python allow_loss=True)"
-        )
+            f"{folder}: {why}this load would lose {max(crashes, 0)} of {len(old[0])} known crashes and {max(old[1] - new[1], 0.0):,.0f} "
+            f"of {old[1]:,.0f} host-days; nothing was changed and nothing is lost. See that the sources are whole and can be read, "
+            + ("or load into a new folder: this one can still be opened and reported on" if older else "or say --allow-loss (in Python allow_loss=True)")
+        )  # fmt: skip
 
 
 def _extent(folder: Path, tables: Tables) -> tuple[set[str], float]:
@@ -247,8 +250,14 @@ class Bucket:
 
 def assemble_bucket(task: Bucket) -> dict[str, list[Part]]:
     """Make one bucket's parts anew: a pure function of files of the store, wherever it runs and however often."""
-    groups = read_pieces(task.folder, [(entry, piece) for _, entry, piece in task.pieces])
-    named = [(host, reading) for (host, _, _), group in zip(task.pieces, groups, strict=True) for reading in group]
+    crashed = {
+        host for host, _, piece in task.pieces if piece.crashes
+    }  # of others nobody asks what their logs warned of
+    named = []
+    for heard in (True, False):
+        pieces = [row for row in task.pieces if (row[0] in crashed) == heard]
+        groups = read_pieces(task.folder, [(entry, piece) for _, entry, piece in pieces], heard=heard)
+        named += [(host, reading) for (host, _, _), group in zip(pieces, groups, strict=True) for reading in group]
     named.sort(key=lambda pair: (pair[1].source, pair[1].host or ""))
     tables = assemble_named(named, task.issues)
     of_crash = tables["crashes"][["crash_id", "host", "time"]].drop_duplicates("crash_id")

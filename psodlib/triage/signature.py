@@ -27,18 +27,19 @@ from psodlib.triage.frames import (
     STALLED,
     family_of,
     irrelevant_rule,
+    is_lock,
     junk,
     machine_check_frame,
     software_nmi,
     telling_frames,
 )
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
-SIGNATURE_VERSION = 4
+SIGNATURE_VERSION = 5
 MAX_LENGTH = 255  # characters
 MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
@@ -47,6 +48,8 @@ SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not
 DELIVERED = (
     "page_fault", "general_protection", "divide_error", "invalid_opcode", "double_fault", "no_heartbeat", "lost_heartbeat", "nmi",
 )  # fmt: skip
+# Kinds whose message says what went wrong, in words that every host uses.
+WORDED = ("assert", "not_reached", "not_implemented", "panic", "spin_count", "heap_corruption", "other")
 UNREADABLE = "?"  # stands for a frame whose symbol the text lost
 JOINT = " | "
 
@@ -79,9 +82,8 @@ def sign(crash: Crash, device: str | None = None) -> Signature:
         if draft.signature is None:
             draft = _apply(rule, draft)
     signature = draft.signature or f"no frames: {crash.kind}"
-    names = [frame_name(frame) for frame in crash.frames if frame.backtrace == 0] or [
-        frame_name(f) for f in crash.frames
-    ]
+    own = [frame for frame in crash.frames if frame.backtrace == 0] or crash.frames
+    names = [frame_name(frame) for frame in own]
     return Signature(signature[:MAX_LENGTH], JOINT.join(names) or None, SIGNATURE_VERSION, draft.notes)
 
 
@@ -99,13 +101,16 @@ def _apply(rule: Callable[[Draft], Draft], draft: Draft) -> Draft:
 
 # ---- signed by what the message names --------------------------------------------------------------------------------
 
-_DEVICE = re.compile(r"\b(?:[0-9a-fA-F]{4}:)?([0-9a-fA-F]{2,3}:[0-9a-fA-F]{2}\.[0-7])\b")
-_BANK = re.compile(r"\b[Bb]ank {0,2}(\d{1,3})\b|\bG[0-9a-fA-F]{1,2} B([0-9a-fA-F]{1,2}) S")
-_UNCORRECTED = re.compile(r"\b(?:UC |[Uu]ncorrect|[Ff]atal|SRAR|Machine Check)")
+_DEVICE = re.compile(r"(?<!\w)(?:[\da-fA-F#X]{4}:)?[\da-fA-F#X]{2,3}:[\da-fA-F#X]{2}\.[0-7#X](?!\w)")
+_BANK = re.compile(
+    r"\b[Bb]ank[ :]{0,2}(\d{1,3})\b|\b(?:G[0-9a-fA-F]{1,2}|MCE?: ?(?:PCPU|cpu)\d{1,4}:?) B:?([0-9a-fA-F]{1,2}):? S"
+)
+_UNCORRECTED = re.compile(r"\b(?:UC |UC=1\b|[Uu]ncorrect|[Ff]atal|SRAR|Machine Check|MC: ?PCPU)")
 _APEI = re.compile(r"ApeiHEST|Fatal error from|IOMMU")
 _SOURCE = re.compile(
-    r"\b(?:ASSERT|NOT_REACHED|NOT_IMPLEMENTED|VERIFY|PANIC|BUG)\b[^\n]{0,200}?([\w.-]{1,80}\.[chS]):(\d{1,7})"
+    r"\b(?:ASSERT|NOT_REACHED|NOT_IMPLEMENTED|VERIFY|PANIC|BUG|Failed at)\b[^\n]{0,200}?([\w.-]{1,80}\.[chS]):(\d{1,7})"
 )
+_NUMBER = re.compile(r"(?:0x)?(?=[a-fA-F#X]{0,16}[\d#])[\da-fA-F#X]{1,32}(?!\w)|\d{1,32}")
 _ERROR = re.compile(r"\b([A-Z][A-Za-z/ -]{2,40} (?:[Ee]rror|ERROR))\b")
 
 
@@ -173,7 +178,7 @@ def pick_backtrace(draft: Draft) -> Draft:
     """The backtrace that can tell; without one, a bucket of its own."""
     crash = draft.crash
     if not crash.frames:
-        return replace(draft, signature=f"no frames: {crash.kind}")
+        return replace(draft, signature=_by_words(crash) or f"no frames: {crash.kind}")
     frames = telling_frames(crash)
     if not frames:
         return replace(draft, signature=f"{crash.kind}: stalled PCPU's backtrace not in the text")
@@ -188,7 +193,7 @@ def drop_delivery(draft: Draft) -> Draft:
     panic machinery, and no driver may stand before the sentinel.
     """
     frames = draft.frames[:SENTINEL_DEPTH]
-    at = next((i for i, frame in enumerate(frames) if _sentinel(frame.function)), None)
+    at = next((i for i, frame in enumerate(frames) if frame.function and _sentinel(frame.function)), None)
     if draft.crash.kind not in DELIVERED or at is None or not irrelevant_rule(frame_name(frames[0])):
         return draft
     if any(frame.module and not is_plumbing(frame.module) for frame in frames[:at]):
@@ -219,16 +224,11 @@ def drop_waits(draft: Draft) -> Draft:
     crash, frames = draft.crash, draft.frames
     if not frames or not (crash.kind in STALLED or software_nmi(crash) or frames[0].backtrace > 0):
         return draft
-    at = next((i for i, frame in enumerate(frames) if not _waits(frame)), len(frames))
+    at = next((i for i, frame in enumerate(frames) if not is_lock(frame_name(frame))), len(frames))
     if not 0 < at < len(frames):
         return draft
     note = f"drop_waits: {', '.join(frame_name(frame) for frame in frames[:at])}"
     return replace(draft, frames=frames[at:], notes=(*draft.notes, note))
-
-
-def _waits(frame: Frame) -> bool:
-    family = family_of(frame_name(frame))
-    return family is not None and (family.value or "").partition("=")[0] == "lock"
 
 
 def first_telling(draft: Draft) -> Draft:
@@ -252,8 +252,16 @@ def first_telling(draft: Draft) -> Draft:
         if name != UNREADABLE and prefix is None:
             break
     if not any(name != UNREADABLE for name in names):
-        return replace(draft, signature=f"no telling frames: {draft.crash.kind}")
+        return replace(draft, signature=_by_words(draft.crash) or f"no telling frames: {draft.crash.kind}")
     return replace(draft, signature=JOINT.join(names), notes=tuple(notes))
+
+
+def _by_words(crash: Crash) -> str | None:
+    # Without a frame that tells, what the message says, where it is more than an exception's or a PCPU's number.
+    if crash.kind not in WORDED or crash.exception is not None or not crash.message:
+        return None
+    words = crash.message[:MAX_MESSAGE].partition("possible deadlock")[0].rstrip(" -–—")  # the lock's name is before it
+    return f"{crash.kind}: {_NUMBER.sub('N', words)}"
 
 
 RULES: tuple[Callable[[Draft], Draft], ...] = (
@@ -286,6 +294,4 @@ def frame_name(frame: Frame) -> str:
     return f"{frame.module}:{UNREADABLE}" if frame.module else UNREADABLE
 
 
-@lru_cache(maxsize=1 << 16)
-def _sentinel(function: str | None) -> Rule | None:
-    return first_match(read_rules("sentinel.txt"), function) if function else None
+_sentinel = matcher("sentinel.txt")

@@ -8,17 +8,19 @@ need no training.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
 from psodlib.errors import InputError
 from psodlib.records import Crash, Frame
+from psodlib.schema import Tables
 from psodlib.triage.signature import UNREADABLE, telling_names
 
 __all__ = ["alike", "propose_merges", "similar_crashes", "stacks_of"]
@@ -58,26 +60,36 @@ class Stacks(dict[str, Stack]):
             for name, found in self._with.items()
         }
 
+    def like(self, stack: Stack, count: int) -> dict[Stack, float]:
+        """Stacks that are like one, and how much; among them the most alike that so many crashes have."""
+        if (stack, count) not in self._found:
+            near = {other for name in set(stack) for other in self._with.get(name, ())}
+            scores, best = {}, [0.0] * count  # of the crashes so far, as a heap
+            for most, other in sorted(((self._most(stack, other), other) for other in near), reverse=True):
+                if best and best[0] > most + 1e-9:
+                    break  # no other can be more alike than what is found
+                score = alike(stack, other, self.rarity)
+                if score > 0:
+                    scores[other] = score
+                for _ in self.crashes[other] if best else ():
+                    heapq.heappushpop(best, score)
+            self._found[stack, count] = scores
+        return self._found[stack, count]
+
     @cached_property
-    def _scores(self) -> dict[Stack, dict[Stack, float]]:
+    def _found(self) -> dict[tuple[Stack, int], dict[Stack, float]]:
         return {}
 
-    def like(self, stack: Stack) -> dict[Stack, float]:
-        """The stacks that are like one at all, and how much."""
-        if stack not in self._scores:
-            near = {other for name in set(stack) for other in self._with.get(name, ())}
-            scores = {other: alike(stack, other, self.rarity) for other in near}
-            self._scores[stack] = {other: score for other, score in scores.items() if score > 0}
-        return self._scores[stack]
-
-
-class Tables(Protocol):
-    """The tables of a ``Fleet`` that are read."""
-
-    @property
-    def crashes(self) -> pd.DataFrame: ...
-    @property
-    def frames(self) -> pd.DataFrame: ...
+    def _most(self, one: Stack, other: Stack) -> float:
+        # How alike two stacks can be at most: what only one of them has is left out at its weight.
+        both = set(one) & set(other)
+        weights = [
+            (name in both, self.rarity.get(name, 1.0) / (1 + i))
+            for stack in (one, other)
+            for i, name in enumerate(stack)
+        ]
+        whole = sum(weight for _, weight in weights)
+        return sum(weight for shared, weight in weights if shared) / whole if whole else 0.0
 
 
 def similar_crashes(
@@ -115,7 +127,7 @@ def similar_crashes(
     mine, rarity = stacks.get(crash_id, ()), stacks.rarity
     found = [
         (score, other)
-        for stack, score in stacks.like(mine).items()
+        for stack, score in stacks.like(mine, count + 1).items()
         for other in stacks.crashes[stack]
         if other != crash_id
     ]

@@ -10,27 +10,38 @@ from typing import Any
 import pandas as pd
 
 from psodlib.records import Crash
+from psodlib.risk.association import FEW, attributes_of_driver
+from psodlib.risk.decision import LIKELY, NEAR, OVERLAP, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
 from psodlib.views.crash import reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.prose import describe_crash, unheard
+from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, versions_seen
 from psodlib.views.words import between, chance, count, figure, known, listing, literal, per_year, seen, share
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
-    "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "open_questions", "orders", "scope", "tone", "verdict", "versions", "worth",
+    "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "open_questions", "orders", "rule", "scope", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
 BLANK = "________"
+MOST_LINES = 17  # of orders and versions; with more the picture goes, so that two pages stay two
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
 MOST_HOSTS = 8  # named a row
 MOST_MODULES = 12
 ALIKE = 0.6  # a chance nearer to one half tells nothing
 MOST_WEEKS = 104  # said in weeks; a longer wait in years
-MOST_DOUBTS = 7  # on the page; the index has them all
+TO_DO = {
+    "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
+    "hold": "Begin no further wave until what is named above is answered; hosts that have moved stay where they are.",
+    "stop": "Move nobody else. Hosts go back in the order above, one turn after the other, never two of a cluster at once. This "
+    "stands above the advice in the table below.",
+    "done": "Nothing is left to move.",
+}  # of a roll-out that is under way
+MOST_DOUBTS = 10  # on the page; the index has them all
 WEAK_SPOTS = (
     "By design the rule acts before proof. Tried on simulated fleets without any true difference, it still moved some hosts in 4 of 10: "
     "reboots for nothing, but no more crashes.",
@@ -40,22 +51,35 @@ WEAK_SPOTS = (
 
 def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str | None = None) -> Document:
     """The two pages; where there is nothing to choose between, one page about the newest crash and what to do now."""
-    if study.decision is None:
+    if study.decision is None and study.rollout is None:
         return _single(study, crash_id)
     return _document(
         study,
         f"{study.module}: what we run",
         verdict(study),
         [
-            Section("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))]),
-            Section("The versions", [versions(study)]),
-            Section("What it is worth", [Bullets(worth(study)), *pictures[:1]]),
+            *answer(study, pictures[:1] if _lines(study) <= MOST_LINES else ()),
             Section("What is open, and when we can tell", open_questions(study), overleaf=True),
             Section("What could make this wrong", [Bullets(doubts(study)[:MOST_DOUBTS])]),
             Section("How the crashes are counted", [counted(study)]),
             Section("When to stop and call", [Bullets(calls(study))]),
         ],
     )
+
+
+def _lines(study: Study) -> int:
+    # About how many lines of print the two tables of the first page take.
+    rows = [row for table in [*orders(study), versions(study)] if isinstance(table, Table) for row in table.rows]
+    return sum(max(math.ceil(len(str(cell)) / 34) for cell in row) for row in rows)
+
+
+def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Section]:
+    """What to do, the one table and what it is worth; of a roll-out that is under way first how it stands."""
+    this_week = Section("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))])
+    table = [Section("The versions", [versions(study)])] if study.decision else []
+    if study.rollout is None:
+        return [this_week, *table, Section("What it is worth", [Bullets(worth(study)), *pictures])]
+    return [Section("The roll-out under way", rollout_state(study.rollout)[1:]), this_week, *table]
 
 
 def _document(study: Study, title: str, lead: str, sections: Sequence[Section]) -> Document:
@@ -71,6 +95,9 @@ def _document(study: Study, title: str, lead: str, sections: Sequence[Section]) 
 def verdict(study: Study) -> str:
     """What to do, in a sentence or two."""
     decision = study.decision
+    if study.rollout is not None:
+        plan = study.rollout.plan
+        return f"Roll-out of {literal(plan.module)} {literal(plan.to)}. {literal(study.rollout.sentence)}"
     if decision is None:
         return _single_lead(study, _newest(study)) if len(study.fleet.crashes) else study.why_none
     moves, rest = _by_advice(study, MOVES), _by_advice(study, ("leave", "no_new_installs"))
@@ -97,12 +124,15 @@ def _the_hosts(row: Any) -> str:
 
 
 def _by_advice(study: Study, words: Sequence[str]) -> list[Any]:
+    # In the order of the words, so that what is most urgent comes first.
     options: Any = study.decision.options if study.decision else pd.DataFrame()
-    return [row for row in options.itertuples() if row.advice in words]
+    return [row for word in words for row in options.itertuples() if row.advice == word]
 
 
 def tone(study: Study) -> str:
-    """The colour beside the verdict: ``good`` for a pin, ``bad`` for hosts to move, else ``open``."""
+    """The colour beside the verdict: ``good`` for a pin, ``bad`` for hosts to move or a stop, else ``open``."""
+    if study.rollout is not None:
+        return {"go_on": "good", "stop": "bad"}.get(study.rollout.word, "open")
     word = study.decision.verdict if study.decision else "undecided"
     return {"pin": "good", "avoid": "bad"}.get(word, "open")
 
@@ -126,14 +156,26 @@ def facts(study: Study) -> list[tuple[str, str]]:
 def orders(study: Study) -> list[Block]:
     """Who moves, cluster by cluster, with host names and empty places for owner and date."""
     moves: Any = study.decision.moves if study.decision else pd.DataFrame()
+    if study.rollout is not None:
+        step = Text(TO_DO["done" if _done(study) else study.rollout.word])
+        return [step] if moves.empty else [step, Text("Hosts that the plan does not name:"), *_ordered(study, moves)]
     if moves.empty:
         if study.decision is not None and (study.decision.options["hosts_now"] > 0).any():
             return [Text("No host changes its driver this week.")]
         return [Text("It is not known which version any host runs today.")]
+    return _ordered(study, moves)
+
+
+def _done(study: Study) -> bool:
+    # A roll-out that is complete orders nothing more.
+    return study.rollout is not None and study.rollout.word == "go_on" and len(study.rollout.effect) > 0
+
+
+def _ordered(study: Study, moves: Any) -> list[Block]:
     rows = []
     keys = ["advice", "cluster", "from_version", "to_version"]
     for (advice, cluster, old, new), group in moves.groupby(keys, observed=True, dropna=False, sort=False):
-        when = "now" if advice == "move_now" else "next planned reboot"
+        when = "now" if advice == "move_now" else "next reboot"
         names = listing(group["host"], MOST_HOSTS)
         change = f"{literal(old)} → {literal(new)}"
         rows.append([literal(cluster, "no cluster known"), names, change, when, BLANK, BLANK])
@@ -150,6 +192,14 @@ def orders(study: Study) -> list[Block]:
 def forbidden(study: Study) -> list[str]:
     """What not to do."""
     decision, module = study.decision, study.module
+    if study.rollout is not None and not _done(study):
+        plan = study.rollout.plan
+        further = (
+            "any further host"
+            if study.rollout.word == "stop"
+            else "a host whose wave has not begun, or that the plan does not name"
+        )
+        return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {further}."]
     if decision is None:
         return []
     avoided = [row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))]
@@ -181,7 +231,43 @@ def versions(study: Study) -> Table:
     columns.append(f"Chance that {best} is better")
     marked = {at for at, row in enumerate(options.itertuples()) if row.advice in MOVES}
     note = "Measured rates: crashes over host-days of the loaded version, not adjusted. The chance is adjusted for hardware, uptime, season and for hosts that differ."
-    return Table("", columns, rows, note, widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
+    if study.rollout is not None:
+        note += " The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."
+    return Table("", columns, rows, f"{note}{_not_the_lowest(study)}", widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
+
+
+def rule() -> Table:
+    """The thresholds of the advice, as the decision has them."""
+    gain = f"the crashes avoided outweigh {REBOOT_COST:g} crash for each host moved"
+    rows = [
+        (ADVICE["move_now"], f"at least {100 * SURE:.0f} %", f"{gain}, and the two versions shared hardware and months for {100 * OVERLAP:.0f} % or more"),
+        (ADVICE["next_reboot"], f"at least {100 * LIKELY:.0f} %", gain),
+        (ADVICE["no_new_installs"], f"at least {100 * RATHER:.0f} %", ""),
+        (ADVICE["leave"], "less", ""),
+    ]  # fmt: skip
+    pin = (
+        f"The best version is made the standard where it is, with a chance of {100 * SURE:.0f} % or more, at most {NEAR:g} times as bad as the "
+        f"truly best. Advice that was followed is turned round only at {100 * SURE:.0f} %."
+    )
+    return Table(
+        "", ["Advice for a version", "Chance that the best one is better", "And"], rows, pin, widths=(26, 22, 52)
+    )
+
+
+def _not_the_lowest(study: Study) -> str:
+    # Whoever sees a lower rate in the table than that of the version to move to wants to know why not that one.
+    if study.decision is None:
+        return ""
+    options: Any = study.decision.options.set_index("version")
+    lowest, best = str(options["rate"].astype(float).idxmin()), study.decision.best
+    if lowest == best:
+        return ""
+    tried = options.loc[lowest]
+    return (
+        f" {literal(lowest)} has the lowest measured rate, from {count(tried['crashes'], 'crash', 'crashes')} in "
+        f"{count(tried['host_days'], 'host-day')} ({between(tried['low'], tried['high'])} is possible): adjusted, and with what it may "
+        f"still turn out to be, {literal(best)} is the better bet."
+    )
 
 
 def _rate(crashes: int, rate: float, low: float, high: float) -> str:
@@ -195,7 +281,7 @@ def worth(study: Study) -> list[str]:
         return []
     stay, follow = decision.crashes_if_stay, decision.crashes_if_followed
     lines = [
-        f"If nothing changes, expect {_crashes(stay)} a year in the whole fleet; with the moves above, {figure(follow)}."
+        f"If nothing changes, expect {_crashes(stay)} by {study.module} a year in the whole fleet; with the moves above, {figure(follow)}."
     ]
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
     for row in moved:
@@ -314,20 +400,15 @@ def unknowns(study: Study) -> list[str]:
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
     unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash", "unused"])).sum())
     silent = len(unheard(fleet))
+    only = _only_crashed(study)
     lines = [
-        f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."
-        if gap >= 1
-        else "",
-        f"For {count(unnamed, 'host-day')} it is not known which version of {study.module} was loaded."
-        if unnamed
-        else "",
-        f"{count(silent, 'host')} of the inventory left no evidence at all." if silent else "",
-        _only_crashed(study),
-        f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."
-        if unread
-        else "",
-    ]
-    return [line for line in lines if line]
+        (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
+        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.module} was loaded."),
+        (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
+        (only, only),
+        (unread, f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."),
+    ]  # fmt: skip
+    return [line for holds, line in lines if holds]
 
 
 def _only_crashed(study: Study) -> str:
@@ -346,7 +427,8 @@ def counted(study: Study) -> Table:
 
 def calls(study: Study) -> list[str]:
     """When to stop moving hosts and call for help."""
-    target = literal(study.decision.best) if study.decision else study.module
+    best = study.decision.best if study.decision else study.module
+    target = literal(best if study.rollout is None else study.rollout.plan.to)
     return [
         f"A host that was moved to {target} crashes within its first week, whatever the cause.",
         f"A crash on {target} with a signature that this report does not list.",
@@ -357,10 +439,11 @@ def calls(study: Study) -> list[str]:
 
 def destination(study: Study, crash: Any) -> str | None:
     """The version that this brief sends a crash's host to; None where it lets the host stay."""
-    decision = study.decision
-    if decision is None or crash is None:
+    if crash is None:
         return None
-    mine = decision.moves.loc[(decision.moves["host"] == crash["host"]).fillna(False), "to_version"]
+    ordered = [each.moves for each in [study.decision] if each] + [each.go_back for each in [study.rollout] if each]
+    moves = pd.concat(ordered) if ordered else pd.DataFrame({"host": [], "to_version": []})
+    mine = moves.loc[(moves["host"] == crash["host"]).fillna(False), "to_version"]
     return str(mine.iloc[0]) if len(mine) else None
 
 
@@ -374,7 +457,7 @@ def league(study: Study) -> Table:
         ]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
-    why = f"{study.module} was taken because it is {study.why_module}." if study.why_module else ""
+    why = f"{study.module} was taken because {study.why_module}." if study.why_module else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = [
@@ -409,19 +492,44 @@ def _single(study: Study, crash_id: str | None) -> Document:
     suspects, issues, doubtful = (reasons_of(study.fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
     parts = [
         ("Who is suspected, and why", suspects or ["No module: the evidence names none."]),
+        (f"All crashes by {study.module}", _together(study)),
         ("Known issues that fit", issues),
         ("What to do now", _now(study, crash, bool(issues))),
         ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
     ]
     sections = [Section(title, [Bullets(lines)]) for title, lines in parts if lines]
-    title = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is, and what to do now"
+    many = count(study.counts.module, f"crash by {study.module}", f"crashes by {study.module}")
+    host = literal(crash.host, "a host that the text does not name")
+    title = (
+        f"The crash of {host}: what it is, and what to do now"
+        if study.counts.module < 2
+        else f"{many}: what they are, and what to do now"
+    )
     return _document(
         study, title, _single_lead(study, crash), [Section("What happened", [describe_crash(crash)]), *sections]
     )
 
 
 def _newest(study: Study) -> Crash:
-    return study.fleet.crash(str(study.fleet.crashes.sort_values("time", na_position="first")["crash_id"].iloc[-1]))
+    # Of the driver in question, where it has one.
+    crashes = study.fleet.crashes
+    mine = crashes[(crashes["guilty_module"] == study.module).fillna(False).astype(bool)]
+    newest = (mine if len(mine) else crashes).sort_values("time", na_position="first")
+    return study.fleet.crash(str(newest["crash_id"].iloc[-1]))
+
+
+def _together(study: Study) -> list[str]:
+    # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
+    if study.counts.in_rates < FEW or _only_crashed(study):
+        return []
+    table: Any = study.rates
+    rates = table[table.index.notna() & (table["host_days"] > 0)].itertuples()
+    often = [
+        f"{study.module} {literal(row.Index)}: {count(row.crashes, 'crash', 'crashes')} in {count(row.host_days, 'host-day')}, "
+        f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
+        for row in rates
+    ]
+    return [*often, literal(attributes_of_driver(study.fleet, study.module).attrs["says"])]
 
 
 def _single_lead(study: Study, crash: Any) -> str:
@@ -464,6 +572,10 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
 
 def _go_on(study: Study) -> list[str]:
     seen = versions_seen(study.rates)
+    if study.counts.in_rates >= FEW and not _only_crashed(study):
+        return [
+            f"Only {seen} was watched, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
+        ]
     more = (
         f"Only {seen} was watched."
         if seen != "none"

@@ -16,10 +16,10 @@ import pandas as pd
 
 from psodlib.fleet import Fleet
 from psodlib.triage.similar import similar_crashes, stacks_of
-from psodlib.triage.timeline import incident_timeline
+from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Bullets, Code, Link, Screen, Section, Table, Text
 from psodlib.views.original import lines_before
-from psodlib.views.words import UNKNOWN, count, known, label, literal, moment, span
+from psodlib.views.words import UNKNOWN, count, known, label, listing, literal, moment, span
 
 __all__ = [
     "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "facts_table", "frames_table", "issue_lines", "marks_of",
@@ -45,9 +45,16 @@ def place_of(source: Any, line: Any = None, host: Any = None) -> str:
     return f"{path}:{line}" if known(source) and known(line) else path
 
 
+SOURCES = {
+    "banner": "the driver's line at boot", "proc": "/proc", "live_module": "the list of loaded modules", "vib_of_boot": "the VIB installed at boot",
+    "esxupdate_before_boot": "the install log before that boot", "esxupdate": "the install log", "install_date": "the VIB's install date",
+    "vib_list": "the VIB list", "vib_install": "the output of the installation",
+}  # fmt: skip
+
+
 def plain_words(value: Any) -> str:
     """A word of a closed list as people write it."""
-    return literal(value).replace(";", ", ").replace("_", " ")
+    return SOURCES.get(str(value)) or literal(value).replace(";", ", ").replace("_", " ")
 
 
 def crash_title(crash: Any) -> str:
@@ -71,26 +78,28 @@ KEYS = {
 }  # fmt: skip
 
 
-def pages_of(fleet: Fleet) -> Callable[[Any], list[Section]]:
-    """What gives all that is known of one crash, for many crashes of one fleet: its tables are sorted out once."""
+def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any], list[Section]]:
+    """What gives all that is known of one crash, for many crashes of one fleet: its tables are sorted out once, the lives
+    of hosts where it is known which crashes will be asked for."""
     stacks = stacks_of(fleet)
+    lives = None if crashes is None else lives_of(fleet, crashes["host"])
     places = {name: getattr(fleet, name).groupby(key).indices for name, key in KEYS.items()}
 
     def page_of(crash: Any) -> list[Section]:
         keys = {name: key for name, key in KEYS.items() if known(crash[key]) or name != "crashes"}
         own = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
-        return _sections(replace(fleet, **own), crash, _similar(fleet, crash, stacks))
+        return _sections(replace(fleet, **own), crash, _similar(fleet, crash, stacks), lives)
 
     return page_of
 
 
-def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block]) -> list[Section]:
+def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) -> list[Section]:
     frames = fleet.frames
     parts: list[tuple[str, Sequence[Block]]] = [
         ("What it is", [facts_table(fleet, crash)]),
         ("Its own text", [*own_text(fleet, crash, frames), screen_of(crash, frames)]),
         ("Frames", [frames_table(crash, frames)]),
-        ("Before the crash", _before(fleet, crash)),
+        ("Before the crash", _before(fleet, crash, lives)),
         ("Known issues", [Bullets(issue_lines(fleet, crash) or ["No known issue matches."])]),
         ("Similar crashes", similar),
         ("Why this signature and this module", [Bullets(reasons_of(fleet, crash) or ["No reason is on record."])]),
@@ -207,7 +216,7 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         for word in ("cluster", "model")
         if word in hosts and len(hosts) and known(hosts[word].iloc[0])
     ]
-    by = f", known by {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
+    by = f", known from {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
     driver = f"{label(crash['driver_version'], unknown='version unknown')}{by}"
     kind = f" (evidence: {plain_words(crash['guilt'])})" if known(crash["guilty_module"]) else ""
     guilty = f"{label(crash['guilty_module'], unknown='none found')}{kind}"
@@ -227,14 +236,14 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
     return Table("", ["Fact", "Value"], [[name, value] for name, value in rows if value], widths=(24, 76))
 
 
-def _before(fleet: Fleet, crash: Any) -> list[Block]:
+def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
     # The log's own lines where its file is at hand and unchanged; what the tables say of the weeks before, always.
     blocks: list[Block] = []
     lines = lines_before(crash["source"], crash["offset"], crash["sha256"])
     if lines:
         first = max(int(crash["line"]) - len(lines), 1) if known(crash["line"]) else 1
         blocks.append(Code("\n".join(lines), "The last lines of the log before it", first))
-    facts = incident_timeline(fleet, str(crash["crash_id"]))
+    facts = incident_timeline(fleet, str(crash["crash_id"]), lives=lives)
     past = facts["time"].notna() & ~facts["what"].isin(["evidence", "crash", "down"]) & ~(facts["time"] > crash["time"])
     rows: Any = [
         [moment(row.time), literal(row.what), plain_words(row.detail) if known(row.detail) else "–"]
@@ -270,7 +279,10 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
 
 
 def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:
-    return f"{issue}. It fits by {held}{f'; {open_} not known' if open_ else ''}. {remedy}"
+    words = {"versions": "version", "esxi": "ESXi release"}
+    fits, unknown = ([words.get(word, word) for word in re.findall(r"\w+", part or "")] for part in (held, open_))
+    left = f"; not known: {listing(unknown)}" if unknown else ""
+    return f"{issue}. It matches in {listing(fits)}{left}. {remedy}"
 
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (

@@ -6,11 +6,12 @@ A notebook's own text holds no number; where one is wanted, a cell shows a block
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
 from psodlib.records import Crash, Frame
+from psodlib.schema import Tables
 from psodlib.views.document import Bullets, Text, table_of
 from psodlib.views.words import count, known, listing, literal, moment, seen, share, span
 
@@ -23,23 +24,6 @@ SIMULATED = "Simulated fleet: hosts, crashes and figures on this page are made u
 DAY = pd.Timedelta(days=1)
 OWNED_BY = {"symbol_prefix": "by the symbol's prefix", "module_map": "by the module map"}
 KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
-
-
-class Tables(Protocol):
-    """The tables of a ``Fleet`` that sentences are made from."""
-
-    @property
-    def hosts(self) -> pd.DataFrame: ...
-    @property
-    def crashes(self) -> pd.DataFrame: ...
-    @property
-    def uptimes(self) -> pd.DataFrame: ...
-    @property
-    def drivers(self) -> pd.DataFrame: ...
-    @property
-    def problems(self) -> pd.DataFrame: ...
-    @property
-    def simulated(self) -> bool: ...
 
 
 def say(*sentences: str) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from psodlib.errors import InputError
-from psodlib.risk.rollout import RolloutPlan, plan_rollout
+from psodlib.risk.rollout import RolloutPlan, plan_rollout, read_plan
 from psodlib.views.document import Block, Bullets, Steps, Table, Text
 from psodlib.views.runbook import steps_to
 from psodlib.views.words import between, count, day, figure, known, listing, literal
@@ -23,8 +23,10 @@ STATUS = {
 }  # fmt: skip
 
 
-def offer(case: Study, to: str | None = None) -> tuple[RolloutPlan | None, str]:
-    """A plan to the version asked for, or to the best one; or the sentence why there is none."""
+def offer(case: Study, to: str | None = None, running: str | None = None) -> tuple[RolloutPlan | None, str]:
+    """The plan under way, else one to the version asked for, or to the best one; or the sentence why there is none."""
+    if running is not None:
+        return read_plan(running), ""
     if to is None and case.decision is None:
         return None, case.why_none
     try:
@@ -110,6 +112,7 @@ def rollout_state(result: RolloutWatch) -> list[Block]:
                 ["Order", "Turn", "Host", "Cluster", "To", "Why"],
                 rows[:MOST_ROWS],
                 note,
+                widths=(8, 8, 18, 18, 14, 34),
             )
         )
     if result.decision is not None:
@@ -129,19 +132,13 @@ def _waves(result: RolloutWatch) -> Table:
     rows = []
     for row in result.waves.to_dict("records"):
         who = ", ".join(f"{row[status]:,} {words}" for status, words in STATUS.items() if row[status])
-        watched = f"{row['host_days']:,.0f} of {row['host_days_planned']:,.0f}"
+        watched = f"{row['host_days']:,.0f} ({row['host_days_planned']:,.0f})"
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
     return Table(
         "Wave by wave",
-        [
-            "Wave",
-            "From",
-            "Hosts",
-            "Where they are",
-            "Crashes since",
-            "Host-days since, of those planned before the next wave",
-        ],
+        ["Wave", "From", "Hosts", "Where they are", "Crashes since", "Host-days since (planned until the next wave)"],
         rows,
+        widths=(8, 14, 9, 35, 12, 22),
     )
 
 
@@ -162,4 +159,4 @@ def _effect(result: RolloutWatch) -> list[Block]:
         "Before and after differ by all that changed with the months; the hosts not yet moved in the same weeks do not."
     )
     columns = ["When", "Hosts", "Crashes", "Host-days", "Crashes per host-year (95 % interval)"]
-    return [Table("What the roll-out did", columns, rows, note)]
+    return [Table("What the roll-out did", columns, rows, note, widths=(34, 10, 10, 14, 32))]

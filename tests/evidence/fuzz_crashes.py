@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the readers; not collected by pytest.
 
-    python tests/evidence/fuzz_crashes.py /tmp/seeds -max_total_time=600
+    python tests/evidence/fuzz_crashes.py parse|file|anonymise /tmp/seeds -max_total_time=600
 
 Needs ``atheris``, which no environment of the project holds: install it in one of your own. The seeds (golden files, samples
 of the tables) are written to the first argument. What it finds belongs into ``tests/golden/fuzz/``, where ``test_fuzz.py``
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 try:
@@ -21,8 +22,13 @@ except ImportError:
 
 if atheris is not None:
     with atheris.instrument_imports(include=["psodlib.evidence"]):  # what is imported first is what it can see into
-        import psodlib.evidence.reading  # noqa: F401
+        import psodlib.evidence.reading
+    with atheris.instrument_imports(include=["psodlib.anonymiser"]):
+        import psodlib.anonymiser  # noqa: F401
 
+from psodlib.anonymiser.learn import Names, learn_text
+from psodlib.anonymiser.pseudonyms import Pseudonyms
+from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.archives import Item, expand
 from psodlib.evidence.artifacts import KINDS
 from psodlib.evidence.places import Place
@@ -38,6 +44,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def check(data: bytes) -> None:
     """Whatever the bytes: nothing raises, what is found lies where it says, and nothing is dropped without a word."""
+    check_crashes(data)
+    check_item(data)
+
+
+def check_crashes(data: bytes) -> None:
+    """The bytes as a log's text."""
     found = find_crashes(data)
     for crash in found:
         assert crash.kind in CLOSED_LISTS["kind"]
@@ -46,7 +58,6 @@ def check(data: bytes) -> None:
         for address in (crash.ip, crash.fault_address, crash.code_start, *(frame.address for frame in crash.frames)):
             assert address is None or 0 <= address < 2**64
     assert len(read_vmkernel(io.BytesIO(data), "x").crashes) <= len(found)
-    check_item(data)
 
 
 def check_item(data: bytes) -> None:
@@ -66,6 +77,25 @@ def check_item(data: bytes) -> None:
     assert None not in said, "neither used nor listed"
 
 
+@cache
+def _rewriter() -> Rewriter:
+    # Made once: its pattern takes longer to compile than a text to rewrite.
+    names = Names()
+    learn_text(names, b'VMkernel mail07 5.5.0 #1\n[root@db-2:~] x\ndisplayName = "My VM"\nSerial Number: CZ6F1C14CF\n')
+    return Rewriter(names, Pseudonyms(b"0" * 32))
+
+
+def check_anonymised(data: bytes) -> None:
+    """The bytes as a text whose names are replaced: nothing raises, lines stay as many, and blocks of it give the same."""
+    learn_text(Names(), data)
+    new = b"".join(_rewriter().stream([data]))
+    assert new.count(b"\n") == data.count(b"\n")
+    assert b"".join(_rewriter().stream([data[at : at + 4096] for at in range(0, len(data), 4096)])) == new
+
+
+TARGETS = {"parse": check_crashes, "file": check_item, "anonymise": check_anonymised}
+
+
 def write_seeds(folder: Path) -> None:
     """Golden files and the tables' samples, one file each."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +108,8 @@ def write_seeds(folder: Path) -> None:
 if __name__ == "__main__":
     if atheris is None:
         sys.exit("atheris is not installed; pip install it into an environment of its own")
+    target = TARGETS[sys.argv.pop(1)]
     seeds = Path(sys.argv.pop(1)) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else Path(tempfile.mkdtemp())
     write_seeds(seeds)
-    atheris.Setup([*sys.argv, str(seeds)], check)
+    atheris.Setup([*sys.argv, str(seeds)], target)
     atheris.Fuzz()

@@ -253,8 +253,18 @@ def test_frames_that_print_no_module_are_left_to_triage_with_the_map() -> None:
 
 def test_modules_that_the_kernel_names() -> None:
     text = "cpu1:2)Module(s) involved in panic: [vmkernel 9.0, acmenic 1.2.3-1OEM]\n"
-    assert modules_named_by_kernel(text) == ("acmenic",)
-    assert modules_named_by_kernel("nothing of the kind") == ()
+    assert modules_named_by_kernel(text) == {"acmenic": "1.2.3-1OEM"}
+    assert modules_named_by_kernel("nothing of the kind") == {}
+
+
+def test_a_panic_tells_which_version_was_loaded() -> None:
+    text = (
+        "2024-02-03T04:05:06.700Z cpu1:2)@BlueScreen: #PF Exception 14 in world 2:acmenic IP 0x420001 addr 0x0\n"
+        "2024-02-03T04:05:06.700Z cpu1:2)Module(s) involved in panic: [vmkernel 8.0, acmenic 1.2.3-1OEM (External)]\n"
+    )
+    (driver,) = read_vmkernel(io.BytesIO(text.encode()), "log").drivers
+    assert (driver.module, driver.version, driver.state) == ("acmenic", "1.2.3", "loaded")
+    assert driver.observed_at == datetime(2024, 2, 3, 4, 5, 6, 700_000, UTC)
 
 
 # -- the stream's other readings

@@ -11,7 +11,6 @@ import pytest
 from psodlib.errors import InputError
 from psodlib.risk.exact import (
     Interval,
-    expected_loss,
     holm,
     mantel_haenszel,
     p_lower,
@@ -67,7 +66,9 @@ def test_one_sample_reference(record):
         upper = poisson_upper(given["count"], given["exposure"], 1 - given["conf_one_sided"])
         assert near(upper, expected["upper"], tolerance)
         return
-    method = {"mid-p": "midp", "jeff": "jeffreys"}.get(given.get("method"), "garwood")
+    if given.get("method") == "jeff":
+        return  # a prior of its own; the decision's prior is that of all versions (frailty.py)
+    method = {"mid-p": "midp"}.get(given.get("method"), "garwood")
     limits = poisson_interval(given["count"], given["exposure"], 1 - given.get("conf", 0.95), method)
     for value, end in zip(limits, ("lower", "upper"), strict=True):
         assert end not in expected or near(value, expected[end], tolerance)
@@ -179,12 +180,10 @@ def test_mantel_haenszel_without_common_events_says_so():
     assert str(mantel_haenszel([3, 0], [10, 0], [0, 2], [0, 10])) == "no information"
 
 
-def test_posterior_and_loss_against_monte_carlo():
+def test_posterior_against_monte_carlo():
     rng = np.random.default_rng(4)
     one, other = rng.gamma(5, 1 / 1000, 400_000), rng.gamma(9, 1 / 800, 400_000)
     assert p_lower(5, 1000, 9, 800) == pytest.approx((one < other).mean(), abs=0.003)
-    assert expected_loss(5, 1000, 9, 800) == pytest.approx(0.00011530252397022486, abs=1e-12)
-    assert expected_loss(9, 800, 5, 1000) == pytest.approx(np.maximum(other - one, 0).mean(), rel=0.01)
 
 
 def test_holm_is_the_worst_case_over_all_closed_tests():

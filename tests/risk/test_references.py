@@ -13,7 +13,7 @@ import pytest
 
 from psodlib.risk.canary import HARM, e_process, sprt_lines, zero_crash_host_days
 from psodlib.risk.cells import tabulate
-from psodlib.risk.exact import expected_loss, holm, mantel_haenszel, p_lower, poisson_upper, ratio_p
+from psodlib.risk.exact import holm, mantel_haenszel, p_lower, poisson_upper, ratio_p
 from psodlib.risk.frailty import Model, Prior
 from psodlib.risk.rates import DAYS_PER_YEAR, crash_rates
 from psodlib.risk.survival import survival_table, weibull
@@ -25,6 +25,7 @@ NO_METHOD = {
     "changepoint": "a date found in the crashes invites a story; the roll-out's own dates are in the data",
     "sccs": "its key assumption fails: exposure here depends on the outcome (a crash brings the roll-back)",
     "regression": "rows taken as independent are biased by roll-back; one effect a host instead (frailty.py)",
+    "expected_loss_g1": "advice follows expected crashes avoided by all hosts, not the loss of one pair (decision.py)",
     "freireich_logrank": "a ratio with its interval says more than a p-value of two curves",
     "freireich_cox_breslow": "needs frailty and changing covariates; Poisson with uptime bands is the same model",
     "freireich_cox_efron": "see freireich_cox_breslow",
@@ -45,11 +46,7 @@ def records():
 
 def bayes(given):
     one, other = (given["shapeA"], given["rateA"]), (given["shapeB"], given["rateB"])
-    return {
-        "p_A_less_B": p_lower(*one, *other),
-        "loss_choose_A": expected_loss(*one, *other),
-        "loss_choose_B": expected_loss(*other, *one),
-    }
+    return {"p_A_less_B": p_lower(*one, *other)}
 
 
 def stratified(given):

@@ -16,7 +16,7 @@ from conftest import DATA
 
 import psodlib as psod
 from psodlib import schema
-from psodlib.store.folder import locked, read_manifest
+from psodlib.store.folder import SCHEMA, locked, read_manifest
 
 INCIDENT = DATA / "incident-2014-05-31"
 NAMES = [*schema.TABLES, *schema.AUXILIARY]
@@ -190,7 +190,7 @@ def test_a_damaged_store_says_so(tmp_path: Path, damage: str) -> None:
         "segment": store / manifest.segments[0],
     }[damage]  # fmt: skip
     if damage == "newer":
-        target.write_text(target.read_text().replace('"schema": 2', '"schema": 99'))
+        target.write_text(target.read_text().replace(f'"schema": {SCHEMA}', '"schema": 99'))
     else:
         target.write_bytes(target.read_bytes()[:40] + b"\0" * 40)
     with pytest.raises(psod.InputError, match="load into a new store"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from psodlib.records import Crash, Frame, Module
 from psodlib.triage.crashes import explain, judge, parse_crashes
 
@@ -107,3 +109,67 @@ def test_explain_tells_known_issues_with_what_held_and_what_cannot_be_told():
     assert "KB2075978 (reported)" in text
     assert "held: module, esxi, stack; cannot be told: versions" in text
     assert "KB2075978" not in explain(Crash(kind="page_fault", frames=frames, esxi_version="6.0.0"))
+
+
+# ---- forms in which people pass crashes on ---------------------------------------------------------------------------
+
+TABLES = """\
+2019-05-02T07:08:09.101Z cpu6:20311)World: 9729: PRDA 0x418041800000 ss 0x0 ds 0x4018 es 0x4018 fs 0x0 gs 0x0
+2019-05-02T07:08:09.101Z cpu6:20311)World: 9731: TR 0x4000 GDT 0xfffffffffc60a000 (0xffff) IDT 0xfffffffffc608000 (0xffff)
+"""
+LIVING = """\
+2019-05-02T07:08:09.140Z cpu6:20311)Backtrace for current CPU #6, worldID=20311, rbp=0x430011aa2e30
+2019-05-02T07:08:09.140Z cpu6:20311)0x4390a011b4a0:[0x41800a325397]ntg3_TxDrain@(ntg3)#<None>+0x3b stack: 0x1, 0x2, 0x3
+2019-05-02T07:08:09.140Z cpu6:20311)0x4390a011b4d0:[0x41800994e998]IOChain_Resume@vmkernel#nover+0x210 stack: 0x1, 0x2, 0x3
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        # The kernel's areas before a backtrace: a panic, though no line says so.
+        (TABLES + LIVING, {"guilty_module": "ntg3", "pcpu": 6, "world_id": 20311}),
+        # Masks of four signs, a symbol's offset among them.
+        (
+            "Al(1) LogEFI[77]: #PF Exception 14 in world ####:qedf_rx_0 IP 0#### addr 0####\n"
+            "In(14) LogEFI: cpu#:####)####:[0x####]qedf_process_els@(qedf)#<None>+0####stack: 0####\n",
+            {"guilty_function": "qedf_process_els", "world_id": None, "world_name": "qedf_rx_0"},
+        ),
+        # Letters for figures, and blanks where none belong.
+        ("0xnnnnnnnn :[ 0xnnnnnnnn ]Panic_Exception@vmkernel#nover+0x258\n0xnnnnnnnn :[ 0xnnnnnnnn ]mpt2sas_poll@mpt2sas#1+0x8",
+         {"guilty_module": "mpt2sas"}),
+        # A number that is masked at its end is no number.
+        ("#PF Exception 14 in world 209####:HELPER_NET IP 0x420019311797 addr 0x38\n", {"world_id": None, "world_name": "HELPER_NET"}),
+        # What the hardware reported right before belongs to the crash.
+        (
+            "cpu5:2097171)MCA: 191: UC Excp G5 B9 Sbb80000000000e0b A0 M10100000 P0/0 Bus error\n"
+            "@BlueScreen: Machine Check Exception on PCPU5 in world 2097171:netCoalesce2\n",
+            {"signature": "machine_check: bank 9 Bus error", "guilt": "hardware"},
+        ),
+        ("cpu2:2098206)NMI: 1031: ApeiHESTNmiHandler requested PSOD\n", {"pcpu": 2, "world_id": 2098206, "guilt": "hardware"}),
+        ("@BlueScreen: CPU 7 / World 68776 tried to re-acquire lock\n", {"pcpu": 7, "world_id": 68776}),
+        ("IOMMU UNIT 3 did not complete processing of a queued invalidation wait descriptor after 4 secs.\n",
+         {"kind": "iommu_fault", "guilt": "hardware"}),
+        # A debugger's stack, where it shows the kernel's own source.
+        (
+            "#0  DLM_free (msp=0x431a455dcca0, mem=<optimized out>) at bora/vmkernel/main/dlmalloc.c:4924\n"
+            "#1  0x0000418012343ffa in lpfc_free_buf (heap=0x431a455dc000) at /build/lpfc/lpfc_mem.c:4314\n",
+            {"guilty_module": "lpfc", "kind": "other"},
+        ),
+        ("Version Details: VMware ESXi 6.7.0 build-16075168\n@BlueScreen: Bad block\n", {"esxi_build": "16075168"}),
+        ("ESC[45mESC[33;1mVMware ESXi 9.0.0 [Releasebuild-24755229 x86_64]ESC[0m\n@BlueScreen: Bad block\n", {"esxi_version": "9.0.0"}),
+    ],
+)  # fmt: skip
+def test_forms(text, told):
+    (crash,) = parse_crashes(text)
+    assert {name: getattr(crash, name) for name in told} == told
+
+
+def test_a_backtrace_of_a_host_that_lives_on_or_of_a_process_is_no_crash():
+    assert parse_crashes(LIVING) == []
+    assert (
+        parse_crashes(
+            "#0  0x00000000 in Panic_Loop (x=1) at bora/lib/panic/panic.c:99\n#1  0x00000001 in main () at bora/vmx/main.c:7\n"
+        )
+        == []
+    )

@@ -73,6 +73,16 @@ def test_a_module_known_better_by_another_frame_counts_by_that():
     assert find_guilty(Crash(frames=frames)).guilt == "on_stack"
 
 
+def test_the_kernels_list_names_who_waited():
+    text = "Module(s) involved in panic: [nsxt-vsip-1 Built on: Jun 11 2024]"
+    frames = stack("SP_WaitLock@vmkernel", "VSIPInput@nsxt-vsip-1") + stack("poll@ilo", backtrace=1, pcpu=2)
+    crash = Crash(
+        kind="spin_count", message="Spin count exceeded (x) - possible deadlock with PCPU 2", text=text, frames=frames
+    )
+    assert [one.module for one in find_guilty(crash).suspects] == ["ilo", "nsxt-vsip-1"]
+    assert find_guilty(replace(crash, kind="page_fault", message="#PF Exception 14")).module == "nsxt-vsip-1"
+
+
 # ---- frames without a module ----------------------------------------------------------------------------------------
 
 MAP = (
@@ -323,7 +333,7 @@ def test_every_kind_of_guilt_is_of_the_closed_list():
         ("mlx4_en_xmit", "mlx4_en"), ("nmlx4_en_TxPost", "nmlx4_en"), ("nmlx4_QueryPort", "nmlx4_core"),
         ("qla82xx_poll", "qla2xxx"), ("_scsih_io_done", "mpt2sas"), ("NvmeQueue_Construct", "nvme"), ("ahciAbortIO", "vmw_ahci"),
         ("ahci_interrupt", "ahci"), ("psp_rrSelectPathToActivate", "vmw_psp_rr"), ("satp_alua_issueCommandOnPath", "vmw_satp_alua"),
-        ("FS3TruncateFile", "vmfs3"), ("NFS41Session", "nfs41client"), ("PLOG_DeviceIO", "plog"), ("rtl8168_poll", "r8168"),
+        ("FS3TruncateFile", "vmfs3"), ("J6CommitTxn", "vmfs3"), ("Fil6ReadBlocks", "vmfs3"), ("NFS41Session", "nfs41client"), ("PLOG_DeviceIO", "plog"), ("rtl8168_poll", "r8168"),
         # The kernel's own, which must stay nobody's.
         ("SCSIIssueAsyncPathCommand", None), ("NetSchedFIFOInput", None), ("FSS_Open", None), ("MCSLockWork", None),
     ],

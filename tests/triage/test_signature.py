@@ -35,6 +35,8 @@ def stack(*names: str | None, backtrace: int = 0, pcpu: int | None = None) -> tu
         (["memcpy", "DLM_free", "Heap_Free", "vmklnx_kfree", "x"], "memcpy | Heap_Free | x"),
         (["SP_WaitLock", "PortOutput", "IOChain_Resume", "x"], "SP_WaitLock | IOChain_Resume | x"),
         (["Heap_Free", None, "DLM_free", "x"], "Heap_Free | ? | DLM_free | x"),
+        (["HeapVSIRemoveChunk", "Heap_Free", "x"], "Heap_Free | x"),
+        (["BitVector_SetRange", "x"], "BitVector_SetRange | x"),
         (["CpuSched_StartWorld"], "no telling frames: page_fault"),
         ([None, None], "no telling frames: page_fault"),
         ([], "no frames: page_fault"),
@@ -56,8 +58,22 @@ def test_stacks(names, expected):
             "MCA: 208: UC Excp G4 B6 Sbb00002000000e0b AB M180008 P8/8 I/O error reported by PCI 0000:00:03.0.",
             "machine_check: bank 6 I/O error",
         ),
+        (
+            "machine_check",
+            "Machine Check Exception on PCPU 3 in world 7:vmm0:a",
+            "MC:PCPU3 B:1 S:0xbd80000000100134 M:0x86 A:0x5fbd5d8b80\n",
+            "machine_check: bank 1",
+        ),
+        (
+            "machine_check",
+            "Machine Check Exception on PCPU 3 in world 7:vmm0:a",
+            "cpu3:7)MCE: 222: cpu3: bank5: status=0xbe00000000800400: (VAL=1, OVFLW=0, UC=1, EN=1, PCC=1)\n",
+            "machine_check: bank 5",
+        ),
         ("nmi", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed.", "", "nmi: device unknown"),
         ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:04:00.0", "nmi: PCI device"),
+        ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:XX:00.0(PCI Bridge)", "nmi: PCI device"),
+        ("assert", "Failed at bora/modules/vmkernel/plog/plog_io.c:77 -- VMK_ASSERT(io != NULL)", "", "assert: plog_io.c:77"),
         ("assert", "ASSERT bora/vmkernel/main/pframe_int.h:527", "", "assert: pframe_int.h:527"),
         ("not_implemented", "NOT_IMPLEMENTED /build/mts/release/bora-84374/bora/vmkernel/main/util.c:83", "", "not_implemented: util.c:83"),
         ("panic", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()!", "", "panic: if_vlan.h:425"),
@@ -69,6 +85,42 @@ def test_what_signs_by_its_words_does_not_sign_by_its_stack(kind, message, text,
     )
     assert sign(crash).signature == expected
     assert sign(replace(crash, frames=())).signature == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        (
+            "panic",
+            "Log block 0x43 of disk 17 is newer than its head",
+            "panic: Log block N of disk N is newer than its head",
+        ),
+        ("other", "CPU 3 / World 2098 tried to re-acquire lock", "other: CPU N / World N tried to re-acquire lock"),
+        (
+            "spin_count",
+            "Spin count exceeded (VASpace) – possible deadlock with PCPU 2",
+            "spin_count: Spin count exceeded (VASpace)",
+        ),
+        ("page_fault", "#PF Exception 14 in world 7:esx-vm IP 0x1 addr 0x0", "{}: page_fault"),
+        ("panic", None, "{}: panic"),
+    ],
+)
+def test_without_a_telling_frame_the_message_signs_by_its_words(kind, message, expected):
+    crash = Crash(kind=kind, message=message, exception=14 if kind == "page_fault" else None)
+    assert sign(crash).signature == expected.format("no frames")
+    assert sign(replace(crash, frames=stack("Panic"))).signature == expected.format("no telling frames")
+
+
+def test_what_was_saved_of_the_own_pcpu_may_be_cut():
+    own = stack("Panic", "NMI_Interrupt", "gate_entry", "poll", "drain@hbr_filter")
+    crash = Crash(
+        kind="nmi",
+        message="NMI IPI: Panic requested by another PCPU.",
+        pcpu=3,
+        frames=own + stack("poll", backtrace=1, pcpu=3),
+    )
+    assert sign(crash).signature == "poll"
+    assert sign(replace(crash, frames=own + stack("spin", backtrace=1, pcpu=3))).signature == "spin"
 
 
 def test_a_stall_signs_by_the_stalled_pcpu():

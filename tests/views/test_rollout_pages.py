@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import rollouts
 
 import psodlib as psod
 from psodlib.risk.rollout import plan_rollout
 from psodlib.risk.rollout_watch import watch_rollout
+from psodlib.views import brief as said
 from psodlib.views.charts import numbers
-from psodlib.views.document import Section
+from psodlib.views.document import Section, to_markdown
 from psodlib.views.rollout import offer, plan_blocks, plan_steps, rollout_state
 from psodlib.views.study import study
 
@@ -63,11 +65,39 @@ def test_the_dry_run_stands_before_the_installation(bad):
     assert "--dry-run" in commands[0] and "--dry-run" not in commands[1]
 
 
+def test_the_brief_says_how_a_running_plan_stands_and_orders_nothing_against_it(bad):
+    """The word and sentence of the watch lead; who goes back is an order; no host of the plan is ordered elsewhere."""
+    plan, fleet = bad.plan, bad.fleet
+    found = study(fleet, plan=plan, today=bad.last.at)
+    page = " ".join(to_markdown(said.brief(found)).split())
+    assert found.module == "i40en" and found.rollout.word == bad.last.word == "stop"
+    assert said.verdict(found).startswith("Roll-out of i40en 2.0.7.0. Stop: ") and bad.last.sentence[6:40] in page
+    assert "Who goes back, in this order" in page and said.tone(found) == "bad" and "Move nobody else" in page
+    assert found.decision is None or not set(found.decision.moves["host"]) & set(plan.waves["host"])
+    assert "Do not install i40en 2.0.7.0 on any further host." in page and "Do not move hosts off" not in page
+    back = bad.last.go_back.iloc[0]
+    assert said.destination(found, {"host": back["host"]}) == back["to_version"]
+    with pytest.raises(psod.InputError, match="the plan moves i40en, and hpsa was asked for"):
+        study(fleet, "hpsa", plan=plan)
+
+
+def test_a_store_that_nobody_loaded_for_weeks_holds_the_plan_on_every_page(bad):
+    found = study(bad.fleet, plan=replace(bad.plan, to="2.9.9.9"), today=bad.last.at + pd.Timedelta(days=30))
+    assert found.rollout.word == "hold" and "nobody was watching" in said.verdict(found)
+    page = to_markdown(said.brief(found))
+    assert "Begin no further wave" in page and "whose wave has not begun" in page
+
+
 def test_hostile_names_stay_text(bad):
     plan = replace(bad.plan, notes=(HOSTILE,), waves=bad.plan.waves.assign(host=HOSTILE))
     last = replace(bad.last, sentence=HOSTILE, go_back=bad.last.go_back.assign(host=HOSTILE, cluster=HOSTILE))
     html = page([*plan_blocks(plan), *plan_steps(plan), *rollout_state(last)])
     assert "<script" not in html and "$x^2$" not in html
+
+
+def test_while_a_plan_runs_no_other_is_offered(bad, tmp_path):
+    plan, why = offer(study(bad.fleet, "i40en"), running=str(bad.plan.save(tmp_path / "plan.toml")))
+    assert plan is not None and plan.to == bad.plan.to and not why
 
 
 def test_where_nothing_can_be_planned_a_sentence_says_why():

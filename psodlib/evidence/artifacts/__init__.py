@@ -108,6 +108,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("module_file", "Version: 7.703.18.00-1OEM.650.0.0.4598673", r"^[ \t]*[Vv]ersion: \S+[ \t]*$", rows.read_rows, command=r"vmkload_mod|module.get"),
     _kind("ethtool", "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: FFV7.10.17 bc 7.10.11\nbus-info: 0000:01:00.0",
           r"^[ \t]*(?:firmware-version|Firmware Version): ", rows.read_rows),
+    _kind("vsish", "   Driver Name:bnxtnet\n   Driver Version:222.0.118.0", r"^[ \t]*Driver Version:\S", rows.read_rows),
     _kind("module_table", "Name                     Used    Size (kb)", r"^Name +(?:Used +Size|R/O Addr)", commands.read_module_table),
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
           r"^Name +Is Loaded", rows.read_rows),

@@ -28,6 +28,7 @@ DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvf
 MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9a-f:]{3,39}", re.ASCII)
 _FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.&#-]{0,60}?)\s{0,40}:(?:\s+(?P<value>.*))?$")
+_VSISH_FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Z]\w{1,30}(?: \w{1,30}){1,8}):(?P<value>[^\s:].*)$")  # no blank
 _DASHES = re.compile(r"^\s*-{2,}(?:\s+-{2,})+\s*$")
 _XML_FIELD = re.compile(
     r"<(?:field name=\"(?P<name>[^\"<>]{1,80})\"|/?structure\b)[^<>]{0,200}>(?:\s*<(?P<type>\w{1,20})>(?P<value>[^<]*)</)?"
@@ -45,7 +46,7 @@ _NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
 FIELDS: dict[str, tuple[str, ...]] = {
     "driver": ("drivername", "modulename", "module", "treiber", "driverinfodriver"),
     "driverversion": ("moduleversion", "drvversion", "treiberversion", "driverinfoversion"),
-    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion"),
+    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion", "driverfirmwareversion"),
 }
 _DEVICE_FIELDS = (
     "vmkernelname",
@@ -53,6 +54,7 @@ _DEVICE_FIELDS = (
     "networkdevice",
     "device",
     "devicename",
+    "systemdevicename",
     "adapter",
     "nic",
     "vmnic",
@@ -229,7 +231,7 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     begin, last = 1, ""
     commented = any(lines) and all(text.lstrip().startswith("#") for _, text in lines if text.strip())
     for number, text in lines:
-        match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text)
+        match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text) or _VSISH_FIELD.match(text)
         if match is None and row and text.startswith(" " * 16):  # the rest of a long value, as Format-List breaks it
             row[last] += text.strip()
             continue
@@ -326,7 +328,8 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
         found.of(_host(row)).driver(
             part, line, module, version, evidence="ethtool" if version or firmware else "adapter_list",
             device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
-            address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo")),
+            # an adapter's stands in front of its description: (0000:03:00.0) HPE Smart Array
+            address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo") or row.get("description", "").partition(")")[0].lstrip("(")),
             firmware=firmware if (firmware or "").lower() not in _NOTHING else None,
         )  # fmt: skip
     elif known and device:

@@ -1,0 +1,277 @@
+"""What `psod` prints and how it ends: bars, tables, what a fleet holds, Ctrl-C and SIGTERM, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from psodlib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from psodlib.fleet import Fleet
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+BESIDE = 60  # letters that the rest of a progress line takes
+NEWEST = 10  # crashes listed one by one by `psod load`
+SHOWN_SUSPECTS = 40  # words that still look like a name
+# Problems that cost no evidence: worth a row in the table, not an exit code.
+MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
+
+
+def plain(text: str) -> str:
+    """Text of a log without its terminal escapes: what cannot be printed is shown as a code."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def say(text: str, to: Console = out, style: str = "") -> None:
+    """One line, as it is: nothing in it is markup or moves the cursor."""
+    to.print(plain(text), style=style, markup=False, soft_wrap=True)
+
+
+def print_table(title: str, table: pd.DataFrame) -> None:
+    """A table on the terminal; what is missing is a dash."""
+    from pandas import isna
+
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in table.columns:
+        shown.add_column(escape(plain(str(name))), overflow="fold")
+    for row in table.itertuples(index=False):
+        shown.add_row(*("-" if isna(value) else escape(plain(str(value))) for value in row))
+    out.print(shown)
+
+
+@contextmanager
+def bar(task: str, at_once: bool = True) -> Iterator[Any]:
+    """A bar on a terminal, nothing in a pipe; gives a callback (what, done, total).
+
+    Not at once where the first thing may be a question, over which a bar would write.
+    """
+    name = Column(ratio=1, no_wrap=True)  # what gives way on a narrow terminal
+    columns = (
+        TextColumn("{task.description}", table_column=name), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    line = Progress(*columns, console=err, transient=True, expand=True, disable=not err.is_terminal)
+    row = line.add_task(task, total=None, pace="")
+    began = time.monotonic()
+
+    def show(what: str, done: int, total: int | None) -> None:
+        line.start()  # does nothing where it runs already
+        pace = _pace(getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began)
+        most = max(err.width - BESIDE, 20)
+        tail = what if len(what) <= most else f"...{what[-most:]}"
+        line.update(row, description=escape(tail), completed=done, total=total, pace=pace)
+
+    try:
+        if at_once:
+            line.start()
+        yield show
+    finally:
+        line.stop()
+
+
+def _pace(done: int, total: int, seconds: float) -> str:
+    # How fast the bytes go, and when the last will be through.
+    if not done or seconds < 1:
+        return ""
+    left = round((total - done) * seconds / done)
+    return f"{done / seconds / 1e6:,.0f} MB/s, {left // 60}:{left % 60:02d} left"
+
+
+@contextmanager
+def stoppable(store: str | None) -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does: worker processes end, locks are freed, half-written files go; the exit code is the shell's."""
+
+    def end(number: int, where: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped" + (f"; what was read is kept in {store}, run it again to go on" if store else ""), err)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Ctrl-C once stops, and what is under way is written down; from then on to the end of the process it changes nothing."""
+    from psodlib.collector import Interrupted
+
+    def stop(number: int, where: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):
+            print_trusted(error.collection.trusted)
+        say(f"stopped; what was fetched is kept in {folder}, run it again to go on", err)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def cluster_client(address: str | None, jobs: int | None) -> Iterator[Any]:
+    """The client of a Dask cluster: at an address, or of workers of our own (``local``); None without an address."""
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError(
+            f"--cluster needs Dask ({error}); install psodlib with its extra, from the checkout: pip install '.[cluster]'"
+        ) from error
+    with ExitStack() as opened:
+        try:
+            where: Any = address
+            if address == "local":
+                workers = jobs or os.cpu_count() or 1
+                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")  # type: ignore[no-untyped-call]
+                where = opened.enter_context(local)
+            client = opened.enter_context(Client(where, timeout=10))  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
+        yield client
+
+
+def print_summary(fleet: Fleet) -> None:
+    """What a load found: counts, crashes by culprit and version, the newest, the problems."""
+    from psodlib.views.words import count
+
+    if fleet.simulated:
+        say("Simulated fleet: made up, not measured.")
+    hosts, crashes, problems = fleet.hosts, fleet.crashes, fleet.problems
+    days = fleet.uptimes.observed.dt.total_seconds().sum() / 86_400
+    say(
+        f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence), {count(len(crashes), 'crash', 'crashes')}, "
+        f"{days:,.0f} host-days observed"
+    )
+    if _nothing(fleet):
+        say(
+            "Nothing useful was found: expected vmkernel logs, dump logs (text), command outputs, vm-support bundles or screen text."
+        )
+    if len(crashes):
+        names = ["guilty_module", "guilt", "kind", "driver_version"]
+        counts = crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
+        print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
+        newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
+        newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
+        columns = ["crash_id", "host", "time", "guilty_module", "signature"]
+        print_table("The newest (psod explain CRASH_ID says why)", newest[columns])
+    if len(problems):
+        rows = problems.groupby("problem", observed=True)["source"].transform("size")
+        firsts = problems.assign(rows=rows).drop_duplicates("problem")
+        print_table("Problems", firsts[["problem", "rows", "source", "detail"]])
+
+
+def print_news(store: str) -> None:
+    """What a load added to the store, and what changed in the fleet since the load before."""
+    from psodlib.fleet import Fleet
+    from psodlib.store.folder import read_manifest
+    from psodlib.triage.changes import fleet_changes, sentences
+
+    news = ", ".join(f"{count} {what}" for what, count in read_manifest(Path(store)).news.items() if int(count))
+    say(f"Store {store}: {news or 'nothing is new'}")
+    before = Fleet.before(store)
+    if before is not None:
+        for line in sentences(fleet_changes(before.tables, Fleet.open(store).tables)):
+            say(f"Since the last load: {line}")
+
+
+def print_trusted(lines: Sequence[str]) -> None:
+    """The host keys that were taken on trust."""
+    for line in lines:
+        say(f"trusted on first use, compare it: {line}")
+
+
+def end_collection(done: Any, output: Path) -> NoReturn:
+    """How many hosts gave all, what the others lack; then the exit code."""
+    wanting = done.hosts[done.hosts["state"] != "complete"]
+    say(
+        f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {output}"
+    )
+    if len(wanting):
+        print_table("Not complete", wanting[["host", "state", "why"]])
+    if done.stopped:
+        say(f"Stopped: {done.stopped}")
+    raise typer.Exit(0 if done.complete else 1)
+
+
+def end_verify(title: str, table: pd.DataFrame, note: str) -> NoReturn:
+    """Which host runs the pin; then the exit code: 0 all, 1 not all, 3 some are unknown."""
+    print_table(title, table)
+    if note:
+        say(note)
+    found = set(table["status"])
+    raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
+
+
+def print_anonymised(done: Any) -> None:
+    """What was written anew, what was left out, and what in it still looks like a name."""
+    say(f"{done.files} files in {done.folder}. Keep this file to yourself, it can undo the renaming: {done.mapping}")
+    if done.left_out:
+        say(f"{len(done.left_out)} left out, because they cannot be checked; the mapping lists them all:")
+    for place, why in done.left_out[:NEWEST]:
+        say(f"  {place}: {why}")
+    if done.suspects:
+        say(
+            f"{len(done.suspects)} words in it still look like a name; look at each, then give it as --word or let it be:"
+        )
+    for one in done.suspects[:SHOWN_SUSPECTS]:
+        say(f"  {one.source}:{one.line}: {one.text} ({one.kind}, {one.times} times)")
+    if len(done.suspects) > SHOWN_SUSPECTS:
+        say(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {done.mapping}")
+
+
+def _nothing(fleet: Fleet) -> bool:
+    return bool(fleet.hosts.empty and fleet.crashes.empty)
+
+
+def exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
+    """1 where nothing was found or a problem cost evidence."""
+    return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - mild))
+
+
+def end_report(written: Any, store: str | None) -> NoReturn:
+    """What the report says and what to open; then the exit code, and what a 1 is about."""
+    from psodlib.views.words import count
+
+    fleet = written.fleet
+    say(f"{count(len(fleet.hosts), 'host')}, {count(len(fleet.crashes), 'crash', 'crashes')}. {written.lead}")
+    say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
+    for name in written.failed:
+        say(f"notebook {name} failed; its page says where")
+    # That a log was rotated away is no trouble where the store has kept it.
+    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
+    if store:
+        print_news(store)
+    if _nothing(fleet):
+        say("Exit code 1: nothing useful was found in the sources.")
+    counts = fleet.problems.problem.value_counts()
+    grave = [f"{number} {word}" for word, number in counts.items() if number and word not in mild]
+    if grave:
+        say(
+            f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the table of problems lists it."
+        )
+    raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))
