@@ -398,7 +398,7 @@ def unknowns(study: Study) -> list[str]:
     lived, watched = (fleet.uptimes[name].dt.total_seconds().sum() / 86400 for name in ("uptime", "observed"))
     gap = lived - watched
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
-    unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash"])).sum())
+    unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash", "unused"])).sum())
     silent = len(unheard(fleet))
     only = _only_crashed(study)
     lines = [
