@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 
 import psodlib as psod
-from psodlib.triage.changes import signature_changes
 from psodlib.triage.signature import SIGNATURE_VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +26,22 @@ HEAD = """\
 # Signatures of the golden texts and of the fleets in data/, by rules of version {version}. Written by
 # `benchmarks/triage_signatures.py --renew`; a test fails when an edit of the rules moves one and this file is not renewed.
 """
+
+
+def signature_changes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Signatures that moved between two readings of the same crashes."""
+    both = old[["crash_id", "signature"]].merge(new[["crash_id", "signature"]], on="crash_id", suffixes=("", "_new"))
+    both = both.rename(columns={"signature_new": "new_signature"}).fillna({"signature": "", "new_signature": ""})
+    pairs = both.groupby(["signature", "new_signature"], as_index=False).size()
+    ways = pairs.groupby("signature")["size"].transform("size")
+    sources = pairs.groupby("new_signature")["size"].transform("size")
+    what = pd.Series("renamed", index=pairs.index, dtype="string").mask(sources > 1, "merged").mask(ways > 1, "split")
+    moved = pairs.assign(what=what)[pairs["signature"] != pairs["new_signature"]]
+    moved = moved.rename(columns={"size": "crashes"})
+    moved = moved.astype({"signature": "string", "new_signature": "string", "crashes": "Int64"})
+    return moved.sort_values(
+        ["crashes", "signature", "new_signature"], ascending=[False, True, True], ignore_index=True
+    )
 
 
 def signed() -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,8 +14,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.records import Crash, FileReading, HostFact, Problem
-from psodlib.triage.boots import boots_of_host, loaded_versions
-from psodlib.triage.builds import builds_of_boots
+from psodlib.triage.boots import boots_of_host, builds_of_boots, loaded_versions
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.copies import one_host_under_two_names, one_row_a_crash
 from psodlib.triage.crashes import judge, with_issues
@@ -22,7 +22,7 @@ from psodlib.triage.known_issues import Issue
 from psodlib.triage.precursors import Said, hear_host
 
 __all__ = [
-    "Words", "assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_inventory",
+    "Words", "assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_columns", "with_inventory",
 ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def assemble(
         sorted(readings, key=lambda reading: (reading.source, reading.host or "")), roster
     )
     tables = assemble_named(named, issues, [*problems, *host_problems])
-    tables["hosts"], missing = with_inventory(tables["hosts"], inventory)
+    tables["hosts"], missing = with_inventory(with_columns(tables["hosts"]), inventory)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
     return tables
 
@@ -128,7 +128,7 @@ def assemble(
 def assemble_named(
     named: Iterable[tuple[str | None, FileReading]], issues: Sequence[Issue] = (), problems: Iterable[Problem] = ()
 ) -> dict[str, pd.DataFrame]:
-    """The tables of some hosts, whose readings are given whole."""
+    """The tables of some hosts, whose readings are given whole; ``hosts`` with a column for ``with_columns``."""
     by_host: dict[str | None, list[FileReading]] = defaultdict(list)
     for host, reading in named:
         if not reading.irrelevant:
@@ -146,7 +146,8 @@ def assemble_named(
         {tuple(row.items()): row for row in rows["problems"]}.values()
     )  # a mirror tells its trouble twice
     tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
-    tables["hosts"] = _with_columns(tables["hosts"], rows["hosts"])
+    listed: dict[Any, str] = {row["host"]: json.dumps(row["columns"]) for row in rows["hosts"] if row["columns"]}
+    tables["hosts"]["columns"] = tables["hosts"]["host"].map(listed).astype("string")
     conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
     tables["crashes"] = _with_driver_version(tables)
     tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
@@ -332,12 +333,13 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
             yield {**row, "observed_at": driver.installed_on, "boot": None, "evidence": "install_date"}
 
 
-def _with_columns(hosts: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
-    # What a vCenter says of a host beyond the contract's columns joins them, as an inventory's columns do.
-    told = {row["host"]: dict(row["columns"]) for row in rows if row.get("columns")}
-    for name in dict.fromkeys(name for columns in told.values() for name in columns):
-        values = [told.get(host, {}).get(name) for host in hosts["host"]]
-        whole = all(isinstance(value, int) for value in values if value is not None)
+def with_columns(hosts: pd.DataFrame) -> pd.DataFrame:
+    """What a vCenter says of hosts beyond the contract's columns joins them, as an inventory's columns do."""
+    told = [{} if pd.isna(words) else dict(json.loads(words)) for words in hosts["columns"]]
+    hosts = hosts.drop(columns="columns")
+    for name in dict.fromkeys(name for columns in told for name in columns):
+        values = [columns.get(name) for columns in told]
+        whole = all(isinstance(value, int) and abs(value) < 1 << 63 for value in values if value is not None)
         words = values if whole else [None if value is None else str(value) for value in values]
         hosts[name] = pd.Series(words, index=hosts.index, dtype=object).astype("Int64" if whole else "string")
     return hosts

@@ -202,6 +202,7 @@ def report(
     allow_loss: AllowLoss = False,
 ) -> None:
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
+    from psodlib.fleet import Fleet
     from psodlib.fleet import load as load_fleet
     from psodlib.views.report import report as write_report
 
@@ -215,7 +216,7 @@ def report(
         written = write_report(
             evidence, output, inventory=inventory, known_issues=known_issues, module=module,
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
-            progress=progress,
+            before=Fleet.before(store) if store else None, progress=progress,
         )  # fmt: skip
     end_report(written, store)
 
@@ -547,11 +548,10 @@ def _key(file: Path | None) -> bytes:
 def lab(
     source: Annotated[
         str | None,
-        typer.Argument(
-            help="Evidence, a store or a saved fleet for the notebooks. Default: the demo.", show_default=False
-        ),
+        typer.Argument(help="Evidence, a store or a saved fleet. Default: the demo.", show_default=False),
     ] = None,
     folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
+    port: Annotated[int, typer.Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
@@ -563,10 +563,11 @@ def lab(
             shutil.copy(notebook, folder)
     if source is not None:
         set_source(folder, source)
-    command = [sys.executable, "-m", "jupyterlab", str(folder)]
-    command += [] if browser else ["--no-browser"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # jupyter refuses root otherwise
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # which jupyter refuses unless told
+    command = [sys.executable, "-m", "jupyterlab", str(folder), f"--port={port}", "--LabApp.news_url=None"]
+    command += [option for option, asked in (("--no-browser", not browser), ("--allow-root", root)) if asked]
+    if os.name == "posix":
+        os.execv(sys.executable, command)  # this process becomes the server, so whoever ends it ends the server
     raise typer.Exit(subprocess.call(command))
 
 

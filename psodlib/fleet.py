@@ -16,7 +16,7 @@ from psodlib import schema
 from psodlib.assemble import assemble, with_inventory
 from psodlib.errors import InputError, known_name
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.reading import read_unit
+from psodlib.evidence.reading import read_unit, read_units
 from psodlib.evidence.sources import Unit, iter_units
 from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
 from psodlib.store.folder import is_store
@@ -446,13 +446,8 @@ def _read(units: Sequence[Unit], workers: Workers) -> Iterator[tuple[Unit, tuple
         return
     groups = groups_of(units, lambda unit: unit.size, workers.count)
     decode = msgspec.msgpack.Decoder(tuple[list[FileReading], list[Problem]]).decode
-    for group in workers.each(_read_units, [(group,) for group in groups]):
+    for group in workers.each(read_units, [(group,) for group in groups]):
         yield from ((unit, decode(told)) for unit, told in group)
-
-
-def _read_units(units: Sequence[Unit]) -> list[tuple[Unit, bytes]]:
-    encode = msgspec.msgpack.Encoder().encode
-    return [(unit, encode(read_unit(unit))) for unit in units]
 
 
 def _load_into(

@@ -16,7 +16,7 @@ from psodlib.errors import InputError
 from psodlib.records import DAMAGE
 
 __all__ = [
-    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "Tables", "build", "check", "conform", "describe", "empty",
+    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "Shown", "Tables", "build", "check", "conform", "describe", "empty",
 ]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
@@ -46,6 +46,22 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
         "no_evidence", "not_in_inventory", "version_conflict", "unplaced_crash", "unread_crash", "encrypted", "unused",
     ),
 }  # fmt: skip
+
+
+class Shown(pd.DataFrame):
+    """A result that is a table: a notebook shows its sentence first; what is made of it is a plain DataFrame."""
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> pd.DataFrame:
+        """The same table, to be shown so."""
+        shown = cls(table)
+        shown.attrs = table.attrs
+        return shown
+
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
 
 
 class Tables(Protocol):

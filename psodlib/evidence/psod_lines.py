@@ -10,7 +10,19 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["ANCHORS", "EXCEPTIONS", "HEX", "ISO", "KINDS", "NUMBER", "OPENERS", "ROLES", "UPTIME", "Role"]
+__all__ = [
+    "ANCHORS",
+    "EXCEPTIONS",
+    "HEX",
+    "ISO",
+    "KINDS",
+    "NUMBER",
+    "OPENERS",
+    "ROLES",
+    "UPTIME",
+    "Role",
+    "modules_named_by_kernel",
+]
 
 # --------------------------------------------------------------------------------------------------------------------
 # The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
@@ -50,8 +62,8 @@ def _role(name: str, anchors: str, sample: str, pattern: str) -> Role:
 
 
 # What a line of a crash can be, tried in this order at the start of its body (behind the log prefix). Anchors are parted by
-# blanks; `~` in one is a blank. A row without any opens no crash by itself. The search compares three bytes at a time, of up to
-# 64 anchors: that is why an anchor begins where three bytes are rare in logs (`SSERT`, not `ASSERT`), and why there are few.
+# blanks; `~` in one is a blank. A row without any opens no crash by itself. Every anchor holds one of the words that the search of streams looks for
+# (`vmkernel_lines.SEARCHED`).
 ROLES: tuple[Role, ...] = (
     _role("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
           rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)\s*(?P<message>{_SAID})"),
@@ -66,7 +78,7 @@ ROLES: tuple[Role, ...] = (
     _role("uptime", "VMK~uptime", "VMK uptime: 7:05:43:45.014 TSC: 1751259712918392", rf"VMK [Uu]ptime:\s*(?P<uptime>{UPTIME})"),
     _role("backtrace", "cktrace", "Backtrace for current CPU #1, worldID=65936, fp=0x4390c0c1bd70",
           rf"Backtrace for current CPU #?(?P<pcpu>{NUMBER}), worldID=(?P<world>{NUMBER})"),
-    _role("other_cpu", "another~CPU", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
+    _role("other_cpu", "Panic~from~another~CPU", "Panic: 589: Panic from another CPU (cpu 78, world 2098897): ip=0x420002796b20 randomOff=0x2400000:",
           rf"(?:Panic: \d{{1,5}}: )?Panic from another CPU \(cpu (?P<pcpu>{NUMBER}), world (?P<world>{NUMBER})\)(?:: ip=(?P<ip>{HEX}))?"),
     _role("saved", "cktrace", "Panic: 767: Saved backtrace: pcpu 118 Heartbeat NMI",
           rf"(?:Panic: \d{{1,5}}: )?(?:Saved backtrace(?: from)?: pcpu|Backtrace for Saved/Locked CPU -) ?(?P<pcpu>{NUMBER})"),
@@ -114,22 +126,22 @@ ROLES: tuple[Role, ...] = (
     _role("message", "e~Check", "Machine Check Exception on PCPU12 in world 111111:idle51", rf"(?P<message>(?:Fatal )?Machine Check Exception(?!s\b| \(?MCE\)? (?:is|are) ){_SAID})"),
     _role("message", "LINT1 Panic~requested", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be a hardware problem;",
           rf"(?P<message>LINT1.{{0,4}}NMI{_SAID}|LINT1 (?:motherboard )?interrupt{_SAID}|NMI IPI: Panic requested{_SAID})"),
-    _role("message", "bora/ SSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
+    _role("message", "bora/ ASSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
           rf"(?P<message>(?:{_PANIC_WORDS})\s{{1,8}}(?:FAILED\s{{1,8}})?{_SOURCE}{_SAID})"),
     _role("message", "bora/ kdrivers/ ~modules/", "Failed at bora/vmkernel/main/heap.c:1234 -- VMK_ASSERT(heap)",
           rf"(?P<message>Failed at {_SOURCE}{_SAID})"),
     _role("message", "BUG:~failure el~BUG~at", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
           rf"(?P<message>(?:BUG: failure at|kernel BUG at) {_SAID})"),
-    _role("message", "COS~ Oops Lost~h Lost~H", "COS Error: Oops",
+    _role("message", "COS~ Oops Lost~heartbeat Lost~Heartbeat", "COS Error: Oops",
           rf"(?P<message>COS (?:Error|Panic): {_SAID}|Oops(?=\s*$)|Lost [Hh]eartbeat(?=\s*$))"),
-    _role("message", "Lost~h Lost~H", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
+    _role("message", "Lost~heartbeat Lost~Heartbeat", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
           rf"(?:VMNIX: )?(?:ALERT: )?HB: \d{{1,5}}: (?P<message>Lost [Hh]eartbeat{_SAID})"),
     _role("message", "CrashMe", "CrashMe", rf"(?P<message>CrashMe\b{_SAID})"),
     _role("message", "PSOD", "PSOD due to PCI bus error", rf"(?P<message>PSOD due to {_SAID})"),
     _role("message", "OMMU~", "IOMMU fault detected: domain 3", rf"(?P<message>(?:Fatal )?IOMMU (?:[Ff]ault|error|UNIT \d{{1,4}} did not complete){_SAID})"),
-    _role("message", "CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
+    _role("message", "Fatal~CPU~mismatch~on", 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu4 value = 0x1, but cpu0 value = 0x2',
           rf"(?P<message>Fatal CPU mismatch on {_SAID})"),
-    _role("message", "ncompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
+    _role("message", "incompatibility~d", "HW feature incompatibility detected; cannot start", rf"(?P<message>HW feature incompatibility detected{_SAID})"),
     _role("message", "mem~checksum~BAD", "VMKernel RO mem checksum BAD", rf"(?P<message>VM[Kk]ernel RO mem checksum BAD{_SAID})"),
     _role("fatal", "ine~check", "IDT: 1895: Uncorrectable/unrecoverable machine check error",
           r"IDT: \d{1,5}: Uncorrectable/unrecoverable machine check"),
@@ -146,6 +158,8 @@ ROLES: tuple[Role, ...] = (
     _role("symbol", "@vmkernel @esx", "Res3GetSpecificCluster@esx",
           r"(?P<function>(?=[A-Za-z0-9.$]{0,80}(?:[a-z0-9][A-Z]|_))[A-Za-z_][\w.$]{2,300})@(?P<module>vmkernel|esx|com\.vmware\.[\w.]{1,60}|\([\w.\-]{1,60}\))\s*$"),
     _role("bare_symbol", "", "lpfc_sli4_fp_split@lpfc", r"(?P<function>[A-Za-z_][\w.$]{2,300})@(?P<module>[a-z][\w.\-]{0,60})\s*$"),
+    _role("debugged", "bora/", "#1  0x0000418012343ffa in Heap_Free (heap=0x431a455dc000) at bora/vmkernel/main/heap.c:4314",
+          r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\(.{0,2000} at (?:\S{0,200}/)?bora/vmkernel/"),
     _role("gdb", "", "#4  Res6NewFreeClusterEntry (rce=...)", r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\("),
     _role("elided", "", "...", r"[. …]{3,}$"),
 )  # fmt: skip
@@ -174,3 +188,21 @@ KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple((kind, sample, re.co
 EXCEPTIONS = {
     0: "divide_error", 2: "nmi", 6: "invalid_opcode", 8: "double_fault", 13: "general_protection", 14: "page_fault", 18: "machine_check",
 }  # fmt: skip
+
+
+_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")
+
+
+def modules_named_by_kernel(text: str) -> dict[str, str | None]:
+    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
+    of each where it is printed."""
+    pattern = next(role.pattern for role in ROLES if role.name == "named")
+    found: dict[str, str | None] = {}
+    for line in text.split("\n"):
+        at = line.find("Module")
+        match = pattern.match(line, at) if at >= 0 else None
+        if match:
+            for name, version in _INVOLVED.findall("[" + match["modules"]):
+                if name != "vmkernel":
+                    found[name] = version or found.get(name)
+    return found

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO, cast
+
+import msgspec
 
 from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
@@ -22,7 +25,7 @@ from psodlib.evidence.syslog import SYSLOG_LINE, is_syslog, read_syslog
 from psodlib.evidence.vmkernel import find_crashes, may_tell, opens_in, read_vmkernel
 from psodlib.records import FileReading, Problem
 
-__all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit"]
+__all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit", "read_units"]
 
 FIRST = 4 << 10  # bytes that tell a log
 SNIFFED = 64 << 10
@@ -79,6 +82,12 @@ def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
         else:
             problems.append(found)
     return readings, problems
+
+
+def read_units(units: Sequence[Unit]) -> list[tuple[Unit, bytes]]:
+    """Several, each packed: a worker's task. It stands here because a worker that makes no table need not import what makes them."""
+    encode = msgspec.msgpack.Encoder().encode
+    return [(unit, encode(read_unit(unit))) for unit in units]
 
 
 def read_item(item: Item) -> list[FileReading]:

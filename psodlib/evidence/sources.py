@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
 from psodlib.evidence.archives import Container, Item, archive_of, expand
@@ -94,6 +92,8 @@ def _remote(address: str) -> Iterator[Unit | Problem]:
             "a password in an address would stand in every table and in the store; give a key or a password in fsspec's "
             "own settings (FSSPEC_SFTP, ~/.config/fsspec)"
         )
+    import fsspec  # of use to few, and a tenth of a second of every worker's start
+
     try:
         files, root = fsspec.core.url_to_fs(address)
         is_folder = "*" not in root and files.isdir(root)
@@ -311,10 +311,14 @@ def _open_paths(unit: Unit) -> Any:
             if _has_descriptor()
             else iter(partial(sys.stdin.buffer.read, BLOCK), b"")
         )
-    openers = [
-        partial(fsspec.open(path, "rb").open) if "://" in path else partial(DiskFile, path) for path in unit.paths
-    ]
+    openers = [partial(_open_far if "://" in path else DiskFile, path) for path in unit.paths]
     return openers[0]() if len(openers) == 1 else chained(openers)
+
+
+def _open_far(address: str) -> Any:
+    import fsspec
+
+    return fsspec.open(address, "rb").open()
 
 
 def _has_descriptor() -> bool:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 from psodlib.records import Precursor
 
-__all__ = ["TAIL", "WARNINGS", "Speech"]
+__all__ = ["TAIL", "WORDS", "Speech"]
 
 TAIL = 1 << 15  # bytes before a boot, a crash or the end
+WORDS = 24  # bytes of a warning that tell it from others of its minute
 LIMIT = 5_000  # entries of one file; the last ones, which are nearest to its crash
-# Where one of these stands, a warning does.
-WARNINGS = (b")WARNING: ", b")ALERT: ", b")<3>", b")<4>", b")<NMLX_ERR>", b")<NMLX_WRN>")
 
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d")
 _LAST = 1024  # bytes of the end that nearly always bear a stamp
@@ -38,45 +38,73 @@ class Speech:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.found: deque[Precursor] = deque(maxlen=LIMIT)
+        self._found: deque[tuple[bytes | None, str, bytes, bytes, int]] = deque(maxlen=LIMIT)
         self._seen: set[tuple[bytes | None, bytes, str]] = set()
+        self.told: set[tuple[bytes, bytes]] = set()  # minutes and the first words of warnings in them
 
-    def warnings(self, raw: bytes, places: Iterable[int], line: int) -> None:
-        """The warnings of one block that begins at line ``line``, each at one of the ``places``."""
-        found = ((at, match) for at in places if (match := _WARNED.match(raw, at)))
-        self._listen("warning", raw, found, line)
+    def warning(self, raw: bytes, at: int, begin: int, minute: bytes, line_of: Callable[[int], int]) -> None:
+        """One warning at a place of a block, in a line that begins so."""
+        told = minute[10:11] == b"T"
+        if told:
+            self._keep(self.told, (minute, raw[at : at + WORDS]))
+        match = _WARNED.match(raw, at)
+        if match:
+            self._hear("warning", raw, at, minute if told else _minute(raw, begin, at), match, line_of)
 
     def tail(self, raw: bytes, line: int) -> None:
         """The lines of any words of a stretch that begins at line ``line``; an entry ``listened`` says from when to when."""
         stamp = _STAMP.search(raw)
         if stamp:
             last = _STAMP.findall(raw, max(0, len(raw) - _LAST)) or _STAMP.findall(raw)
-            start, end = _moment(stamp[0]), last[-1].decode()
-            self.found.append(Precursor(time=start, what="listened", text=end, source=self.source, line=line))
-        self._listen("said", raw, ((match.start(1), match) for match in _SAID.finditer(raw)), line)
-
-    def _listen(self, what: str, raw: bytes, found: Iterable[tuple[int, re.Match[bytes]]], line: int) -> None:
-        # At a hundred thousand warnings a block each step counts: the minute is cut out, not parsed, to see what is new.
-        counted, seen = 0, self._seen
-        for at, match in found:
-            begin = raw.rfind(b"\n", max(0, at - _REACH), at) + 1 or max(0, at - _REACH)
-            minute: bytes | None = raw[begin : begin + 16]
-            if minute is None or minute[10:11] != b"T":
-                stamp = _STAMP.search(raw, begin, at)
-                minute = stamp[0] if stamp else None
-            key = (minute, match[1], what)
-            if minute and key in seen:
-                continue
-            if len(seen) > 2 * LIMIT:
-                seen.clear()
-            seen.add(key)
-            line, counted = line + raw.count(b"\n", counted, at), at
-            # Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
-            text = raw[match.start(1) : match.end() + 13].decode("utf-8", "replace") if raw[match.end()] == 32 else ""
-            time = _moment(minute) if minute else None
-            self.found.append(
-                Precursor(time=time, what=what, module=match[1].decode(), text=text, source=self.source, line=line)
+            self._found.append((stamp[0], "listened", b"", last[-1], line))
+        for match in _SAID.finditer(raw):
+            at = match.start(1)
+            self._hear(
+                "said",
+                raw,
+                at,
+                _minute(raw, raw.rfind(b"\n", 0, at) + 1, at),
+                match,
+                lambda at: line + raw.count(b"\n", 0, at),
             )
+
+    def _keep(self, known: set[Any], key: object) -> None:
+        if len(known) > 2 * LIMIT:
+            known.clear()
+        known.add(key)
+
+    def _hear(
+        self,
+        what: str,
+        raw: bytes,
+        at: int,
+        minute: bytes | None,
+        match: re.Match[bytes],
+        line_of: Callable[[int], int],
+    ) -> None:
+        key = (minute, match[1], what)
+        if not minute or key not in self._seen:
+            self._keep(self._seen, key)
+            # Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
+            text = raw[match.start(1) : match.end() + 13] if raw[match.end()] == 32 else b""
+            self._found.append((minute, what, match[1], text, line_of(at)))
+
+    def found(self) -> Iterator[Precursor]:
+        """All that is kept of it."""
+        for minute, what, module, text, line in self._found:
+            yield Precursor(
+                time=_moment(minute) if minute else None, what=what, module=module.decode() or None,
+                text=text.decode("utf-8", "replace"), source=self.source, line=line,
+            )  # fmt: skip
+
+
+def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
+    # The minute that a line's head tells, cut out, not parsed.
+    minute = raw[begin : begin + 16]
+    if minute[10:11] == b"T":
+        return minute
+    stamp = _STAMP.search(raw, max(begin, at - _REACH), at)
+    return stamp[0] if stamp else None
 
 
 def _moment(stamp: bytes) -> datetime | None:

@@ -8,10 +8,11 @@ needed to miss no silence.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -19,7 +20,6 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 from psodlib.evidence.pieces import (
     CENTURY,
     Piece,
-    find_anchors,
     opens_crash,
     read_count,
     read_prefix,
@@ -31,12 +31,12 @@ from psodlib.evidence.psod import (
     group_blocks,
     is_crash,
     looks_like_crash,
-    modules_named_by_kernel,
     read_crash,
 )  # fmt: skip
-from psodlib.evidence.psod_lines import ANCHORS
-from psodlib.evidence.speech import TAIL, WARNINGS, Speech
+from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
+from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
+from psodlib.evidence.vmkernel_lines import BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, WARNINGS, LineRow
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
 __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
@@ -48,6 +48,7 @@ __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "r
 _BLOCK = 1 << 21
 _FIRST_BLOCK = 1 << 15  # bytes of the first read
 _COUNTED = 1 << 16  # bytes whose line ends are counted at a time, in the cache
+_NEAR = 1 << 12  # fewer bytes are counted faster without numpy
 _SPARE: list[bytearray] = []  # a buffer for the next file: new memory costs more than to read a megabyte into it
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
 _AFTER = 1 << 16  # bytes read behind the last anchor
@@ -58,100 +59,21 @@ _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough f
 _MORE = (b":[0x", b" .bss 0x", b"Code start", b"cktrace")  # in an open window: there is more to come
 
 
-class _LineRow(NamedTuple):
-    anchor: bytes
-    what: str
-    sample: str
-    pattern: re.Pattern[str]
-
-
-def _line_row(anchor: bytes, what: str, sample: str, pattern: str) -> _LineRow:
-    return _LineRow(anchor, what, sample, re.compile(pattern))
-
-
-# Lines that say which driver was loaded, and in which version where they print one. The anchor finds the line, the pattern
-# reads it. An anchor begins with three bytes that are rare in logs: the search looks at those first, and `con` or ` lo`
-# would stop it in every line.
-BANNERS: tuple[_LineRow, ...] = (
-    _line_row(b"HPSA Driver (v", "hpsa", "<6>HP HPSA Driver (v 5.5.0.58-1OEM)", r"HPE? HPSA Driver \(v (?P<version>[\w.\-]{1,64})\)"),
-    _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
-              r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
-    _line_row(b"loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
-              r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
-    _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
-              r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
-    _line_row(b"k Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
-              r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
-)  # fmt: skip
-
-# Who speaks in a line: its first word, behind its level. A word farther in is no module's.
-_SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\w{1,10}> ?)?(?:[A-Z]{4,8} \()?(?:(?P<module>[A-Za-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
-
-# Lines that may foretell a crash; `module` is the driver (or the heap) they name. What each weighs stands in
-# triage/rules/warnings.txt.
-PRECURSORS: tuple[_LineRow, ...] = (
-    _line_row(b"already at its maximum size", "heap_at_maximum",
-              "WARNING: Heap: 3058: Heap hpsa already at its maximum size. Cannot expand.", r"Heap (?P<heap>[\w\-]{1,64}) \(?.{0,20}already at its maximum"),
-    _line_row(b"Maximum allowed growth", "heap_refused",
-              "WARNING: Heap: 4079: Heap qedentv-heap (52428800/52432896): Maximum allowed growth (4096) too small for size (20480)",
-              r"Heap (?P<heap>[\w\-]{1,64})\b.{0,80}Maximum allowed growth .{0,40}too small"),
-    _line_row(b"Heap_Align(", "heap_align_failed",
-              "WARNING: Heap: 2900: Heap_Align(vmfs3, 6184/6184 bytes, 8 align) failed. caller: 0x418031efc4e9",
-              r"Heap_Align\((?P<heap>[\w\-]{1,64}),.{0,80}failed"),
-    _line_row(b"LinDMA:", "dma_constraint",
-              "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
-              r"LinDMA: .{0,60}Cannot map"),
-    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", _SPEAKER + r"[Oo]ut of memory"),
-    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", _SPEAKER + r"[Rr]esetting"),
-    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", _SPEAKER + r"FW went bad"),
-    _line_row(b"FAULT state", "firmware_bad", "WARNING: lsi_mr3: mfiCheckFWState:512: Found FW in FAULT state, will reset adapter",
-              _SPEAKER + r"(?:FW|[Ff]irmware).{0,40}FAULT state"),
-    _line_row(b"ISP System Error", "firmware_bad", "qlnativefc: vmhba2(4:0.0): ISP System Error - mbx1=1h mbx2=2h mbx3=3h", _SPEAKER + r"ISP System Error"),
-    _line_row(b"irmware", "firmware_bad", "WARNING: nfnic: fnic_handle_fw:77: firmware is not responding, last heartbeat 12 s ago",
-              _SPEAKER + r"[Ff]irmware\b.{0,40}\b(?:hung|hang|dead|died|crash\w*|panic\w*|assert\w*|fault\w*|not respond\w*|unresponsive|fatal)\b"),
-    _line_row(b"alicious Driver", "malicious_driver", "WARNING: i40en: i40en_HandleMddEvent:4075: Malicious Driver Detection event 0x02 on TX queue 3",
-              _SPEAKER + r"Malicious Driver"),
-    _line_row(b"med out", "firmware_timeout", "WARNING: bnxtnet: hwrm_send_msg:219: [vmnic4] HWRM cmd 0x23 timed out, fw status 0x0",
-              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}timed out"),
-    _line_row(b"meout", "firmware_timeout", "WARNING: elxnet: elxnet_mccWait:88: [vmnic2] mailbox timeout, status 0x8001",
-              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}[Tt]imeout"),
-    _line_row(b"WATCHDOG", "transmit_timeout", "<3>NETDEV WATCHDOG: vmnic3: transmit timed out", r"NETDEV WATCHDOG: (?P<module>vmnic\d{1,4})"),
-    _line_row(b"Unit Hang", "transmit_timeout", "<3>ixgbe 0000:04:00.0: vmnic4: Detected Tx Unit Hang", _SPEAKER + r"Unit Hang"),
-    _line_row(b"Ran out of", "ran_out", "qlnativefc: vmhba3(7:0.1): SCM: Ran out of IOCBs, partial data 0x10", _SPEAKER + r"Ran out of"),
-    _line_row(b"kup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000", _SPEAKER + r"lockup detected"),
-    _line_row(b"have a heartbeat", "missed_heartbeat",
-              "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
-              r"PCPU \d{1,5} didn't have a heartbeat"),
-    _line_row(b"bort_command", "command_abort", "<6>qla24xx_abort_command(0): handle to abort=122", r"(?P<module>[a-z][a-z0-9]{1,40}_(?:eh_)?abort_command)|abort_command"),
-    _line_row(b"Fatal error from", "device_error", "ALERT: ApeiHEST: 327: Fatal error from 0000:cc:00.0(PCI Express Endpoint), VID:8086, DID:1572",
-              r"Fatal error from (?P<module>[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7])"),
-    _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
-)  # fmt: skip
-
-# What the file says of the host itself, and where a boot begins.
-FACTS: tuple[_LineRow, ...] = (
-    _line_row(b"build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
-              r"VMkernel (?P<host>\S{1,253}) (?P<version>\d+\.\d+\.\d+) #\d+ SMP Release build-(?P<build>\d+)"),
-    _line_row(b"build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
-    _line_row(b"Releasebuild-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
-              r"VMware ESX(?:i| Server)?(?: (?P<version>\d+\.\d+(?:\.\d+)?))? \[Releasebuild-(?P<build>\d+)"),
-    _line_row(b"TSC: ", "boot", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
-    _line_row(b"g VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
-)  # fmt: skip
-
-_ROWS = (*BANNERS, *PRECURSORS, *FACTS)
-_ANCHORS = (*dict.fromkeys((*(row.anchor for row in _ROWS), *WARNINGS)),)
-_WARNED_FROM = len(_ANCHORS) - len(WARNINGS)
-_ROWS_AT = {number: [row for row in _ROWS if row.anchor == anchor] for number, anchor in enumerate(_ANCHORS)}
-# Anchors of nothing but precursors, of which a file has a limit.
+_FINDER = BytesAhoCorasick(list(SEARCHED), matchkind=MatchKind.LeftmostFirst)
+_WARNED_FROM = len(SEARCHED) - len(WARNINGS)
+# What a line may be in which one of them stands.
+_OPENS_AT = [tuple(anchor for anchor in ANCHORS if word in anchor) for word in SEARCHED]
+_ROWS_AT = [tuple(row for row in ROWS if word in row.anchor) for word in SEARCHED]
+# Those of nothing but precursors, of which a file has a limit.
 _FORETELLERS = frozenset(
-    number for number in range(len(_ANCHORS)) if _ROWS_AT[number] and all(row in PRECURSORS for row in _ROWS_AT[number])
+    n for n, rows in enumerate(_ROWS_AT) if rows and all(row in PRECURSORS for row in rows) and not _OPENS_AT[n]
 )
-_FINDER = BytesAhoCorasick(list(_ANCHORS), matchkind=MatchKind.LeftmostFirst)
 # What alone makes a text of another kind say something: a crash, or a driver's banner.
 _TELLING = BytesAhoCorasick([*ANCHORS, *(row.anchor for row in BANNERS)], matchkind=MatchKind.LeftmostFirst)
-_ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
+_ROW_LIMIT = 20_000  # precursors of one file, the last ones
+_MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges counts minutes
 
+_CAPITALS = ord("V")  # `WARNING (i40en)` is one that is heard
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
 _TOLD = frozenset(row.what for row in FACTS)
 _OWN_PREFIX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z cpu\d{1,5}:\d{1,12}\)", re.ASCII)
@@ -184,7 +106,9 @@ class _Reader:
         self.modules: list[Module] = []
         self.facts: list[HostFact] = []
         self.marks: list[Mark] = []
-        self.precursors: list[Precursor] = []
+        self.precursors: deque[Precursor] = deque(maxlen=_ROW_LIMIT)
+        self.foretold: set[tuple[object, ...]] = set()
+        self.minute, self.rows = b"", [0] * len(SEARCHED)  # what each word found in this minute
         self.problems: list[Problem] = []
         self.speech = Speech(source)
         self.window: _Window | None = None
@@ -196,47 +120,50 @@ class _Reader:
         self.last_time: datetime | None = None
         self.size = 0
 
-    def feed(self, view: memoryview, start: int, line: int) -> None:
-        """One block that begins at byte ``start`` and line ``line`` of the stream."""
+    def feed(self, view: memoryview, start: int, lines: _Lines) -> None:
+        """One block that begins at byte ``start`` of the stream."""
         matches = _FINDER.find_matches_as_indexes(view)
-        block_line = line
+        if matches and matches[-1][0] > _WARNED_FROM and matches[-1][2] == len(view):
+            matches.pop()  # the text ends in the middle of a warning
+        # The kernel's own parts, which begin with a capital, are the most that warn, and not heard.
+        matches = [one for one in matches if one[0] <= _WARNED_FROM or view[one[2]] > _CAPITALS]
         raw = bytes(view) if matches else b""
-        self._look_for_crashes(view, start, line)
-        counted, heard, ends = 0, 0, [-1] * len(_ANCHORS)
+        passed = heard = -1
+        most = _MINUTE_LIMIT if self.minute[10:11] == b"T" else _ROW_LIMIT
         for number, at, _ in matches:
-            # A row reads a line once, however often its anchor stands there.
-            spent = number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT
-            if number >= _WARNED_FROM or at < ends[number] or spent:
+            if at >= passed:
+                low = at - _ROW_REACH if at > _ROW_REACH else 0
+                begin, passed = raw.rfind(b"\n", low, at) + 1 or low, raw.find(b"\n", at, at + _ROW_REACH)
+                passed = passed if passed >= 0 else at + _ROW_REACH
+                minute, done, opens = raw[begin : begin + 16], 0, False
+                if minute != self.minute:
+                    self.minute, self.rows = minute, [0] * len(SEARCHED)
+                    most = _MINUTE_LIMIT if minute[10:11] == b"T" else _ROW_LIMIT
+            if number >= _WARNED_FROM:
+                # Most say in the same minute what was heard already: their first bytes tell.
+                if (minute, raw[at : at + WORDS]) not in self.speech.told:
+                    self.speech.warning(raw, at, begin, minute, lines.at)
                 continue
-            line, counted = line + raw.count(b"\n", counted, at), at
-            end = raw.find(b"\n", at)
-            ends[number] = end if end >= 0 else len(raw)
-            begin = raw.rfind(b"\n", max(0, at - _ROW_REACH), at) + 1 or max(0, at - _ROW_REACH)
+            # A line is read once for each word in it, and not where its minute told that often enough.
+            if done >> number & 1 or (number in _FORETELLERS and self.rows[number] >= most):
+                continue
+            done |= 1 << number
+            text = raw[begin:passed]
+            if not opens and any(anchor in text for anchor in _OPENS_AT[number]) and opens_crash(text):
+                opens = True
+                self._open(raw, start, lines.at(at), at)
             for row in _ROWS_AT[number]:
+                if row.anchor not in text:
+                    continue
                 if row.what == "boot" and begin > heard:
-                    self._hear_tail(raw[:begin], line)
+                    self._hear_tail(raw[:begin], lines.at(at))
                     heard = begin + TAIL
-                self._row(row, raw[begin : min(ends[number], at + _ROW_REACH)], line)
-        self.speech.warnings(raw, (at for number, at, _ in matches if number >= _WARNED_FROM), block_line)
-        self._extend(raw or view, start)
-        self._watch(view, block_line)
+                self.rows[number] += self._row(row, text, lines.at(at))
+        self._extend(view, start)
+        self._watch(view, lines.first)
         self._sample_host(view)
         self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
         self.size = start + len(view)
-
-    def _look_for_crashes(self, view: memoryview, start: int, line: int) -> None:
-        # An anchor alone may stand in any line; only a line that can open a crash is worth a window.
-        raw, counted, end = b"", 0, -1
-        for at in find_anchors(view):
-            if at < end:
-                continue
-            raw = raw or bytes(view)
-            begin, stop = max(raw.rfind(b"\n", 0, at) + 1, at - _ROW_REACH), raw.find(b"\n", at)
-            stop = min(stop if stop >= 0 else len(raw), at + _ROW_REACH)
-            line, counted = line + raw.count(b"\n", counted, at), at
-            if opens_crash(raw[begin:stop]):
-                self._open(raw, start, line, at)
-            end = stop
 
     def _open(self, raw: bytes, start: int, line: int, at: int) -> None:
         position = start + at
@@ -330,40 +257,45 @@ class _Reader:
             detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
             self.problems.append(Problem(source=self.source, problem="too_large", line=line, detail=detail))
 
-    def _row(self, row: _LineRow, raw: bytes, line: int) -> None:
-        foretells = row.what in _FORETELLING
-        if foretells and len(self.precursors) >= _ROW_LIMIT:
-            return
+    def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
         piece = _own_line(text, line)
         match = row.pattern.search(text if row.what in _TOLD else piece.body)
         if not match:
-            return
+            return False
         groups = match.groupdict()
-        if foretells:
-            module = groups.get("module") or groups.get("heap")
-            self.precursors.append(
-                Precursor(
-                    time=piece.time, what=row.what, module=module, text=piece.body[:300], source=self.source, line=line
-                )
-            )
+        if row.what in _FORETELLING:
+            self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
         elif row.what not in _TOLD:
             self._loaded(row, groups, piece)
         elif row.what == "boot":
             if moment := piece.time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
         else:
+            version, build = groups.get("version"), groups["build"]
             self.facts.append(
                 HostFact(
-                    host=groups.get("host"),
-                    esxi_version=groups.get("version"),
-                    esxi_build=groups["build"],
-                    time=piece.time,
-                    source=self.source,
+                    host=groups.get("host"), esxi_version=version, esxi_build=build, time=piece.time, source=self.source
+                )
+            )
+        return True
+
+    def _foretell(self, what: str, module: str | None, piece: Piece) -> None:
+        # Once a minute, and for each device that a driver names as its own.
+        time = piece.time
+        device = piece.body[:24] if " 0000:" in piece.body[:24] else ""
+        key = (what, module, device, time and time.replace(second=0, microsecond=0))
+        if time is None or key not in self.foretold:
+            if len(self.foretold) > _ROW_LIMIT:
+                self.foretold.clear()
+            self.foretold.add(key)
+            self.precursors.append(
+                Precursor(
+                    time=time, what=what, module=module, text=piece.body[:300], source=self.source, line=piece.line
                 )
             )
 
-    def _loaded(self, row: _LineRow, groups: dict[str, str | None], piece: Piece) -> None:
+    def _loaded(self, row: LineRow, groups: dict[str, str | None], piece: Piece) -> None:
         module = (row.what or groups.get("module") or "").lower()
         version = normalise(groups.get("version"), module)
         key = (module, version, piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None)
@@ -488,12 +420,35 @@ def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
     return None
 
 
-def _slices(stream: BinaryIO, buffer: bytearray) -> Iterator[tuple[memoryview, int, int]]:
-    # Blocks that end at a line's end, each with its first byte's offset and line number. The unfinished line is carried into
+class _Lines:
+    # The line numbers of one block, counted only once as long as they are asked for in order.
+    def __init__(self, buffer: bytearray, size: int, first: int) -> None:
+        self._buffer, self._size, self.first = buffer, size, first
+        self._bytes = np.frombuffer(buffer, np.uint8, size)
+        self._at, self._line = 0, first
+
+    def at(self, place: int) -> int:
+        if place < self._at:
+            self._at, self._line = 0, self.first
+        if place - self._at < _NEAR:
+            self._line += self._buffer.count(b"\n", self._at, place)
+        else:
+            for begin in range(self._at, place, _COUNTED):
+                self._line += int(np.count_nonzero(self._bytes[begin : min(begin + _COUNTED, place)] == 10))
+        self._at = place
+        return self._line
+
+    def behind(self) -> int:
+        """The line with which the next block begins."""
+        return self.at(self._size)
+
+
+def _slices(stream: BinaryIO, buffer: bytearray) -> Iterator[tuple[memoryview, int, _Lines]]:
+    # Blocks that end at a line's end, each with its first byte's offset and its lines. The unfinished line is carried into
     # the next block; of a line longer than a block only enough is carried to find an anchor across the cut. The first blocks
     # are small: most files of a bundle fit into one.
     block, rest, offset, line, ended = _FIRST_BLOCK, b"", 0, 1, False
-    view, bytes_of = memoryview(buffer), np.frombuffer(buffer, np.uint8)
+    view = memoryview(buffer)
     while not ended:
         view[: len(rest)] = rest
         filled, ended = _fill(stream, view, len(rest), len(rest) + block)
@@ -501,11 +456,9 @@ def _slices(stream: BinaryIO, buffer: bytearray) -> Iterator[tuple[memoryview, i
         if filled - cut > block or (cut == 0 and not ended):
             cut = filled - 64
         if cut > 0:
-            yield view[:cut], offset, line
-            line += sum(
-                int(np.count_nonzero(bytes_of[at : min(at + _COUNTED, cut)] == 10)) for at in range(0, cut, _COUNTED)
-            )
-            offset += cut
+            lines = _Lines(buffer, cut, line)
+            yield view[:cut], offset, lines
+            line, offset = lines.behind(), offset + cut
         rest = bytes(view[cut:filled])
         block = min(4 * block, _BLOCK)
 
@@ -559,11 +512,11 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
     Memory is bounded by a few blocks and windows (some 10 MB), whatever the stream's size or its longest line.
     """
     reader = _Reader(source)
-    line, view = 1, memoryview(b"")
+    lines = _Lines(bytearray(1), 0, 1)
     buffer = _SPARE.pop() if _SPARE else bytearray(2 * _BLOCK)
-    for view, start, line in _slices(stream, buffer):
-        reader.feed(view, start, line)
-    reader._hear_tail(b"", line + bytes(view).count(b"\n"))
+    for view, start, lines in _slices(stream, buffer):
+        reader.feed(view, start, lines)
+    reader._hear_tail(b"", lines.behind())
     if not _SPARE:
         _SPARE.append(buffer)
     reader._close(last=True)
@@ -585,6 +538,6 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
         drivers=tuple(reader.drivers.values()),
         modules=tuple(reader.modules) + tuple(module for crash in reader.crashes for module in crash.modules),
         facts=tuple(reader.facts),
-        precursors=(*reader.precursors, *reader.speech.found),
+        precursors=(*reader.precursors, *reader.speech.found()),
         problems=tuple(reader.problems),
     )

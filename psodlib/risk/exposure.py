@@ -49,7 +49,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     fleet : Fleet
         Without ``coverage`` each boot is taken as watched for its last ``observed`` span.
     module : str, optional
-        Bare (``hpsa``); default: of the drivers loaded in two versions or more the one with most crashes laid to it.
+        Bare (``hpsa``); default: of the drivers loaded in two versions or more the one that caused most crashes.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     choice = choose_module(fleet, module)
     out = of_module(fleet, choice["module"])
     out.attrs |= choice
-    return out
+    return schema.Shown.of(out)
 
 
 def of_module(fleet: Tables, module: str) -> pd.DataFrame:
@@ -166,7 +166,7 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     chosen = "among the drivers of which two versions or more were seen"
     of = chosen if first["choice"] else "of all; no driver was seen in two versions"
     runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
-    why = f"most crashes are laid to it ({crashes}, {seen}) {of}"
+    why = f"it caused most crashes ({crashes}, {seen}) {of}"
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 

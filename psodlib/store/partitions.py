@@ -67,6 +67,8 @@ def _arrow_schema(table: str) -> pa.Schema:
             schema.COUNT: pa.int64(), schema.FLAG: pa.bool_(), schema.NUMBER: pa.float64(),
         }.get(column.dtype, pa.string())  # fmt: skip
         fields.append(pa.field(column.name, kind))
+    if table == "evidence_hosts":
+        fields.append(pa.field("columns", pa.string()))
     if table in schema.BY_CRASH:
         fields += [pa.field("host", pa.string()), pa.field("time", pa.timestamp("ns", "UTC"))]
     return pa.schema(fields)

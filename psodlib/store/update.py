@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from psodlib import schema
-from psodlib.assemble import Words, assemble_named, host_names, no_host, with_inventory
+from psodlib.assemble import Words, assemble_named, host_names, no_host, with_columns, with_inventory
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.records import Problem
@@ -77,7 +77,8 @@ def _update(
     news |= {"hosts assembled": len(touched), "all hosts assembled again": bool(again and before.generation)}
     news["files read again, the store was of an earlier format"] = len(entries) if older else 0
     walk = _walk(before, walks, entries)
-    hosts, missing = with_inventory(read_parts(folder, "evidence_hosts", tables["evidence_hosts"]), inventory)
+    hosts = read_parts(folder, "evidence_hosts", tables["evidence_hosts"])
+    hosts, missing = with_inventory(with_columns(hosts) if "columns" in hosts else hosts, inventory)
     told = [problem for found in walk.values() for problem in found]
     told += [problem for entry in entries for problem in (*entry.problems, *entry.waiting)]
     global_ = schema.build("problems", [asdict(p) for p in [*told, *troubles, *vanished(entries)]])

@@ -10,7 +10,7 @@
     boots.py         one host's boots, how each ended, and the driver version loaded in each
     devices.py       driver and firmware of each storage and network device
     similar.py       crashes that look alike though their signatures differ: proposals
-    changes.py       which signatures an edit of the rules moved
+    changes.py       what changed between two loads of a fleet
     crashes.py       text -> judged crashes; why they were judged so
 
 Everything here is pure: values in, values out. The only files read are the package's own ``rules/`` and lists that a

@@ -21,6 +21,7 @@ from psodlib.schema import CLOSED_LISTS
 
 __all__ = [
     "boots_of_host",
+    "builds_of_boots",
     "loaded_in_boots",
     "loaded_versions",
     "readings_in_their_boot",
@@ -42,19 +43,11 @@ _DUSK = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sign:
-    start: datetime
-    end: datetime
-    evidence: str
-    source: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Boot:
     start: datetime | None  # None: running before the first evidence
     until: datetime  # start of the next boot
     seen_booting: bool = False  # a "Host has booted" line of the summary log belongs to it
-    signs: tuple[_Sign, ...] = ()
+    signs: tuple[Alive, ...] = ()
     marks: tuple[Mark, ...] = ()
     crashes: tuple[tuple[datetime, Crash], ...] = ()
 
@@ -91,7 +84,7 @@ def boots_of_host(
     newest = max((boot.last_sign for boot in boots if boot.last_sign), default=None)
     newest = max(filter(None, (last_seen, newest)), default=None)
     uptimes, coverage = [], []
-    for boot, following in zip(boots, [*boots[1:], None][: len(boots)], strict=True):
+    for boot, following in zip(boots, [*boots[1:], None], strict=False):
         row, stretches = _rows(host, boot, following, newest)
         uptimes.append(row)
         coverage.extend(stretches)
@@ -127,16 +120,16 @@ def _with_booted(
 ) -> list[tuple[datetime, bool]]:
     # "Host has booted" confirms a start shortly before it, unless the host stopped in between or the same log has
     # confirmed that start already: then it is another boot. So it is where no start is known; a stretch that began
-    # while the host was booting, and goes on, then has the better time. `told` holds each start's lines, one a log.
+    # while the host was booting, and goes on, then has the better time. `lines` holds each start's, one a log.
     stops = sorted([m.time for m in marks if m.what in END_OF_MARK] + [c.time for c in crashes if c.time])
-    told: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}
+    lines: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}
     starts = list(exact)
     booted = [mark for mark in marks if mark.what == "booted" and mark.evidence != "vmkernel"]
     for mark in sorted(booted, key=lambda mark: mark.time):
         at = bisect_right(starts, mark.time + SAME_BOOT) - 1
         start = starts[at] if at >= 0 else _DAWN
         stopped = bisect_left(stops, mark.time) > bisect_right(stops, start)
-        again = mark.time - told.get(start, {}).get(mark.evidence, mark.time) > SAME_BOOT
+        again = mark.time - lines.get(start, {}).get(mark.evidence, mark.time) > SAME_BOOT
         if mark.time - start > BOOTING or stopped or again:
             before = bisect_left(stops, mark.time)
             since = max(start, mark.time - BOOTING, stops[before - 1] if before else _DAWN)
@@ -144,8 +137,8 @@ def _with_booted(
                 (item.start for item in alive if since < item.start <= mark.time <= item.end), default=mark.time
             )
             insort(starts, start)
-        told.setdefault(start, {}).setdefault(mark.evidence, mark.time)
-    return [(start, "vmksummary" in told[start]) for start in dict.fromkeys(starts) if start in told]
+        lines.setdefault(start, {}).setdefault(mark.evidence, mark.time)
+    return [(start, "vmksummary" in lines[start]) for start in dict.fromkeys(starts) if start in lines]
 
 
 def _with_implied(
@@ -180,11 +173,10 @@ def _with_implied(
 
 def _windows(starts: Sequence[tuple[datetime, bool]]) -> list[_Boot]:
     # The first window is the boot that was running before anything tells of a start.
-    edges = [start for start, _ in starts]
-    first = _Boot(start=None, until=edges[0] if edges else _DUSK)
-    return [first] + [
+    edges = [*(start for start, _ in starts), _DUSK]
+    return [_Boot(start=None, until=edges[0])] + [
         _Boot(start=start, until=until, seen_booting=seen)
-        for (start, seen), until in zip(starts, [*edges[1:], _DUSK][: len(starts)], strict=True)
+        for (start, seen), until in zip(starts, edges[1:], strict=True)
     ]
 
 
@@ -194,14 +186,15 @@ def _fill(boots: list[_Boot], alive: Sequence[Alive], marks: Sequence[Mark], cra
     def at(time: datetime) -> int:
         return max(bisect_right(begins, time) - 1, 0)
 
-    signs: list[list[_Sign]] = [[] for _ in boots]
+    signs: list[list[Alive]] = [[] for _ in boots]
     for item in alive:
         # A stretch that begins a moment before a start and goes on past it is that boot's: clocks differ by seconds.
         first = at(item.start + SAME_BOOT)
         first = first if item.end > begins[first] else at(item.start)
         for index in range(first, max(at(item.end), first) + 1):
             start, end = max(item.start, begins[index]), min(item.end, boots[index].until)
-            signs[index].append(_Sign(start, end, item.evidence, item.source))
+            whole = (start, end) == (item.start, item.end)
+            signs[index].append(item if whole else replace(item, start=start, end=end))
     placed_marks: list[list[Mark]] = [[] for _ in boots]
     for mark in sorted(marks, key=lambda mark: mark.time):
         # A line about a boot that carries a clock a little behind the counter still belongs to that boot.
@@ -222,16 +215,19 @@ def _fill(boots: list[_Boot], alive: Sequence[Alive], marks: Sequence[Mark], cra
     ]
 
 
-def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]]) -> list[_Sign]:
+def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]]) -> list[Alive]:
     # A crash and a line about starting or stopping are signs of life too; a boot that was seen booting lived from its
     # start.
     signs = [
-        _Sign(mark.time, mark.time, mark.evidence, mark.source)
+        Alive(start=mark.time, end=mark.time, evidence=mark.evidence, source=mark.source)
         for mark in marks
         if mark.what not in ("poweroff_unexplained", "failed_over")
     ]
-    signs += [_Sign(time, time, "crash", crash.source) for time, crash in crashes]
-    return signs
+    return signs + [_sign_of(crash, time) for time, crash in crashes]
+
+
+def _sign_of(crash: Crash, time: datetime) -> Alive:
+    return Alive(start=time, end=time, evidence="crash", source=crash.source)
 
 
 def _place_untimed(boots: list[_Boot], crashes: Sequence[Crash]) -> list[_Boot]:
@@ -243,8 +239,7 @@ def _place_untimed(boots: list[_Boot], crashes: Sequence[Crash]) -> list[_Boot]:
         fits = [fit for fit in fits if fit[2]] or fits
         if len(fits) == 1:
             index, time, _ = fits[0]
-            sign = _Sign(time, time, "crash", crash.source)
-            out[index] = replace(out[index], crashes=((time, crash),), signs=(*out[index].signs, sign))
+            out[index] = replace(out[index], crashes=((time, crash),), signs=(*out[index].signs, _sign_of(crash, time)))
     return out
 
 
@@ -304,16 +299,11 @@ def _rows(
     ]
     first = next((sign.source for sign in boot.signs if sign.source), None)
     uptimes = {
-        "host": host,
-        "boot": boot.start,
-        "end": end,
+        "host": host, "boot": boot.start, "end": end, "end_reason": reason, "crash_id": crash_id, "source": first,
         "uptime": end - boot.start if end and boot.start else None,
         "observed": sum((stop - start for start, stop in stretches), timedelta(0)),
-        "end_reason": reason,
-        "crash_id": crash_id,
         "evidence": ";".join(sorted({sign.evidence for sign in boot.signs})),
-        "source": first,
-    }
+    }  # fmt: skip
     coverage = [{"host": host, "boot": boot.start, "start": start, "end": stop} for start, stop in stretches]
     return uptimes, coverage
 
@@ -333,16 +323,33 @@ def _stretches(boot: _Boot) -> list[tuple[datetime, datetime]]:
     return out
 
 
+def builds_of_boots(
+    starts: Sequence[datetime | None], banners: Sequence[tuple[datetime | None, str]]
+) -> list[str | None]:
+    """The ESXi build of each boot: an upgrade takes effect at a reboot, as a driver does."""
+    if not starts:
+        return []
+    begins = [start or _DAWN for start in starts]
+    found: dict[int, str] = {}
+    for time, build in sorted(banners, key=lambda pair: (pair[0] is None, pair[0] or _DAWN)):
+        # The banner comes with the first lines, which may bear a clock a little behind the uptime counter.
+        at = len(begins) - 1 if time is None else max(bisect_right(begins, time + SAME_BOOT) - 1, 0)
+        found.setdefault(at, build)
+    known = {build for _, build in banners}
+    before = known.pop() if len(known) == 1 else None
+    out = []
+    for at in range(len(starts)):
+        before = found.get(at, before)
+        out.append(before)
+    return out
+
+
 # ---- the version loaded in each boot ---------------------------------------------------------------------------------
 
 # Evidence words of the ``drivers`` table that say what was loaded, strongest first, and the word each becomes.
 LOADED = {
-    "banner": "banner",
-    "proc": "proc",
-    "live_module": "live_module",
-    "ethtool": "live_module",
-    "adapter_list": "live_module",
-}
+    "banner": "banner", "proc": "proc", "live_module": "live_module", "ethtool": "live_module", "adapter_list": "live_module",
+}  # fmt: skip
 INSTALLS = ("esxupdate", "vib_install")  # a completed change that the next boot will load
 _KEYS = ["host", "boot"]
 
@@ -380,9 +387,9 @@ def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -
     boots["version"] = boots["version"].astype("string")
     words = pd.CategoricalDtype(list(CLOSED_LISTS["driver_evidence"]))
     boots["driver_evidence"] = boots["driver_evidence"].astype(object).fillna("none").astype(words)
-    told = _told_otherwise(boots, readings)
-    boots["pending"] = boots.index.isin(told.loc[told["differs"], "row"])
-    last = told.drop_duplicates("row", keep="last").set_index("row")
+    held = _held_by_disks(boots, readings)
+    boots["pending"] = boots.index.isin(held.loc[held["differs"], "row"])
+    last = held.drop_duplicates("row", keep="last").set_index("row")
     boots["waiting"] = last["version"].where(last["differs"]).reindex(boots.index).astype("string")
     return boots
 
@@ -469,53 +476,46 @@ def _lists_before_change(known: pd.DataFrame) -> pd.DataFrame:
 def _carried(boots: pd.DataFrame, images: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     # For boots without evidence of their own: the last install, or the last known image, before the boot began. A
     # removal with nothing in its place leaves the image unknown.
-    missing = boots[~boots.index.isin(images.index)]
     changes = readings[readings["evidence"].isin(INSTALLS)]
     changes = changes[["host", "observed_at", "version"]].assign(version=changes["version"].mask(changes["removal"]))
     # A boot's image counts from its start and before any install of that boot, wherever in it the reading was taken.
     seen = boots.loc[boots.index.isin(images.index), ["host", "begin"]].rename(columns={"begin": "observed_at"})
     seen["version"] = images["version"].reindex(seen.index)
-    events = pd.concat([seen, changes], ignore_index=True).sort_values("observed_at", kind="stable")
-    found = pd.merge_asof(
-        missing.reset_index(names="row").sort_values("begin", kind="stable"),
-        events,
-        left_on="begin",
-        right_on="observed_at",
-        by="host",
-        allow_exact_matches=False,
-    ).set_index("row")
-    found = found[found["version"].notna()]
-    carried = pd.DataFrame({"version": found["version"], "driver_evidence": "esxupdate_before_boot"})
-    return pd.concat([images, carried])
+    events = pd.concat([seen, changes], ignore_index=True)
+    return _with_last_before(boots["begin"], boots["host"], images, events, "esxupdate_before_boot")
 
 
 def _dated(boots: pd.DataFrame, images: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     # A day is coarse: only boots of later days.
-    missing = boots[~boots.index.isin(images.index)].reset_index(names="row")
-    missing["day"] = missing["begin"].dt.floor("D")
     days = readings.loc[readings["evidence"].eq("install_date").fillna(False) & readings["version"].notna()]
-    days = days[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable")
+    return _with_last_before(boots["begin"].dt.floor("D"), boots["host"], images, days, "install_date")
+
+
+def _with_last_before(
+    moments: pd.Series, hosts: pd.Series, images: pd.DataFrame, events: pd.DataFrame, evidence: str
+) -> pd.DataFrame:
+    # The images, and for each boot without one what the last event before its moment says.
+    missing = pd.DataFrame({"moment": moments, "host": hosts})[~moments.index.isin(images.index)].reset_index(
+        names="row"
+    )
     found = pd.merge_asof(
-        missing.sort_values("day", kind="stable"),
-        days,
-        left_on="day",
-        right_on="observed_at",
-        by="host",
-        allow_exact_matches=False,
-    ).set_index("row")
+        missing.sort_values("moment", kind="stable"),
+        events[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable"),
+        left_on="moment", right_on="observed_at", by="host", allow_exact_matches=False,
+    ).set_index("row")  # fmt: skip
     found = found[found["version"].notna()]
-    return pd.concat([images, pd.DataFrame({"version": found["version"], "driver_evidence": "install_date"})])
+    return pd.concat([images, pd.DataFrame({"version": found["version"], "driver_evidence": evidence})])
 
 
-def _told_otherwise(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    # What the disk was said to hold in each boot, in order of time, and whether that differs from what was loaded.
+def _held_by_disks(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    # What the disk held in each boot, in order of time, and whether that differs from what was loaded.
     on_disk = readings["state"].isin(["pending", "installed"]) & ~readings["evidence"].isin(["install_date"])
-    told = readings[on_disk & readings["row"].notna() & readings["version"].notna()][
+    held = readings[on_disk & readings["row"].notna() & readings["version"].notna()][
         ["row", "version", "state", "evidence"]
     ]
-    told["row"] = told["row"].astype("int64")
-    certain = told["state"].eq("pending") | told["evidence"].isin(INSTALLS)
+    held["row"] = held["row"].astype("int64")
+    certain = held["state"].eq("pending") | held["evidence"].isin(INSTALLS)
     # A differing VIB list is a pending change only beside a version that is known to be loaded.
-    loaded = boots["version"].reindex(told["row"]).set_axis(told.index)
-    told["differs"] = told["version"].ne(loaded).fillna(certain).astype(bool)
-    return told
+    loaded = boots["version"].reindex(held["row"]).set_axis(held.index)
+    held["differs"] = held["version"].ne(loaded).fillna(certain).astype(bool)
+    return held

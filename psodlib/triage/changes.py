@@ -1,4 +1,4 @@
-"""What changed: between two loads of a fleet, and between two readings of the same crashes by other rules."""
+"""What changed between two loads of a fleet."""
 
 from __future__ import annotations
 
@@ -6,25 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-__all__ = ["SILENT", "fleet_changes", "sentences", "signature_changes"]
+__all__ = ["SILENT", "fleet_changes", "sentences"]
 
 SILENT = pd.Timedelta(days=2)  # behind the fleet's newest sign of life
-
-
-def signature_changes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Signatures that moved between two readings of the same crashes."""
-    both = old[["crash_id", "signature"]].merge(new[["crash_id", "signature"]], on="crash_id", suffixes=("", "_new"))
-    both = both.rename(columns={"signature_new": "new_signature"}).fillna({"signature": "", "new_signature": ""})
-    pairs = both.groupby(["signature", "new_signature"], as_index=False).size()
-    ways = pairs.groupby("signature")["size"].transform("size")
-    sources = pairs.groupby("new_signature")["size"].transform("size")
-    what = pd.Series("renamed", index=pairs.index, dtype="string").mask(sources > 1, "merged").mask(ways > 1, "split")
-    moved = pairs.assign(what=what)[pairs["signature"] != pairs["new_signature"]]
-    moved = moved.rename(columns={"size": "crashes"})
-    moved = moved.astype({"signature": "string", "new_signature": "string", "crashes": "Int64"})
-    return moved.sort_values(
-        ["crashes", "signature", "new_signature"], ascending=[False, True, True], ignore_index=True
-    )
 
 
 def fleet_changes(
@@ -84,7 +68,7 @@ def _fallen_silent(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
     """The changes in a few words each; none where nothing changed."""
-    said = []
+    parts = []
     for name, one, many in (
         ("crashes", "1 new crash", "{} new crashes"), ("signatures", "1 new signature", "{} new signatures"),
         ("versions", "1 driver in another version", "{} drivers in another version"),
@@ -100,5 +84,5 @@ def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
             .unique()
         )
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        said.append(f"{one if len(table) == 1 else many.format(len(table))} ({', '.join(names[:3])}{more})")
-    return said
+        parts.append(f"{one if len(table) == 1 else many.format(len(table))} ({', '.join(names[:3])}{more})")
+    return parts

@@ -91,12 +91,12 @@ def one_host_under_two_names(by_host: ByHost) -> tuple[dict[str, str], list[Prob
                     f"{given_up} and {kept} print one crash, with the same uptime at the same time: one host under two names; "
                     f"what is known of either stands under {kept}"
                 )
-                problems.append(
-                    Problem(
-                        source=crash.source or "", problem="host_conflict", host=kept, line=crash.line, detail=detail
-                    )
-                )
-    return {name: _leads(leader, name) for name in leader}, problems  # fmt: skip
+                problems.append(_conflict(crash, kept, detail))
+    return {name: _leads(leader, name) for name in leader}, problems
+
+
+def _conflict(crash: Crash, host: str | None, detail: str) -> Problem:
+    return Problem(source=crash.source or "", problem="host_conflict", host=host, line=crash.line, detail=detail)
 
 
 def _leads(leader: Mapping[str, str], name: str) -> str:
@@ -156,12 +156,8 @@ def _told_apart(by_host: dict[str | None, list[Crash]]) -> tuple[dict[str | None
                     f"prints the same crash as {twins[0][0]} ({twins[0][2].source}); nothing shows that the two are one host, so each keeps its own. "
                     "If one is a copy of the other's file, remove the copy"
                 )  # fmt: skip
-                problems.append(
-                    Problem(
-                        source=crash.source or "", problem="host_conflict", host=host, line=crash.line, detail=detail
-                    )
-                )
-    return by_host, problems  # fmt: skip
+                problems.append(_conflict(crash, host, detail))
+    return by_host, problems
 
 
 def _other_id(crash: Crash, host: str | None) -> str:
@@ -206,7 +202,7 @@ def _fullest(copies: Iterable[Crash]) -> Crash:
     # The best copy, its unknown time filled from the others: a screen text knows the stack, a log knows when.
     best, *others = sorted(copies, key=_quality, reverse=True)
     filled = {
-        name: next((told for copy in others if (told := getattr(copy, name)) is not None), None)
+        name: next((value for copy in others if (value := getattr(copy, name)) is not None), None)
         for name in ("time", "uptime", "esxi_version", "esxi_build", "pcpu", "world_id", "world_name", "code_start")
         if getattr(best, name) is None
     }

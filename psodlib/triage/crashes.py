@@ -62,15 +62,10 @@ def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
         *(Reason("doubt", note) for note in verdict.notes),
     ]
     return replace(
-        crash,
-        guilty_module=verdict.module,
-        guilty_function=verdict.function,
-        guilt=verdict.guilt,
-        deliberate=crash.deliberate or verdict.guilt == "deliberate",
-        signature=signed.signature,
-        proto_signature=signed.proto_signature,
-        reasons=tuple(reasons),
-    )
+        crash, guilty_module=verdict.module, guilty_function=verdict.function, guilt=verdict.guilt,
+        deliberate=crash.deliberate or verdict.guilt == "deliberate", signature=signed.signature,
+        proto_signature=signed.proto_signature, reasons=tuple(reasons),
+    )  # fmt: skip
 
 
 def with_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> Crash:
@@ -126,9 +121,9 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
 
 
 def _reason_lines(crash: Crash, about: str, nothing: str) -> list[str]:
-    told = [reason for reason in crash.reasons if reason.about == about]
-    names = [f"{reason.module:16} " if reason.module and about == "suspect" else "" for reason in told]
-    return [f"  {name}{reason.text}" for name, reason in zip(names, told, strict=True)] or [f"  {nothing}"]
+    reasons = [reason for reason in crash.reasons if reason.about == about]
+    names = [f"{reason.module:16} " if reason.module and about == "suspect" else "" for reason in reasons]
+    return [f"  {name}{reason.text}" for name, reason in zip(names, reasons, strict=True)] or [f"  {nothing}"]
 
 
 def _culprit(crash: Crash) -> str:

@@ -6,14 +6,13 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.lists import matcher
 from psodlib.triage.modules import Release, module_of_symbol, prefix_rule, release_of
 
 __all__ = [
-    "MAX_MESSAGE", "MAX_SEARCHED", "STALLED", "attribute_frames", "family_of", "irrelevant_rule", "junk", "machine_check_frame", "message_of",
+    "MAX_MESSAGE", "MAX_SEARCHED", "STALLED", "attribute_frames", "family_of", "irrelevant_rule", "is_lock", "junk", "machine_check_frame", "message_of",
     "software_nmi", "stopped_elsewhere", "telling_frames",
 ]  # fmt: skip
 
@@ -34,16 +33,14 @@ _MACHINE_CHECK = re.compile(r"MC[AE](_\w+|[A-Z]\w*)")
 _DELIVERY = 6  # frames: its handler farther out would be another crash's
 
 
-@lru_cache(maxsize=1 << 16)
-def irrelevant_rule(function: str) -> Rule | None:
-    """The line of ``rules/irrelevant.txt`` that a symbol matches, or None."""
-    return first_match(read_rules("irrelevant.txt"), function)
+irrelevant_rule = matcher("irrelevant.txt")  # symbols that stand on the stack of any crash
+family_of = matcher("prefix.txt", mapped=True)  # symbols that name a means, not a place
 
 
-@lru_cache(maxsize=1 << 16)
-def family_of(name: str) -> Rule | None:
-    """The line of ``rules/prefix.txt`` that a symbol matches, or None: it names a means, not a place."""
-    return first_match(read_rules("prefix.txt", mapped=True), name)
+def is_lock(name: str) -> bool:
+    """Whether a symbol takes a lock: who waits is not who holds it."""
+    family = family_of(name)
+    return family is not None and (family.value or "").partition("=")[0] == "lock"
 
 
 def junk(frame: Frame) -> bool:
@@ -114,7 +111,7 @@ def machine_check_frame(crash: Crash) -> Frame | None:
 # ---- whose frame -----------------------------------------------------------------------------------------------------
 
 
-def attribute_frames(crash: Crash, loaded: Collection[str] = (), told: Release | None = None) -> Crash:
+def attribute_frames(crash: Crash, loaded: Collection[str] = (), host_runs: Release | None = None) -> Crash:
     """Name the module of frames that print none, by the dump's module map or by their symbol.
 
     Notes
@@ -122,7 +119,7 @@ def attribute_frames(crash: Crash, loaded: Collection[str] = (), told: Release |
     By the map: the largest base at or below the address, no farther than 16 MiB, and with no frame of another printed
     module in between (then the map lacks a module). A symbol that a long prefix gives to a module that the map lacks
     overrules it: then a line of the map is lost. By symbol: the longest matching prefix, of its modules one that was
-    ``loaded``, else one that can be on the release, the crash's own or what the host's files ``told``.
+    ``loaded``, else one that can be on the release, the crash's own or what the ``host_runs`` by its files.
     """
     if all(frame.module for frame in crash.frames):
         return crash
@@ -130,7 +127,7 @@ def attribute_frames(crash: Crash, loaded: Collection[str] = (), told: Release |
     listed = {module.module for module in crash.modules}
     printed = sorted((frame.address, frame.module) for frame in crash.frames if frame.module and frame.address)
     there = listed | {frame.module for frame in crash.frames if frame.module} | set(() if listed else loaded)
-    release = release_of(crash) or told
+    release = release_of(crash) or host_runs
     frames = []
     for frame in crash.frames:
         if not frame.module and not junk(frame):

@@ -13,15 +13,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from psodlib.evidence.vmkernel import modules_named_by_kernel
+from psodlib.evidence.psod_lines import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
 from psodlib.triage.frames import (
     MAX_MESSAGE,
     MAX_SEARCHED,
     STALLED,
     attribute_frames,
-    family_of,
     irrelevant_rule,
+    is_lock,
     junk,
     machine_check_frame,
     message_of,
@@ -79,17 +79,8 @@ _HEAP = re.compile(r"DLM_\w+|tmalloc_\w+|Heap_\w+|dlmalloc\w*")
 
 # Scores order suspects, nothing else. Above INVOLVED the kernel lists the module in its panic; from there to STACK the
 # message names it, or its device; then the stack, nearer to the fault is higher; then a shim's symbol; below 1 the rest.
-INVOLVED, PASSING, IN_MESSAGE, AT_DEVICE, LOCK_OWNER, STACK, SHIM, WORLD, LOG = (
-    4.0,
-    3.5,
-    3.4,
-    3.2,
-    2.4,
-    2.0,
-    1.0,
-    0.9,
-    0.6,
-)
+INVOLVED, PASSING, IN_MESSAGE, AT_DEVICE = 4.0, 3.5, 3.4, 3.2
+LOCK_OWNER, STACK, SHIM, WORLD, LOG = 2.4, 2.0, 1.0, 0.9, 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +127,21 @@ def weigh_evidence(crash: Crash, precursors: Said | Sequence[Precursor] = ()) ->
     said = heard(precursors, crash)
     traced = [frame for frame in telling_frames(crash) if not junk(frame)]
     case = _Case(crash, said, tuple(_accusing(crash, traced)), _loaded(crash, said), release_of(crash) or said.release)
-    told = _stands_out(case)
-    logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in told.items()]
+    ill = _stands_out(case)
+    logged = [Suspect(name, "precursor_log", found.why, LOG * found.weight) for name, found in ill.items()]
     at_device = list(_at_device(crash, said.devices))
     suspects = _ranked(
-        [*_named(case, told), *at_device, *_of_lock(case), *_on_stack(case, told), *_by_world(case), *logged]
+        [*_named(case, ill), *at_device, *_of_lock(case), *_on_stack(case, ill), *_by_world(case), *logged]
     )
-    notes = (*_notes(crash, traced, case.frames), *_notes_of_log(told, suspects))
-    device = _device_of(crash, at_device, told)
+    notes = (*_notes(crash, traced, case.frames), *_notes_of_log(ill, suspects))
+    device = _device_of(crash, at_device, ill)
     if crash.deliberate or crash.kind == "user_requested":
         asked = "a person asked for this crash: nobody is to blame"
         return Verdict(None, None, "deliberate", suspects, (*notes, asked))
-    said_so = _hardware(crash)
-    if said_so and not (suspects and suspects[0].score >= PASSING):
-        shown = f"{said_so}: the stack only shows what ran at that moment"
-        return Verdict(None, None, "hardware", suspects, (*notes, shown), device)
+    platform = _hardware(crash)
+    if platform and not (suspects and suspects[0].score >= PASSING):
+        remark = f"{platform}: the stack only shows what ran at that moment"
+        return Verdict(None, None, "hardware", suspects, (*notes, remark), device)
     if not suspects:
         return Verdict(None, None, "none", (), notes, device)
     best = suspects[0]
@@ -197,18 +188,21 @@ def _loaded(crash: Crash, said: Said) -> frozenset[str]:
 # ---- named by the message --------------------------------------------------------------------------------------------
 
 
-def _named(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
+def _named(case: _Case, ill: Mapping[str, Standout]) -> Iterable[Suspect]:
     # What passes things on is named only because it is on the stack as well: it comes behind every other module named.
     text, message = case.crash.text, message_of(case.crash)
     listed = modules_named_by_kernel(text) if "involved in panic" in text else {}
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
+    # The kernel lists whom it finds on the stack of the PCPU that panics: who waited, where another one's stack tells.
+    waited = any(frame.backtrace > 0 for frame in case.frames)
     order = {frame.module: -index for index, frame in reversed(list(enumerate(case.frames)))}
     for module, why in named:
         # Of several, an ill driver goes before a layer, then what is nearer to the fault.
-        ill = module in told and class_of(module) not in ("layer", "reporter")
-        near = 0.3 * ill + 0.001 * order.get(module, -len(case.frames))
-        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED + near)
+        first = module in ill and class_of(module) not in ("layer", "reporter")
+        near = 0.3 * first + 0.001 * order.get(module, -len(case.frames))
+        score = WORLD if waited and module not in order else PASSING if is_plumbing(module) else INVOLVED + near
+        yield Suspect(module, "named_by_kernel", why, score)
     if "/" in message and not named:
         yield from _by_path(message, case)
 
@@ -251,9 +245,9 @@ def _addresses(line: str) -> list[str]:
     return [f"{int(a or '0', 16):04x}:{int(b, 16):02x}:{c}.{d}".lower() for a, b, c, d in _ADDRESS.findall(line)]
 
 
-def _device_of(crash: Crash, named: Sequence[Suspect], told: Mapping[str, Standout]) -> str | None:
+def _device_of(crash: Crash, named: Sequence[Suspect], ill: Mapping[str, Standout]) -> str | None:
     # For a signature that must be the same in every slot: the device's driver, else what kind of device it is.
-    failed = [name for name, found in told.items() if "device_error" in found.words]
+    failed = [name for name, found in ill.items() if "device_error" in found.words]
     if named or failed:
         return named[0].module if named else failed[0]
     devices = (device for line in _device_lines(crash) for device, _ in _DRIVER_OF_DEVICE.findall(line))
@@ -263,12 +257,11 @@ def _device_of(crash: Crash, named: Sequence[Suspect], told: Mapping[str, Stando
 def _of_lock(case: _Case) -> Iterable[Suspect]:
     # A lock bears its module's name: whoever holds it is that module's code, or was let in by it.
     lock = _LOCK.search(message_of(case.crash)) if case.crash.kind == "spin_count" else None
-    words = re.split(r"(?<=[a-z0-9])(?=[A-Z])|_", lock[1]) if lock else []
-    module = next(filter(None, (module_of_word(word, case.loaded, case.release) for word in words[:1])), None)
+    word = re.split(r"(?<=[a-z0-9])(?=[A-Z])|_", lock[1])[0] if lock else ""
+    module = module_of_word(word, case.loaded, case.release)
     if module and lock and not is_plumbing(module):
-        held = any(
-            frame.backtrace > 0 for frame in case.frames
-        )  # the holder's own stack says more than the lock's name
+        # The holder's own stack says more than the lock's name.
+        held = any(frame.backtrace > 0 for frame in case.frames)
         yield Suspect(module, "named_by_kernel", f"the lock is called {lock[1]}", WORLD if held else LOCK_OWNER)
 
 
@@ -282,20 +275,16 @@ def _accusing(crash: Crash, frames: Sequence[Frame]) -> Sequence[Frame]:
         return ()
     if crash.kind != "spin_count" or any(frame.backtrace > 0 for frame in frames):
         return frames
-    asks = next((frame for frame in frames if not _waits(frame)), None)
+    named = (
+        frame
+        for frame in frames
+        if not frame.function or not (is_lock(frame.function) or irrelevant_rule(frame.function))
+    )
+    asks = next(named, None)
     return frames if asks and asks.module != "vmkernel" else ()
 
 
-def _waits(frame: Frame) -> bool:
-    if frame.function is None:
-        return False
-    family = family_of(frame.function)
-    return irrelevant_rule(frame.function) is not None or (
-        family is not None and (family.value or "").startswith("lock")
-    )
-
-
-def _on_stack(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
+def _on_stack(case: _Case, ill: Mapping[str, Standout]) -> Iterable[Suspect]:
     # A module's first frame decides its place, its best-known frame the kind of evidence.
     strongest: dict[str, tuple[str, Frame]] = {}
     for frame in case.frames:
@@ -308,23 +297,23 @@ def _on_stack(case: _Case, told: Mapping[str, Standout]) -> Iterable[Suspect]:
         # A symbol of a shim's own code (4.x prints every Linux driver as `esx`) is weaker than any module of its own.
         shim = frame.module is not None and is_plumbing(frame.module)
         score = (SHIM if shim else STACK) + 1 / (1 + position)
-        found.append(Suspect(module, evidence, _told(frame, module, evidence), score))
-    return _with_the_log(found, told)
+        found.append(Suspect(module, evidence, _place_of(frame, module, evidence), score))
+    return _with_the_log(found, ill)
 
 
-def _with_the_log(found: list[Suspect], told: Mapping[str, Standout]) -> list[Suspect]:
+def _with_the_log(found: list[Suspect], ill: Mapping[str, Standout]) -> list[Suspect]:
     # VMware's own layers run on what drivers hand them: a driver that was ill goes before the layers nearer to the fault.
     layers = []
     for at, suspect in enumerate(found):
         if class_of(suspect.module) in ("layer", "reporter"):
             layers.append(suspect)
-        elif layers and suspect.module in told and len(layers) == at:
+        elif layers and suspect.module in ill and len(layers) == at:
             why = (
                 f"{suspect.why}; it outweighs {', '.join(one.module for one in layers)}, nearer to the fault, because it was ill "
-                f"just before ({told[suspect.module].why}), and a layer works on what its driver hands it"
+                f"just before ({ill[suspect.module].why}), and a layer works on what its driver hands it"
             )
-            ill = replace(suspect, why=why, score=max(suspect.score, layers[0].score + 0.05))
-            return [ill, *found[:at], *found[at + 1 :]]
+            raised = replace(suspect, why=why, score=max(suspect.score, layers[0].score + 0.05))
+            return [raised, *found[:at], *found[at + 1 :]]
         else:
             break
     return found
@@ -347,7 +336,7 @@ def _accused(
     return ((named, "symbol_prefix"),) if named else ()
 
 
-def _told(frame: Frame, module: str, evidence: str) -> str:
+def _place_of(frame: Frame, module: str, evidence: str) -> str:
     where = f"frame {frame.index}, {frame.function or 'symbol unknown'}"
     if evidence == "on_stack":
         return f"{where}, is printed as {module}"
@@ -414,14 +403,14 @@ def _notes(crash: Crash, traced: Sequence[Frame], accusing: Sequence[Frame]) -> 
     return tuple(notes)
 
 
-def _notes_of_log(told: Mapping[str, Standout], suspects: Sequence[Suspect]) -> Iterable[str]:
+def _notes_of_log(ill: Mapping[str, Standout], suspects: Sequence[Suspect]) -> Iterable[str]:
     # Who is refused memory complains as loudly as who has taken it.
-    for module, found in told.items():
+    for module, found in ill.items():
         if found.victim:
             yield f"a victim is not a culprit: all that the log says of {module} ({found.why}) a victim would say too"
-    clear = next((module for module, found in told.items() if not found.victim), None)
+    clear = next((module for module, found in ill.items() if not found.victim), None)
     if clear and suspects[0].module != clear:
-        yield f"the log points at {clear}, not at {suspects[0].module}: {told[clear].why}"
+        yield f"the log points at {clear}, not at {suspects[0].module}: {ill[clear].why}"
 
 
 @lru_cache(maxsize=1 << 14)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -116,53 +116,47 @@ class _Lines:
 
 
 def _issue(entry: Any, number: int, lines: _Lines) -> Issue:
-    if not isinstance(entry, dict):
-        raise lines.error(number, "", f"found {entry!r}, expected an [[issue]] entry")
-    for key, value in entry.items():
-        if key not in _WORDS + _LISTS:
-            raise lines.error(number, key, f"unknown key {key!r}; expected one of {', '.join(_WORDS + _LISTS)}")
-        if key in _WORDS and not isinstance(value, str):
-            raise lines.error(number, key, f"{key} is {value!r}, expected a text")
-        if key in _LISTS and not (isinstance(value, list) and value and all(isinstance(item, str) for item in value)):
-            raise lines.error(number, key, f"{key} is {value!r}, expected a list of texts with at least one")
-    missing = [key for key in _REQUIRED if not entry.get(key)]
-    if missing:
-        raise lines.error(number, "id", f"{missing[0]!r} is missing; every issue has {', '.join(_REQUIRED)}")
-    if not any(entry.get(key) for key in _TELLING):
-        raise lines.error(number, "id", f"nothing to know the issue by: expected {', '.join(_TELLING)}")
-    _check_values(entry, number, lines)
+    for key, problem in _wrong(entry):
+        raise lines.error(number, key, problem)
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     return Issue(**fields)
 
 
-def _check_values(entry: dict[str, Any], number: int, lines: _Lines) -> None:
+def _wrong(entry: Any) -> Iterator[tuple[str, str]]:
+    # What is wrong with an entry, each with the key at which it stands. Whoever asks stops at the first.
+    if not isinstance(entry, dict):
+        yield "", f"found {entry!r}, expected an [[issue]] entry"
+    for key, value in entry.items():
+        if key not in _WORDS + _LISTS:
+            yield key, f"unknown key {key!r}; expected one of {', '.join(_WORDS + _LISTS)}"
+        if key in _WORDS and not isinstance(value, str):
+            yield key, f"{key} is {value!r}, expected a text"
+        if key in _LISTS and not (isinstance(value, list) and value and all(isinstance(item, str) for item in value)):
+            yield key, f"{key} is {value!r}, expected a list of texts with at least one"
+    for key in _REQUIRED:
+        if not entry.get(key):
+            yield "id", f"{key!r} is missing; every issue has {', '.join(_REQUIRED)}"
+    if not any(entry.get(key) for key in _TELLING):
+        yield "id", f"nothing to know the issue by: expected {', '.join(_TELLING)}"
     for key, allowed in (("sure", SURE), ("area", AREAS)):
         if entry.get(key, allowed[0]) not in allowed:
-            raise lines.error(number, key, f"{key} is {entry[key]!r}, expected one of {', '.join(allowed)}")
+            yield key, f"{key} is {entry[key]!r}, expected one of {', '.join(allowed)}"
     if ";" in entry["id"]:
-        raise lines.error(number, "id", f"id is {entry['id']!r}; ids are joined by ';' and hold none")
+        yield "id", f"id is {entry['id']!r}; ids are joined by ';' and hold none"
     for kind in entry.get("kinds", ()):
         if kind not in CLOSED_LISTS["kind"]:
-            raise lines.error(
-                number, "kinds", f"{kind!r} is no crash kind; expected one of {', '.join(CLOSED_LISTS['kind'])}"
-            )
-    for key in _SIGNS:
-        for pattern in entry.get(key, ()):
-            try:
-                _pattern((pattern,))
-            except re2.error as error:
-                said = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
-                raise lines.error(
-                    number, key, f"{pattern!r} is no regular expression that RE2 takes ({said}); it has no lookaround "
-                    "and no backreference, and repeats at most 1000 times"
-                ) from error  # fmt: skip
-    for key in ("versions", "builds"):
-        for span in entry.get(key, ()):
-            bounds = [_BOUND.fullmatch(bound.strip()) for bound in span.split(",")]
-            if not all(bound and compare(bound[2], bound[2]) == 0 for bound in bounds):
-                raise lines.error(
-                    number, key, f"{span!r} is no range; expected forms like '5.5.0.58' or '>=5.5.0.50,<5.5.0.60'"
-                )
+            yield "kinds", f"{kind!r} is no crash kind; expected one of {', '.join(CLOSED_LISTS['kind'])}"
+    for key, pattern in ((sign, pattern) for sign in _SIGNS for pattern in entry.get(sign, ())):
+        try:
+            _pattern((pattern,))
+        except re2.error as error:
+            why = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+            rules = "it has no lookaround and no backreference, and repeats at most 1000 times"
+            yield key, f"{pattern!r} is no regular expression that RE2 takes ({why}); {rules}"
+    for key, span in ((word, span) for word in ("versions", "builds") for span in entry.get(word, ())):
+        bounds = [_BOUND.fullmatch(bound.strip()) for bound in span.split(",")]
+        if not all(bound and compare(bound[2], bound[2]) == 0 for bound in bounds):
+            yield key, f"{span!r} is no range; expected forms like '5.5.0.58' or '>=5.5.0.50,<5.5.0.60'"
 
 
 # ---- matching --------------------------------------------------------------------------------------------------------
@@ -222,8 +216,8 @@ class _Facts:
         if sign not in self.texts:
             crash = self.crash
             functions = "\n".join(frame.function for frame in crash.frames if frame.function)
-            said = {"stack": functions, "message": crash.message, "text": crash.text}[sign]
-            self.texts[sign] = said.encode("utf-8", "replace") if said else None
+            words = {"stack": functions, "message": crash.message, "text": crash.text}[sign]
+            self.texts[sign] = words.encode("utf-8", "replace") if words else None
         text = self.texts[sign]
         return None if text is None else _pattern(patterns, sign == "stack").search(text) is not None
 

@@ -30,7 +30,7 @@ SETTLED = timedelta(minutes=5)  # since the boot: before, every driver talks
 NOISE = 4  # listed words count when there are this many times more of them than on quiet days
 CHANCE = {True: 0.001, False: 0.02}  # probability that so many would be said by chance: any words, listed words
 NEAR = 50  # lines before a crash that bears no time, for any words
-DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 SILENCE = timedelta(hours=2)  # heartbeats are hourly points: between two of them the host was watched
 
 _ADDRESS = re.compile(r"\b([a-z]\w{1,40}) (0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\b")  # <4>hpsa 0000:03:00.0: resetting
@@ -131,14 +131,12 @@ def hear(
         match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match
     }
     devices = {**claimed, **(devices or {})}
-    names: dict[
-        str, str
-    ] = {}  # every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`
+    # Every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`.
+    spoken = {p.module or "" for p in precursors}
+    names = {name: module_of_word(name, loaded) or devices.get(name.lower(), name) for name in spoken}
     found: dict[Key, set[datetime]] = defaultdict(set)
     for p in precursors:
         name = p.module or ""
-        if name not in names:
-            names[name] = module_of_word(name, loaded) or devices.get(name.lower(), name)
         if p.time:
             found[names[name], p.what].add(p.time.replace(second=0, microsecond=0))
     minutes = {key: tuple(sorted(times)) for key, times in found.items()}
@@ -153,11 +151,9 @@ def hear(
         if crash.line is not None:
             lines[crash.source or ""].append(crash.line)
     listened = _merged(span for p in everything if p.what == "listened" for span in [_listened(p)] if span)
-    quiet_time = {
-        what: _length(spans) - _overlap(spans, loud[what])
-        for what in loud
-        for spans in [listened if what == "said" else watched]
-        if spans
+    attended = {what: listened if what == "said" else watched for what in loud}
+    quiet_time = {  # what is left of it without the loud hours
+        what: _length(_merged([*spans, *loud[what]])) - _length(loud[what]) for what, spans in attended.items() if spans
     }
     return Said(
         minutes=minutes,
@@ -226,7 +222,7 @@ def _heard(said: Said, crash: Crash, key: Key, times: Sequence[datetime]) -> tup
     reach = BEFORE if boot is None or not word.lasting else end - boot
     for window in WINDOWS if word.any else (reach,):
         start = _start(end - window, end, boot, word)
-        count = _within(times, start, end)
+        count = bisect_right(times, end) - bisect_left(times, start)
         if not count:
             continue
         quiet, time = said.quiet.get(key, ()), said.quiet_time.get(key[1]) or timedelta(0)
@@ -296,10 +292,6 @@ def _standout(module: str, whats: Mapping[str, tuple[int, float]], said: Said) -
 # ---- spans -----------------------------------------------------------------------------------------------------------
 
 
-def _within(times: Sequence[datetime], start: datetime, end: datetime) -> int:
-    return bisect_right(times, end) - bisect_left(times, start)
-
-
 def _outside(times: Sequence[datetime], spans: Sequence[Span]) -> tuple[datetime, ...]:
     out: list[datetime] = []
     at = 0
@@ -321,16 +313,3 @@ def _merged(spans: Iterable[Span], reach: timedelta = timedelta(0)) -> list[Span
 
 def _length(spans: Iterable[Span]) -> timedelta:
     return sum((end - start for start, end in spans), timedelta(0))
-
-
-def _overlap(spans: Sequence[Span], others: Sequence[Span]) -> timedelta:
-    # Both disjoint and in order.
-    total, at = timedelta(0), 0
-    for start, end in others:
-        while at < len(spans) and spans[at][1] < start:
-            at += 1
-        here = at
-        while here < len(spans) and spans[here][0] < end:
-            total += max(min(end, spans[here][1]) - max(start, spans[here][0]), timedelta(0))
-            here += 1
-    return total

@@ -27,12 +27,13 @@ from psodlib.triage.frames import (
     STALLED,
     family_of,
     irrelevant_rule,
+    is_lock,
     junk,
     machine_check_frame,
     software_nmi,
     telling_frames,
 )
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
@@ -81,9 +82,8 @@ def sign(crash: Crash, device: str | None = None) -> Signature:
         if draft.signature is None:
             draft = _apply(rule, draft)
     signature = draft.signature or f"no frames: {crash.kind}"
-    names = [frame_name(frame) for frame in crash.frames if frame.backtrace == 0] or [
-        frame_name(f) for f in crash.frames
-    ]
+    own = [frame for frame in crash.frames if frame.backtrace == 0] or crash.frames
+    names = [frame_name(frame) for frame in own]
     return Signature(signature[:MAX_LENGTH], JOINT.join(names) or None, SIGNATURE_VERSION, draft.notes)
 
 
@@ -193,7 +193,7 @@ def drop_delivery(draft: Draft) -> Draft:
     panic machinery, and no driver may stand before the sentinel.
     """
     frames = draft.frames[:SENTINEL_DEPTH]
-    at = next((i for i, frame in enumerate(frames) if _sentinel(frame.function)), None)
+    at = next((i for i, frame in enumerate(frames) if frame.function and _sentinel(frame.function)), None)
     if draft.crash.kind not in DELIVERED or at is None or not irrelevant_rule(frame_name(frames[0])):
         return draft
     if any(frame.module and not is_plumbing(frame.module) for frame in frames[:at]):
@@ -224,16 +224,11 @@ def drop_waits(draft: Draft) -> Draft:
     crash, frames = draft.crash, draft.frames
     if not frames or not (crash.kind in STALLED or software_nmi(crash) or frames[0].backtrace > 0):
         return draft
-    at = next((i for i, frame in enumerate(frames) if not _waits(frame)), len(frames))
+    at = next((i for i, frame in enumerate(frames) if not is_lock(frame_name(frame))), len(frames))
     if not 0 < at < len(frames):
         return draft
     note = f"drop_waits: {', '.join(frame_name(frame) for frame in frames[:at])}"
     return replace(draft, frames=frames[at:], notes=(*draft.notes, note))
-
-
-def _waits(frame: Frame) -> bool:
-    family = family_of(frame_name(frame))
-    return family is not None and (family.value or "").partition("=")[0] == "lock"
 
 
 def first_telling(draft: Draft) -> Draft:
@@ -265,7 +260,8 @@ def _by_words(crash: Crash) -> str | None:
     # Without a frame that tells, what the message says, where it is more than an exception's or a PCPU's number.
     if crash.kind not in WORDED or crash.exception is not None or not crash.message:
         return None
-    return f"{crash.kind}: {_NUMBER.sub('N', crash.message[:MAX_MESSAGE])}"
+    words = crash.message[:MAX_MESSAGE].partition("possible deadlock")[0].rstrip(" -–—")  # the lock's name is before it
+    return f"{crash.kind}: {_NUMBER.sub('N', words)}"
 
 
 RULES: tuple[Callable[[Draft], Draft], ...] = (
@@ -298,6 +294,4 @@ def frame_name(frame: Frame) -> str:
     return f"{frame.module}:{UNREADABLE}" if frame.module else UNREADABLE
 
 
-@lru_cache(maxsize=1 << 16)
-def _sentinel(function: str | None) -> Rule | None:
-    return first_match(read_rules("sentinel.txt"), function) if function else None
+_sentinel = matcher("sentinel.txt")

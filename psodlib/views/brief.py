@@ -457,7 +457,7 @@ def league(study: Study) -> Table:
         ]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
-    why = f"{study.module} was taken because it is {study.why_module}." if study.why_module else ""
+    why = f"{study.module} was taken because {study.why_module}." if study.why_module else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = [

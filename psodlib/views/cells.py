@@ -1,4 +1,4 @@
-"""What a notebook shows of a Fleet, a RateRatio, a PinDecision and a roll-out: the sentence first, then a small table."""
+"""What a notebook shows of a result: the sentence first, then a small table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from psodlib.views.document import Section, Table, Text
 from psodlib.views.rollout import plan_blocks, rollout_state
-from psodlib.views.words import between, chance, count, figure, known, literal, seen
+from psodlib.views.words import DAYS_A_YEAR, between, chance, count, figure, known, listing, literal, seen
 
 __all__ = ["bar", "html"]
 
@@ -26,12 +26,8 @@ MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 def html(result: Any) -> str:
     """A result as a notebook's cell."""
     makers: dict[str, Any] = {
-        "Fleet": _fleet,
-        "RateRatio": _ratio,
-        "PinDecision": _decision,
-        "RolloutPlan": plan_blocks,
-        "RolloutWatch": rollout_state,
-    }
+        "Fleet": _fleet, "Shown": _shown, "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
+    }  # fmt: skip
     return Section("", makers[type(result).__name__](result))._repr_html_()
 
 
@@ -63,6 +59,66 @@ def _fleet(fleet: Any) -> list[Text | Table]:
         Text(f"{made_up}{count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}: {crashed}."),
         Table("", ["Table", "Rows", "One row is"], rows, told),
     ]
+
+
+def _shown(table: Any) -> list[Text | Table]:
+    if table.empty:
+        return [Text("No host-day: a table without a row.")]
+    return _rates(table) if "upper_at_zero" in table else _exposure(table)
+
+
+def _exposure(table: Any) -> list[Text | Table]:
+    # By version: a row a stretch is for computing.
+    counts, days = ["crashes", "unknown_crashes", "other_crashes"], table["host_days"].sum()
+    module = literal(table.attrs.get("module", "the driver"))
+    sums = table.groupby("version", dropna=False, observed=True).agg(
+        hosts=("host", "nunique"), days=("host_days", "sum"), **{name: (name, "sum") for name in counts}
+    )
+    caused, unknown = (int(table[name].sum()) for name in counts[:2])
+    rows = [
+        [literal(version), f"{row.hosts:,}", f"{row.days:,.0f}", *(f"{getattr(row, name):,.0f}" for name in counts)]
+        for version, row in zip(sums.index, sums.itertuples(), strict=True)
+    ]
+    columns = [
+        f"{module} loaded",
+        "Hosts",
+        "Host-days watched",
+        f"Crashes caused by {module}",
+        "Of unknown cause",
+        "Other crashes",
+    ]
+    return [
+        Text(f"{count(days, 'host-day')} of {module} watched on {count(table['host'].nunique(), 'host')}: it caused "
+             f"{count(caused, 'crash', 'crashes')}; {count(unknown, 'more has', 'more have')} no known cause."),
+        Table("", columns, rows, f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them."),
+    ]  # fmt: skip
+
+
+def _rates(table: Any) -> list[Text | Table]:
+    crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
+    yearly = table[["rate", "low", "high", "upper_at_zero"]] * DAYS_A_YEAR
+    end = float(yearly["high"].where(table["crashes"] > 0).max())
+    end = end if known(end) else float(yearly["high"].max())
+    rows = []
+    for name, row, per_year in zip(table.index, table.itertuples(), yearly.itertuples(), strict=True):
+        group = ", ".join(map(literal, name if isinstance(name, tuple) else (name,)))
+        most = f"none; at most {figure(per_year.upper_at_zero)}"
+        rate = f"{figure(per_year.rate)} ({between(per_year.low, per_year.high)})" if row.crashes else most
+        rows.append(
+            [
+                group,
+                f"{row.crashes:,}",
+                f"{row.host_days:,.0f}",
+                rate if row.host_days > 0 else "no host-day",
+                bar(per_year.low, per_year.rate, per_year.high, 0, end),
+            ]
+        )
+    by = listing(str(name).replace("_", " ") for name in table.index.names)
+    whole = f": {figure(crashes * DAYS_A_YEAR / days)} per host-year" if days > 0 else ""
+    return [
+        Text(f"{count(crashes, 'crash', 'crashes')} in {count(days, 'host-day')}{whole}. Rates by {by} do not say why; rate_ratio compares."),
+        Table("", [by.capitalize(), "Crashes", "Host-days", "Crashes per host-year (interval)", f"0 to {figure(end)}"], rows),
+    ]  # fmt: skip
 
 
 def _ratio(ratio: Any) -> list[Text | Table]:

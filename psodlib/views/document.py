@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -315,13 +315,27 @@ def _frame(title: str, notice: str, home: str, scripts: Sequence[Script] = ()) -
     return {"title": title, "notice": notice, "home": home, "scripts": scripts, "policy": policy, "css": css}
 
 
+def _still(document: Document) -> Document:
+    # For surfaces that run no script.
+    sections = [
+        replace(
+            section,
+            blocks=[
+                part for block in section.blocks for part in (block.instead if isinstance(block, Script) else [block])
+            ],
+        )
+        for section in document.sections
+    ]
+    return replace(document, sections=sections)
+
+
 def to_pdf(document: Document, out: str | Path, style: str) -> Path:
     """A document as PDF, in typst's own fonts, with no network and no system font."""
     with tempfile.TemporaryDirectory(prefix="psod-") as folder:
         root = Path(folder).resolve()
         (root / "document.typ").write_text(template("document.typ"), encoding="utf-8")
         (root / "main.typ").write_text(template(style), encoding="utf-8")
-        (root / "content.json").write_text(json.dumps(_as_data(document, root)), encoding="utf-8")
+        (root / "content.json").write_text(json.dumps(_as_data(_still(document), root)), encoding="utf-8")
         try:
             data = typst.compile(
                 root / "main.typ", root=root, font_paths=[], ignore_system_fonts=True, package_path=root
@@ -350,7 +364,7 @@ def _as_data(value: Any, root: Path) -> Any:
             "numbered": value.first > 0,
             "lines": _as_data(value.lines, root),
         }
-    if isinstance(value, (Screen, Script)):
+    if isinstance(value, Screen):
         return {"kind": "none"}
     if is_dataclass(value) and isinstance(value, Block):
         return {"kind": value.kind, **{part.name: _as_data(getattr(value, part.name), root) for part in fields(value)}}
@@ -363,7 +377,7 @@ def _as_data(value: Any, root: Path) -> Any:
 
 def to_markdown(document: Document) -> str:
     """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out."""
-    text = _environment(".md").get_template("document.md").render(document=document)
+    text = _environment(".md").get_template("document.md").render(document=_still(document))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -4,11 +4,12 @@
     brief.html .pdf       two pages for management
     explorer.html         all crashes and hosts: #crash=<id> and #host=<name> are addresses that stay
     writeup.html .pdf .md one crash, ready for a support case or a wiki
+    changes.html          of a store: what changed since its last load
     notebooks/*.html      the notebooks, run on this source
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
-No page but the explorer has a script, none fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
+The one script (``templates/explorer.js``) draws the explorer and the pictures to hover and zoom; no page fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
 HTML, PDF and Markdown, ``notebook_pages.py`` for what notebooks print, ``spreadsheet.py`` for CSV.
 """
 
@@ -31,15 +32,29 @@ from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
 from psodlib.risk.rollout import read_plan
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
+from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
+from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
-from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
-from psodlib.views.explore.page import explorer_document
+from psodlib.views.document import (
+    Block,
+    Bullets,
+    Document,
+    Link,
+    Picture,
+    Section,
+    Table,
+    Text,
+    to_html,
+    to_markdown,
+    to_pdf,
+)
+from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
@@ -53,6 +68,7 @@ __all__ = ["Report", "report", "safe_html", "write_csv"]
 Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
 
+LIVES = ("rollout", "fleet_map")  # the charts that a reader can hover and zoom
 KERNELS = 2  # side by side: more only wait for each other on a laptop
 ROWS = 100  # of a table on the index page; the rest is in tables/ and in the explorer
 DOCUMENTS = (
@@ -63,6 +79,7 @@ DOCUMENTS = (
     Link("explorer.html", "All crashes and hosts", "Filter, sort, open each crash and host"),
     Link("writeup.md", "The write-up (Markdown)", "The same for a wiki"),
 )
+CHANGES = Link("changes.html", "What changed since last time", "New crashes, moved and silent hosts, other advice")
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,7 @@ def report(
     known_issues: str | Path | None = None, module: str | None = None, candidates: Sequence[str] | None = None,
     crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
     notes: str | Path | None = None, site: str | Path | None = None, plan: str | Path | None = None,
-    progress: Progress | None = None,
+    before: Fleet | None = None, progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Run everything on a source and leave a folder that can be read anywhere, with no network and no Python.
 
@@ -143,6 +160,8 @@ def report(
         A private ``site.toml``; its facts go into the write-up and on no other page.
     plan : str or Path, optional
         The file of a roll-out that is under way: brief, index and notebook 07 show how it stands, as ``watch_rollout`` tells.
+    before : Fleet, optional
+        The fleet as it was, for the page "what changed since last time"; of a store it is known (``Fleet.before``).
     progress : callable, optional
         Called as ``progress(what, done, total)``.
 
@@ -171,6 +190,8 @@ def report(
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
+    if before is None and len(sources) == 1 and is_store(Path(sources[0])):
+        before = Fleet.before(sources[0])
     found = study(fleet, module, candidates, outage_hours, under_way)
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
@@ -200,8 +221,13 @@ def report(
         step("writing the explorer's pages")
         _write(folder / "explorer.html", to_html(explorer_document(fleet, found.module), home="index.html"))
         links, failed = _write_notebooks(found, given, running, folder, step)
+    changed = None if before is None else what_changed(before, found, folder / "tables")
+    if changed is not None:
+        _write(folder / "changes.html", to_html(changed, home="index.html"))
+        tables.insert(0, Section(changed.title, [Bullets([changed.lead, CHANGES])]))
+        links.insert(0, CHANGES)
     index = folder / "index.html"
-    first = _index(found, list(pictures.values()), tables, sources)
+    first = _index(found, pictures, tables, sources)
     _write(index, to_html(first, [*DOCUMENTS, *links]))
     if private:
         for path in (folder, *folder.rglob("*")):
@@ -267,10 +293,16 @@ def _case(
 ) -> Document:  # fmt: skip
     # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
     pin = said.destination(found, crash)
-    pictures = []
+    pictures: list[Block] = []
     if crash is not None:
         timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
-        pictures.append(_saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident"))
+        still = _saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident")
+        pictures = lives_picture(
+            found.fleet,
+            str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module,
+            [still],
+            crash["host"],
+        )
     return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
 
 
@@ -434,8 +466,9 @@ def _problem_row(row: pd.Series) -> list[str | Link]:
 
 
 def _index(
-    found: Study, pictures: Sequence[Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
+    found: Study, pictures: Mapping[str, Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
 ) -> Document:
+    lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
     return Document(
         title=f"Crash report: {found.module}",
         subtitle=said.scope(found),
@@ -445,7 +478,12 @@ def _index(
         facts=said.facts(found),
         sections=[
             *_answer(found),
-            Section("Charts", _drawn_first(pictures)),
+            *(
+                [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))]
+                if lives
+                else []
+            ),
+            Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
             Section("What could make this wrong", [Bullets(said.doubts(found))]),
             Section("How the crashes are counted", [said.counted(found)]),
             *tables,
@@ -462,11 +500,11 @@ def _answer(found: Study) -> list[Section]:
     return [*said.answer(found), Section("What is open, and when we can tell", said.open_questions(found)), league]
 
 
-def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
+def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
-    drawn: list[Picture | Bullets] = [each for each in pictures if isinstance(each, Picture)]
-    missing = list(dict.fromkeys(each.text for each in pictures if isinstance(each, Text)))
-    return [*drawn, Bullets(missing)] if missing else drawn
+    drawn: list[Picture | Text] = [each for each in pictures if isinstance(each, Picture)]
+    missing = list(dict.fromkeys(each.text.split(". ")[0] for each in pictures if isinstance(each, Text)))
+    return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:

@@ -136,14 +136,7 @@ def _waves(result: RolloutWatch) -> Table:
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
     return Table(
         "Wave by wave",
-        [
-            "Wave",
-            "From",
-            "Hosts",
-            "Where they are",
-            "Crashes since",
-            "Host-days since (planned until the next wave)",
-        ],
+        ["Wave", "From", "Hosts", "Where they are", "Crashes since", "Host-days since (planned until the next wave)"],
         rows,
         widths=(8, 14, 9, 35, 12, 22),
     )

@@ -21,7 +21,7 @@ from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event
 from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
-from psodlib.views.document import Block, Bullets, Code, Document, Picture, Section, Table, Text
+from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.original import typed_on
 from psodlib.views.prose import SIMULATED
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
@@ -85,7 +85,7 @@ def write_up(
     *,
     issues: Sequence[Issue] = (),
     go_to: str | None = None,
-    pictures: Sequence[Picture | Text] = (),
+    pictures: Sequence[Block] = (),
     more: Sequence[Section] = (),
     account: Account | None = None,
     typed: Mapping[str, str] | None = None,
@@ -284,7 +284,7 @@ def _happening(case: Case, row: pd.Series) -> str:
     if row["lane"] == "crash":
         return f"{what}: {detail}"
     if row["lane"] == "driver":
-        return f"{what} (known from {detail.replace('_', ' ')})"
+        return f"{what} (known from {plain_words(row['detail'])})"
     if row["lane"] == "down":
         own = known(case.crash["time"]) and row["time"] == case.crash["time"]
         there = re.search(DUMP_NAME, str(row["source"]))
@@ -347,7 +347,7 @@ def _version_line(case: Case) -> str:
     dated = own[(own["observed_at"] <= case.crash["time"]).fillna(False)] if known(case.crash["time"]) else own.iloc[:0]
     rows = (dated if len(dated) else own).sort_values("observed_at").tail(1)
     where = f" ({place_of(rows['source'].iloc[0], rows['line'].iloc[0], case.crash['host'])})" if len(rows) else ""
-    return f"Version {case.version} was loaded in the boot that crashed; known by {plain_words(case.crash['driver_evidence'])}{where}."
+    return f"Version {case.version} was loaded in the boot that crashed; known from {plain_words(case.crash['driver_evidence'])}{where}."
 
 
 # ---- impact, known issue ---------------------------------------------------------------------------------------------------

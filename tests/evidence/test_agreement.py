@@ -16,6 +16,7 @@ from psodlib.evidence import vmkernel
 from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.vmkernel_lines import ROWS, SEARCHED, WARNINGS
 from psodlib.records import Crash, Problem
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "vmkernel").glob("*.log"))
@@ -108,6 +109,14 @@ def test_what_reads_like_a_crash_and_is_not_taken_is_listed(tmp_path: Path) -> N
 
 
 def test_the_search_stays_as_fast_as_it_can_be() -> None:
-    # Beyond 64 anchors, or with one of less than three bytes, it goes on byte by byte: ten times slower.
-    assert len(ANCHORS) <= 64 and min(map(len, ANCHORS)) >= 3
-    assert len(vmkernel._ANCHORS) <= 64 and min(map(len, vmkernel._ANCHORS)) >= 3
+    # Beyond 64 words, or with one of less than four bytes, it goes on byte by byte: fifteen times slower.
+    assert len(set(SEARCHED)) == len(SEARCHED) <= 64 and min(map(len, SEARCHED)) >= 4
+    assert SEARCHED[-len(WARNINGS) :] == WARNINGS
+
+
+def test_every_anchor_is_found_by_the_search_and_no_word_hides_another() -> None:
+    anchors = [*ANCHORS, *(row.anchor for row in ROWS), *WARNINGS]
+    for anchor in anchors:
+        found = [SEARCHED[n] for n, _, _ in vmkernel._FINDER.find_matches_as_indexes(anchor)]
+        assert found and found == [word for word in SEARCHED if word in anchor], anchor
+    assert all(any(word in anchor for anchor in anchors) for word in SEARCHED)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import psodlib as psod
-from psodlib.evidence import psod_lines, vmkernel
+from psodlib.evidence import psod_lines, vmkernel_lines
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 
-ROWS = [*psod_lines.ROLES, *vmkernel._ROWS]
+ROWS = [*psod_lines.ROLES, *vmkernel_lines.ROWS]
 LENGTHS = (20_000, 80_000)
 STEEPEST = 10.0  # four times the text; a quadratic reader takes sixteen times as long
 

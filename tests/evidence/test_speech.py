@@ -7,7 +7,8 @@ import io
 import pytest
 
 from psodlib.evidence.speech import LIMIT, TAIL
-from psodlib.evidence.vmkernel import PRECURSORS, read_vmkernel
+from psodlib.evidence.vmkernel import read_vmkernel
+from psodlib.evidence.vmkernel_lines import PRECURSORS
 from psodlib.records import Precursor
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from psodlib.evidence import pieces, psod_lines, vmkernel
+from psodlib.evidence import pieces, psod_lines, vmkernel, vmkernel_lines
 from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel
 from psodlib.records import Crash, FileReading
 from psodlib.schema import CLOSED_LISTS, DAMAGE
@@ -73,12 +73,12 @@ def test_a_kind_reads_its_sample_and_no_earlier_kind_does(row: Any) -> None:
     assert row[0] in CLOSED_LISTS["kind"]
 
 
-@pytest.mark.parametrize("row", vmkernel._ROWS, ids=lambda row: row.sample[:40])
+@pytest.mark.parametrize("row", vmkernel_lines.ROWS, ids=lambda row: row.sample[:40])
 def test_a_line_row_finds_and_reads_its_sample(row: Any) -> None:
     assert row.anchor in row.sample.encode()
     piece = pieces.Piece(0, 0, 1, row.sample)
     pieces.read_prefix(piece)
-    match = row.pattern.search(row.sample if row in vmkernel.FACTS else piece.body)
+    match = row.pattern.search(row.sample if row in vmkernel_lines.FACTS else piece.body)
     assert match
     assert match.groupdict().get("module", "x") is not None
 

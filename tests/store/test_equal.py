@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import random
 import shutil
@@ -306,3 +307,17 @@ def test_hosts_by_many_buckets_are_the_same(
     roster = evidence / "inventory.csv"
     assert_same(psod.load(evidence, inventory=roster, store=tmp_path / "s", jobs=1), whole)
     assert read_manifest(tmp_path / "s").buckets > 4
+
+
+def test_what_a_vcenter_says_of_hosts_is_kept_as_a_load_has_it(tmp_path: Path) -> None:
+    for number, vms in enumerate((3, 10**30, -1)):
+        folder = tmp_path / f"ev/esx{number}/vcenter"
+        folder.mkdir(parents=True)
+        head = {"psod_vcenter": "host", "host": f"esx{number}", "taken": "2014-05-01T10:00:00+00:00"}
+        row = {"model": "DL380", "connection": "connected", "cluster": f"gold{number % 2}", "vms": vms}
+        (folder / "host.json").write_text(f"{json.dumps(head)}\n{json.dumps(row)}\n")
+    plain = psod.load(tmp_path / "ev", jobs=1).hosts
+    assert list(plain["cluster"]) == ["gold0", "gold1", "gold0"] and plain["vms"][1] == str(10**30)
+    for _ in range(2):
+        pd.testing.assert_frame_equal(psod.load(tmp_path / "ev", store=tmp_path / "s", jobs=1).hosts, plain)
+    pd.testing.assert_frame_equal(psod.Fleet.open(tmp_path / "s").hosts, plain)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pandas as pd
@@ -140,3 +141,29 @@ def test_what_changed_between_two_loads() -> None:
     assert sentences(fleet_changes(same, same, (advice[0], advice[0]))) == []
     empty = {name: schema.empty(name) for name in ("hosts", "crashes", "drivers")}
     assert sentences(fleet_changes(empty, empty)) == []
+
+
+def test_a_report_of_a_store_has_a_page_of_what_changed(tmp_path: Path) -> None:
+    root, store, out = tmp_path / "ev", tmp_path / "s", tmp_path / "report"
+    shutil.copytree(DATA / "incident-2014-05-31", root)
+    log = root / "quiet01/var/log/vmksummary.log"
+    log.parent.mkdir(parents=True)
+    beats = [
+        f"2014-05-{d:02d}T{h:02d}:00:00Z heartbeat: up {d}d{h}h0m0s, 3 VMs; [[1 vmx 4kB] [2 vmx 4kB] [3 vmx 4kB]] []\n"
+        for d in range(1, 32)
+        for h in range(24)
+    ]
+    log.write_text("".join(beats))
+    crash = root / "incident-host/var/core/vmkernel-log.1"
+    held = crash.rename(tmp_path / "held")
+    psod.load(root, store=store, jobs=1)
+    assert not (psod.report(store, out, notebooks=False).folder / "changes.html").exists()  # nothing to compare with
+    held.rename(crash)
+    psod.load(root, store=store, jobs=1)
+    psod.report(store, out, notebooks=False)
+    page, index = (unescape((out / name).read_text()) for name in ("changes.html", "index.html"))
+    assert "1 new crash (" in page and "hpsa_update_scsi_devices" in page and "How the advice changed" in page
+    assert 'href="changes.html"' in index and "1 new crash (" in index
+    assert (out / "tables/new_crashes.csv").read_text().count("\n") == 2
+    crash = psod.Fleet.open(store).crashes.iloc[0]
+    assert f'href="explorer.html#crash={crash.crash_id}"' in page

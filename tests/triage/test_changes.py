@@ -7,12 +7,13 @@ import importlib.util
 import pandas as pd
 from conftest import ROOT
 
-from psodlib.triage.changes import signature_changes
-
 spec = importlib.util.spec_from_file_location("triage_signatures", ROOT / "benchmarks" / "triage_signatures.py")
 assert spec and spec.loader
 listing = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(listing)
+
+
+signature_changes = listing.signature_changes
 
 
 def table(**signatures: str | None) -> pd.DataFrame:

@@ -27,14 +27,27 @@ def test_every_result_says_its_sentence_first(fleet: psod.Fleet) -> None:
         (fleet, "40 hosts"),
         (ratio, "times as often as 5.5.0.50"),
         (decision, "Crashes per host-year"),
+        (exposure, "host-days of hpsa watched on 40 hosts"),
+        (psod.crash_rates(exposure), "per host-year. Rates by version"),
+        (psod.crash_rates(exposure, by=["version", "model"]), "Rates by version and model"),
     ):
         shown = result._repr_html_()
         assert words in shown and "nan" not in shown and "inf" not in shown and shown.count("<table") == 1
     assert "5.5.0.58 crashes" in ratio._repr_html_().split("<table")[0]
 
 
+def test_a_table_of_results_is_a_table_to_pandas(fleet: psod.Fleet) -> None:
+    exposure = psod.exposure(fleet)
+    assert type(exposure.head()) is type(exposure.copy()) is type(exposure[exposure["crashes"] > 0]) is pd.DataFrame
+    assert exposure.attrs["module"] == "hpsa" and exposure.head()._repr_html_().count("<tr") == 6
+    assert "a table without a row" in psod.crash_rates(exposure.iloc[:0])._repr_html_()
+
+
 def test_hostile_names_stay_text() -> None:
     nasty = "<script>alert(1)</script>"
+    exposure = psod.exposure(hand_made.fleet(words={"version": nasty}), "hpsa")
+    for table in (exposure, psod.crash_rates(exposure)):
+        assert nasty not in table._repr_html_() and "&lt;script&gt;" in table._repr_html_()
     shown = psod.decide_pin(psod.exposure(hand_made.fleet(words={"version": nasty}), "hpsa"))._repr_html_()
     assert nasty not in shown and "&lt;script&gt;" in shown
 

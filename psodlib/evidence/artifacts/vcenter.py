@@ -30,7 +30,13 @@ POWERED = ("esx.audit.host.poweroff.reason.",)
 def read_vcenter(part: Part, found: Findings) -> None:
     """One file of it: a head that says what it holds, then a JSON object a line."""
     lines = iter(part.lines)
-    head: Row = json.loads(next(lines)[1])
+    try:
+        head: Row = dict(json.loads(next(lines)[1]))
+    except (ValueError, TypeError, RecursionError, StopIteration):
+        found.problems.append(
+            Problem(source=part.source, problem="bad_line", line=1, detail="no head that can be read")
+        )
+        return
     found.host = str(head.get("host")) if head.get("host") else found.host
     read = _READERS.get(str(head.get("psod_vcenter")))
     rows: list[tuple[int, Row]] = []

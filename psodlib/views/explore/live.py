@@ -16,7 +16,7 @@ from psodlib.views.crash import crash_title, pages_of
 from psodlib.views.document import Document, Section, Text, template
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.explore.notes import Note, read_notes, write_note
-from psodlib.views.explore.page import listed_crashes
+from psodlib.views.explore.page import listed_crashes, offline_twin
 from psodlib.views.prose import SIMULATED
 
 __all__ = ["Explorer", "explore"]
@@ -64,11 +64,19 @@ class _Picture(anywidget.AnyWidget):
     chosen = traitlets.Unicode("").tag(sync=True)
 
 
+class _View(widgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """The whole; where no kernel runs, such as in an exported notebook, its twin without one."""
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        shown = super()._repr_mimebundle_(**options)
+        return {**shown, "text/html": offline_twin(self.explorer.fleet, self.explorer.module)}
+
+
 class Explorer:
     """The picture, the chosen crash as blocks, and the notes on it."""
 
     def __init__(self, fleet: Fleet, module: str, folder: str | Path | None = None) -> None:
-        self.fleet, self.folder = fleet, folder
+        self.fleet, self.module, self.folder = fleet, module, folder
         self.notes = read_notes(folder) if folder is not None else {}
         self.page_of = pages_of(fleet)
         self.rows = {str(row["crash_id"]): row for _, row in listed_crashes(fleet).iterrows()}
@@ -86,7 +94,7 @@ class Explorer:
             [widgets.HBox([self.offered, self.tags]), self.note, widgets.HBox([self.save, self.saved])]
         )
         notice = widgets.HTML(Text(SIMULATED)._repr_html_() if fleet.simulated else "")
-        self.view = widgets.VBox([notice, self.picture, noting, self.crash], layout={"width": "100%"})
+        self.view = _View([notice, self.picture, noting, self.crash], layout={"width": "100%"})
         self.view.explorer = self
         self.picture.chosen = f"crash={next(iter(self.rows))}" if self.rows else ""
         self._draw()

@@ -1,5 +1,5 @@
-// The explorer of crashes and hosts: filters, months, timeline, list. One module for a page of the report (at the end) and for
-// the notebook's widget (anywidget). Text of the evidence enters the page through textContent and attributes alone.
+// Crashes and hosts: filters, months, roll-out, fleet, list, or (data.parts) only some of them. One module for pages of the report
+// (at the end) and for the notebook's widget (anywidget). Text of the evidence enters through textContent and attributes alone.
 const SVG = "http://www.w3.org/2000/svg";
 const WIDE = 960, NAMES = 150, ROW = 20, MONTHS = 46, ROLL = 46, GAP = 12, HOSTS = 25, ROWS = 50, DAY = 864e5;
 const FIELDS = { module: "Module", version: "Version loaded", cluster: "Cluster", model: "Model", kind: "Kind", signature: "Signature" };
@@ -8,7 +8,7 @@ const UNKNOWN = "unknown";
 const own = (map, key, none) => Object.hasOwn(map, key) ? map[key] : none;  // a host may be called "constructor"
 
 function node(tag, attributes = {}, ...children) {
-  const made = ["svg", "g", "rect", "circle", "line", "text", "title"].includes(tag) || attributes.svg
+  const made = ["svg", "g", "rect", "circle", "line", "text"].includes(tag) || attributes.svg
     ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") made.addEventListener(name, value);
@@ -22,22 +22,36 @@ const stamp = time => time === null ? "time unknown" : new Date(time).toISOStrin
 const day = time => new Date(time).toISOString().slice(0, 10);
 const number = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 const address = (kind, name) => `${kind}=${name}`;
-const href = place => "#" + encodeURIComponent(place).replace("%3D", "=");
+const href = (place, page = "") => page + "#" + encodeURIComponent(place).replace("%3D", "=");
 const naming = value => value === "" || value === null ? UNKNOWN : value;
 
 export function render({ model, el }) {
   const data = model.get("data");
   const state = { filters: {}, search: "", first: "", last: "", sort: ["time", -1], hosts: HOSTS, rows: ROWS, zoom: data.span };
   const months = data.span ? monthsOf(data.span) : [];
-  const root = node("div", { class: "psx" });
+  const shows = part => !data.parts || data.parts.includes(part);
+  const root = node("div", { class: "psx" }), tip = node("div", { class: "tip", "aria-hidden": "true" });
   const bars = node("div", { class: "filters", role: "group", "aria-label": "Filters" });
   const total = node("p", { "aria-live": "polite" }), drawing = node("div"), list = node("div"), chosen = node("div", { class: "chosen" });
-  root.append(bars, total, drawing, list, chosen);
+  root.append(...(shows("list") ? [bars, total, drawing, list, chosen] : [drawing]), tip);
   el.append(root);
+
+  // ---- what is under the pointer, or has the focus ----
+  function point(event) {
+    const marked = event.target.closest("[data-tip]");
+    tip.textContent = marked ? marked.dataset.tip : "";
+    if (!marked) return;
+    const box = root.getBoundingClientRect(), mark = marked.getBoundingClientRect();
+    const x = event.type === "focusin" ? mark.left : event.clientX;
+    tip.style.left = `${Math.max(0, Math.min(x - box.left + 12, box.width - tip.offsetWidth))}px`;
+    tip.style.top = `${mark.bottom - box.top + 6}px`;
+  }
+  for (const kind of ["pointermove", "focusin"]) drawing.addEventListener(kind, point);
+  for (const kind of ["pointerleave", "focusout"]) drawing.addEventListener(kind, () => { tip.textContent = ""; });
 
   const place = () => model.get("chosen") || "";
   const go = to => event => { event.preventDefault(); model.set("chosen", to); model.save_changes(); };
-  const link = (to, words, svg) => node("a", { href: href(to), click: go(to), svg }, ...[words].flat());
+  const link = (to, words, svg) => node("a", { href: href(to, data.home), click: data.home ? false : go(to), svg }, ...[words].flat());
 
   // ---- which crashes ----
   function passes(crash, but) {
@@ -92,8 +106,7 @@ export function render({ model, el }) {
   const at = time => NAMES + (WIDE - NAMES - 8) * Math.min(Math.max((time - state.zoom[0]) / (state.zoom[1] - state.zoom[0]), 0), 1);
   const seen = (from, to) => to >= state.zoom[0] && from <= state.zoom[1];
   function bar(y, high, from, to, attributes, about) {
-    return node("rect", { x: at(from).toFixed(1), width: Math.max(at(to) - at(from) - 1, 0.8).toFixed(1), y: y.toFixed(1), height: high.toFixed(1), ...attributes },
-      node("title", {}, about));
+    return node("rect", { x: at(from).toFixed(1), width: Math.max(at(to) - at(from) - 1, 0.8).toFixed(1), y: y.toFixed(1), height: high.toFixed(1), "data-tip": about, ...attributes });
   }
   function drawMonths(crashes) {
     const parts = [node("text", { x: 0, y: 14 }, "Crashes a month")], counts = new Map(), inside = new Map();
@@ -139,7 +152,7 @@ export function render({ model, el }) {
   }
   function drawHost(host, y, crashes) {
     const short = host.length > 20 ? host.slice(0, 9) + "…" + host.slice(-10) : host;
-    const parts = [link(address("host", host), [node("text", { x: 0, y: y + 14 }, naming(short)), node("title", {}, naming(host))], true)];
+    const parts = [link(address("host", host), [node("text", { x: 0, y: y + 14, "data-tip": naming(host) }, naming(short))], true)];
     for (const boot of own(data.boots, host, [])) {
       if (!seen(boot.start, boot.end)) continue;
       const about = `${stamp(boot.start)} to ${stamp(boot.end)} UTC, ${data.module} ${naming(boot.version)}, ended by ${boot.reason}`;
@@ -152,8 +165,9 @@ export function render({ model, el }) {
       const words = `Crash, ${stamp(crash.time)} UTC, ${naming(crash.module)} ${naming(crash.version)}, ${naming(crash.signature)}`;
       const dot = link(address("crash", crash.id), [
         ...(mine ? [node("circle", { cx: x, cy: y + 10, r: 9, class: "ring" })] : []),
-        node("circle", { cx: x, cy: y + 10, r: 5, class: "dot", fill: dotOf(crash.module) }, node("title", {}, words))], true);
+        node("circle", { cx: x, cy: y + 10, r: 5, class: "dot", fill: dotOf(crash.module) })], true);
       dot.setAttribute("aria-label", words);
+      dot.dataset.tip = words;
       dot.setAttribute("class", "crash");
       parts.push(dot);
     }
@@ -171,7 +185,7 @@ export function render({ model, el }) {
   function drawTimeline(crashes) {
     const names = hostsOf(crashes), drawn = names.slice(0, state.hosts);
     if (!data.span || !names.length) { drawing.replaceChildren(node("p", {}, "No host of this selection has a time to be drawn at.")); return; }
-    const top = MONTHS + GAP + ROLL + GAP, high = top + ROW * drawn.length + 20;
+    const months = shows("months") ? MONTHS + GAP : 0, top = months + (shows("rollout") ? ROLL + GAP : 0), high = top + ROW * drawn.length + 20;
     const ticks = [1, 2, 3, 4, 5].map(i => state.zoom[0] + i * (state.zoom[1] - state.zoom[0]) / 6);
     const about = `Boots and crashes of ${number(drawn.length, "host", "hosts")}, ${day(state.zoom[0])} to ${day(state.zoom[1])}`;
     const svg = node("svg", { viewBox: `0 0 ${WIDE} ${high}`, role: "group", "aria-label": about, wheel: event => {
@@ -182,7 +196,7 @@ export function render({ model, el }) {
     } },
       ...ticks.flatMap(time => [node("line", { x1: at(time), x2: at(time), y1: 0, y2: high - 18, class: "tick" }),
         node("text", { x: at(time), y: high - 4, "text-anchor": "middle" }, day(time))]),
-      ...drawMonths(crashes), ...drawRollout(names, MONTHS + GAP), ...drawn.flatMap((host, i) => drawHost(host, top + i * ROW, crashes)));
+      ...(shows("months") ? drawMonths(crashes) : []), ...(shows("rollout") ? drawRollout(names, months) : []), ...drawn.flatMap((host, i) => drawHost(host, top + i * ROW, crashes)));
     const chip = (colour, words, round) => node("span", { class: "key" }, node("i", { style: `background: ${colour}${round ? "; border-radius: 50%" : ""}` }), words);
     const button = (words, label, click) => node("button", { type: "button", "aria-label": label, click }, words);
     const more = drawn.length < names.length ? node("button", { type: "button", click: () => { state.hosts = names.length; draw(); } }, `Show all ${names.length.toLocaleString("en")} hosts`) : null;
@@ -242,10 +256,12 @@ export function render({ model, el }) {
 
   function draw() {
     const crashes = data.crashes.filter(crash => passes(crash));
-    drawFilters();
-    total.textContent = data.crashes.length ? `${crashes.length.toLocaleString("en")} of ${number(data.crashes.length, "crash", "crashes")}, on ${number(new Set(crashes.map(crash => crash.host)).size, "host", "hosts")}.`
-      : "No crash was found in this evidence.";
     drawTimeline(crashes);
+    if (!shows("list")) return;
+    drawFilters();
+    const found = number(data.crashes.length, "crash", "crashes"), hosts = number(new Set(crashes.map(crash => crash.host)).size, "host", "hosts");
+    total.textContent = !data.crashes.length ? "No crash was found in this evidence."
+      : `${crashes.length < data.crashes.length ? `${crashes.length.toLocaleString("en")} of ${found}` : found} on ${hosts}.`;
     drawList(crashes);
     drawChosen();
   }
@@ -273,6 +289,7 @@ for (const el of document.querySelectorAll(".psx-page")) {
   const data = JSON.parse(el.querySelector("script.psx-data").textContent), heard = [];
   const model = { get: name => name === "data" ? data : placeInAddress(), set: (_, place) => { location.hash = href(place); }, save_changes() {}, on: (name, f) => name === "change:chosen" && heard.push(f) };
   render({ model, el });
+  if (data.home) continue;  // a picture whose links lead to the explorer's page
   const show = () => {
     for (const section of document.querySelectorAll("section[id^='crash=']")) section.hidden = section.id !== placeInAddress();
     const section = document.getElementById(placeInAddress());
