@@ -6,7 +6,6 @@ rule: time nobody watched is not counted, and neither is a crash in it.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from psodlib import schema
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.versions import normalise
 from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
 __all__ = [
-    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "parts_of", "split_stretches", "unplaced_crashes",
+    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_version", "parts_of", "split_stretches", "unplaced_crashes",
 ]  # fmt: skip
 
 UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
@@ -170,24 +169,11 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
-def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
-    """The one of these names that is meant; InputError with the nearest ones where it is none."""
-    known = list(names)
-    if name in known:
-        return name
-    meant = [
-        one
-        for one in known
-        if what == "version" and normalise(str(name)) is not None and str(one) == normalise(str(name))
-    ]
-    if len(meant) == 1:
-        return meant[0]
-    near = difflib.get_close_matches(str(name), [str(one) for one in known], n=3, cutoff=0.5)
-    all_of_them = ", ".join(map(str, known[:8])) + (f" and {len(known) - 8} more" if len(known) > 8 else "") or "none"
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the evidence names {all_of_them}"
-    if what == "version":
-        raise InputError(f"no host-days with {name} loaded; {hint} (watched: {all_of_them})")
-    raise InputError(f"no module {str(name)!r}; {hint}")
+def known_version(name: Any, versions: Iterable[Any]) -> Any:
+    """The one of these versions that is meant, in whatever form it was written; InputError with the nearest ones."""
+    known, short = list(versions), normalise(str(name))
+    meant = [one for one in known if one == name] or [one for one in known if short is not None and str(one) == short]
+    return meant[0] if len(meant) == 1 else known_name(name, known, "host-days with version")
 
 
 def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
