@@ -249,6 +249,8 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
         for m in crash.modules
     ]
     rows["drivers"] = [row for reading in readings for row in _driver_rows(reading, uptimes)]
+    told = {(mark.time, mark.what, mark.vm, mark.text): mark for mark in marks if mark.text}  # by two runs, twice
+    rows["events"] = [{**_row(mark), "detail": mark.text} for mark in told.values()]
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
     placed = {row["crash_id"] for row in uptimes}
     rows["problems"] += [_row(_unplaced(crash)) for crash in crashes if crash.crash_id not in placed]

@@ -38,6 +38,7 @@ DUMP_DELAY = timedelta(hours=1)  # a dump is found this soon after the boot that
 # What a mark says of how the boot that it lies in ended. A power button alone was a person at the machine or its iLO;
 # with an orderly line beside it the stop was orderly.
 END_OF_MARK = {"rebooting": "reboot", "powering_off": "shutdown", "halting": "shutdown", "power_button": "power"}
+SIGNS_OF_LIFE = {*END_OF_MARK, "booted", "core_dump_found"}  # what others tell of a host is none
 _DAWN = datetime(1900, 1, 1, tzinfo=UTC)  # stands in for the start of a boot that nobody saw begin
 _DUSK = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -221,7 +222,7 @@ def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]])
     signs = [
         Alive(start=mark.time, end=mark.time, evidence=mark.evidence, source=mark.source)
         for mark in marks
-        if mark.what not in ("poweroff_unexplained", "failed_over")
+        if mark.what in SIGNS_OF_LIFE
     ]
     return signs + [_sign_of(crash, time) for time, crash in crashes]
 
@@ -284,7 +285,8 @@ def _covered(boot: _Boot, following: _Boot) -> bool:
     # A host can sit purple for days, so a long silence is a death only where one log has both sides of it.
     if boot.last_sign is None or following.start is None:
         return False
-    if following.start - boot.last_sign <= SILENCE or any(mark.what == "failed_over" for mark in boot.marks):
+    lost = [mark.time for mark in boot.marks if mark.what == "failed_over"]
+    if following.start - boot.last_sign <= SILENCE or any(abs(time - boot.last_sign) <= STOPPING for time in lost):
         return True
     summary = any(sign.evidence in ("heartbeat", "vmksummary") and sign.end == boot.last_sign for sign in boot.signs)
     return summary and following.seen_booting
