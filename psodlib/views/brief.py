@@ -30,6 +30,7 @@ __all__ = [
 BLANK = "________"
 MOST_LINES = 17  # of orders and versions; with more the picture goes, so that two pages stay two
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
+MOST_BACK = 12  # hosts that go back
 MOST_HOSTS = 8  # named a row
 MOST_MODULES = 12
 ALIKE = 0.6  # a chance nearer to one half tells nothing
@@ -79,7 +80,7 @@ def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Sectio
     table = [Section("The versions", [versions(study)])] if study.decision else []
     if study.rollout is None:
         return [this_week, *table, Section("What it is worth", [Bullets(worth(study)), *pictures])]
-    return [Section("The roll-out under way", rollout_state(study.rollout)[1:]), this_week, *table]
+    return [Section("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, *table]
 
 
 def _document(study: Study, title: str, lead: str, sections: Sequence[Section]) -> Document:
