@@ -433,7 +433,7 @@ def calls(study: Study) -> list[str]:
     return [
         f"A host that was moved to {target} crashes within its first week, whatever the cause.",
         f"A crash on {target} with a signature that this report does not list.",
-        "After its reboot a host does not run the version that was ordered (`psod verify` says which do).",
+        "After its reboot a host does not run the version that was ordered (psod verify says which do).",
         "A cluster loses a second host while one is being moved.",
     ]
 
@@ -567,7 +567,7 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
             steps.append(
                 f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too: {listing(others)}. Install it nowhere else until the case is answered."
             )
-    steps.append("Keep the dump and the logs (`psod case` packs them for the vendor); the write-up has the commands.")
+    steps.append("Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands.")
     return [*steps, *_go_on(study)]
 
 
@@ -582,4 +582,4 @@ def _go_on(study: Study) -> list[str]:
         if seen != "none"
         else f"No time with a known version of {study.module} was watched."
     )
-    return [f"{more} Collect the hosts that did not crash as well (`psod collect`): without them no rate can be given."]
+    return [f"{more} Collect the hosts that did not crash as well (psod collect): without them no rate can be given."]
