@@ -14,8 +14,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.records import Crash, FileReading, HostFact, Problem
-from psodlib.triage.boots import boots_of_host, loaded_versions
-from psodlib.triage.builds import builds_of_boots
+from psodlib.triage.boots import boots_of_host, builds_of_boots, loaded_versions
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.copies import one_host_under_two_names, one_row_a_crash
 from psodlib.triage.crashes import judge, with_issues
@@ -250,6 +249,8 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
         for m in crash.modules
     ]
     rows["drivers"] = [row for reading in readings for row in _driver_rows(reading, uptimes)]
+    told = {(mark.time, mark.what, mark.vm, mark.text): mark for mark in marks if mark.text}  # by two runs, twice
+    rows["events"] = [{**_row(mark), "detail": mark.text} for mark in told.values()]
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
     placed = {row["crash_id"] for row in uptimes}
     rows["problems"] += [_row(_unplaced(crash)) for crash in crashes if crash.crash_id not in placed]

@@ -74,6 +74,8 @@ class Fleet:
         ``text``, ``weight``): made once, where the crash is judged; whatever explains a crash formats it.
     texts : pandas.DataFrame
         The crashes' own lines (``crash_id``, ``text``), verbatim.
+    events : pandas.DataFrame
+        What a vCenter told of each host (``host``, ``time``, ``what``, ``vm``, ``detail``): failovers, boots, maintenance.
     simulated : bool
         True when any of the evidence is made up (a ``SIMULATED`` marker stood beside it): pages must say so.
     """
@@ -88,6 +90,7 @@ class Fleet:
     coverage: pd.DataFrame = field(default_factory=_empty("coverage"))
     reasons: pd.DataFrame = field(default_factory=_empty("reasons"))
     texts: pd.DataFrame = field(default_factory=_empty("texts"))
+    events: pd.DataFrame = field(default_factory=_empty("events"))
     simulated: bool = False
 
     @property

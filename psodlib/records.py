@@ -136,13 +136,15 @@ class Alive:
 class Mark:
     """One moment in a host's life: it booted, or something says how it stopped.
 
-    ``what``: booted, rebooting, powering_off, halting, core_dump_found, power_button, poweroff_unexplained,
-    failed_over (vSphere HA took its machines away).
+    ``what``: booted, rebooting, powering_off, halting, core_dump_found, power_button, poweroff_unexplained, and what a vCenter
+    tells (``evidence/artifacts/vcenter.py``), which alone has a ``text``, its own words.
     """
 
     time: datetime
     what: str
     evidence: str = "vmksummary"
+    text: str | None = None
+    vm: str | None = None
     source: str | None = None
     line: int | None = None
 

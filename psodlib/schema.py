@@ -230,6 +230,15 @@ AUXILIARY: dict[str, tuple[Column, ...]] = {
         crash_id        text     crash
         text            text     the crash's own lines, verbatim; at most 64 KiB of them
     """),
+    "events": _columns("""
+        host            text     host that it is about
+        time            time     when vCenter says that it happened
+        what            text     what it says, e.g. failed_over, vm_restarted, booted
+        vm              text     machine that it is about
+        detail          text     vCenter's own words
+        source          text     file
+        line            count    line in the file
+    """),
 }
 
 BY_CRASH = ("frames", "reasons", "texts")  # tables that name no host
@@ -263,6 +272,7 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
     "coverage": ("host", "start"),
     "reasons": ("crash_id",),  # within a crash in the order they were found, suspects strongest first
     "texts": ("crash_id",),
+    "events": ("host", "time", "line"),
 }
 
 

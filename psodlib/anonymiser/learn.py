@@ -258,6 +258,8 @@ def _learn_fleet(names: Names, fleet: Fleet) -> None:
         names.numbers |= {str(cell) for cell in cells.dropna().unique()}
     for host in fleet.hosts["host"].dropna():
         names.add("host", str(host))
+    for machine in fleet.events["vm"].dropna().unique():
+        names.add("word", str(machine))
     _learn_columns(names, fleet.hosts)
 
 

@@ -30,7 +30,7 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
         return rewriter.path
     if column in TEXT_COLUMNS:
         return rewriter.text
-    if column in _OURS - {"host"} or column in SAFE_COLUMNS:
+    if column in _OURS - {"host", "vm"} or column in SAFE_COLUMNS:
         return None
     kind = column_kind(column)
     return None if kind is None else lambda cell: rewriter.name(kind, cell) if cell.strip() else cell

@@ -7,10 +7,11 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +25,7 @@ from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Limits, LocalTrouble, visit
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["MAX_POOL", "Collection", "Interrupted", "collect"]
+__all__ = ["MAX_POOL", "Collection", "Interrupted", "alone", "at_once", "collect", "collection_table", "made_folder"]
 
 MAX_POOL = 32
 CLOCK_WARNED = 60.0  # seconds
@@ -146,13 +147,9 @@ def collect(
                 f"{target.name}: listed as legacy, SHA-1 algorithms are allowed for it", UserWarning, stacklevel=2
             )
     keys = HostKeys(known_hosts, trust_first_use)
-    root = Path(out)
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{root}: {error.strerror}; expected a folder, or a place where one can be made") from None
+    root = made_folder(out)
     run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
-    with _alone(root):
+    with alone(root):
         try:
             run.visit_all(targets, pool, progress)
         except KeyboardInterrupt:
@@ -160,8 +157,19 @@ def collect(
     return run.collection(targets)
 
 
+def made_folder(out: str | Path) -> Path:
+    """The evidence folder."""
+    root = Path(out)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root}: {error.strerror}; expected a folder, or a place where one can be made") from None
+    return root
+
+
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
+    """One run at a time in a folder."""
     # Two runs that append to one .part would make nonsense of it. The lock is the folder's own and ends with the process.
     try:
         import fcntl
@@ -181,6 +189,27 @@ def _alone(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(held)
+
+
+def at_once(
+    tasks: Sequence[Callable[[], None]], pool: int, look: Callable[[int], None], stop: Callable[[str], None]
+) -> None:
+    """Run tasks, some at a time; ``look`` is called with the number done again and again, ``stop`` where that is the end."""
+    executor = ThreadPoolExecutor(pool, thread_name_prefix="psod-collect")
+    futures: set[Future[None]] = set()
+    try:
+        for task in tasks:
+            futures.add(executor.submit(task))
+        while futures:
+            done, futures = wait(futures, timeout=TICK, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            look(len(tasks) - len(futures))
+    except BaseException:
+        stop("interrupted; what came is kept, run again to go on")
+        raise
+    finally:
+        executor.shutdown(wait=True)
 
 
 @dataclass
@@ -203,23 +232,12 @@ class _Run:
     def visit_all(
         self, targets: list[Target], pool: int, progress: Callable[[str, int, int | None], None] | None
     ) -> None:
-        executor = ThreadPoolExecutor(pool, thread_name_prefix="psod-collect")
-        futures: set[Future[None]] = set()
-        try:
-            for target in targets:
-                futures.add(executor.submit(self.visit_one, target))
-            while futures:
-                done, futures = wait(futures, timeout=TICK, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                self._watch()
-                if progress:
-                    progress(self._doing(), len(targets) - len(futures), len(targets))
-        except BaseException:
-            self._stop("interrupted; what came is kept, run again to go on")
-            raise
-        finally:
-            executor.shutdown(wait=True)
+        def look(done: int) -> None:
+            self._watch()
+            if progress:
+                progress(self._doing(), done, len(targets))
+
+        at_once([partial(self.visit_one, target) for target in targets], pool, look, self._stop)
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -254,7 +272,7 @@ class _Run:
             self.rows.get(target.name, (target.name, "not_tried", 0, 0, 0.0, None, f"the run had stopped: {stopped}"))
             for target in targets
         ]
-        return Collection(self.root, _table(rows), tuple(self.keys.trusted), stopped)
+        return Collection(self.root, collection_table(rows), tuple(self.keys.trusted), stopped)
 
     def visit_one(self, target: Target) -> None:
         begun = time.monotonic()
@@ -335,7 +353,8 @@ def _wrong_clock(manifest: Manifest) -> list[str]:
     )
 
 
-def _table(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+def collection_table(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+    """The table of a ``Collection``."""
     kinds = {"host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64",
              "clock_offset": "Float64", "why": "string"}  # fmt: skip
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)

@@ -1,62 +1,78 @@
 """vCenter -> the same evidence folder, without SSH: inventory, packages, devices, events and logs of every host, read-only.
 
-What each call means and where it fails is told in the contract's page on vCenter. One session, opened again once where it
-ended in the middle, and closed at the end; one login with a password, none before the certificate holds.
+What each call means and where it fails is told in the contract's page on vCenter.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import http.client
 import json
+import os
 import re
-import socket
-import ssl
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
-from psodlib.collector.credentials import PasswordSource, Secret
+from psodlib.collector.credentials import PasswordSource
+from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.hosts import folder_name
-from psodlib.collector.login import printable
-from psodlib.collector.pool import Collection
-from psodlib.errors import CollectError, InputError
+from psodlib.collector.pool import Collection, Interrupted, alone, at_once, collection_table, made_folder
+from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
+from psodlib.errors import CollectError
 
-__all__ = ["collect_vcenter", "vcenter_hosts"]
+__all__ = ["PLAN", "collect_vcenter", "vcenter_hosts"]
 
-PORT = 443
-CONNECT = 15.0  # seconds to connect, and that an answer may take
-ANSWER = 120.0
-PAGE = 100  # objects a page of properties
-EVENTS = 1_000  # a page of events; vCenter's own limit
-MOST_EVENTS = 2_000_000
 LINES = 500  # of a log a call; what vCenter gives
 MOST_LOG = 64 << 20  # bytes of one log
 MOST_BUNDLE = 8 << 30
-KEPT_DAYS = 30  # vCenter's own default for events
-MOST_NAME = 255
+DOWNLOAD = 120.0  # seconds without a byte
+BUNDLE = timedelta(hours=2)  # that a host may take to make one
+KEPT = timedelta(days=1)  # a bundle younger than this is not made again
+POLL = 1.0  # seconds between two looks at a task
 LOGS = {"vmkernel": "var/log/vmkernel.log", "hostd": "var/log/hostd.log"}
-_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
 PROPERTIES = (
     "name", "parent", "vm", "summary.config.product", "summary.hardware", "runtime.connectionState", "runtime.inMaintenanceMode",
     "runtime.bootTime", "hardware.biosInfo", "config.network.pnic", "config.storageDevice.hostBusAdapter",
     "configManager.imageConfigManager", "configManager.kernelModuleSystem",
 )  # fmt: skip
-T = TypeVar("T")
+PLAN = (
+    ("inventory, devices", "model, build, boot time, adapters and their drivers", "none: vCenter knows it"),
+    ("fetchSoftwarePackages", "what is installed", "1-3 s of one core"),
+    ("QueryModules", "what is loaded", "1 s of one core"),
+    ("events", "boots, crashes, failovers, maintenance, patches", "none: vCenter's database"),
+    ("BrowseDiagnosticLog", "the current vmkernel and hostd logs; the next run fetches what is new", "a file read"),
+    ("GenerateLogBundles_Task (--bundles)", "all logs, and those of core dumps",
+     "minutes of one core and 50 to 500 MB a host; one host at a time in a cluster; the size is shown before it is fetched"),
+)  # fmt: skip
+HOST_COLUMNS = (
+    "host",
+    "cluster",
+    "datacenter",
+    "vendor",
+    "model",
+    "esxi_version",
+    "esxi_build",
+    "vms",
+    "connection",
+    "maintenance",
+)
 Progress = Callable[[str, int, int | None], None]
+Found = tuple[Any, dict[str, Any]]  # a host and its properties
 
 
 def collect_vcenter(
     address: str, out: str | Path, *, user: str, password: PasswordSource, thumbprint: str | None = None,
     ca_file: str | Path | None = None, since: datetime | None = None, logs: bool = True, bundles: bool = False,
-    progress: Progress | None = None,
+    version_only: bool = False, pool: int = 8, progress: Progress | None = None,
 ) -> Collection:  # fmt: skip
     """Fetch what a vCenter knows of its hosts: no SSH, nothing is written there.
 
@@ -80,7 +96,11 @@ def collect_vcenter(
     logs : bool
         False leaves out the current vmkernel and hostd logs.
     bundles : bool
-        True asks for a support bundle of each host, one at a time.
+        True asks for a support bundle of each host, one host at a time in a cluster.
+    version_only : bool
+        Only what tells versions: no events, no logs.
+    pool : int
+        Hosts that are asked about at a time.
     progress : callable, optional
         Called with (what, hosts done, hosts).
 
@@ -95,468 +115,359 @@ def collect_vcenter(
         Wrong use, found before anything is asked; pyVmomi is not installed.
     CollectError
         vCenter cannot be reached, its certificate does not hold, or the password is wrong (tried once).
+    Interrupted
+        After Ctrl-C, when the manifests are written.
     """
-    place = _ADDRESS.fullmatch(address)
-    if place is None or not 0 < int(place["port"] or PORT) < 65536:
-        raise InputError(
-            f"{printable(address)!r} is no address; expected vcenter.example.com or vcenter.example.com:443"
-        )
-    if not callable(password):
-        raise InputError(
-            "password must be a way to get it (ask_password(), password_from_command([...])), never the password itself"
-        )
-    if thumbprint and ca_file:
-        raise InputError("give a thumbprint or a file of authorities, not both")
-    host, port = place["host"].strip("[]"), int(place["port"] or PORT)
-    context = _trusted(host, port, thumbprint, ca_file)
-    with _Session(host, port, user, Secret(password(user)), context) as session:
-        return _Visit(session, Path(out), since, logs, bundles, progress).run()
+    with Session(address, user, password, thumbprint, ca_file) as session:
+        root = made_folder(out)
+        run = _Run(session, root, logs and not version_only, bundles, version_only, progress)
+        with alone(root):
+            try:
+                run.visit_all(since, pool)
+            except KeyboardInterrupt:
+                raise Interrupted(run.collection()) from None
+        return run.collection()
 
 
 def vcenter_hosts(
-    address: str,
-    *,
-    user: str,
-    password: PasswordSource,
-    thumbprint: str | None = None,
-    ca_file: str | Path | None = None,
-) -> pd.DataFrame:
+    address: str, *, user: str, password: PasswordSource, thumbprint: str | None = None, ca_file: str | Path | None = None
+) -> pd.DataFrame:  # fmt: skip
     """The hosts of a vCenter as an inventory for SSH: host, cluster, model, version, build, connection."""
-    place = _ADDRESS.fullmatch(address)
-    if place is None:
-        raise InputError(
-            f"{printable(address)!r} is no address; expected vcenter.example.com or vcenter.example.com:443"
-        )
-    host, port = place["host"].strip("[]"), int(place["port"] or PORT)
-    context = _trusted(host, port, thumbprint, ca_file)
-    with _Session(host, port, user, Secret(password(user)), context) as session:
-        rows = [_about(session, found) for found in session.hosts()]
-    names = [
-        "host",
-        "cluster",
-        "datacenter",
-        "vendor",
-        "model",
-        "esxi_version",
-        "esxi_build",
-        "vms",
-        "connection",
-        "maintenance",
-    ]
-    return pd.DataFrame([{name: row[name] for name in names} for row in rows], columns=names).sort_values(
-        "host", ignore_index=True
-    )
+    with Session(address, user, password, thumbprint, ca_file) as session:
+        rows = [_about(found) for found in _hosts(session)]
+    table = pd.DataFrame(rows, columns=[*HOST_COLUMNS, "bios", "bios_date", "boot_time"])
+    return table[list(HOST_COLUMNS)].sort_values("host", ignore_index=True)
 
 
-# ---- the certificate, the session --------------------------------------------------------------------------------------
+# ---- the inventory -----------------------------------------------------------------------------------------------------
 
 
-def _trusted(host: str, port: int, thumbprint: str | None, ca_file: str | Path | None) -> ssl.SSLContext:
-    # A context that holds only for the right certificate. pyVmomi's own thumbprint check does not protect, so ours comes first.
-    try:
-        if thumbprint is None:
-            context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-            with (
-                socket.create_connection((host, port), CONNECT) as plain,
-                context.wrap_socket(plain, server_hostname=host),
-            ):
-                return context
-        pem = ssl.get_server_certificate((host, port), timeout=CONNECT)
-    except ssl.SSLCertVerificationError as error:
-        seen = _thumbprint(ssl.get_server_certificate((host, port), timeout=CONNECT))
-        raise CollectError(
-            host, f"its certificate is not trusted ({error.verify_message}); compare its SHA-256, {seen}, and give it with --thumbprint, or "
-            "the authority with --ca-file") from None  # fmt: skip
-    except FileNotFoundError:
-        raise InputError(f"{ca_file}: no such file of authorities") from None
-    except (OSError, ValueError) as error:
-        raise CollectError(
-            host, f"cannot be reached on port {port} ({type(error).__name__}: {printable(str(error))})"
-        ) from None
-    seen = _thumbprint(pem)
-    if re.sub(r"[^0-9A-F]", "", thumbprint.upper()) != seen.replace(":", ""):
-        raise CollectError(
-            host, f"its certificate has the SHA-256 {seen}, not the one that was given; no password was sent"
-        )
-    pinned = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    pinned.check_hostname = False
-    pinned.load_verify_locations(cadata=pem)
-    pinned.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return pinned
+def _hosts(session: Session) -> list[Found]:
+    # Every host with its properties, and the names of its cluster and datacenter.
+    vim = session.vim
+    names = {found._moId: (told.get("name"), told.get("parent")) for kind in (vim.ComputeResource, vim.Folder, vim.Datacenter)
+             for found, told in session.objects(kind, ("name", "parent"))}  # fmt: skip
+    hosts = session.objects(vim.HostSystem, PROPERTIES)
+    for _, told in hosts:
+        place, steps = told.get("parent"), 0
+        if isinstance(place, vim.ClusterComputeResource):
+            told["cluster"] = names.get(place._moId, (None,))[0]
+        while place is not None and not isinstance(place, vim.Datacenter) and steps < 50:
+            place, steps = names.get(place._moId, (None, None))[1], steps + 1
+        told["datacenter"] = names.get(place._moId, (None,))[0] if place is not None else None
+    return hosts
 
 
-def _thumbprint(pem: str) -> str:
-    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
-    return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
-
-
-def _pyvmomi() -> tuple[Any, Any, Any]:
-    try:
-        from pyVim.connect import Disconnect, SmartConnect
-        from pyVmomi import vim
-    except ImportError:
-        raise InputError("pyVmomi is not installed; install psodlib with its extra `vcenter`") from None
-    # pyVmomi makes a class when it is first named; a fault that nobody has named yet is a KeyError when it comes.
-    assert all((vim.fault.NoPermission, vim.fault.InvalidLogin, vim.fault.NotAuthenticated))
-    return vim, SmartConnect, Disconnect
-
-
-class _Session:
-    """One login, and its calls; a session that ended in the middle is opened again once."""
-
-    def __init__(self, host: str, port: int, user: str, password: Secret, context: ssl.SSLContext) -> None:
-        self.vim, self._connect, self._disconnect = _pyvmomi()
-        self.host, self.port, self.context = host, port, context
-        self._user, self._password, self._again = user, password, True
-
-    def __enter__(self) -> _Session:
-        vim = self.vim
-        try:
-            self.service = self._connect(
-                host=self.host, port=self.port, user=self._user, pwd=self._password.reveal(), sslContext=self.context,
-                disableSslCertValidation=False, httpConnectionTimeout=ANSWER,
-            )  # fmt: skip
-        except vim.fault.InvalidLogin:
-            raise CollectError(
-                self.host, f"the user {printable(self._user)} or the password is wrong; it was tried once"
-            ) from None
-        except vim.fault.NoPermission:
-            raise CollectError(self.host, f"the user {printable(self._user)} may not log in") from None
-        except Exception as error:  # its words may hold what was sent
-            raise CollectError(self.host, f"the login failed ({type(error).__name__})") from None
-        self.content = self.service.RetrieveContent()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(Exception):
-            self._disconnect(self.service)
-        with contextlib.suppress(Exception):
-            self.service._stub.DropConnections()
-
-    def call(self, function: Callable[[], T]) -> T:
-        """A call; where the session has ended it is opened again, once."""
-        try:
-            return function()
-        except self.vim.fault.NotAuthenticated:
-            if not self._again:
-                raise CollectError(self.host, "the session ended twice; run it again to go on") from None
-            self._again = False
-            self.content.sessionManager.Login(self._user, self._password.reveal())
-            return function()
-
-    @property
-    def cookie(self) -> str:
-        """For what is downloaded beside the calls."""
-        return str(self.service._stub.cookie).split(";")[0]
-
-    def objects(self, kind: Any, properties: tuple[str, ...]) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Every object of a kind with these properties, page by page."""
-        view = self.call(lambda: self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True))
-        try:
-            from pyVmomi import vmodl
-
-            collector = vmodl.query.PropertyCollector
-            traversal = collector.TraversalSpec(name="view", path="view", skip=False, type=type(view))
-            wanted = collector.FilterSpec(
-                objectSet=[collector.ObjectSpec(obj=view, skip=True, selectSet=[traversal])],
-                propSet=[collector.PropertySpec(type=kind, pathSet=list(properties), all=False)],
-            )
-            options = collector.RetrieveOptions(maxObjects=PAGE)
-            page = self.call(lambda: self.content.propertyCollector.RetrievePropertiesEx([wanted], options))
-            while page:
-                for found in page.objects:
-                    yield found.obj, {prop.name: prop.val for prop in found.propSet or ()}
-                more = partial(self.content.propertyCollector.ContinueRetrievePropertiesEx, page.token)
-                page = self.call(more) if page.token else None
-        finally:
-            with contextlib.suppress(Exception):
-                view.Destroy()
-
-    def hosts(self) -> list[tuple[Any, dict[str, Any]]]:
-        """Every host with its properties, and the names of its cluster and datacenter."""
-        vim = self.vim
-        names = {found._moId: (told.get("name"), told.get("parent")) for kind in (vim.ComputeResource, vim.Folder, vim.Datacenter)
-                 for found, told in self.objects(kind, ("name", "parent"))}  # fmt: skip
-        out = []
-        for host, told in self.objects(vim.HostSystem, PROPERTIES):
-            parent = told.get("parent")
-            cluster = (
-                names.get(parent._moId, (None, None))[0] if isinstance(parent, vim.ClusterComputeResource) else None
-            )
-            place, steps = parent, 0
-            while place is not None and not isinstance(place, vim.Datacenter) and steps < 50:
-                place, steps = names.get(place._moId, (None, None))[1], steps + 1
-            told["cluster"] = cluster
-            told["datacenter"] = names.get(place._moId, (None, None))[0] if place is not None else None
-            out.append((host, told))
-        return out
-
-
-# ---- what is asked -----------------------------------------------------------------------------------------------------
-
-
-def _about(session: _Session, found: tuple[Any, dict[str, Any]]) -> dict[str, Any]:
+def _about(found: Found) -> dict[str, Any]:
     # What the inventory says of a host, as plain values.
-    _, told = found
+    host, told = found
     product, hardware = told.get("summary.config.product"), told.get("summary.hardware")
     bios = told.get("hardware.biosInfo")
     return {
-        "host": _name(told.get("name")), "cluster": _name(told.get("cluster")), "datacenter": _name(told.get("datacenter")),
-        "vendor": _plain(getattr(hardware, "vendor", None)), "model": _plain(getattr(hardware, "model", None)),
-        "esxi_version": _plain(getattr(product, "version", None)), "esxi_build": _plain(getattr(product, "build", None)),
-        "bios": _plain(getattr(bios, "biosVersion", None)), "bios_date": _stamp(getattr(bios, "releaseDate", None)),
-        "vms": len(told.get("vm") or ()), "connection": _plain(told.get("runtime.connectionState")),
-        "maintenance": bool(told.get("runtime.inMaintenanceMode")), "boot_time": _stamp(told.get("runtime.bootTime")),
+        "host": name_of(told.get("name")) or host._moId, "cluster": name_of(told.get("cluster")), "datacenter": name_of(told.get("datacenter")),
+        "vendor": plain(getattr(hardware, "vendor", None)), "model": plain(getattr(hardware, "model", None)),
+        "esxi_version": plain(getattr(product, "version", None)), "esxi_build": plain(getattr(product, "build", None)),
+        "bios": plain(getattr(bios, "biosVersion", None)), "bios_date": stamp(getattr(bios, "releaseDate", None)),
+        "vms": len(told.get("vm") or ()), "connection": plain(told.get("runtime.connectionState")),
+        "maintenance": bool(told.get("runtime.inMaintenanceMode")), "boot_time": stamp(told.get("runtime.bootTime")),
     }  # fmt: skip
 
 
-def _plain(value: Any) -> str | None:
-    return None if value is None or value == "" else printable(str(value))[:1000]
+# ---- one run -----------------------------------------------------------------------------------------------------------
 
 
-def _name(value: Any) -> str | None:
-    # Inventory names come with %2f, %5c and %25 for what a path cannot hold.
-    if value is None:
-        return None
-    words = str(value).replace("%2f", "/").replace("%5c", "\\").replace("%25", "%")
-    return printable(words)[:MOST_NAME]
+@dataclass
+class _Run:
+    session: Session
+    out: Path
+    logs: bool
+    bundles: bool
+    version_only: bool
+    progress: Progress | None
+    taken: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stopped: str = ""
+    told: list[str] = field(default_factory=list)  # what is missing of the whole
+    names: list[str] = field(default_factory=list)
+    rows: dict[str, tuple[object, ...]] = field(default_factory=dict)  # by the folder's name
+    doing: str = ""
 
-
-def _stamp(value: Any) -> str | None:
-    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) and value.tzinfo else None
-
-
-class _Visit:
-    """One run: hosts one after another, each with its manifest."""
-
-    def __init__(
-        self, session: _Session, out: Path, since: datetime | None, logs: bool, bundles: bool, progress: Progress | None
-    ) -> None:
-        self.session, self.out, self.since, self.logs, self.bundles, self.progress = (
-            session,
-            out,
-            since,
-            logs,
-            bundles,
-            progress,
-        )
-        self.taken = datetime.now(UTC)
-
-    def run(self) -> Collection:
-        """Everything, and one row a host."""
-        hosts = self.session.hosts()
-        missing: list[str] = []
-        oldest, events = self._events(missing)
-        rows, seen = [], set()
-        for number, found in enumerate(hosts):
-            about = _about(self.session, found)
-            name = about["host"] or found[0]._moId
-            if folder_name(name).strip(".") == "" or folder_name(name).lower() in seen:
-                rows.append((name, "failed", 0, 0, 0.0, None, "its name gives no folder of its own"))
-                continue
-            seen.add(folder_name(name).lower())
-            if self.progress:
-                self.progress(name, number, len(hosts))
-            began = time.monotonic()
-            manifest = self._host(found[0], {**about, "host": name}, found[1], oldest, events.pop(name, []))
-            size = sum(record.size or 0 for record in manifest.files)
-            rows.append(
-                (
-                    name,
-                    manifest.state,
-                    sum(r.state == "whole" for r in manifest.files),
-                    size,
-                    time.monotonic() - began,
-                    None,
-                    manifest.why,
-                )
-            )
-        columns = ["host", "state", "files", "bytes", "seconds", "clock_offset", "why"]
-        gone = f"; events of {len(events)} hosts that are no longer in the inventory were left out" if events else ""
-        return Collection(
-            self.out, pd.DataFrame(rows, columns=columns), (), "; ".join(missing) + gone if missing or gone else ""
-        )
-
-    def _host(
-        self, host: Any, about: dict[str, Any], told: dict[str, Any], oldest: str | None, events: list[dict[str, Any]]
-    ) -> Manifest:
-        folder = Folder(self.out, about["host"])
-        manifest = Manifest(
-            host=about["host"],
-            address=self.session.host,
-            port=self.session.port,
-            started=self.taken.isoformat(),
-            transfer="vcenter",
-        )
-        lacking: list[str] = []
-        parts: list[tuple[str, Callable[[], Any]]] = [
-            ("host", lambda: [about]),
-            ("packages", lambda: self._packages(told.get("configManager.imageConfigManager"))),
-            ("modules", lambda: self._modules(told.get("configManager.kernelModuleSystem"))),
-            ("devices", lambda: self._devices(told)),
-            ("events", lambda: events),
+    def visit_all(self, since: datetime | None, pool: int) -> None:
+        found = _hosts(self.session)
+        hosts = self._with_folders(found)
+        if self.version_only:
+            self._each([partial(host.visit, host.snapshot(None, None)) for host in hosts], pool)
+            return
+        read = Events(self.session, since, self.taken)
+        clusters = {host._moId: getattr(told.get("parent"), "_moId", None) for host, told in found}
+        events, gone = read.by_host(clusters, {host.name: host.id for host in hosts})
+        self.told += read.missing
+        if gone:
+            self.told.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
+        visits = [
+            partial(host.visit, host.snapshot(read.oldest, events.get(host.id, [])) + host.logs()) for host in hosts
         ]
-        for what, ask in parts:
-            rows = self._try(what, ask, lacking)
-            if rows is not None:
-                self._write(
-                    folder,
-                    manifest,
-                    f"vcenter/{what}.json",
-                    _document(what, about["host"], self.taken.isoformat(), oldest, rows),
-                )
-        if self.logs:
-            for key, local in LOGS.items():
-                text = self._try(f"log {key}", partial(self._log, host, key), lacking)
-                if text:
-                    self._write(folder, manifest, local, text)
+        self._each(visits, pool)
         if self.bundles:
-            self._try("bundle", lambda: self._bundle(host, folder, manifest), lacking)
-        manifest.state = "partial" if lacking else "complete"
-        manifest.why, manifest.finished = "; ".join(lacking), datetime.now(UTC).isoformat()
-        folder.save(manifest)
-        return manifest
+            by_cluster: dict[str, list[_Host]] = defaultdict(list)
+            for host in hosts:
+                by_cluster[host.about["cluster"] or host.id].append(host)
+            self._each([partial(_one_by_one, members) for members in by_cluster.values()], pool)
 
-    def _try(self, what: str, ask: Callable[[], T], lacking: list[str]) -> T | None:
-        # A right that is missing or a host that answers nothing costs that part, and is told.
-        vim = self.session.vim
+    def _with_folders(self, found: Sequence[Found]) -> list[_Host]:
+        hosts, seen = [], set[str]()
+        for one in found:
+            about = _about(one)
+            name, folder = about["host"], folder_name(about["host"]).lower()
+            if not folder.strip(".") or folder in seen:
+                name = f"{name} ({one[0]._moId})"
+                self.rows[name] = (name, "failed", 0, 0, 0.0, None, "its name gives no folder of its own")
+            else:
+                hosts.append(_Host(self, one, about))
+            seen.add(folder)
+            self.names.append(name)
+        return hosts
+
+    def _each(self, tasks: Sequence[Callable[[], None]], pool: int) -> None:
+        def look(done: int) -> None:
+            if self.progress:
+                self.progress(self.doing, done, len(tasks))
+
+        at_once(tasks, pool, look, self.stop)
+
+    def stop(self, why: str) -> None:
+        self.stopped = self.stopped or why
+
+    def collection(self) -> Collection:
+        why = f"the run had stopped: {self.stopped}"
+        rows = [self.rows.get(name, (name, "not_tried", 0, 0, 0.0, None, why)) for name in self.names]
+        return Collection(self.out, collection_table(rows), (), "; ".join(filter(None, [self.stopped, *self.told])))
+
+
+def _one_by_one(hosts: Sequence[_Host]) -> None:
+    for host in hosts:
+        host.visit([("bundle", host.bundle)])
+
+
+# ---- one host ----------------------------------------------------------------------------------------------------------
+
+Step = tuple[str, Callable[[], None]]
+
+
+class _Host:
+    """One host's part of a run: what is asked, and where it is written."""
+
+    def __init__(self, run: _Run, found: Found, about: dict[str, Any]) -> None:
+        self.run, self.session, self.about = run, run.session, about
+        self.host, self.told = found
+        self.id, self.name = str(self.host._moId), str(about["host"])
+        self.lacking: list[str] = []
+        self.seconds = 0.0
+        if about["connection"] not in ("connected", None):
+            self.lacking.append(f"{about['connection']}: only what vCenter itself keeps of it")
+        self.asks = not self.lacking
+        self.folder: Folder | None = None
+
+    def visit(self, steps: Sequence[Step]) -> None:
+        """Take these steps; whatever happens, the manifest says how far they came."""
+        if self.run.stopped:
+            return
+        began, self.run.doing = time.monotonic(), self.name
         try:
-            return self.session.call(ask)
-        except vim.fault.NoPermission as error:
-            lacking.append(f"{what}: the right {error.privilegeId} is missing")
-        except CollectError:
+            if self.folder is None:
+                self.folder = Folder(self.run.out, self.name)
+                self.manifest = self.folder.manifest() or Manifest(self.name)
+                self.manifest.bytes = 0
+            manifest = self.manifest
+            manifest.host, manifest.address, manifest.port = self.name, self.session.host, self.session.port
+            manifest.transfer, manifest.started, manifest.state = "vcenter", self.run.taken.isoformat(), "partial"
+            try:
+                for what, step in steps:
+                    self._take(what, step)
+                manifest.state = "partial" if self.lacking else "complete"
+            except CollectError as error:
+                manifest.state = "interrupted"
+                self.run.stop(str(error).removeprefix(f"{self.session.host}: "))
+                self.lacking.append(self.run.stopped)
+            manifest.why, manifest.finished = "; ".join(self.lacking), datetime.now(UTC).isoformat()
+            self.folder.save(manifest)
+        except OSError as error:
+            self.run.stop(f"cannot write to {self.run.out}: {os.strerror(error.errno or 0)}; make room, then run again")
+            self.manifest.state, self.manifest.why = "failed", self.run.stopped
+        self.seconds += time.monotonic() - began
+        files = sum(record.state == "whole" for record in self.manifest.files)
+        self.run.rows[self.name] = (
+            self.name, self.manifest.state, files, self.manifest.bytes, round(self.seconds, 1), None, self.manifest.why,
+        )  # fmt: skip
+
+    def _take(self, what: str, step: Callable[[], None]) -> None:
+        # A right that is missing costs its part; a host that answers nothing is asked nothing more. Both are told.
+        if not self.asks and what not in ("host", "devices", "events"):
+            return
+        try:
+            step()
+        except self.session.vim.fault.NoPermission as error:
+            self.lacking.append(f"{what}: the right {error.privilegeId} is missing")
+        except CallFailed as error:
+            self.asks = not error.silent
+            self.lacking.append(f"{what}: {error.msg}{'; it was asked no more' if error.silent else ''}")
+        except (CollectError, OSError):
             raise
         except Exception as error:
-            lacking.append(f"{what}: {printable(str(getattr(error, 'msg', None) or type(error).__name__))[:200]}")
-        return None
+            self.lacking.append(f"{what}: {words_of(error)}")
 
-    def _write(self, folder: Folder, manifest: Manifest, local: str, data: bytes) -> None:
-        record = manifest.put(Record(f"vcenter:{local}", local))
+    def snapshot(self, oldest: datetime | None, events: list[dict[str, Any]] | None) -> list[Step]:
+        """What vCenter and the host tell of now, and the events of it."""
+        # A host that was added later tells nothing of the days before.
+        added = [datetime.fromisoformat(row["time"]) for row in events or () if row["kind"] == "HostAddedEvent"]
+        since = stamp(max([oldest, *added])) if oldest else None
+        parts: list[tuple[str, Callable[[], list[dict[str, Any]] | None]]] = [
+            ("host", lambda: [self.about]),
+            ("packages", self._packages),
+            ("modules", self._modules),
+            ("devices", self._devices),
+            ("events", lambda: events),
+        ]
+        return [(what, partial(self._written, what, ask, since)) for what, ask in parts]
+
+    def logs(self) -> list[Step]:
+        return [(f"log {key}", partial(self._log, key, local)) for key, local in LOGS.items()] if self.run.logs else []
+
+    def _written(self, what: str, ask: Callable[[], list[dict[str, Any]] | None], since: str | None) -> None:
+        rows = ask()
+        if rows is None:
+            return
+        head = {"psod_vcenter": what, "host": self.name, "taken": self.run.taken.isoformat(), "events_since": since}
+        local, folder = f"vcenter/{what}.json", self._folder()
+        data = "".join(json.dumps(row) + "\n" for row in (head, *rows)).encode("ascii")
         with folder.open(f"{local}.part", "wb") as file:
             file.write(data)
-        folder.finish(record, manifest)
-        manifest.bytes += len(data)
+        folder.finish(self.manifest.put(Record(f"/{local}", local)), self.manifest)
+        self.manifest.bytes += len(data)
 
-    def _packages(self, manager: Any) -> list[dict[str, Any]] | None:
+    def _folder(self) -> Folder:
+        assert self.folder is not None
+        return self.folder
+
+    def _packages(self) -> list[dict[str, Any]] | None:
+        manager = self.told.get("configManager.imageConfigManager")
         if manager is None:
             return None
         return [
-            {"name": _plain(one.name), "version": _plain(one.version), "vendor": _plain(one.vendor), "built": _stamp(getattr(one, "creationDate", None))}
-            for one in manager.FetchSoftwarePackages()
+            {"name": plain(one.name), "version": plain(one.version), "vendor": plain(one.vendor), "built": stamp(getattr(one, "creationDate", None))}
+            for one in self.session.call(manager.FetchSoftwarePackages)
         ]  # fmt: skip
 
-    def _modules(self, system: Any) -> list[dict[str, Any]] | None:
+    def _modules(self) -> list[dict[str, Any]] | None:
+        system = self.told.get("configManager.kernelModuleSystem")
         if system is None:
             return None
         return [
-            {"name": _plain(one.name), "version": _plain(one.version), "loaded": bool(one.loaded)} for one in system.QueryModules()
+            {"name": plain(one.name), "version": plain(one.version), "loaded": bool(one.loaded)} for one in self.session.call(system.QueryModules)
         ]  # fmt: skip
 
-    def _devices(self, told: dict[str, Any]) -> list[dict[str, Any]]:
-        cards = [*(told.get("config.network.pnic") or ()), *(told.get("config.storageDevice.hostBusAdapter") or ())]
+    def _devices(self) -> list[dict[str, Any]]:
+        cards = [
+            *(self.told.get("config.network.pnic") or ()),
+            *(self.told.get("config.storageDevice.hostBusAdapter") or ()),
+        ]
         return [
-            {"device": _plain(card.device), "driver": _plain(card.driver), "pci": _plain(getattr(card, "pci", None)),
-             "version": _plain(getattr(card, "driverVersion", None)), "firmware": _plain(getattr(card, "firmwareVersion", None))}
+            {"device": plain(card.device), "driver": plain(card.driver), "pci": plain(getattr(card, "pci", None)),
+             "version": plain(getattr(card, "driverVersion", None)), "firmware": plain(getattr(card, "firmwareVersion", None))}
             for card in cards
         ]  # fmt: skip
 
-    def _events(self, missing: list[str]) -> tuple[str | None, dict[str, list[dict[str, Any]]]]:
-        # Events of the asked span by host, and the time of the oldest that vCenter keeps: host-days are known no further back.
-        vim, content = self.session.vim, self.session.content
-        kept = KEPT_DAYS
-        with contextlib.suppress(Exception):
-            kept = int(content.setting.QueryOptions("event.maxAge")[0].value)
-        since = self.since or self.taken - timedelta(days=max(kept, 1))
-        begin = since if since.tzinfo else since.replace(tzinfo=UTC)
-        wanted = vim.event.EventFilterSpec(
-            time=vim.event.EventFilterSpec.ByTime(beginTime=begin), disableFullMessage=False
-        )
-        by_host: dict[str, list[dict[str, Any]]] = {}
-        seen: set[int] = set()
-        try:
-            history = self.session.call(lambda: content.eventManager.CreateCollectorForEvents(wanted))
-        except Exception as error:
-            missing.append(f"events: {printable(str(getattr(error, 'msg', None) or type(error).__name__))[:200]}")
-            return None, {}
-        try:
-            while len(seen) < MOST_EVENTS:
-                page = self.session.call(lambda: history.ReadNextEvents(EVENTS))
-                fresh = [event for event in page if event.key not in seen]
-                if not fresh:
-                    break
-                seen |= {event.key for event in fresh}
-                for event in fresh:
-                    row = _event(event)
-                    if row["host"]:
-                        by_host.setdefault(row["host"], []).append(row)
-        except CollectError:
-            raise
-        except Exception as error:  # the collector was lost, or a page could not be read
-            missing.append(f"events: the rest is missing ({type(error).__name__})")
-        finally:
-            with contextlib.suppress(Exception):
-                history.DestroyCollector()
-        return begin.isoformat(), by_host
+    def _log(self, key: str, local: str) -> None:
+        # By as many lines as came, until nothing comes: what an answer says of its end is not believed. It goes on behind the lines
+        # that we have, if the last of them still stands in its place.
+        manager, folder = self.session.content.diagnosticManager, self._folder()
+        if key not in {one.key for one in self.session.call(lambda: manager.QueryDescriptions(self.host))}:
+            return
 
-    def _log(self, host: Any, key: str) -> bytes:
-        # From its first line, by as many lines as came, until nothing comes: what the answer says of its end is not believed.
+        def browse(line: int) -> list[str]:
+            return list(
+                self.session.call(lambda: manager.BrowseDiagnosticLog(self.host, key, line, LINES)).lineText or ()
+            )
+
+        have, last = self._lines(local)
+        page = browse(have) if have else []
+        goes_on = page[:1] == [last]
+        line, page = (have + 1, page[1:]) if goes_on else (1, browse(1))
+        if goes_on:
+            folder.copy(local, f"{local}.part")
+        why = "it was cut off"
+        with folder.open(f"{local}.part", "ab" if goes_on else "wb") as file:
+            size = file.tell()
+            try:
+                while page and size < MOST_LOG:
+                    data = "".join(f"{one}\n" for one in page).encode("utf-8", "backslashreplace")
+                    file.write(data)
+                    line, size = line + len(page), size + len(data)
+                    self.manifest.bytes += len(data)
+                    page = browse(line)
+                why = f"cut after {size:,} bytes, the most that is taken of a log" if page else ""
+            finally:
+                file.flush()
+                if size:
+                    record = self.manifest.put(Record(f"/{local}", local))
+                    folder.finish(record, self.manifest)
+                    record.state, record.detail = ("partial" if why else "whole"), why
+        if why:
+            self.lacking.append(f"log {key}: {why}")
+
+    def _lines(self, local: str) -> tuple[int, str]:
+        # How many lines we have of a log, and the last of them.
+        if not self._folder().size(local):
+            return 0, ""
+        with self._folder().open(local, "rb") as file:
+            data = file.read(2 * MOST_LOG)
+        return data.count(b"\n"), data[:-1].rpartition(b"\n")[2].decode("utf-8", "replace")
+
+    def bundle(self) -> None:
+        """Have the host make a support bundle, and fetch it."""
+        young = (self.run.taken - KEPT).timestamp()
+        if any(
+            record.local and record.local.startswith("bundle-") and (record.mtime or 0) > young
+            for record in self.manifest.files
+        ):
+            return
+        self.run.doing = f"{self.name}: its bundle is being made"
         manager = self.session.content.diagnosticManager
-        known = {one.key for one in manager.QueryDescriptions(host)}
-        if key not in known:
-            return b""
-        parts: list[bytes] = []
-        line, size = 1, 0
-        while size < MOST_LOG:
-            found = manager.BrowseDiagnosticLog(host, key, line, LINES)
-            lines = list(found.lineText or ())
-            if not lines:
-                break
-            text = "".join(f"{one}\n" for one in lines).encode("utf-8", "backslashreplace")
-            parts.append(text)
-            line, size = line + len(lines), size + len(text)
-        return b"".join(parts)
+        task = self.session.call(lambda: manager.GenerateLogBundles_Task(False, [self.host]))
+        ends = time.monotonic() + BUNDLE.total_seconds()
+        while (info := self.session.call(lambda: task.info)).state not in ("success", "error"):
+            if self.run.stopped:
+                raise self.session.error(self.run.stopped)
+            if time.monotonic() > ends:
+                raise CallFailed(f"not made within {BUNDLE}")
+            time.sleep(POLL)
+        if info.state == "error":
+            raise CallFailed(f"not made ({words_of(info.error)})")
+        for number, one in enumerate(info.result or ()):
+            path = re.sub(r"^https?://[^/]*", "", str(one.url))
+            self.session.call(partial(self._download, path, f"bundle-{self.run.taken:%Y%m%dT%H%M%S}-{number}.tgz"))
 
-    def _bundle(self, host: Any, folder: Folder, manifest: Manifest) -> None:
-        task = self.session.content.diagnosticManager.GenerateLogBundles_Task(False, [host])
-        while task.info.state not in ("success", "error"):
-            time.sleep(1)
-        if task.info.state == "error":
-            raise OSError(str(task.info.error.msg))
-        for number, bundle in enumerate(task.info.result or ()):
-            path = re.sub(r"^https?://[^/]*", "", str(bundle.url))
-            local = f"bundle-{self.taken:%Y%m%dT%H%M%S}-{number}.tgz"
-            self._download(path, folder, manifest, local)
-
-    def _download(self, path: str, folder: Folder, manifest: Manifest, local: str) -> None:
+    def _download(self, path: str, local: str) -> None:
         link = http.client.HTTPSConnection(
-            self.session.host, self.session.port, timeout=ANSWER, context=self.session.context
+            self.session.host, self.session.port, timeout=DOWNLOAD, context=self.session.context
         )
         try:
             link.request("GET", path, headers={"Cookie": self.session.cookie})
             answer = link.getresponse()
             if answer.status != 200:
-                raise OSError(f"the download answered {answer.status}")
-            record, size = manifest.put(Record(f"vcenter:{path}", local)), 0
-            with folder.open(f"{local}.part", "wb") as file:
-                while (data := answer.read(1 << 20)) and size < MOST_BUNDLE:
+                raise CallFailed(f"the download answered {answer.status}")
+            size, free = answer.length or 0, shutil.disk_usage(self.run.out).free
+            self.run.doing = f"{self.name}: bundle of {size / 1e6:,.0f} MB"
+            if size > MOST_BUNDLE or size > free // 2:
+                raise CallFailed(f"{size:,} bytes, and {free:,} are free here; not fetched")
+            taken = 0
+            with self._folder().open(f"{local}.part", "wb") as file:
+                while (data := answer.read(1 << 20)) and taken < MOST_BUNDLE and not self.run.stopped:
                     file.write(data)
-                    size += len(data)
-            folder.finish(record, manifest)
-            manifest.bytes += size
+                    taken += len(data)
+            if taken < size:
+                raise CallFailed(f"{taken:,} of {size:,} bytes came")
+            record = self.manifest.put(Record(f"/{local}", local, mtime=int(self.run.taken.timestamp())))
+            self._folder().finish(record, self.manifest)
+            self.manifest.bytes += taken
         finally:
             link.close()
-
-
-def _event(event: Any) -> dict[str, Any]:
-    # Whom it is about, when, what kind, and its words. HA names a failed host elsewhere.
-    failed = getattr(event, "failedHost", None) or event.host
-    kind = getattr(event, "eventTypeId", None) or type(event).__name__.rpartition(".")[2]
-    return {
-        "host": _name(failed.name) if failed is not None else None, "time": _stamp(event.createdTime), "kind": _plain(kind),
-        "vm": _name(event.vm.name) if event.vm is not None else None, "text": _plain(event.fullFormattedMessage),
-    }  # fmt: skip
-
-
-def _document(what: str, host: str, taken: str, since: str | None, rows: list[dict[str, Any]]) -> bytes:
-    head = json.dumps({"psod_vcenter": what, "host": host, "taken": taken, "events_since": since})
-    return "\n".join([head, *(json.dumps(row) for row in rows), ""]).encode("ascii")

@@ -31,10 +31,8 @@ BANNERS: tuple[LineRow, ...] = (
               r"Mod: (?:LoadDone:)?\d+: Initialization of (?P<module>[\w\-]{1,64}) succeeded(?: with module ID (?P<id>\d{1,9}))?"),
     _line_row(b"loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
               r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
-    _line_row(b"river version", "", "<6>smartpqi: Driver version: 1.0.3.2323-1OEM",
-              r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,40}[Dd]river version:?\s+v?(?P<version>\d[\w.\-]{1,64})"),
-    _line_row(b"k Driver - ", "", "<6>e1000e: Intel(R) PRO/1000 Network Driver - 3.2.2.1-NAPI",
-              r"(?P<module>[a-z][\w\-]{1,40}): .{0,60}Network Driver - (?:version )?v?(?P<version>\d[\w.\-]{1,64})"),
+    _line_row(b"river ", "", "<6>bnx2x: QLogic 5771x/578xx 10/20-Gigabit Ethernet Driver bnx2x 2.713.30.v60.8 (2016/02/11)",
+              r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,80}?\b[Dd]river(?: -)?(?: (?P=module))? (?:version:?\s+)?v?(?P<version>\d[\w\-]{0,20}\.[\w.\-]{1,60})"),
 )  # fmt: skip
 
 # Who speaks in a line: its first word, behind its level. A word farther in is no module's.

@@ -38,6 +38,7 @@ __all__ = [
 MONTHS: dict[str, str | None] = {
     "evidence_hosts": None, "crashes": "time", "frames": "time", "modules": "time", "uptimes": "end", "drivers": "observed_at",
     "evidence_problems": None, "coverage": "end", "reasons": "time", "texts": "time",
+    "events": "time",
 }  # fmt: skip
 PARTED = tuple(MONTHS)
 UNDATED = "none"

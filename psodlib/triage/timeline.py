@@ -13,7 +13,18 @@ from psodlib.schema import Tables
 __all__ = ["DUMP_NAME", "LANES", "host_timeline", "incident_timeline", "lives_of"]
 
 DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
-LANES = ("boot", "watched", "driver", "down", "crash")
+LANES = ("boot", "watched", "driver", "down", "vcenter", "crash")
+# What vCenter's events say, in words; boots stand in a lane of their own.
+TOLD = {
+    "failed_over": "host failed, says vSphere HA", "isolated": "host isolated, says vSphere HA", "failover_begun": "failover begun",
+    "failover_done": "failover done", "vm_restarted": "machines restarted elsewhere", "vm_lost": "machines not restarted",
+    "disconnected": "connection lost", "reconnected": "connected again", "taken_out": "disconnected by hand", "maintenance": "maintenance mode",
+    "maintenance_over": "maintenance mode left", "patched": "software installed", "core_dump_found": "crash reported", "dump_unread": "unread dump",
+    "hostd_dumped": "hostd dumped core",
+}  # fmt: skip
+FAILOVER = pd.Timedelta(hours=1)
+MOST_NAMED = 12
+OF_MACHINES = ("vm_restarted", "vm_lost")
 COLUMNS = {
     "time": "datetime64[ns, UTC]", "end": "datetime64[ns, UTC]", "lane": "string", "what": "string", "detail": "string",
     "source": "string", "line": "Int64", "sha256": "string",
@@ -26,6 +37,7 @@ READ = {
     "uptimes": ["boot", "end", "end_reason", "crash_id", "source"],
     "coverage": ["start", "end"],
     "drivers": ["module", "version", "state", "boot", "evidence", "observed_at", "source", "line"],
+    "events": ["time", "what", "vm", "detail", "source", "line"],
 }
 Rows = dict[str, list[Any]]
 
@@ -48,7 +60,9 @@ def incident_timeline(
         # What the boot that crashed had loaded is told at its start, which may lie further back than the window.
         start = min((row.boot for row in here["uptimes"] if _is(row, crash_id)), default=pd.NaT)
         own = (table["lane"] == "driver") & (begins >= start) & (begins <= crash["time"])
-        table = table[begins.isna() | near | own]
+        # What vCenter tells on other days is of another matter.
+        far = (table["lane"] == "vcenter") & ((begins - crash["time"]).abs() > pd.Timedelta(days=1))
+        table = table[(begins.isna() | near | own) & ~far]
     return _in_order(table)
 
 
@@ -79,7 +93,7 @@ def lives_of(fleet: Tables, hosts: Iterable[Any]) -> dict[Any, Rows]:
 
 
 def _life(here: Rows, module: Any) -> list[dict[str, Any]]:
-    return [*_down(here), *_boots(here), *_watched(here), *_drivers(here, module)]
+    return [*_down(here), *_boots(here), *_watched(here), *_drivers(here, module), *_told(here)]
 
 
 def _is(row: Any, crash_id: Any) -> bool:
@@ -134,15 +148,43 @@ def _drivers(here: Rows, module: Any) -> list[dict[str, Any]]:
         row for row in here["drivers"]
         if (pd.isna(module) and pd.notna(row.version)) or (pd.notna(module) and row.module == module)
     ]  # fmt: skip
-    told = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
+    versioned = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
     rows, seen = [], set()
     for row in found:
         key = (row.module, row.version, row.state, row.boot, row.evidence)
         repeated = pd.notna(row.boot) and key in seen
-        if repeated or (pd.isna(row.version) and (row.module, row.boot) in told):
+        if repeated or (pd.isna(row.version) and (row.module, row.boot) in versioned):
             continue
         seen.add(key)
         words = [str(word) for word in (row.module, row.version, row.state) if pd.notna(word)]
         rows.append({"time": row.observed_at, "lane": "driver", "what": " ".join(words), "detail": row.evidence,
                      "source": row.source, "line": row.line})  # fmt: skip
+    return rows
+
+
+def _told(here: Rows) -> list[dict[str, Any]]:
+    # vCenter's events; the machines of one failover together.
+    rows: list[dict[str, Any]] = []
+    machines: dict[str, list[str]] = {}
+    for row in here["events"]:
+        if (what := TOLD.get(row.what)) is None:
+            continue
+        together = next((old for old in rows if old["what"] == what and row.time - old["time"] <= FAILOVER), None)
+        if row.what in OF_MACHINES and together is not None:
+            machines[what].append(str(row.vm))
+            names = machines[what]
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            together["detail"] = f"{len(names)} machines: {', '.join(names[:MOST_NAMED])}{more}"
+        else:
+            machines[what] = [str(row.vm)]
+            rows.append(
+                {
+                    "time": row.time,
+                    "lane": "vcenter",
+                    "what": what,
+                    "detail": row.detail,
+                    "source": row.source,
+                    "line": row.line,
+                }
+            )
     return rows

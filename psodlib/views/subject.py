@@ -57,6 +57,14 @@ class Case:
         return drivers_of(self.fleet, self.crash)
 
     @property
+    def told(self) -> pd.DataFrame:
+        """What a vCenter told of the host from ten minutes before the crash to an hour after it."""
+        events, time = self.fleet.events, self.crash["time"]
+        own = (events["host"] == self.crash["host"]).fillna(False)
+        near = (events["time"] >= time - pd.Timedelta(minutes=10)) & (events["time"] <= time + pd.Timedelta(hours=1))
+        return events[own & near] if known(time) else events.iloc[:0]
+
+    @property
     def matched(self) -> list[Issue]:
         """The known issues that the crash matches."""
         words = str(self.crash["known_issues"]).split(";") if known(self.crash["known_issues"]) else []

@@ -170,12 +170,40 @@ def _noticed(case: Case) -> str:
     # Who noticed, and how long after the stop.
     account, time = case.account, case.crash["time"]
     if account.detected_at is None:
-        return ""
+        return _noticed_by_vcenter(case)
     by = re.sub(r" \(.*\)$", "", account.word("detected_by")) or "Somebody"
     if not known(time) or account.detected_at < time:
         return f"{by} reported it at {moment(account.detected_at)}."
     after = account.detected_at - time
     return f"{by} reported it {'within a minute' if after <= pd.Timedelta(minutes=1) else f'{_in_words(after)} later'}."
+
+
+def _noticed_by_vcenter(case: Case) -> str:
+    for words, by in ((("failed_over", "failover_begun"), "vSphere HA"), (("disconnected",), "vCenter")):
+        seen = case.told[case.told["what"].isin(words)]
+        if len(seen):
+            after = max(seen["time"].iloc[0] - case.crash["time"], pd.Timedelta(0))
+            when = "within a minute" if after <= pd.Timedelta(minutes=1) else f"{_in_words(after.floor('s'))} later"
+            return f"{by} noticed it {when}, at {moment(seen['time'].iloc[0])}."
+    return ""
+
+
+def _machines(case: Case) -> str:
+    # What vSphere HA did with the host's machines.
+    told = {
+        what: list(dict.fromkeys(case.told.loc[case.told["what"] == what, "vm"].dropna()))
+        for what in ("vm_restarted", "vm_lost")
+    }
+    restarted, lost = told["vm_restarted"], told["vm_lost"]
+    if not restarted and not lost:
+        return ""
+    again = (
+        f"vSphere HA started {count(len(restarted), 'virtual machine')} again on other hosts"
+        if restarted
+        else "vSphere HA started no machine again"
+    )
+    left = f"; {count(len(lost), 'machine')} could not be started: {listing(lost, 12)}" if lost else ""
+    return f"{again}{f': {listing(restarted, 12)}' if restarted else ''}{left}."
 
 
 def _in_words(length: Any) -> str:
@@ -284,12 +312,19 @@ def _happening(case: Case, row: pd.Series) -> str:
     if row["lane"] == "crash":
         return f"{what}: {detail}"
     if row["lane"] == "driver":
-        return f"{what} (known from {detail.replace('_', ' ')})"
+        return f"{what} (known from {plain_words(row['detail'])})"
+    if row["lane"] == "vcenter":
+        return f"{what[:1].upper()}{what[1:]}: {detail}"
     if row["lane"] == "down":
         own = known(case.crash["time"]) and row["time"] == case.crash["time"]
         there = re.search(DUMP_NAME, str(row["source"]))
         dump = "the dump was written" if there else "a dump was written, if there is one"
-        told = f"; meanwhile {dump} and vSphere HA, where it is on, restarted its machines elsewhere" if own else ""
+        acted = (
+            "vSphere HA started its machines elsewhere"
+            if _machines(case)
+            else "vSphere HA, where it is on, restarted its machines elsewhere"
+        )
+        told = f"; meanwhile {dump} and {acted}" if own else ""
         return f"The host was down for {span(row['end'] - row['time'])}{told}"
     later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
     since = f", {span(row['time'] - case.crash['time'])} after the crash" if later else ""
@@ -347,14 +382,14 @@ def _version_line(case: Case) -> str:
     dated = own[(own["observed_at"] <= case.crash["time"]).fillna(False)] if known(case.crash["time"]) else own.iloc[:0]
     rows = (dated if len(dated) else own).sort_values("observed_at").tail(1)
     where = f" ({place_of(rows['source'].iloc[0], rows['line'].iloc[0], case.crash['host'])})" if len(rows) else ""
-    return f"Version {case.version} was loaded in the boot that crashed; known by {plain_words(case.crash['driver_evidence'])}{where}."
+    return f"Version {case.version} was loaded in the boot that crashed; known from {plain_words(case.crash['driver_evidence'])}{where}."
 
 
 # ---- impact, known issue ---------------------------------------------------------------------------------------------------
 
 
 def _impact(case: Case) -> list[str]:
-    lines = [_people(case), _down_time(case)]
+    lines = [*filter(None, [_machines(case)]), _people(case), _down_time(case)]
     if case.account.word("platform"):
         lines.append(case.account.word("platform"))
     crashes = case.fleet.crashes
@@ -433,7 +468,7 @@ def _open_questions(case: Case) -> list[str]:
         (not known(crash["uptime"]), "How long had the host been up? The crash's uptime line is missing."),
         (not known(crash["known_issues"]) and guilt != "deliberate", "Does the vendor know this crash? Open a case with the dump."),
         (True, "Did anything else change on this host before the crash: firmware, host build, load? The evidence here speaks of drivers only."),
-        (case.account.detected_at is None, "When did vSphere HA act, and which machines did it start again? vCenter's events say; no file of a host does."),
+        (case.account.detected_at is None and not _noticed_by_vcenter(case), "When did vSphere HA act, and which machines did it start again? vCenter's events say; no file of a host does."),
         (not blames_no_driver, _others_exposed(case)),
     ]  # fmt: skip
     return [question for holds, question in asked if holds and question]

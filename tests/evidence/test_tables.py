@@ -232,6 +232,7 @@ DEVICES = {
     "AsBuiltReport": "Host;Device;Model;Driver;Driver Version;Firmware Version;VIB Name;VIB Version\n"
     "esx-d1.lab;vmnic4;X710;i40en;1.8.6;6.01 0x800035cf 1.1747.0;i40en;1.8.6-1OEM.670.0.0.8169922\n",
     "JSON": '[{"VMHost": "esx-d1.lab", "NIC": "vmnic4", "Driver": "i40en", "DriverVersion": "1.8.6", "FirmwareVersion": "6.01 0x800035cf 1.1747.0"}]',
+    "vsish": "[root@esx-d1.lab:~] vsish -e get /net/pNics/vmnic4/properties\nproperties {\n   Driver Name:i40en\n   Driver Version:1.8.6\n   Driver Firmware Version:6.01 0x800035cf 1.1747.0\n   System Device Name:vmnic4\n   Features Supported:: 0x0\n}\n",
     "list": "VMHost          : esx-d1.lab\nDevice          : vmnic4\nDriver          : i40en\nDriver Version  : 1.8.6\nFirmware Version: 6.01 0x800035cf 1.1747.0\n",
 }
 
@@ -246,6 +247,18 @@ def test_device_tables(tmp_path: Path, form: str) -> None:
     }
     assert loaded == {("esx-d1.lab", "i40en", "1.8.6", "vmnic4", "6.01 0x800035cf 1.1747.0")}
     assert {row[1] for row in drivers(fleet, "state", "module")} == {"i40en"}
+
+
+ADAPTERS = """HBA Name  Driver      Link State  UID           Capabilities    Description
+--------  ----------  ----------  ------------  --------------  -----------
+vmhba0    vmw_ahci    link-n/a    sata.vmhba0                   (0000:00:17.0) Maker Some SATA Controller
+vmhba1    nhpsa       link-n/a    sas.5001ab1  Data Integrity  (0000:5c:00.0) Maker Some Array
+"""
+
+
+def test_a_row_that_two_readers_know_is_one_observation(tmp_path: Path) -> None:
+    fleet = fleet_of(tmp_path, {"esx1/adapters.txt": ADAPTERS})
+    assert fleet.drivers["device"].tolist() == ["vmhba1", "vmhba0"]
 
 
 NOTHING = {

@@ -22,17 +22,24 @@ from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_v
 from psodlib.evidence.versions import normalise
 from psodlib.records import DriverReading, HostFact, Module, Problem
 
-__all__ = ["DEVICE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
+__all__ = ["DEVICE", "KEY_VALUE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
 
 Row = dict[str, str]
 DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
 MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9a-f:]{3,39}", re.ASCII)
 _FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.&#-]{0,60}?)\s{0,40}:(?:\s+(?P<value>.*))?$")
+_VSISH_FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Z]\w{1,30}(?: \w{1,30}){1,8}):(?P<value>[^\s:].*)$")  # no blank
 _DASHES = re.compile(r"^\s*-{2,}(?:\s+-{2,})+\s*$")
 _XML_FIELD = re.compile(
     r"<(?:field name=\"(?P<name>[^\"<>]{1,80})\"|/?structure\b)[^<>]{0,200}>(?:\s*<(?P<type>\w{1,20})>(?P<value>[^<]*)</)?"
 )
+# `VIB[0].Name.string=i40en`, `NIC.DriverInfo.Driver.string=bnxtnet`: the record, its field, the field's type.
+KEY_VALUE = (
+    r"(?P<record>[\w.]{1,80}\[\d{1,6}\]|\w{1,60})\.(?P<field>[\w.\[\]]{1,120})"
+    r"\.(?:string|boolean|u?int(?:eger)?\d*|u?long|float|double|time)=(?P<value>.*)"
+)
+_KEY_VALUE = re.compile(KEY_VALUE)
 _DRIVER_VERSION = re.compile(r"^(?:Version\s+)?(?P<version>[^\s,]+)")
 _BUILD = re.compile(r"(\d{4,12})")
 _NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
@@ -40,7 +47,7 @@ _NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
 FIELDS: dict[str, tuple[str, ...]] = {
     "driver": ("drivername", "modulename", "module", "treiber", "driverinfodriver"),
     "driverversion": ("moduleversion", "drvversion", "treiberversion", "driverinfoversion"),
-    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion"),
+    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion", "driverfirmwareversion"),
 }
 _DEVICE_FIELDS = (
     "vmkernelname",
@@ -48,6 +55,7 @@ _DEVICE_FIELDS = (
     "networkdevice",
     "device",
     "devicename",
+    "systemdevicename",
     "adapter",
     "nic",
     "vmnic",
@@ -71,6 +79,8 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
         if first.startswith(("[", "{")) and '"' in text[:4000]:
             line_of = line_counter(text, at)
             yield from ((line_of(begin), row) for begin, row in _json_rows(text))
+        elif _KEY_VALUE.match(first):
+            yield from _key_value_rows(lines)
         elif first.startswith(("<?xml", "<output")):
             yield from ((at, row) for row in _xml_rows(text))
         elif _is_delimited(first):
@@ -126,6 +136,21 @@ def _xml_rows(text: str) -> Iterator[Row]:
         raise ValueError("it declares entities, which no esxcli writes")
     if "</output>" not in text:
         raise ValueError("no </output> at its end")
+
+
+def _key_value_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    record, begin, row = "", 1, Row()
+    for number, text in lines:
+        match = _KEY_VALUE.match(text.strip())
+        if match is None:
+            continue
+        if match["record"] != record and row:
+            yield begin, row
+            row = {}
+        begin, record = begin if row else number, match["record"]
+        row[key_of(match["field"])] = match["value"]
+    if row:
+        yield begin, row
 
 
 def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
@@ -207,7 +232,7 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     begin, last = 1, ""
     commented = any(lines) and all(text.lstrip().startswith("#") for _, text in lines if text.strip())
     for number, text in lines:
-        match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text)
+        match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text) or _VSISH_FIELD.match(text)
         if match is None and row and text.startswith(" " * 16):  # the rest of a long value, as Format-List breaks it
             row[last] += text.strip()
             continue
@@ -319,7 +344,8 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
             DriverReading(
                 module=module, version=normalise(version, module), state="loaded", evidence="ethtool" if version or firmware else "adapter_list",
                 device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
-                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo")),
+                # an adapter's stands in front of its description: (0000:03:00.0) HPE Smart Array
+                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo") or row.get("description", "").partition(")")[0].lstrip("(")),
                 firmware=firmware if (firmware or "").lower() not in _NOTHING else None, source=part.source, line=line,
             )
         )  # fmt: skip

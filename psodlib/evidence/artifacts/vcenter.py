@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, HostFact, Mark, Problem
 
-__all__ = ["read_vcenter"]
+__all__ = ["AWAY", "OF_CLUSTER", "meaning_of", "read_vcenter"]
 
 Row = dict[str, Any]
 Rows = Iterable[tuple[int, Row]]
 
-# What an event says of a boot or of how it ended. A crash is told at the boot after it, as a found dump is. An event about a host
-# (HA, a lost connection) is no sign of life of it.
-MARKS = {
+# An event's id -> what it says, in our words. An id that ends in a dot stands for all that begin with it; capitals differ in vCenter
+# itself. `what` are marks of boots or of how they ended, or what vCenter saw of the host, which is no sign of life of it.
+MEANINGS = {
     "esx.audit.host.boot": "booted", "esx.audit.host.stop.reboot": "rebooting", "esx.audit.host.stop.shutdown": "powering_off",
-    "esx.audit.host.crash.reason": "core_dump_found", "esx.audit.host.crash.available": "core_dump_found",
-    "esx.audit.host.crash.unavailable": "core_dump_found", "com.vmware.vc.HA.DasHostFailedEvent": "failed_over", "DasHostFailedEvent": "failed_over",
+    "esx.audit.host.reboot.reason.": "rebooting", "esx.audit.host.quickboot.reason.": "rebooting", "esx.audit.host.poweroff.reason.": "powering_off",
+    "esx.audit.host.crash.": "core_dump_found", "esx.problem.host.coredump": "dump_unread",
+    "com.vmware.vc.ha.dashostfailedevent": "failed_over", "dashostfailedevent": "failed_over", "com.vmware.vc.ha.dashostisolatedevent": "isolated",
+    "dashostisolatedevent": "isolated", "com.vmware.vc.ha.hoststatechangedevent": "ha_state",
+    "com.vmware.vc.ha.clusterfailoveractioninitiatedevent": "failover_begun", "com.vmware.vc.ha.clusterfailoveractioncompletedevent": "failover_done",
+    "com.vmware.vc.ha.vmrestartedbyhaevent": "vm_restarted", "vmrestartedonalternatehostevent": "vm_restarted", "vmfailoverfailed": "vm_lost",
+    "hostconnectionlostevent": "disconnected", "hostconnectedevent": "reconnected", "hostdisconnectedevent": "taken_out", "hostaddedevent": "added",
+    "enteredmaintenancemodeevent": "maintenance", "exitmaintenancemodeevent": "maintenance_over", "hostshutdownevent": "powering_off",
+    "esx.problem.hostd.core.dumped": "hostd_dumped", "esx.audit.esximage.": "patched", "esx.audit.software.apply.succeeded": "patched",
 }  # fmt: skip
-PLANNED = ("esx.audit.host.reboot.reason.", "esx.audit.host.quickboot.reason.")
-POWERED = ("esx.audit.host.poweroff.reason.",)
+_BEGINNINGS = tuple(word for word in MEANINGS if word.endswith("."))
+ENDS = ("rebooting", "powering_off")
+AWAY = ("failed_over", "disconnected")
+OF_CLUSTER = (
+    "failover_begun",
+    "failover_done",
+    "vm_restarted",
+    "vm_lost",
+)  # name the cluster or the host that took over
+NOTICED = timedelta(minutes=5)  # that HA and vCenter may need to see that a host is gone
+BOOTING = timedelta(minutes=30)
+DUMP_DELAY = timedelta(hours=1)
+
+
+def meaning_of(kind: str | None) -> str | None:
+    """What an event says, by its id; None where it is nothing to us."""
+    word = (kind or "").lower()
+    return MEANINGS.get(word) or next((MEANINGS[begin] for begin in _BEGINNINGS if word.startswith(begin)), None)
 
 
 def read_vcenter(part: Part, found: Findings) -> None:
@@ -126,23 +150,58 @@ def _devices(rows: Rows, source: str, head: Row, found: Findings) -> None:
 
 
 def _events(rows: Rows, source: str, head: Row, found: Findings) -> None:
-    # As long as events are kept, a host lived from its boot to the event that ends it; the last boot is in the inventory.
     for number, row in rows:
-        kind, time = _text(row.get("kind")) or "", _time(row.get("time"))
-        what = MARKS.get(kind) or (
-            "rebooting" if kind.startswith(PLANNED) else "powering_off" if kind.startswith(POWERED) else None
-        )
+        what, time = meaning_of(_text(row.get("kind"))), _time(row.get("time"))
         if what and time:
-            found.marks.append(Mark(time=time, what=what, evidence="vcenter", source=source, line=number))
-    since, boot = _time(head.get("events_since")), None
-    for mark in sorted(found.marks, key=lambda mark: mark.time):
-        if mark.what == "booted":
-            since = boot = mark.time
-        elif mark.what != "core_dump_found" and since is not None:
-            found.alive.append(
-                Alive(start=since, end=mark.time, boot=boot, evidence="vcenter", source=source, line=mark.line)
+            among = row.get("among")
+            text = " ".join(
+                filter(
+                    None,
+                    [
+                        _text(row.get("words")),
+                        f"({among} hosts were lost then)" if isinstance(among, int) and among > 1 else "",
+                    ],
+                )
             )
-            since = boot = None
+            found.marks.append(
+                Mark(
+                    time=time,
+                    what=what,
+                    evidence="vcenter",
+                    text=text or what,
+                    vm=_text(row.get("vm")),
+                    source=source,
+                    line=number,
+                )
+            )
+    found.marks.sort(key=lambda mark: mark.time)
+    _lives(found, source, _time(head.get("events_since")))
+
+
+def _lives(found: Findings, source: str, since: datetime | None) -> None:
+    # As long as events are kept, a host lived from its boot to what ended it; the last boot's life is in the inventory. A host
+    # that was lost and came back without a boot had lived on.
+    start, until, end, back, fell = since, None, None, None, False
+    for at, mark in enumerate(found.marks):
+        since_boot = mark.time - start if start and start != since else None
+        if mark.what == "booted":
+            if back and mark.time - back > BOOTING:
+                end = None
+            fell = end is not None and end.what in AWAY
+            until = end.time - (NOTICED if fell else timedelta(0)) if end else mark.time - NOTICED
+            if start and end:
+                until = max(start, until)
+                found.alive.append(Alive(start=start, end=until, evidence="vcenter", source=source, line=end.line))
+            start, end, back = mark.time, None, None
+        elif mark.what in ENDS and until and since_boot is not None and since_boot <= BOOTING:
+            found.marks[at] = replace(mark, time=until)  # why it booted, told after the boot
+        elif mark.what in (*ENDS, *AWAY):
+            if end is None or (back and back > end.time):
+                end, back = mark, None
+        elif mark.what == "reconnected":
+            back = mark.time
+        elif mark.what == "dump_unread" and fell and since_boot is not None and since_boot <= DUMP_DELAY:
+            found.marks[at] = replace(mark, what="core_dump_found")  # it may be an old one, but not after a fall
 
 
 _READERS: dict[str, Callable[[Rows, str, Row, Findings], None]] = {

@@ -25,7 +25,14 @@ from psodlib.views.charts.style import (
 )
 from psodlib.views.words import count, known, moment, span
 
-LANE_COLOURS = {"boot": "#0072b2", "watched": "#8a8a8a", "driver": "#009e73", "down": "#cc79a7", "crash": "#d55e00"}
+LANE_COLOURS = {
+    "boot": "#0072b2",
+    "watched": "#8a8a8a",
+    "driver": "#009e73",
+    "down": "#cc79a7",
+    "vcenter": "#56b4e9",
+    "crash": "#d55e00",
+}
 
 
 @styled

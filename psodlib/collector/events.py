@@ -1,0 +1,170 @@
+"""What happened, as vCenter's events tell it: those that mean something to us, from the oldest kept on, each given to the host it is about."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from psodlib.collector.session import Session, name_of, plain, stamp, words_of
+from psodlib.errors import CollectError
+from psodlib.evidence.artifacts.vcenter import AWAY, OF_CLUSTER, meaning_of
+
+__all__ = ["Events"]
+
+PAGE = 1_000  # vCenter's own limit
+MOST = 500_000
+KEPT_DAYS = 30  # vCenter's own default
+MOST_SPOILT = 1_000  # that cannot be read
+LOST = 3  # times that a collector may be lost
+BEFORE, AFTER = (
+    timedelta(minutes=10),
+    timedelta(hours=1),
+)  # how far a failover may lie from the event that names the host
+Row = dict[str, Any]
+
+
+class Events:
+    """The events of the asked span, and what of them is missing."""
+
+    def __init__(self, session: Session, since: datetime | None, taken: datetime) -> None:
+        self.session, self.missing = session, list[str]()
+        self.oldest: datetime | None = None
+        self._rows: dict[int, Row] = {}
+        self._spoilt = self._lost = 0
+        self._begin = since or taken - timedelta(days=self._kept())
+        self._begin = self._begin if self._begin.tzinfo else self._begin.replace(tzinfo=UTC)
+        try:
+            # Host-days are known from the oldest event that is kept, whatever it tells, and no further back.
+            first = session.call(self._first)
+            if not first:
+                self.missing.append(
+                    "events: none at all came, so no host-days are counted from boot times; may the user see events?"
+                )
+                return
+            self.oldest = max(self._begin, min(event.createdTime for event in first))
+            types = self._types()
+            session.call(lambda: self._read(types))
+        except CollectError:
+            raise
+        except Exception as error:
+            self.missing.append(f"events: the rest is missing ({words_of(error)})")
+        if self._spoilt:
+            self.missing.append(f"events: {self._spoilt} could not be read")
+
+    def _kept(self) -> int:
+        with contextlib.suppress(Exception):
+            return max(int(self.session.content.setting.QueryOptions("event.maxAge")[0].value), 1)
+        return KEPT_DAYS
+
+    def _first(self) -> list[Any]:
+        collector = self._collector([])
+        try:
+            return list(collector.ReadNextEvents(PAGE) or ())
+        finally:
+            with contextlib.suppress(Exception):
+                collector.DestroyCollector()
+
+    def _types(self) -> list[str]:
+        # The ids that mean something to us, of those that this vCenter knows; all events where it does not say.
+        with contextlib.suppress(Exception):
+            known = self.session.content.eventManager.description.eventInfo
+            ids = [(_short(one.key), one.fullFormat.partition("|")[0]) for one in known]
+            words = {word if kind in ("EventEx", "ExtendedEvent") else kind for kind, word in ids}
+            return sorted(word for word in words if meaning_of(word))
+        return []
+
+    def _collector(self, types: list[str]) -> Any:
+        event, create = self.session.vim.event, self.session.content.eventManager.CreateCollectorForEvents
+        span = event.EventFilterSpec.ByTime(beginTime=self._begin)
+        if types:
+            try:
+                return create(event.EventFilterSpec(time=span, eventTypeId=types, disableFullMessage=False))
+            except self.session.vim.fault.NotAuthenticated:
+                raise
+            except self.session.fault:
+                types.clear()  # this vCenter does not take such a filter
+        return create(event.EventFilterSpec(time=span, disableFullMessage=False))
+
+    def _read(self, types: list[str]) -> None:
+        # A collector may be lost, and one event spoils its page: both go on from the last event that was read, the second in
+        # smaller pages.
+        size = PAGE
+        while True:
+            collector = self._collector(types)
+            try:
+                while len(self._rows) < MOST:
+                    try:
+                        page = collector.ReadNextEvents(size)
+                    except (OSError, http.client.HTTPException, self.session.fault):
+                        raise
+                    except Exception:
+                        if size > 1:
+                            size //= 10
+                            break
+                        self._spoilt, size = self._spoilt + 1, PAGE
+                        if self._spoilt > MOST_SPOILT:
+                            raise
+                        continue
+                    if not page:
+                        return
+                    self._rows |= {event.key: _row(event) for event in page}
+                    self._begin = max(self._begin, *(event.createdTime for event in page))
+                else:
+                    self.missing.append(f"events: more than {MOST:,}; the rest was left")
+                    return
+            except self.session.lost:
+                self._lost += 1
+                if self._lost > LOST:
+                    raise
+            finally:
+                with contextlib.suppress(Exception):
+                    collector.DestroyCollector()
+
+    def by_host(
+        self, clusters: Mapping[str, str | None], names: Mapping[str, str]
+    ) -> tuple[dict[str, list[Row]], set[str]]:
+        """Each host's events, by its id, and the names of hosts that are gone; of each host its cluster's id, of each name its host's.
+
+        A failover's events name the cluster and the hosts that took the machines over. They are given to the host of that cluster
+        which vSphere HA, or else vCenter, had lost just then; to several, if several were lost.
+        """
+        told: dict[str, list[Row]] = {}
+        gone: set[str] = set()
+        for row in self._rows.values():
+            known = row["id"] if row["id"] in clusters else names.get(row["host"] or "")
+            if known is None and row["host"]:
+                gone.add(row["host"])
+            elif known is not None and meaning_of(row["kind"]) not in OF_CLUSTER:
+                told.setdefault(known, []).append(row)
+        away = [
+            (datetime.fromisoformat(row["time"]), host)
+            for host, rows in told.items()
+            for row in rows
+            if meaning_of(row["kind"]) in AWAY
+        ]
+        for row in self._rows.values():
+            if meaning_of(row["kind"]) in OF_CLUSTER:
+                time, cluster = datetime.fromisoformat(row["time"]), row["cluster"] or clusters.get(row["id"])
+                lost = {host for at, host in away if clusters[host] == cluster and at - BEFORE <= time <= at + AFTER}
+                for host in lost:
+                    told[host].append({**row, "among": len(lost)})
+        return told, gone
+
+
+def _row(event: Any) -> Row:
+    # Whom it is about, when, what kind, and its words. HA names a failed host elsewhere.
+    host = getattr(event, "failedHost", None) or getattr(event, "sourceHost", None) or event.host
+    cluster = event.computeResource
+    return {
+        "id": host.host._moId if host is not None else None, "host": name_of(host.name) if host is not None else None,
+        "cluster": cluster.computeResource._moId if cluster is not None else None, "time": stamp(event.createdTime),
+        "kind": plain(getattr(event, "eventTypeId", None) or _short(type(event))),
+        "vm": name_of(event.vm.name) if event.vm is not None else None, "words": plain(event.fullFormattedMessage),
+    }  # fmt: skip
+
+
+def _short(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]

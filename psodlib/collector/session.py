@@ -1,0 +1,250 @@
+"""A vCenter's session: the certificate before the password, one login, calls that survive its end once, lists page by page."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from psodlib.collector.credentials import PasswordSource, Secret
+from psodlib.collector.login import printable
+from psodlib.errors import CollectError, InputError
+
+__all__ = ["CallFailed", "Session", "name_of", "plain", "stamp", "thumbprint_of", "words_of"]
+
+PORT = 443
+CONNECT = 15.0  # seconds to connect, and that an answer may take
+ANSWER = 120.0
+PAGE = 100  # objects a page of properties
+MOST_NAME = 255
+LOGINS = 2  # of one run: a session that ends in the middle is opened again once
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
+T = TypeVar("T")
+
+
+class CallFailed(Exception):
+    """One call failed, and vCenter still answers others; ``silent`` where nothing came at all."""
+
+    def __init__(self, msg: str, silent: bool = False) -> None:
+        super().__init__(msg)
+        self.msg, self.silent = msg, silent
+
+
+class Session:
+    """One login, and its calls; several threads may ask at once."""
+
+    def __init__(
+        self, address: str, user: str, password: PasswordSource, thumbprint: str | None, ca_file: str | Path | None
+    ) -> None:
+        place = _ADDRESS.fullmatch(address)
+        if place is None or not 0 < int(place["port"] or PORT) < 65536:
+            raise InputError(
+                f"{printable(address)!r} is no address; expected vcenter.example.com or vcenter.example.com:443"
+            )
+        if not callable(password):
+            raise InputError("password must be a way to get it (ask_password(), password_from_command([...])), never the password itself")  # fmt: skip
+        if thumbprint and ca_file:
+            raise InputError("give a thumbprint or a file of authorities, not both")
+        self.vim, vmodl, self._connect, self._disconnect = _pyvmomi()
+        self.fault, self.lost = vmodl.MethodFault, vmodl.fault.ManagedObjectNotFound
+        self.query = vmodl.query.PropertyCollector
+        self.host, self.port = place["host"].strip("[]"), int(place["port"] or PORT)
+        self.context = _trusted(self.host, self.port, thumbprint, ca_file)
+        self._user, self._password = user, Secret(password(user))
+        self._lock, self._logins = threading.Lock(), 1
+
+    def __enter__(self) -> Session:
+        fault = self.vim.fault
+        try:
+            self.service = self._connect(
+                host=self.host, port=self.port, user=self._user, pwd=self._password.reveal(), sslContext=self.context,
+                disableSslCertValidation=False, httpConnectionTimeout=ANSWER,
+            )  # fmt: skip
+        except fault.InvalidLogin:
+            raise self.error(f"the user {printable(self._user)} or the password is wrong; it was tried once") from None
+        except fault.NoPermission:
+            raise self.error(f"the user {printable(self._user)} may not log in") from None
+        except Exception as error:  # its words may hold what was sent
+            raise self.error(f"the login failed ({type(error).__name__})") from None
+        self.content = self.service.RetrieveContent()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in (partial(self._disconnect, self.service), self.service._stub.DropConnections):
+            with contextlib.suppress(Exception):
+                end()
+
+    def error(self, why: str) -> CollectError:
+        """What ends the whole run."""
+        return CollectError(self.host, why)
+
+    @property
+    def cookie(self) -> str:
+        """For what is downloaded beside the calls."""
+        return str(self.service._stub.cookie).split(";")[0]
+
+    def call(self, ask: Callable[[], T]) -> T:
+        """A call that only reads: where the session has ended it is opened again, once, and the call made again."""
+        while True:
+            login = self._logins
+            try:
+                return ask()
+            except self.vim.fault.NotAuthenticated:
+                self._open_again(login)
+            except ssl.SSLCertVerificationError:
+                raise self.error("its certificate is another one than at the start; nothing more was sent") from None
+            except (OSError, http.client.HTTPException) as error:
+                raise self._probed(error) from None
+
+    def _open_again(self, login: int) -> None:
+        with self._lock:
+            if self._logins != login:  # somebody else has
+                return
+            if self._logins >= LOGINS:
+                raise self.error("the session ended twice; run it again to go on")
+            self._logins += 1
+            try:
+                self.content.sessionManager.Login(self._user, self._password.reveal())
+            except Exception as error:
+                raise self.error(f"the session ended, and the second login failed ({type(error).__name__})") from None
+
+    def _probed(self, error: Exception) -> Exception:
+        # One host that answers nothing costs that host; a vCenter that answers nothing ends the run.
+        try:
+            self.service.CurrentTime()
+        except Exception:
+            return self.error(f"it answers no more ({type(error).__name__}); run it again to go on")
+        silent = isinstance(error, TimeoutError)
+        return CallFailed(f"no answer within {ANSWER:.0f} s" if silent else type(error).__name__, silent)
+
+    def objects(self, kind: Any, properties: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+        """Every object of a kind with these properties."""
+        # Views and pages end with their session: after another login the list begins anew.
+        try:
+            try:
+                return self.call(lambda: self._listed(kind, properties))
+            except self.lost:
+                self.call(self.service.CurrentTime)
+                return self.call(lambda: self._listed(kind, properties))
+        except (CollectError, CallFailed, self.fault):
+            raise
+        except Exception:  # one value that pyVmomi does not know spoils the page that it comes in
+            return [
+                (found, self._one_by_one(found, properties))
+                for found, _ in self.call(lambda: self._listed(kind, ("name",)))
+            ]
+
+    def _one_by_one(self, found: Any, properties: tuple[str, ...]) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for names in (properties, *((name,) for name in properties)):
+            with contextlib.suppress(self.fault, AttributeError, ValueError, TypeError, KeyError):
+                told |= self.call(partial(self._pages, type(found), names, {"obj": found}))[0][1]
+            if len(names) > 1 and told:
+                break
+        return told
+
+    def _listed(self, kind: Any, properties: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+        view = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)
+        try:
+            step = self.query.TraversalSpec(name="view", path="view", skip=False, type=type(view))
+            return self._pages(kind, properties, {"obj": view, "skip": True, "selectSet": [step]})
+        finally:
+            with contextlib.suppress(Exception):
+                view.Destroy()
+
+    def _pages(self, kind: Any, properties: tuple[str, ...], begin: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+        asked = self.query.FilterSpec(
+            objectSet=[self.query.ObjectSpec(**begin)],
+            propSet=[self.query.PropertySpec(type=kind, pathSet=list(properties), all=False)],
+        )
+        collector, found = self.content.propertyCollector, []
+        page = collector.RetrievePropertiesEx([asked], self.query.RetrieveOptions(maxObjects=PAGE))
+        while page:
+            found += [(one.obj, {prop.name: prop.val for prop in one.propSet or ()}) for one in page.objects]
+            page = collector.ContinueRetrievePropertiesEx(page.token) if page.token else None
+        return found
+
+
+def _pyvmomi() -> tuple[Any, Any, Any, Any]:
+    try:
+        from pyVim.connect import Disconnect, SmartConnect
+        from pyVmomi import vim, vmodl
+    except ImportError:
+        raise InputError("pyVmomi is not installed; install psodlib with its extra `vcenter`") from None
+    # pyVmomi makes a class when it is first named; a fault that nobody has named yet is a KeyError when it comes.
+    assert all(
+        (vim.fault.NoPermission, vim.fault.InvalidLogin, vim.fault.NotAuthenticated, vmodl.fault.ManagedObjectNotFound)
+    )
+    return vim, vmodl, SmartConnect, Disconnect
+
+
+def _trusted(host: str, port: int, thumbprint: str | None, ca_file: str | Path | None) -> ssl.SSLContext:
+    # A context that holds only for the right certificate. pyVmomi's own thumbprint check does not protect, so ours comes first.
+    try:
+        if thumbprint is None:
+            context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+            with (
+                socket.create_connection((host, port), CONNECT) as plain,
+                context.wrap_socket(plain, server_hostname=host),
+            ):
+                return context
+        pem = ssl.get_server_certificate((host, port), timeout=CONNECT)
+    except ssl.SSLCertVerificationError as error:
+        seen = thumbprint_of(ssl.get_server_certificate((host, port), timeout=CONNECT))
+        raise CollectError(
+            host, f"its certificate is not trusted ({error.verify_message}); compare its SHA-256, {seen}, and give it with --thumbprint, or "
+            "the authority with --ca-file") from None  # fmt: skip
+    except FileNotFoundError:
+        raise InputError(f"{ca_file}: no such file of authorities") from None
+    except (OSError, ValueError) as error:
+        why = f"cannot be reached on port {port} ({type(error).__name__}: {printable(str(error))})"
+        raise CollectError(host, why) from None
+    seen = thumbprint_of(pem)
+    if re.sub(r"[^0-9A-F]", "", thumbprint.upper()) != seen.replace(":", ""):
+        raise CollectError(
+            host, f"its certificate has the SHA-256 {seen}, not the one that was given; no password was sent"
+        )
+    pinned = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    pinned.check_hostname = False
+    pinned.load_verify_locations(cadata=pem)
+    pinned.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return pinned
+
+
+def thumbprint_of(pem: str) -> str:
+    """The SHA-256 of a certificate, as vCenter's own pages print it."""
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
+    return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
+
+
+# ---- answers as plain values -------------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> str | None:
+    """A word of vCenter as one line that a terminal can bear."""
+    return None if value is None or value == "" else printable(str(value), 1000)
+
+
+def name_of(value: Any) -> str | None:
+    """A name of the inventory, which comes with %2f, %5c and %25 for what a path cannot hold."""
+    words = "" if value is None else str(value).replace("%2f", "/").replace("%5c", "\\").replace("%25", "%")
+    return printable(words, MOST_NAME) or None
+
+
+def stamp(value: Any) -> str | None:
+    """A time, where it bears its zone."""
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) and value.tzinfo else None
+
+
+def words_of(error: Exception) -> str:
+    """What went wrong, in vCenter's words where it has some."""
+    return printable(str(getattr(error, "msg", None) or type(error).__name__))
