@@ -25,6 +25,7 @@ from psodlib.console import (
     print_anonymised,
     print_news,
     print_summary,
+    print_suspects,
     print_table,
     print_trusted,
     resumable,
@@ -527,6 +528,8 @@ def case(
     say(f"{len(done.hashes)} files in {done.file}")
     if done.mapping:
         say(f"Keep this file to yourself, it can undo the renaming: {done.mapping}")
+        print_suspects(done)
+        raise typer.Exit(1 if done.suspects else 0)
 
 
 def _site(file: Path | None, asked: bool) -> Path | None:
