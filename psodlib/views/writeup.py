@@ -23,11 +23,10 @@ from psodlib.views.account import PLACES, Account, Event
 from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
 from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.original import typed_on
-from psodlib.views.prose import SIMULATED
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
 from psodlib.views.site import read_site, site_section
 from psodlib.views.subject import Case, drivers_of
-from psodlib.views.words import UNKNOWN, count, known, listing, literal, moment, share, span
+from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
 
 __all__ = ["CERTAINTY", "SIMULATED", "asked_for", "choose_crash", "write_up"]
 
