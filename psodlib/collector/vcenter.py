@@ -29,7 +29,7 @@ from psodlib.collector.pool import Collection, Interrupted, alone, at_once, coll
 from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
 from psodlib.errors import CollectError
 
-__all__ = ["PLAN", "collect_vcenter", "vcenter_hosts"]
+__all__ = ["collect_vcenter", "vcenter_hosts", "vcenter_plan"]
 
 LINES = 500  # of a log a call; what vCenter gives
 MOST_LOG = 64 << 20  # bytes of one log
@@ -137,6 +137,11 @@ def vcenter_hosts(
         rows = [_about(found) for found in _hosts(session)]
     table = pd.DataFrame(rows, columns=[*HOST_COLUMNS, "bios", "bios_date", "boot_time"])
     return table[list(HOST_COLUMNS)].sort_values("host", ignore_index=True)
+
+
+def vcenter_plan() -> pd.DataFrame:
+    """What a collection would ask, and what it costs."""
+    return pd.DataFrame(PLAN, columns=["what", "why", "cost"], dtype="string")
 
 
 # ---- the inventory -----------------------------------------------------------------------------------------------------
