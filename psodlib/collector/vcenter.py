@@ -343,7 +343,9 @@ class _Host:
             return
         head = {"psod_vcenter": what, "host": self.name, "taken": self.run.taken.isoformat(), "events_since": since}
         local, folder = f"vcenter/{what}.json", self._folder()
-        data = "".join(json.dumps(row) + "\n" for row in (head, *rows)).encode("ascii")
+        data = "".join(
+            f"{json.dumps({name: told for name, told in row.items() if told is not None})}\n" for row in (head, *rows)
+        ).encode("ascii")
         with folder.open(f"{local}.part", "wb") as file:
             file.write(data)
         folder.finish(self.manifest.put(Record(f"/{local}", local)), self.manifest)
