@@ -26,7 +26,8 @@ import psodlib as psod
 from psodlib import schema
 from psodlib.risk.decision import decide_pin
 from psodlib.simulate.process import VERSIONS, simulate_history
-from psodlib.views.brief import brief, study
+from psodlib.views.brief import brief
+from psodlib.views.study import study
 
 PART = 1000
 NAMES = [*schema.TABLES, *schema.AUXILIARY]

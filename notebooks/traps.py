@@ -298,7 +298,7 @@ SHORTCUTS: tuple[tuple[str, Callable[[Any, str, str], tuple[Pair, Pair]], str], 
     (
         "give a host's whole past to its newest version",
         _newest_backwards,
-        "crashes of the old version are laid at the new one",
+        "crashes of the old version are counted against the new one",
     ),
     (
         "name a host by the furthest version it reached",

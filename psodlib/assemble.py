@@ -14,8 +14,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.records import Crash, FileReading, HostFact, Problem
-from psodlib.triage.boots import boots_of_host, loaded_versions
-from psodlib.triage.builds import builds_of_boots
+from psodlib.triage.boots import boots_of_host, builds_of_boots, loaded_versions
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.copies import one_host_under_two_names, one_row_a_crash
 from psodlib.triage.crashes import judge, with_issues

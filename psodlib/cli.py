@@ -422,7 +422,7 @@ def verify(
         if vcenter:
             table = collector.verify_vcenter(
                 vcenter, output, module=module, pin=pin, user=user, password=password or collector.ask_password(),
-                thumbprint=thumbprint, ca_file=ca_file, pool=pool, progress=progress,
+                thumbprint=thumbprint, ca_file=ca_file, progress=progress,
             )  # fmt: skip
         else:
             table = collector.verify(
@@ -558,11 +558,9 @@ def lab(
             shutil.copy(notebook, folder)
     if source is not None:
         set_source(folder, source)
-    # asks nobody for news
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # which jupyter refuses unless told
     command = [sys.executable, "-m", "jupyterlab", str(folder), f"--port={port}", "--LabApp.news_url=None"]
-    command += [] if browser else ["--no-browser"]
-    # jupyter refuses root otherwise
-    command += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command += [option for option, asked in (("--no-browser", not browser), ("--allow-root", root)) if asked]
     if os.name == "posix":
         os.execv(sys.executable, command)  # this process becomes the server, so whoever ends it ends the server
     raise typer.Exit(subprocess.call(command))

@@ -77,6 +77,7 @@ def test_problems_that_the_user_must_see_give_exit_code_1(tmp_path: Path) -> Non
         (["load", "/no/such/folder"], "does not exist"),
         (["load"], "Missing argument"),
         (["report", "/no/such/folder"], "does not exist"),
+        (["report", str(INCIDENT), "--plan", "/no/such/plan.toml"], "/no/such/plan.toml: cannot be read"),
         (["explain", "feed", str(INCIDENT)], "0 crashes have an id that begins with 'feed'"),
         (["simulate", str(DATA)], "empty"),
         (["fly"], "No such command"),

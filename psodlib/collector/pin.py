@@ -11,7 +11,7 @@ import pandas as pd
 from psodlib.collector.folder import Folder
 from psodlib.collector.hosts import Target
 from psodlib.collector.plan import safe_module
-from psodlib.collector.pool import Collection, collect
+from psodlib.collector.pool import MAX_POOL, Collection, collect
 from psodlib.collector.vcenter import collect_vcenter
 from psodlib.errors import InputError
 from psodlib.evidence.reading import read_item
@@ -64,7 +64,7 @@ def verify(
 def verify_vcenter(address: str, out: str | Path, *, module: str = "hpsa", pin: str, **options: Any) -> pd.DataFrame:
     """The same of every host of a vCenter, with further options of ``collect_vcenter``; ``why`` says where a version is only installed."""
     wanted = _wanted(pin, module)
-    run = collect_vcenter(address, out, version_only=True, **options)
+    run = collect_vcenter(address, out, version_only=True, **{"pool": MAX_POOL, **options})
 
     def readings(host: str) -> list[DriverReading]:
         # What an earlier run was told is not of now.

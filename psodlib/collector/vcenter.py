@@ -25,9 +25,9 @@ from psodlib.collector.credentials import PasswordSource
 from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.hosts import folder_name
-from psodlib.collector.pool import Collection, Interrupted, alone, at_once, collection_table, made_folder
+from psodlib.collector.pool import MAX_POOL, Collection, Interrupted, alone, at_once, collection_table, made_folder
 from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
-from psodlib.errors import CollectError
+from psodlib.errors import CollectError, InputError
 
 __all__ = ["collect_vcenter", "vcenter_hosts", "vcenter_plan"]
 
@@ -118,6 +118,8 @@ def collect_vcenter(
     Interrupted
         After Ctrl-C, when the manifests are written.
     """
+    if not 1 <= pool <= MAX_POOL:
+        raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
     with Session(address, user, password, thumbprint, ca_file) as session:
         root = made_folder(out)
         run = _Run(session, root, logs and not version_only, bundles, version_only, progress)
@@ -399,6 +401,8 @@ class _Host:
         page = browse(have) if have else []
         goes_on = page[:1] == [last]
         line, page = (have + 1, page[1:]) if goes_on else (1, browse(1))
+        if not page and not goes_on:
+            return
         if goes_on:
             folder.copy(local, f"{local}.part")
         why = "it was cut off"

@@ -18,14 +18,15 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
-from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS, ROLES
+from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
 __all__ = [
-    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "modules_named_by_kernel", "read_crash",
+    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "read_crash",
 ]  # fmt: skip
 
-_FRAMES = ("frame", "symbol", "gdb")
+_DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel's own source
+_FRAMES = ("frame", "symbol", *_DEBUGGED)
 _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
 # Any of these says that the host stopped, whatever stands beside it.
@@ -191,8 +192,8 @@ def looks_like_crash(block: _Block) -> bool:
 
 
 def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
-    if not frames or all(piece.role == "gdb" for piece in frames):
-        return False
+    if not frames or all(piece.role in _DEBUGGED for piece in frames):
+        return any(piece.role == "debugged" for piece in frames)  # of a core dump of the vmkernel
     functions = [piece.group("function") or "" for piece in frames]
     if any(_PANICKING.match(function) for function in functions[:6]):
         return True
@@ -443,7 +444,7 @@ class _Trace(NamedTuple):
         # `pcpu 118 Heartbeat NMI: 0x...` says at each frame whose it is; a frame without that ends such a run.
         if frame.group("why"):
             return self.saved and self.pcpu == read_count(frame.group("pcpu"))
-        if self.pieces and (self.pieces[-1].role == "gdb") is not (frame.role == "gdb"):
+        if self.pieces and (self.pieces[-1].role in _DEBUGGED) is not (frame.role in _DEBUGGED):
             return False  # the same stack again, by a debugger
         return not (self.saved and self.pieces and self.pieces[-1].group("why"))
 
@@ -586,21 +587,3 @@ def find_crashes(text: str | bytes) -> list[Crash]:
         for block in group_blocks(split_pieces(part, start, line))
         if is_crash(block)
     ]
-
-
-def modules_named_by_kernel(text: str) -> dict[str, str | None]:
-    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
-    of each where it is printed."""
-    pattern = next(role.pattern for role in ROLES if role.name == "named")
-    found: dict[str, str | None] = {}
-    for line in text.split("\n"):
-        at = line.find("Module")
-        match = pattern.match(line, at) if at >= 0 else None
-        if match:
-            for name, version in _INVOLVED.findall("[" + match["modules"]):
-                if name != "vmkernel":
-                    found[name] = version or found.get(name)
-    return found
-
-
-_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")

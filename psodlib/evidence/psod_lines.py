@@ -10,7 +10,19 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["ANCHORS", "EXCEPTIONS", "HEX", "ISO", "KINDS", "NUMBER", "OPENERS", "ROLES", "UPTIME", "Role"]
+__all__ = [
+    "ANCHORS",
+    "EXCEPTIONS",
+    "HEX",
+    "ISO",
+    "KINDS",
+    "NUMBER",
+    "OPENERS",
+    "ROLES",
+    "UPTIME",
+    "Role",
+    "modules_named_by_kernel",
+]
 
 # --------------------------------------------------------------------------------------------------------------------
 # The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
@@ -146,6 +158,8 @@ ROLES: tuple[Role, ...] = (
     _role("symbol", "@vmkernel @esx", "Res3GetSpecificCluster@esx",
           r"(?P<function>(?=[A-Za-z0-9.$]{0,80}(?:[a-z0-9][A-Z]|_))[A-Za-z_][\w.$]{2,300})@(?P<module>vmkernel|esx|com\.vmware\.[\w.]{1,60}|\([\w.\-]{1,60}\))\s*$"),
     _role("bare_symbol", "", "lpfc_sli4_fp_split@lpfc", r"(?P<function>[A-Za-z_][\w.$]{2,300})@(?P<module>[a-z][\w.\-]{0,60})\s*$"),
+    _role("debugged", "bora/", "#1  0x0000418012343ffa in Heap_Free (heap=0x431a455dc000) at bora/vmkernel/main/heap.c:4314",
+          r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\(.{0,2000} at (?:\S{0,200}/)?bora/vmkernel/"),
     _role("gdb", "", "#4  Res6NewFreeClusterEntry (rce=...)", r"#(?P<index>\d{1,3})\s+(?:(?P<ip>0x[0-9a-f]{1,16}) in )?(?P<function>[A-Za-z_][\w.$:~]{0,300}) ?\("),
     _role("elided", "", "...", r"[. …]{3,}$"),
 )  # fmt: skip
@@ -174,3 +188,21 @@ KINDS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple((kind, sample, re.co
 EXCEPTIONS = {
     0: "divide_error", 2: "nmi", 6: "invalid_opcode", 8: "double_fault", 13: "general_protection", 14: "page_fault", 18: "machine_check",
 }  # fmt: skip
+
+
+_INVOLVED = re.compile(r"[\[,]\s*([A-Za-z_][\w\-]{1,63})(?: (\d[\w.\-]{1,80}))?")
+
+
+def modules_named_by_kernel(text: str) -> dict[str, str | None]:
+    """The modules that the kernel itself calls involved in a panic (8.0 and later), the vmkernel left out, and the version
+    of each where it is printed."""
+    pattern = next(role.pattern for role in ROLES if role.name == "named")
+    found: dict[str, str | None] = {}
+    for line in text.split("\n"):
+        at = line.find("Module")
+        match = pattern.match(line, at) if at >= 0 else None
+        if match:
+            for name, version in _INVOLVED.findall("[" + match["modules"]):
+                if name != "vmkernel":
+                    found[name] = version or found.get(name)
+    return found

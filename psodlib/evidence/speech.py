@@ -10,12 +10,14 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 from psodlib.records import Precursor
 
-__all__ = ["TAIL", "Speech"]
+__all__ = ["TAIL", "WORDS", "Speech"]
 
 TAIL = 1 << 15  # bytes before a boot, a crash or the end
+WORDS = 24  # bytes of a warning that tell it from others of its minute
 LIMIT = 5_000  # entries of one file; the last ones, which are nearest to its crash
 
 _STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d")
@@ -38,15 +40,16 @@ class Speech:
         self.source = source
         self._found: deque[tuple[bytes | None, str, bytes, bytes, int]] = deque(maxlen=LIMIT)
         self._seen: set[tuple[bytes | None, bytes, str]] = set()
+        self.told: set[tuple[bytes, bytes]] = set()  # minutes and the first words of warnings in them
 
-    def warning(self, raw: bytes, at: int, line_of: Callable[[int], int]) -> None:
-        """One warning, which begins at a place of a block."""
-        # Most say in the same minute what was heard already: their first bytes tell.
-        minute = _minute(raw, at)
-        if minute is None or self._is_new(minute, raw[at : at + 24], ""):
-            match = _WARNED.match(raw, at)
-            if match:
-                self._hear("warning", raw, at, minute, match, line_of)
+    def warning(self, raw: bytes, at: int, begin: int, minute: bytes, line_of: Callable[[int], int]) -> None:
+        """One warning at a place of a block, in a line that begins so."""
+        told = minute[10:11] == b"T"
+        if told:
+            self._keep(self.told, (minute, raw[at : at + WORDS]))
+        match = _WARNED.match(raw, at)
+        if match:
+            self._hear("warning", raw, at, minute if told else _minute(raw, begin, at), match, line_of)
 
     def tail(self, raw: bytes, line: int) -> None:
         """The lines of any words of a stretch that begins at line ``line``; an entry ``listened`` says from when to when."""
@@ -56,16 +59,19 @@ class Speech:
             self._found.append((stamp[0], "listened", b"", last[-1], line))
         for match in _SAID.finditer(raw):
             at = match.start(1)
-            self._hear("said", raw, at, _minute(raw, at), match, lambda at: line + raw.count(b"\n", 0, at))
+            self._hear(
+                "said",
+                raw,
+                at,
+                _minute(raw, raw.rfind(b"\n", 0, at) + 1, at),
+                match,
+                lambda at: line + raw.count(b"\n", 0, at),
+            )
 
-    def _is_new(self, minute: bytes | None, words: bytes, what: str) -> bool:
-        key = (minute, words, what)
-        if minute and key in self._seen:
-            return False
-        if len(self._seen) > 4 * LIMIT:
-            self._seen.clear()
-        self._seen.add(key)
-        return True
+    def _keep(self, known: set[Any], key: object) -> None:
+        if len(known) > 2 * LIMIT:
+            known.clear()
+        known.add(key)
 
     def _hear(
         self,
@@ -76,7 +82,9 @@ class Speech:
         match: re.Match[bytes],
         line_of: Callable[[int], int],
     ) -> None:
-        if self._is_new(minute, match[1], what):
+        key = (minute, match[1], what)
+        if not minute or key not in self._seen:
+            self._keep(self._seen, key)
             # Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
             text = raw[match.start(1) : match.end() + 13] if raw[match.end()] == 32 else b""
             self._found.append((minute, what, match[1], text, line_of(at)))
@@ -90,14 +98,12 @@ class Speech:
             )  # fmt: skip
 
 
-def _minute(raw: bytes, at: int) -> bytes | None:
+def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
     # The minute that a line's head tells, cut out, not parsed.
-    reach = max(0, at - _REACH)
-    begin = raw.rfind(b"\n", reach, at) + 1 or reach
     minute = raw[begin : begin + 16]
     if minute[10:11] == b"T":
         return minute
-    stamp = _STAMP.search(raw, begin, at)
+    stamp = _STAMP.search(raw, max(begin, at - _REACH), at)
     return stamp[0] if stamp else None
 
 

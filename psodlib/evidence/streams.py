@@ -195,7 +195,7 @@ def diagnose(error: Exception) -> tuple[str, str]:
     if isinstance(error, FileNotFoundError):
         return "vanished", "the file is gone since the folder was listed"
     if isinstance(error, EOFError):
-        return "truncated", "the archive ends before its time; what came before is used"
+        return "truncated", "the archive is truncated; what came before is used"
     if isinstance(error, RuntimeError) and "encrypted" in str(error):
         return "encrypted", "the archive member needs a password; unpack it first"
     if isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError)):
@@ -323,7 +323,7 @@ def _inflated(wrap: str, stream: Stream, budget: Budget) -> Iterator[bytes]:
                     told = (
                         ": cut by the trouble below"
                         if stream.problems
-                        else " ends before its time; what came before is used"
+                        else " file is truncated; what came before is used"
                     )
                     raise Trouble("truncated", wrap + told)
             try:

@@ -137,7 +137,7 @@ def members_of(stream: Stream) -> Iterator[Member | Odd]:
             yield Odd("damaged_archive", "", "bytes that are no member's header; read on from the next that is one")
             lost = True
     if (block or window.cut) and not stream.problems:
-        yield Odd("truncated", "", "the archive ends before its time; what came before is used")
+        yield Odd("truncated", "", "the archive is truncated; what came before is used")
 
 
 def _member(window: _Window, header: _Header) -> Iterator[Member | Odd]:

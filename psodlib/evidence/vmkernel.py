@@ -8,6 +8,7 @@ needed to miss no silence.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -30,11 +31,10 @@ from psodlib.evidence.psod import (
     group_blocks,
     is_crash,
     looks_like_crash,
-    modules_named_by_kernel,
     read_crash,
 )  # fmt: skip
-from psodlib.evidence.psod_lines import ANCHORS
-from psodlib.evidence.speech import TAIL, Speech
+from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
+from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
 from psodlib.evidence.vmkernel_lines import BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, WARNINGS, LineRow
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
@@ -70,7 +70,8 @@ _FORETELLERS = frozenset(
 )
 # What alone makes a text of another kind say something: a crash, or a driver's banner.
 _TELLING = BytesAhoCorasick([*ANCHORS, *(row.anchor for row in BANNERS)], matchkind=MatchKind.LeftmostFirst)
-_ROW_LIMIT = 20_000  # precursors of one file: a log that says more says nothing new
+_ROW_LIMIT = 20_000  # precursors of one file, the last ones
+_MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges counts minutes
 
 _CAPITALS = ord("V")  # `WARNING (i40en)` is one that is heard
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
@@ -105,7 +106,9 @@ class _Reader:
         self.modules: list[Module] = []
         self.facts: list[HostFact] = []
         self.marks: list[Mark] = []
-        self.precursors: list[Precursor] = []
+        self.precursors: deque[Precursor] = deque(maxlen=_ROW_LIMIT)
+        self.foretold: set[tuple[object, ...]] = set()
+        self.minute, self.rows = b"", [0] * len(SEARCHED)  # what each word found in this minute
         self.problems: list[Problem] = []
         self.speech = Speech(source)
         self.window: _Window | None = None
@@ -126,21 +129,26 @@ class _Reader:
         matches = [one for one in matches if one[0] <= _WARNED_FROM or view[one[2]] > _CAPITALS]
         raw = bytes(view) if matches else b""
         passed = heard = -1
+        most = _MINUTE_LIMIT if self.minute[10:11] == b"T" else _ROW_LIMIT
         for number, at, _ in matches:
-            # A line is read once for each word in it; the words of one line come one after the other.
-            if number >= _WARNED_FROM:
-                self.speech.warning(raw, at, lines.at)
-                continue
-            if number in _FORETELLERS and len(self.precursors) >= _ROW_LIMIT:
-                continue
             if at >= passed:
-                done: set[int] = set()
-                begin, passed = max(raw.rfind(b"\n", 0, at) + 1, at - _ROW_REACH), raw.find(b"\n", at)
-                passed = min(passed if passed >= 0 else len(raw), at + _ROW_REACH)
-                text, opens = raw[begin:passed], False
-            if number in done:
+                low = at - _ROW_REACH if at > _ROW_REACH else 0
+                begin, passed = raw.rfind(b"\n", low, at) + 1 or low, raw.find(b"\n", at, at + _ROW_REACH)
+                passed = passed if passed >= 0 else at + _ROW_REACH
+                minute, done, opens = raw[begin : begin + 16], 0, False
+                if minute != self.minute:
+                    self.minute, self.rows = minute, [0] * len(SEARCHED)
+                    most = _MINUTE_LIMIT if minute[10:11] == b"T" else _ROW_LIMIT
+            if number >= _WARNED_FROM:
+                # Most say in the same minute what was heard already: their first bytes tell.
+                if (minute, raw[at : at + WORDS]) not in self.speech.told:
+                    self.speech.warning(raw, at, begin, minute, lines.at)
                 continue
-            done.add(number)
+            # A line is read once for each word in it, and not where its minute told that often enough.
+            if done >> number & 1 or (number in _FORETELLERS and self.rows[number] >= most):
+                continue
+            done |= 1 << number
+            text = raw[begin:passed]
             if not opens and any(anchor in text for anchor in _OPENS_AT[number]) and opens_crash(text):
                 opens = True
                 self._open(raw, start, lines.at(at), at)
@@ -150,7 +158,7 @@ class _Reader:
                 if row.what == "boot" and begin > heard:
                     self._hear_tail(raw[:begin], lines.at(at))
                     heard = begin + TAIL
-                self._row(row, text, lines.at(at))
+                self.rows[number] += self._row(row, text, lines.at(at))
         self._extend(view, start)
         self._watch(view, lines.first)
         self._sample_host(view)
@@ -249,36 +257,41 @@ class _Reader:
             detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
             self.problems.append(Problem(source=self.source, problem="too_large", line=line, detail=detail))
 
-    def _row(self, row: LineRow, raw: bytes, line: int) -> None:
-        foretells = row.what in _FORETELLING
-        if foretells and len(self.precursors) >= _ROW_LIMIT:
-            return
+    def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
         piece = _own_line(text, line)
         match = row.pattern.search(text if row.what in _TOLD else piece.body)
         if not match:
-            return
+            return False
         groups = match.groupdict()
-        if foretells:
-            module = groups.get("module") or groups.get("heap")
-            self.precursors.append(
-                Precursor(
-                    time=piece.time, what=row.what, module=module, text=piece.body[:300], source=self.source, line=line
-                )
-            )
+        if row.what in _FORETELLING:
+            self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
         elif row.what not in _TOLD:
             self._loaded(row, groups, piece)
         elif row.what == "boot":
             if moment := piece.time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
         else:
+            version, build = groups.get("version"), groups["build"]
             self.facts.append(
                 HostFact(
-                    host=groups.get("host"),
-                    esxi_version=groups.get("version"),
-                    esxi_build=groups["build"],
-                    time=piece.time,
-                    source=self.source,
+                    host=groups.get("host"), esxi_version=version, esxi_build=build, time=piece.time, source=self.source
+                )
+            )
+        return True
+
+    def _foretell(self, what: str, module: str | None, piece: Piece) -> None:
+        # Once a minute, and for each device that a driver names as its own.
+        time = piece.time
+        device = piece.body[:24] if " 0000:" in piece.body[:24] else ""
+        key = (what, module, device, time and time.replace(second=0, microsecond=0))
+        if time is None or key not in self.foretold:
+            if len(self.foretold) > _ROW_LIMIT:
+                self.foretold.clear()
+            self.foretold.add(key)
+            self.precursors.append(
+                Precursor(
+                    time=time, what=what, module=module, text=piece.body[:300], source=self.source, line=piece.line
                 )
             )
 

@@ -106,20 +106,17 @@ def _dominant(arms: dict[str, pd.DataFrame]) -> list[str]:
 
 def _lost(comparison: Comparison, arms: Arms) -> list[str]:
     # Crashes whose last logs are gone, where that goes with the version.
-    lost = [
-        int(n) + comparison.adrift.get(name, 0)
-        for n, name in zip(arms.unplaced, (arms.version, arms.reference), strict=True)
-    ]
-    whole = [int(known) + more for known, more in zip(arms.known, lost, strict=True)]
-    shares = [more / every if every else 0.0 for more, every in zip(lost, whole, strict=True)]
+    lost, shares, words = [], [], []
+    for name, unplaced, known in zip((arms.version, arms.reference), arms.unplaced, arms.known, strict=True):
+        more = int(unplaced) + comparison.adrift.get(name, 0)
+        every = int(known) + more
+        lost.append(more)
+        shares.append(more / every if every else 0.0)
+        words.append(f"{more} of {every} crashes ({100 * shares[-1]:.0f} %) on {name}")
     if sum(lost) < 2 or abs(shares[0] - shares[1]) <= LOST:
         return []
-    one, other = (
-        f"{more} of {every} crashes ({100 * share:.0f} %) on {name}"
-        for more, every, share, name in zip(lost, whole, shares, (arms.version, arms.reference), strict=True)
-    )
     return [
-        f"{one} but {other} lie in time that no log covers: the logs may be lost with the crash, and if that goes with the "
+        f"{' but '.join(words)} lie in time that no log covers: the logs may be lost with the crash, and if that goes with the "
         "version the ratio turns; the interval counts them both ways"
     ]
 

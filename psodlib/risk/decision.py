@@ -177,19 +177,12 @@ def decide_pin(
     stay, follow = standing * rate, standing * np.where(np.isin(names, avoid), rate[:, [best]], rate)
     needed = {name: _host_days_needed(weighed, at, options) for at, name in enumerate(names)}
     return PinDecision(
-        verdict="pin" if pin else "avoid" if avoid else "undecided",
-        pin=pin,
-        best=names[best],
-        avoid=avoid,
-        options=options,
-        moves=_moves(running, avoid, names[best], word),
-        crashes_if_stay=float(stay.sum(axis=1).mean()),
+        verdict="pin" if pin else "avoid" if avoid else "undecided", pin=pin, best=names[best], avoid=avoid, options=options,
+        moves=_moves(running, avoid, names[best], word), crashes_if_stay=float(stay.sum(axis=1).mean()),
         crashes_if_followed=float(follow.sum(axis=1).mean()),
-        reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)),
-        ratios=ratios,
-        host_days_needed=needed,
-        would_change=tuple(_would_change(weighed, needed, near, comparison)),
-    )
+        reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)), ratios=ratios, host_days_needed=needed,
+        would_change=tuple(_would_change(weighed, needed, comparison)),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -242,19 +235,11 @@ def _options(
         row: Any = measured.loc[name]
         avoided = weighed.avoided(at)
         rows.append({
-            "version": name,
-            "hosts_now": int(weighed.hosts[at]),
-            "crashes": int(row["crashes"]),
-            "host_days": float(row["host_days"]),
+            "version": name, "hosts_now": int(weighed.hosts[at]), "crashes": int(row["crashes"]), "host_days": float(row["host_days"]),
             **{column: float(row[column]) * DAYS_PER_YEAR for column in ("rate", "low", "high")},
-            "p_best": float(lowest[at]),
-            "p_worse": weighed.worse(at),
-            "crashes_a_year": float((fleet * weighed.rate[:, at]).mean()),
-            "avoided": float(avoided.mean()),
-            "avoided_low": float(np.quantile(avoided, 0.05)),
-            "avoided_high": float(np.quantile(avoided, 0.95)),
-            "advice": advice[at],
-            "known_issues": ";".join(issues.get(name, ())) or None,
+            "p_best": float(lowest[at]), "p_worse": weighed.worse(at), "crashes_a_year": float((fleet * weighed.rate[:, at]).mean()),
+            "avoided": float(avoided.mean()), "avoided_low": float(np.quantile(avoided, 0.05)),
+            "avoided_high": float(np.quantile(avoided, 0.95)), "advice": advice[at], "known_issues": ";".join(issues.get(name, ())) or None,
         })  # fmt: skip
     out = pd.DataFrame(rows)
     text = dict.fromkeys(["version", "known_issues"], "string")
@@ -279,20 +264,16 @@ def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mappi
 
 def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
     timed = comparison.watched()
-    if candidates is None:
-        names = list(timed)
-    else:
-        names = list(dict.fromkeys(known_name(name, timed, "version") for name in _named(candidates)))
+    asked = timed if candidates is None else _named(candidates)
+    names = list(dict.fromkeys(known_name(name, timed, "version") for name in asked))
     if len(names) < 2:
         only = f"{names[0]} alone" if names else "no version"
         raise InputError(f"found {only} with watched host-days; a decision needs two or more versions to choose from")
     if reference is not None and reference not in names:
         raise InputError(f"the reference {reference} is not among the candidates {', '.join(map(str, names))}; add it")
     if only_crashed_hosts(comparison.table):
-        raise InputError(
-            "every host in the table has crashed, so it was chosen by its crashes and no rate follows; give the whole "
-            "roster, hosts without a crash too"
-        )
+        chosen = "every host in the table has crashed, so it was chosen by its crashes and no rate follows"
+        raise InputError(f"{chosen}; give the whole roster, hosts without a crash too")
     return names
 
 
@@ -361,13 +342,10 @@ def _worth(row: Any) -> str:
     low, high = row.avoided_low, row.avoided_high
     if not row.hosts_now:
         return ""
+    moving = f"; moving its {_count(row.hosts_now, 'host')}"
     if low >= 0:
-        between = f"{_figure(low)} to {_figure(high)}, 90 % range"
-        return f"; moving its {_count(row.hosts_now, 'host')} avoids {_figure(row.avoided)} crashes a year ({between})"
-    return (
-        f"; moving its {_count(row.hosts_now, 'host')} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to "
-        f"{_figure(-low)} more (90 % range)"
-    )
+        return f"{moving} avoids {_figure(row.avoided)} crashes a year ({_figure(low)} to {_figure(high)}, 90 % range)"
+    return f"{moving} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to {_figure(-low)} more (90 % range)"
 
 
 def _cautions(ratios: Sequence[RateRatio], said: set[str]) -> list[str]:
@@ -417,17 +395,14 @@ def _host_days_needed(weighed: _Weighed, at: int, options: pd.DataFrame) -> floa
     return float(max(math.ceil(more), 1))
 
 
-def _would_change(
-    weighed: _Weighed, needed: Mapping[str, float | None], near: float, comparison: Comparison
-) -> list[str]:
+def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], comparison: Comparison) -> list[str]:
     best = weighed.names[weighed.best]
     found = []
     for at, name in enumerate(weighed.names):
         days, rival = needed[name], weighed.names[_rival(weighed, at)]
         if days is None:
-            found.append(
-                f"no number of further host-days on {name} alone would tell it from {rival}: {rival} has too few itself"
-            )
+            alone = f"no number of further host-days on {name} alone would tell it from {rival}"
+            found.append(f"{alone}: {rival} has too few itself")
         elif days:
             hosts = int(weighed.hosts[at])
             pace = f" ({_count(math.ceil(days / 7 / hosts), 'week')} at its {_count(hosts, 'host')})" if hosts else ""
@@ -445,14 +420,10 @@ def _undoing(weighed: _Weighed, at: int) -> int | None:
     # Crashes on the best version that bring the probability below 0.8: each adds 1 to the shape 1 / variance of its rate.
     middle, own, best = _contrast(weighed, at, weighed.best)
     shape = 1 / best
-    return next(
-        (
-            more
-            for more in range(1, MOST_CRASHES)
-            if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY
-        ),
-        None,
-    )
+    for more in range(1, MOST_CRASHES):
+        if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY:
+            return more
+    return None
 
 
 def _unexplained(weighed: _Weighed, comparison: Comparison) -> list[str]:
@@ -466,10 +437,8 @@ def _unexplained(weighed: _Weighed, comparison: Comparison) -> list[str]:
             np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right") for part in weighed.draws.sets
         ]
         if at != weighed.best and steps[0] != steps[1]:
-            out.append(
-                f"{name}: to find the module of the {_count(count, 'crash')} that "
-                f"{'names' if count == 1 else 'name'} none would change how sure this is"
-            )
+            them = f"the {_count(count, 'crash')} that {'names' if count == 1 else 'name'} none"
+            out.append(f"{name}: to find the module of {them} would change how sure this is")
     return out
 
 

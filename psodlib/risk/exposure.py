@@ -49,7 +49,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     fleet : Fleet
         Without ``coverage`` each boot is taken as watched for its last ``observed`` span.
     module : str, optional
-        Bare (``hpsa``); default: of the drivers loaded in two versions or more the one with most crashes laid to it.
+        Bare (``hpsa``); default: of the drivers loaded in two versions or more the one that caused most crashes.
 
     Returns
     -------
@@ -120,9 +120,7 @@ def _unplaced(crashes: pd.DataFrame, fleet: Tables, module: str) -> list[list[An
         return []
     told = fleet.crashes.dropna(subset=["crash_id"]).drop_duplicates("crash_id").set_index("crash_id")["driver_version"]
     loaded = loaded_versions(fleet.uptimes, fleet.drivers, module).drop_duplicates(["host", "boot"])
-    of_boot = lost.merge(loaded[["host", "boot", "version"]], on=["host", "boot"], how="left")["version"].set_axis(
-        lost.index
-    )
+    of_boot = lost.merge(loaded[["host", "boot", "version"]], how="left")["version"].set_axis(lost.index)
     own = lost["crash_id"].map(told).where(lost["cause"] == "crashes")
     version = own.astype("string").fillna(of_boot.astype("string"))
     return [
@@ -162,23 +160,14 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     )  # fmt: skip
     if table.empty:
         return {"module": "", "why": "the evidence names no driver", "runners_up": []}
-    first = table.iloc[0]
-    crashes, seen = (
-        f"{first[n]} {n if first[n] != 1 else one}" for n, one in (("crashes", "crash"), ("versions", "version"))
-    )
-    of = (
-        "among the drivers of which two versions or more were seen"
-        if first["choice"]
-        else "of all; no driver was seen in two versions"
-    )
-    why = f"most crashes are laid to it ({crashes}, {seen}) {of}"
-    rest = table.iloc[1:]
-    rest = rest[rest["crashes"] > 0].head(3)
-    return {
-        "module": str(first["module"]),
-        "why": why,
-        "runners_up": rest[["module", "crashes", "versions"]].values.tolist(),
-    }
+    first, rest = table.iloc[0], table.iloc[1:]
+    words = (("crashes", "crash"), ("versions", "version"))
+    crashes, seen = (f"{first[many]} {many if first[many] != 1 else one}" for many, one in words)
+    chosen = "among the drivers of which two versions or more were seen"
+    of = chosen if first["choice"] else "of all; no driver was seen in two versions"
+    runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
+    why = f"it caused most crashes ({crashes}, {seen}) {of}"
+    return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
 def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
@@ -216,16 +205,11 @@ def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     """Crashes that no watched stretch holds, so that no rate counts them."""
     stretches, crashes = _crashes_in_stretches(fleet, module)
-    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]].copy()
-    watched = set(stretches["host"].dropna())
-    why = [
-        "no time of its own"
-        if pd.isna(time)
-        else "in a gap of the evidence"
-        if host in watched
-        else "host never seen alive"
-        for host, time in zip(lost["host"], lost["time"], strict=True)
-    ]
+    lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]]
+    alive = lost["host"].isin(stretches["host"].dropna())
+    why = np.where(
+        lost["time"].isna(), "no time of its own", np.where(alive, "in a gap of the evidence", "host never seen alive")
+    )
     return lost.assign(why=pd.array(why, dtype="string")).sort_values(["host", "time"]).reset_index(drop=True)
 
 
@@ -371,7 +355,9 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in ("host", "version", "host_days", "crashes") if column not in table]
     if missing:
         raise InputError(f"the exposure table lacks {', '.join(missing)}; make one with exposure(fleet)")
-    _refuse_twins(table)
+    twins = table.columns[table.columns.duplicated()]
+    if len(twins):
+        raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
     out = table.assign(version=_versions(table))
     _refuse(table, "host", table["host"].isna(), "the name of a host")
     for column in ("host_days", *COUNTS[:2]):
@@ -382,9 +368,8 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     if "start" in out and "end" in out:
         _refuse(table, "end", (out["end"] < out["start"]).fillna(False), "a time not before its start")
     crashed = out["crashes"] + out["unknown_crashes"] > 0
-    _refuse(
-        table, "host_days", crashed & (out["host_days"] == 0), "more, for a crash in 0 host-days ended no time at risk"
-    )
+    nowhen = "more, for a crash in 0 host-days ended no time at risk"
+    _refuse(table, "host_days", crashed & (out["host_days"] == 0), nowhen)
     return out
 
 
@@ -392,10 +377,8 @@ def _versions(table: pd.DataFrame) -> pd.Series[Any]:
     # Without a package's tail, so that one version is one name. Numbers have lost their last zeros: they are no versions.
     found = table["version"]
     if pd.api.types.is_float_dtype(found) and found.notna().any():
-        raise InputError(
-            f"column version holds numbers such as {found.dropna().iloc[0]:g}; a version is text like 5.5.0.50: read the table "
-            "with version as text (dtype=str)"
-        )
+        number = f"column version holds numbers such as {found.dropna().iloc[0]:g}"
+        raise InputError(f"{number}; a version is text like 5.5.0.50: read the table with version as text (dtype=str)")
     names = found.dropna().unique()
     module = table["module"].iloc[0] if "module" in table and len(table) else None
     tailed = {name: normalise(name, module) for name in names if isinstance(name, str) and _TAIL.search(name)}
@@ -409,30 +392,20 @@ def _refuse(table: pd.DataFrame, column: str, bad: pd.Series[Any], expected: str
         raise InputError(f"row {table.index[at]}: {column} is {table[column].iloc[at]}; expected {expected}")
 
 
-def _refuse_twins(table: pd.DataFrame) -> None:
-    twins = table.columns[table.columns.duplicated()]
-    if len(twins):
-        raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
-
-
 def _numbers(table: pd.DataFrame, column: str) -> pd.Series[Any]:
     # Host-days or counts as plain numbers. Only an unknown number of unknown crashes is as good as none.
     found = table[column]
     if not pd.api.types.is_numeric_dtype(found):
-        found = found.astype(object).map(
-            lambda value: None if isinstance(value, (pd.Timestamp, pd.Timedelta)) else value
-        )
+        timed = found.map(lambda value: isinstance(value, (pd.Timestamp, pd.Timedelta))).astype(bool)
+        found = found.astype(object).mask(timed, None)
     number = pd.to_numeric(found, errors="coerce").astype("float64")
     if column == "unknown_crashes":
         number = number.where(table[column].notna(), 0.0)
     fits = (number == 0) | ((number >= SHORTEST) & (number <= LONGEST))
-    whole = column == "host_days" or number == number.round()
-    expected = (
-        "days as a plain number, not negative, from a nanosecond up"
-        if column == "host_days"
-        else "a whole number, not negative"
-    )
-    _refuse(table, column, ~(fits & whole), expected)
+    if column == "host_days":
+        _refuse(table, column, ~fits, "days as a plain number, not negative, from a nanosecond up")
+    else:
+        _refuse(table, column, ~(fits & (number == number.round())), "a whole number, not negative")
     return number
 
 

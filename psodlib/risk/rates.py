@@ -229,34 +229,16 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
         *cautions.of_data(comparison, arms),
         *cautions.of_result(known, crude, pooled, found.interval, adversarial, bool(found.terms)),
     ]
+    sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     return RateRatio(
-        version=arms.version,
-        reference=arms.reference,
-        ratio=found.interval.ratio,
-        low=found.interval.low,
-        high=found.interval.high,
-        alpha=alpha,
-        method="exact_midp" if found.exactly else "frailty",
-        known_only=known,
-        with_unknown=found.with_unknown,
-        adversarial=adversarial,
-        crude=crude,
-        mantel_haenszel=pooled,
-        frailty_variance=found.fit.variance if found.fit else None,
-        crashes=_whole(arms.known),
-        host_days=arms.days,
-        hosts=arms.hosts,
-        p_lower=found.p_lower,
-        warnings=tuple(warnings),
-        p_value=found.p_value,
-        adjusted_for=found.terms,
-        unknown_crashes=_whole(arms.unknown),
-        sensitivity=(
-            ("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson")),
-            *([("frailty shared by cluster", by_cluster)] if by_cluster else []),
-        ),
+        version=arms.version, reference=arms.reference, **found.interval._asdict(), alpha=alpha,
+        method="exact_midp" if found.exactly else "frailty", known_only=known, with_unknown=found.with_unknown,
+        adversarial=adversarial, crude=crude, mantel_haenszel=pooled, frailty_variance=found.fit.variance if found.fit else None,
+        crashes=_whole(arms.known), host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
+        p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=_whole(arms.unknown),
+        sensitivity=(*sensitivity, *([("frailty shared by cluster", by_cluster)] if by_cluster else [])),
         unplaced_crashes=_whole(arms.unplaced),
-    )
+    )  # fmt: skip
 
 
 def _mantel_haenszel(table: pd.DataFrame, version: str, reference: str, alpha: float) -> Interval:

@@ -74,11 +74,8 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     for name, rows in table.groupby(by, observed=True, sort=True).indices.items():
         start = _watched_from(entry[rows], leave[rows])
         if start is None:
-            warnings.warn(
-                f"{name}: never {FEW_AT_RISK} boots under watch at one uptime; its curve is anecdote",
-                SmallSampleWarning,
-                2,
-            )
+            few = f"{name}: never {FEW_AT_RISK} boots under watch at one uptime; its curve is anecdote"
+            warnings.warn(few, SmallSampleWarning, 2)
             start = float(entry[rows].min())
         part = survival_table(leave[rows], cause[rows], entry[rows], start=start, alpha=alpha)
         parts.append(pd.concat([pd.Series([name] * len(part), name=by), part], axis=1))
@@ -103,10 +100,8 @@ def survival_table(
     leave, cause, entry = leave[keep], cause[keep], np.maximum(entry[keep], start)
     days = np.unique(leave[cause > 0])
     risk = np.searchsorted(np.sort(entry), days, side="left") - np.searchsorted(np.sort(leave), days, side="left")
-    ends = [
-        np.bincount(np.searchsorted(days, leave[cause == kind]), minlength=len(days))
-        for kind in (DRIVER, OTHER, REBOOT)
-    ]
+    places = [np.searchsorted(days, leave[cause == kind]) for kind in (DRIVER, OTHER, REBOOT)]
+    ends = [np.bincount(place, minlength=len(days)) for place in places]
     crashes = ends[0]
     survival = np.cumprod(1 - crashes / risk)
     alive = np.concatenate([[1.0], np.cumprod(1 - sum(ends) / risk)[:-1]]) if len(days) else np.empty(0)
@@ -124,30 +119,25 @@ def survival_table(
         "incidence_reboot": np.cumsum(alive * ends[2] / risk),
     })  # fmt: skip
     first = {"days": start, "at_risk": int((entry <= start).sum()), "survival": 1.0, "low": 1.0, "high": 1.0}
-    return pd.concat(
-        [pd.DataFrame([first]).reindex(columns=out.columns, fill_value=0).astype(out.dtypes), out], ignore_index=True
-    )
+    top = pd.DataFrame([first]).reindex(columns=out.columns, fill_value=0).astype(out.dtypes)
+    return pd.concat([top, out], ignore_index=True)
 
 
 def _aged(exposure: pd.DataFrame) -> pd.DataFrame:
     table = check_exposure(exposure)
     if "uptime_start" not in table:
-        raise InputError(
-            "the table does not say at which uptime watching began (uptime_start); make one with exposure(fleet)"
-        )
+        lacks = "the table does not say at which uptime watching began (uptime_start)"
+        raise InputError(f"{lacks}; make one with exposure(fleet)")
     return table[table["uptime_start"].notna() & (table["host_days"] > 0)]
 
 
 def _spells(table: pd.DataFrame) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
     entry = in_days(table["uptime_start"]).to_numpy(dtype=float)
-    others = table["unknown_crashes"] > 0
+    others, ended = table["unknown_crashes"] > 0, pd.Series(False, index=table.index)
     if "other_crashes" in table:
         others |= (table["other_crashes"].fillna(0) > 0).astype(bool)
-    ended = (
-        table["end_reason"].isin(["reboot", "shutdown", "power", "unexplained"])
-        if "end_reason" in table
-        else others & False
-    )
+    if "end_reason" in table:
+        ended = table["end_reason"].isin(["reboot", "shutdown", "power", "unexplained"])
     cause = np.select([table["crashes"] > 0, others, ended], [DRIVER, OTHER, REBOOT], 0)
     return entry, entry + table["host_days"].to_numpy(dtype=float), cause
 
@@ -190,13 +180,12 @@ def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.0
     """
     table = _aged(exposure)
     entry, leave, cause = _spells(table)
-    rows = {}
+    rows: dict[Any, tuple[float, ...]] = {}
     for name, at in table.groupby(by, observed=True, sort=True).indices.items():
-        crashes = int((cause[at] == DRIVER).sum())
-        fitted = (
-            weibull(leave[at], cause[at] == DRIVER, entry[at], alpha) if crashes >= FEWEST_CRASHES else (math.nan,) * 4
-        )
-        rows[name] = (crashes, *fitted)
+        hit = cause[at] == DRIVER
+        enough = hit.sum() >= FEWEST_CRASHES
+        fitted = weibull(leave[at], hit, entry[at], alpha) if enough else (math.nan,) * 4
+        rows[name] = (int(hit.sum()), *fitted)
     out = pd.DataFrame.from_dict(rows, orient="index", columns=["crashes", "shape", "low", "high", "scale"])
     return out.rename_axis(by)
 

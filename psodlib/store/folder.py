@@ -99,7 +99,11 @@ def _store_of(path: Path) -> Path:
 
 def is_store(folder: Path) -> bool:
     """True for a folder that ``load(store=...)`` has committed to."""
-    return (folder / _MANIFEST).is_file()
+    path = folder / _MANIFEST
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return not re.match(rb'\{\s*"host"', file.read(64))  # what the collector wrote of a host bears the same name
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -205,6 +209,11 @@ def _flush_folder(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the store for one load; the system frees it when the process ends, however it ends."""
     holder = folder / "holder"
+    for name in ("lock", "holder", _MANIFEST, "readings", "tables"):
+        if (folder / name).is_symlink():  # of somebody else's store: a load would write, and sweep, where it leads
+            raise InputError(
+                f"{folder / name}: a link, which no store has; copy the store without it, or load into a new one"
+            )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what hosts said is for their owner
         lock = FileLock(folder / "lock")

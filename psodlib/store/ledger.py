@@ -13,11 +13,11 @@ import re
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import msgspec
@@ -29,28 +29,37 @@ from psodlib.evidence.sources import Item, Unit, open_unit
 from psodlib.evidence.streams import wrap_of
 from psodlib.store.readings import PASSING, Entry, Read, write_segment
 
-__all__ = ["HEAD", "Job", "Plan", "adopt", "is_output", "look", "plan", "read_group", "read_jobs"]
+__all__ = ["HEAD", "Job", "Plan", "adopt", "is_output", "look", "plan", "read_group", "read_jobs", "role_of"]
 
 RACY = 2.0  # seconds: a file changed this shortly before it was looked at may change again under the same time
 HEAD = 4096  # bytes at the beginning of a log that tell it from others
 SMALL = 4096  # bytes: below this a file of another host is read rather than searched for among all
+MOST_BEGINNINGS = 256  # known logs with one head that a file is held against, the longest
 _BLOCK = 1 << 20
 _STEM = re.compile(
     r"(?:[0-9a-f]{12}-)?([A-Za-z_+-]*)"
 )  # the twelve digits are how `collect` keeps what a host threw away
 
 
+class Beginning(NamedTuple):
+    """A known log: its size, its sha256, and whether a file with no other bytes would say what it says."""
+
+    size: int
+    sha256: str
+    says_the_same: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file to look into, and to read unless its bytes are known."""
+    """One file to look into, and to read unless its bytes are known; many of one host share what they are held against."""
 
     unit: Unit
     entry: Entry
     same: frozenset[str] = frozenset()  # sha256 of known files of this size that say what it would say
-    sealed: tuple[
-        tuple[str, str], ...
-    ] = ()  # (ends, sha256) of those of them that are packed and were changed when it was
-    begins: tuple[tuple[int, str, str, bool], ...] = ()  # (size, sha256, head, says the same) of logs it may begin with
+    sealed: Mapping[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # (time, ends) -> sha256 of those that are packed
+    begins: Mapping[str, Sequence[Beginning]] = field(default_factory=dict)  # head -> logs that it may begin with
 
 
 @dataclass(frozen=True)
@@ -109,29 +118,27 @@ def _changed(entry: Entry) -> str:
 # ---- what is known ----------------------------------------------------------------------------------------------------
 
 
-def _role(entry: Entry) -> tuple[str, bool, bool]:
-    # All that readers make of a name: the log or command without its number, a folder of outputs, a bundle.
-    return _stem(entry.name.rpartition("/")[2]), is_output(entry), entry.hint_kind == "bundle"
+def role_of(entry: Entry) -> tuple[str, bool, bool]:
+    """All that readers make of a name: the log or command without its number, a folder of outputs, a bundle."""
+    return (*_called(entry.name), entry.hint_kind == "bundle")
 
 
-@lru_cache(4096)
-def _stem(name: str) -> str:
-    found = _STEM.match(name)
-    return found[1] if found else ""
+@lru_cache(1 << 14)
+def _called(name: str) -> tuple[str, bool]:
+    found = _STEM.match(name.rpartition("/")[2])
+    return found[1] if found else "", name.startswith("commands/") or "/commands/" in name
 
 
 def is_output(entry: Entry) -> bool:
     """Whether a file lies among the outputs of commands."""
-    return entry.name.startswith("commands/") or "/commands/" in entry.name
+    return _called(entry.name)[1]
 
 
 def adopt(old: Entry, entry: Entry) -> Entry | None:
     """What is known of some bytes, under the name and place that they have now; None where a reader would see more."""
-    if old.parser != entry.parser or any(problem.problem in PASSING for problem in old.troubles):
+    if not _is_told(old, role_of(entry), entry.collected, entry.parser):
         return None
     if old.archive and (_basename(old), *_whose(old)) != (_basename(entry), *_whose(entry)):
-        return None
-    if _role(old) != _role(entry) or not (old.timeless or old.collected == entry.collected):
         return None
     pieces = old.pieces
     if not old.archive and old.hint != entry.hint:
@@ -142,6 +149,14 @@ def adopt(old: Entry, entry: Entry) -> Entry | None:
         unpacked=old.unpacked, archive=old.archive, timeless=old.timeless, lasting=old.lasting, troubles=old.troubles,
         segment=old.segment, pieces=pieces, problems=problems,
     )  # fmt: skip
+
+
+def _is_told(old: Entry, role: tuple[str, bool, bool], collected: Any, parser: str) -> bool:
+    # Whether readers of that kind would see in the bytes of a known file what was seen then.
+    passing = any(problem.problem in PASSING for problem in old.troubles)
+    return (
+        old.parser == parser and not passing and role_of(old) == role and (old.timeless or old.collected == collected)
+    )
 
 
 def _basename(entry: Entry) -> str:
@@ -181,49 +196,56 @@ def plan(
     absent = [e for e in missing if e.root in roots and e.path not in shut]
     went = (*changed, *absent, *(e for e in entries if e.gone))
     index = _Index([*entries, *spare], [*went, *stray])
-    jobs = tuple(Job(unit, entry, *index.same(entry), index.begins(entry)) for unit, entry in fresh)
+    jobs = tuple(index.job(unit, entry) for unit, entry in fresh)
     return Plan((*kept, *others), jobs, went, stray)
 
 
 class _Index:
-    # Known files by host and size, and logs by host, so that each new file is held against few; a host of an unknown name may
-    # be any that was renamed.
+    # Known files by host and size, and logs by host. What a file is held against is made once for all of its host, kind and
+    # size, so that nothing grows with the square of the files; a host of an unknown name may be any that was renamed.
 
     def __init__(self, entries: Sequence[Entry], went: Sequence[Entry]) -> None:
         self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
-        self.logs: dict[str | None, list[tuple[Any, Entry]]] = defaultdict(list)
+        self.logs: dict[Any, list[Entry]] = defaultdict(list)
         self.hints = {entry.hint for entry in entries}
-        self._begins: dict[Any, tuple[tuple[int, str, str, bool], ...]] = {}
         for entry in entries:
             if entry.sha256:
-                what = (entry.sha256, _role(entry), entry.collected, entry.parser)
-                self.sizes[entry.size, entry.hint][what] = entry
-                if entry.size > SMALL:
+                what = (entry.sha256, role_of(entry), entry.collected, entry.parser)
+                place = (_basename(entry), *_whose(entry)) if entry.archive else entry.hint
+                self.sizes[entry.size, place][what] = entry
+                if entry.size > SMALL and not entry.archive:
                     self.sizes[entry.size, ...].setdefault(what, entry)
         for entry in went:
             if entry.sha256 and entry.tells and not (entry.packed or entry.archive):
-                self.logs[entry.hint].append((_role(entry), entry))
+                for hint in (entry.hint, ...):
+                    self.logs[hint, role_of(entry)].append(entry)
+        self._same = lru_cache(None)(self._held_against)
+        self._begins = lru_cache(None)(self._begun_by)
 
-    def same(self, entry: Entry) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
+    def job(self, unit: Unit, entry: Entry) -> Job:
         hint = entry.hint if entry.hint in self.hints else ...
-        found = [old for old in self.sizes.get((entry.size, hint), {}).values() if adopt(old, entry)]
-        moment = _changed(entry)
-        sealed = tuple((old.ends, old.sha256) for old in found if old.ends and moment and _changed(old) == moment)
-        return frozenset(old.sha256 for old in found), sealed
+        asked = (role_of(entry), entry.collected, entry.parser)
+        same, sealed = self._same(entry.size, hint, *asked)
+        packed = self.sizes.get((entry.size, (_basename(entry), *_whose(entry))), {})
+        if found := [old for old in packed.values() if adopt(old, entry)]:
+            same, sealed = same.union(old.sha256 for old in found), {**sealed, **_sealed(found)}
+        return Job(unit, entry, same, sealed, self._begins(hint, *asked))
 
-    def begins(self, entry: Entry) -> tuple[tuple[int, str, str, bool], ...]:
-        # Made once for all files of which the same is asked: where all hosts have new names, each is held against all logs.
-        hint = entry.hint if entry.hint in self.hints else ...
-        asked = (hint, _role(entry), entry.collected, entry.parser)
-        if asked not in self._begins:
-            found = self.logs.values() if hint is ... else [self.logs.get(hint, [])]
-            self._begins[asked] = tuple(
-                (old.size, old.sha256, old.head, adopt(old, entry) is not None)
-                for logs in found
-                for role, old in logs
-                if role == asked[1]
-            )
-        return self._begins[asked]
+    def _held_against(self, size: int, hint: Any, *asked: Any) -> tuple[frozenset[str], dict[tuple[str, str], str]]:
+        found = [old for old in self.sizes.get((size, hint), {}).values() if not old.archive and _is_told(old, *asked)]
+        return frozenset(old.sha256 for old in found), _sealed(found)
+
+    def _begun_by(self, hint: Any, role: Any, collected: Any, parser: str) -> dict[str, list[Beginning]]:
+        found: dict[str, list[Beginning]] = defaultdict(list)
+        for old in sorted(self.logs.get((hint, role), ()), key=lambda old: (-old.size, old.sha256)):
+            head = old.head if old.size >= HEAD else ""  # of a short one nobody knows what comes next
+            if len(found[head]) < MOST_BEGINNINGS:
+                found[head].append(Beginning(old.size, old.sha256, _is_told(old, role, collected, parser)))
+        return dict(found)
+
+
+def _sealed(found: Iterable[Entry]) -> dict[tuple[str, str], str]:
+    return {(_changed(old), old.ends): old.sha256 for old in found if old.ends and _changed(old)}
 
 
 # ---- looking into files, wherever they are read --------------------------------------------------------------------------
@@ -257,10 +279,11 @@ def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
 
 def _examined(job: Job) -> Entry:
     # The file's hashes, and whether one that is known says what it says; none where it cannot be read.
-    if job.sealed and (sha := dict(job.sealed).get(_ends(job.unit.paths[0]))):
+    moment, path = _changed(job.entry), job.unit.paths[0]
+    if any(time == moment != "" for time, _ in job.sealed) and (sha := job.sealed.get((moment, _ends(path)))):
         return msgspec.structs.replace(job.entry, sha256=sha, packed=True, known=sha)
     whole, first, packed, begin, last = hashlib.sha256(), None, False, b"", b""
-    stops = sorted({size: sha for size, sha, _, _ in job.begins}.items())
+    likely: list[Beginning] = []
     passed: list[tuple[int, str]] = []
     done = 0
     try:
@@ -269,31 +292,32 @@ def _examined(job: Job) -> Entry:
                 while block := file.read(_BLOCK):
                     last = (last + block)[-HEAD:]
                     if first is None:
-                        begin = block[:HEAD]
-                        packed = wrap_of(block) is not None
-                        first = _unpacked(block) if packed else block[:HEAD]
-                    for size, _ in [] if packed else stops:
-                        if done < size <= done + len(block):
-                            upto = whole.copy()
-                            upto.update(block[: size - done])
-                            passed.append((size, upto.hexdigest()))
-                    whole.update(block)
+                        begin, packed = block[:HEAD], wrap_of(block) is not None
+                        first = _unpacked(block) if packed else begin
+                        likely = [*job.begins.get(_sha(first)[:24], ()), *job.begins.get("", ())]
+                    at = 0
+                    for size in sorted(
+                        {b.size for b in likely if done < b.size <= done + len(block)} if not packed else ()
+                    ):
+                        whole.update(memoryview(block)[at : size - done])
+                        at = size - done
+                        passed.append((size, whole.hexdigest()))
+                    whole.update(memoryview(block)[at:])
                     done += len(block)
     except Exception:  # as in `_stat`
         return msgspec.structs.replace(job.entry, stamp="", sha256="")
     entry = msgspec.structs.replace(
-        job.entry, sha256=whole.hexdigest(), head=_sha(first, HEAD)[:24], packed=packed, ends=_sha(begin + last, 2 * HEAD) if packed else ""
+        job.entry, sha256=whole.hexdigest(), head=_sha(first or b"")[:24], packed=packed, ends=_sha(begin + last) if packed else ""
     )  # fmt: skip
     if entry.sha256 in job.same:
         return msgspec.structs.replace(entry, known=entry.sha256)
-    likely = [b for b in job.begins if b[2] in (entry.head, "") or (b[0] < HEAD and _sha(first, b[0]) == b[1])]
     if packed and likely:
-        passed, done = _prefixes(job.unit, {size for size, *_ in likely})
-    began = max((b for b in likely if (b[0], b[1]) in passed), default=None)
+        passed, done = _prefixes(job.unit, {b.size for b in likely})
+    began = max((b for b in likely if (b.size, b.sha256) in passed), default=None)
     if began is None:
         return entry
-    known = began[1] if began[3] and began[0] == done else ""
-    return msgspec.structs.replace(entry, began=began[1], known=known)
+    known = began.sha256 if began.says_the_same and began.size == done else ""
+    return msgspec.structs.replace(entry, began=began.sha256, known=known)
 
 
 def _ends(path: str) -> str:
@@ -301,13 +325,13 @@ def _ends(path: str) -> str:
         with open(path, "rb", buffering=0) as file:
             begin = file.read(HEAD)
             file.seek(-min(HEAD, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            return _sha(begin + file.read(HEAD), 2 * HEAD)
+            return _sha(begin + file.read(HEAD))
     except OSError:  # the reader will say what is wrong
         return ""
 
 
-def _sha(data: bytes | None, size: int) -> str:
-    return hashlib.sha256((data or b"")[:size]).hexdigest()
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _unpacked(block: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from psodlib.evidence.places import shown
 from psodlib.evidence.sources import Unit
 from psodlib.records import Problem
 from psodlib.store.folder import Manifest
-from psodlib.store.ledger import HEAD, Job, adopt, is_output, look, plan
+from psodlib.store.ledger import HEAD, Job, adopt, is_output, look, plan, role_of
 from psodlib.store.readings import PASSING, POOR, Entry, Read, read_contents, read_pieces, timed, write_segment
 
 __all__ = ["ReadJobs", "Walk", "read_new", "vanished"]
@@ -93,15 +94,20 @@ def _spare(folder: Path, before: Manifest) -> list[Entry]:
 
 def _adopted(came: Iterable[Entry], known: Sequence[Entry]) -> Iterator[Entry]:
     # A file whose bytes are known says what is known of them; nearest is what lay at its own path, then with its own host.
-    by_sha: dict[str, list[Entry]] = defaultdict(list)
-    for entry in known:
-        by_sha[entry.sha256].append(entry)
+    by_sha: dict[Any, list[Entry]] = defaultdict(list)
+    for entry in sorted(known, key=lambda entry: entry.path):
+        for place in (entry.path, entry.hint, ...):
+            by_sha[entry.sha256, role_of(entry), place].append(entry)
     for entry in came:
         if not entry.known:
             yield entry
             continue
-        found = [(e, told) for e in by_sha[entry.known] if (told := adopt(e, entry)) is not None]
-        yield min(found, key=lambda pair: (pair[0].path != entry.path, pair[0].hint != entry.hint, pair[0].path))[1]
+        near = (
+            old
+            for place in (entry.path, entry.hint, ...)
+            for old in by_sha.get((entry.known, role_of(entry), place), ())
+        )
+        yield next(told for old in near if (told := adopt(old, entry)) is not None)
 
 
 def _standing_in(entry: Entry, old: Entry | None) -> Entry:
@@ -153,20 +159,19 @@ class _There:
 
     def __init__(self, present: Sequence[Entry]) -> None:
         whole = [entry for entry in present if entry.sha256]
-        self._shas = {(entry.hint, entry.sha256) for entry in whole}
-        self._begun = {(entry.hint, entry.began) for entry in whole if entry.began}
+        self._shas = {(entry.hint, sha) for entry in whole for sha in (entry.sha256, entry.began) if sha}
         self._logs = {(entry.hint, entry.head, entry.unpacked) for entry in whole if entry.head and entry.unpacked}
         self._contents = {(entry.hint, one) for entry in whole for piece in entry.pieces for one in piece.contents}
 
     def says(self, old: Entry) -> bool:
         """True where all that a file said is still said: it was moved, packed, unpacked, or grew and was moved."""
+        if not old.tells or (old.hint, old.sha256) in self._shas:
+            return True
+        if not old.archive and (old.hint, old.head, old.unpacked) in self._logs:
+            return True
         telling = [piece for piece in old.pieces if piece.length]
-        mine = {(old.hint, one) for piece in telling for one in piece.contents}
-        return (
-            not telling
-            or (old.hint, old.sha256) in self._shas | self._begun
-            or (not old.archive and (old.hint, old.head, old.unpacked) in self._logs)
-            or (bool(mine) and all(piece.contents for piece in telling) and mine <= self._contents)
+        return all(
+            piece.contents and {(old.hint, one) for one in piece.contents} <= self._contents for piece in telling
         )
 
 

@@ -19,7 +19,14 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = ["boots_of_host", "loaded_in_boots", "loaded_versions", "readings_in_their_boot", "versions_now"]
+__all__ = [
+    "boots_of_host",
+    "builds_of_boots",
+    "loaded_in_boots",
+    "loaded_versions",
+    "readings_in_their_boot",
+    "versions_now",
+]
 
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
@@ -114,16 +121,16 @@ def _with_booted(
 ) -> list[tuple[datetime, bool]]:
     # "Host has booted" confirms a start shortly before it, unless the host stopped in between or the same log has
     # confirmed that start already: then it is another boot. So it is where no start is known; a stretch that began
-    # while the host was booting, and goes on, then has the better time. `told` holds each start's lines, one a log.
+    # while the host was booting, and goes on, then has the better time. `lines` holds each start's, one a log.
     stops = sorted([m.time for m in marks if m.what in END_OF_MARK] + [c.time for c in crashes if c.time])
-    told: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}
+    lines: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}
     starts = list(exact)
     booted = [mark for mark in marks if mark.what == "booted" and mark.evidence != "vmkernel"]
     for mark in sorted(booted, key=lambda mark: mark.time):
         at = bisect_right(starts, mark.time + SAME_BOOT) - 1
         start = starts[at] if at >= 0 else _DAWN
         stopped = bisect_left(stops, mark.time) > bisect_right(stops, start)
-        again = mark.time - told.get(start, {}).get(mark.evidence, mark.time) > SAME_BOOT
+        again = mark.time - lines.get(start, {}).get(mark.evidence, mark.time) > SAME_BOOT
         if mark.time - start > BOOTING or stopped or again:
             before = bisect_left(stops, mark.time)
             since = max(start, mark.time - BOOTING, stops[before - 1] if before else _DAWN)
@@ -131,8 +138,8 @@ def _with_booted(
                 (item.start for item in alive if since < item.start <= mark.time <= item.end), default=mark.time
             )
             insort(starts, start)
-        told.setdefault(start, {}).setdefault(mark.evidence, mark.time)
-    return [(start, "vmksummary" in told[start]) for start in dict.fromkeys(starts) if start in told]
+        lines.setdefault(start, {}).setdefault(mark.evidence, mark.time)
+    return [(start, "vmksummary" in lines[start]) for start in dict.fromkeys(starts) if start in lines]
 
 
 def _with_implied(
@@ -187,7 +194,8 @@ def _fill(boots: list[_Boot], alive: Sequence[Alive], marks: Sequence[Mark], cra
         first = first if item.end > begins[first] else at(item.start)
         for index in range(first, max(at(item.end), first) + 1):
             start, end = max(item.start, begins[index]), min(item.end, boots[index].until)
-            signs[index].append(replace(item, start=start, end=end))
+            whole = (start, end) == (item.start, item.end)
+            signs[index].append(item if whole else replace(item, start=start, end=end))
     placed_marks: list[list[Mark]] = [[] for _ in boots]
     for mark in sorted(marks, key=lambda mark: mark.time):
         # A line about a boot that carries a clock a little behind the counter still belongs to that boot.
@@ -317,6 +325,27 @@ def _stretches(boot: _Boot) -> list[tuple[datetime, datetime]]:
     return out
 
 
+def builds_of_boots(
+    starts: Sequence[datetime | None], banners: Sequence[tuple[datetime | None, str]]
+) -> list[str | None]:
+    """The ESXi build of each boot: an upgrade takes effect at a reboot, as a driver does."""
+    if not starts:
+        return []
+    begins = [start or _DAWN for start in starts]
+    found: dict[int, str] = {}
+    for time, build in sorted(banners, key=lambda pair: (pair[0] is None, pair[0] or _DAWN)):
+        # The banner comes with the first lines, which may bear a clock a little behind the uptime counter.
+        at = len(begins) - 1 if time is None else max(bisect_right(begins, time + SAME_BOOT) - 1, 0)
+        found.setdefault(at, build)
+    known = {build for _, build in banners}
+    before = known.pop() if len(known) == 1 else None
+    out = []
+    for at in range(len(starts)):
+        before = found.get(at, before)
+        out.append(before)
+    return out
+
+
 # ---- the version loaded in each boot ---------------------------------------------------------------------------------
 
 # Evidence words of the ``drivers`` table that say what was loaded, strongest first, and the word each becomes.
@@ -360,9 +389,9 @@ def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -
     boots["version"] = boots["version"].astype("string")
     words = pd.CategoricalDtype(list(CLOSED_LISTS["driver_evidence"]))
     boots["driver_evidence"] = boots["driver_evidence"].astype(object).fillna("none").astype(words)
-    told = _told_otherwise(boots, readings)
-    boots["pending"] = boots.index.isin(told.loc[told["differs"], "row"])
-    last = told.drop_duplicates("row", keep="last").set_index("row")
+    held = _held_by_disks(boots, readings)
+    boots["pending"] = boots.index.isin(held.loc[held["differs"], "row"])
+    last = held.drop_duplicates("row", keep="last").set_index("row")
     boots["waiting"] = last["version"].where(last["differs"]).reindex(boots.index).astype("string")
     return boots
 
@@ -480,15 +509,15 @@ def _with_last_before(
     return pd.concat([images, pd.DataFrame({"version": found["version"], "driver_evidence": evidence})])
 
 
-def _told_otherwise(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    # What the disk was said to hold in each boot, in order of time, and whether that differs from what was loaded.
+def _held_by_disks(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
+    # What the disk held in each boot, in order of time, and whether that differs from what was loaded.
     on_disk = readings["state"].isin(["pending", "installed"]) & ~readings["evidence"].isin(["install_date"])
-    told = readings[on_disk & readings["row"].notna() & readings["version"].notna()][
+    held = readings[on_disk & readings["row"].notna() & readings["version"].notna()][
         ["row", "version", "state", "evidence"]
     ]
-    told["row"] = told["row"].astype("int64")
-    certain = told["state"].eq("pending") | told["evidence"].isin(INSTALLS)
+    held["row"] = held["row"].astype("int64")
+    certain = held["state"].eq("pending") | held["evidence"].isin(INSTALLS)
     # A differing VIB list is a pending change only beside a version that is known to be loaded.
-    loaded = boots["version"].reindex(told["row"]).set_axis(told.index)
-    told["differs"] = told["version"].ne(loaded).fillna(certain).astype(bool)
-    return told
+    loaded = boots["version"].reindex(held["row"]).set_axis(held.index)
+    held["differs"] = held["version"].ne(loaded).fillna(certain).astype(bool)
+    return held

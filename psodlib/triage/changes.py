@@ -68,7 +68,7 @@ def _fallen_silent(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
     """The changes in a few words each; none where nothing changed."""
-    said = []
+    parts = []
     for name, one, many in (
         ("crashes", "1 new crash", "{} new crashes"), ("signatures", "1 new signature", "{} new signatures"),
         ("versions", "1 driver in another version", "{} drivers in another version"),
@@ -84,5 +84,5 @@ def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
             .unique()
         )
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        said.append(f"{one if len(table) == 1 else many.format(len(table))} ({', '.join(names[:3])}{more})")
-    return said
+        parts.append(f"{one if len(table) == 1 else many.format(len(table))} ({', '.join(names[:3])}{more})")
+    return parts

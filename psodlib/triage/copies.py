@@ -202,7 +202,7 @@ def _fullest(copies: Iterable[Crash]) -> Crash:
     # The best copy, its unknown time filled from the others: a screen text knows the stack, a log knows when.
     best, *others = sorted(copies, key=_quality, reverse=True)
     filled = {
-        name: next((told for copy in others if (told := getattr(copy, name)) is not None), None)
+        name: next((value for copy in others if (value := getattr(copy, name)) is not None), None)
         for name in ("time", "uptime", "esxi_version", "esxi_build", "pcpu", "world_id", "world_name", "code_start")
         if getattr(best, name) is None
     }

@@ -121,9 +121,9 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
 
 
 def _reason_lines(crash: Crash, about: str, nothing: str) -> list[str]:
-    told = [reason for reason in crash.reasons if reason.about == about]
-    names = [f"{reason.module:16} " if reason.module and about == "suspect" else "" for reason in told]
-    return [f"  {name}{reason.text}" for name, reason in zip(names, told, strict=True)] or [f"  {nothing}"]
+    reasons = [reason for reason in crash.reasons if reason.about == about]
+    names = [f"{reason.module:16} " if reason.module and about == "suspect" else "" for reason in reasons]
+    return [f"  {name}{reason.text}" for name, reason in zip(names, reasons, strict=True)] or [f"  {nothing}"]
 
 
 def _culprit(crash: Crash) -> str:

@@ -52,8 +52,8 @@ def devices_at_crash(crashes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFra
     out = pd.DataFrame(index=crashes.index)
     asked = crashes.reset_index()[["index", "host", "guilty_module", "time"]].dropna(subset=["host", "guilty_module"])
     for name in ("vib", "device", "firmware"):
-        told = drivers.loc[drivers[name].notna(), ["host", "module", "observed_at", name]]
-        both = asked.merge(told, left_on=["host", "guilty_module"], right_on=["host", "module"])
+        readings = drivers.loc[drivers[name].notna(), ["host", "module", "observed_at", name]]
+        both = asked.merge(readings, left_on=["host", "guilty_module"], right_on=["host", "module"])
         distance = both["time"] - both["observed_at"]
         both["late"] = ~(distance >= pd.Timedelta(0)).fillna(False)  # a reading without a time counts as late
         both["distance"] = distance.abs()
@@ -74,13 +74,13 @@ def _firmware(readings: pd.DataFrame) -> tuple[Any, ...]:
 
 def _joined(table: pd.DataFrame) -> pd.DataFrame:
     # One listed device without firmware beside one firmware under another name: the same device.
-    keys = [table["host"], table["module"]]
+    columns = [table["host"], table["module"]]
     silent = table["firmware"].isna()
-    only = silent.groupby(keys).transform("sum").eq(1) & (~silent).groupby(keys).transform("sum").eq(1)
+    only = silent.groupby(columns).transform("sum").eq(1) & (~silent).groupby(columns).transform("sum").eq(1)
     names = table[only & silent].set_index(["host", "module"])["device"]
     table = table[~(only & silent)].copy()
-    told = pd.MultiIndex.from_frame(table[["host", "module"]])
-    named = names.reindex(told).set_axis(table.index) if len(names) else pd.Series(pd.NA, index=table.index)
+    keys = pd.MultiIndex.from_frame(table[["host", "module"]])
+    named = names.reindex(keys).set_axis(table.index) if len(names) else pd.Series(pd.NA, index=table.index)
     own = table["device"].where(table["device"].notna())
     both = named.astype("string") + (" (" + own.astype("string") + ")").fillna("")
     table["device"] = both.where(named.notna(), own)

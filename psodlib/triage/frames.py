@@ -6,10 +6,9 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.lists import matcher
 from psodlib.triage.modules import Release, module_of_symbol, prefix_rule, release_of
 
 __all__ = [
@@ -34,16 +33,8 @@ _MACHINE_CHECK = re.compile(r"MC[AE](_\w+|[A-Z]\w*)")
 _DELIVERY = 6  # frames: its handler farther out would be another crash's
 
 
-@lru_cache(maxsize=1 << 16)
-def irrelevant_rule(function: str) -> Rule | None:
-    """The line of ``rules/irrelevant.txt`` that a symbol matches, or None."""
-    return first_match(read_rules("irrelevant.txt"), function)
-
-
-@lru_cache(maxsize=1 << 16)
-def family_of(name: str) -> Rule | None:
-    """The line of ``rules/prefix.txt`` that a symbol matches, or None: it names a means, not a place."""
-    return first_match(read_rules("prefix.txt", mapped=True), name)
+irrelevant_rule = matcher("irrelevant.txt")  # symbols that stand on the stack of any crash
+family_of = matcher("prefix.txt", mapped=True)  # symbols that name a means, not a place
 
 
 def is_lock(name: str) -> bool:

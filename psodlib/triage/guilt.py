@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from psodlib.evidence.vmkernel import modules_named_by_kernel
+from psodlib.evidence.psod_lines import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
 from psodlib.triage.frames import (
     MAX_MESSAGE,
@@ -194,12 +194,15 @@ def _named(case: _Case, ill: Mapping[str, Standout]) -> Iterable[Suspect]:
     listed = modules_named_by_kernel(text) if "involved in panic" in text else {}
     named = [(module, "the kernel lists it as involved in the panic") for module in listed]
     named += [(module, f"the message says 'inside {module}'") for module in _INSIDE.findall(message)]
+    # The kernel lists whom it finds on the stack of the PCPU that panics: who waited, where another one's stack tells.
+    waited = any(frame.backtrace > 0 for frame in case.frames)
     order = {frame.module: -index for index, frame in reversed(list(enumerate(case.frames)))}
     for module, why in named:
         # Of several, an ill driver goes before a layer, then what is nearer to the fault.
         first = module in ill and class_of(module) not in ("layer", "reporter")
         near = 0.3 * first + 0.001 * order.get(module, -len(case.frames))
-        yield Suspect(module, "named_by_kernel", why, PASSING if is_plumbing(module) else INVOLVED + near)
+        score = WORLD if waited and module not in order else PASSING if is_plumbing(module) else INVOLVED + near
+        yield Suspect(module, "named_by_kernel", why, score)
     if "/" in message and not named:
         yield from _by_path(message, case)
 

@@ -216,8 +216,8 @@ class _Facts:
         if sign not in self.texts:
             crash = self.crash
             functions = "\n".join(frame.function for frame in crash.frames if frame.function)
-            said = {"stack": functions, "message": crash.message, "text": crash.text}[sign]
-            self.texts[sign] = said.encode("utf-8", "replace") if said else None
+            words = {"stack": functions, "message": crash.message, "text": crash.text}[sign]
+            self.texts[sign] = words.encode("utf-8", "replace") if words else None
         text = self.texts[sign]
         return None if text is None else _pattern(patterns, sign == "stack").search(text) is not None
 

@@ -13,13 +13,14 @@ explain.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from psodlib.errors import RuleError
 
-__all__ = ["RULES", "Rule", "first_match", "read_rules"]
+__all__ = ["RULES", "Rule", "first_match", "matcher", "read_rules"]
 
 RULES = Path(__file__).parent / "rules"
 _LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)??)(?: {2,}-> (?P<value>\S(?:.*?\S)??|\"\"))?(?: {2,}# (?P<reason>\S.*))?")
@@ -71,3 +72,8 @@ def _rule(path: Path, number: int, line: str, mapped: bool, plain: bool) -> Rule
 def first_match(rules: tuple[Rule, ...], text: str) -> Rule | None:
     """The first rule whose pattern is the whole of ``text``, or None."""
     return next((rule for rule in rules if rule.regex.fullmatch(text)), None)
+
+
+def matcher(file: str, mapped: bool = False) -> Callable[[str], Rule | None]:
+    """The line of a list that a text matches, or None; remembered, for a fleet's symbols repeat."""
+    return lru_cache(maxsize=1 << 16)(lambda text: first_match(read_rules(file, mapped), text))

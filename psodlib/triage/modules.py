@@ -66,9 +66,9 @@ def release_in(text: str | None) -> Release | None:
 def release_of(crash: Crash) -> Release | None:
     """The release that a crash's text tells of, by its words or by where the kernel's code lay (then 7.0 stands for later
     ones too)."""
-    told = release_in(crash.esxi_version)
-    if told is not None:
-        return told
+    own = release_in(crash.esxi_version)
+    if own is not None:
+        return own
     address = crash.code_start or crash.ip or 0
     return SEVEN_ZERO if SEVEN <= address < SEVEN_ENDS else None
 

@@ -33,7 +33,7 @@ from psodlib.triage.frames import (
     software_nmi,
     telling_frames,
 )
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
@@ -193,7 +193,7 @@ def drop_delivery(draft: Draft) -> Draft:
     panic machinery, and no driver may stand before the sentinel.
     """
     frames = draft.frames[:SENTINEL_DEPTH]
-    at = next((i for i, frame in enumerate(frames) if _sentinel(frame.function)), None)
+    at = next((i for i, frame in enumerate(frames) if frame.function and _sentinel(frame.function)), None)
     if draft.crash.kind not in DELIVERED or at is None or not irrelevant_rule(frame_name(frames[0])):
         return draft
     if any(frame.module and not is_plumbing(frame.module) for frame in frames[:at]):
@@ -294,6 +294,4 @@ def frame_name(frame: Frame) -> str:
     return f"{frame.module}:{UNREADABLE}" if frame.module else UNREADABLE
 
 
-@lru_cache(maxsize=1 << 16)
-def _sentinel(function: str | None) -> Rule | None:
-    return first_match(read_rules("sentinel.txt"), function) if function else None
+_sentinel = matcher("sentinel.txt")

@@ -148,12 +148,12 @@ def _drivers(here: Rows, module: Any) -> list[dict[str, Any]]:
         row for row in here["drivers"]
         if (pd.isna(module) and pd.notna(row.version)) or (pd.notna(module) and row.module == module)
     ]  # fmt: skip
-    told = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
+    versioned = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
     rows, seen = [], set()
     for row in found:
         key = (row.module, row.version, row.state, row.boot, row.evidence)
         repeated = pd.notna(row.boot) and key in seen
-        if repeated or (pd.isna(row.version) and (row.module, row.boot) in told):
+        if repeated or (pd.isna(row.version) and (row.module, row.boot) in versioned):
             continue
         seen.add(key)
         words = [str(word) for word in (row.module, row.version, row.state) if pd.notna(word)]

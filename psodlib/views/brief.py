@@ -36,7 +36,7 @@ ALIKE = 0.6  # a chance nearer to one half tells nothing
 MOST_WEEKS = 104  # said in weeks; a longer wait in years
 TO_DO = {
     "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
-    "hold": "Begin no further wave, and mend what is named above; hosts that have moved stay where they are.",
+    "hold": "Begin no further wave until what is named above is answered; hosts that have moved stay where they are.",
     "stop": "Move nobody else. Hosts go back in the order above, one turn after the other, never two of a cluster at once. This "
     "stands above the advice in the table below.",
     "done": "Nothing is left to move.",
@@ -69,14 +69,8 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str |
 
 def _lines(study: Study) -> int:
     # About how many lines of print the two tables of the first page take.
-    tables = [*orders(study), versions(study)]
-    cells = [
-        max(math.ceil(len(str(cell)) / 34) for cell in row)
-        for table in tables
-        if isinstance(table, Table)
-        for row in table.rows
-    ]
-    return sum(cells)
+    rows = [row for table in [*orders(study), versions(study)] if isinstance(table, Table) for row in table.rows]
+    return sum(max(math.ceil(len(str(cell)) / 34) for cell in row) for row in rows)
 
 
 def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Section]:
@@ -237,6 +231,8 @@ def versions(study: Study) -> Table:
     columns.append(f"Chance that {best} is better")
     marked = {at for at, row in enumerate(options.itertuples()) if row.advice in MOVES}
     note = "Measured rates: crashes over host-days of the loaded version, not adjusted. The chance is adjusted for hardware, uptime, season and for hosts that differ."
+    if study.rollout is not None:
+        note += " The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."
     return Table("", columns, rows, f"{note}{_not_the_lowest(study)}", widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
 
 
@@ -404,20 +400,15 @@ def unknowns(study: Study) -> list[str]:
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
     unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash"])).sum())
     silent = len(unheard(fleet))
+    only = _only_crashed(study)
     lines = [
-        f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."
-        if gap >= 1
-        else "",
-        f"For {count(unnamed, 'host-day')} it is not known which version of {study.module} was loaded."
-        if unnamed
-        else "",
-        f"{count(silent, 'host')} of the inventory left no evidence at all." if silent else "",
-        _only_crashed(study),
-        f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."
-        if unread
-        else "",
-    ]
-    return [line for line in lines if line]
+        (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
+        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.module} was loaded."),
+        (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
+        (only, only),
+        (unread, f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."),
+    ]  # fmt: skip
+    return [line for holds, line in lines if holds]
 
 
 def _only_crashed(study: Study) -> str:
@@ -466,7 +457,7 @@ def league(study: Study) -> Table:
         ]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
-    why = f"{study.module} was taken because it is {study.why_module}." if study.why_module else ""
+    why = f"{study.module} was taken because {study.why_module}." if study.why_module else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = [

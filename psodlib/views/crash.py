@@ -19,7 +19,7 @@ from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Bullets, Code, Link, Screen, Section, Table, Text
 from psodlib.views.original import lines_before
-from psodlib.views.words import UNKNOWN, count, known, label, literal, moment, span
+from psodlib.views.words import UNKNOWN, count, known, label, listing, literal, moment, span
 
 __all__ = [
     "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "facts_table", "frames_table", "issue_lines", "marks_of",
@@ -45,9 +45,16 @@ def place_of(source: Any, line: Any = None, host: Any = None) -> str:
     return f"{path}:{line}" if known(source) and known(line) else path
 
 
+SOURCES = {
+    "banner": "the driver's line at boot", "proc": "/proc", "live_module": "the list of loaded modules", "vib_of_boot": "the VIB installed at boot",
+    "esxupdate_before_boot": "the install log before that boot", "esxupdate": "the install log", "install_date": "the VIB's install date",
+    "vib_list": "the VIB list", "vib_install": "the output of the installation",
+}  # fmt: skip
+
+
 def plain_words(value: Any) -> str:
     """A word of a closed list as people write it."""
-    return literal(value).replace(";", ", ").replace("_", " ")
+    return SOURCES.get(str(value)) or literal(value).replace(";", ", ").replace("_", " ")
 
 
 def crash_title(crash: Any) -> str:
@@ -209,7 +216,7 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         for word in ("cluster", "model")
         if word in hosts and len(hosts) and known(hosts[word].iloc[0])
     ]
-    by = f", known by {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
+    by = f", known from {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
     driver = f"{label(crash['driver_version'], unknown='version unknown')}{by}"
     kind = f" (evidence: {plain_words(crash['guilt'])})" if known(crash["guilty_module"]) else ""
     guilty = f"{label(crash['guilty_module'], unknown='none found')}{kind}"
@@ -272,7 +279,10 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
 
 
 def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:
-    return f"{issue}. It fits by {held}{f'; {open_} not known' if open_ else ''}. {remedy}"
+    words = {"versions": "version", "esxi": "ESXi release"}
+    fits, unknown = ([words.get(word, word) for word in re.findall(r"\w+", part or "")] for part in (held, open_))
+    left = f"; not known: {listing(unknown)}" if unknown else ""
+    return f"{issue}. It matches in {listing(fits)}{left}. {remedy}"
 
 
 _RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (

@@ -30,6 +30,7 @@ import pandas as pd
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.fleet import Fleet, load
+from psodlib.risk.rollout import read_plan
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
@@ -184,13 +185,14 @@ def report(
     """
     sources = [] if isinstance(source, Fleet) else [source] if isinstance(source, (str, Path)) else list(source)
     folder = _folder(sources, Path(out))
+    under_way = None if plan is None else read_plan(plan)  # a wrong file is told before the evidence is read
     if isinstance(source, Fleet):
         fleet = source
     else:
         fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
     if before is None and len(sources) == 1 and is_store(Path(sources[0])):
         before = Fleet.before(sources[0])
-    found = study(fleet, module, candidates, outage_hours, plan)
+    found = study(fleet, module, candidates, outage_hours, under_way)
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
@@ -498,11 +500,11 @@ def _answer(found: Study) -> list[Section]:
     return [*said.answer(found), Section("What is open, and when we can tell", said.open_questions(found)), league]
 
 
-def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Bullets]:
+def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
-    drawn: list[Picture | Bullets] = [each for each in pictures if isinstance(each, Picture)]
-    missing = list(dict.fromkeys(each.text for each in pictures if isinstance(each, Text)))
-    return [*drawn, Bullets(missing)] if missing else drawn
+    drawn: list[Picture | Text] = [each for each in pictures if isinstance(each, Picture)]
+    missing = list(dict.fromkeys(each.text.split(". ")[0] for each in pictures if isinstance(each, Text)))
+    return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 
 def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:

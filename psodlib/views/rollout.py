@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from psodlib.errors import InputError
-from psodlib.risk.rollout import RolloutPlan, plan_rollout
+from psodlib.risk.rollout import RolloutPlan, plan_rollout, read_plan
 from psodlib.views.document import Block, Bullets, Steps, Table, Text
 from psodlib.views.runbook import steps_to
 from psodlib.views.words import between, count, day, figure, known, listing, literal
@@ -23,8 +23,10 @@ STATUS = {
 }  # fmt: skip
 
 
-def offer(case: Study, to: str | None = None) -> tuple[RolloutPlan | None, str]:
-    """A plan to the version asked for, or to the best one; or the sentence why there is none."""
+def offer(case: Study, to: str | None = None, running: str | None = None) -> tuple[RolloutPlan | None, str]:
+    """The plan under way, else one to the version asked for, or to the best one; or the sentence why there is none."""
+    if running is not None:
+        return read_plan(running), ""
     if to is None and case.decision is None:
         return None, case.why_none
     try:
@@ -134,14 +136,7 @@ def _waves(result: RolloutWatch) -> Table:
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
     return Table(
         "Wave by wave",
-        [
-            "Wave",
-            "From",
-            "Hosts",
-            "Where they are",
-            "Crashes since",
-            "Host-days since (planned until the next wave)",
-        ],
+        ["Wave", "From", "Hosts", "Where they are", "Crashes since", "Host-days since (planned until the next wave)"],
         rows,
         widths=(8, 14, 9, 35, 12, 22),
     )

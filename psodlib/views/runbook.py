@@ -37,7 +37,7 @@ class Bundle:
 BUNDLES = {
     ("hpsa", "5.5.0.50"): Bundle(
         "hpsa-5.5.0-offline_bundle-1287942.zip", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611"
-    ),
+    )
 }
 
 

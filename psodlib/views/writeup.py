@@ -312,7 +312,7 @@ def _happening(case: Case, row: pd.Series) -> str:
     if row["lane"] == "crash":
         return f"{what}: {detail}"
     if row["lane"] == "driver":
-        return f"{what} (known from {detail.replace('_', ' ')})"
+        return f"{what} (known from {plain_words(row['detail'])})"
     if row["lane"] == "vcenter":
         return f"{what[:1].upper()}{what[1:]}: {detail}"
     if row["lane"] == "down":
@@ -382,14 +382,21 @@ def _version_line(case: Case) -> str:
     dated = own[(own["observed_at"] <= case.crash["time"]).fillna(False)] if known(case.crash["time"]) else own.iloc[:0]
     rows = (dated if len(dated) else own).sort_values("observed_at").tail(1)
     where = f" ({place_of(rows['source'].iloc[0], rows['line'].iloc[0], case.crash['host'])})" if len(rows) else ""
-    return f"Version {case.version} was loaded in the boot that crashed; known by {plain_words(case.crash['driver_evidence'])}{where}."
+    return f"Version {case.version} was loaded in the boot that crashed; known from {plain_words(case.crash['driver_evidence'])}{where}."
 
 
 # ---- impact, known issue ---------------------------------------------------------------------------------------------------
 
 
 def _impact(case: Case) -> list[str]:
-    lines = [*filter(None, [_machines(case)]), _people(case), _down_time(case)]
+    machines, account = _machines(case), case.account
+    # An inventory taken after the crash counts the machines that are left.
+    people = (
+        "How many people worked on them is not in the evidence."
+        if machines and account.users_hit is None
+        else _people(case)
+    )
+    lines = [*filter(None, [machines]), people, _down_time(case)]
     if case.account.word("platform"):
         lines.append(case.account.word("platform"))
     crashes = case.fleet.crashes

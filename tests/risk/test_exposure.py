@@ -301,7 +301,7 @@ def several():
 def test_without_a_module_the_driver_is_the_one_whose_versions_can_be_compared():
     found = exposure(several())
     assert found.attrs["module"] == "hpsa" and set(found["module"]) == {"hpsa"}
-    assert "most crashes are laid to it (2 crashes, 2 versions)" in found.attrs["why"]
+    assert "it caused most crashes (2 crashes, 2 versions)" in found.attrs["why"]
     assert found.attrs["runners_up"] == [["e1000", 3, 0], ["lpfc", 2, 0]]  # a deliberate crash is nobody's
 
 

@@ -253,6 +253,17 @@ def test_a_kind_of_crash_never_seen_before_is_named_at_once():
     assert look(392, (FIRST[0], 391.5, accepted.accepted[0]), plan=accepted).news.empty
 
 
+@pytest.mark.parametrize(("days", "word"), [(10.0, "hold"), (40.0, "go_on")])
+def test_another_driver_s_crash_long_after_the_move_is_named_and_holds_nothing(days, word):
+    strange, at = "mfi | mfi_CompleteIO | mfi_Poll", (PLAN.start - START) / DAY + 0.25 + days
+    fleet = made(at + 2, moved_by(at + 2), (*past(), (FIRST[0], at, strange)))
+    crashes = fleet.crashes
+    other = crashes["guilty_module"].mask(crashes["signature"].eq(strange), "mfi")
+    found = watch_rollout(replace(fleet, crashes=crashes.assign(guilty_module=other)), PLAN)
+    assert found.word == word
+    assert any("mfi_CompleteIO" in reason and "nothing lays it on this driver" in reason for reason in found.reasons)
+
+
 def test_what_resembles_a_known_crash_is_tied_to_it():
     found = look(372, (FIRST[0], 371.5, KNOWN + " | hpsa_kickoff_rescan"))
     assert found.word == "hold" and f"resembles {KNOWN}" in found.sentence

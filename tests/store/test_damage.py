@@ -154,6 +154,25 @@ def test_the_sweep_removes_only_names_that_a_store_gives(store: Path, tmp_path: 
     assert all(path.exists() for path in [*mine, *saved]) and len(saved) == len(NAMES) and not old.exists()
 
 
+@pytest.mark.parametrize("name", ["lock", "holder", "readings", "tables"])
+def test_a_store_of_somebody_else_does_not_lead_out_of_itself(store: Path, tmp_path: Path, name: str) -> None:
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    shutil.copytree(store, theirs)
+    mine.mkdir()
+    (mine / "tables").write_text("mine") if name in ("lock", "holder") else shutil.copytree(
+        store / name, mine / "tables"
+    )
+    held = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    if (theirs / name).is_dir():
+        shutil.rmtree(theirs / name)
+    else:
+        (theirs / name).unlink(missing_ok=True)
+    (theirs / name).symlink_to(mine / "tables")
+    with pytest.raises(psod.InputError, match="a link, which no store has"):
+        psod.load(INCIDENT, store=theirs, jobs=1)
+    assert {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()} == held
+
+
 @pytest.fixture
 def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # A store as psodlib wrote it until November 2026, of `ev/`; a crash's file was gone before its last load.

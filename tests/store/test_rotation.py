@@ -136,6 +136,33 @@ def test_rotated_logs_and_collected_outputs_are_not_read_again(tmp_path: Path) -
     same(after, psod.load(root, jobs=1))
 
 
+def test_a_packed_log_is_known_by_its_size_time_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, store = tmp_path / "fleet", tmp_path / "s"
+    (host,) = fleet_of(root, 1)
+    for day in range(4, 24):  # more than both ends together
+        host.live(3, day)
+    text = host.text.encode()
+    host.rotate()
+    log = host.log.with_name("vmksummary.0.gz")
+    host.write(log, gzip.compress(text, 0, mtime=0))
+    assert len(log.read_bytes()) > 3 * ledger.HEAD
+    os.utime(log, (1e9, 1e9))
+    monkeypatch.setattr(ledger, "RACY", -1.0)
+    psod.load(root, store=store, jobs=1)
+    wholes: list[object] = []
+    monkeypatch.setattr(ledger, "_prefixes", lambda *asked: wholes.append(asked) or ([], 0))
+    log = log.rename(log.with_name("vmksummary.1.gz"))
+    psod.load(root, store=store, jobs=1)
+    assert news(store)["files read"] == 0 and news(store)["files known under another name"] == 1 and not wholes
+    # As long and as old, its first and last lines the same: its CRC, the last but four bytes, tells it.
+    middle = text.index(b"2014-03-12T05:00") + 15
+    log = log.rename(log.with_name("vmksummary.2.gz"))
+    log.write_bytes(gzip.compress(text[:middle] + b"7" + text[middle + 1 :], 0, mtime=0))
+    os.utime(log, (1e9, 1e9))
+    psod.load(root, store=store, jobs=1)
+    assert news(store)["files read"] == 1
+
+
 def test_a_log_that_grew_before_it_was_packed_is_told_once(tmp_path: Path) -> None:
     root, store = tmp_path / "fleet", tmp_path / "s"
     hosts = fleet_of(root)
@@ -287,6 +314,26 @@ def test_a_file_replaced_with_its_size_and_time_is_seen(tmp_path: Path) -> None:
     host.log.write_bytes(host.log.read_bytes().replace(b"2014-03-01", b"2014-03-21"))
     os.utime(host.log, (1_400_000_000, 1_400_000_000))
     assert psod.load(root, store=store, jobs=1).hosts.last_seen.iloc[0].day == 21
+
+
+def test_many_files_of_one_size_are_held_against_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = ledger._is_told
+    monkeypatch.setattr(ledger, "_is_told", lambda *given: asked.append(1) or real(*given))
+    counts = []
+    for many in (40, 160):
+        root, store = tmp_path / f"fleet{many}", tmp_path / f"s{many}"
+        for number in range(many):
+            path = root / f"esx1/var/log/vmksummary.{number}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(heartbeat(3, 1 + number % 28, number // 28, 1) * (1 + number % 2))
+        psod.load(root, store=store, jobs=1)
+        root.rename(root.with_name(f"moved{many}"))
+        asked.clear()
+        psod.load(root.with_name(f"moved{many}"), store=store, jobs=1)
+        assert news(store)["files read"] == 0
+        counts.append(len(asked))
+    assert counts[1] < 8 * counts[0]  # four times the files
 
 
 # ---- weeks of all of it -------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import psodlib as psod
-from psodlib.triage.builds import builds_of_boots
+from psodlib.triage.boots import builds_of_boots
 
 BOOTS = [datetime(2014, month, 1, tzinfo=UTC) for month in (5, 6, 7)]
 OLD, NEW = "1331820", "1746018"

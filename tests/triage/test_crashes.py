@@ -150,6 +150,12 @@ LIVING = """\
         ("@BlueScreen: CPU 7 / World 68776 tried to re-acquire lock\n", {"pcpu": 7, "world_id": 68776}),
         ("IOMMU UNIT 3 did not complete processing of a queued invalidation wait descriptor after 4 secs.\n",
          {"kind": "iommu_fault", "guilt": "hardware"}),
+        # A debugger's stack, where it shows the kernel's own source.
+        (
+            "#0  DLM_free (msp=0x431a455dcca0, mem=<optimized out>) at bora/vmkernel/main/dlmalloc.c:4924\n"
+            "#1  0x0000418012343ffa in lpfc_free_buf (heap=0x431a455dc000) at /build/lpfc/lpfc_mem.c:4314\n",
+            {"guilty_module": "lpfc", "kind": "other"},
+        ),
         ("Version Details: VMware ESXi 6.7.0 build-16075168\n@BlueScreen: Bad block\n", {"esxi_build": "16075168"}),
         ("ESC[45mESC[33;1mVMware ESXi 9.0.0 [Releasebuild-24755229 x86_64]ESC[0m\n@BlueScreen: Bad block\n", {"esxi_version": "9.0.0"}),
     ],
@@ -159,5 +165,11 @@ def test_forms(text, told):
     assert {name: getattr(crash, name) for name in told} == told
 
 
-def test_a_backtrace_of_a_host_that_lives_on_is_no_crash():
+def test_a_backtrace_of_a_host_that_lives_on_or_of_a_process_is_no_crash():
     assert parse_crashes(LIVING) == []
+    assert (
+        parse_crashes(
+            "#0  0x00000000 in Panic_Loop (x=1) at bora/lib/panic/panic.c:99\n#1  0x00000001 in main () at bora/vmx/main.c:7\n"
+        )
+        == []
+    )

@@ -73,6 +73,16 @@ def test_a_module_known_better_by_another_frame_counts_by_that():
     assert find_guilty(Crash(frames=frames)).guilt == "on_stack"
 
 
+def test_the_kernels_list_names_who_waited():
+    text = "Module(s) involved in panic: [nsxt-vsip-1 Built on: Jun 11 2024]"
+    frames = stack("SP_WaitLock@vmkernel", "VSIPInput@nsxt-vsip-1") + stack("poll@ilo", backtrace=1, pcpu=2)
+    crash = Crash(
+        kind="spin_count", message="Spin count exceeded (x) - possible deadlock with PCPU 2", text=text, frames=frames
+    )
+    assert [one.module for one in find_guilty(crash).suspects] == ["ilo", "nsxt-vsip-1"]
+    assert find_guilty(replace(crash, kind="page_fault", message="#PF Exception 14")).module == "nsxt-vsip-1"
+
+
 # ---- frames without a module ----------------------------------------------------------------------------------------
 
 MAP = (

@@ -118,6 +118,38 @@ def test_a_bad_version_is_left_and_a_true_tie_is_not_called_proven() -> None:
     assert tie.decision and tie.decision.pin is None
 
 
+def test_the_most_urgent_moves_come_first_and_a_lower_measured_rate_is_explained(told: Study) -> None:
+    if told.decision is None:
+        return
+    verdict, options = said.verdict(told), told.decision.options.set_index("version")
+    if " now." in verdict and "next planned reboot" in verdict:
+        assert verdict.index(" now.") < verdict.index("next planned reboot")
+    lower = options["rate"].astype(float).idxmin() != told.decision.best
+    assert ("has the lowest measured rate" in str(said.versions(told).note)) == lower
+
+
+def test_many_crashes_on_one_version_are_one_story_with_a_rate_and_what_goes_with_them() -> None:
+    found = study(story(STORIES["one version"]), "hpsa")
+    page = " ".join(to_markdown(said.brief(found)).split())
+    assert f"# {found.counts.module} crashes by hpsa: what they are" in page and "per host-year (95 % interval" in page
+    assert "tested " in page and "Collect the hosts that did not crash" not in page
+
+
+def test_a_page_of_many_orders_leaves_the_picture_out() -> None:
+    whole = study(story(STORIES["three times as bad"]), "hpsa")
+    assert whole.decision is not None and said._lines(whole) <= said.MOST_LINES
+    moves = pd.concat([whole.decision.moves.assign(cluster=f"c{n}") for n in range(12)])
+    crowded = replace(whole, decision=replace(whole.decision, moves=moves))
+    picture = said.Text("the picture")
+    assert "the picture" in to_markdown(said.brief(whole, [picture]))
+    assert "the picture" not in to_markdown(said.brief(crowded, [picture]))
+
+
+def test_the_thresholds_shown_are_those_of_the_rule() -> None:
+    table = said.rule()
+    assert [row[1] for row in table.rows] == ["at least 95 %", "at least 80 %", "at least 60 %", "less"]
+
+
 def test_blank_places_for_owner_and_date_are_printed() -> None:
     page = to_markdown(said.brief(study(story(STORIES["three times as bad"]), "hpsa")))
     assert "| Owner | Date |" in page and page.count(r"\_" * 8) == 10

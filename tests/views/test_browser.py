@@ -43,7 +43,7 @@ LOOK = """() => ({
   silent: [...document.images].filter(i => !i.alt.trim()).length,
   sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
   headings: [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => +h.tagName[1]),
-  nameless: [...document.querySelectorAll('a,[tabindex="0"]')].filter(e => !(e.textContent.trim() || e.getAttribute('aria-label'))).length,
+  nameless: [...document.querySelectorAll('a,[tabindex="0"]')].filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || e.querySelector('img[alt]'))).length,
 })"""
 AXE = """async () => (await axe.run(document)).violations
   .filter(fault => ['serious', 'critical'].includes(fault.impact))
@@ -214,6 +214,39 @@ def test_the_list_sorts_and_the_timeline_zooms_by_keyboard(explorer: Any) -> Non
     assert explorer.locator(".psx svg").get_attribute("aria-label") != before
     explorer.get_by_role("button", name="Whole time").press("Enter")
     assert explorer.locator(".psx svg").get_attribute("aria-label") == before
+
+
+def test_what_is_pointed_at_or_focused_is_told(explorer: Any) -> None:
+    tip = explorer.locator(".psx .tip")
+    assert tip.inner_text() == ""
+    explorer.locator(".psx rect.boot").first.hover()
+    assert "hpsa 5.5.0.5" in tip.inner_text() and "ended by" in tip.inner_text()
+    explorer.locator(".psx a.crash").first.focus()
+    assert tip.inner_text().startswith("Crash, ")
+    explorer.locator(".psx p[aria-live]").hover()
+    explorer.locator(".psx a.crash").first.blur()
+    assert tip.inner_text() == ""
+
+
+@pytest.mark.parametrize(("name", "hosts"), [("index.html", 6), ("writeup.html", 1)])
+def test_pictures_beside_others_are_hovered_zoomed_and_lead_to_the_explorer(
+    made: Path, browser: Any, name: str, hosts: int
+) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    page = context.new_page()
+    page.goto((made / name).as_uri(), timeout=30_000)
+    picture = page.locator(".psx svg")
+    before = picture.get_attribute("aria-label")
+    assert before.startswith(f"Boots and crashes of {hosts} host") and page.locator(".psx select").count() == 0
+    page.get_by_role("button", name="Zoom in").press("Enter")
+    assert picture.get_attribute("aria-label") != before
+    page.get_by_role("button", name="Whole time").click()
+    page.locator(".psx rect.boot").first.hover()
+    assert "ended by" in page.locator(".psx .tip").inner_text()
+    page.locator(".psx a.crash").first.click()
+    page.wait_for_url("**/explorer.html#crash=*")
+    assert page.locator("section[id^='crash=']:visible").count() == 1
+    context.close()
 
 
 def test_an_address_of_nothing_is_said_as_text(explorer: Any) -> None:

@@ -186,7 +186,7 @@ def test_a_crash_tells_its_issue_and_why_it_is_signed_so(incident: Fleet) -> Non
         and "Left out: kthread (where a vmklinux thread begins)." in text
     )
     assert not re.search(r"drop_irrelevant|first_telling|\.txt:\d", text)
-    assert "5.5.0.58, known by proc" in repr(facts_table(incident, crash))
+    assert "5.5.0.58, known from /proc" in repr(facts_table(incident, crash))
 
 
 def test_an_unknown_host_in_the_address_and_a_crash_without_one_are_shown() -> None:

@@ -62,9 +62,10 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def assert_harmless(html: str) -> Page:
+def assert_harmless(html: str, scripts: int = 0) -> Page:
     found = Page(html)
-    assert not FORBIDDEN & set(found.tags)
+    assert not (FORBIDDEN - {"script"}) & set(found.tags)
+    assert found.tags.count("script") == scripts == html.count("<script")  # the picture's data, and our module
     for tag, name, value in found.attributes:
         assert not name.startswith("on"), (tag, name, value)
         if name == "src":
@@ -90,7 +91,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["index.html", "brief.html", "writeup.html"])
 def test_hostile_text_stays_text_in_html(hostile: Path, name: str) -> None:
     page = next(hostile.glob(name))
-    found = assert_harmless(page.read_text(encoding="utf-8"))
+    found = assert_harmless(page.read_text(encoding="utf-8"), scripts=0 if name == "brief.html" else 2)
     shown = literal(HOSTILE)
     fields = {"index.html": ("module", "function", "source", "detail"), "brief.html": ("version",),
               "writeup.html": ("host", "message", "module", "function", "version", "source", "signature", "world_name")}  # fmt: skip

@@ -95,6 +95,11 @@ def test_hostile_names_stay_text(bad):
     assert "<script" not in html and "$x^2$" not in html
 
 
+def test_while_a_plan_runs_no_other_is_offered(bad, tmp_path):
+    plan, why = offer(study(bad.fleet, "i40en"), running=str(bad.plan.save(tmp_path / "plan.toml")))
+    assert plan is not None and plan.to == bad.plan.to and not why
+
+
 def test_where_nothing_can_be_planned_a_sentence_says_why():
     fleet = rollouts._fleet("good", 60, None)
     plan, why = offer(study(fleet, "i40en"))

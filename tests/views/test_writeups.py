@@ -118,6 +118,7 @@ ACCOUNT = {
     "Exception 14": "#PF Exception 14 in world 9607609",
     "KB 1020181 explains only the page fault": "VMware KB 1020181 explains exception 14 (a page fault). It is generic: it names no cause.",
     "a case, and the numbers for it": "A support case was opened, once the account, customer and order numbers had been found",
+    "SSH on, and the download": "SSH was switched on; the log that was drawn from the dump (vmkernel-log.1) was downloaded for support.",
     "the log out of the dump": "# esxcfg-dumppart -L vmkernel-zdump.1\nCreated file vmkernel-log.1",
     "support named the driver": "KB 2075978, which refers to HP advisory c04302261",
     "the version was checked": "The loaded version was read: HP HPSA Driver (v 5.5.0.58-1OEM)",

@@ -89,6 +89,7 @@ KINDS: tuple[Kind, ...] = (
           r'\A(?:\[\s*)?\{[^{}]{0,1000}"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID)"\s*:', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
           r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
+    _kind("formatter", "VIB[0].Name.string=i40en", rf"^[ \t]*{rows.KEY_VALUE}", rows.read_rows),
     _kind("table", '"VMHost","Name","Vendor","Version","InstallDate"',
           r'\A(?:(?:"?sep=.|#TYPE [^\n]{0,300})\n)?(?:"?(?i:' + _COLUMN_NAMES + r')[" ]{0,2}[,;\t|]|[^\n]{0,1000}[,;\t|][" ]{0,2}(?i:' + _COLUMN_NAMES + r')[" ]{0,2}(?:[,;\t|]|$))',
           rows.read_rows),

@@ -22,7 +22,7 @@ from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_v
 from psodlib.evidence.versions import normalise
 from psodlib.records import DriverReading, HostFact, Module, Problem
 
-__all__ = ["DEVICE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
+__all__ = ["DEVICE", "KEY_VALUE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
 
 Row = dict[str, str]
 DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
@@ -34,6 +34,12 @@ _DASHES = re.compile(r"^\s*-{2,}(?:\s+-{2,})+\s*$")
 _XML_FIELD = re.compile(
     r"<(?:field name=\"(?P<name>[^\"<>]{1,80})\"|/?structure\b)[^<>]{0,200}>(?:\s*<(?P<type>\w{1,20})>(?P<value>[^<]*)</)?"
 )
+# `VIB[0].Name.string=i40en`, `NIC.DriverInfo.Driver.string=bnxtnet`: the record, its field, the field's type.
+KEY_VALUE = (
+    r"(?P<record>[\w.]{1,80}\[\d{1,6}\]|\w{1,60})\.(?P<field>[\w.\[\]]{1,120})"
+    r"\.(?:string|boolean|u?int(?:eger)?\d*|u?long|float|double|time)=(?P<value>.*)"
+)
+_KEY_VALUE = re.compile(KEY_VALUE)
 _DRIVER_VERSION = re.compile(r"^(?:Version\s+)?(?P<version>[^\s,]+)")
 _BUILD = re.compile(r"(\d{4,12})")
 _NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
@@ -73,6 +79,8 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
         if first.startswith(("[", "{")) and '"' in text[:4000]:
             line_of = line_counter(text, at)
             yield from ((line_of(begin), row) for begin, row in _json_rows(text))
+        elif _KEY_VALUE.match(first):
+            yield from _key_value_rows(lines)
         elif first.startswith(("<?xml", "<output")):
             yield from ((at, row) for row in _xml_rows(text))
         elif _is_delimited(first):
@@ -128,6 +136,21 @@ def _xml_rows(text: str) -> Iterator[Row]:
         raise ValueError("it declares entities, which no esxcli writes")
     if "</output>" not in text:
         raise ValueError("no </output> at its end")
+
+
+def _key_value_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    record, begin, row = "", 1, Row()
+    for number, text in lines:
+        match = _KEY_VALUE.match(text.strip())
+        if match is None:
+            continue
+        if match["record"] != record and row:
+            yield begin, row
+            row = {}
+        begin, record = begin if row else number, match["record"]
+        row[key_of(match["field"])] = match["value"]
+    if row:
+        yield begin, row
 
 
 def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
