@@ -388,7 +388,14 @@ def _version_line(case: Case) -> str:
 
 
 def _impact(case: Case) -> list[str]:
-    lines = [*filter(None, [_machines(case)]), _people(case), _down_time(case)]
+    machines, account = _machines(case), case.account
+    # An inventory taken after the crash counts the machines that are left.
+    people = (
+        "How many people worked on them is not in the evidence."
+        if machines and account.users_hit is None
+        else _people(case)
+    )
+    lines = [*filter(None, [machines]), people, _down_time(case)]
     if case.account.word("platform"):
         lines.append(case.account.word("platform"))
     crashes = case.fleet.crashes
