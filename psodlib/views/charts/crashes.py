@@ -11,21 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psodlib.triage.timeline import DUMP_NAME
-from psodlib.views.charts.style import (
-    PAPER,
-    SMALL,
-    SOFT,
-    Column,
-    Table,
-    add_legend,
-    finish,
-    name_rows,
-    new_axes,
-    nothing,
-    spread,
-    stacked,
-    styled,
-)
+from psodlib.views.charts import style
+from psodlib.views.charts.style import Column, Table, styled
 from psodlib.views.charts.sums import crashes_in_words, hosts_in_words
 from psodlib.views.words import count
 
@@ -38,11 +25,11 @@ GUILT_COLOURS = {
     "none": "#b8b8b8",
 }  # fmt: skip
 HOW: dict[str, dict[str, Any]] = {
-    "dump": {"facecolor": "#0072b2", "edgecolor": PAPER},
-    "log only": {"facecolor": "#56b4e9", "edgecolor": PAPER},
-    "no text": {"facecolor": "#cc79a7", "edgecolor": PAPER},
-    "unexplained reboot": {"facecolor": "#e69f00", "edgecolor": PAPER},
-    "no logs": {"facecolor": "#8a8a8a", "edgecolor": SOFT, "hatch": "////"},
+    "dump": {"facecolor": "#0072b2", "edgecolor": style.PAPER},
+    "log only": {"facecolor": "#56b4e9", "edgecolor": style.PAPER},
+    "no text": {"facecolor": "#cc79a7", "edgecolor": style.PAPER},
+    "unexplained reboot": {"facecolor": "#e69f00", "edgecolor": style.PAPER},
+    "no logs": {"facecolor": "#8a8a8a", "edgecolor": style.SOFT, "hatch": "////"},
 }  # fmt: skip
 
 
@@ -64,7 +51,7 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     """
     columns = ["module", "guilt", "crashes"]
     if crashes.empty:
-        return nothing(ax, "No crash was found", "So there is no module to name.", columns, simulated)
+        return style.nothing(ax, "No crash was found", "So there is no module to name.", columns, simulated)
     named = pd.DataFrame({
         "module": crashes["guilty_module"].astype("string").fillna(crashes["guilt"].map(_nobody).astype("string")),
         "guilt": crashes["guilt"].astype("string").fillna("none"),
@@ -75,28 +62,28 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
         *(name for name in totals.index[:MOST_ROWS] if name not in (NO_MODULE, NO_DRIVER)),
         *(name for name in (NO_DRIVER, NO_MODULE) if name in totals),
     ]
-    chart = new_axes(ax, 0.8 + 0.32 * len(shown), shown)
+    chart = style.new_axes(ax, 0.8 + 0.32 * len(shown), shown)
     fills = {
-        kind: {"facecolor": colour, "edgecolor": PAPER}
+        kind: {"facecolor": colour, "edgecolor": style.PAPER}
         for kind, colour in GUILT_COLOURS.items()
         if kind in set(table["guilt"])
     }
-    wide = spread(table, "module", "guilt", "crashes", shown, list(fills))
-    left = stacked(chart, wide, fills, range(len(shown)), lying=True, height=0.72)
+    wide = style.spread(table, "module", "guilt", "crashes", shown, list(fills))
+    left = style.stacked(chart, wide, fills, range(len(shown)), lying=True, height=0.72)
     for y, height in enumerate(left):
         place: Any = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
-        chart.annotate(f"{height:,.0f}", (height, y), fontsize=SMALL, color=SOFT, **place)
-    name_rows(chart, shown)
+        chart.annotate(f"{height:,.0f}", (height, y), fontsize=style.SMALL, color=style.SOFT, **place)
+    style.name_rows(chart, shown)
     chart.xaxis.set_major_locator(MaxNLocator(integer=True))
     chart.set_xlabel("Crashes")
     chart.set_xlim(0, float(left.max()) * 1.08)
     entries = [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in fills]
-    add_legend(chart, entries, "Evidence against it")
+    style.add_legend(chart, entries, "Evidence against it")
     hidden = len(totals) - len(shown)
     more = f" {count(hidden, 'further module')} with fewer crashes not drawn." if hidden > 0 else ""
     total = f"{crashes_in_words(len(crashes))} on {hosts_in_words(crashes['host'].nunique())}"
     caption = f"{total}. Counts rank no driver: they know no host-days.{more}"
-    return finish(chart, _modules_finding(totals), caption, table.sort_values(["module", "guilt"]), simulated)
+    return style.finish(chart, _modules_finding(totals), caption, table.sort_values(["module", "guilt"]), simulated)
 
 
 def _nobody(guilt: object) -> str:
@@ -148,13 +135,13 @@ def plot_ascertainment(
     if table.empty:
         what = "No stop has a known time" if len(crashes) else "Nothing stopped, and no host was seen"
         remedy = "There is neither a crash nor a boot with a time."
-        return nothing(ax, what, remedy, list(table.columns), simulated)
-    chart = new_axes(ax)
+        return style.nothing(ax, what, remedy, list(table.columns), simulated)
+    chart = style.new_axes(ax)
     months = pd.period_range(table["month"].min(), table["month"].max(), freq="M").strftime("%Y-%m")
-    wide = spread(table, "month", "how", "count", months, list(HOW))
+    wide = style.spread(table, "month", "how", "count", months, list(HOW))
     for part in (wide[list(HOW)[:-1]], -wide[["no logs"]]):
-        stacked(chart, part, HOW, range(len(months)), width=0.8)
-    chart.axhline(0, color=SOFT, linewidth=0.8)
+        style.stacked(chart, part, HOW, range(len(months)), width=0.8)
+    chart.axhline(0, color=style.SOFT, linewidth=0.8)
     chart.set_xlim(-0.6, max(len(months), 6) - 0.4)
     step = max(1, -(-len(months) // 12))
     turned: Any = {"rotation": 0, "ha": "center"} if len(months) <= 8 else {"rotation": 35, "ha": "right"}
@@ -164,7 +151,7 @@ def plot_ascertainment(
     chart.set_ylabel("Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops")
     chart.set_xlabel("Month (UTC)")
     shown = [how for how in HOW if wide[how].any()]
-    add_legend(chart, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
+    style.add_legend(chart, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
     doubt = count(int(wide["unexplained reboot"].sum()), "unexplained reboot")
     trace = int(wide["no text"].sum())
     more = f", {crashes_in_words(trace)} of which only the trace of a core dump is left," if trace else ""
@@ -173,7 +160,7 @@ def plot_ascertainment(
         f"{found} on {hosts_in_words(uptimes['host'].nunique())}. A reboot that nothing explains may be a crash whose dump "
         "and log were lost."
     )
-    return finish(chart, _ascertainment_finding(wide), caption, table, simulated)
+    return style.finish(chart, _ascertainment_finding(wide), caption, table, simulated)
 
 
 def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Table:

@@ -7,31 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
-from psodlib.views.charts.style import (
-    INK,
-    NOT_WATCHED,
-    OTHERS,
-    PAPER,
-    QUIET,
-    SMALL,
-    UNKNOWN_VERSION,
-    Table,
-    finish,
-    in_order,
-    lumped,
-    name_rows,
-    new_axes,
-    nothing,
-    shown_text,
-    spread,
-    stack_order,
-    stacked,
-    styled,
-    version_colours,
-    version_fill,
-    version_fills,
-    version_legend,
-)
+from psodlib.views.charts import style
+from psodlib.views.charts.style import Table, styled
 from psodlib.views.charts.sums import column_of, counts_of, days_in_words, evidence_in_words, hosts_in_words, module_of
 from psodlib.views.words import count, share
 
@@ -71,33 +48,33 @@ def plot_host_days(
     """
     if not len(exposure) or not exposure["host_days"].sum() > 0:
         columns, remedy = ["group", "version", "host_days"], "No stretch of any boot is covered by evidence."
-        return nothing(ax, "No host-days at all", remedy, columns, simulated)
+        return style.nothing(ax, "No host-days at all", remedy, columns, simulated)
     table = _grouped_days(exposure, uptimes, by)
-    colours = version_colours(exposure["version"])
-    groups = in_order(table["group"])
-    chart = new_axes(ax, 0.9 + 0.34 * len(groups), groups)
-    names = stack_order(table["version"])
-    wide = spread(table, "group", "version", "host_days", groups, names)
-    stacked(chart, wide, version_fills(names, colours), range(len(groups)), lying=True, height=0.74)
-    name_rows(chart, groups)
+    colours = style.version_colours(exposure["version"])
+    groups = style.in_order(table["group"])
+    chart = style.new_axes(ax, 0.9 + 0.34 * len(groups), groups)
+    names = style.stack_order(table["version"])
+    wide = style.spread(table, "group", "version", "host_days", groups, names)
+    style.stacked(chart, wide, style.version_fills(names, colours), range(len(groups)), lying=True, height=0.74)
+    style.name_rows(chart, groups)
     chart.set_xlabel("Host-days")
     chart.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    version_legend(chart, names, colours)
+    style.version_legend(chart, names, colours)
     alone = " (no group is known)" if groups == [EVERYTHING] else ""
     caption = f"{evidence_in_words(exposure)}{alone}. {_blind_words(table, uptimes)}"
-    return finish(chart, _host_days_finding(table), caption, table, simulated)
+    return style.finish(chart, _host_days_finding(table), caption, table, simulated)
 
 
 def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
     group = column_of(exposure, by).astype("string")
     group = group.fillna(f"no {by} known") if group.notna().any() else group.fillna(EVERYTHING)
-    version = lumped(exposure["version"], exposure["host_days"])
+    version = style.lumped(exposure["version"], exposure["host_days"])
     keyed = pd.DataFrame({"group": group, "version": version, "host_days": exposure["host_days"]})
     if uptimes is not None and len(uptimes):
         home = pd.Series(group.to_numpy(), index=exposure["host"].to_numpy()).groupby(level=0).first()
         blind = ((uptimes["uptime"] - uptimes["observed"]) / pd.Timedelta(days=1)).clip(lower=0)
         where = uptimes["host"].map(home).astype("string")
-        gaps = pd.DataFrame({"group": where, "version": NOT_WATCHED, "host_days": blind.astype(float)})
+        gaps = pd.DataFrame({"group": where, "version": style.NOT_WATCHED, "host_days": blind.astype(float)})
         keyed = pd.concat([keyed, gaps.dropna()], ignore_index=True)
     table = keyed.groupby(["group", "version"], as_index=False)["host_days"].sum()
     return table[table["host_days"] > 0].reset_index(drop=True)
@@ -106,15 +83,15 @@ def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
 def _blind_words(table: Table, uptimes: Table | None) -> str:
     if uptimes is None:
         return "Time that no evidence covers is not shown."
-    blind = table.loc[table["version"] == NOT_WATCHED, "host_days"].sum()
+    blind = table.loc[table["version"] == style.NOT_WATCHED, "host_days"].sum()
     return f"Not watched: boots lasted {days_in_words(float(blind))} longer than evidence covers; these are in no rate."
 
 
 def _host_days_finding(table: Table) -> str:
     total = table.groupby("version")["host_days"].sum()
-    watched = total.drop(NOT_WATCHED, errors="ignore")
-    most = watched.drop([UNKNOWN_VERSION, OTHERS], errors="ignore")
-    unknown = watched.get(UNKNOWN_VERSION, 0.0)
+    watched = total.drop(style.NOT_WATCHED, errors="ignore")
+    most = watched.drop([style.UNKNOWN_VERSION, style.OTHERS], errors="ignore")
+    unknown = watched.get(style.UNKNOWN_VERSION, 0.0)
     if most.empty:
         return f"Which version was loaded is unknown for all {days_in_words(float(watched.sum()))}"
     first = f"{most.idxmax()} has {share(most.max(), watched.sum())} of {days_in_words(float(watched.sum()))}"
@@ -139,31 +116,33 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
     """
     if exposure.empty:
         columns = ["cluster", "host", "version", "crashes", "host_days"]
-        return nothing(ax, "No host to show", "No host has a host-day at risk.", columns, simulated)
+        return style.nothing(ax, "No host to show", "No host has a host-day at risk.", columns, simulated)
     table = _last_loaded(exposure)
-    colours = version_colours(exposure["version"])
+    colours = style.version_colours(exposure["version"])
     lines = _map_lines(table)
-    chart = new_axes(ax, max(0.6 + 0.26 * len(lines), 1.2), [name for name, _ in lines])
+    chart = style.new_axes(ax, max(0.6 + 0.26 * len(lines), 1.2), [name for name, _ in lines])
     widest = max(len(hosts) for _, hosts in lines)
     for y, (_, hosts) in enumerate(lines):
         for x, host in enumerate(hosts.itertuples()):
-            tile = Rectangle((x - 0.47, y - 0.42), 0.94, 0.84, linewidth=0.5, **version_fill(host.shown, colours))
+            tile = Rectangle((x - 0.47, y - 0.42), 0.94, 0.84, linewidth=0.5, **style.version_fill(host.shown, colours))
             chart.add_patch(tile)
-            name = shown_text(host.host)[-NAME_IN_TILE:] if widest <= WIDE_TILES else ""
+            name = style.shown_text(host.host)[-NAME_IN_TILE:] if widest <= WIDE_TILES else ""
             number = f"{host.crashes:,}" if host.crashes else ""
             words = "  ×".join(filter(None, (name, number))) if name else number
-            ink = INK if host.shown in QUIET else PAPER
-            chart.text(x, y, words, ha="center", va="center", fontsize=SMALL, fontweight="bold", color=ink, gid="host")
-    name_rows(chart, [name for name, _ in lines])
+            ink = style.INK if host.shown in style.QUIET else style.PAPER
+            chart.text(
+                x, y, words, ha="center", va="center", fontsize=style.SMALL, fontweight="bold", color=ink, gid="host"
+            )
+    style.name_rows(chart, [name for name, _ in lines])
     chart.set_xlim(-0.5, widest - 0.5)
     chart.set_xticks([])
     chart.grid(False)
     chart.spines[["left", "bottom"]].set_visible(False)
     chart.set_xlabel("One tile is one host", loc="left")
-    version_legend(chart, stack_order(table["shown"]), colours, "Version last loaded")
+    style.version_legend(chart, style.stack_order(table["shown"]), colours, "Version last loaded")
     total = evidence_in_words(exposure)
     caption = f"{total}. The number in a tile counts the host's {module_of(exposure)} crashes, on any version."
-    return finish(chart, _map_finding(table), caption, table.drop(columns="shown"), simulated)
+    return style.finish(chart, _map_finding(table), caption, table.drop(columns="shown"), simulated)
 
 
 def _last_loaded(exposure: Table) -> Table:
@@ -175,8 +154,8 @@ def _last_loaded(exposure: Table) -> Table:
     last = ordered.drop_duplicates("host", keep="last").set_index("host")["version"].astype("string")
     table["version"] = last.reindex(table["host"]).array
     table["cluster"] = table["cluster"].astype("string").fillna("no cluster known")
-    table["shown"] = lumped(table["version"], table["host_days"])
-    order = {name: i for i, name in enumerate(in_order(table["cluster"]))}
+    table["shown"] = style.lumped(table["version"], table["host_days"])
+    order = {name: i for i, name in enumerate(style.in_order(table["cluster"]))}
     table = table.sort_values("cluster", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     return table[["cluster", "host", "version", "crashes", "host_days", "shown"]]
 

@@ -8,21 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from psodlib.triage.timeline import LANES
-from psodlib.views.charts.style import (
-    INK,
-    PALETTE,
-    PAPER,
-    SMALL,
-    Table,
-    finish,
-    mark,
-    name_rows,
-    new_axes,
-    nothing,
-    short_label,
-    styled,
-    time_axis,
-)
+from psodlib.views.charts import style
+from psodlib.views.charts.style import Table, styled
 from psodlib.views.words import count, known, moment, span
 
 LANE_COLOURS = {
@@ -55,23 +42,23 @@ def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     dated = timeline[timeline["time"].notna()].sort_values("time", kind="stable", ignore_index=True)
     if dated.empty:
         remedy = "No fact about this host has a time."
-        return nothing(ax, "No moment of this incident is known", remedy, list(timeline.columns), simulated)
+        return style.nothing(ax, "No moment of this incident is known", remedy, list(timeline.columns), simulated)
     lanes = [lane for lane in LANES if (dated["lane"] == lane).any()]
     ends = dated["end"].fillna(dated["time"])
     reach = max(ends.max() - dated["time"].min(), pd.Timedelta(hours=1))
-    chart = new_axes(ax, 0.5 + 0.34 * len(lanes), lanes, legend=False)
+    chart = style.new_axes(ax, 0.5 + 0.34 * len(lanes), lanes, legend=False)
     chart.set_xlim(dated["time"].min() - 0.03 * reach, ends.max() + 0.16 * reach)
     crash = dated.loc[dated["what"] == "crash", "time"]
     for y, lane in enumerate(lanes):
         _lane(chart, y, dated[dated["lane"] == lane], reach, LANE_COLOURS[lane], crash)
     for time in crash:
-        chart.axvline(time, color=PALETTE[1], linewidth=1.2, zorder=0.6)
-    name_rows(chart, lanes)
-    time_axis(chart)
+        chart.axvline(time, color=style.PALETTE[1], linewidth=1.2, zorder=0.6)
+    style.name_rows(chart, lanes)
+    style.time_axis(chart)
     chart.set_xlabel("Time (UTC)")
     facts = f"{count(len(dated), 'dated fact')} from {count(dated['source'].nunique(), 'file')}"
     caption = f"{facts}, {moment(dated['time'].min())} to {moment(ends.max())}. Bars last, points are moments."
-    return finish(chart, _incident_finding(dated), caption, dated, simulated)
+    return style.finish(chart, _incident_finding(dated), caption, dated, simulated)
 
 
 def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str, crash: Table) -> None:
@@ -84,18 +71,22 @@ def _lane(ax: Any, y: int, rows: Table, reach: pd.Timedelta, colour: str, crash:
         # A host is down for minutes on a chart of months: a bar would be a hair, so it is a moment with its length in words.
         brief = row.lane == "down" and row.end - row.time < reach * 0.02
         if known(row.end) and not brief:
-            ax.barh(y, row.end - row.time, left=row.time, height=0.34, color=colour, edgecolor=PAPER, gid=row.lane)
+            ax.barh(
+                y, row.end - row.time, left=row.time, height=0.34, color=colour, edgecolor=style.PAPER, gid=row.lane
+            )
             continue
         words = f"down {span(row.end - row.time)}" if brief else row.what
-        mark(ax, row.time, y, colour, "X" if row.lane == "crash" else "o", 8, markeredgecolor=PAPER, gid=row.lane)
-        name = short_label(words)
+        style.mark(
+            ax, row.time, y, colour, "X" if row.lane == "crash" else "o", 8, markeredgecolor=style.PAPER, gid=row.lane
+        )
+        name = style.short_label(words)
         ends = row.time + room * (len(name) + 2)
         chosen = row.what == "crash" or (brief and (kept == row.time).any())
         in_the_way = not chosen and ((kept >= row.time) & (kept <= ends)).any()
         if chosen or (row.time >= free and words != said and not in_the_way):
             said, free = words, ends
             place: Any = {"xytext": (5, 6), "textcoords": "offset points", "ha": "left"}
-            ax.annotate(name, (row.time, y), fontsize=SMALL, color=INK, **place)
+            ax.annotate(name, (row.time, y), fontsize=style.SMALL, color=style.INK, **place)
 
 
 def _incident_finding(dated: Table) -> str:

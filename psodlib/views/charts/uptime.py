@@ -11,29 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from psodlib.views.charts.style import (
-    PALE,
-    PAPER,
-    SMALL,
-    SOFT,
-    Column,
-    Table,
-    add_legend,
-    finish,
-    in_order,
-    lumped,
-    mark,
-    new_axes,
-    nothing,
-    spread,
-    stack_order,
-    stacked,
-    styled,
-    version_colours,
-    version_fills,
-    version_legend,
-    version_patch,
-)
+from psodlib.views.charts import style
+from psodlib.views.charts.style import Column, Table, styled
 from psodlib.views.charts.sums import (
     column_of,
     crashes_in_days,
@@ -70,26 +49,28 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     """
     table = _banded(exposure)
     if table.empty:
-        return nothing(ax, "Uptime at crash is not known", NO_UPTIME, list(table.columns), simulated)
+        return style.nothing(ax, "Uptime at crash is not known", NO_UPTIME, list(table.columns), simulated)
     bands = list(dict.fromkeys(table["band"]))
     crashes, days = table["crashes"].sum(), table["host_days"].sum()
-    colours = version_colours(exposure["version"])
-    chart = new_axes(ax)
+    colours = style.version_colours(exposure["version"])
+    chart = style.new_axes(ax)
     at_risk = table.groupby("band")["host_days"].sum().reindex(bands)
-    chart.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=PALE, gid="host-days")
-    names = stack_order(table["version"])
-    parts = 100 * spread(table, "band", "version", "crashes", bands, names) / max(crashes, 1)
-    bottom = stacked(chart, parts, version_fills(names, colours), np.arange(len(bands)) + 0.2, width=0.38)
+    chart.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=style.PALE, gid="host-days")
+    names = style.stack_order(table["version"])
+    parts = 100 * style.spread(table, "band", "version", "crashes", bands, names) / max(crashes, 1)
+    bottom = style.stacked(chart, parts, style.version_fills(names, colours), np.arange(len(bands)) + 0.2, width=0.38)
     _band_notes(chart, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
     chart.set_ylabel("Share of all (%)")
     chart.set_xlabel("Uptime of the boot (days), and host-days spent at it")
-    crashed = [version_patch(name, colours) for name in names if parts[name].any()]
-    add_legend(chart, [Patch(facecolor=PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes")
+    crashed = [style.version_patch(name, colours) for name in names if parts[name].any()]
+    style.add_legend(
+        chart, [Patch(facecolor=style.PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes"
+    )
     caption = (
         f"{evidence_in_words(exposure)}. Each pair: share of the host-days and share of the crashes at that uptime; if "
         "both are alike, uptime does not matter."
     )
-    return finish(chart, _uptime_finding(table), caption, table, simulated)
+    return style.finish(chart, _uptime_finding(table), caption, table, simulated)
 
 
 def _banded(exposure: Table) -> Table:
@@ -100,13 +81,13 @@ def _banded(exposure: Table) -> Table:
         return pd.DataFrame(columns=["band", "version", "host_days", "crashes"])
     from psodlib.risk.survival import hazard_by_uptime  # brings scipy, which most charts do without
 
-    table: Table = hazard_by_uptime(aged.assign(version=lumped(aged["version"], aged["host_days"])))
+    table: Table = hazard_by_uptime(aged.assign(version=style.lumped(aged["version"], aged["host_days"])))
     table = table.rename(columns={"uptime": "band"})[["band", "version", "host_days", "crashes"]]
     return table.sort_values("band", key=_natural_ranks, kind="stable", ignore_index=True)
 
 
 def _natural_ranks(names: Column) -> Column:
-    return names.map({name: rank for rank, name in enumerate(in_order(names))})
+    return names.map({name: rank for rank, name in enumerate(style.in_order(names))})
 
 
 def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, crashes: Column) -> None:
@@ -115,7 +96,7 @@ def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, cr
     ax.grid(False, axis="x")
     place: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
     for x, band in enumerate(bands):
-        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=SMALL, color=SOFT, **place)
+        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=style.SMALL, color=style.SOFT, **place)
 
 
 def _uptime_finding(table: Table) -> str:
@@ -149,14 +130,14 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
         ``high``.
     """
     if hazard.empty:
-        return nothing(ax, "No hazard by uptime", NO_UPTIME, list(hazard.columns), simulated)
+        return style.nothing(ax, "No hazard by uptime", NO_UPTIME, list(hazard.columns), simulated)
     yearly = {name: hazard[name] * DAYS_A_YEAR for name in ("rate", "low", "high")}
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
-    bands = in_order(table["uptime"])
-    colours = version_colours(table["version"])
+    bands = style.in_order(table["uptime"])
+    colours = style.version_colours(table["version"])
     drawn = table.groupby("version")[["crashes", "host_days"]].sum().nlargest(MOST_BESIDE, ["crashes", "host_days"])
-    versions = in_order(drawn.index)  # more lines beside each other nobody tells apart
-    chart = new_axes(ax)
+    versions = style.in_order(drawn.index)  # more lines beside each other nobody tells apart
+    chart = style.new_axes(ax)
     step = min(0.16, 0.8 / len(versions))
     for i, name in enumerate(versions):
         rows = table[table["version"] == name]
@@ -165,21 +146,21 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
         # Without a crash there is no rate to mark, only how high it may be.
         lines = ["solid" if some else "dotted" for some in crashed]
         chart.vlines(xs, rows["low"], rows["high"], color=colours[name], linewidth=2, linestyles=lines, gid="interval")
-        mark(chart, xs[crashed], rows.loc[crashed, "rate"], colours[name], size=6, markeredgecolor=PAPER)
+        style.mark(chart, xs[crashed], rows.loc[crashed, "rate"], colours[name], size=6, markeredgecolor=style.PAPER)
     chart.set_xticks(range(len(bands)), bands)
     chart.grid(False, axis="x")
     tops = table.loc[table["crashes"] > 0, "high"]
     chart.set_ylim(0, 1.1 * float(tops.quantile(0.9)) if len(tops) else None)
     chart.set_ylabel("Crashes per host-year")
     chart.set_xlabel("Uptime of the boot (days)")
-    version_legend(chart, versions, colours)
+    style.version_legend(chart, versions, colours)
     left_out = table["version"].nunique() - len(versions)
     more = f"; {count(left_out, 'version')} with fewer crashes not drawn" if left_out else ""
     caption = (
         f"{crashes_in_days(table)}{more}. Lines: Garwood 95 % intervals, cut at the top; dotted without a crash. Hosts that "
         "crash easily seldom reach long uptimes, so a flat or falling line is no proof that uptime is harmless."
     )
-    return finish(chart, _hazard_finding(table, bands), caption, table, simulated)
+    return style.finish(chart, _hazard_finding(table, bands), caption, table, simulated)
 
 
 def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
@@ -224,10 +205,10 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     table = table[table.groupby(by)["days"].transform("count") > 1]
     if table.empty:
         remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would mean little."
-        return nothing(ax, "No curve of time to crash", remedy, list(survival.columns), simulated)
-    names = in_order(table[by])
-    colours = version_colours(survival[by])
-    chart = new_axes(ax)
+        return style.nothing(ax, "No curve of time to crash", remedy, list(survival.columns), simulated)
+    names = style.in_order(table[by])
+    colours = style.version_colours(survival[by])
+    chart = style.new_axes(ax)
     for name in names:
         rows = table[table[by] == name]
         steps: Any = {"where": "post", "color": colours[name]}
@@ -240,16 +221,16 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     chart.set_ylabel("Boots crashed by the driver (%)")
     chart.set_xlabel("Uptime of the boot (days)")
     kinds = [
-        Line2D([], [], color=SOFT, ls=style, label=label)
-        for style, label in (("-", "if nothing else ended it"), ("--", "with reboots"))
+        Line2D([], [], color=style.SOFT, ls=line, label=label)
+        for line, label in (("-", "if nothing else ended it"), ("--", "with reboots"))
     ]
-    version_legend(chart, names, colours, by.replace("_", " ").capitalize(), *kinds)
+    style.version_legend(chart, names, colours, by.replace("_", " ").capitalize(), *kinds)
     ends = ", ".join(f"{name} {crashes_in_words(rows['crashes'].sum())}" for name, rows in table.groupby(by))
     caption = (
         f"{ends}; drawn while {MANY_AT_RISK} boots are under watch. Bands: 95 % (log-log), for boots that reached the uptime "
         "where a curve begins."
     )
-    return finish(chart, _survival_finding(table, by), caption, table, simulated)
+    return style.finish(chart, _survival_finding(table, by), caption, table, simulated)
 
 
 def _survival_finding(table: Table, by: str) -> str:
