@@ -94,7 +94,9 @@ def draw(exposure, crashes, uptimes, coverage):
     """Every chart by name, drawn from the tables above."""
     drivers = schema.build("drivers", [{"host": "esx01", "module": "hpsa", "version": "5.5.0.58", "state": "loaded",
                                         "observed_at": START, "boot": START, "evidence": "banner", "source": "v"}])  # fmt: skip
-    fleet = SimpleNamespace(crashes=crashes, uptimes=uptimes, drivers=drivers, coverage=coverage, events=schema.empty("events"))
+    fleet = SimpleNamespace(
+        crashes=crashes, uptimes=uptimes, drivers=drivers, coverage=coverage, events=schema.empty("events")
+    )
     known = exposure[exposure["version"].notna()]
     decision = decide_pin(known, ["5.5.0.50", "5.5.0.58"])
     calls = {
