@@ -19,7 +19,7 @@ from psodlib.errors import InputError
 from psodlib.risk import cautions, exact
 from psodlib.risk.cells import joined, tabulate
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_exposure, in_days, known_name, parts_of
+from psodlib.risk.exposure import check_exposure, in_days, known_version, parts_of
 from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty
 
 __all__ = ["ADJUST", "Arms", "Comparison", "Headline"]
@@ -130,7 +130,7 @@ class Comparison:
     def arms(self, version: str, reference: str) -> Arms:
         """Crashes, host-days and hosts of two versions."""
         names = self.watched()
-        version, reference = (known_name(name, names, "version") for name in (version, reference))
+        version, reference = (known_version(name, names) for name in (version, reference))
         if version == reference:
             raise InputError(f"version and reference are both {version}; give two versions")
         at_risk = self.table[self.table["host_days"] > 0]

@@ -16,7 +16,7 @@ from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import only_crashed_hosts
 from psodlib.risk.comparison import ADJUST, Comparison
-from psodlib.risk.exposure import known_name
+from psodlib.risk.exposure import known_version
 from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
@@ -265,7 +265,7 @@ def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mappi
 def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
     timed = comparison.watched()
     asked = timed if candidates is None else _named(candidates)
-    names = list(dict.fromkeys(known_name(name, timed, "version") for name in asked))
+    names = list(dict.fromkeys(known_version(name, timed) for name in asked))
     if len(names) < 2:
         only = f"{names[0]} alone" if names else "no version"
         raise InputError(f"found {only} with watched host-days; a decision needs two or more versions to choose from")

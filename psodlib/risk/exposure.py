@@ -6,22 +6,21 @@ rule: time nobody watched is not counted, and neither is a crash in it.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from psodlib import schema
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.versions import normalise
 from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
 __all__ = [
-    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_name", "parts_of", "split_stretches", "unplaced_crashes",
+    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_version", "parts_of", "split_stretches", "unplaced_crashes",
 ]  # fmt: skip
 
 UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
@@ -170,24 +169,11 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
-def known_name(name: Any, names: Iterable[Any], what: str) -> Any:
-    """The one of these names that is meant; InputError with the nearest ones where it is none."""
-    known = list(names)
-    if name in known:
-        return name
-    meant = [
-        one
-        for one in known
-        if what == "version" and normalise(str(name)) is not None and str(one) == normalise(str(name))
-    ]
-    if len(meant) == 1:
-        return meant[0]
-    near = difflib.get_close_matches(str(name), [str(one) for one in known], n=3, cutoff=0.5)
-    all_of_them = ", ".join(map(str, known[:8])) + (f" and {len(known) - 8} more" if len(known) > 8 else "") or "none"
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the evidence names {all_of_them}"
-    if what == "version":
-        raise InputError(f"no host-days with {name} loaded; {hint} (watched: {all_of_them})")
-    raise InputError(f"no module {str(name)!r}; {hint}")
+def known_version(name: Any, versions: Iterable[Any]) -> Any:
+    """The one of these versions that is meant, in whatever form it was written; InputError with the nearest ones."""
+    known, short = list(versions), normalise(str(name))
+    meant = [one for one in known if one == name] or [one for one in known if short is not None and str(one) == short]
+    return meant[0] if len(meant) == 1 else known_name(name, known, "host-days with version")
 
 
 def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
@@ -437,15 +423,12 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
     start, end, age = (in_days(span).to_numpy(dtype=float) for span in spans)
     bands = np.asarray(UPTIME_BANDS if uptime else ())
     quarters, before = _quarter_edges(table, origin) if quarter else (np.empty(0), 0)
-    # A row of unknown start or age is not cut: NaN sorts behind every edge.
-    rows, begins = _pieces_in_order(
-        start, _cuts(start, end, bands, start - age), _cuts(start, end, quarters, np.zeros(len(start))), quarters
-    )
-    last = np.append(rows[1:] != rows[:-1], True) if len(rows) else np.empty(0, dtype=bool)
-    ends = np.where(last, end[rows], np.append(begins[1:], 0.0)[: len(rows)])
+    whole = (np.arange(len(start)), start, end)
+    rows, begins, ends = _cut(_cut(whole, quarters, np.zeros(len(start))), bands, start - age)
     span = (end - start)[rows]
     share = np.divide(ends - begins, span, out=np.ones_like(span), where=span > 0)
     middle = (begins + ends) / 2
+    last = np.append(rows[1:] != rows[:-1], True) if len(rows) else np.empty(0, dtype=bool)
     pieces = {"row": rows, "host_days": table["host_days"].to_numpy(dtype=float)[rows] * share, "last": last}
     if uptime:
         pieces["uptime"] = _code(bands, middle - (start - age)[rows])
@@ -459,38 +442,22 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 Whole = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class _Cuts(NamedTuple):
-    first: Whole  # by row, the first edge behind its start
-    often: Whole  # by row, how many edges cut it
-    row: Whole  # by cut: the cuts of the first row, then of the second, each in order of time
-    at: Floats
-
-
-def _cuts(start: Floats, end: Floats, edges: Floats, shift: Floats) -> _Cuts:
-    # For each row the edges strictly inside (start, end), where edge k stands at `edges[k] + shift[row]`.
-    first = np.searchsorted(edges, start - shift, side="right")
-    count = np.maximum(np.searchsorted(edges, end - shift, side="left") - first, 0)
-    count[~np.isfinite(start - shift) | ~np.isfinite(end)] = 0
-    row = np.repeat(np.arange(len(start)), count)
-    nth = np.arange(len(row)) - np.repeat(np.cumsum(count) - count - first, count)
-    return _Cuts(first, count, row, edges[nth] + shift[row] if len(row) else np.empty(0))
-
-
-def _pieces_in_order(start: Floats, bands: _Cuts, quarters: _Cuts, edges: Floats) -> tuple[Whole, Floats]:
-    # Row and begin of every piece, in order of time, by counting instead of sorting. Row r has 1 + (its cuts) pieces, and
-    # its first stands at place(r) = sum of the pieces of rows before it. The j-th band cut of a row (j from 0) has before it
-    # the row's start, j band cuts, and the quarter cuts that are earlier: its place is place(r) + 1 + j + earlier.
-    # What is then still free, in order, are the quarter cuts.
-    pieces = 1 + bands.often + quarters.often
-    place = np.cumsum(pieces) - pieces
-    earlier = np.searchsorted(edges, bands.at) - quarters.first[bands.row]
-    nth = np.arange(len(bands.row)) - (np.cumsum(bands.often) - bands.often)[bands.row]
-    at = place[bands.row] + 1 + nth + np.clip(earlier, 0, quarters.often[bands.row])
-    begins, free = np.empty(int(pieces.sum())), np.ones(int(pieces.sum()), dtype=bool)
-    begins[place], begins[at] = start, bands.at
-    free[place] = free[at] = False
-    begins[free] = quarters.at
-    return np.repeat(np.arange(len(start)), pieces), begins
+def _cut(pieces: tuple[Whole, Floats, Floats], edges: Floats, shift: Floats) -> tuple[Whole, Floats, Floats]:
+    # Row, begin and end of every piece, cut at the edges strictly inside it; edge k stands at `edges[k] + shift[row]`. A
+    # row of unknown start or age is not cut: NaN sorts behind every edge.
+    row, begin, end = pieces
+    if not len(edges):
+        return pieces
+    away = shift[row]
+    first = np.searchsorted(edges, begin - away, side="right")
+    often = 1 + np.maximum(np.searchsorted(edges, end - away, side="left") - first, 0)
+    often[~np.isfinite(begin - away) | ~np.isfinite(end)] = 1
+    piece = np.repeat(np.arange(len(row)), often)
+    nth = np.arange(len(piece)) - np.repeat(np.cumsum(often) - often, often)
+    edge = edges[np.clip(first[piece] + nth - 1, 0, len(edges) - 1)] + away[piece]
+    begins = np.where(nth == 0, begin[piece], edge)
+    ends = np.where(nth == often[piece] - 1, end[piece], np.append(begins[1:], 0.0)[: len(piece)])
+    return row[piece], begins, ends
 
 
 def _quarter_edges(table: pd.DataFrame, origin: pd.Timestamp) -> tuple[Floats, int]:

@@ -17,9 +17,9 @@ from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
 from psodlib.views.crash import reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
-from psodlib.views.prose import describe_crash, unheard
 from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, versions_seen
+from psodlib.views.subject import describe_crash, unheard
 from psodlib.views.words import between, chance, count, figure, known, listing, literal, per_year, seen, share
 from psodlib.views.writeup import SIMULATED
 
@@ -30,6 +30,7 @@ __all__ = [
 BLANK = "________"
 MOST_LINES = 17  # of orders and versions; with more the picture goes, so that two pages stay two
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
+MOST_BACK = 12  # hosts that go back
 MOST_HOSTS = 8  # named a row
 MOST_MODULES = 12
 ALIKE = 0.6  # a chance nearer to one half tells nothing
@@ -79,7 +80,7 @@ def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Sectio
     table = [Section("The versions", [versions(study)])] if study.decision else []
     if study.rollout is None:
         return [this_week, *table, Section("What it is worth", [Bullets(worth(study)), *pictures])]
-    return [Section("The roll-out under way", rollout_state(study.rollout)[1:]), this_week, *table]
+    return [Section("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, *table]
 
 
 def _document(study: Study, title: str, lead: str, sections: Sequence[Section]) -> Document:
@@ -432,7 +433,7 @@ def calls(study: Study) -> list[str]:
     return [
         f"A host that was moved to {target} crashes within its first week, whatever the cause.",
         f"A crash on {target} with a signature that this report does not list.",
-        "After its reboot a host does not run the version that was ordered (`psod verify` says which do).",
+        "After its reboot a host does not run the version that was ordered (psod verify says which do).",
         "A cluster loses a second host while one is being moved.",
     ]
 
@@ -566,7 +567,7 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
             steps.append(
                 f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too: {listing(others)}. Install it nowhere else until the case is answered."
             )
-    steps.append("Keep the dump and the logs (`psod case` packs them for the vendor); the write-up has the commands.")
+    steps.append("Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands.")
     return [*steps, *_go_on(study)]
 
 
@@ -581,4 +582,4 @@ def _go_on(study: Study) -> list[str]:
         if seen != "none"
         else f"No time with a known version of {study.module} was watched."
     )
-    return [f"{more} Collect the hosts that did not crash as well (`psod collect`): without them no rate can be given."]
+    return [f"{more} Collect the hosts that did not crash as well (psod collect): without them no rate can be given."]

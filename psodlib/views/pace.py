@@ -33,6 +33,6 @@ def _way(exposure: Any, version: str, needed: float | None) -> tuple[Any, ...]:
     if {"start", "end"} <= set(exposure.columns) and known(newest := exposure["end"].max()):
         since = newest - pd.Timedelta(weeks=WEEKS)
         late = here[here["end"] > since]
-        pace = float((late["end"] - late["start"].clip(lower=since)).sum() / pd.Timedelta(days=1)) / WEEKS
+        pace = float(((late["end"] - late["start"].clip(lower=since)) / pd.Timedelta(days=1)).sum()) / WEEKS
     weeks = 0.0 if needed == 0 else needed / pace if needed is not None and pace else None
     return float(here["host_days"].sum()), needed, pace, weeks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from psodlib.errors import InputError
@@ -74,7 +75,7 @@ def plan_steps(plan: RolloutPlan) -> list[Block]:
     return out
 
 
-def rollout_state(result: RolloutWatch) -> list[Block]:
+def rollout_state(result: RolloutWatch, most: int = MOST_ROWS) -> list[Block]:
     """A running plan: the word, who has moved wave by wave, what speaks against the new version, and what then."""
     plan, judged = result.plan, result.judged
     when = f" Evidence until {day(result.at)}." if known(result.at) else ""
@@ -87,45 +88,33 @@ def rollout_state(result: RolloutWatch) -> list[Block]:
     if len(result.reasons) > 1:
         out.append(Bullets([literal(reason) for reason in result.reasons[1:]]))
     out.append(_waves(result))
-    if len(result.news):
-        rows = [
-            (literal(row.crash_id), literal(row.host), literal(row.signature), f"{row.days_on_it:.0f}", literal(row.known_issues) if known(row.known_issues) else "none",
-             f"{literal(row.similar)} ({100 * row.likeness:.0f} %)" if known(row.similar) else "none")
-            for row in _rows(result.news)
-        ]  # fmt: skip
-        out.append(
-            Table(
-                "Never seen before",
-                ["Crash", "Host", "Signature", "Days on it", "Known issue", "Most like"],
-                rows[:MOST_ROWS],
-            )
-        )
-    if len(result.go_back):
-        rows = [
-            (f"{row.order}", f"{row.turn}", literal(row.host), literal(row.cluster), literal(row.to_version), row.why)
-            for row in _rows(result.go_back)
-        ]
-        note = f"and {len(rows) - MOST_ROWS:,} more, in the table go_back" if len(rows) > MOST_ROWS else ""
-        out.append(
-            Table(
-                "Who goes back, in this order",
-                ["Order", "Turn", "Host", "Cluster", "To", "Why"],
-                rows[:MOST_ROWS],
-                note,
-                widths=(8, 8, 18, 18, 14, 34),
-            )
-        )
+    news: Any = result.news.itertuples()
+    rows = [
+        (literal(row.crash_id), literal(row.host), literal(row.signature), f"{row.days_on_it:.0f}", literal(row.known_issues, "none"),
+         f"{literal(row.similar)} ({100 * row.likeness:.0f} %)" if known(row.similar) else "none")
+        for row in news
+    ]  # fmt: skip
+    columns = ["Crash", "Host", "Signature", "Days on it", "Known issue", "Most like"]
+    out += _table("Never seen before", columns, rows, most, ())
+    back: Any = result.go_back.itertuples()
+    rows = [
+        (f"{row.order}", f"{row.turn}", literal(row.host), literal(row.cluster), literal(row.to_version), row.why) for row in back
+    ]  # fmt: skip
+    columns = ["Order", "Turn", "Host", "Cluster", "To", "Why"]
+    out += _table("Who goes back, in this order", columns, rows, most, (8, 8, 18, 18, 14, 34))
     if result.decision is not None:
+        head = literal(str(result.decision).splitlines()[0])
         out.append(
-            Text(
-                f"The decision rule, which turns round an advice that was followed only when sure, says now: {literal(str(result.decision).splitlines()[0])}"
-            )
+            Text(f"The decision rule, which turns round an advice that was followed only when sure, says now: {head}")
         )
     return [*out, *_effect(result)]
 
 
-def _rows(table: Any) -> Any:
-    return table.itertuples()
+def _table(
+    caption: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], most: int, widths: Sequence[int]
+) -> list[Table]:
+    note = f"{len(rows) - most:,} more: psod watch lists them all." if len(rows) > most else ""
+    return [Table(caption, columns, rows[:most], note, widths=widths)] if rows else []
 
 
 def _waves(result: RolloutWatch) -> Table:
@@ -134,29 +123,25 @@ def _waves(result: RolloutWatch) -> Table:
         who = ", ".join(f"{row[status]:,} {words}" for status, words in STATUS.items() if row[status])
         watched = f"{row['host_days']:,.0f} ({row['host_days_planned']:,.0f})"
         rows.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
-    return Table(
-        "Wave by wave",
-        ["Wave", "From", "Hosts", "Where they are", "Crashes since", "Host-days since (planned until the next wave)"],
-        rows,
-        widths=(8, 14, 9, 35, 12, 22),
-    )
+    columns = [
+        "Wave",
+        "From",
+        "Hosts",
+        "Where they are",
+        "Crashes since",
+        "Host-days since (planned until the next wave)",
+    ]
+    return Table("Wave by wave", columns, rows, widths=(8, 14, 9, 35, 12, 22))
 
 
 def _effect(result: RolloutWatch) -> list[Block]:
-    if result.effect.empty:
-        return []
+    effect: Any = result.effect.itertuples()
     rows = [
-        (
-            row.what,
-            f"{row.hosts:,}",
-            f"{row.crashes:,}",
-            f"{row.host_days:,.0f}",
-            f"{figure(row.rate)} ({between(row.low, row.high)})",
-        )
-        for row in _rows(result.effect)
-    ]
+        (row.what, f"{row.hosts:,}", f"{row.crashes:,}", f"{row.host_days:,.0f}", f"{figure(row.rate)} ({between(row.low, row.high)})")
+        for row in effect
+    ]  # fmt: skip
     note = (
         "Before and after differ by all that changed with the months; the hosts not yet moved in the same weeks do not."
     )
     columns = ["When", "Hosts", "Crashes", "Host-days", "Crashes per host-year (95 % interval)"]
-    return [Table("What the roll-out did", columns, rows, note, widths=(34, 10, 10, 14, 32))]
+    return [Table("What the roll-out did", columns, rows, note, widths=(34, 10, 10, 14, 32))] if rows else []

@@ -226,7 +226,7 @@ def test_a_frail_host_is_worth_more_to_move():
         (lambda: decide_pin(arms(a=(2, 3.0, 1), b=(2, 3.0, 0)), ["a"]), "a alone"),
         (lambda: decide_pin(arms(a=(2, 3.0, 1), b=(2, 3.0, 0)), "a"), "a alone"),
         (lambda: decide_pin(arms(a=(2, 3.0, 1)), None), "a alone"),
-        (lambda: decide_pin(arms(a=(2, 3.0, 1), b=(2, 3.0, 0)), ["a", "c"]), "no host-days with c"),
+        (lambda: decide_pin(arms(a=(2, 3.0, 1), b=(2, 3.0, 0)), ["a", "c"]), "no host-days with version 'c'"),
         (lambda: decide_pin(arms(a=(2, 3.0, 1), b=(2, 3.0, 0)), ["a", "b"], reference="c"), "not among"),
         (lambda: decide_pin(arms(a=(20, 3.0, 1), b=(20, 3.0, 0)), 5), "list of versions"),
         (lambda: decide_pin(arms(a=(20, 3.0, 1), b=(20, 3.0, 0)), ["a", None]), "no version"),
@@ -264,7 +264,7 @@ def test_versions_as_they_come():
     tailed = table.assign(version=table["version"] + "-1OEM.550.0.0.1331820")
     one, other = decide_pin(table), decide_pin(tailed, ["5.5.0.58-1OEM.550.0.0.1331820", "5.5.0.50"])
     assert one.avoid == other.avoid == ("5.5.0.58",)
-    with pytest.raises(InputError, match="loaded; did you mean"):
+    with pytest.raises(InputError, match="; did you mean"):
         decide_pin(table, ["5.5.0.50", "5.5.0.59"])
     with pytest.raises(InputError, match="a version is text"):
         decide_pin(table.assign(version=table["version"].map({"5.5.0.50": 5.5, "5.5.0.58": 5.58})))

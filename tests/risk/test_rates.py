@@ -249,7 +249,7 @@ def test_a_conclusion_that_hangs_on_unknown_crashes_is_named():
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda t: rate_ratio(t, "5.5.0.99", BASE), "no host-days with 5.5.0.99"),
+        (lambda t: rate_ratio(t, "5.5.0.99", BASE), "no host-days with version '5.5.0.99'"),
         (lambda t: rate_ratio(t, BASE, BASE), "give two versions"),
         (lambda t: rate_ratio(t, BAD, BASE, ("colour",)), "cannot adjust for colour"),
         (lambda t: rate_ratio(t.drop(columns="host_days"), BAD, BASE), "without the host-days"),

@@ -17,6 +17,7 @@ from psodlib.fleet import Fleet
 from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.document import to_markdown
+from psodlib.views.pace import still_needed
 from psodlib.views.study import Study, study
 
 
@@ -143,6 +144,13 @@ def test_a_page_of_many_orders_leaves_the_picture_out() -> None:
     picture = said.Text("the picture")
     assert "the picture" in to_markdown(said.brief(whole, [picture]))
     assert "the picture" not in to_markdown(said.brief(crowded, [picture]))
+
+
+def test_the_pace_of_thousands_of_hosts_is_more_than_a_span_can_hold() -> None:
+    # 64 bits of nanoseconds are 292 years.
+    found = study(story(STORIES["all alike"]), "hpsa")
+    large = still_needed(found.decision, pd.concat([found.exposure] * 400, ignore_index=True))
+    assert large["per_week"].tolist() == pytest.approx((400 * found.needed["per_week"]).tolist())
 
 
 def test_the_thresholds_shown_are_those_of_the_rule() -> None:

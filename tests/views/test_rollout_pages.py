@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 
 import pandas as pd
@@ -14,7 +15,7 @@ from psodlib.risk.rollout import plan_rollout
 from psodlib.risk.rollout_watch import watch_rollout
 from psodlib.views import brief as said
 from psodlib.views.charts import numbers
-from psodlib.views.document import Section, to_markdown
+from psodlib.views.document import Section, to_markdown, to_pdf
 from psodlib.views.rollout import offer, plan_blocks, plan_steps, rollout_state
 from psodlib.views.study import study
 
@@ -79,6 +80,13 @@ def test_the_brief_says_how_a_running_plan_stands_and_orders_nothing_against_it(
     assert said.destination(found, {"host": back["host"]}) == back["to_version"]
     with pytest.raises(psod.InputError, match="the plan moves i40en, and hpsa was asked for"):
         study(fleet, "hpsa", plan=plan)
+
+
+def test_the_brief_of_a_stopped_roll_out_is_two_pages(bad, tmp_path):
+    found = study(bad.fleet, plan=bad.plan, today=bad.last.at)
+    file = to_pdf(said.brief(found), tmp_path / "brief.pdf", "brief.typ")
+    told = subprocess.run(["pdfinfo", str(file)], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert re.search(r"^Pages:\s+2$", told, re.MULTILINE)
 
 
 def test_a_store_that_nobody_loaded_for_weeks_holds_the_plan_on_every_page(bad):
