@@ -5,7 +5,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONDONTWRITEBYTECODE := 1
 BIN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 
-.PHONY: help setup report test fuzz check lab notebooks signatures bench lock demo clean
+.PHONY: help setup report test fuzz check audit lab notebooks signatures bench lock demo clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ check: .venv/ready  ## ruff (format and rules) and mypy strict
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: .venv/ready  ## known holes in what requirements.lock names, by pip-audit; says why where no database can be had
+	@rm -f .venv/audit.out; $(BIN)/uv tool run --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  -r requirements.lock -f columns -o .venv/audit.out 2> .venv/audit.err; found=$$?; \
+	if test -e .venv/audit.out; then cat .venv/audit.out .venv/audit.err; exit $$found; fi; \
+	echo "audit skipped: $$(tail -n 1 .venv/audit.err)"
 
 lab: .venv/ready  ## JupyterLab on a working copy of the notebooks
 	$(BIN)/psod lab

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from psodlib.console import (
     print_anonymised,
     print_news,
     print_summary,
+    print_suspects,
     print_table,
     print_trusted,
     resumable,
@@ -323,11 +324,22 @@ def collect(
     if vcenter:
         if hosts:
             raise InputError("give hosts or --vcenter, not both")
+        if dry_run:
+            found = collector.vcenter_hosts(
+                vcenter,
+                user=user,
+                password=password or collector.ask_password(),
+                thumbprint=thumbprint,
+                ca_file=ca_file,
+            )
+            print_table("What would be fetched", collector.vcenter_plan())
+            say(f"from {len(found)} hosts: {', '.join(found['host'][:20])}{' ...' if len(found) > 20 else ''}")
+            return
         with resumable(output), bar("collecting", at_once=False) as progress:
             end_collection(
                 collector.collect_vcenter(
                     vcenter, output, user=user, password=password or collector.ask_password(), thumbprint=thumbprint, ca_file=ca_file,
-                    bundles=bundles, progress=progress,
+                    bundles=bundles, pool=pool, progress=progress,
                 ), output,
             )  # fmt: skip
     source = _named_hosts(hosts)
@@ -407,38 +419,22 @@ def verify(
     if not pin:
         raise InputError("no --pin was given; expected the version that every host should run, as 5.5.0.50")
     password = _password(ask_password, password_keyring, password_command)
-    if vcenter:
-        _verify_vcenter(vcenter, output, module, pin, collector.collect_vcenter, {
-            "user": user, "password": password or collector.ask_password(), "thumbprint": thumbprint, "ca_file": ca_file, "logs": False,
-        })  # fmt: skip
-    source = _named_hosts(hosts)
     with resumable(output), bar("asking", at_once=False) as progress:
-        table = collector.verify(
-            source, output, module=module, pin=pin, user=user, key=key, agent=agent,
-            password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
-            pool=pool, progress=progress,
-        )  # fmt: skip
+        if vcenter:
+            table = collector.verify_vcenter(
+                vcenter, output, module=module, pin=pin, user=user, password=password or collector.ask_password(),
+                thumbprint=thumbprint, ca_file=ca_file, progress=progress,
+            )  # fmt: skip
+        else:
+            table = collector.verify(
+                _named_hosts(hosts), output, module=module, pin=pin, user=user, key=key, agent=agent,
+                password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
+                pool=pool, progress=progress,
+            )  # fmt: skip
     print_trusted(table.attrs["trusted"])
     end_verify(
         f"{module} against the pin {pin}", table, f"Stopped: {table.attrs['stopped']}" if table.attrs["stopped"] else ""
     )
-
-
-def _verify_vcenter(
-    vcenter: str, output: Path, module: str, pin: str, collect: Any, options: dict[str, Any]
-) -> NoReturn:
-    # What vCenter knows is mostly what is installed; what a boot has loaded it knows only where it can ask for modules.
-    from psodlib.fleet import load as load_fleet
-    from psodlib.triage.compliance import fleet_compliance
-
-    with bar("asking", at_once=False) as progress:
-        done = collect(vcenter, output, progress=progress, **options)
-    fleet = load_fleet(output)
-    table = fleet_compliance(fleet, module, pin)
-    loose = table["driver_evidence"].isin(["vib_of_boot", "esxupdate_before_boot", "install_date"])
-    table["why"] = ["installed; whether the host booted since is not known" if one else "" for one in loose]
-    shown = table[["host", "version", "driver_evidence", "waiting", "status", "why"]]
-    end_verify(f"{module} against the pin {pin}", shown, f"Missing: {done.stopped}" if done.stopped else "")
 
 
 def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
@@ -527,6 +523,8 @@ def case(
     say(f"{len(done.hashes)} files in {done.file}")
     if done.mapping:
         say(f"Keep this file to yourself, it can undo the renaming: {done.mapping}")
+        print_suspects(done)
+        raise typer.Exit(1 if done.suspects else 0)
 
 
 def _site(file: Path | None, asked: bool) -> Path | None:

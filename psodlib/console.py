@@ -234,6 +234,11 @@ def print_anonymised(done: Any) -> None:
         say(f"{len(done.left_out)} left out, because they cannot be checked; the mapping lists them all:")
     for place, why in done.left_out[:NEWEST]:
         say(f"  {place}: {why}")
+    print_suspects(done)
+
+
+def print_suspects(done: Any) -> None:
+    """What still looks like a name in what was written anew."""
     if done.suspects:
         say(
             f"{len(done.suspects)} words in it still look like a name; look at each, then give it as --word or let it be:"

@@ -20,7 +20,7 @@ import pytest
 from conftest import DATA
 
 import psodlib as psod
-from psodlib.collector import session, vcenter, vcenter_hosts
+from psodlib.collector import session, vcenter, vcenter_hosts, verify_vcenter
 from psodlib.collector.session import thumbprint_of
 from psodlib.views.document import to_markdown
 from psodlib.views.writeup import choose_crash, write_up
@@ -269,6 +269,8 @@ def test_the_command_line(start: Callable[..., Started], tmp_path: Path) -> None
     refused, done = run("collect", "-o", "out"), run("collect", "-o", "out", *pinned)
     assert refused.returncode == 2 and "--thumbprint" in refused.stderr and done.returncode == 0, done.stderr
     assert "4 of 4 hosts complete" in done.stdout and "secret" not in done.stdout + done.stderr
+    planned = run("collect", "--dry-run", *pinned)
+    assert planned.returncode == 0 and "GenerateLogBundles_Task" in planned.stdout and "from 4 hosts" in planned.stdout
     listed = run("hosts", *pinned)
     assert (
         listed.returncode == 0
@@ -278,6 +280,54 @@ def test_the_command_line(start: Callable[..., Started], tmp_path: Path) -> None
     for pin, code in (("5.5.0.58", 0), ("5.5.0.60", 1)):
         answer = run("verify", "--pin", pin, *pinned)
         assert answer.returncode == code, answer.stdout + answer.stderr
+
+
+def test_what_is_only_installed_is_said_to_be_so(start: Callable[..., Started], tmp_path: Path) -> None:
+    def answer(started: Started, pin: str = "5.5.0.58") -> pd.DataFrame:
+        return verify_vcenter(
+            started.address,
+            tmp_path / "out",
+            pin=pin,
+            user="u",
+            password=lambda user: "p",
+            thumbprint=started.thumbprint,
+        )
+
+    loaded = answer(start(hosts=3, clusters=1))
+    assert list(loaded["status"]) == ["runs"] * 3 and list(loaded["driver_evidence"]) == ["live_module"] * 3
+    other = start(
+        hosts=3, clusters=1, faults={"no_permission": ["modules"]}, differ={"1": {"connection": "disconnected"}}
+    )
+    table = answer(other)
+    assert list(table["status"]) == ["runs", "unknown", "runs"]  # what an earlier run was told is not of now
+    assert "whether the host booted since is not known" in table["why"][0] and "Host.Config.Settings" in table["why"][0]
+    assert "disconnected" in table["why"][1] and not other.count("ReadNextEvents")
+    newer = answer(
+        start(hosts=1, clusters=1, packages=[{"Name": "scsi-hpsa", "Version": "5.5.0.60-1", "Vendor": "HP"}]),
+        "5.5.0.60",
+    )
+    assert list(newer["status"]) == ["installed_not_booted"]
+
+
+def test_one_unknown_word_does_not_cost_a_page_of_hosts(start: Callable[..., Started], tmp_path: Path) -> None:
+    done = collected(
+        start(hosts=3, clusters=1, differ={"1": {"connection": "onTheMoon"}}), tmp_path / "out", logs=False
+    )
+    assert len(done.hosts) == 3 and list(done.hosts["state"]) == ["complete"] * 3
+    assert psod.load(tmp_path / "out").hosts["model"].notna().all()
+
+
+def test_names_in_events_are_replaced_by_the_anonymiser(start: Callable[..., Started], tmp_path: Path) -> None:
+    collected(
+        start(hosts=2, clusters=1, events=[KEPT, *failover("DC0_C0_H0", "DC0_C0_H1", vm="payroll-db-7")]),
+        tmp_path / "out",
+        logs=False,
+    )
+    psod.anonymise(tmp_path / "out", out=tmp_path / "shared", key=b"k" * 32)
+    whole = b"".join(path.read_bytes() for path in (tmp_path / "shared").rglob("*") if path.is_file())
+    assert b"payroll-db-7" not in whole and b"DC0_C0_H0" not in whole
+    told = psod.load(tmp_path / "shared").events
+    assert list(told["what"]) == list(psod.load(tmp_path / "out").events["what"])
 
 
 def test_the_inventory_of_hosts(start: Callable[..., Started]) -> None:
@@ -430,7 +480,7 @@ def test_no_room_for_a_bundle_is_said_before_it_is_fetched(
 
 
 def failover(
-    failed: str, survivor: str, hours: float = 100.0, machines: int = 2, cluster: str = "DC0_C0"
+    failed: str, survivor: str, hours: float = 100.0, machines: int = 2, cluster: str = "DC0_C0", vm: str = "vm"
 ) -> list[dict[str, Any]]:
     """A host is lost, its machines start on another one, and it comes back."""
 
@@ -441,7 +491,7 @@ def failover(
         event("HostConnectionLostEvent", 1.0, f"Host {failed} is not responding", host=failed),
         event("com.vmware.vc.HA.DasHostFailedEvent", 1.2, f"vSphere HA detected a host failure of {failed}", host=failed),
         event("com.vmware.vc.HA.ClusterFailoverActionInitiatedEvent", 1.3, f"vSphere HA initiated a virtual machine failover action in cluster {cluster}"),
-        *(event("com.vmware.vc.ha.VmRestartedByHAEvent", 2 + at, f"vSphere HA restarted vm{at} on {survivor}", host=survivor, vm=f"vm{at}") for at in range(machines)),
+        *(event("com.vmware.vc.ha.VmRestartedByHAEvent", 2 + at, f"vSphere HA restarted {vm}{at} on {survivor}", host=survivor, vm=f"{vm}{at}") for at in range(machines)),
         event("com.vmware.vc.HA.ClusterFailoverActionCompletedEvent", 9, f"vSphere HA completed a virtual machine failover action in cluster {cluster}"),
         event("HostConnectedEvent", 25, "connected", host=failed),
         event("esx.audit.host.boot", 22, "Host has booted.", host=failed),
@@ -569,3 +619,27 @@ def test_the_incident_told_as_events_reaches_its_write_up(start: Callable[..., S
         )
         assert "vSphere HA initiated a virtual machine failover action in cluster DC0_C0" in text
         assert "When did vSphere HA act" not in text and "3 machines: xenapp0, xenapp1, xenapp2" in text
+
+
+HOSTILE = [
+    '{"psod_vcenter": "host", "host": "h1", \n',
+    '{"psod_vcenter": "host", "host": ["h1"]}\n',
+    '{"psod_vcenter": "%s"}\n' % ("x" * 200_000),
+    '{"psod_vcenter": "host", "host": "h1"}\n{"vms": 1' + "0" * 40 + ', "cluster": 5}\n{"vms": 1e999}\n[1]\n' + "[" * 100_000 + "\n",
+    '{"psod_vcenter": "events", "host": "h1"}\n{"kind": "esx.audit.host.boot", "time": "0001-01-01T00:00:00+00:00"}\n'
+    '{"kind": {}, "time": 7, "words": []}\n{"kind": "esx.audit.host.boot", "time": "9999-12-31T23:59:59-23:59"}\n',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_is_no_row_of_vcenters_is_a_problem_and_nothing_else(tmp_path: Path, text: str) -> None:
+    (tmp_path / "h1/vcenter").mkdir(parents=True)
+    (tmp_path / "h1/vcenter/some.json").write_text(text)
+    fleet = psod.load(tmp_path)
+    assert len(fleet.problems) and set(fleet.problems["problem"]) <= {
+        "bad_line",
+        "unused",
+        "no_host",
+        "unknown_format",
+    }, fleet.problems.to_string()
+    assert fleet.uptimes.empty and fleet.events.empty

@@ -23,18 +23,9 @@ from psodlib.fleet import Fleet, load
 from psodlib.records import Problem
 
 __all__ = [
-    "INNER",
-    "PRIVATE",
-    "SAFE_COLUMNS",
-    "TEXT_COLUMNS",
-    "Names",
-    "column_kind",
-    "in_a_hosts_folder",
-    "learn_names",
-    "learn_text",
-    "places",
-    "plain",
-]
+    "INNER", "PRIVATE", "SAFE_COLUMNS", "TEXT_COLUMNS", "Names", "column_kind", "in_a_hosts_folder", "learn_names",
+    "learn_text", "places", "plain",
+]  # fmt: skip
 
 BLOCK = 256 << 10
 OVERLAP = 8 << 10
@@ -42,62 +33,16 @@ LONGEST = 250  # letters of a name
 LEAST = 3  # letters of a name that is replaced wherever it stands
 LARGEST_TABLE = 256 << 20  # bytes of a Parquet file inside an archive
 # Columns whose cells are no names, beside the contract's own.
-SAFE_COLUMNS = frozenset(
-    [
-        "vendor",
-        "model",
-        "esxi_version",
-        "esxi_build",
-        "vms",
-        "users",
-        "version",
-        "driver",
-        "driver_name",
-        "module",
-        "firmware",
-    ]
-)
+SAFE_COLUMNS = frozenset(str.split("""
+    vendor model esxi_version esxi_build vms users version driver driver_name module firmware
+"""))  # fmt: skip
 # "text": a crash's own lines, and the reasons that were found for it
-TEXT_COLUMNS = frozenset(
-    [
-        "message",
-        "world_name",
-        "guilty_function",
-        "signature",
-        "proto_signature",
-        "detail",
-        "device",
-        "what",
-        "vib",
-        "evidence",
-        "boot_evidence",
-        "text",
-    ]
-)
+TEXT_COLUMNS = frozenset(str.split("""
+    message world_name guilty_function signature proto_signature detail device what vib evidence boot_evidence text
+"""))  # fmt: skip
 _NAMED_COLUMNS = {"host": "host", "serial": "serial"}
 _FILE_ENDINGS = frozenset(
-    [
-        "log",
-        "gz",
-        "tgz",
-        "zip",
-        "txt",
-        "tar",
-        "json",
-        "xml",
-        "csv",
-        "html",
-        "md",
-        "svg",
-        "py",
-        "sh",
-        "conf",
-        "cfg",
-        "parquet",
-        "bz2",
-        "xz",
-        "zst",
-    ]
+    str.split("log gz tgz zip txt tar json xml csv html md svg py sh conf cfg parquet bz2 xz zst")
 )
 _VERSIONS = frozenset(
     {"version", "firmware", "driver_version", "module_version", "crash_id"}
@@ -108,66 +53,15 @@ _HOSTS_FOLDER = re.compile(r"(?:^|/)(?!var/|run/|esx-[^/!]*-\d{4}-)([^/!]+)/(?=(
 INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})  # of a host's own folders
 _PAGES = (".parquet", ".html", ".png", ".svg", ".pdf", ".csv", ".md")
 _NOTHING = frozenset(
-    [
-        "vm network",
-        "management network",
-        "localhost",
-        "none",
-        "null",
-        "unknown",
-        "not",
-        "n/a",
-        "na",
-        "-",
-        "true",
-        "false",
-    ]
+    str.split("vm network|management network|localhost|none|null|unknown|not|n/a|na|-|true|false", "|")
 )
 # Makers' domains say nothing of the house.
 MAKERS = re.compile(r"(?:.*\.)?(?:vmware|broadcom|hpe?|dell|lenovo|cisco|intel|qlogic|emulex|w3)\.(?:com|org|net)$")
 # What hosts are called, with a number or another word behind it.
-NAMING = frozenset(
-    [
-        "esx",
-        "esxi",
-        "host",
-        "server",
-        "srv",
-        "mail",
-        "node",
-        "vm",
-        "web",
-        "db",
-        "dc",
-        "file",
-        "app",
-        "test",
-        "prod",
-        "lab",
-        "vcenter",
-        "site",
-        "cluster",
-        "backup",
-        "ntp",
-        "ldap",
-        "kdc",
-        "radius",
-        "dhcp",
-        "dns",
-        "ftp",
-        "smtp",
-        "proxy",
-        "nas",
-        "syslog",
-        "kms",
-        "sql",
-        "erp",
-        "sap",
-        "git",
-        "fw",
-        "gw",
-    ]
-)
+NAMING = frozenset(str.split("""
+    esx esxi host server srv mail node vm web db dc file app test prod lab vcenter site cluster backup ntp ldap kdc radius
+    dhcp dns ftp smtp proxy nas syslog kms sql erp sap git fw gw
+"""))  # fmt: skip
 _LETTERED = frozenset({"user", "word", "domain", "network", "datastore"})  # a number alone is none of these
 # A number, or a device of the kernel's.
 _NO_NAME = re.compile(
@@ -188,35 +82,17 @@ class Names:
 
     kinds: dict[str, str] = field(default_factory=dict)  # every name met in a name's place -> its kind
     words: set[str] = field(default_factory=set)  # those that are replaced wherever they stand alone
-    hosts: set[str] = field(default_factory=set)  # hosts, short and full, and the domains that they are in
-    domains: set[str] = field(default_factory=set)  # hosts, short and full, and the domains that they are in
+    hosts: set[str] = field(default_factory=set)  # hosts, short and full
+    domains: set[str] = field(default_factory=set)  # and the domains that these are in
     numbers: set[str] = field(default_factory=set)  # versions that are no addresses, ids of crashes that are no WWNs
-    files: set[str] = field(
-        default_factory=set
-    )  # words of file names that nobody knows, replaced in names of files alone
+    files: set[str] = field(default_factory=set)  # words that nobody knows, replaced in names of files alone
     # words of the kernel, its modules and functions: in ``words`` none of them stands
     kept: set[str] = field(default_factory=lambda: set(kept_words()))
     site: set[str] = field(default_factory=set)  # words given by the user, replaced inside other words as well
-    logs: frozenset[str] = frozenset(
-        [
-            "vmkernel",
-            "vmkwarning",
-            "vmksummary",
-            "vmkernel-log",
-            "hostd",
-            "vpxa",
-            "vobd",
-            "syslog",
-            "esxupdate",
-            "shell",
-            "auth",
-            "fdm",
-            "sysboot",
-            "messages",
-            "date",
-            "uptime",
-        ]
-    )
+    logs: frozenset[str] = frozenset(str.split("""
+        vmkernel vmkwarning vmksummary vmkernel-log hostd vpxa vobd syslog esxupdate shell auth fdm sysboot messages date
+        uptime
+"""))  # fmt: skip
 
     def add(self, kind: str, name: str) -> None:
         """Remember a name."""

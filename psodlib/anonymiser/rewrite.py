@@ -24,36 +24,9 @@ _REGISTER_BEFORE = re.compile(
 )
 # Ends of domains that are ends of file names, or words of code, as well: two labels are none there, and of a file none at all.
 _FILES = frozenset(["so", "py", "sh", "md", "pl", "rs", "ps", "gz", "ko", "la"])
-_CODE = frozenset(
-    [
-        "id",
-        "in",
-        "is",
-        "it",
-        "to",
-        "no",
-        "do",
-        "as",
-        "at",
-        "us",
-        "st",
-        "ms",
-        "sc",
-        "cc",
-        "me",
-        "my",
-        "name",
-        "app",
-        "work",
-        "zone",
-        "host",
-        "store",
-        "space",
-        "media",
-        "tools",
-        "top",
-    ]
-)
+_CODE = frozenset(str.split("""
+    id in is it to no do as at us st ms sc cc me my name app work zone host store space media tools top
+"""))  # fmt: skip
 
 
 class Span(NamedTuple):
@@ -256,7 +229,9 @@ class Rewriter:
             plain, origin = unescaped(data[begin:end])
             for inner in self._plain_spans(plain):
                 at, stop = begin + origin[inner.start], begin + origin[inner.end]
-                if data[at:stop] != plain[inner.start : inner.end]:  # the others are found as they stand
+                # The others are found as they stand, where no digit of an escape is beside them.
+                beside = data[at - 1 : at].isalnum() or data[stop : stop + 1].isalnum()
+                if beside or data[at:stop] != plain[inner.start : inner.end]:
                     spans.append(Span(at, stop, inner.new))
         return spans
 

@@ -46,6 +46,7 @@ SHAPES = (
     Shape("secret", r"sha256:[0-9a-z+/]{43}=?", "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8"),
     Shape("secret", r"eyj[\w-]{8,2000}\.[\w-]{4,4000}(?:\.[\w-]{0,1000})?", "eyJhbGciOiJI.eyJzdWIi.abc1"),
     Shape("secret", r"a[ks]ia[0-9a-z]{16}|gh[pousr]_[0-9a-z]{30,255}|xox[abprs]-[0-9a-z-]{10,250}", "AKIAIOSFODNN7EXAMPLQ"),
+    Shape("secret", r"\+[1-9]\d{0,2}(?:[ ./-]{1,2}(?:\(0\) ?)?\d{2,4}){3,5}", "+41 44 123 45 67"),
     Shape("uuid", r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", "564d1a2b-3c4d-5e6f-7a8b-9c0d1e2f3a4b"),
     Shape("uuid", r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{12}", "5384f3a1-1c2d3e4f-5a6b-0017a4770010"),
     Shape("uuid", r"(?:[0-9a-f]{2}[ -]){15}[0-9a-f]{2}", "56 4d 1a 2b 3c 4d 5e 6f-7a 8b 9c 0d 1e 2f 3a 4b"),
@@ -150,7 +151,7 @@ POSITIONS = (
     _at("displayname", r'displayname\s{0,4}=\s{0,4}"(?P<vm>[^"\n]{1,128})"', 'displayName = "My VM"', "My VM"),
     _at("datastore|volume name", rf"""\b(?:datastore(?: ?name)?|volume name){_IS}(?P<datastore>[\w.() -]{{0,79}}[\w)])""", "Volume Name: gold_1", "gold_1"),
     # the machine's papers
-    _at("serial|tag", rf"""(?:serial(?:[ _-]?(?:number|no|num))?|(?:service|asset)[ _-]?tag){_IS}(?P<serial>[a-z0-9][a-z0-9._/-]{{3,40}})""",
+    _at("serial|tag", rf"""(?:serial(?:[ _-]?(?:number|no|num))?|(?:service|asset)[ _-]?tag)(?:{_IS}|>|\.\s)(?P<serial>[a-z0-9][a-z0-9._/-]{{3,40}})""",
         "Serial Number: CZ6F1C14CF", "CZ6F1C14CF"),
     _at("s/n|sn|serial", r"""(?<![a-z0-9])(?:s/n|sn|serial(?:[ _-]?(?:number|no|num))?)(?:\.{0,40}\s{0,20}[:=#]{1,2}\s{0,20}|[.]{2,60}\s{0,8}|\s{1,8})["']?(?=[a-z-]{0,20}\d)(?P<serial>[a-z0-9][a-z0-9._/-]{4,40})""",
         "Chassis S/N: CZ6F1C14CF", "CZ6F1C14CF"),
@@ -174,7 +175,17 @@ POSITIONS = (
     _at("notes", r"""^[\s"']{0,40}notes["']?\s{0,40}[:=]\s{0,20}["']?(?P<secret>[^"'\n][^"\n]{0,4000})""", "Notes: call x", "call x"),
     _at("ssh-|ecdsa", r"""\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp\d{3})\s{1,4}aaaa[0-9a-z+/]{4,6000}={0,3}\s{1,4}(?P<secret>[^\n"']{1,200})""",
         "ssh-rsa AAAAB3NzaC1yc2EA jdoe@a", "jdoe@a"),
+    _at("ipmitool|snmp|sshpass|ldap|smbclient|mysql|psql|net use|plink", r"""\b(?:ipmitool|snmp[a-z]{1,12}|sshpass|ldap[a-z]{1,12}|smbclient|mysql|psql|plink|net use)\b[^\n]{0,200}?\s-(?:p|c|w|a|x|pw)\s{0,4}["']?(?P<secret>[^\s"']{2,200})""",
+        "ipmitool -H a -P x7 chassis", "x7"),
+    _at("net use", r"""\bnet use [^\n]{1,100}? (?P<secret>[^\s/"']{1,200}) /user:""", "net use z: x7 /user:u", "x7"),
+    _at("pass", r"""\bpassw(?:or)?d\b[^\n]{0,40}? (?:changed|set|reset) to ["']?(?P<secret>[^\s"']{1,200})""", "root password changed to x7", "x7"),
+    _at("token|secret|key", r"""\b[\w-]{0,30}(?:token|secret|key)\s{1,8}(?P<secret>(?=[a-z_-]{0,60}\d)[\w/+-]{20,400}={0,2})(?!\S)""", "api_token 9f8e7d6c5b4a39281706", "9f8e7d6c5b4a39281706"),
     # more people
+    _at("shell[", rf"\bshell\[\d{{1,9}}\]: \[(?P<user>{_USER})\]: ", "shell[2100]: [jdoe]: ls", "jdoe"),
+    _at("authenticating user |last login", rf"\b(?:authenticating user|last login(?: of| by|:)?) (?!(?:mon|tue|wed|thu|fri|sat|sun)\b)(?P<user>{_USER})", "by authenticating user jdoe 10.1.1.1", "jdoe", weak=True),
+    _at("opened by|requested by|initiated by|approved by|reported by|deleted by|modified by|changed by", rf"\b(?:opened|requested|initiated|approved|reported|deleted|modified|changed) by (?:user )?(?P<user>{_USER})(?![\w(])", "ticket opened by jdoe", "jdoe", weak=True),
+    _at(" cmd ", rf"\((?P<user>{_USER})\) cmd \(", "crontab: (jdoe) CMD (/bin/x)", "jdoe"),
+    _at("r-|w-|x-|--", rf"^[-dlbcps][-rwxst]{{9}}[.+]?\s{{1,8}}\d{{1,9}}\s{{1,8}}(?P<user>{_USER})\s{{1,20}}(?P<user1>{_USER})\s{{1,20}}\d", "-rw------- 1 jdoe staff 120 Jan 1 2024 x", "jdoe", "staff", weak=True),
     _at("session ", rf"\bsession (?:opened|closed) for user (?P<user>{_USER})(?: by (?P<user1>{_USER})?\(uid)?", "session opened for user jdoe by smith(uid=0)", "jdoe", "smith"),
     _at("session opened|uid=|gid=", r"(?:\bby |\b[eug]{0,2}id=\d{1,9}\()(?P<user>[a-z_][a-z0-9_.-]{1,63})(?=\(uid|\))", "uid=1004(jdoe)", "jdoe"),
     _at("user |account |login", rf"""\b(?:(?:invalid|unknown|local|domain|new|the|by|as|for|from) )(?:user|account|login):? ['"]?(?P<user>{_USER})['"]?{_END}""", "Invalid user jdoe from 10.1.1.1", "jdoe", weak=True),
@@ -214,7 +225,14 @@ POSITIONS = (
     _at("su -", rf"\bsu -l? ?(?P<user>{_USER}){_END}", "su - jdoe", "jdoe", weak=True),
     _at("cluster|center|centre|pool", rf"""\b(?:cluster|data ?cent(?:er|re)|resource ?pool) {_named("word")}""", "Cluster gold1: failover", "gold1", weak=True),
     _at("volume ", r"""\bvolume [0-9a-f-]{4,60} \((?P<datastore>[^)\n]{1,80})\)""", "access to volume 52f1a (gold 1) due", "gold 1"),
+    _at("@16", r"(?<![\w@])(?P<host>[a-z0-9][\w.-]{1,250})@16[12](?![\w.])", "trap target sink7@162", "sink7", weak=True),
     # more machines, stores and networks
+    _at("event ", r"\bevent \d{1,12} : (?P<vm>[^\n]{1,80}?) on (?P<host>[a-z0-9_.-]{1,255}) in (?P<word>[^\n]{1,80}?) (?:is|has|was) ", "Event 12 : WEB01 on a1 in dc2 is powered on", "WEB01", "a1", "dc2", weak=True),
+    _at(" changed from ", r"\bon (?P<vm>[^\s'\n][^'\n]{1,80}?) changed from (?:green|gray|grey|yellow|red)\b", "Alarm 'CPU' on WEB01 changed from Green to Red", "WEB01", weak=True),
+    _at("migration of ", r"\bmigration of (?P<vm>[^\n]{1,80}?) from (?P<host>[a-z0-9_.-]{1,255}) to (?P<host1>[a-z0-9_.-]{1,255})", "migration of web01 from a1 to a2", "web01", "a1", "a2"),
+    _at("display", rf"""\bdisplay ?name{_IS}{_rest("vm")}""", "Display Name: web01", "web01", weak=True),
+    _at("label", rf"""\bnetwork ?label{_IS}{_rest("network")}""", "Network label: Guests 3", "Guests 3", weak=True),
+    _at(" vds | dvs ", r"\b(?:joined|left|on|to|of|from) (?:the )?(?:vds|dvs) (?P<network>[^\s,;'\"]{2,80})", "joined vDS gold7", "gold7"),
     _at(".vm|.nvram|.vswp", rf"""(?<![^\s/"'\[=(:,<>])(?P<vm>[^/\s"'\[\]:=,<>()]{{1,80}}?){_VM_FILE}(?![\w])""", "opened web01_1-flat.vmdk", "web01"),
     _at(".vm|.nvram|.vswp", rf"""["'/\]] ?(?P<vm>[^/\n"'\[\]:=<>]{{1,80}}?){_VM_FILE}(?=["'])""", '"my vm_1-flat.vmdk"', "my vm"),
     _at("vm|machine|guest|snapshot of|clone of", rf"""\b(?:vm|virtual ?machine|guest|vmotion of|snapshot of|clone of)(?:[ _-]?name)?{_SAID}?\s{{0,2}}{_quoted("vm")}""", "Vm 'My VM' was", "My VM"),
@@ -232,24 +250,9 @@ POSITIONS = (
     _at("cluster|center|centre|pool|vapp|folder|rack", rf"""\b(?:cluster|data ?cent(?:er|re)|resource ?pool|vapp|rack|site|room|building)(?:[ _-]?name)?{_SAID}(?P<word>[^\n"',;<>\[\]{{}}]{{2,80}})""", "resource pool 'gold 1'", "gold 1", weak=True),
 )  # fmt: skip
 
-SYSTEM_USERS = frozenset(
-    [
-        "root",
-        "dcui",
-        "vpxuser",
-        "daemon",
-        "nobody",
-        "nfsnobody",
-        "sshd",
-        "system",
-        "vdcs",
-        "postgres",
-        "administrator",
-        "unknown",
-        "none",
-        "null",
-    ]
-)
+SYSTEM_USERS = frozenset(str.split("""
+    root dcui vpxuser daemon nobody nfsnobody sshd system vdcs postgres administrator unknown none null
+"""))  # fmt: skip
 
 
 def kept_words() -> frozenset[str]:

@@ -4,7 +4,8 @@ Each file has one purpose: ``plan`` (what is fetched, what for, and what it cost
 an inventory -> the hosts to visit), ``credentials`` (the one way to log in, and secrets), ``login`` (host keys, the gate, one attempt a
 host), ``remote`` (listing, reading and running, over SFTP or the shell), ``folder`` (local names, files and the manifest), ``fetch``
 (one file, resumed), ``dumps`` (logs of core dumps), ``visit`` (one host from connect to close), ``pool`` (many hosts
-at once: ``collect``), ``vcenter`` (the same from a vCenter, without SSH), ``pin`` (which hosts run the pinned driver now: ``verify``).
+at once: ``collect``), ``session`` (a vCenter's certificate, login and calls), ``events`` (what it says happened), ``vcenter`` (the
+hosts from there, without SSH: ``collect_vcenter``), ``pin`` (which hosts run the pinned driver now: ``verify``).
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 from psodlib.collector.credentials import ask_password, password_from_command, password_from_keyring
 from psodlib.collector.folder import ascertainment
 from psodlib.collector.hosts import Target, read_hosts
-from psodlib.collector.pin import verify
+from psodlib.collector.pin import verify, verify_vcenter
 from psodlib.collector.plan import plan_table
 from psodlib.collector.pool import Collection, Interrupted, collect
-from psodlib.collector.vcenter import collect_vcenter, vcenter_hosts
+from psodlib.collector.vcenter import collect_vcenter, vcenter_hosts, vcenter_plan
 from psodlib.collector.visit import Limits
 
 __all__ = [
@@ -32,5 +33,7 @@ __all__ = [
     "plan_table",
     "read_hosts",
     "vcenter_hosts",
+    "vcenter_plan",
     "verify",
+    "verify_vcenter",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psodlib.collector.session import Session, name_of, plain, stamp, words_of
+from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
 from psodlib.errors import CollectError
 from psodlib.evidence.artifacts.vcenter import AWAY, OF_CLUSTER, meaning_of
 
@@ -23,6 +25,7 @@ BEFORE, AFTER = (
     timedelta(minutes=10),
     timedelta(hours=1),
 )  # how far a failover may lie from the event that names the host
+MOST_LOST = 200  # events of lost hosts around one failover that are looked at
 Row = dict[str, Any]
 
 
@@ -50,7 +53,11 @@ class Events:
         except CollectError:
             raise
         except Exception as error:
-            self.missing.append(f"events: the rest is missing ({words_of(error)})")
+            # A crash may be among them: no host-days without it.
+            self.oldest = None
+            self.missing.append(
+                f"events: the rest is missing, so no host-days are counted from boot times ({words_of(error)})"
+            )
         if self._spoilt:
             self.missing.append(f"events: {self._spoilt} could not be read")
 
@@ -113,8 +120,7 @@ class Events:
                     self._rows |= {event.key: _row(event) for event in page}
                     self._begin = max(self._begin, *(event.createdTime for event in page))
                 else:
-                    self.missing.append(f"events: more than {MOST:,}; the rest was left")
-                    return
+                    raise CallFailed(f"more than {MOST:,}; give a later since")
             except self.session.lost:
                 self._lost += 1
                 if self._lost > LOST:
@@ -139,18 +145,18 @@ class Events:
                 gone.add(row["host"])
             elif known is not None and meaning_of(row["kind"]) not in OF_CLUSTER:
                 told.setdefault(known, []).append(row)
-        away = [
-            (datetime.fromisoformat(row["time"]), host)
-            for host, rows in told.items()
-            for row in rows
-            if meaning_of(row["kind"]) in AWAY
-        ]
+        away: dict[str | None, list[tuple[str, str]]] = defaultdict(list)  # cluster -> (time, host), in order
+        for host, rows in told.items():
+            away[clusters[host]] += [(row["time"], host) for row in rows if meaning_of(row["kind"]) in AWAY]
+        for lost in away.values():
+            lost.sort()
         for row in self._rows.values():
             if meaning_of(row["kind"]) in OF_CLUSTER:
-                time, cluster = datetime.fromisoformat(row["time"]), row["cluster"] or clusters.get(row["id"])
-                lost = {host for at, host in away if clusters[host] == cluster and at - BEFORE <= time <= at + AFTER}
-                for host in lost:
-                    told[host].append({**row, "among": len(lost)})
+                time, lost = datetime.fromisoformat(row["time"]), away[row["cluster"] or clusters.get(row["id"])]
+                first, last = ((time - AFTER).isoformat(), ""), ((time + BEFORE).isoformat(), "~")
+                hosts = {host for _, host in lost[bisect_left(lost, first) : bisect_right(lost, last)][:MOST_LOST]}
+                for host in hosts:
+                    told[host].append({**row, "among": len(hosts)})
         return told, gone
 
 

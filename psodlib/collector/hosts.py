@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def read_hosts(
     found: dict[str, Target] = {}
     for entry in listed:
         target = entry if isinstance(entry, Target) else _parse(entry)
-        target = _with(target, target.legacy or target.name in old, target.jump or (_parse(jump) if jump else None))
+        target = replace(
+            target, legacy=target.legacy or target.name in old, jump=target.jump or (_parse(jump) if jump else None)
+        )
         if _place(found.setdefault(folder_name(target.name).lower(), target)) != _place(target):
             raise InputError(f"the host {target.name} stands twice with different places; give each its own name")
     if not found:
@@ -85,12 +87,6 @@ def read_hosts(
 
 def _place(target: Target) -> tuple[object, ...]:
     return target.address.lower(), target.port, target.user, target.legacy, target.jump
-
-
-def _with(target: Target, legacy: bool, jump: Target | None) -> Target:
-    return Target(
-        name=target.name, address=target.address, port=target.port, user=target.user, legacy=legacy, jump=jump
-    )
 
 
 def _parse(text: str) -> Target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pandas as pd
 from psodlib.collector.folder import Folder
 from psodlib.collector.hosts import Target
 from psodlib.collector.plan import safe_module
-from psodlib.collector.pool import collect
+from psodlib.collector.pool import MAX_POOL, Collection, collect
+from psodlib.collector.vcenter import collect_vcenter
 from psodlib.errors import InputError
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, iter_items
@@ -20,7 +21,7 @@ from psodlib.records import DriverReading
 from psodlib.triage.boots import LOADED
 from psodlib.triage.compliance import status
 
-__all__ = ["verify"]
+__all__ = ["verify", "verify_vcenter"]
 
 
 def verify(
@@ -55,26 +56,54 @@ def verify(
     Interrupted
         As ``collect``.
     """
+    wanted = _wanted(pin, module)
+    run = collect(hosts, out, module=module, version_only=True, **options)
+    return _against(run, wanted, module, lambda host: _readings(Folder(run.out, host).path / "commands", module))
+
+
+def verify_vcenter(address: str, out: str | Path, *, module: str = "hpsa", pin: str, **options: Any) -> pd.DataFrame:
+    """The same of every host of a vCenter, with further options of ``collect_vcenter``; ``why`` says where a version is only installed."""
+    wanted = _wanted(pin, module)
+    run = collect_vcenter(address, out, version_only=True, **{"pool": MAX_POOL, **options})
+
+    def readings(host: str) -> list[DriverReading]:
+        # What an earlier run was told is not of now.
+        folder = Folder(run.out, host)
+        manifest = folder.manifest()
+        found = _readings(folder.path / "vcenter", module)
+        return [r for r in found if manifest and r.observed_at and r.observed_at.isoformat() == manifest.started]
+
+    return _against(run, wanted, module, readings)
+
+
+def _wanted(pin: str, module: str) -> str:
     wanted = normalise(pin, safe_module(module))
     if wanted is None:
         raise InputError(f"{pin!r} is no version; expected one as in 5.5.0.50")
-    run = collect(hosts, out, module=module, version_only=True, **options)
+    return wanted
+
+
+def _against(run: Collection, pin: str, module: str, readings_of: Callable[[str], list[DriverReading]]) -> pd.DataFrame:
     rows = []
-    for host, reached, why in zip(
-        run.hosts["host"], run.hosts["state"].isin(["complete", "partial"]), run.hosts["why"], strict=True
-    ):
-        readings = _readings(Folder(run.out, host).path / "commands", module) if reached else []
+    for host, state, why in zip(run.hosts["host"], run.hosts["state"], run.hosts["why"], strict=True):
+        reached = state in ("complete", "partial")
+        readings = readings_of(host) if reached else []
         version, evidence, waiting = _judge(readings)
-        if reached and version is None:
-            why = "; ".join(
-                filter(None, [f"reached, but nothing there tells which version of {module} is loaded", why])
-            )
+        notes = [why]
+        if version is None and waiting and not any(r.evidence != "vib_list" for r in readings):
+            # vCenter's word for what is installed; the host may not have booted since.
+            version, evidence, waiting = waiting, "vib_of_boot", None
+            notes.append("installed; whether the host booted since is not known")
+        elif reached and version is None:
+            notes.insert(0, f"reached, but nothing there tells which version of {module} is loaded")
         if evidence == "conflict":
             both = " and ".join(sorted({f"{r.version} ({r.evidence})" for r in readings if r.evidence in LOADED}))
-            why = "; ".join(filter(None, [f"two readings of one boot contradict each other: {both}", why]))
-        rows.append((host, version, evidence, waiting, status(version, evidence, waiting, False, pin=wanted), why))
-    columns = ["host", "version", "driver_evidence", "waiting", "status", "why"]
-    table = pd.DataFrame(rows, columns=columns, dtype="string")
+            notes.insert(0, f"two readings of one boot contradict each other: {both}")
+        found = status(version, evidence, waiting, False, pin=pin)
+        rows.append((host, version, evidence, waiting, found, "; ".join(filter(None, notes))))
+    table = pd.DataFrame(
+        rows, columns=["host", "version", "driver_evidence", "waiting", "status", "why"], dtype="string"
+    )
     table.attrs |= {"trusted": run.trusted, "stopped": run.stopped}
     return table
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from psodlib.collector.credentials import PasswordSource, Secret
 from psodlib.collector.login import printable
+from psodlib.collector.pool import MAX_POOL
 from psodlib.errors import CollectError, InputError
 
 __all__ = ["CallFailed", "Session", "name_of", "plain", "stamp", "thumbprint_of", "words_of"]
@@ -75,6 +76,7 @@ class Session:
             raise self.error(f"the user {printable(self._user)} may not log in") from None
         except Exception as error:  # its words may hold what was sent
             raise self.error(f"the login failed ({type(error).__name__})") from None
+        self.service._stub.poolSize = MAX_POOL  # or every call beyond the fifth at once would dial anew
         self.content = self.service.RetrieveContent()
         return self
 

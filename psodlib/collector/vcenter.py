@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,11 +25,11 @@ from psodlib.collector.credentials import PasswordSource
 from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.hosts import folder_name
-from psodlib.collector.pool import Collection, Interrupted, alone, at_once, collection_table, made_folder
+from psodlib.collector.pool import MAX_POOL, Collection, Interrupted, alone, at_once, collection_table, made_folder
 from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
-from psodlib.errors import CollectError
+from psodlib.errors import CollectError, InputError
 
-__all__ = ["PLAN", "collect_vcenter", "vcenter_hosts"]
+__all__ = ["collect_vcenter", "vcenter_hosts", "vcenter_plan"]
 
 LINES = 500  # of a log a call; what vCenter gives
 MOST_LOG = 64 << 20  # bytes of one log
@@ -118,6 +118,8 @@ def collect_vcenter(
     Interrupted
         After Ctrl-C, when the manifests are written.
     """
+    if not 1 <= pool <= MAX_POOL:
+        raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
     with Session(address, user, password, thumbprint, ca_file) as session:
         root = made_folder(out)
         run = _Run(session, root, logs and not version_only, bundles, version_only, progress)
@@ -137,6 +139,11 @@ def vcenter_hosts(
         rows = [_about(found) for found in _hosts(session)]
     table = pd.DataFrame(rows, columns=[*HOST_COLUMNS, "bios", "bios_date", "boot_time"])
     return table[list(HOST_COLUMNS)].sort_values("host", ignore_index=True)
+
+
+def vcenter_plan() -> pd.DataFrame:
+    """What a collection would ask, and what it costs."""
+    return pd.DataFrame(PLAN, columns=["what", "why", "cost"], dtype="string")
 
 
 # ---- the inventory -----------------------------------------------------------------------------------------------------
@@ -217,12 +224,16 @@ class _Run:
         hosts, seen = [], set[str]()
         for one in found:
             about = _about(one)
-            name, folder = about["host"], folder_name(about["host"]).lower()
-            if not folder.strip(".") or folder in seen:
-                name = f"{name} ({one[0]._moId})"
-                self.rows[name] = (name, "failed", 0, 0, 0.0, None, "its name gives no folder of its own")
-            else:
-                hosts.append(_Host(self, one, about))
+            name, folder, why = about["host"], folder_name(about["host"]).lower(), ""
+            try:
+                if not folder.strip(".") or folder in seen:
+                    name, why = f"{name} ({one[0]._moId})", "its name gives no folder of its own"
+                else:
+                    hosts.append(_Host(self, one, about))
+            except OSError as error:
+                why = f"its folder cannot be made ({error.strerror})"
+            if why:
+                self.rows[name] = (name, "failed", 0, 0, 0.0, None, why)
             seen.add(folder)
             self.names.append(name)
         return hosts
@@ -265,21 +276,18 @@ class _Host:
         if about["connection"] not in ("connected", None):
             self.lacking.append(f"{about['connection']}: only what vCenter itself keeps of it")
         self.asks = not self.lacking
-        self.folder: Folder | None = None
+        self.folder = Folder(run.out, self.name)
+        self.manifest = self.folder.manifest() or Manifest(self.name)
+        self.manifest.bytes = 0
 
     def visit(self, steps: Sequence[Step]) -> None:
         """Take these steps; whatever happens, the manifest says how far they came."""
         if self.run.stopped:
             return
-        began, self.run.doing = time.monotonic(), self.name
+        began, self.run.doing, manifest = time.monotonic(), self.name, self.manifest
+        manifest.host, manifest.address, manifest.port = self.name, self.session.host, self.session.port
+        manifest.transfer, manifest.started, manifest.state = "vcenter", self.run.taken.isoformat(), "partial"
         try:
-            if self.folder is None:
-                self.folder = Folder(self.run.out, self.name)
-                self.manifest = self.folder.manifest() or Manifest(self.name)
-                self.manifest.bytes = 0
-            manifest = self.manifest
-            manifest.host, manifest.address, manifest.port = self.name, self.session.host, self.session.port
-            manifest.transfer, manifest.started, manifest.state = "vcenter", self.run.taken.isoformat(), "partial"
             try:
                 for what, step in steps:
                     self._take(what, step)
@@ -292,12 +300,18 @@ class _Host:
             self.folder.save(manifest)
         except OSError as error:
             self.run.stop(f"cannot write to {self.run.out}: {os.strerror(error.errno or 0)}; make room, then run again")
-            self.manifest.state, self.manifest.why = "failed", self.run.stopped
+            manifest.state, manifest.why = "failed", self.run.stopped
         self.seconds += time.monotonic() - began
-        files = sum(record.state == "whole" for record in self.manifest.files)
+        files = sum(record.state == "whole" for record in manifest.files)
         self.run.rows[self.name] = (
-            self.name, self.manifest.state, files, self.manifest.bytes, round(self.seconds, 1), None, self.manifest.why,
-        )  # fmt: skip
+            self.name,
+            manifest.state,
+            files,
+            manifest.bytes,
+            round(self.seconds, 1),
+            None,
+            manifest.why,
+        )
 
     def _take(self, what: str, step: Callable[[], None]) -> None:
         # A right that is missing costs its part; a host that answers nothing is asked nothing more. Both are told.
@@ -337,49 +351,31 @@ class _Host:
         if rows is None:
             return
         head = {"psod_vcenter": what, "host": self.name, "taken": self.run.taken.isoformat(), "events_since": since}
-        local, folder = f"vcenter/{what}.json", self._folder()
-        data = "".join(json.dumps(row) + "\n" for row in (head, *rows)).encode("ascii")
+        local, folder = f"vcenter/{what}.json", self.folder
+        data = "".join(
+            f"{json.dumps({name: told for name, told in row.items() if told is not None})}\n" for row in (head, *rows)
+        ).encode("ascii")
         with folder.open(f"{local}.part", "wb") as file:
             file.write(data)
         folder.finish(self.manifest.put(Record(f"/{local}", local)), self.manifest)
         self.manifest.bytes += len(data)
 
-    def _folder(self) -> Folder:
-        assert self.folder is not None
-        return self.folder
-
     def _packages(self) -> list[dict[str, Any]] | None:
         manager = self.told.get("configManager.imageConfigManager")
-        if manager is None:
-            return None
-        return [
-            {"name": plain(one.name), "version": plain(one.version), "vendor": plain(one.vendor), "built": stamp(getattr(one, "creationDate", None))}
-            for one in self.session.call(manager.FetchSoftwarePackages)
-        ]  # fmt: skip
+        return _told(self.session.call(manager.FetchSoftwarePackages), _PACKAGE) if manager else None
 
     def _modules(self) -> list[dict[str, Any]] | None:
         system = self.told.get("configManager.kernelModuleSystem")
-        if system is None:
-            return None
-        return [
-            {"name": plain(one.name), "version": plain(one.version), "loaded": bool(one.loaded)} for one in self.session.call(system.QueryModules)
-        ]  # fmt: skip
+        return _told(self.session.call(system.QueryModules), _MODULE) if system else None
 
     def _devices(self) -> list[dict[str, Any]]:
-        cards = [
-            *(self.told.get("config.network.pnic") or ()),
-            *(self.told.get("config.storageDevice.hostBusAdapter") or ()),
-        ]
-        return [
-            {"device": plain(card.device), "driver": plain(card.driver), "pci": plain(getattr(card, "pci", None)),
-             "version": plain(getattr(card, "driverVersion", None)), "firmware": plain(getattr(card, "firmwareVersion", None))}
-            for card in cards
-        ]  # fmt: skip
+        names = ("config.network.pnic", "config.storageDevice.hostBusAdapter")
+        return _told([card for name in names for card in self.told.get(name) or ()], _DEVICE)
 
     def _log(self, key: str, local: str) -> None:
         # By as many lines as came, until nothing comes: what an answer says of its end is not believed. It goes on behind the lines
         # that we have, if the last of them still stands in its place.
-        manager, folder = self.session.content.diagnosticManager, self._folder()
+        manager, folder = self.session.content.diagnosticManager, self.folder
         if key not in {one.key for one in self.session.call(lambda: manager.QueryDescriptions(self.host))}:
             return
 
@@ -392,6 +388,8 @@ class _Host:
         page = browse(have) if have else []
         goes_on = page[:1] == [last]
         line, page = (have + 1, page[1:]) if goes_on else (1, browse(1))
+        if not page and not goes_on:
+            return
         if goes_on:
             folder.copy(local, f"{local}.part")
         why = "it was cut off"
@@ -416,9 +414,9 @@ class _Host:
 
     def _lines(self, local: str) -> tuple[int, str]:
         # How many lines we have of a log, and the last of them.
-        if not self._folder().size(local):
+        if not self.folder.size(local):
             return 0, ""
-        with self._folder().open(local, "rb") as file:
+        with self.folder.open(local, "rb") as file:
             data = file.read(2 * MOST_LOG)
         return data.count(b"\n"), data[:-1].rpartition(b"\n")[2].decode("utf-8", "replace")
 
@@ -460,14 +458,33 @@ class _Host:
             if size > MOST_BUNDLE or size > free // 2:
                 raise CallFailed(f"{size:,} bytes, and {free:,} are free here; not fetched")
             taken = 0
-            with self._folder().open(f"{local}.part", "wb") as file:
+            with self.folder.open(f"{local}.part", "wb") as file:
                 while (data := answer.read(1 << 20)) and taken < MOST_BUNDLE and not self.run.stopped:
                     file.write(data)
                     taken += len(data)
             if taken < size:
                 raise CallFailed(f"{taken:,} of {size:,} bytes came")
             record = self.manifest.put(Record(f"/{local}", local, mtime=int(self.run.taken.timestamp())))
-            self._folder().finish(record, self.manifest)
+            self.folder.finish(record, self.manifest)
             self.manifest.bytes += taken
         finally:
             link.close()
+
+
+# Our names of what is told of a package, a module, a device -> vCenter's.
+_PACKAGE = {"name": "name", "version": "version", "vendor": "vendor", "built": "creationDate"}
+_MODULE = {"name": "name", "version": "version", "loaded": "loaded"}
+_DEVICE = {
+    "device": "device",
+    "driver": "driver",
+    "pci": "pci",
+    "version": "driverVersion",
+    "firmware": "firmwareVersion",
+}
+
+
+def _told(things: Iterable[Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    def value(told: Any) -> Any:
+        return told if isinstance(told, bool) else stamp(told) if isinstance(told, datetime) else plain(told)
+
+    return [{ours: value(getattr(one, theirs, None)) for ours, theirs in names.items()} for one in things or ()]

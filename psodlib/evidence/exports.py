@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from psodlib.evidence.artifacts.findings import ISO_STAMP, line_counter, numbered_blocks, numbered_lines, parse_micros
 from psodlib.evidence.artifacts.sheets import delimited_rows, delimiter_of, key_of
 from psodlib.evidence.syslog import parse_host_line, read_syslog
+from psodlib.evidence.vmkernel import opens_in
 from psodlib.records import FileReading, Problem
 
 __all__ = ["COLUMNS", "is_export", "read_export"]
@@ -339,6 +340,8 @@ def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:
         program, rest = "vmkernel", _SEVERITY.sub("", rest)
     elif row.program:
         program = row.program.rpartition("/")[2]
+    elif opens_in(rest.encode("utf-8", "backslashreplace")):
+        program = "vmkernel"
     else:
         program = last.get(row.host, "export")  # more of what was said before; else nobody knows whose it is
     last[row.host] = program

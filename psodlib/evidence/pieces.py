@@ -172,6 +172,8 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text).strip()
+    if text[:1] == ">":  # a reply that quotes
+        text = text.lstrip("> ")
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     text = text.translate(_ODD_BLANKS).replace("'@'", "@")

@@ -198,7 +198,13 @@ def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
     if any(_PANICKING.match(function) for function in functions[:6]):
         return True
     # Where each PCPU's own area and tables lie, the kernel prints on its way into a panic alone.
-    return block.has("world") or not (_is_logged(frames) or block.has(*_LIVES_ON))
+    lives_on = any(_goes_with(piece, frames[0]) for piece in block.pieces if piece.role in _LIVES_ON)
+    return block.has("world") or not (_is_logged(frames) or lives_on)
+
+
+def _goes_with(said: Piece, frame: Piece) -> bool:
+    # Whether a line that tells of a living host speaks of these frames: written as they are, and in their moment.
+    return said.prefixed == frame.prefixed and (not _comparable(said, frame) or _near(said, frame))
 
 
 def _is_logged(frames: list[Piece]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -76,12 +77,28 @@ def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
     """All that one file, or one archive with all its members, says: a pure function of its bytes, wherever it runs."""
     readings: list[FileReading] = []
     problems: list[Problem] = []
+    passed: Counter[str] = Counter()
+    members = size = 0
     for found in open_unit(unit):
-        if isinstance(found, Item):
-            readings += read_item(found)
-        else:
+        if isinstance(found, Problem):
             problems.append(found)
+            continue
+        told = read_item(found)
+        readings += told
+        members += found.source != unit.source
+        if members and all(reading.irrelevant for reading in told):
+            passed[told[0].kind if told else "other"] += 1
+            size += found.size
+    if passed:
+        problems.append(_passed_over(unit.source, members, passed, size))
     return readings, problems
+
+
+def _passed_over(source: str, members: int, passed: Counter[str], size: int) -> Problem:
+    # An archive's members of no use are not listed one by one; how many there are, and of what kind, is said.
+    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in passed.most_common())
+    detail = f"{passed.total():,} of {members:,} members hold nothing of use here ({kinds}; {size / 1e6:,.1f} MB as stored); told by their content"
+    return Problem(source=source, problem="unused", detail=detail)
 
 
 def read_units(units: Sequence[Unit]) -> list[tuple[Unit, bytes]]:

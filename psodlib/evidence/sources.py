@@ -20,13 +20,13 @@ from typing import Any
 
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
-from psodlib.evidence.archives import Container, Item, archive_of, expand
+from psodlib.evidence.archives import Container, Item, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
 from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
 from psodlib.records import Problem
 
-__all__ = ["Item", "Limits", "Stream", "Unit", "head_of", "iter_items", "iter_units", "open_unit"]
+__all__ = ["Item", "Limits", "Stream", "Unit", "iter_items", "iter_units", "open_unit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,15 +293,6 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
             if not isinstance(found, Container):
                 yield found
     yield from problems
-
-
-def head_of(unit: Unit, size: int = 64 << 10) -> bytes:
-    """The first unpacked bytes of a unit that is one file on disk."""
-    if any(path == "-" or "://" in path for path in unit.paths):
-        return b""
-    with _reopen(unit, Limits()) as stream:
-        head = stream.peek(size)
-    return b"" if archive_of(head) else head
 
 
 def _open_paths(unit: Unit) -> Any:

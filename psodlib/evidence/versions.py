@@ -16,14 +16,10 @@ from functools import total_ordering
 
 __all__ = [
     "Version",
-    "VibId",
     "compare",
-    "find_vib_ids",
-    "is_downgrade",
     "module_of_vib",
     "normalise",
     "parse_version",
-    "parse_vib_id",
 ]
 
 # The family whose revision stands in the release field of old packages.
@@ -50,10 +46,6 @@ _VERSION = re.compile(
 )
 _PACKAGING = re.compile(r"(?P<number>\d+)?(?P<brand>vmw|OEM|DELL|EMU|[A-Za-z]\w*)?", re.ASCII)
 _LENGTH_LIMIT = 256
-_VIB_ID = re.compile(
-    r"(?P<vendor>[A-Za-z0-9.\-]{1,64})_(?P<type>bootbank|locker)_(?P<name>[A-Za-z0-9.\-]{1,96})_(?P<version>[0-9][\w.\-+~]{0,127})",
-    re.ASCII,
-)
 
 
 @total_ordering
@@ -79,24 +71,6 @@ class Version:
 
     def __hash__(self) -> int:
         return hash(_key(self.normal))
-
-
-@dataclass(frozen=True, slots=True)
-class VibId:
-    """A VIB's full name: ``<vendor>_<type>_<name>_<version>``; ``module`` is what it installs, by its name."""
-
-    vendor: str
-    type: str
-    name: str
-    version: str
-
-    @property
-    def module(self) -> str:
-        return module_of_vib(self.name)
-
-    @property
-    def inbox(self) -> bool:
-        return self.vendor in ("VMware", "VMW")
 
 
 def parse_version(text: str | None, module: str | None = None) -> Version | None:
@@ -146,22 +120,6 @@ def compare(a: str, b: str, module: str | None = None) -> int | None:
     if one is None or other is None:
         return None
     return (one > other) - (one < other)
-
-
-def is_downgrade(before: str, after: str, module: str | None = None) -> bool:
-    """Whether going from ``before`` to ``after`` went back; False where either cannot be read."""
-    return compare(after, before, module) == -1
-
-
-def parse_vib_id(text: str | None) -> VibId | None:
-    """Take a VIB's full name apart."""
-    match = _VIB_ID.fullmatch((text or "").strip())
-    return VibId(match["vendor"], match["type"], match["name"], match["version"]) if match else None
-
-
-def find_vib_ids(text: str) -> list[VibId]:
-    """All VIB IDs in a text, in its order."""
-    return [VibId(m["vendor"], m["type"], m["name"], m["version"]) for m in _VIB_ID.finditer(text)]
 
 
 def module_of_vib(name: str) -> str:

@@ -99,7 +99,11 @@ def _store_of(path: Path) -> Path:
 
 def is_store(folder: Path) -> bool:
     """True for a folder that ``load(store=...)`` has committed to."""
-    return (folder / _MANIFEST).is_file()
+    path = folder / _MANIFEST
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return not re.match(rb'\{\s*"host"', file.read(64))  # what the collector wrote of a host bears the same name
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,9 +17,9 @@ from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
 from psodlib.views.crash import reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
-from psodlib.views.prose import describe_crash, unheard
 from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, versions_seen
+from psodlib.views.subject import describe_crash, unheard
 from psodlib.views.words import between, chance, count, figure, known, listing, literal, per_year, seen, share
 from psodlib.views.writeup import SIMULATED
 
@@ -399,7 +399,7 @@ def unknowns(study: Study) -> list[str]:
     lived, watched = (fleet.uptimes[name].dt.total_seconds().sum() / 86400 for name in ("uptime", "observed"))
     gap = lived - watched
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
-    unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash"])).sum())
+    unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash", "unused"])).sum())
     silent = len(unheard(fleet))
     only = _only_crashed(study)
     lines = [

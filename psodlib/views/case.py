@@ -16,6 +16,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.anonymiser import Pseudonyms, Rewriter, learn_names
 from psodlib.anonymiser.folder import write_mapping
+from psodlib.anonymiser.sweep import Suspect, Sweep
 from psodlib.anonymiser.tables import rewrite_table
 from psodlib.errors import InputError
 from psodlib.evidence.sources import Item, iter_items
@@ -46,12 +47,13 @@ _STAMP = re.compile(rb"^(?:<\d{1,3}>)?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 @dataclass(frozen=True)
 class Case:
-    """What was written: the zip, its files by name with their SHA-256, and the owner's mapping where names were
-    replaced."""
+    """What was written: the zip, its files by name with their SHA-256; where names were replaced the owner's mapping, and what
+    still looks like a name."""
 
     file: Path
     hashes: Mapping[str, str]
     mapping: Path | None = None
+    suspects: tuple[Suspect, ...] = ()
 
 
 def case(
@@ -113,6 +115,7 @@ def case(
         more = [_renamed_section(section, rewriter) for section in more]
         typed = {rewriter.path(name): rewriter.text(text) for name, text in typed.items()}
         account = account.renamed(rewriter.text)
+        sweep = Sweep(rewriter.names, pseudonyms)
     more += asked_for(whole_id, None, site)  # whoever asks for the site's facts means them
     issues = load_issues(*([known_issues] if known_issues else []))
     files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more, account, typed)
@@ -120,8 +123,20 @@ def case(
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
     file = _zipped(files, Path(out), f"psod-case-{whole_id}")
-    mapping = write_mapping(file.with_name(f"{file.name}.mapping.json"), pseudonyms, ()) if pseudonyms else None
-    return Case(file, hashes, mapping)
+    if pseudonyms is None:
+        return Case(file, hashes)
+    suspects = _suspects(files, sweep)
+    mapping = write_mapping(file.with_name(f"{file.name}.mapping.json"), pseudonyms, (), suspects)
+    return Case(file, hashes, mapping, suspects)
+
+
+def _suspects(files: Mapping[str, bytes], sweep: Sweep) -> tuple[Suspect, ...]:
+    # What the evidence said, as it is in the zip: the pages are made of it, and what explains it is in our own words.
+    for name, data in sorted(files.items()):
+        sweep.look(name.encode("utf-8", "surrogateescape"), name, 0)
+        if name.endswith(".txt") and name != "explain.txt":
+            sweep.look(data, name, 1)
+    return tuple(sorted(sweep.found.values(), key=lambda one: (one.source, one.line)))
 
 
 def _chosen(fleet: Fleet, crash_id: str) -> pd.Series:

@@ -9,7 +9,7 @@ from psodlib.views.document import Section, Table, Text
 from psodlib.views.rollout import plan_blocks, rollout_state
 from psodlib.views.words import DAYS_A_YEAR, between, chance, count, figure, known, listing, literal, seen
 
-__all__ = ["bar", "html"]
+__all__ = ["bar", "html", "rates_blocks"]
 
 WIDTH = 25  # letters of a bar
 ROWS = {
@@ -62,13 +62,13 @@ def _fleet(fleet: Any) -> list[Text | Table]:
 
 
 def _shown(table: Any) -> list[Text | Table]:
-    if table.empty:
-        return [Text("No host-day: a table without a row.")]
-    return _rates(table) if "upper_at_zero" in table else _exposure(table)
+    return rates_blocks(table) if "upper_at_zero" in table else _exposure(table)
 
 
 def _exposure(table: Any) -> list[Text | Table]:
     # By version: a row a stretch is for computing.
+    if table.empty:
+        return [Text("No host-day was watched.")]
     counts, days = ["crashes", "unknown_crashes", "other_crashes"], table["host_days"].sum()
     module = literal(table.attrs.get("module", "the driver"))
     sums = table.groupby("version", dropna=False, observed=True).agg(
@@ -94,7 +94,10 @@ def _exposure(table: Any) -> list[Text | Table]:
     ]  # fmt: skip
 
 
-def _rates(table: Any) -> list[Text | Table]:
+def rates_blocks(table: Any) -> list[Text | Table]:
+    """Rates by group, as measured."""
+    if table.empty:
+        return [Text("No host-day was watched.")]
     crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
     yearly = table[["rate", "low", "high", "upper_at_zero"]] * DAYS_A_YEAR
     end = float(yearly["high"].where(table["crashes"] > 0).max())

@@ -17,13 +17,13 @@ import pandas as pd
 from psodlib.fleet import Fleet
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
-from psodlib.views.document import Block, Bullets, Code, Link, Screen, Section, Table, Text
+from psodlib.views.document import Block, Bullets, Code, Link, Section, Table, Text
 from psodlib.views.original import lines_before
 from psodlib.views.words import UNKNOWN, count, known, label, listing, literal, moment, span
 
 __all__ = [
     "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "facts_table", "frames_table", "issue_lines", "marks_of",
-    "own_text", "pages_of", "place_of", "plain_words", "reasons_of", "release_of", "screen_of", "way_to",
+    "own_text", "pages_of", "place_of", "plain_words", "reasons_of", "release_of", "way_to",
 ]  # fmt: skip
 
 MOST_FRAMES = 60
@@ -97,7 +97,7 @@ def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) ->
     frames = fleet.frames
     parts: list[tuple[str, Sequence[Block]]] = [
         ("What it is", [facts_table(fleet, crash)]),
-        ("Its own text", [*own_text(fleet, crash, frames), screen_of(crash, frames)]),
+        ("Its own text", own_text(fleet, crash, frames)),
         ("Frames", [frames_table(crash, frames)]),
         ("Before the crash", _before(fleet, crash, lives)),
         ("Known issues", [Bullets(issue_lines(fleet, crash) or ["No known issue matches."])]),
@@ -144,44 +144,8 @@ def marks_of(lines: Sequence[str], frames: pd.DataFrame, module: Any) -> dict[in
     }
 
 
-def screen_of(crash: Any, frames: pd.DataFrame) -> Screen:
-    """A crash as the purple screen it was, as far as the tables have it."""
-    number, version = (label(crash[name], unknown="") for name in ("esxi_build", "esxi_version"))
-    rows = list(frames.head(MOST_FRAMES).itertuples())
-    head = [
-        f"VMware ESXi {version or '(version not in the evidence)'}{f' [Releasebuild-{number} x86_64]' if number else ''}",
-        literal(crash["message"], "(no message in the text)")[:1000],
-        f"*PCPU{literal(crash['pcpu'])}:{literal(crash['world_id'])}/{label(crash['world_name'])}",
-        f"Code start: {_hex(crash['code_start'])} VMK uptime: {_vmk_uptime(crash['uptime'])}",
-    ]
-    left_out = [f"({count(len(frames) - len(rows), 'more frame')})"] if len(frames) > len(rows) else []
-    marked = {len(head) + i for i, row in enumerate(rows) if _same(row.module, crash["guilty_module"])}
-    body = [_screen_frame(row) for row in rows] or ["(no frame could be read)"]
-    return Screen("\n".join([*head, *body, *left_out]), marked=marked)
-
-
-def _screen_frame(frame: Any) -> str:
-    pointer = f"{_hex(frame.frame_pointer)}:" if known(frame.frame_pointer) else ""
-    address = f"[{_hex(frame.address)}]" if known(frame.address) else ""
-    module = f"@{label(frame.module, unknown='<None>')}"
-    stack = f" stack: {_hex(frame.stack)}" if known(frame.stack) else ""
-    return f"{pointer}{address}{_function(frame, module)}{stack}"
-
-
-def _function(frame: Any, between: str = "") -> str:
-    return f"{label(frame.function, 120)}{between}{f'+{_hex(frame.offset)}' if known(frame.offset) else ''}"
-
-
-def _hex(value: Any) -> str:
-    return f"0x{int(value):x}" if known(value) else UNKNOWN
-
-
-def _vmk_uptime(value: Any) -> str:
-    if not known(value):
-        return UNKNOWN
-    seconds, milliseconds = divmod(int(pd.Timedelta(value) / pd.Timedelta(milliseconds=1)), 1000)
-    minutes, hours = seconds // 60, seconds // 3600
-    return f"{hours // 24}:{hours % 24:02d}:{minutes % 60:02d}:{seconds % 60:02d}.{milliseconds:03d}"
+def _function(frame: Any) -> str:
+    return f"{label(frame.function, 120)}{f'+0x{int(frame.offset):x}' if known(frame.offset) else ''}"
 
 
 def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> Table | Text:
@@ -225,6 +189,8 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         ("Time", moment(crash["time"])),
         ("Uptime", span(crash["uptime"])),
         ("Kind", plain_words(crash["kind"])),
+        ("Message", literal(crash["message"])[:1000] if known(crash["message"]) else ""),
+        ("World", " ".join(label(crash[name], 80) for name in ("world_id", "world_name") if known(crash[name]))),
         ("ESXi", release_of(crash) or UNKNOWN),
         ("Guilty module", guilty),
         ("Loaded driver", driver if known(crash["guilty_module"]) else ""),

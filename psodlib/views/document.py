@@ -29,7 +29,7 @@ from psodlib.errors import InputError
 from psodlib.views.words import count, literal, moment, span
 
 __all__ = [
-    "Block", "Bullets", "Code", "Document", "Link", "Picture", "Screen", "Script", "Section", "Steps", "Table", "Text", "html_text", "page",
+    "Block", "Bullets", "Code", "Document", "Link", "Picture", "Script", "Section", "Steps", "Table", "Text", "html_text", "page",
     "table_of", "to_html", "to_markdown", "to_pdf",
 ]  # fmt: skip
 
@@ -88,16 +88,6 @@ class Code(Block):
         """Each line with its number and its mark."""
         lines = self.text.removesuffix("\n").split("\n")
         return [(self.first + i, line.removesuffix("\r"), self.marks.get(i, "")) for i, line in enumerate(lines)]
-
-
-@dataclass(frozen=True, repr=False)
-class Screen(Block):
-    """The purple screen drawn again; behind a switch, and on no surface but HTML, because it is no evidence."""
-
-    kind = "screen"
-    text: str
-    caption: str = "The purple screen, drawn from the tables"
-    marked: Collection[int] = ()  # places of the guilty lines
 
 
 @dataclass(frozen=True)
@@ -364,8 +354,6 @@ def _as_data(value: Any, root: Path) -> Any:
             "numbered": value.first > 0,
             "lines": _as_data(value.lines, root),
         }
-    if isinstance(value, Screen):
-        return {"kind": "none"}
     if is_dataclass(value) and isinstance(value, Block):
         return {"kind": value.kind, **{part.name: _as_data(getattr(value, part.name), root) for part in fields(value)}}
     if isinstance(value, (list, tuple)):

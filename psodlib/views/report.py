@@ -39,6 +39,7 @@ from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
+from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import (
@@ -60,7 +61,7 @@ from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, study
-from psodlib.views.words import day, known, label, listing, literal, moment, per_year, share, span
+from psodlib.views.words import day, known, label, listing, literal, moment, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
 __all__ = ["Report", "report", "safe_html", "write_csv"]
@@ -381,10 +382,7 @@ def _tables(found: Study, folder: Path) -> list[Section]:
             _shortened("Crashes, newest first", CRASH_COLUMNS, newest, _crash_row, "tables/crashes.csv")
             if len(newest) else Text("No crash was found in the evidence."),
         ]),
-        Section("Driver versions", [
-            _shortened(f"{found.module}, by the version that was loaded", VERSION_COLUMNS, _versions(found), _version_row, "tables/versions.csv")
-            if len(found.rates) else Text(f"No host-day was seen for {found.module}."),
-        ]),
+        *([] if found.decision else [Section("Driver versions", rates_blocks(found.rates))]),
         Section("How much of the time was watched", [
             _shortened("Hosts, least watched first", WATCHED_COLUMNS, _watched(fleet), _watched_row, "tables/watched.csv")
             if len(fleet.hosts) else Text("No host was found in the evidence."),
@@ -399,7 +397,6 @@ def _tables(found: Study, folder: Path) -> list[Section]:
 CRASH_COLUMNS = (
     "When (UTC)", "Host", "Kind", "Guilty module", "Function", "Known by", "Uptime", "Known issue", "File and line",
 )  # fmt: skip
-VERSION_COLUMNS = ("Version", "Crashes", "Host-days", "Crashes per host-year", "95 % interval", "Hosts on it now")
 WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
 PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
 
@@ -425,15 +422,6 @@ def _versions(found: Study) -> pd.DataFrame:
         found.fleet.now(found.module)["version"].value_counts() if len(found.fleet.hosts) else pd.Series(dtype="int64")
     )
     return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
-
-
-def _version_row(row: pd.Series) -> list[str | Link]:
-    zero = f"no crash; at most {per_year(row['upper_at_zero'])} (one-sided)"
-    interval = zero if row["crashes"] == 0 else f"{per_year(row['low'])} to {per_year(row['high'])}"
-    return [
-        literal(row["version"]), f"{row['crashes']:,}", f"{row['host_days']:,.0f}", per_year(row["rate"]), interval,
-        f"{row['hosts_now']:,}" if known(row["version"]) else "–",
-    ]  # fmt: skip
 
 
 def _watched(fleet: Fleet) -> pd.DataFrame:
@@ -504,6 +492,7 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
     drawn: list[Picture | Text] = [each for each in pictures if isinstance(each, Picture)]
     missing = list(dict.fromkeys(each.text.split(". ")[0] for each in pictures if isinstance(each, Text)))
+    missing = [f"{words[:1].lower()}{words[1:]}" for words in missing]
     return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 

@@ -1,4 +1,4 @@
-"""What every section of one write-up looks at."""
+"""What every section of one write-up looks at, and what several pages say alike."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from psodlib.fleet import Fleet
+from psodlib.records import Crash
+from psodlib.schema import Tables
 from psodlib.triage.known_issues import Issue
 from psodlib.views.account import Account
-from psodlib.views.words import known, literal
+from psodlib.views.document import Text
+from psodlib.views.words import count, known, literal, moment, span
 
-__all__ = ["Case", "drivers_of"]
+__all__ = ["Case", "describe_crash", "drivers_of", "unheard"]
+
+KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
 
 
 def drivers_of(fleet: Fleet, crash: pd.Series) -> pd.DataFrame:
@@ -76,3 +81,34 @@ class Case:
         return {"hardware": "none: a hardware error", "deliberate": "none: asked for"}.get(
             str(self.crash["guilt"]), "none found"
         )
+
+
+def unheard(fleet: Tables) -> list[str]:
+    """The hosts that an inventory names and no evidence speaks of."""
+    silent = fleet.hosts.loc[fleet.hosts["last_seen"].isna() & fleet.hosts["first_seen"].isna(), "host"].dropna()
+    heard = pd.concat([table["host"] for table in (fleet.crashes, fleet.uptimes, fleet.drivers)]).dropna()
+    return [str(host) for host in silent[~silent.isin(set(heard))]]
+
+
+def describe_crash(crash: Crash) -> Text:
+    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
+    if not crash.text:
+        return Text("There is no crash in this text.")
+    what = KINDS.get(crash.kind, crash.kind.replace("_", " "))
+    place = f"PCPU {crash.pcpu}" if known(crash.pcpu) else "a PCPU that the text does not name"
+    world = f" in world {literal(crash.world_name)}" if known(crash.world_name) else ""
+    lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
+    guilty = (
+        f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)} "
+        f"(kind of evidence: {crash.guilt.replace('_', ' ')})."
+        if known(crash.guilty_module)
+        else "No module could be named."
+    )
+    when = f"On {moment(crash.time)}" if known(crash.time) else "At a time that the text does not tell"
+    frames = count(len(crash.frames), "frame")
+    damage = f"The text is damaged: {crash.damage.replace(';', ', ').replace('_', ' ')}." if crash.damage else ""
+    return Text(
+        " ".join(
+            filter(None, [f"{when} {place} hit {what}{world}{lived}. The backtrace has {frames}.", guilty, damage])
+        )
+    )

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing", "literal", "moment", "per_year", "seen", "share", "span",
+    "SIMULATED", "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing", "literal", "moment", "per_year", "seen", "share", "span",
 ]  # fmt: skip
 
 UNKNOWN = "unknown"
@@ -26,6 +26,7 @@ DAYS_A_YEAR = 365.25
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+SIMULATED = "Simulated fleet: hosts, crashes and figures on this page are made up."
 
 
 def known(value: Any) -> bool:

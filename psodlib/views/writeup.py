@@ -23,11 +23,10 @@ from psodlib.views.account import PLACES, Account, Event
 from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
 from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.original import typed_on
-from psodlib.views.prose import SIMULATED
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
 from psodlib.views.site import read_site, site_section
 from psodlib.views.subject import Case, drivers_of
-from psodlib.views.words import UNKNOWN, count, known, listing, literal, moment, share, span
+from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
 
 __all__ = ["CERTAINTY", "SIMULATED", "asked_for", "choose_crash", "write_up"]
 
@@ -389,7 +388,14 @@ def _version_line(case: Case) -> str:
 
 
 def _impact(case: Case) -> list[str]:
-    lines = [*filter(None, [_machines(case)]), _people(case), _down_time(case)]
+    machines, account = _machines(case), case.account
+    # An inventory taken after the crash counts the machines that are left.
+    people = (
+        "How many people worked on them is not in the evidence."
+        if machines and account.users_hit is None
+        else _people(case)
+    )
+    lines = [*filter(None, [machines]), people, _down_time(case)]
     if case.account.word("platform"):
         lines.append(case.account.word("platform"))
     crashes = case.fleet.crashes

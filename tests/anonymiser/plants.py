@@ -179,6 +179,101 @@ uuid ~ 4c4c4544-0039 ~ System UUID 4c4c4544-0039-5a10-8052-b7c04f545831
 device ~ 600a0b8000339a2c ~ naa.600a0b8000339a2c0000a1b24e5f6a7b is dead
 device ~ com.acmestor ~ iqn.1992-08.com.acmestor:sn.118049
 device ~ S2HSNXAH ~ t10.NVMe____Samsung_SSD__S2HSNXAH300871
+user ~ mhaldimann ~ 2024-01-02T03:04:05Z In(14) sshd[2101]: Connection closed by authenticating user mhaldimann 10.3.2.1 port 2222 [preauth]
+user ~ pzuercher ~ 2024-01-02T03:04:05Z shell[2100]: [pzuercher]: esxcli system version get
+user ~ rkaelin ~ 2024-01-02T03:04:05.000Z info hostd[2100] [Originator@6876 sub=Vimsvc.ha-eventmgr opID=abc user=rkaelin] Event 12 : created
+user ~ bschaerer ~ Accepted publickey for bschaerer from 10.1.2.3 port 22 ssh2: RSA SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8
+user ~ lwyss ~ last login: lwyss pts/0 Mon Jan 1
+user ~ daeschli ~ ticket opened by daeschli on behalf of ops
+user ~ fgerig ~ "userName": "fgerig"
+user ~ kimhof ~ drwxr-xr-x 2 kimhof users 4096 Jan 1 2024 tmp
+user ~ oschmidli ~ -rw------- 1 oschmidli oschmidli 120 Jan 1 2024 .bash_history
+user ~ trueegg ~ crontab: (trueegg) CMD (/bin/backup.sh)
+email ~ p.meyer@kantonal ~ mailto p.meyer@kantonalbank.example
+vm ~ SAPPRD07 ~ 2024-01-02T03:04:05Z Event 4711 : SAPPRD07 on esx01 in ha-datacenter is powered on
+vm ~ ORA-CLUSTER-A ~ Resource usage alarm 'Virtual machine CPU' on ORA-CLUSTER-A changed from Green to Red
+vm ~ ZHWEBSHOP2 ~ Task: Reconfigure virtual machine ZHWEBSHOP2 completed
+vm ~ exch13dag ~ [vmx] Log for VMware ESX pid=1 name=exch13dag config=
+vm ~ payroll-test ~ /vmfs/volumes/5384f3a1-1c2d3e4f-5a6b-0017a4770010/payroll-test/payroll-test.vmx
+vm ~ HR Portal ~ Vmid 12  HR Portal  [gold01] HR Portal/HR Portal.vmx windows9Server64Guest vmx-09
+vm ~ citrix-zh-04 ~ world 12345: vmm0:citrix-zh-04
+vm ~ fileclu1 ~ Snapshot 'before patch' of fileclu1 created
+vm ~ lnxdb99 ~ WorldID: 3344 Display Name: lnxdb99
+vm ~ intranet-old ~ DisplayName: intranet-old
+vm ~ kiosk17 ~ cpu3:1234)Swap: vm 5678: 3567: kiosk17 started
+vm ~ billing5 ~ vmotion: migration of billing5 from esx02 to esx03
+datastore ~ SAN_GOLD_ZH ~ Lost access to datastore SAN_GOLD_ZH due to connectivity issues
+datastore ~ EVA-LUN-22 ~ File system [EVA-LUN-22, 5384f3a1-1c2d3e4f-5a6b-0017a4770010] on volume is full
+datastore ~ bkp-store-3 ~ Successfully restored access to volume 5384f3a1-1c2d3e4f (bkp-store-3) following
+network ~ DMZ-Extern ~ portgroup DMZ-Extern on vSwitch1 was removed
+network ~ VLAN_HR_120 ~ Network label: VLAN_HR_120
+network ~ dvPG-Backup-9 ~ dvportgroup "dvPG-Backup-9" reconfigured
+network ~ vDS-Prod-ZH ~ host joined vDS vDS-Prod-ZH
+fqdn ~ sgmgmt01 ~ HostProfile applied to sgmgmt01.intern.spitalx.ch
+fqdn ~ spitalx ~ DNS search suffix spitalx.intern
+fqdn ~ blade14 ~ blade14.rack3.dc.acmewerke.local: uptime 3 days
+host ~ esxprodzh12 ~ Lost connection to host esxprodzh12
+host ~ vczhprod ~ vCenter vczhprod disconnected
+host ~ ilozh12 ~ iLO hostname ilozh12 reset
+host ~ tftp-stage ~ netdump server tftp-stage unreachable
+host ~ loghub3 ~ Syslog.global.logHost = udp://loghub3:514,tcp://loghub4:1514
+host ~ dellome ~ SNMP trap target dellome@162
+host ~ kbgw1 ~ ping kbgw1 (10.3.3.3): 56 data bytes
+host ~ ad-dc01 ~ Kerberos KDC ad-dc01 did not answer
+ipv4 ~ 10.31.7.44 ~ gateway=10.31.7.44
+ipv4 ~ 172.22.9.8 ~ vmk1  PG-Mgmt IPv4 172.22.9.8 255.255.255.0
+ipv4 ~ 192.168.77.13 ~ iscsi target 192.168.77.13:3260,1
+ipv4 ~ 10.31.7.45 ~ {"ip":"10.31.7.45"}
+ipv4 ~ 10.31.7.46 ~ http:%2F%2F10.31.7.46%2Fui
+ipv4 ~ 194.56.189.3 ~ public 194.56.189.3 seen
+ipv6 ~ 2001:db8:85a3::8a2e:370:7334 ~ addr 2001:db8:85a3::8a2e:370:7334/64
+ipv6 ~ fdaa:bbcc::12 ~ [fdaa:bbcc::12]:443
+mac ~ 3c:a8:2a:11:22:33 ~ Hardware Address: 3c:a8:2a:11:22:33
+mac ~ 3CA82A445566 ~ NIC permanent address 3CA82A445566
+mac ~ 3c-a8-2a-77-88-99 ~ station 3c-a8-2a-77-88-99
+mac ~ 3ca8.2abb.ccdd ~ cdp neighbour 3ca8.2abb.ccdd
+wwn ~ 50014380186a4f2d ~ hba wwpn: 50014380186a4f2d
+wwn ~ 6005076300808704 ~ naa.60050763008087040000000000000a1b
+wwn ~ 600144f0d5c1 ~ vml.0200010000600144f0d5c1a30000525a4c1234000153554e434f4d
+serial ~ SGH432X7YT ~ BIOS S/N SGH432X7YT
+serial ~ 2M272304KL ~ System Serial: 2M272304KL
+serial ~ CN7016VAB1 ~ <SerialNumber>CN7016VAB1</SerialNumber>
+serial ~ PVYKH0ARH4X ~ Disk serial no. PVYKH0ARH4X
+serial ~ 5WX1Z22 ~ ServiceTag=5WX1Z22
+uuid ~ 30373237-3132 ~ UUID: 30373237-3132-584D-5131-323030314B57
+password ~ Sommer2014! ~ --password Sommer2014! --server x
+password ~ geheim99x ~ net use \\srv\share geheim99x /user:adm
+password ~ Tr0ub4dor ~ passwd=Tr0ub4dor&next=1
+password ~ hunter22x ~ root password changed to hunter22x
+password ~ pw-4711x ~ "rootPassword" : "pw-4711x"
+password ~ S3kr3tPSK ~ wpa_psk=S3kr3tPSK
+password ~ qwer7zui ~ ipmitool -H 10.1.1.1 -U admin -P qwer7zui chassis status
+password ~ Zürich#12 ~ password: Zürich#12
+password ~ chapS3cretX ~ iscsi chap secret chapS3cretX set
+community ~ kantonRO77 ~ snmp-server community kantonRO77 RO
+community ~ trapper88 ~ snmptrap -v2c -c trapper88 host
+licence ~ M002J-0Q2D4-38C18-0J7KH-1QW4M ~ License key M002J-0Q2D4-38C18-0J7KH-1QW4M assigned
+token ~ ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8 ~ export GH=ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8
+token ~ eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqZG9lIn0 ~ X-Auth: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqZG9lIn0.abcDEF123456
+token ~ 9f8e7d6c5b4a39281706f5e4d3c2b1a0ffee0011 ~ api_token 9f8e7d6c5b4a39281706f5e4d3c2b1a0ffee0011
+cookie ~ vmware_soap_zz9 ~ Cookie: vmware_soap_session="vmware_soap_zz9"
+ldap ~ Abteilung Bau ~ CN=Hans Muster,OU=Abteilung Bau,DC=stadt,DC=ch
+ldap ~ Hans Muster ~ bind dn: cn=Hans Muster,ou=IT,dc=stadt,dc=ch
+cert ~ vc-zh.stadt.ch ~ subject= /C=CH/O=Stadt/CN=vc-zh.stadt.ch
+cert ~ Stadt Beispiel ~ Issuer: C = CH, O = Stadt Beispiel, CN = Root CA 3
+annotation ~ Anlage Keller ~ annotation = "Anlage Keller, Tel 044 123 45 67"
+phone ~ +41 44 123 45 67 ~ call +41 44 123 45 67 for help
+site ~ RZ Glattbrugg ~ location: RZ Glattbrugg, Rack 12
+cluster ~ CLU-ZH-PROD ~ Cluster CLU-ZH-PROD: HA failover
+cluster ~ PoolFinance ~ resource pool PoolFinance expanded
+domain ~ STADTNETZ ~ STADTNETZ\svc_backup logged in
+domain ~ werk.intern ~ search werk.intern dc.werk.intern
+nfs ~ filer7 ~ mount nfs filer7:/vol/vmware_iso ok
+nfs ~ vmware_iso ~ mount nfs filer7:/vol/vmware_iso ok
+cifs ~ srvfile3 ~ \\srvfile3\projekte$ not found
+cifs ~ projekte ~ \\srvfile3\projekte$ not found
+home ~ ahuber ~ /home/ahuber/.ssh/authorized_keys
+iqn ~ stadt-esx9 ~ iqn.1998-01.com.vmware:stadt-esx9-5a6b7c8d
 """
 PLANTS = tuple(
     Plant(kind.strip(), tuple(one.strip() for one in secrets.split(",")), text.strip(" "))

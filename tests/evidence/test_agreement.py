@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 
@@ -120,3 +121,16 @@ def test_every_anchor_is_found_by_the_search_and_no_word_hides_another() -> None
         found = [SEARCHED[n] for n, _, _ in vmkernel._FINDER.find_matches_as_indexes(anchor)]
         assert found and found == [word for word in SEARCHED if word in anchor], anchor
     assert all(any(word in anchor for anchor in anchors) for word in SEARCHED)
+
+
+def test_a_cut_backtrace_is_no_living_hosts_because_a_warning_stands_in_the_log() -> None:
+    frames = b"".join(b"   [0x4200331b%04x]Page_Drop%d@vmkernel#nover+0xe7\n" % (n, n) for n in range(3))
+    log = behind(STAMP % (0, 9))(LINES[1] + b"\n" + LINES[4])
+    assert [len(found_in(log + frames + log)), len(found_in(frames))] == [1, 1]
+    # As the host logged them, right behind the warning, they are.
+    assert found_in(log + behind(STAMP % (0, 9) + b"cpu3:2097)")(frames) + log) == []
+
+
+def found_in(data: bytes) -> list[Crash]:
+    assert len(vmkernel.read_vmkernel(io.BytesIO(data), "x").crashes) == len(psod.parse_crashes(data))
+    return psod.parse_crashes(data)

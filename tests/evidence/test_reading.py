@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 from conftest import SHARED, needs_shared
 
 from psodlib.evidence import reading as reading_module
-from psodlib.evidence.reading import read_item
-from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.reading import read_item, read_unit
+from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
 from psodlib.records import FileReading
 
 CRASH = (
@@ -234,3 +236,22 @@ def test_a_handler_that_asked_for_the_screen_is_a_header(tmp_path: Path) -> None
     (reading,) = read(write(tmp_path, text))
     (crash,) = reading.crashes
     assert (crash.kind, crash.line, len(crash.frames)) == ("nmi", 31, 1)
+
+
+def test_what_an_archive_holds_for_nothing_is_counted(tmp_path: Path) -> None:
+    files = {
+        "commands/version.txt": b"VMware ESXi 7.0.3 build-1234567\n",
+        "etc/a.conf": b"x = 1\n",
+        "etc/b.conf": b"y = 2\n",
+        "p.png": b"\x89PNG\r\n",
+    }
+    with tarfile.open(tmp_path / "esx-esx01.lab-2023-12-01--10.05-1.tgz", "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"esx-esx01.lab-2023-12-01--10.05-1/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    (unit,) = iter_units(tmp_path)
+    assert isinstance(unit, Unit)
+    _, (problem,) = read_unit(unit)
+    assert problem.problem == "unused" and problem.source.endswith(".tgz")
+    assert problem.detail.startswith("3 of 4 members hold nothing of use here (2 other output, 1 picture; ")

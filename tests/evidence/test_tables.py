@@ -290,3 +290,29 @@ def test_broken_output_is_never_silent(tmp_path: Path, form: str) -> None:
     fleet = fleet_of(tmp_path, {"esx1/vib.txt": BROKEN[form]})
     assert len(fleet.problems) >= 1
     assert set(fleet.drivers["module"]) == ({"hpsa"} if form == "JSON cut" else set())
+
+
+KEY_VALUE = {
+    "version": "VersionGet.Build.string=Releasebuild-1234567\nVersionGet.Product.string=VMware ESXi\nVersionGet.Version.string=7.0.3\n",
+    "list": "VIB[0].ID.string=ACM_bootbank_acme-nic_1.2.3-1OEM.700.1.0.15843807\nVIB[0].InstallDate.string=2022-08-03\nVIB[0].Name.string=acme-nic\n"
+    "VIB[0].Version.string=1.2.3-1OEM.700.1.0.15843807\nVIB[1].Name.string=other\nVIB[1].Version.string=4.5.6-1OEM.700.1.0.15843807\n",
+    "nested": "NIC.AdvertisedLinkModes[0].string=1000BaseT/Full\nNIC.DriverInfo.Driver.string=acme_nic\nNIC.DriverInfo.FirmwareVersion.string=9.8\n"
+    "NIC.DriverInfo.Version.string=1.2.3\nNIC.Name.string=vmnic4\nNIC.VirtualAddress.string=00:50:56:00:00:01\n",
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_key_value_output(tmp_path: Path, end: str) -> None:
+    for name, text in KEY_VALUE.items():
+        (tmp_path / "esx01" / "commands").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "esx01" / "commands" / f"{name}.txt").write_bytes(text.replace("\n", end).encode())
+    fleet = load(tmp_path, jobs=1)
+    assert fleet.hosts[["host", "esxi_version", "esxi_build"]].values.tolist() == [["esx01", "7.0.3", "1234567"]]
+    told = set(map(tuple, fleet.drivers[["module", "version", "state"]].astype(str).values))
+    assert told == {
+        ("acme_nic", "1.2.3", "installed"),
+        ("other", "4.5.6", "installed"),
+        ("acme_nic", "1.2.3", "loaded"),
+    }
+    (nic,) = fleet.drivers[fleet.drivers.device == "vmnic4"].to_dict("records")
+    assert nic["firmware"] == "9.8"

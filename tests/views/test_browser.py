@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nbconvert import HTMLExporter
 from views import hand_made
 
+from psodlib.views.explore import explore
+from psodlib.views.nbformats import nbformat
 from psodlib.views.notebooks import notebook_folder
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
@@ -246,6 +249,25 @@ def test_pictures_beside_others_are_hovered_zoomed_and_lead_to_the_explorer(
     page.locator(".psx a.crash").first.click()
     page.wait_for_url("**/explorer.html#crash=*")
     assert page.locator("section[id^='crash=']:visible").count() == 1
+    context.close()
+
+
+def test_an_exported_widget_is_clicked_offline(browser: Any, tmp_path: Path) -> None:
+    shown = explore(hand_made.fleet(hosts=6, crashing=3))._repr_mimebundle_()
+    cell = nbformat.v4.new_code_cell(
+        "psod.explore(fleet)", outputs=[nbformat.v4.new_output("display_data", data=shown)]
+    )
+    exported, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    (tmp_path / "exported.html").write_text(exported, encoding="utf-8")
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto((tmp_path / "exported.html").as_uri(), timeout=30_000)
+    twin = page.frame_locator("iframe")
+    assert twin.locator("p[aria-live]").inner_text() == "3 crashes on 3 hosts."
+    twin.get_by_label("Host has").fill("esx01")
+    assert twin.locator("p[aria-live]").inner_text() == "1 of 3 crashes on 1 host."
+    twin.locator("a.crash").click()
+    assert "Crash of esx01" in twin.locator("div.chosen").inner_text()
     context.close()
 
 

@@ -82,7 +82,7 @@ def test_an_anonymised_case_names_no_host_and_still_tells(tmp_path):
     )
     (host / "var/log").mkdir()
     (host / "var/log/hostd.log").write_text(
-        "2014-05-31T15:50:00.000Z [1 info] User jdoe@10.1.2.3 logged in\n2014-05-30T01:00:00.000Z [1 info] long before\n"
+        "2014-05-31T15:50:00.000Z [1 info] User jdoe@10.1.2.3 logged in\n2014-05-31T15:51:00.000Z the thing zrhkoffer42 blinks\n2014-05-30T01:00:00.000Z [1 info] long before\n"
     )
     write_note(tmp_path / "store", "75b6d986f7cdb8e1", Note(("mail7",), "Asked jdoe about mail7.", "2014-06-01"))
     done = psod.case("75b6", tmp_path / "evidence", out=tmp_path / "case.zip", key=b"k" * 32, notes=tmp_path / "store")
@@ -101,6 +101,9 @@ def test_an_anonymised_case_names_no_host_and_still_tells(tmp_path):
     assert b"logged in" in files["logs/01-" + next(n for n in files if n.startswith("logs/")).split("01-")[1]]
     assert b"long before" not in b"".join(files.values())
     assert "Asked u" in files["writeup.md"].decode()
+    (suspect,) = done.suspects  # what nobody can know is told
+    assert suspect.text == "zrhkoffer42" and suspect.source.startswith("logs/01-") and suspect.line == 2
+    assert "zrhkoffer42" in done.mapping.read_text()
 
 
 def test_an_own_known_issue_is_in_every_file_that_tells_of_issues(tmp_path):

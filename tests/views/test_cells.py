@@ -40,7 +40,7 @@ def test_a_table_of_results_is_a_table_to_pandas(fleet: psod.Fleet) -> None:
     exposure = psod.exposure(fleet)
     assert type(exposure.head()) is type(exposure.copy()) is type(exposure[exposure["crashes"] > 0]) is pd.DataFrame
     assert exposure.attrs["module"] == "hpsa" and exposure.head()._repr_html_().count("<tr") == 6
-    assert "a table without a row" in psod.crash_rates(exposure.iloc[:0])._repr_html_()
+    assert "No host-day was watched" in psod.crash_rates(exposure.iloc[:0])._repr_html_()
 
 
 def test_hostile_names_stay_text() -> None:

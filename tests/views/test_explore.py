@@ -19,7 +19,7 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet, load
 from psodlib.triage.similar import similar_crashes
-from psodlib.views.crash import facts_table, marks_of, own_text, pages_of, place_of, screen_of
+from psodlib.views.crash import facts_table, marks_of, own_text, pages_of, place_of
 from psodlib.views.document import Code, Document, Section, to_html, to_markdown
 from psodlib.views.explore import (
     Note,
@@ -31,6 +31,7 @@ from psodlib.views.explore import (
     read_notes,
     write_note,
 )
+from psodlib.views.explore.page import offline_twin
 from psodlib.views.original import lines_before
 
 ATTACK = "</pre></td></script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202egnp.\"'><svg/onload=1>$x$ ![a](b) &lt;"
@@ -120,6 +121,13 @@ def test_no_field_reaches_the_widget_as_markup(tmp_path: Path) -> None:
     assert "\x1b" not in words and "\u202e" not in words  # ``explorer.js`` shows its data as text
 
 
+def test_the_twin_of_an_exported_notebook_is_one_walled_off_frame() -> None:
+    twin = Page(offline_twin(attacked(), "hpsa"))
+    given = dict(twin.attributes)
+    assert twin.tags == {"iframe"} and given["sandbox"] == "allow-scripts"
+    harmless(given["srcdoc"] or "", scripts=2)
+
+
 def test_the_script_makes_no_markup_of_text() -> None:
     source = to_html(explorer_document(hand_made.fleet(), "hpsa")).partition('<script type="module">')[2]
     assert "render({ model, el })" in source
@@ -168,13 +176,6 @@ def test_marks_need_no_address(incident: Fleet) -> None:
     frames = incident.frames.assign(address=pd.array([None] * len(incident.frames), dtype="UInt64"))
     assert marks_of(["a", "0: hpsa_scan_start@x", "kthread"], frames, "hpsa") == {1: "hpsa"}
     assert marks_of(["hpsa_scan_start"], frames, pd.NA) == {}
-
-
-def test_the_screen_is_drawn_behind_a_switch_that_says_so(incident: Fleet) -> None:
-    screen = screen_of(incident.crashes.iloc[0], incident.frames)
-    assert "VMK uptime: 29:20:14:10.166" in screen.text and len(screen.marked) == 3
-    html = to_html(Document(title="t", sections=[Section("s", [screen])]))
-    assert "<details" in html and "drawn from the tables" in html and html.count("<b>") == 3
 
 
 def test_a_crash_tells_its_issue_and_why_it_is_signed_so(incident: Fleet) -> None:

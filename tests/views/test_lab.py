@@ -62,7 +62,7 @@ def page(lab: tuple[str, Path]) -> Iterator[Any]:
     with chromium_page(width=1440, height=2300) as opened:
         opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
         run_all(opened, lab[0])
-        playwright.expect(opened.locator(".psod .screen").first).to_be_visible(timeout=40_000)
+        playwright.expect(opened.locator(".psod h4").first).to_be_visible(timeout=40_000)
         yield opened
 
 
@@ -88,7 +88,7 @@ def test_a_filter_narrows_the_list_and_the_other_filters(page: Any, lab: tuple[s
 
 def test_log_text_is_text_in_the_live_page(page: Any) -> None:
     page.locator(".psx td a").first.click()
-    playwright.expect(page.locator(".psod .screen pre")).to_contain_text(f"message {ATTACK}")
+    playwright.expect(page.locator(".psod table").first).to_contain_text(f"message {ATTACK}")
     assert page.evaluate("window.planted") is None
     # neither markup nor mathematics was made of it, and no link leads away
     for part in (".psx", ".psod"):
@@ -103,7 +103,7 @@ def test_log_text_is_text_in_the_live_page(page: Any) -> None:
 def test_a_chosen_crash_is_shown_tagged_noted_and_its_link_copied(page: Any, lab: tuple[str, Path]) -> None:
     expect = playwright.expect
     page.locator('.psx a.crash[href="#crash=c000000000000001"]').click()
-    expect(page.locator(".psod .screen pre")).to_contain_text("#PF Exception 14 in world 9607609:vmklinux_9:h")
+    expect(page.locator(".psod table").first).to_contain_text("#PF Exception 14 in world 9607609:vmklinux_9:h")
     expect(page.locator(".psod tr.marked").first).to_contain_text("◀ guilty")
     page.locator("select", has=page.locator("option", has_text="Common tags…")).select_option(label="duplicate")
     page.get_by_placeholder("Note", exact=True).fill("seen in Lab")

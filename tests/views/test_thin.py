@@ -8,6 +8,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
+from prose import describe_fleet
 from views import hand_made
 
 from psodlib.fleet import Fleet
@@ -16,8 +17,8 @@ from psodlib.views.brief import unknowns
 from psodlib.views.document import table_of, to_html
 from psodlib.views.explore import explorer_data, explorer_document
 from psodlib.views.notebooks import run_notebook
-from psodlib.views.prose import describe_fleet, unheard
 from psodlib.views.study import study
+from psodlib.views.subject import unheard
 from psodlib.views.words import label
 from psodlib.views.writeup import choose_crash, write_up
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from psodlib.evidence.artifacts.findings import Findings, Part, bounded, parse_stamp
 from psodlib.evidence.artifacts.inventory import RELEASE
-from psodlib.evidence.versions import normalise
-from psodlib.records import Alive, DriverReading, HostFact, Module
+from psodlib.records import Alive, Module
 
 __all__ = [
     "DEVICES", "parse_date", "read_date", "read_devices", "read_host_name", "read_irrelevant", "read_module_names", "read_module_table",
@@ -74,13 +73,9 @@ def read_proc_node(part: Part, found: Findings) -> None:
 def _keep_node(
     part: Part, found: Findings, banner: re.Match[str], device: str | None, firmware: str | None, line: int
 ) -> None:
-    module = banner["name"].lower()
-    found.drivers.append(
-        DriverReading(
-            module=module, version=normalise(banner["version"], module), state="loaded", evidence="proc", device=device,
-            firmware=firmware, source=part.source, line=line,
-        )
-    )  # fmt: skip
+    found.driver(
+        part, line, banner["name"].lower(), banner["version"], evidence="proc", device=device, firmware=firmware
+    )
 
 
 def read_other_node(part: Part, found: Findings) -> None:
@@ -97,13 +92,7 @@ def read_other_node(part: Part, found: Findings) -> None:
         firmware = firmware or (told["firmware"] if told else None)
         device = device or next(iter(re.findall(r"\bvmhba\d{1,4}\b", text[:200])), None)
     if path and version:
-        module = path["module"]
-        found.drivers.append(
-            DriverReading(
-                module=module, version=normalise(version["version"], module), state="loaded", evidence="proc", device=device,
-                firmware=firmware, source=part.source, line=at,
-            )
-        )  # fmt: skip
+        found.driver(part, at, path["module"], version["version"], evidence="proc", device=device, firmware=firmware)
 
 
 def read_uname(part: Part, found: Findings) -> None:
@@ -113,15 +102,7 @@ def read_uname(part: Part, found: Findings) -> None:
         if match:
             host = match["host"] if _is_named(match["host"]) else None
             found.host = found.host or host
-            found.facts.append(
-                HostFact(
-                    host=host,
-                    esxi_version=match["version"],
-                    esxi_build=match["build"],
-                    time=part.when,
-                    source=part.source,
-                )
-            )
+            found.fact(part, host=host, esxi_version=match["version"], esxi_build=match["build"])
 
 
 def read_host_name(part: Part, found: Findings) -> None:
@@ -130,7 +111,7 @@ def read_host_name(part: Part, found: Findings) -> None:
         name = text.strip()
         if name and _is_named(name):
             found.host = found.host or name
-            found.facts.append(HostFact(host=name, time=part.when, source=part.source))
+            found.fact(part, host=name)
 
 
 def read_release(part: Part, found: Findings) -> None:
@@ -138,9 +119,7 @@ def read_release(part: Part, found: Findings) -> None:
     for _, text in part.lines:
         match = RELEASE.search(text)
         if match:
-            found.facts.append(
-                HostFact(esxi_version=match["version"], esxi_build=match["build"], time=part.when, source=part.source)
-            )
+            found.fact(part, esxi_version=match["version"], esxi_build=match["build"])
 
 
 def read_devices(part: Part, found: Findings) -> None:
@@ -148,12 +127,10 @@ def read_devices(part: Part, found: Findings) -> None:
     for number, text in part.lines:
         match = next((match for pattern in _DEVICES if (match := pattern.match(text))), None)
         if match:
-            found.drivers.append(
-                DriverReading(
-                    module=match["module"], state="loaded", evidence="adapter_list", device=match["device"],
-                    address=pci_address(match["address"]), source=part.source, line=number,
-                )
-            )  # fmt: skip
+            address = pci_address(match["address"])
+            found.driver(
+                part, number, match["module"], evidence="adapter_list", device=match["device"], address=address
+            )
 
 
 def pci_address(text: str | None) -> str | None:
@@ -205,12 +182,8 @@ def read_smbios(part: Part, found: Findings) -> None:
         if match:
             fields.setdefault(match["key"], match["value"].strip())
     if fields:
-        found.facts.append(
-            HostFact(
-                vendor=fields.get("Manufacturer") or None, model=fields.get("Product") or None, serial=fields.get("Serial") or None,
-                time=part.when, source=part.source,
-            )
-        )  # fmt: skip
+        vendor, model, serial = (fields.get(key) or None for key in ("Manufacturer", "Product", "Serial"))
+        found.fact(part, vendor=vendor, model=model, serial=serial)
 
 
 def read_uptime(part: Part, found: Findings) -> None:
@@ -260,7 +233,7 @@ def read_date(part: Part, found: Findings) -> None:
     for _, text in part.lines:
         stamp = parse_date(text) or parse_stamp(text.strip())
         if stamp:
-            found.facts.append(HostFact(time=stamp, source=part.source))
+            found.fact(part, time=stamp)
 
 
 def read_irrelevant(part: Part, found: Findings) -> None:

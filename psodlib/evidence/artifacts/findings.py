@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
 __all__ = [
@@ -69,6 +70,15 @@ class Findings:
     def of(self, host: str | None) -> Findings:
         """The findings of the host that a row names; these where it names none."""
         return self.others.setdefault(host, Findings(host=host)) if host else self
+
+    def fact(self, part: Part, **told: Any) -> None:
+        """What a part tells of the host itself."""
+        self.facts.append(HostFact(**{"time": part.when, "source": part.source} | told))
+
+    def driver(self, part: Part, line: int, module: str, version: str | None = None, **told: Any) -> None:
+        """What a line tells of a driver, loaded where it does not say otherwise."""
+        told = {"state": "loaded", "source": part.source} | told
+        self.drivers.append(DriverReading(module=module, version=normalise(version, module), line=line, **told))
 
     def note_bad_time(self, line: int) -> None:
         """A line whose stamp cannot be, or bears no year: its sign of life is lost, and the file's problems say so."""

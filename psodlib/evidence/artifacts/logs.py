@@ -256,14 +256,7 @@ def read_hostd(part: Part, found: Findings) -> None:
                 found.marks += _mark(text, moment, "hostd", part.source, line)
                 section = _SECTION.search(text)
                 if section:
-                    found.facts.append(
-                        HostFact(
-                            esxi_version=section["version"],
-                            esxi_build=section["build"],
-                            time=moment,
-                            source=part.source,
-                        )
-                    )
+                    found.fact(part, time=moment, esxi_version=section["version"], esxi_build=section["build"])
     found.alive += life.close()
 
 

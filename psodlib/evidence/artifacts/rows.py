@@ -19,8 +19,7 @@ from psodlib.evidence.artifacts.findings import Findings, Part, line_counter
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, delimiter_of, key_of
 from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
-from psodlib.evidence.versions import normalise
-from psodlib.records import DriverReading, HostFact, Module, Problem
+from psodlib.records import Module, Problem
 
 __all__ = ["DEVICE", "KEY_VALUE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
 
@@ -268,23 +267,14 @@ def _device(row: Row) -> str | None:
 def _read_version(row: Row, part: Part, line: int, found: Findings) -> None:
     build = _BUILD.search(row["build"])
     if row["product"].startswith("VMware ESX"):
-        found.of(_host(row)).facts.append(
-            HostFact(
-                esxi_version=row["version"] or None,
-                esxi_build=build[1] if build else None,
-                time=part.when,
-                source=part.source,
-            )
-        )
+        found.of(_host(row)).fact(part, esxi_version=row["version"] or None, esxi_build=build[1] if build else None)
 
 
 def _read_platform(row: Row, part: Part, line: int, found: Findings) -> None:
     serial = row.get("serialnumber", "").strip(" .")
-    found.of(_host(row)).facts.append(
-        HostFact(
-            vendor=row["vendorname"] or None, model=row["productname"] or None, serial=serial or None, time=part.when, source=part.source,
-        )
-    )  # fmt: skip
+    found.of(_host(row)).fact(
+        part, vendor=row["vendorname"] or None, model=row["productname"] or None, serial=serial or None
+    )
 
 
 def _read_host_name(row: Row, part: Part, line: int, found: Findings) -> None:
@@ -310,12 +300,7 @@ def _read_module(row: Row, part: Part, line: int, found: Findings) -> None:
     module = row.get("module") or path.rpartition("/")[2] or _argument(part.command)
     version = _DRIVER_VERSION.match(row["version"])
     if module and version and row["version"][:1].isalnum():
-        found.drivers.append(
-            DriverReading(
-                module=module, version=normalise(version["version"], module), state="loaded", evidence="live_module",
-                source=part.source, line=line,
-            )
-        )  # fmt: skip
+        found.driver(part, line, module, version["version"], evidence="live_module")
 
 
 def _argument(command: str) -> str:
@@ -340,14 +325,12 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
     known = _first(row, ("driver",)) is not None
     if known and MODULE.fullmatch(module) and (device or version or firmware):
         asked = _argument(part.command)
-        found.of(_host(row)).drivers.append(
-            DriverReading(
-                module=module, version=normalise(version, module), state="loaded", evidence="ethtool" if version or firmware else "adapter_list",
-                device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
-                # an adapter's stands in front of its description: (0000:03:00.0) HPE Smart Array
-                address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo") or row.get("description", "").partition(")")[0].lstrip("(")),
-                firmware=firmware if (firmware or "").lower() not in _NOTHING else None, source=part.source, line=line,
-            )
+        found.of(_host(row)).driver(
+            part, line, module, version, evidence="ethtool" if version or firmware else "adapter_list",
+            device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
+            # an adapter's stands in front of its description: (0000:03:00.0) HPE Smart Array
+            address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo") or row.get("description", "").partition(")")[0].lstrip("(")),
+            firmware=firmware if (firmware or "").lower() not in _NOTHING else None,
         )  # fmt: skip
     elif known and device:
         detail = f"{device} with the driver {module[:60]!r}, which is no module's name; the row is not used"
@@ -370,7 +353,7 @@ def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
     build = _BUILD.search(told["esxi_build"] or "")
     told["esxi_build"] = build[1] if build else None
     if _HOST.fullmatch(host) and any(told.values()):
-        found.of(host).facts.append(HostFact(host=host, time=part.when, source=part.source, **told))
+        found.of(host).fact(part, host=host, **told)
 
 
 # Fields that a row must have -> its reader. Every reading that fits a row is tried in this order; the first that has its fields reads it.

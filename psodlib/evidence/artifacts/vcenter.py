@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from psodlib.evidence.artifacts.findings import Findings, Part
-from psodlib.evidence.versions import normalise
+from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import Alive, DriverReading, HostFact, Mark, Problem
 
 __all__ = ["AWAY", "OF_CLUSTER", "meaning_of", "read_vcenter"]
-
-Row = dict[str, Any]
-Rows = Iterable[tuple[int, Row]]
 
 # An event's id -> what it says, in our words. An id that ends in a dot stands for all that begin with it; capitals differ in vCenter
 # itself. `what` are marks of boots or of how they ended, or what vCenter saw of the host, which is no sign of life of it.
@@ -34,12 +32,8 @@ MEANINGS = {
 _BEGINNINGS = tuple(word for word in MEANINGS if word.endswith("."))
 ENDS = ("rebooting", "powering_off")
 AWAY = ("failed_over", "disconnected")
-OF_CLUSTER = (
-    "failover_begun",
-    "failover_done",
-    "vm_restarted",
-    "vm_lost",
-)  # name the cluster or the host that took over
+# These name the cluster, or the host that took over.
+OF_CLUSTER = ("failover_begun", "failover_done", "vm_restarted", "vm_lost")
 NOTICED = timedelta(minutes=5)  # that HA and vCenter may need to see that a host is gone
 BOOTING = timedelta(minutes=30)
 DUMP_DELAY = timedelta(hours=1)
@@ -51,131 +45,120 @@ def meaning_of(kind: str | None) -> str | None:
     return MEANINGS.get(word) or next((MEANINGS[begin] for begin in _BEGINNINGS if word.startswith(begin)), None)
 
 
+Word = str | None
+Time = Annotated[datetime, msgspec.Meta(tz=True)] | None
+
+
+class _Row(msgspec.Struct, kw_only=True):
+    """What any line of any of the files may hold; the first, the head, says what the others are."""
+
+    psod_vcenter: str = ""
+    host: Word = None
+    taken: Time = None
+    events_since: Time = None
+    # the inventory
+    esxi_version: Word = None
+    esxi_build: Word = None
+    vendor: Word = None
+    model: Word = None
+    bios: Word = None
+    cluster: Word = None
+    datacenter: Word = None
+    vms: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    connection: Word = None
+    boot_time: Time = None
+    # packages, modules, devices
+    name: Word = None
+    version: Word = None
+    loaded: bool = False
+    driver: Word = None
+    device: Word = None
+    pci: Word = None
+    firmware: Word = None
+    # events
+    kind: Word = None
+    time: Time = None
+    words: Word = None
+    vm: Word = None
+    among: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("taken", "events_since", "boot_time", "time"):
+            told = getattr(self, name)
+            if told is not None and not 1990 < told.year < 2200:
+                raise ValueError(f"{name} is {told:%Y}; expected a year from 1991 to 2199")
+
+
+_decode = msgspec.json.Decoder(_Row).decode
+Rows = list[tuple[int, _Row]]
+
+
 def read_vcenter(part: Part, found: Findings) -> None:
     """One file of it: a head that says what it holds, then a JSON object a line."""
-    lines = iter(part.lines)
-    try:
-        head: Row = dict(json.loads(next(lines)[1]))
-    except (ValueError, TypeError, RecursionError, StopIteration):
-        found.problems.append(
-            Problem(source=part.source, problem="bad_line", line=1, detail="no head that can be read")
-        )
-        return
-    found.host = str(head.get("host")) if head.get("host") else found.host
-    read = _READERS.get(str(head.get("psod_vcenter")))
-    rows: list[tuple[int, Row]] = []
-    for number, text in lines:
-        if not text.strip():
-            continue
+    rows: Rows = []
+    for number, text in part.lines:
         try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append((number, row))
-        else:
-            found.problems.append(Problem(source=part.source, problem="bad_line", line=number, detail="no JSON object"))
+            if text.strip():
+                rows.append((number, _decode(text)))
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+            found.problems.append(
+                Problem(
+                    source=part.source,
+                    problem="bad_line",
+                    line=number,
+                    detail=f"found no row of vCenter's: {error}"[:200],
+                )
+            )
+    read = _READERS.get(rows[0][1].psod_vcenter) if rows else None
     if read is not None:
-        found.understood = True
-        read(rows, part.source, head, found)
+        head = rows[0][1]
+        found.host, found.understood = head.host or found.host, True
+        read(rows[1:], part.source, head, found)
 
 
-def _time(value: Any) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return time if time.tzinfo and 1990 < time.year < 2200 else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _host(rows: Rows, source: str, head: Row, found: Findings) -> None:
+def _host(rows: Rows, source: str, head: _Row, found: Findings) -> None:
     # Host-days from a boot time favour survivors: they are counted back to the oldest event kept, and no further.
-    taken, since = _time(head.get("taken")), _time(head.get("events_since"))
     for number, row in rows:
+        told = [(name, getattr(row, name)) for name in ("cluster", "datacenter", "vms", "bios", "connection")]
         found.facts.append(HostFact(
-            host=found.host, esxi_version=_text(row.get("esxi_version")), esxi_build=_text(row.get("esxi_build")), vendor=_text(row.get("vendor")),
-            model=_text(row.get("model")), time=taken, source=source,
-            columns=tuple((name, row[name]) for name in ("cluster", "datacenter", "vms", "bios", "connection") if isinstance(row.get(name), (str, int))),
+            host=found.host, esxi_version=row.esxi_version, esxi_build=row.esxi_build, vendor=row.vendor, model=row.model, time=head.taken,
+            source=source, columns=tuple((name, value) for name, value in told if value is not None),
         ))  # fmt: skip
-        boot = _time(row.get("boot_time"))
-        if boot and taken and boot <= taken and row.get("connection") == "connected":
-            start = max(boot, since) if since else taken
+        boot, taken = row.boot_time, head.taken
+        if boot and taken and boot <= taken and row.connection == "connected":
+            start = max(boot, head.events_since) if head.events_since else taken
             found.alive.append(Alive(start=start, end=taken, boot=boot, evidence="vcenter", source=source, line=number))
 
 
-def _packages(rows: Rows, source: str, head: Row, found: Findings) -> None:
+def _drivers(rows: Rows, source: str, head: _Row, found: Findings) -> None:
     # Installed is not loaded: a package may wait for a boot.
-    taken = _time(head.get("taken"))
+    state, evidence = DRIVERS[head.psod_vcenter]
     for number, row in rows:
-        name, version = _text(row.get("name")), _text(row.get("version"))
-        if name and version:
-            module = (
-                name.partition("-")[2]
-                if name.startswith(
-                    ("scsi-", "net-", "sata-", "block-", "misc-", "ima-", "ipmi-", "uhci-", "ohci-", "ehci-", "xhci-")
-                )
-                else name
-            )
-            found.drivers.append(DriverReading(
-                module=module.replace("-", "_"), version=normalise(version, module.replace("-", "_")), vib=name, state="installed", observed_at=taken,
-                evidence="vib_list", source=source, line=number,
-            ))  # fmt: skip
+        name = row.name or row.driver
+        if (
+            name is None
+            or (evidence == "vib_list" and not row.version)
+            or (evidence == "live_module" and not row.loaded)
+        ):
+            continue
+        module = module_of_vib(name) if evidence == "vib_list" else name
+        words = (row.version or "").removeprefix("Version ").split(",")[0].strip()
+        found.drivers.append(DriverReading(
+            module=module, version=normalise(words, module) if words else None, vib=name if evidence == "vib_list" else None, state=state,
+            observed_at=head.taken, evidence=evidence, device=row.device, address=row.pci, firmware=row.firmware, source=source, line=number,
+        ))  # fmt: skip
 
 
-def _modules(rows: Rows, source: str, head: Row, found: Findings) -> None:
-    taken = _time(head.get("taken"))
+def _events(rows: Rows, source: str, head: _Row, found: Findings) -> None:
     for number, row in rows:
-        name, version = _text(row.get("name")), _text(row.get("version"))
-        if name and row.get("loaded") is True:
-            words = version.removeprefix("Version ").split(",")[0].strip() if version else None
-            found.drivers.append(DriverReading(
-                module=name, version=normalise(words, name) if words else None, state="loaded", observed_at=taken, evidence="live_module", source=source, line=number,
-            ))  # fmt: skip
-
-
-def _devices(rows: Rows, source: str, head: Row, found: Findings) -> None:
-    taken = _time(head.get("taken"))
-    for number, row in rows:
-        driver = _text(row.get("driver"))
-        if driver:
-            version = _text(row.get("version"))
-            found.drivers.append(DriverReading(
-                module=driver, version=normalise(version, driver) if version else None, state="loaded", observed_at=taken, evidence="adapter_list",
-                device=_text(row.get("device")), address=_text(row.get("pci")), firmware=_text(row.get("firmware")), source=source, line=number,
-            ))  # fmt: skip
-
-
-def _events(rows: Rows, source: str, head: Row, found: Findings) -> None:
-    for number, row in rows:
-        what, time = meaning_of(_text(row.get("kind"))), _time(row.get("time"))
-        if what and time:
-            among = row.get("among")
-            text = " ".join(
-                filter(
-                    None,
-                    [
-                        _text(row.get("words")),
-                        f"({among} hosts were lost then)" if isinstance(among, int) and among > 1 else "",
-                    ],
-                )
-            )
+        what = meaning_of(row.kind)
+        if what and row.time:
+            text = f"{row.words or what}{f' ({row.among} hosts were lost then)' if row.among > 1 else ''}"
             found.marks.append(
-                Mark(
-                    time=time,
-                    what=what,
-                    evidence="vcenter",
-                    text=text or what,
-                    vm=_text(row.get("vm")),
-                    source=source,
-                    line=number,
-                )
+                Mark(time=row.time, what=what, evidence="vcenter", text=text, vm=row.vm, source=source, line=number)
             )
     found.marks.sort(key=lambda mark: mark.time)
-    _lives(found, source, _time(head.get("events_since")))
+    _lives(found, source, head.events_since)
 
 
 def _lives(found: Findings, source: str, since: datetime | None) -> None:
@@ -204,6 +187,9 @@ def _lives(found: Findings, source: str, since: datetime | None) -> None:
             found.marks[at] = replace(mark, what="core_dump_found")  # it may be an old one, but not after a fall
 
 
-_READERS: dict[str, Callable[[Rows, str, Row, Findings], None]] = {
-    "host": _host, "packages": _packages, "modules": _modules, "devices": _devices, "events": _events,
+DRIVERS = {
+    "packages": ("installed", "vib_list"), "modules": ("loaded", "live_module"), "devices": ("loaded", "adapter_list"),
+}  # fmt: skip
+_READERS: dict[str, Callable[[Rows, str, _Row, Findings], None]] = {
+    "host": _host, "events": _events, **dict.fromkeys(DRIVERS, _drivers),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from psodlib.views.document import Document, Section, Text, template
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.explore.notes import Note, read_notes, write_note
 from psodlib.views.explore.page import listed_crashes, offline_twin
-from psodlib.views.prose import SIMULATED
+from psodlib.views.words import SIMULATED
 
 __all__ = ["Explorer", "explore"]
 

@@ -13,8 +13,7 @@ from psodlib.fleet import Fleet
 from psodlib.views.crash import address_of, crash_title, pages_of, way_to
 from psodlib.views.document import Block, Document, Link, Script, Section, Table, Text, html_text, to_html
 from psodlib.views.explore.data import explorer_data
-from psodlib.views.prose import SIMULATED
-from psodlib.views.words import known, label, moment
+from psodlib.views.words import SIMULATED, known, label, moment
 
 __all__ = ["explorer_document", "listed_crashes", "lives_picture", "offline_twin"]
 

@@ -1,7 +1,7 @@
 // Crashes and hosts: filters, months, roll-out, fleet, list, or (data.parts) only some of them. One module for pages of the report
 // (at the end) and for the notebook's widget (anywidget). Text of the evidence enters through textContent and attributes alone.
 const SVG = "http://www.w3.org/2000/svg";
-const WIDE = 960, NAMES = 150, ROW = 20, MONTHS = 46, ROLL = 46, GAP = 12, HOSTS = 25, ROWS = 50, DAY = 864e5;
+const ROW = 20, MONTHS = 46, ROLL = 46, GAP = 12, HOSTS = 25, ROWS = 50, DAY = 864e5;
 const FIELDS = { module: "Module", version: "Version loaded", cluster: "Cluster", model: "Model", kind: "Kind", signature: "Signature" };
 const COLUMNS = { time: "When (UTC)", host: "Host", kind: "Kind", module: "Module", version: "Version loaded", signature: "Signature" };
 const UNKNOWN = "unknown";
@@ -26,10 +26,12 @@ const href = (place, page = "") => page + "#" + encodeURIComponent(place).replac
 const naming = value => value === "" || value === null ? UNKNOWN : value;
 
 export function render({ model, el }) {
-  const data = model.get("data");
+  const data = model.get("data"), narrow = el.clientWidth > 0 && el.clientWidth < 600;  // a telephone
+  const WIDE = narrow ? 480 : 960, NAMES = narrow ? 106 : 150, LETTERS = narrow ? 12 : 20;
   const state = { filters: {}, search: "", first: "", last: "", sort: ["time", -1], hosts: HOSTS, rows: ROWS, zoom: data.span };
   const months = data.span ? monthsOf(data.span) : [];
-  const shows = part => !data.parts || data.parts.includes(part);
+  const watched = Object.values(data.boots).some(boots => boots.some(boot => boot.watched.some(([from, to]) => to - from > DAY / 24)));
+  const shows = part => (!data.parts || data.parts.includes(part)) && (part !== "rollout" || watched);
   const root = node("div", { class: "psx" }), tip = node("div", { class: "tip", "aria-hidden": "true" });
   const bars = node("div", { class: "filters", role: "group", "aria-label": "Filters" });
   const total = node("p", { "aria-live": "polite" }), drawing = node("div"), list = node("div"), chosen = node("div", { class: "chosen" });
@@ -151,7 +153,7 @@ export function render({ model, el }) {
     return [...[...counts.keys()].sort((a, b) => (mine && (b === mine.host) - (a === mine.host)) || counts.get(b) - counts.get(a) || (a < b ? -1 : 1)), ...quiet];
   }
   function drawHost(host, y, crashes) {
-    const short = host.length > 20 ? host.slice(0, 9) + "…" + host.slice(-10) : host;
+    const short = host.length > LETTERS ? host.slice(0, LETTERS / 2 - 1) + "…" + host.slice(-LETTERS / 2) : host;
     const parts = [link(address("host", host), [node("text", { x: 0, y: y + 14, "data-tip": naming(host) }, naming(short))], true)];
     for (const boot of own(data.boots, host, [])) {
       if (!seen(boot.start, boot.end)) continue;
@@ -186,7 +188,7 @@ export function render({ model, el }) {
     const names = hostsOf(crashes), drawn = names.slice(0, state.hosts);
     if (!data.span || !names.length) { drawing.replaceChildren(node("p", {}, "No host of this selection has a time to be drawn at.")); return; }
     const months = shows("months") ? MONTHS + GAP : 0, top = months + (shows("rollout") ? ROLL + GAP : 0), high = top + ROW * drawn.length + 20;
-    const ticks = [1, 2, 3, 4, 5].map(i => state.zoom[0] + i * (state.zoom[1] - state.zoom[0]) / 6);
+    const ticks = (narrow ? [1, 3, 5] : [1, 2, 3, 4, 5]).map(i => state.zoom[0] + i * (state.zoom[1] - state.zoom[0]) / 6);
     const about = `Boots and crashes of ${number(drawn.length, "host", "hosts")}, ${day(state.zoom[0])} to ${day(state.zoom[1])}`;
     const svg = node("svg", { viewBox: `0 0 ${WIDE} ${high}`, role: "group", "aria-label": about, wheel: event => {
       if (!event.ctrlKey) return;

@@ -13,17 +13,16 @@ import pandas as pd
 from psodlib.records import Crash, Frame
 from psodlib.schema import Tables
 from psodlib.views.document import Bullets, Text, table_of
-from psodlib.views.words import count, known, listing, literal, moment, seen, share, span
+from psodlib.views.subject import describe_crash, unheard
+from psodlib.views.words import SIMULATED, count, known, listing, literal, seen, share, span
 
 __all__ = [
     "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
     "line_by_line", "notice", "say", "signature_table", "unheard",
 ]  # fmt: skip
 
-SIMULATED = "Simulated fleet: hosts, crashes and figures on this page are made up."
 DAY = pd.Timedelta(days=1)
 OWNED_BY = {"symbol_prefix": "by the symbol's prefix", "module_map": "by the module map"}
-KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
 
 
 def say(*sentences: str) -> Text:
@@ -48,31 +47,6 @@ TextTable = table_of  # the notebooks' name for it
 
 
 # --- one crash ------------------------------------------------------------------------------------------------------
-
-
-def describe_crash(crash: Crash) -> Text:
-    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
-    if not crash.text:
-        return say("There is no crash in this text.")
-    what = KINDS.get(crash.kind, crash.kind.replace("_", " "))
-    place = f"PCPU {crash.pcpu}" if known(crash.pcpu) else "a PCPU that the text does not name"
-    world = f" in world {literal(crash.world_name)}" if known(crash.world_name) else ""
-    lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
-    guilty = (
-        f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)} "
-        f"(kind of evidence: {crash.guilt.replace('_', ' ')})."
-        if known(crash.guilty_module)
-        else "No module could be named."
-    )
-    when = f"On {moment(crash.time)}" if known(crash.time) else "At a time that the text does not tell"
-    frames = count(len(crash.frames), "frame")
-    return say(f"{when} {place} hit {what}{world}{lived}. The backtrace has {frames}.", guilty, _damage(crash))
-
-
-def _damage(crash: Crash) -> str:
-    if not crash.damage:
-        return ""
-    return f"The text is damaged: {crash.damage.replace(';', ', ').replace('_', ' ')}."
 
 
 def line_by_line(crash: Crash) -> pd.DataFrame:
@@ -140,13 +114,6 @@ def _lives(uptimes: pd.DataFrame) -> str:
     unexplained = int((uptimes["end_reason"] == "unexplained").sum())
     doubt = count(unexplained, "boot") if unexplained else "no boot"
     return f"{count(len(uptimes), 'boot')} in {count(lived, 'host-day')} of life, {blind}; {doubt} ended without an explanation."
-
-
-def unheard(fleet: Tables) -> list[str]:
-    """The hosts that an inventory names and no evidence speaks of."""
-    silent = fleet.hosts.loc[fleet.hosts["last_seen"].isna() & fleet.hosts["first_seen"].isna(), "host"].dropna()
-    heard = pd.concat([table["host"] for table in (fleet.crashes, fleet.uptimes, fleet.drivers)]).dropna()
-    return [str(host) for host in silent[~silent.isin(set(heard))]]
 
 
 def _inventory(hosts: pd.DataFrame) -> str:
