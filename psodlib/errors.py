@@ -24,7 +24,10 @@ __all__ = ["CollectError", "InputError", "PsodError", "RuleError", "SmallSampleW
 
 
 class PsodError(Exception):
-    """Base of every error that psodlib raises on purpose."""
+    """Base of every error that psodlib raises on purpose; a notebook shows its sentence, not the way to it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 class InputError(PsodError, ValueError):

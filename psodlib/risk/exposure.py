@@ -83,6 +83,8 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     >>> import psodlib as psod
     >>> table = psod.exposure(psod.load("evidence/"))  # doctest: +SKIP
     """
+    if isinstance(fleet, pd.DataFrame):
+        raise InputError("found one table; expected the fleet with all of them: exposure(fleet)")
     choice = choose_module(fleet, module)
     out = of_module(fleet, choice["module"])
     out.attrs |= choice

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 
+from psodlib.errors import InputError
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
 from psodlib.records import Crash, Frame, Precursor, Reason
 from psodlib.triage.frames import attribute_frames, irrelevant_rule, junk, telling_frames
@@ -16,6 +18,9 @@ from psodlib.triage.precursors import Said, hear_host, heard
 from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
 
 __all__ = ["explain", "judge", "parse_crashes", "with_issues"]
+
+# What nobody would take for a log's text: one word that ends as the names of logs do.
+_PATH = re.compile(r"(?:[\w.~:-]{0,255}[/\\]){0,40}[\w.-]{0,255}(?:\.(?:log|txt|gz|tgz|zip)|(?:log|dump)\.\d{1,3})")
 
 
 def parse_crashes(text: str | bytes) -> list[Crash]:
@@ -33,12 +38,22 @@ def parse_crashes(text: str | bytes) -> list[Crash]:
         In the order of the text; empty when there is no crash. Damage is said in ``damage`` and never raises. What text
         alone cannot tell (``driver_version``, ``known_issues``, a file) stays None.
 
+    Raises
+    ------
+    InputError
+        A file's name in place of its text.
+
     Examples
     --------
     >>> log = "@BlueScreen: #PF Exception 14 in world 2097:hpsa IP 0x418018b7e594 addr 0x0"
     >>> [crash.kind for crash in parse_crashes(log)]
     ['page_fault']
     """
+    if not isinstance(text, (str, bytes)) or (isinstance(text, str) and _PATH.fullmatch(text)):
+        raise InputError(
+            f"found {str(text)[:200]!r}, which looks like a file's name; expected the text in it: "
+            "parse_crashes(open(file, 'rb').read()), or psodlib.load(file) for files and folders"
+        )
     crashes = find_crashes(text)
     if not crashes:
         return []
@@ -99,6 +114,8 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
         Lines: the crash, every frame with what was made of it, the evidence against each suspect, the known issues with
         the conditions that held and those that the evidence leaves open, each rule's notes, the doubts.
     """
+    if not isinstance(crash, Crash):
+        raise InputError(f"found {str(crash)[:80]!r}; expected a crash: explain(fleet.crash({str(crash)[:80]!r}))")
     if not crash.reasons:
         crash = judge(crash, precursors)
     if crash.known_issues is None:

@@ -266,8 +266,8 @@ def _not_the_lowest(study: Study) -> str:
     tried = options.loc[lowest]
     return (
         f" {literal(lowest)} has the lowest measured rate, from {count(tried['crashes'], 'crash', 'crashes')} in "
-        f"{count(tried['host_days'], 'host-day')} ({between(tried['low'], tried['high'])} is possible): adjusted, and with what it may "
-        f"still turn out to be, {literal(best)} is the better bet."
+        f"{count(tried['host_days'], 'host-day')} ({between(tried['low'], tried['high'])} is possible). Adjusted, and with what each may "
+        f"still turn out to be, {literal(best)} has the lowest rate to expect."
     )
 
 

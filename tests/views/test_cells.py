@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -89,3 +90,22 @@ def test_a_chart_at_the_end_of_a_cell_prints_no_axes() -> None:
     )
     assert chart._ipython_display_() is None
     plt.close(chart.figure)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        (lambda fleet: psod.exposure(fleet, "hspa"), "no module 'hspa'; did you mean hpsa?"),
+        (lambda fleet: psod.explore(fleet, "hspa"), "no module 'hspa'; did you mean hpsa?"),
+        (lambda fleet: psod.exposure(fleet.crashes), "expected the fleet with all of them: exposure(fleet)"),
+        (lambda fleet: psod.parse_crashes("data/host/vmkernel-log.1"), "expected the text in it"),
+        (lambda fleet: psod.parse_crashes("vmkernel.log"), "psodlib.load(file)"),
+        (lambda fleet: psod.parse_crashes(DATA), "expected the text in it"),
+        (lambda fleet: psod.explain("75b6d986"), "explain(fleet.crash('75b6d986'))"),
+    ],
+)
+def test_a_mistake_is_one_sentence_in_a_notebook_too(fleet: psod.Fleet, mistake: Any, told: str) -> None:
+    with pytest.raises(psod.InputError) as error:
+        mistake(fleet)
+    (line,) = error.value._render_traceback_()
+    assert line.startswith("InputError: ") and told in line and "\n" not in line

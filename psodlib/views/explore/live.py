@@ -12,6 +12,7 @@ import traitlets
 
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
+from psodlib.risk.exposure import choose_module
 from psodlib.views.crash import crash_title, pages_of
 from psodlib.views.document import Document, Section, Text, template
 from psodlib.views.explore.data import explorer_data
@@ -24,15 +25,15 @@ __all__ = ["Explorer", "explore"]
 TAGS = ("driver fault", "hardware fault", "duplicate", "needs a dump", "reported to vendor", "explained")
 
 
-def explore(fleet: Fleet, module: str = "hpsa", notes: str | Path | None = None) -> Any:
+def explore(fleet: Fleet, module: str | None = None, notes: str | Path | None = None) -> Any:
     """Look through a fleet's crashes in a live notebook.
 
     Parameters
     ----------
     fleet : Fleet
         The tables; it is not changed.
-    module : str
-        The driver whose loaded versions colour the timeline.
+    module : str, optional
+        The driver whose loaded versions colour the timeline; by default the one that caused most crashes.
     notes : str or Path, optional
         Folder to keep tags and notes in, best the one the fleet was saved to. Without it they last as long as the
         kernel, and the button says so.
@@ -45,14 +46,14 @@ def explore(fleet: Fleet, module: str = "hpsa", notes: str | Path | None = None)
     Raises
     ------
     InputError
-        The notes that are there cannot be read.
+        The notes that are there cannot be read; a module that the evidence does not know.
 
     Example
     -------
     >>> import psodlib as psod
     >>> psod.explore(psod.Fleet.open("store"), notes="store")  # doctest: +SKIP
     """
-    return Explorer(fleet, module, notes).view
+    return Explorer(fleet, str(choose_module(fleet, module)["module"]), notes).view
 
 
 class _Picture(anywidget.AnyWidget):
