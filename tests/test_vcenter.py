@@ -214,8 +214,13 @@ def log_of(lines: range) -> str:
     return "".join(f"2026-05-31T15:{at // 60:02d}:{at % 60:02d}.123Z cpu1:32768)line {at}\n" for at in lines)
 
 
-def test_the_second_run_fetches_what_is_new_of_a_log(start: Callable[..., Started], tmp_path: Path) -> None:
-    started = start(hosts=1, clusters=1, vmkernel=log_of(range(1203)))
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_second_run_fetches_what_is_new_of_a_log(
+    start: Callable[..., Started], tmp_path: Path, strict: bool
+) -> None:
+    started = start(
+        hosts=1, clusters=1, vmkernel=log_of(range(1203)), hostd="one line\n", faults={"strict_log": strict}
+    )
     local = tmp_path / "out/DC0_C0_H0/var/log/vmkernel.log"
     collected(started, tmp_path / "out")
     (started.folder / "vmkernel.log").write_text(log_of(range(1900)))
@@ -230,8 +235,9 @@ def test_the_second_run_fetches_what_is_new_of_a_log(start: Callable[..., Starte
         1703,
         1901,
     ]
-    (started.folder / "vmkernel.log").write_text(log_of(range(1500, 3000)))  # rotated
-    collected(started, tmp_path / "out")
+    (started.folder / "vmkernel.log").write_text(log_of(range(1500, 3000)))  # rotated, and shorter
+    done = collected(started, tmp_path / "out")
+    assert set(done.hosts["state"]) == {"complete"}
     assert (
         local.read_text() == log_of(range(1500, 3000))
         and len(list(local.parents[2].glob("earlier/*vmkernel.log"))) == 1

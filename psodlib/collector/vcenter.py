@@ -400,9 +400,13 @@ class _Host:
             return
 
         def browse(line: int) -> list[str]:
-            return list(
-                self.session.call(lambda: manager.BrowseDiagnosticLog(self.host, key, line, LINES)).lineText or ()
-            )
+            try:
+                told = self.session.call(lambda: manager.BrowseDiagnosticLog(self.host, key, line, LINES))
+            except self.session.invalid:  # behind the end
+                if line == 1:
+                    raise
+                return []
+            return list(told.lineText or ())
 
         have, last = self._lines(local)
         page = browse(have) if have else []
