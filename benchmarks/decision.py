@@ -116,7 +116,9 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def calibration(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Said probabilities against the share that was true, in the fleets whose ratios were drawn."""
-    said = np.array([(p, true) for line in lines if line["case"] == "drawn" for p, true, _ in line["said"]])
+    said = np.array([(p, true) for line in lines if line["case"] == "drawn" for p, true, _ in line["said"]]).reshape(
+        -1, 2
+    )
     edges = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0001)
     out = []
     for low, high in itertools.pairwise(edges):
@@ -128,6 +130,8 @@ def calibration(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table_text(found: list[dict[str, Any]]) -> str:
     """Rows as a Markdown table."""
+    if not found:
+        return ""
     names = list(found[0])
     lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in found)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -59,7 +59,7 @@ def _empty(table: str) -> Callable[[], pd.DataFrame]:
 
 
 @dataclass(frozen=True, repr=False)
-class Fleet:
+class Fleet(schema.Cell):
     """The seven tables of a fleet, and what stands behind them.
 
     Parameters
@@ -101,11 +101,6 @@ class Fleet:
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(table):,} {name}" for name, table in self.tables.items())
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
-
-    def _repr_html_(self) -> str:
-        import psodlib  # what a notebook shows is the last wing's business
-
-        return psodlib.cell(self)
 
     def crash(self, crash_id: str) -> Crash:
         """One crash with all that the tables hold of it.

@@ -16,7 +16,7 @@ from psodlib.errors import InputError
 from psodlib.records import DAMAGE
 
 __all__ = [
-    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Column", "Shown", "Tables", "build", "check", "conform", "describe", "empty",
+    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Cell", "Column", "Shown", "Tables", "build", "check", "conform", "describe", "empty",
 ]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
@@ -48,7 +48,16 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-class Shown(pd.DataFrame):
+class Cell:
+    """What a notebook shows as a sentence and a small table."""
+
+    def _repr_html_(self) -> str:
+        import psodlib  # what a notebook shows is the last wing's business
+
+        return psodlib.cell(self)
+
+
+class Shown(Cell, pd.DataFrame):
     """A result that is a table: a notebook shows its sentence first; what is made of it is a plain DataFrame."""
 
     @classmethod
@@ -57,11 +66,6 @@ class Shown(pd.DataFrame):
         shown = cls(table)
         shown.attrs = table.attrs
         return shown
-
-    def _repr_html_(self) -> str:
-        import psodlib  # what a notebook shows is the last wing's business
-
-        return psodlib.cell(self)
 
 
 class Tables(Protocol):

@@ -214,8 +214,13 @@ def log_of(lines: range) -> str:
     return "".join(f"2026-05-31T15:{at // 60:02d}:{at % 60:02d}.123Z cpu1:32768)line {at}\n" for at in lines)
 
 
-def test_the_second_run_fetches_what_is_new_of_a_log(start: Callable[..., Started], tmp_path: Path) -> None:
-    started = start(hosts=1, clusters=1, vmkernel=log_of(range(1203)))
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_second_run_fetches_what_is_new_of_a_log(
+    start: Callable[..., Started], tmp_path: Path, strict: bool
+) -> None:
+    started = start(
+        hosts=1, clusters=1, vmkernel=log_of(range(1203)), hostd="one line\n", faults={"strict_log": strict}
+    )
     local = tmp_path / "out/DC0_C0_H0/var/log/vmkernel.log"
     collected(started, tmp_path / "out")
     (started.folder / "vmkernel.log").write_text(log_of(range(1900)))
@@ -230,8 +235,9 @@ def test_the_second_run_fetches_what_is_new_of_a_log(start: Callable[..., Starte
         1703,
         1901,
     ]
-    (started.folder / "vmkernel.log").write_text(log_of(range(1500, 3000)))  # rotated
-    collected(started, tmp_path / "out")
+    (started.folder / "vmkernel.log").write_text(log_of(range(1500, 3000)))  # rotated, and shorter
+    done = collected(started, tmp_path / "out")
+    assert set(done.hosts["state"]) == {"complete"}
     assert (
         local.read_text() == log_of(range(1500, 3000))
         and len(list(local.parents[2].glob("earlier/*vmkernel.log"))) == 1
@@ -564,6 +570,28 @@ def test_host_days_reach_back_to_the_oldest_event_or_to_when_the_host_came(
     collected(start(hosts=2, clusters=1, differ=boots, events=[KEPT, came]), tmp_path / "out", logs=False)
     watched = psod.load(tmp_path / "out").uptimes.set_index("host")["observed"] / pd.Timedelta(days=1)
     assert watched["DC0_C0_H0"] == pytest.approx(25, abs=0.01) and watched["DC0_C0_H1"] == pytest.approx(2, abs=0.01)
+
+
+def test_what_vcenter_has_forgotten_is_kept(start: Callable[..., Started], tmp_path: Path) -> None:
+    # Two runs, some days apart: the second vCenter keeps nothing of the first one's events but the last.
+    old, new = failover("DC0_C0_H0", "DC0_C0_H1", 400.0), failover("DC0_C0_H0", "DC0_C0_H1", 100.0)
+    boot = {"0": {"boot": hours_ago(400 - 20 / 60)}}
+    last = {"kind": "UserLoginSessionEvent", "hours_ago": 300, "text": "somebody logged in"}
+    collected(start(hosts=2, clusters=1, differ=boot, events=[KEPT, *old]), tmp_path / "out", logs=False)
+    boot["0"]["boot"] = hours_ago(100 - 20 / 60)
+    second = start(hosts=2, clusters=1, differ=boot, events=[last, *new])
+    collected(second, tmp_path / "out", logs=False)
+    fleet = psod.load(tmp_path / "out")
+    assert fleet.problems.empty, fleet.problems.to_string()
+    boots = fleet.uptimes[fleet.uptimes["host"] == "DC0_C0_H0"]
+    assert list(boots["end_reason"]) == ["unexplained", "unexplained", "running"]
+    assert boots["observed"].sum() / pd.Timedelta(days=1) == pytest.approx(25, abs=0.1)
+    assert fleet.events["what"].value_counts()["failed_over"] == 2
+    kept = sorted(path.name.partition("-")[2] for path in (tmp_path / "out/DC0_C0_H0/earlier").iterdir())
+    assert kept == ["host.json"]  # it told of another boot
+    collected(second, tmp_path / "out", logs=False)
+    again = sorted(path.name.partition("-")[2] for path in (tmp_path / "out/DC0_C0_H0/earlier").iterdir())
+    assert again == kept and psod.load(tmp_path / "out").events.equals(fleet.events)
 
 
 def test_two_hosts_lost_at_once_share_the_machines_and_say_so(start: Callable[..., Started], tmp_path: Path) -> None:

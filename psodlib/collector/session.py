@@ -57,6 +57,7 @@ class Session:
             raise InputError("give a thumbprint or a file of authorities, not both")
         self.vim, vmodl, self._connect, self._disconnect = _pyvmomi()
         self.fault, self.lost = vmodl.MethodFault, vmodl.fault.ManagedObjectNotFound
+        self.invalid = vmodl.fault.InvalidArgument
         self.query = vmodl.query.PropertyCollector
         self.host, self.port = place["host"].strip("[]"), int(place["port"] or PORT)
         self.context = _trusted(self.host, self.port, thumbprint, ca_file)

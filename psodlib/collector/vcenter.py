@@ -334,14 +334,29 @@ class _Host:
         # A host that was added later tells nothing of the days before.
         added = [datetime.fromisoformat(row["time"]) for row in events or () if row["kind"] == "HostAddedEvent"]
         since = stamp(max([oldest, *added])) if oldest else None
+        head, rows = self._before("events")
+        if since and events is not None and str(head.get("taken", "")) >= since >= str(head.get("events_since")):
+            # vCenter forgets what we keep: the events of the last run go on in these.
+            since, known = head["events_since"], {_same(row) for row in events}
+            events = [*(row for row in rows if _same(row) not in known), *events]
+        told = None if since is None else events  # what was read in part takes no whole one's place
         parts: list[tuple[str, Callable[[], list[dict[str, Any]] | None]]] = [
             ("host", lambda: [self.about]),
             ("packages", self._packages),
             ("modules", self._modules),
             ("devices", self._devices),
-            ("events", lambda: events),
+            ("events", lambda: told),
         ]
         return [(what, partial(self._written, what, ask, since)) for what, ask in parts]
+
+    def _before(self, what: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        # Head and rows as the last run left them.
+        try:
+            with self.folder.open(f"vcenter/{what}.json", "rb") as file:
+                head, *rows = map(json.loads, file.read(MOST_LOG).splitlines())
+            return (head, rows) if all(isinstance(row, dict) for row in (head, *rows)) else ({}, [])
+        except (OSError, ValueError, RecursionError):
+            return {}, []
 
     def logs(self) -> list[Step]:
         return [(f"log {key}", partial(self._log, key, local)) for key, local in LOGS.items()] if self.run.logs else []
@@ -352,9 +367,14 @@ class _Host:
             return
         head = {"psod_vcenter": what, "host": self.name, "taken": self.run.taken.isoformat(), "events_since": since}
         local, folder = f"vcenter/{what}.json", self.folder
-        data = "".join(
-            f"{json.dumps({name: told for name, told in row.items() if told is not None})}\n" for row in (head, *rows)
-        ).encode("ascii")
+        lines = [json.dumps({name: told for name, told in row.items() if told is not None}) for row in (head, *rows)]
+        data = "".join(f"{line}\n" for line in lines).encode("ascii")
+        old, before = self._before(what)
+        # What says no more than this is not kept as earlier: the same of the same boot, or events that this goes on from.
+        boot = self.about["boot_time"]
+        same = before == [json.loads(line) for line in lines[1:]] and boot and str(old.get("taken", "")) >= boot
+        if old and (same or (what == "events" and old.get("events_since") == since)):
+            (folder.path / local).unlink(missing_ok=True)
         with folder.open(f"{local}.part", "wb") as file:
             file.write(data)
         folder.finish(self.manifest.put(Record(f"/{local}", local)), self.manifest)
@@ -380,9 +400,13 @@ class _Host:
             return
 
         def browse(line: int) -> list[str]:
-            return list(
-                self.session.call(lambda: manager.BrowseDiagnosticLog(self.host, key, line, LINES)).lineText or ()
-            )
+            try:
+                told = self.session.call(lambda: manager.BrowseDiagnosticLog(self.host, key, line, LINES))
+            except self.session.invalid:  # behind the end
+                if line == 1:
+                    raise
+                return []
+            return list(told.lineText or ())
 
         have, last = self._lines(local)
         page = browse(have) if have else []
@@ -481,6 +505,10 @@ _DEVICE = {
     "version": "driverVersion",
     "firmware": "firmwareVersion",
 }
+
+
+def _same(row: dict[str, Any]) -> str:
+    return json.dumps([row.get(name) for name in ("time", "kind", "host", "vm", "words")])
 
 
 def _told(things: Iterable[Any], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -57,8 +57,11 @@ def host_of_folder(name: str, folders: Collection[str], names: Collection[str], 
     source, but that lies in one, the name counts too, and that it holds one thing alone.
     """
     inner = {folder for folder in folders if not folder.startswith(".")}
-    looks = bool(inner & {"commands", "var"}) or (
-        not inner - _INNER and any(_HOSTS_OWN.fullmatch(one) for one in names)
+    collected = "manifest.json" in names and bool(inner & {"vcenter", "earlier"})
+    looks = (
+        collected
+        or bool(inner & {"commands", "var"})
+        or (not inner - _INNER and any(_HOSTS_OWN.fullmatch(one) for one in names))
     )
     if not looks and not given:
         alone = len(names) == 1 and not inner

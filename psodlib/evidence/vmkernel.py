@@ -76,7 +76,10 @@ _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges coun
 _CAPITALS = ord("V")  # `WARNING (i40en)` is one that is heard
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
 _TOLD = frozenset(row.what for row in FACTS)
-_OWN_PREFIX = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z cpu\d{1,5}:\d{1,12}\)", re.ASCII)
+_OWN_PREFIX = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (?:[A-Z][a-z]\(\d{1,3}\)\+? (?:vmkernel: )?)?cpu\d{1,5}:\d{1,12}\)",
+    re.ASCII,
+)
 
 _SILENCE = timedelta(hours=2)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"

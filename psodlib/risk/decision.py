@@ -20,6 +20,7 @@ from psodlib.risk.exposure import known_version
 from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
+from psodlib.schema import Cell
 
 __all__ = ["ADVICE", "PinDecision", "decide_pin", "in_words"]
 
@@ -35,7 +36,7 @@ MOST_CRASHES = 200
 
 
 @dataclass(frozen=True, repr=False)
-class PinDecision:
+class PinDecision(Cell):
     """What to run, what to leave, what it is worth, and all that a reader needs to doubt it.
 
     ``verdict`` is ``pin`` (one version may be standardised on), ``avoid`` (some should be left) or ``undecided`` (nothing
@@ -66,11 +67,6 @@ class PinDecision:
         return "\n".join([head[self.verdict], *(f"- {reason}" for reason in self.reasons)])
 
     __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        import psodlib  # what a notebook shows is the last wing's business
-
-        return psodlib.cell(self)
 
     def as_frame(self) -> pd.DataFrame:
         """The evidence, one row a contrast.

@@ -14,7 +14,7 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure, parts_of
-from psodlib.schema import Shown
+from psodlib.schema import Cell, Shown
 
 __all__ = ["ADJUST", "DAYS_PER_YEAR", "Interval", "RateRatio", "crash_rates", "rate_ratio", "ratio_of"]
 
@@ -88,7 +88,7 @@ def _limits(crashes: float, host_days: float, alpha: float) -> tuple[float, floa
 
 
 @dataclass(frozen=True, repr=False)
-class RateRatio:
+class RateRatio(Cell):
     """How many times the crash rate of one version is that of another.
 
     ``low, high`` is the headline: the union of the interval from crashes known to be the driver's and the one that
@@ -123,11 +123,6 @@ class RateRatio:
     def interval(self) -> Interval:
         """The headline as an ``Interval``."""
         return Interval(self.ratio, self.low, self.high)
-
-    def _repr_html_(self) -> str:
-        import psodlib  # what a notebook shows is the last wing's business
-
-        return psodlib.cell(self)
 
     def __str__(self) -> str:
         evidence = (

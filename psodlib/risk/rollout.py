@@ -21,6 +21,7 @@ from psodlib.risk.canary import ratio_seen
 from psodlib.risk.comparison import prior_rate
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
+from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
 
 __all__ = [
@@ -36,7 +37,7 @@ WEEK = pd.Timedelta(days=7)
 
 
 @dataclass(frozen=True, repr=False)
-class RolloutPlan:
+class RolloutPlan(Cell):
     """Who moves when. ``waves`` has one row a host; ``learn`` one row a wave: what could be known when it has been watched."""
 
     module: str
@@ -56,11 +57,6 @@ class RolloutPlan:
         return "\n".join([head, *(f"- {line}" for line in (*said, *self.notes))])
 
     __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        import psodlib  # what a notebook shows is the last wing's business
-
-        return psodlib.cell(self)
 
     @property
     def start(self) -> pd.Timestamp:

@@ -18,6 +18,7 @@ from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin, in_word
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.risk.rollout import WEEK, RolloutPlan, count, day_named, listed, read_plan
+from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
 from psodlib.triage.compliance import fleet_compliance
 from psodlib.triage.known_issues import Issue, exposed, load_issues
@@ -44,7 +45,7 @@ STATUS = {
 
 
 @dataclass(frozen=True, repr=False)
-class RolloutWatch:
+class RolloutWatch(Cell):
     """One look at a running roll-out: ``word`` is go_on, hold or stop, ``sentence`` says why, the tables what it rests on."""
 
     plan: RolloutPlan
@@ -71,11 +72,6 @@ class RolloutWatch:
         return "\n".join([self.sentence, *(f"- {reason}" for reason in self.reasons[1:])])
 
     __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        import psodlib  # what a notebook shows is the last wing's business
-
-        return psodlib.cell(self)
 
 
 def watch_rollout(

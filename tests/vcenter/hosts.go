@@ -103,6 +103,9 @@ func (m *diagnosticManager) BrowseDiagnosticLog(req *types.BrowseDiagnosticLog) 
 	if start < 1 {
 		start = 1
 	}
+	if made.StrictLog && start > len(lines) {
+		return &methods.BrowseDiagnosticLogBody{Fault_: simulator.Fault("start", &types.InvalidArgument{InvalidProperty: "start"})}
+	}
 	most := 500
 	if req.Lines > 0 && int(req.Lines) < most {
 		most = int(req.Lines)

@@ -26,6 +26,7 @@ var folder string
 type faults struct {
 	NoPermission        []string `json:"no_permission"`
 	EndlessLog          bool     `json:"endless_log"`
+	StrictLog           bool     `json:"strict_log"`            // a line behind the end is refused
 	Silent              string   `json:"silent"`                // a host that never answers
 	Password            string   `json:"password"`              // the only one that is right
 	ExpireAfter         []int    `json:"expire_after"`          // calls after which the session is ended
