@@ -561,6 +561,11 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)
+        waiting = now.loc[now["host"] == crash.host, "pending"].dropna()
+        if len(waiting):
+            steps.append(
+                f"{literal(crash.host)} was given {module} {literal(waiting.iloc[0])} after the crash. Check that it is the one loaded; the steps are for the other hosts."
+            )
         same = now.loc[(now["version"] == version).fillna(False), "host"]
         others = [host for host in same if host != crash.host]
         if others:
