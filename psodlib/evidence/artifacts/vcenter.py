@@ -64,7 +64,7 @@ class _Row(msgspec.Struct, kw_only=True):
     bios: Word = None
     cluster: Word = None
     datacenter: Word = None
-    vms: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    vms: int | None = None
     connection: Word = None
     boot_time: Time = None
     # packages, modules, devices
