@@ -70,7 +70,7 @@ def test_nothing_planted_runs_and_all_of_it_is_read(planted: tuple[Path, dict[st
     for place in page.evaluate("[...document.querySelectorAll('section[id]')].map(each => each.id)"):
         page.evaluate("place => { location.hash = encodeURIComponent(place) }", place)
         page.wait_for_function("place => !document.getElementById(place).hidden", arg=place)
-    assert literal(words["message"]) in page.inner_text("section:not([hidden])")
+    assert literal(words["message"]) in page.inner_text("section[id]:not([hidden])")
     for place in (
         RUN,
         "crash=</script><img src=x onerror=" + RUN + ">",
