@@ -70,7 +70,11 @@ def test_no_worker_outlives_a_load(evidence: Path, tmp_path: Path, how: signal.S
             _, told = process.communicate(timeout=60)
             assert "Traceback" not in told, told
             if workers:
-                assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
+                # -15 where it had read all and was only printing: 143 to a shell, as well
+                assert (
+                    process.returncode
+                    in {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)}[how]
+                )
         deadline = time.monotonic() + 30
         while alive(workers) and time.monotonic() < deadline:
             time.sleep(0.05)
