@@ -236,7 +236,10 @@ def test_the_demo_fleet_reads_alike(tmp_path):
     shutil.copytree(tmp_path / "fleet", tmp_path / "copy", symlinks=False)
     done = anonymise(tmp_path / "copy", out=tmp_path / "out", key=KEY)
     original, other = psod.load(tmp_path / "copy"), psod.load(done.folder)
-    assert set(other.problems["problem"]) == {"truncated", "unused"}  # the second counts what a bundle holds for nothing
+    assert set(other.problems["problem"]) == {
+        "truncated",
+        "unused",
+    }  # the second counts what a bundle holds for nothing
     same_but_for_names(original, other, json.loads(done.mapping.read_text())["names"])
     assert set(original.crashes["crash_id"]) == set(other.crashes["crash_id"])
 
