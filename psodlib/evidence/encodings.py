@@ -13,6 +13,7 @@ __all__ = ["decoded", "encoding_of", "recoded"]
 LOOK = 4096  # bytes that tell an encoding
 MAX_HELD = 1 << 20  # bytes of a line that wait for its end
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_WIDE = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"))
 # PowerShell's `>>` goes on in UTF-16 whatever a file began with. Four characters of it are no accident.
 _APPENDED = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r -~]\0){4,}")
 
@@ -23,6 +24,11 @@ def encoding_of(head: bytes) -> str | None:
     mark, named = next(((mark, name) for mark, name in _MARKS if look.startswith(mark)), (b"", None))
     if named == "utf-8-sig":
         return named
+    # four bytes a letter, of which two or three are zero in every one
+    if len(look) >= 16 and not any(look[5::4] + look[6::4]) and (any(look[4::4]) != any(look[7::4])):
+        return next(
+            (name for wide, name in _WIDE if look.startswith(wide)), "utf-32-le" if any(look[4::4]) else "utf-32-be"
+        )
     even, odd = look[len(mark) :: 2], look[len(mark) + 1 :: 2]
     little, big = odd.count(0), even.count(0)
     if len(odd) < 2 or min(little, big) * 4 > max(little, big) or 2 * max(little, big) < len(odd):

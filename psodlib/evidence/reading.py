@@ -40,6 +40,10 @@ _MAGIC = (
     (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
     (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
 )  # fmt: skip
+_NO_TEXT = {
+    "picture": "a picture", "document": "a document (PDF, Word, an archive of one)", "program": "a program", "table": "a Parquet file",
+    "database": "a database", "binary": "no text and nothing that is known here",
+}  # fmt: skip
 # What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
 _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
@@ -165,7 +169,8 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         detail = f"begins with {len(whole) - len(whole.lstrip(bytes(1)))} NULs or more: what stood there is lost"
         stream.problems.append(Problem(source=item.source, problem="bad_line", line=1, detail=detail))
     if is_workbook(head):
-        return read_book(stream.read(MAX_BOOK), item.source, _taken(item))
+        told = read_book(stream.read(MAX_BOOK), item.source, _taken(item))
+        return [_of_binary("document", item)] if told[0].kind == "document" else told
     encoding, text = encoding_of(head), head
     if encoding is not None or b"\0" in head or head[:1] in (b"\xff", b"\xfe"):
         text = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
@@ -313,7 +318,10 @@ def _of_binary(kind: str, item: Item) -> FileReading:
     if kind == "binary" and _LOG_NAME.search(item.name.rpartition("/")[2]):
         detail = "named like a log or dump and no text; on a host, `vmkdump_extract -l` or `esxcfg-dumppart -L` makes the text of a dump"
         return _only(item, Problem(source=item.source, problem="not_text", detail=detail))
-    return FileReading(source=item.source, kind=kind, irrelevant=True)
+    if "!" in item.source or item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
+        return FileReading(source=item.source, kind=kind, irrelevant=True)  # counted by its archive, or one of hundreds
+    detail = f"{_NO_TEXT[kind]}; if it shows a crash, put its text into a .txt beside it"
+    return _only(item, Problem(source=item.source, problem="unused", detail=detail))
 
 
 def _says_something(reading: FileReading) -> bool:

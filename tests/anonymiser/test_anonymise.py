@@ -11,6 +11,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -203,6 +204,9 @@ def test_the_results_are_those_of_the_original_but_for_the_names(made):
     other = psod.load(done.folder, inventory=beside)
     beside.rename(done.folder / "inventory.csv")
     assert len(original.crashes) == len(HOSTS)
+    # a picture is named as unused, and left out of what is written
+    told = original.problems
+    original = replace(original, problems=told[~told["source"].str.endswith(".png")].reset_index(drop=True))
     same_but_for_names(original, other, json.loads(done.mapping.read_text())["names"])
 
 

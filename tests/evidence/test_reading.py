@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import SHARED, needs_shared
 
+import psodlib as psod
 from psodlib.evidence import reading as reading_module
 from psodlib.evidence.reading import read_item, read_unit
 from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
@@ -87,7 +88,6 @@ def test_a_bundle_name_is_stronger_than_a_syslog_line(tmp_path: Path) -> None:
 
 
 IRRELEVANT = {
-    "picture": b"\x89PNG\r\n\x1a\n" + bytes(100), "document": b"%PDF-1.4\n" + bytes(range(256)), "workbook": b"PK\x03\x04aaaa[Content_Types].xml" + bytes(600),
     "manifest": b'{"hosts": ["esx01"], "files": 12}\n',
     "prose": b"This fleet is made up. No host of this name ever was, and nobody lost any work over it.\n",
     "another log": b"2014-05-31T15:57:32Z crond: hourly job ran\n2014-05-31T16:57:32Z crond: hourly job ran\n",
@@ -104,6 +104,9 @@ def test_what_is_none_of_ours_is_recognised(tmp_path: Path, case: str) -> None:
     ("data", "problem"),
     [
         (b"", "empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "unused"),
+        (b"%PDF-1.4\n" + bytes(range(256)), "unused"),
+        (b"PK\x03\x04aaaa[Content_Types].xml" + bytes(600), "unused"),
         (b"host,cluster\nesx01,XA\n", "unused"),
         (bytes(range(1, 256)) * 300, "not_text"),
         (b"qwertz 4711 asdf;yxcv = 12\nfoo(bar) => 0x12\n", "unknown_format"),
@@ -255,3 +258,17 @@ def test_what_an_archive_holds_for_nothing_is_counted(tmp_path: Path) -> None:
     _, (problem,) = read_unit(unit)
     assert problem.problem == "unused" and problem.source.endswith(".tgz")
     assert problem.detail.startswith("3 of 4 members hold nothing of use here (2 other output, 1 picture; ")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "esx1").mkdir()
+    (tmp_path / "esx1" / "mail.doc").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    problems = psod.load(tmp_path, jobs=1).problems
+    assert problems["problem"].tolist() == ["unused"] and "a document" in problems["detail"].iloc[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be"])
+def test_four_bytes_a_letter_are_read(tmp_path: Path, encoding: str) -> None:
+    text = "@BlueScreen: #PF Exception 14 in world 7:idle IP 0x418018b7e594 addr 0x0\n0x412426e5dda0:[0x418018b7e594]a_scan@(a)#<None>+0x9 stack: 0x0\n"
+    (tmp_path / "a.log").write_bytes(text.encode(encoding))
+    assert psod.load(tmp_path, jobs=1).crashes["guilty_module"].tolist() == ["a"]
