@@ -78,6 +78,8 @@ def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
     )
     from nbconvert import HTMLExporter  # half a second that a report without notebooks does without
 
+    # Where this report's tables lay on the machine that made it is nothing to a reader.
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     _describe_pictures(notebook)
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True

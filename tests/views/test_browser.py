@@ -336,3 +336,7 @@ def test_pdf_pages_are_neither_blank_nor_cut(made: Path, tmp_path: Path, name: s
         assert all(min(row[:margin]) > 200 and min(row[-margin:]) > 200 for row in rows), (
             f"{page.name} runs over its margin"
         )
+
+
+def test_no_page_names_the_folder_that_it_was_made_in(made: Path) -> None:
+    assert not [path.name for path in made.rglob("*.html") if str(made) in path.read_text()]
