@@ -227,6 +227,14 @@ class Esx:
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+            # the sshd of the inner process group ends a moment later; until then it holds the port, and answers
+            end = time.monotonic() + START_LIMIT
+            while time.monotonic() < end:
+                try:
+                    socket.create_connection(("127.0.0.1", self.port), 1).close()
+                except OSError:
+                    return
+                time.sleep(0.02)
 
 
 @contextlib.contextmanager
