@@ -176,7 +176,8 @@ class Fleet(schema.Cell):
         InputError
             No evidence speaks of such a module.
         """
-        known_name(module, self.drivers["module"], "module")
+        # a crash may blame a module of which no host says which version it runs
+        known_name(module, [*self.drivers["module"], *self.crashes["guilty_module"]], "module")
         return versions_now(self.hosts, self.uptimes, self.drivers, module)
 
     def wide(self) -> pd.DataFrame:

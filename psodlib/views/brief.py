@@ -9,22 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.records import Crash
-from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.decision import LIKELY, NEAR, OVERLAP, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
-from psodlib.views.crash import reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
+from psodlib.views.doubts import as_sentence, doubts
+from psodlib.views.no_choice import no_choice
 from psodlib.views.rollout import rollout_state
-from psodlib.views.study import Study, versions_seen
-from psodlib.views.subject import describe_crash, unheard
-from psodlib.views.words import between, chance, count, figure, known, listing, literal, per_year, seen, share
+from psodlib.views.study import Study
+from psodlib.views.words import between, chance, count, figure, known, listing, literal, seen
 from psodlib.views.writeup import SIMULATED
 
 __all__ = [
-    "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "open_questions", "orders", "rule", "scope", "tone", "verdict", "versions", "worth",
+    "brief", "calls", "counted", "destination", "facts", "forbidden", "league", "open_questions", "orders", "rule", "scope", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
 BLANK = "________"
@@ -43,17 +41,12 @@ TO_DO = {
     "done": "Nothing is left to move.",
 }  # of a roll-out that is under way
 MOST_DOUBTS = 10  # on the page; the index has them all
-WEAK_SPOTS = (
-    "By design the rule acts before proof. Tried on simulated fleets without any true difference, it still moved some hosts in 4 of 10: "
-    "reboots for nothing, but no more crashes.",
-    "Whoever looks every two weeks will see even a 95 % advice appear by chance at some look, in up to 15 of 100 fleets.",
-)
 
 
 def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str | None = None) -> Document:
     """The two pages; where there is nothing to choose between, one page about the newest crash and what to do now."""
     if study.decision is None and study.rollout is None:
-        return _single(study, crash_id)
+        return _document(study, *no_choice(study, crash_id))
     return _document(
         study,
         f"{study.module}: what we run",
@@ -100,7 +93,7 @@ def verdict(study: Study) -> str:
         plan = study.rollout.plan
         return f"Roll-out of {literal(plan.module)} {literal(plan.to)}. {literal(study.rollout.sentence)}"
     if decision is None:
-        return _single_lead(study, _newest(study)) if len(study.fleet.crashes) else study.why_none
+        return no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
     moves, rest = _by_advice(study, MOVES), _by_advice(study, ("leave", "no_new_installs"))
     sentences = [
         f"{'Move' if row.advice == 'move_now' else 'At their next planned reboot, move'} {_the_hosts(row)} on {study.module} "
@@ -367,7 +360,7 @@ def open_questions(study: Study) -> list[Block]:
     better = f"Chance that {literal(decision.best)} is better"
     columns = ["Question", better, "Evidence still needed", "At today's pace"]
     turns = [words for words in decision.would_change if not words.startswith("no number")]
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(_sentence(words)) for words in turns[:2])]
+    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turns[:2])]
 
 
 def _still(way: Any, worse: float) -> tuple[str, str]:
@@ -378,47 +371,6 @@ def _still(way: Any, worse: float) -> tuple[str, str]:
         return "none", "can be told now"
     more = f"{count(math.ceil(way['needed']), 'host-day')} on this version"
     return more, _weeks(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
-
-
-def doubts(study: Study) -> list[str]:
-    """What could make the answer wrong: what the decision warns of, what the evidence lacks, and the rule's own weak spots."""
-    decision = study.decision
-    own = [_sentence(reason) for reason in decision.reasons[len(decision.options) :]] if decision else []
-    return [*own, *unknowns(study), *(WEAK_SPOTS if decision else ())]
-
-
-def _sentence(words: object) -> str:
-    # The decision speaks in clauses; a page wants a capital letter and a full stop.
-    text = literal(words).strip()
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
-
-
-def unknowns(study: Study) -> list[str]:
-    """What the evidence lacks, and how much of it there is."""
-    fleet = study.fleet
-    lived, watched = (fleet.uptimes[name].dt.total_seconds().sum() / 86400 for name in ("uptime", "observed"))
-    gap = lived - watched
-    unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
-    unread = int((~fleet.problems["problem"].isin(["no_evidence", "unplaced_crash", "unused"])).sum())
-    silent = len(unheard(fleet))
-    only = _only_crashed(study)
-    lines = [
-        (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
-        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.module} was loaded."),
-        (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
-        (only, only),
-        (unread, f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."),
-    ]  # fmt: skip
-    return [line for holds, line in lines if holds]
-
-
-def _only_crashed(study: Study) -> str:
-    # Dumps are sent in by those who crashed: a fleet of such hosts alone has rates that no other fleet has.
-    fleet = study.fleet
-    hosts = set(fleet.uptimes["host"].dropna()) | set(fleet.crashes["host"].dropna())
-    if len(hosts) < 2 or not hosts <= set(fleet.crashes["host"].dropna()):
-        return ""
-    return f"All {len(hosts):,} hosts in the evidence crashed. If only hosts that crashed were collected, every rate here is too high."
 
 
 def counted(study: Study) -> Table:
@@ -477,114 +429,3 @@ def _worst(row: Any) -> str:
     if not known(row.ratio):
         return "–"
     return f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, row.high if known(row.high) else math.inf)})"
-
-
-# ---- nothing to choose between -----------------------------------------------------------------------------------------
-
-
-def _single(study: Study, crash_id: str | None) -> Document:
-    # One version, one host, or no crash: what there is, and what to do now.
-    crashes = study.fleet.crashes
-    if crashes.empty:
-        what = [Section("What to do", [Bullets(_go_on(study))])]
-        return _document(study, f"{study.module}: no crash was found", _quiet(study), what)
-    crash = study.fleet.crash(crash_id) if crash_id else _newest(study)
-    row = {"crash_id": crash.crash_id}
-    suspects, issues, doubtful = (reasons_of(study.fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
-    parts = [
-        ("Who is suspected, and why", suspects or ["No module: the evidence names none."]),
-        (f"All crashes by {study.module}", _together(study)),
-        ("Known issues that fit", issues),
-        ("What to do now", _now(study, crash, bool(issues))),
-        ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
-    ]
-    sections = [Section(title, [Bullets(lines)]) for title, lines in parts if lines]
-    many = count(study.counts.module, f"crash by {study.module}", f"crashes by {study.module}")
-    host = literal(crash.host, "a host that the text does not name")
-    title = (
-        f"The crash of {host}: what it is, and what to do now"
-        if study.counts.module < 2
-        else f"{many}: what they are, and what to do now"
-    )
-    return _document(
-        study, title, _single_lead(study, crash), [Section("What happened", [describe_crash(crash)]), *sections]
-    )
-
-
-def _newest(study: Study) -> Crash:
-    # Of the driver in question, where it has one.
-    crashes = study.fleet.crashes
-    mine = crashes[(crashes["guilty_module"] == study.module).fillna(False).astype(bool)]
-    newest = (mine if len(mine) else crashes).sort_values("time", na_position="first")
-    return study.fleet.crash(str(newest["crash_id"].iloc[-1]))
-
-
-def _together(study: Study) -> list[str]:
-    # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
-    if study.counts.in_rates < FEW or _only_crashed(study):
-        return []
-    table: Any = study.rates
-    rates = table[table.index.notna() & (table["host_days"] > 0)].itertuples()
-    often = [
-        f"{study.module} {literal(row.Index)}: {count(row.crashes, 'crash', 'crashes')} in {count(row.host_days, 'host-day')}, "
-        f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
-        for row in rates
-    ]
-    return [*often, literal(attributes_of_driver(study.fleet, study.module).attrs["says"])]
-
-
-def _single_lead(study: Study, crash: Any) -> str:
-    if not known(crash.guilty_module):
-        return "The evidence names no driver. Keep the dump and open a case; change no driver because of this crash."
-    version = f" {literal(crash.driver_version)}" if known(crash.driver_version) else ""
-    issue = " A known issue fits: check it first." if crash.known_issues else ""
-    ranks = (
-        " One crash ranks no versions; it says where to look."
-        if len(study.fleet.crashes) == 1
-        else f" {study.why_none}"
-    )
-    return f"The evidence points at {literal(crash.guilty_module)}{version}.{issue}{ranks}"
-
-
-def _quiet(study: Study) -> str:
-    rows = study.rates[study.rates["host_days"] > 0]
-    rows = rows[rows.index.notna()]
-    bounds = [
-        f"{name}: at most {per_year(row['upper_at_zero'])} crashes per host-year" for name, row in rows.iterrows()
-    ]
-    return f"No crash in {count(study.exposure['host_days'].sum(), 'host-day')} watched. {'; '.join(bounds)}{' (95 % bound).' if bounds else ''}".strip()
-
-
-def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    remedy = "Follow the remedy of the known issue above; check its conditions against this host first."
-    steps = [remedy] if issue else []
-    module, version = crash.guilty_module, crash.driver_version
-    if known(version) and module in set(study.fleet.drivers["module"].dropna()):
-        now = study.fleet.now(module)
-        waiting = now.loc[now["host"] == crash.host, "pending"].dropna()
-        if len(waiting):
-            steps.append(
-                f"{literal(crash.host)} was given {module} {literal(waiting.iloc[0])} after the crash. Check that it is the one loaded; the steps are for the other hosts."
-            )
-        same = now.loc[(now["version"] == version).fillna(False), "host"]
-        others = [host for host in same if host != crash.host]
-        if others:
-            steps.append(
-                f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too: {listing(others)}. Install it nowhere else until the case is answered."
-            )
-    steps.append("Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands.")
-    return [*steps, *_go_on(study)]
-
-
-def _go_on(study: Study) -> list[str]:
-    seen = versions_seen(study.rates)
-    if study.counts.in_rates >= FEW and not _only_crashed(study):
-        return [
-            f"Only {seen} was watched, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
-        ]
-    more = (
-        f"Only {seen} was watched."
-        if seen != "none"
-        else f"No time with a known version of {study.module} was watched."
-    )
-    return [f"{more} Collect the hosts that did not crash as well (psod collect): without them no rate can be given."]

@@ -55,6 +55,7 @@ from psodlib.views.document import (
     to_markdown,
     to_pdf,
 )
+from psodlib.views.doubts import doubts
 from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.nbformats import NotebookNode, nbformat
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
@@ -472,7 +473,7 @@ def _index(
                 else []
             ),
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
-            Section("What could make this wrong", [Bullets(said.doubts(found))]),
+            Section("What could make this wrong", [Bullets(doubts(found))]),
             Section("How the crashes are counted", [said.counted(found)]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),

@@ -22,8 +22,9 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet, load
 from psodlib.triage.known_issues import load_issues
-from psodlib.views.brief import brief, unknowns, verdict
+from psodlib.views.brief import brief, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
+from psodlib.views.doubts import unknowns
 from psodlib.views.notebooks import notebook_folder
 from psodlib.views.report import report, safe_html, write_csv
 from psodlib.views.study import study

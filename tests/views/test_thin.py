@@ -13,8 +13,8 @@ from views import hand_made
 
 from psodlib.fleet import Fleet
 from psodlib.views import charts
-from psodlib.views.brief import unknowns
 from psodlib.views.document import table_of, to_html
+from psodlib.views.doubts import unknowns
 from psodlib.views.explore import explorer_data, explorer_document
 from psodlib.views.notebooks import run_notebook
 from psodlib.views.study import study
