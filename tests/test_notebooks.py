@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 from views.hand_made import fleet as made_by_hand
+from views.hand_made import strangers
 
 from psodlib import schema
 from psodlib.errors import InputError
@@ -152,7 +153,13 @@ def hostile() -> Fleet:
     return made_by_hand(words=words, cluster=HOSTILE)
 
 
-FLEETS = {"nobody": nobody, "one quiet host": one_quiet_host, "only a crash": only_a_crash, "hostile": hostile}
+FLEETS = {
+    "nobody": nobody,
+    "one quiet host": one_quiet_host,
+    "only a crash": only_a_crash,
+    "strangers": strangers,
+    "hostile": hostile,
+}
 
 
 def run_here(path: Path, parameters: dict[str, Any]) -> list[Any]:

@@ -64,7 +64,7 @@ def _scattered(study: Study) -> tuple[str, str, list[Section]]:
                 [
                     literal(module),
                     f"{len(group):,}",
-                    literal(signatures.index[0], "–"),
+                    literal(next(iter(signatures.index), None), "–"),
                     literal(", ".join(issues) or None, "–"),
                 ],
             )

@@ -80,3 +80,17 @@ def _host(rows: dict[str, list[dict[str, Any]]], host: str, number: int, crashes
             "crash_id": crash_id, "backtrace": 0, "index": index, "function": function, "offset": 0x39C + index,
             "module": say["module"] if index < 3 else "vmkernel", "module_evidence": "symbol_prefix" if index < 3 else "printed",
         })  # fmt: skip
+
+
+def strangers() -> Fleet:
+    """A folder of other people's texts: crashes of many causes on hosts that nobody names, and nothing else."""
+    rows = [
+        {
+            "crash_id": f"c{at}",
+            "kind": "page_fault",
+            "guilt": "none" if module is None else "on_stack",
+            "guilty_module": module,
+        }
+        for at, module in enumerate(["i40en", "lpfc", None])
+    ]
+    return Fleet(crashes=schema.build("crashes", rows))

@@ -170,3 +170,15 @@ def test_user_hours_need_users_that_are_numbers() -> None:
         for users in (40, "many")
     ]
     assert "user-hours (" in lines[0] and "Hours of users cannot be given" in lines[1] and "user-hours" not in lines[1]
+
+
+def test_of_crashes_of_many_causes_no_driver_is_called_the_one() -> None:
+    found = study(hand_made.strangers())
+    page = to_markdown(said.brief(found, [], "c0"))
+    assert page.startswith("# 3 crashes, and no driver stands out")
+    assert "2 crashes blame 2 modules, 1 name none; none is blamed twice" in said.verdict(found)
+    assert all(f"| {module} | 1 |" in page for module in ("i40en", "lpfc", "none found"))
+    twice = hand_made.strangers()
+    rows = pd.concat([twice.crashes, twice.crashes.assign(crash_id="d" + twice.crashes["crash_id"]).iloc[[0, 0]]])
+    rows["crash_id"] = [f"c{at}" for at in range(len(rows))]
+    assert "The evidence points at i40en" in said.verdict(study(replace(twice, crashes=rows.reset_index(drop=True))))

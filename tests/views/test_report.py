@@ -384,6 +384,11 @@ def test_candidates_that_never_ran_are_an_error() -> None:
         study(hand_made.fleet(), candidates=["9.9", "5.5.0.50"])
 
 
+def test_a_module_that_no_host_is_known_to_run_has_a_report(tmp_path: Path) -> None:
+    made = report(hand_made.strangers(), tmp_path / "r", notebooks=False)
+    assert made.index.exists() and "No driver stands out" in made.lead
+
+
 def test_empty_fleet_gives_a_whole_report(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     made = report(Fleet(), tmp_path / "r", notebooks=False, progress=lambda *step: seen.append(step))
