@@ -32,7 +32,7 @@ BANNERS: tuple[LineRow, ...] = (
     _line_row(b"loaded successfully", "", "cpu9:2097703)vmknvme loaded successfully.",
               r"^(?:[Mm]odule )?(?P<module>[\w\-]{1,64}) loaded successfully"),
     _line_row(b"river ", "", "<6>bnx2x: QLogic 5771x/578xx 10/20-Gigabit Ethernet Driver bnx2x 2.713.30.v60.8 (2016/02/11)",
-              r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,80}?\b[Dd]river(?: -)?(?: (?P=module))? (?:version:?\s+)?v?(?P<version>\d[\w\-]{0,20}\.[\w.\-]{1,60})"),
+              r"(?P<module>[a-z][\w\-]{1,40})(?: [\w:.]{1,20})?: .{0,80}?\b[Dd]river(?: -)?(?: (?P=module))? (?:version:?\s+v?|v?(?=\d{1,6}\.\d{1,6}\.\d))(?P<version>\d[\w.\-]{1,64})"),
 )  # fmt: skip
 
 # Who speaks in a line: its first word, behind its level. A word farther in is no module's.

@@ -375,3 +375,21 @@ def test_odd_text_is_read_without_raising(text: str) -> None:
     for crash in find_crashes(text):
         assert crash.ip is None or crash.ip < 2**64
         assert crash.world_id is None or crash.world_id < 2**63
+
+
+@pytest.mark.parametrize(
+    ("line", "loaded"),
+    [
+        (
+            "<6>bnx2x: Some 10/20-Gigabit Ethernet Driver bnx2x 2.713.30.v60.8 (2016/02/11)",
+            [("bnx2x", "2.713.30.v60.8")],
+        ),
+        ("lpfc: lpfc_init: Fibre Channel SCSI driver 12.8.298.3", [("lpfc", "12.8.298.3")]),
+        ("WARNING: hpsa: driver 0.1 failed", []),
+        ("vmw_ahci: driver 3 of 5.", []),
+    ],
+)
+def test_a_banner_in_any_wording_and_no_other_number(line: str, loaded: list[tuple[str, str]]) -> None:
+    log = f"2021-03-01T02:11:25.100Z cpu4:2097700){line}\n".encode()
+    reading = read_vmkernel(io.BytesIO(log), "a")
+    assert [(one.module, one.version) for one in reading.drivers] == loaded
