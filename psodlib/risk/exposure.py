@@ -167,7 +167,9 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     chosen = "among the drivers of which two versions or more were seen"
     of = chosen if first["choice"] else "of all; no driver was seen in two versions"
     runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
-    why = f"it caused most crashes ({crashes}, {seen}) {of}"
+    equals = int(((rest["crashes"] == first["crashes"]) & (rest["choice"] == first["choice"])).sum())
+    who = f"it and {equals} other{'s' * (equals > 1)}" if equals else "it"
+    why = f"{who} caused most crashes ({crashes}, {seen}) {of}"
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
