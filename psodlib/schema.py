@@ -6,6 +6,7 @@ lists ``category``. Unknown is ``NA``/``NaT``. An empty table has the same colum
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from psodlib.errors import InputError
 from psodlib.records import DAMAGE
 
 __all__ = [
-    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Cell", "Column", "Shown", "Tables", "build", "check", "conform", "describe", "empty",
+    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Cell", "Column", "Tables", "build", "check", "conform", "describe", "empty", "told_first",
 ]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
@@ -57,15 +58,17 @@ class Cell:
         return psodlib.cell(self)
 
 
-class Shown(Cell, pd.DataFrame):
-    """A result that is a table: a notebook shows its sentence first; what is made of it is a plain DataFrame."""
+def told_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table; a notebook shows its sentence first. It stays a plain DataFrame, and what is made of it knows nothing of this."""
+    mine = weakref.ref(table)  # no circle, which would keep a large table until a late collection
 
-    @classmethod
-    def of(cls, table: pd.DataFrame) -> pd.DataFrame:
-        """The same table, to be shown so."""
-        shown = cls(table)
-        shown.attrs = table.attrs
-        return shown
+    def shown() -> str:
+        import psodlib
+
+        return psodlib.cell(mine())
+
+    object.__setattr__(table, "_repr_html_", shown)
+    return table
 
 
 class Tables(Protocol):

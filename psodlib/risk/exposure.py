@@ -88,7 +88,7 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     choice = choose_module(fleet, module)
     out = of_module(fleet, choice["module"])
     out.attrs |= choice
-    return schema.Shown.of(out)
+    return schema.told_first(out)
 
 
 def of_module(fleet: Tables, module: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure, parts_of
-from psodlib.schema import Cell, Shown
+from psodlib.schema import Cell, told_first
 
 __all__ = ["ADJUST", "DAYS_PER_YEAR", "Interval", "RateRatio", "crash_rates", "rate_ratio", "ratio_of"]
 
@@ -68,7 +68,7 @@ def crash_rates(
     limits = [_limits(k, days, alpha) for k, days in zip(sums["crashes"], sums["host_days"], strict=True)]
     out = sums.assign(crashes=sums["crashes"].astype("Int64"))
     out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
-    return Shown.of(out)
+    return told_first(out)
 
 
 def _sums(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -26,7 +26,7 @@ MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 def html(result: Any) -> str:
     """A result as a notebook's cell."""
     makers: dict[str, Any] = {
-        "Fleet": _fleet, "Shown": _shown, "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
+        "Fleet": _fleet, "DataFrame": _shown, "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
     }  # fmt: skip
     return Section("", makers[type(result).__name__](result))._repr_html_()
 

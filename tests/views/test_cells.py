@@ -39,7 +39,13 @@ def test_every_result_says_its_sentence_first(fleet: psod.Fleet) -> None:
 
 def test_a_table_of_results_is_a_table_to_pandas(fleet: psod.Fleet) -> None:
     exposure = psod.exposure(fleet)
-    assert type(exposure.head()) is type(exposure.copy()) is type(exposure[exposure["crashes"] > 0]) is pd.DataFrame
+    assert (
+        type(exposure)
+        is type(exposure.head())
+        is type(exposure.copy())
+        is type(exposure[exposure["crashes"] > 0])
+        is pd.DataFrame
+    )
     assert exposure.attrs["module"] == "hpsa" and exposure.head()._repr_html_().count("<tr") == 6
     assert "No host-day was watched" in psod.crash_rates(exposure.iloc[:0])._repr_html_()
 
