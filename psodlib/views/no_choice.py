@@ -14,7 +14,7 @@ from psodlib.views.study import Study, versions_seen
 from psodlib.views.subject import describe_crash
 from psodlib.views.words import count, known, listing, literal, per_year
 
-__all__ = ["no_choice"]
+__all__ = ["no_choice", "no_driver_stands_out"]
 
 MOST_ROWS = 20  # modules on the page
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
@@ -26,7 +26,7 @@ def no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Sectio
     if crashes.empty:
         what = [Section("What to do", [Bullets(_go_on(study))])]
         return f"{study.module}: no crash was found", _quiet(study), what
-    if len(crashes) > 1 and 2 * study.counts.module <= crashes["guilty_module"].notna().sum():
+    if no_driver_stands_out(study):
         return _scattered(study)
     crash = study.fleet.crash(crash_id) if crash_id else _newest(study)
     row = {"crash_id": crash.crash_id}
@@ -43,6 +43,13 @@ def no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Sectio
     one = f"The crash of {host}: what it is, and what to do now"
     title = one if study.counts.module < 2 else f"{many}: what they are, and what to do now"
     return title, _lead(study, crash), [Section("What happened", [describe_crash(crash)]), *_bullets(parts)]
+
+
+def no_driver_stands_out(study: Study) -> bool:
+    """Whether the crashes have many causes and there is no version to choose: then the driver in question is only the first of them."""
+    crashes = study.fleet.crashes
+    mine = 2 * study.counts.module > crashes["guilty_module"].notna().sum()
+    return study.decision is None and study.rollout is None and len(crashes) > 1 and not mine
 
 
 def _bullets(parts: Sequence[tuple[str, list[str]]]) -> list[Section]:

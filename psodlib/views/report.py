@@ -58,6 +58,7 @@ from psodlib.views.document import (
 from psodlib.views.doubts import doubts
 from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.nbformats import NotebookNode, nbformat
+from psodlib.views.no_choice import no_driver_stands_out
 from psodlib.views.notebook_pages import safe_html, write_notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running
 from psodlib.views.spreadsheet import write_csv
@@ -459,7 +460,7 @@ def _index(
 ) -> Document:
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
     return Document(
-        title=f"Crash report: {found.module}",
+        title="Crash report" if no_driver_stands_out(found) else f"Crash report: {found.module}",
         subtitle=said.scope(found),
         lead=said.verdict(found),
         tone=said.tone(found),

@@ -387,6 +387,7 @@ def test_candidates_that_never_ran_are_an_error() -> None:
 def test_a_module_that_no_host_is_known_to_run_has_a_report(tmp_path: Path) -> None:
     made = report(hand_made.strangers(), tmp_path / "r", notebooks=False)
     assert made.index.exists() and "No driver stands out" in made.lead
+    assert "<h1>Crash report</h1>" in made.index.read_text()
 
 
 def test_empty_fleet_gives_a_whole_report(tmp_path: Path) -> None:
