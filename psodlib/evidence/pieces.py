@@ -40,18 +40,8 @@ _CUT = re.compile(
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
-# Behind a line's own `cpu3:960)` nothing can be cut where none of these stands.
-_CUT_WORDS = (
-    b"cpu",
-    b"BlueScreen:",
-    b" Exception",
-    b"Code start",
-    b"VMK uptime:",
-    b"Backtrace for",
-    b"aved backtrace",
-    b"[0x",
-    b"[ 0x",
-)
+# Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands.
+_CUT_WORDS = re.compile(rb"BlueScreen:| Exception|Code start|VMK uptime:|Backtrace for|aved backtrace|\[ ?0x")
 _SUMMARY = re.compile(
     rb"\s*(?:Panic|PSOD|Crash) Details: "
 )  # its second half may stand on the same line, and was not joined
@@ -159,7 +149,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
     # Where the log lines begin that a scraper joined into data[start:end].
     cuts, previous_end, first = [start], start, True
     behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
-    if not any(data.find(word, behind if word == b"cpu" else start, end) >= 0 for word in _CUT_WORDS):
+    if data.find(b"cpu", behind, end) < 0 and not _CUT_WORDS.search(data, start, end):
         return cuts
     for match in _CUT.finditer(data, start, end):
         own_prefix = first and b"cpu" in match[0] and match.start() - start < _OWN_REACH

@@ -17,7 +17,7 @@ import msgspec
 from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
 from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
-from psodlib.evidence.encodings import decoded, encoding_of, recoded
+from psodlib.evidence.encodings import Recoded, decoded, encoding_of
 from psodlib.evidence.exports import COLUMNS, is_export, read_export
 from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
@@ -235,7 +235,7 @@ def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading |
     # Most texts say nothing: one quick search of all of it, and another reading from its start where that found something.
     if stream.again is None or item.size > HASHED:
         return read_vmkernel(_recoded(stream, encoding), item.source)
-    if not may_tell(recoded(stream, encoding)):
+    if not may_tell(iter(partial(_recoded(stream, encoding).read, BLOCK), b"")):
         return None
     with stream.again() as fresh:
         reading = read_vmkernel(_recoded(fresh, encoding), item.source)
@@ -244,7 +244,7 @@ def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading |
 
 
 def _recoded(stream: Stream, encoding: str | None) -> BinaryIO:
-    return cast(BinaryIO, Stream(recoded(stream, encoding), stream.source))
+    return cast(BinaryIO, Stream(Recoded(stream, encoding), stream.source))
 
 
 def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
