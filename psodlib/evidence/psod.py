@@ -29,13 +29,16 @@ _DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel
 _FRAMES = ("frame", "symbol", *_DEBUGGED)
 _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
+_SHOWN = ("product", "title", "backtrace", "saved", "cpu_list", "world", *_FRAMES)
 # Any of these says that the host stopped, whatever stands beside it.
-_FATAL = ("header", "message", "code_start", "uptime", "details", "other_cpu", "fatal", "requested")
+_FATAL = ("header", "message", "code_start", "details", "other_cpu", "fatal", "requested")
 _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.{0,80}Backtrace|Backtrace_Log")
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
+
+_EXCEPTION_IN = re.compile(r"xception \(?(?:type )?\d{1,3}\)?.{0,20} in world (?P<world>\d{1,12})")
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
 _LONG_GAP = 2000  # the same, where stamps say that it is still that moment
@@ -144,6 +147,9 @@ def _other_message(block: _Block, piece: Piece) -> bool:
         return ended if piece.role == "header" else traced and not of_the_dump
     if _alike(known, piece) or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
+    worlds = [_EXCEPTION_IN.search(one.group("message") or "") for one in (known, piece)]
+    if all(worlds) and worlds[0]["world"] != worlds[1]["world"] and not _near(known, piece, _NESTED):  # type: ignore[index]
+        return True
     if piece.role == "header" and known.role == "header":
         return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
     return (traced or ended) and not _near(known, piece, _NESTED)
@@ -178,7 +184,7 @@ def is_crash(block: _Block) -> bool:
     # A fatal form, a product line with what a purple screen shows around it, or a backtrace of a host that panics.
     if _is_joke(block):
         return False
-    if block.has(*_FATAL) or (block.has("product") and block.has(*_SCREEN)):
+    if block.has(*_FATAL) or (block.has("product") and block.has(*_SCREEN)) or (block.has("uptime") and block.has(*_SHOWN)):
         return True
     return _is_backtrace_of_a_panic([piece for piece in block.pieces if piece.role in _FRAMES], block)
 
@@ -294,10 +300,11 @@ def _first_told(pieces: list[Piece], name: str, *roles: str) -> str | None:
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:
-    for before, piece in zip([None, *pieces], pieces, strict=False):
-        if piece.role == "title":
+    told = [piece for piece in pieces if piece.role or piece.body]
+    for before, piece in zip([None, *told], told, strict=False):
+        if piece.role == "title" or (piece.role == "lockup" and piece.body.startswith("NMI IPI")):
             return piece
-        if before and before.role == "product" and piece.role in ("", "detail") and piece.body and not piece.prefixed:
+        if before and before.role == "product" and piece.role in ("", "detail") and not piece.prefixed:
             return piece
     return None
 
@@ -305,7 +312,7 @@ def _screen_message(pieces: list[Piece]) -> Piece | None:
 def _message_of(piece: Piece | None) -> str | None:
     if piece is None:
         return None
-    text = (piece.group("message") or "") if piece.match else piece.body[:4000]
+    text = (piece.match.groupdict() if piece.match else {}).get("message", piece.body[:4000]) or ""
     text = re.split(r"\s+PTEs:", text, maxsplit=1)[0]
     text = re.sub(r"\.{3}\s*\Z", "", text.strip()).rstrip()
     return text or None
