@@ -41,7 +41,9 @@ _CUT = re.compile(
     rb"|System has encountered a Hardware Error"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
-_SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")  # its second half may stand on the same line, and was not joined
+_SUMMARY = re.compile(
+    rb"\s*(?:Panic|PSOD|Crash) Details: "
+)  # its second half may stand on the same line, and was not joined
 _TITLE = re.compile(rb"\s{0,8}[A-Z#]\w")  # behind a banner
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 

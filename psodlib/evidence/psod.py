@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
 from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
@@ -37,8 +37,6 @@ _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.{0,80}Backtrace|Backtrace_Log")
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
-
-_EXCEPTION_IN = re.compile(r"xception \(?(?:type )?\d{1,3}\)?.{0,20} in world (?P<world>\d{1,12})")
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
 _LONG_GAP = 2000  # the same, where stamps say that it is still that moment
@@ -147,12 +145,11 @@ def _other_message(block: _Block, piece: Piece) -> bool:
         return ended if piece.role == "header" else traced and not of_the_dump
     if _alike(known, piece) or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
-    worlds = [_EXCEPTION_IN.search(one.group("message") or "") for one in (known, piece)]
-    if all(worlds) and worlds[0]["world"] != worlds[1]["world"] and not _near(known, piece, _NESTED):  # type: ignore[index]
-        return True
     if piece.role == "header" and known.role == "header":
         return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
-    return (traced or ended) and not _near(known, piece, _NESTED)
+    told = [_message_facts(one.group("message")) for one in (known, piece)]
+    elsewhere = len({one.world_id for one in told if None not in (one.exception, one.world_id)}) == 2
+    return (traced or ended or elsewhere) and not _near(known, piece, _NESTED)
 
 
 def _comparable(one: Piece, other: Piece) -> bool:
@@ -184,7 +181,11 @@ def is_crash(block: _Block) -> bool:
     # A fatal form, a product line with what a purple screen shows around it, or a backtrace of a host that panics.
     if _is_joke(block):
         return False
-    if block.has(*_FATAL) or (block.has("product") and block.has(*_SCREEN)) or (block.has("uptime") and block.has(*_SHOWN)):
+    if (
+        block.has(*_FATAL)
+        or (block.has("product") and block.has(*_SCREEN))
+        or (block.has("uptime") and block.has(*_SHOWN))
+    ):
         return True
     return _is_backtrace_of_a_panic([piece for piece in block.pieces if piece.role in _FRAMES], block)
 
@@ -247,7 +248,7 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         block.first("header") or block.first("message") or block.first("requested") or _screen_message(pieces)
     )
     facts = _message_facts(message)
-    pcpu = _first_known(_pcpus(pieces, facts))
+    pcpu = _of_whom(pieces, "pcpu", facts.pcpu)
     frames = _frames_of(_traces(pieces), pcpu)
     if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
         lost = dict.fromkeys(("function", "module", "module_version", "offset", "module_evidence"))
@@ -257,13 +258,13 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     crash = Crash(
         host=next((piece.host for piece in pieces if piece.role and piece.host), None),
         time=_time_of(pieces),
-        esxi_version=_version_of(product),
-        esxi_build=product.group("build") if product else None,
+        esxi_version=_unmasked(product, "version"),
+        esxi_build=_unmasked(product, "build"),
         kind=_kind_of(message, facts, main, block),
         message=message,
         exception=facts.exception,
         pcpu=pcpu,
-        world_id=_first_known(_worlds(pieces, facts)),
+        world_id=_of_whom(pieces, "world", facts.world_id),
         world_name=facts.world_name or _first_told(pieces, "name", "details", "cpu_list"),
         ip=facts.ip if facts.ip is not None else _register_ip(pieces),
         fault_address=facts.fault_address,
@@ -398,40 +399,25 @@ def _time_of(pieces: list[Piece]) -> datetime | None:
     return moment_of(_first_told(pieces, "time", "details") or "")
 
 
-def _version_of(product: Piece | None) -> str | None:
-    version = product.group("version") if product else None
-    return None if version is None or "X" in version else version
+def _unmasked(piece: Piece | None, name: str) -> str | None:
+    text = piece.group(name) if piece else None
+    return None if text is None or re.search("[#X]", text) else text
 
 
-def _printed(pieces: list[Piece], name: str) -> Iterator[int | None]:
-    yield from (
-        read_count(piece.group(name))
+_SPEAKING = (("header",), ("code_start", "message", "fatal", "requested", *_FRAMES))
+
+
+def _of_whom(pieces: list[Piece], what: Literal["pcpu", "world"], told: int | None) -> int | None:
+    # The PCPU or the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
+    spoken = [getattr(piece, what) for roles in _SPEAKING for piece in pieces if piece.role in roles]
+    printed = [
+        read_count(piece.group(what))
         for role in ("details", "backtrace", "cpu_list", "other_cpu")
         for piece in pieces
         if piece.role == role
-    )
-
-
-def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
-    yield from (piece.pcpu for piece in pieces if piece.role == "header")
-    yield from (
-        piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
-    )
-    yield facts.pcpu
-    yield from _printed(pieces, "pcpu")
-
-
-def _worlds(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
-    yield facts.world_id
-    yield from (piece.world for piece in pieces if piece.role == "header")
-    yield from (
-        piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
-    )
-    yield from _printed(pieces, "world")
-
-
-def _first_known(values: Iterable[int | None]) -> int | None:
-    return next((value for value in values if value is not None), None)
+    ]
+    own = [*spoken, told] if what == "pcpu" else [told, *spoken]
+    return next((value for value in (*own, *printed) if value is not None), None)
 
 
 _INNER_IP = re.compile(rf"\b(?:r|e)?ip=({HEX})")
