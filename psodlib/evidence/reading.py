@@ -217,7 +217,7 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     crashes = find_crashes(head) if opens_in(head) and not _is_json(_text(head)) else []
     is_document = _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1
     if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
-        return [_of_document(text, item)]
+        return [_of_document(item, bool(crashes))]
     if (_BOUNDARY in found and has_prompt(text)) or (crashes and not like_vmkernel):
         return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
@@ -264,9 +264,9 @@ def is_vmkernel(head: bytes) -> bool:
     return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
 
 
-def _of_document(text: str, item: Item) -> FileReading:
+def _of_document(item: Item, quotes: bool) -> FileReading:
     # What a page quotes may be another host's, another day's: nobody took it as evidence.
-    if "BlueScreen:" not in text:
+    if not quotes:
         return FileReading(source=item.source, kind="document", irrelevant=True)
     detail = "a document that quotes a crash, no evidence of a host; `parse_crashes` reads what it quotes"
     return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
