@@ -39,7 +39,20 @@ MODULE_OF_VIB = {
     "i40en-ens": "i40en_ens",
     "vmw-ahci": "vmw_ahci",
 }
-_BUS_PREFIXES = ("scsi-", "net-", "sata-", "ata-", "block-", "ima-", "char-", "misc-", "input-", "ipmi-")
+_BUS_PREFIXES = (
+    "scsi-",
+    "net-",
+    "sata-",
+    "ata-",
+    "block-",
+    "ima-",
+    "char-",
+    "misc-",
+    "input-",
+    "ipmi-",
+    "net51-",
+    "net55-",
+)
 
 _VERSION = re.compile(
     r"(?:Version\s+)?v?(?P<natural>\d[\w.+~]*?)(?:-(?P<release>[\w]+)(?P<target>(?:\.[\w]+)*))?(?:,.*)?", re.ASCII

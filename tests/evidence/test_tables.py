@@ -226,6 +226,20 @@ def test_what_a_host_says_is_believed_before_an_inventory_beside_it(tmp_path: Pa
     assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "model") == ("8.0.2", "22380479", "PowerEdge R740")
 
 
+def test_a_hosts_row_that_names_its_product_too(tmp_path: Path) -> None:
+    text = '"Hostname","Product","Version","Build","Make","Model","S/N"\n"esx-h1.lab","{}","6.7.0","13006603","HPE","DL380","CZ1"\n'
+    fleet = fleet_of(
+        tmp_path, {"a.csv": text.format("VMware ESXi"), "b.csv": text.replace("h1", "h2").format("VMware vCenter")}
+    )
+    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == (
+        "6.7.0",
+        "13006603",
+        "HPE",
+        "DL380",
+    )
+    assert fleet.hosts["host"].tolist() == ["esx-h1.lab"]
+
+
 DEVICES = {
     "vDocumentation": '"Hostname","Slot Description","VMKernel Name","Device Name","Vendor Name","Driver","Driver Version","Firmware Version","VIB Name","VIB Version"\n'
     '"esx-d1.lab","Slot 1","vmnic4","Controller X, for 10GbE","Intel","i40en","1.8.6","6.01 0x800035cf 1.1747.0","i40en","1.8.6-1OEM.670.0.0.8169922"\n',

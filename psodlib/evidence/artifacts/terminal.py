@@ -45,8 +45,9 @@ HEADINGS = _table(
     ("pssh", "[3] 10:00:01 [SUCCESS] esx01.lab", r"\[\d{1,5}\] \d\d:\d\d:\d\d \[(?:SUCCESS|FAILURE)\] " + _NAME),
     ("host by word", "########## ESXi 10.54.159.14 ##########",
      r"[ \t]*(?:[=#*~-]{2,80}|\+{2,80})[ \t]*(?:(?:ESXi?|VM)?[ _-]?[Hh]ost(?:name)?|HOST(?:NAME)?|ESXi?|[Ss]erver)[ \t]*[:=]?[ \t]+" + _NAME + r"[ \t]*(?:[=#*~-]{2,80}|\+{2,80})?[ \t]*$"),
-    ("host by its form", "===== esx01.lab =====", r"[ \t]*[=#*~-]{3,80}[ \t]*" + _FULL + r"[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
+    ("host by its form", "===== esx01.lab =====", r"[ \t]*[=#*~-]{3,80}[ \t]*(?:[\w /-]{0,40}(?:[Hh]ost|HOST|ESXi?)[\w /-]{0,40}: ?)?" + _FULL + r"[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
     ("command", "### vmware -vl", rf"[ \t]*(?:[=#*~-]{{1,80}}|\$|>)[ \t]*(?P<command>{_COMMANDS}[^\n]{{0,400}}?)[ \t]*:?[ \t]*(?:[=#*~-]{{1,80}})?[ \t]*$"),
+    ("host by its name", "== esx01", r"[ \t]*[=#*~-]{2,80}[ \t]*(?P<host>(?i:(?:[a-z][a-z-]{0,20})?esxi?[a-z-]{0,20}\d{1,4}[a-z]{0,3}))[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
     ("ruled", "===== VIB LIST:", r"[ \t]*(?:[=#*~]{2,80}|-{3,80})[ \t]*(?P<title>[A-Za-z][^=#*~|\n]{0,80}?)[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
     ("nicinfo.sh", "NIC:  vmnic0", r"NIC: {1,4}(?P<command>vmnic\d{1,4})[ \t]*$"),
 )  # fmt: skip
@@ -57,6 +58,9 @@ _HOST_LINE = re.compile(
     r"[ \t]{0,4}(?:(?:ESXi?|VM)[ _-]?[Hh]ost|[Hh]ost ?[Nn]ame|Host|HOST)[ \t]*[:=][ \t]*" + _NAME + r"[ \t]*$"
 )
 
+_NO_HOST = re.compile(
+    r"(?i)\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$|^esxi-?(?:5[015]|6[057]|[789]0)\d?(?:u\d\w?)?$"
+)
 _FIELD = re.compile(r"([ \t]*)[A-Za-z][\w ()/.-]{0,60}?[ \t]{0,40}:(?:[ \t]|$)")
 # A command sent to another host than the prompt's.
 _FAR = re.compile(
@@ -88,12 +92,10 @@ def _first_of(table: tuple[tuple[str, str, re.Pattern[str]], ...], line: str) ->
 
 
 def _is_host(name: str, by_prompt: bool) -> bool:
-    # `ESXi 6.7.0` and `vmkernel.log` stand in headings too.
+    # `ESXi 6.7.0`, `ESXi67U3` and `vmkernel.log` stand in headings too.
     if re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){3}", name):
         return True
-    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not re.search(
-        r"\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$", name
-    )
+    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not _NO_HOST.search(name)
     return bool(plain) and not name.lower().startswith("localhost") and (by_prompt or bool(re.search(r"[\d.-]", name)))
 
 

@@ -93,15 +93,18 @@ def read_vib_ids(part: Part, found: Findings) -> None:
 
 def read_vib_install(part: Part, found: Findings) -> None:
     """What ``esxcli software vib install|update|remove`` printed. Until the reboot it asks for, the old driver runs on."""
-    state = "installed"
+    results: list[dict[str, tuple[int, str]]] = [{}]
     for number, key, value in _result_fields(part):
-        if key == "Reboot Required":
-            state = "pending" if value.strip().lower().startswith("true") else "installed"
-        elif key in ("VIBs Installed", "VIBs Removed"):
+        if key in results[-1]:
+            results.append({})
+        results[-1][key] = (number, value)
+    for told in results:  # 9.0 says last whether it asks for a reboot
+        reboots = told.get("Reboot Required", (0, ""))[1].strip().lower().startswith("true")
+        for key, state in (("VIBs Installed", "pending" if reboots else "installed"), ("VIBs Removed", "removed")):
+            number, value = told.get(key, (0, ""))
             for hit in VIB_ID.finditer(value):
-                became = state if key == "VIBs Installed" else "removed"
                 found.drivers += reading_of_id(
-                    hit[0], state=became, evidence="vib_install", source=part.source, line=number
+                    hit[0], state=state, evidence="vib_install", source=part.source, line=number
                 )
 
 
