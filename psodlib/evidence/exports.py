@@ -33,11 +33,11 @@ MAX_DEPTH = 8  # of JSON in JSON
 # What we look for -> the names it goes by, as `key_of` gives them; nested names are joined. The first that a row has is taken.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "message": ("raw", "message", "syslogmessage", "text", "eventoriginal", "fullmessage", "msg", "rawmessage", "line", "logmessage", "log",
-                "eventmessage", "body", "content"),
+                "eventmessage", "body", "content", "rawstring", "textpayload"),
     "time": ("time", "isodate", "@timestamp", "timestamp", "timegeneratedutc", "timegenerated", "eventtime", "realtimetimestamp",
-             "sourcerealtimetimestamp", "datetime", "receivedtime", "date", "ts"),
+             "sourcerealtimetimestamp", "messagetimems", "datetime", "receivedtime", "date", "ts"),
     "host": ("logsysloghostname", "loghostname", "hosthostname", "hostname", "syslogsourcehost", "vmwhost", "vmhost", "esxhost", "host",
-             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "source", "hostip"),
+             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "sourcehost", "source", "hostip"),
     "program": ("processname", "appname", "programname", "program", "syslogprogram", "syslogidentifier", "logsyslogappname", "ident",
                 "streamapp", "labelsapp", "application", "tag", "service"),
 }  # fmt: skip

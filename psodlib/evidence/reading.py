@@ -53,7 +53,8 @@ _MARKS = (
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
-    r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
+    r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b|\besxcli |\bvm(?:nic|hba)\d",
+    re.IGNORECASE,
 )
 # Headings with blank lines around, fences, rules of tables, links: two of them make a text a document.
 _MARKDOWN = re.compile(

@@ -139,6 +139,8 @@ def module_of_vib(name: str) -> str:
     """The module that a VIB installs, as far as its name says."""
     if name in MODULE_OF_VIB:
         return MODULE_OF_VIB[name]
+    if name.startswith(("NVIDIA-", "NVD-")) and "Driver" in name:  # NVD-VMware_ESXi_8.0.0_Driver
+        return "nvidia"
     for prefix in _BUS_PREFIXES:
         if name.startswith(prefix):
             name = name[len(prefix) :]

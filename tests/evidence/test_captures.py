@@ -192,6 +192,58 @@ def test_an_installation_says_first_or_last_whether_it_asks_for_a_reboot(
     assert ("acme_hba", "installed") in drivers(fleet, "module", "state")
 
 
+VIBS = """Name              Version                                Vendor              Acceptance Level  Install Date
+----------------  -------------------------------------  ------------------  ----------------  ------------
+scsi-acme-sas     6.610.15.00-1OEM.600.0.0.2494585       Acme_Systems_Inc.   VMwareCertified   2018-04-16
+acme-nic          1.5.8-1OEM.650.0.0.4598673             ACM                 VMwareCertified   2018-04-18
+"""
+
+
+@pytest.mark.parametrize("width", [45, 80, 100, 200])
+@pytest.mark.parametrize("prompt", ["", "[root@esx01:~] esxcli software vib list\n"])
+def test_a_vib_list_that_the_terminal_broke(tmp_path: Path, width: int, prompt: str) -> None:
+    broken = "".join(f"{line[at : at + width]}\n" for line in VIBS.splitlines() for at in range(0, len(line), width))
+    fleet = fleet_of(tmp_path, {"esx01/vibs.txt": prompt + broken})
+    assert drivers(fleet, "module", "version") == [("acme_nic", "1.5.8"), ("acme_sas", "6.610.15.00")]
+
+
+@pytest.mark.parametrize("sign", ["# ", "#", "  # "])
+def test_an_output_kept_as_a_comment(tmp_path: Path, sign: str) -> None:
+    text = "".join(f"{sign}{line}\n" for line in NICS.splitlines())
+    fleet = fleet_of(tmp_path, {"esx01/a.txt": "# the adapters\nesxcli network nic list\n" + text})
+    assert drivers(fleet, "module", "device") == SEEN
+    assert fleet_of(tmp_path / "b", {"esx01/a.txt": "# vmnic0 is a device\n# bnx2 its driver\n"}).drivers.empty
+
+
+@pytest.mark.parametrize("quote", ["", "   > "])
+def test_prose_that_shows_a_hosts_output_is_never_silent(tmp_path: Path, quote: str) -> None:
+    said = (
+        "In this example the adapter that you are looking for has a name, and you should write it down for later use.\n"
+    )
+    text = f"{said}{quote}esxcli iscsi adapter list\n{quote}the adapter is vmhba64 here\n{said}"
+    fleet = fleet_of(tmp_path, {"how.txt": text, "story.txt": said * 3})
+    assert fleet.drivers.empty and fleet.problems["source"].str.endswith("how.txt").tolist() == [True]
+
+
+def test_a_vibs_name_may_hold_underscores(tmp_path: Path) -> None:
+    text = "   VIBs Installed: NVD_bootbank_NVD-VMware_ESXi_8.0.0_Driver_535.1.2-1OEM.800.1.0.20613240, ACM_bootbank_acme-nic_1.2.3-1OEM.800.1.0.20613240\n"
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "module", "version") == [
+        ("acme_nic", "1.2.3"),
+        ("nvidia", "535.1.2"),
+    ]
+
+
+def test_a_device_stands_above_its_output(tmp_path: Path) -> None:
+    text = "".join(
+        f"---------\nvmnic{n}\n   Driver Info:\n         Bus Info: 0000:0{n}:00:0\n         Driver: acme_nic\n         Firmware Version: 1.{n}\n         Version: 4.1\n"
+        for n in (1, 4)
+    )
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "device", "firmware") == [
+        ("vmnic1", "1.1"),
+        ("vmnic4", "1.4"),
+    ]
+
+
 TOLD = {
     "no firmware": ("driver: forced\nversion: 0.61.0.1\nfirmware-version:\nbus-info: 0000:00:14.0\n", ("forced", "0.61.0.1", "0000:00:14.0", "")),
     "a module's file of 4.x": ("vmkload_mod module information\n input file: /usr/lib/vmware/vmkmod/sata_q.o\n Version: Version 2.0.0.1-1vmw, Build: 348481\n", ("sata_q", "2.0.0.1", "", "")),

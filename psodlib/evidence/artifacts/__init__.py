@@ -18,7 +18,7 @@ from psodlib.evidence.artifacts import commands, logs, rows, vcenter, vibs
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
-from psodlib.evidence.artifacts.terminal import has_prompt, split_terminal
+from psodlib.evidence.artifacts.terminal import has_prompt, output_lines, split_terminal
 from psodlib.evidence.heads import Heads
 from psodlib.records import FileReading, Problem
 
@@ -29,7 +29,7 @@ MAX_LOOK = 1000  # characters of a line looked at
 MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
 
 
-_QUOTED = re.compile(r"(?:> ?){1,8}(?=\S| )")
+_QUOTED = re.compile(r"[ \t]{0,40}(?:> ?){1,8}")
 _BLANKS = re.compile(r"\u00a0|&nbsp;|<br ?/?>")
 _ESCAPED = re.compile(r"\\([\[\]_*#~|-])")
 _FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})[ \t]*[\w-]{0,20}[ \t]*$")
@@ -92,7 +92,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
           r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install, group="vibs"),
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
-          r'\A(?:\[\s*)?\{(?s:.*?)"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID|driver|acceptance_level)"\s*:', rows.read_rows),
+          r'\A(?:\[\s*)?\{(?s:.*?)"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID|driver|acceptance_level)"\s*:|\A(?:\[\s*)?\{(?s:.*?)"VMware ESXi? ', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
           r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
     _kind("formatter", "VIB[0].Name.string=i40en", rf"^[ \t]*{rows.KEY_VALUE}", rows.read_rows),
@@ -174,7 +174,7 @@ def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> It
 def _plain(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     # Without what a page, a reply or markdown put around an output's lines.
     for number, text in lines:
-        if text[:1] == ">":
+        if text.lstrip()[:1] == ">":
             text = _QUOTED.sub("", text)
         if "\u00a0" in text or "&nbsp;" in text or "\\" in text or "<br" in text:
             text = _ESCAPED.sub(r"\1", _BLANKS.sub(" ", text))
@@ -209,7 +209,7 @@ def _read_outputs(outputs: list[tuple[str | None, Part]], source: str, known: li
     taken: dict[str | None, datetime] = {}
     relevant = False
     for host, output in outputs:
-        output = replace(output, when=taken.get(host, output.when))
+        output = replace(output, lines=output_lines(list(output.lines)), when=taken.get(host, output.when))
         for kind in known or _kinds_of(output.text(), output.command):
             found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
             kind.reader(output, found)

@@ -44,12 +44,14 @@ KEY_VALUE = (
 _KEY_VALUE = re.compile(KEY_VALUE)
 _DRIVER_VERSION = re.compile(r"^(?:Version\s+)?(?P<version>[^\s,]+)")
 _BUILD = re.compile(r"(\d{4,12})")
+_OF_A_DEVICE = re.compile(r"^(?:hba|p?nic)(?=driver|firmware|fwversion|device)")  # HbaDriver
 _NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
 # A field -> the names it goes by elsewhere.
 FIELDS: dict[str, tuple[str, ...]] = {
     "driver": ("drivername", "modulename", "module", "treiber", "driverinfodriver"),
+    "pcidevice": ("pci", "pciaddress", "location"),
     "driverversion": ("moduleversion", "drvversion", "treiberversion", "driverinfoversion"),
-    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion", "driverfirmwareversion"),
+    "firmwareversion": ("firmware", "fwversion", "driverinfofirmwareversion", "driverfirmwareversion"),
 }
 _DEVICE_FIELDS = ("vmkernelname", "hbaname", "networkdevice", "device", "devicename", "systemdevicename", "adapter", "nic", "vmnic", "hba", "interface",
                   "name")  # fmt: skip
@@ -185,7 +187,6 @@ def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[
 
 def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     # Dashed tables and blocks of `Key: value` lines, in any order.
-    lines = _unwrapped(lines)
     begin = index = 0
     while index < len(lines):
         if index > begin and _DASHES.match(lines[index][1]) and lines[index - 1][1].strip():
@@ -196,27 +197,6 @@ def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
         else:
             index += 1
     yield from _block_rows(lines[begin:])
-
-
-def _unwrapped(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    # A terminal broke the lines of a table at its width, the dashes too.
-    broken = next((i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None)
-    if broken is None or len(lines[broken - 1][1]) < 40:
-        return lines
-    width = len(lines[broken - 1][1])
-    joined: list[tuple[int, str]] = []
-    room = 0
-    for number, text in lines:
-        if joined and room == 0 and text.strip():
-            joined[-1] = (joined[-1][0], joined[-1][1] + text)
-        else:
-            joined.append((number, text))
-        room = width - len(text)
-    return joined
-
-
-def _is_dashes(text: str) -> bool:
-    return len(text.strip()) > 1 and not text.strip(" -")
 
 
 def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int, Row]]:
@@ -244,9 +224,8 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     row: Row = {}
     depth: dict[str, int] = {}
     begin, last = 1, ""
-    commented = any(lines) and all(text.lstrip().startswith("#") for _, text in lines if text.strip())
     for number, text in lines:
-        match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text) or _VSISH_FIELD.match(text)
+        match = _FIELD.match(text) or _VSISH_FIELD.match(text)
         if match is None and row and text.startswith(" " * 16):  # the rest of a long value, as Format-List breaks it
             row[last] += text.strip()
             continue
@@ -308,7 +287,8 @@ def _read_module(row: Row, part: Part, line: int, found: Findings) -> None:
 def _argument(command: str) -> str:
     # The module or device a command was asked for: `vmkload_mod -s hpsa | grep Version`, `nic get -n vmnic0`.
     words = command.partition("|")[0].split()
-    return words[-1] if len(words) > 1 and re.fullmatch(r"[\w.-]+", words[-1]) and not words[-1].startswith("-") else ""
+    last = words[-1] if words else ""
+    return last if re.fullmatch(r"\w[\w.-]*", last) and (len(words) > 1 or DEVICE.fullmatch(last)) else ""
 
 
 def _read_loaded(row: Row, part: Part, line: int, found: Findings) -> None:
@@ -383,6 +363,8 @@ _OF_A_HOST = {"connectionstate", "manufacturer", "hardwaremodel", "numcpu", "mem
 
 def _fields(row: Row) -> set[str]:
     # The names of a row's fields, and what its values look like.
+    for name in list(row):
+        row.setdefault(_OF_A_DEVICE.sub("", name), row[name])
     for name, others in FIELDS.items():
         told = next((row[other] for other in others if other in row), None)
         if told is not None:
