@@ -280,7 +280,9 @@ def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
 def _examined(job: Job) -> Entry:
     # The file's hashes, and whether one that is known says what it says; none where it cannot be read.
     moment, path = _changed(job.entry), job.unit.paths[0]
-    if any(time == moment != "" for time, _ in job.sealed) and (sha := job.sealed.get((moment, _ends(path)))):
+    if any(time == moment != "" for time, _ in job.sealed) and (
+        sha := job.sealed.get((moment, _ends(path, job.entry.size)))
+    ):
         return msgspec.structs.replace(job.entry, sha256=sha, packed=True, known=sha)
     whole, first, packed, begin, last = hashlib.sha256(), None, False, b"", b""
     likely: list[Beginning] = []
@@ -320,11 +322,11 @@ def _examined(job: Job) -> Entry:
     return msgspec.structs.replace(entry, began=began.sha256, known=known)
 
 
-def _ends(path: str) -> str:
+def _ends(path: str, size: int) -> str:
     try:
         with open(path, "rb", buffering=0) as file:
             begin = file.read(HEAD)
-            file.seek(-min(HEAD, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            file.seek(max(size - HEAD, 0))
             return _sha(begin + file.read(HEAD))
     except OSError:  # the reader will say what is wrong
         return ""
