@@ -61,7 +61,7 @@ Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default:
 SomeHosts = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Host names, a file with one name per line, or an inventory CSV; not with [b]--vcenter[/b].",
+        help="Host names, a file with one name per line, or an inventory (.csv, .xlsx); not with [b]--vcenter[/b].",
         show_default=False,
     ),
 ]
