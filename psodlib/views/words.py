@@ -41,10 +41,11 @@ def literal(value: Any, unknown: str = UNKNOWN) -> str:
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), str(value))
 
 
-def count(number: Any, one: str, many: str | None = None) -> str:
+def count(number: Any, one: str, many: str = "") -> str:
     """A number with its noun, as English has it."""
     whole = round(float(number))
-    return f"{whole:,} {one if whole == 1 else many or one + 's'}"
+    plural = many or one + ("es" if one.endswith("sh") else "s")
+    return f"{whole:,} {one if whole == 1 else plural}"
 
 
 def figure(value: Any) -> str:
