@@ -19,12 +19,11 @@ from psodlib.fleet import Fleet
 from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
-from psodlib.views.account import PLACES, Account, Event
+from psodlib.views.account import PLACES, Account, Event, site_section
 from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
 from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.original import typed_on
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
-from psodlib.views.site import read_site, site_section
 from psodlib.views.subject import Case, drivers_of
 from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
 
@@ -126,7 +125,7 @@ def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path |
     )
 
     section = note_section(read_notes(notes), crash_id) if notes is not None else None
-    return [*([section] if section else []), *([site_section(read_site(site))] if site is not None else [])]
+    return [*([section] if section else []), *([site_section(site)] if site is not None else [])]
 
 
 def _nothing(fleet: Fleet) -> Document:
@@ -257,7 +256,7 @@ def _timeline_table(case: Case) -> Table:
     note = " ".join(
         filter(None, [f"{count(left_out, 'earlier fact')} left out." if left_out else "", UNDATED if undated else ""])
     )
-    zone = f"Local ({account.offset})" if account.zone and dated else ""
+    zone = f"Local ({account.zone})" if account.zone and dated else ""
     cells = [
         [moment(time).removesuffix(" UTC") if known(time) else place, *([account.local(time)[5:] or "–"] if zone else []), what, source or "–"]
         for time, place, what, source in ordered
