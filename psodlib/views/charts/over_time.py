@@ -14,7 +14,6 @@ from matplotlib.ticker import StrMethodFormatter
 from psodlib.triage.timeline import LANES
 from psodlib.views.charts import style, sums
 from psodlib.views.charts.style import CRASH, DAY, INK, PALE, PALETTE, PAPER, SOFT, Missing, Table, chart
-from psodlib.views.pace import still_needed
 from psodlib.views.words import DAYS_A_YEAR, count, day, figure, known, listing, moment, share, span
 
 if TYPE_CHECKING:
@@ -157,6 +156,8 @@ def plot_evidence_needed(
     exposure : pandas.DataFrame
         The exposure it was made from: gives the host-days so far and the pace of the last four weeks.
     """
+    from psodlib.views.study import still_needed  # brings scipy, too
+
     dated = sums.with_dates(exposure)
     table: Table = still_needed(decision, dated)
     if dated.empty or table.empty:
