@@ -528,7 +528,7 @@ def case(
 
 
 def _site(file: Path | None, asked: bool) -> Path | None:
-    from psodlib.views.site import find_site
+    from psodlib.views.account import find_site
 
     return file or (find_site() if asked else None)
 
