@@ -15,18 +15,8 @@ DAMAGE = (
 )  # fmt: skip
 
 __all__ = [
-    "Alive",
-    "Crash",
-    "DriverReading",
-    "FileReading",
-    "Frame",
-    "HostFact",
-    "Mark",
-    "Module",
-    "Precursor",
-    "Problem",
-    "Reason",
-]
+    "Alive", "Crash", "DriverReading", "FileReading", "Frame", "HostFact", "Mark", "Module", "Precursor", "Problem", "Reason",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
