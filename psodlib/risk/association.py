@@ -23,8 +23,6 @@ from psodlib.risk import exact
 from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
 from psodlib.schema import Tables
 
-__all__ = ["ATTRIBUTES", "FEW", "associations", "attributes_of_driver", "attributes_of_signature"]
-
 # Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "model": (),

@@ -14,11 +14,6 @@ from psodlib.errors import InputError
 from psodlib.risk.exact import poisson_upper
 from psodlib.risk.exposure import check_exposure
 
-__all__ = [
-    "ALARM", "HARM", "Weeks", "e_process", "plan_canary", "posterior", "ratio_seen", "sprt_lines", "watch_canary", "weeks_of",
-    "zero_crash_host_days",
-]  # fmt: skip
-
 HARM = tuple(float(ratio) for ratio in np.geomspace(1.25, 8.0, 25))  # ratios that a harmful version may have
 ALARM = 20.0  # 1 / 0.05: the chance that a harmless version ever gets there is at most 5 %
 MOST_WEEKS = 1040

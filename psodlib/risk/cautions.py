@@ -13,8 +13,6 @@ from psodlib.risk.exact import Interval
 if TYPE_CHECKING:
     from psodlib.risk.comparison import Arms, Comparison
 
-__all__ = ["CONFOUNDED", "OVERLAP", "of_data", "of_result", "only_crashed_hosts", "overlap"]
-
 CONFOUNDED = 0.15  # a ratio that adjusting moves by more than this share
 OVERLAP = 0.20  # of hardware or calendar time between two versions; below it they cannot be told apart
 DOMINANT = 1 / 3  # share of an arm's crashes on one host

@@ -22,8 +22,6 @@ from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure, in_days, known_version, parts_of
 from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty
 
-__all__ = ["ADJUST", "Arms", "Comparison", "Headline"]
-
 ADJUST = ("model", "uptime", "quarter")
 OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
 # Terms that the times of a stretch tell, and where the versions then ran.

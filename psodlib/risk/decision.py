@@ -22,8 +22,6 @@ from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 from psodlib.schema import Cell
 
-__all__ = ["ADVICE", "PinDecision", "decide_pin", "in_words"]
-
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
 SURE, LIKELY, RATHER = 0.95, 0.80, 0.60  # that the best has the lower rate: move now, at a reboot, no new installs

@@ -14,10 +14,6 @@ from scipy import optimize, special, stats
 
 from psodlib.errors import InputError
 
-__all__ = [
-    "NO_INFORMATION", "Interval", "check_share", "holm", "mantel_haenszel", "p_lower", "poisson_interval", "poisson_upper", "ratio_interval", "ratio_p", "wald",
-]  # fmt: skip
-
 RatioMethod = Literal["midp", "clopper_pearson"]
 
 LARGEST_LOG = 700.0  # beyond it a float's exponential overflows

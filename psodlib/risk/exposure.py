@@ -19,10 +19,6 @@ from psodlib.evidence.versions import normalise
 from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
-__all__ = [
-    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_version", "parts_of", "split_stretches", "unplaced_crashes",
-]  # fmt: skip
-
 UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
 
 # Heartbeats come hourly, so a crash within two hours of the last one belongs to the stretch which that one ends.

@@ -14,8 +14,6 @@ from psodlib.risk.rates import ratio_of
 from psodlib.schema import Tables
 from psodlib.triage.known_issues import exposed, load_issues
 
-__all__ = ["driver_league"]
-
 COLUMNS = {
     "module": "string", "crashes": "Int64", "hosts": "Int64", "host_days": "float64", "versions": "Int64", "worst": "string",
     "best": "string", "ratio": "Float64", "low": "Float64", "high": "Float64", "known_issues": "string", "exposed": "string",

@@ -16,8 +16,6 @@ from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure, parts_of
 from psodlib.schema import Cell, told_first
 
-__all__ = ["ADJUST", "DAYS_PER_YEAR", "Interval", "RateRatio", "crash_rates", "rate_ratio", "ratio_of"]
-
 DAYS_PER_YEAR = 365.25
 
 

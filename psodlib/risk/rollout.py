@@ -24,10 +24,6 @@ from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
 
-__all__ = [
-    "SHARES", "WATCHED_WEEKS", "WEEK", "RolloutPlan", "count", "day_named", "draw_waves", "listed", "plan_rollout", "read_plan",
-]  # fmt: skip
-
 SHARES = (0.05, 0.2, 0.5, 1.0)  # of the hosts that have been moved when each wave is done
 WATCHED_WEEKS = 4  # after each wave, before the next
 HEADROOM = ("headroom", "ha_headroom", "spare_hosts")  # inventory columns: hosts that a cluster can do without

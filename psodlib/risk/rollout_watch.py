@@ -24,8 +24,6 @@ from psodlib.triage.compliance import fleet_compliance
 from psodlib.triage.known_issues import Issue, exposed, load_issues
 from psodlib.triage.similar import LEAST, similar_crashes, stacks_of
 
-__all__ = ["EXIT_CODES", "Judged", "RolloutWatch", "judge", "watch_rollout"]
-
 EXIT_CODES = {"go_on": 0, "hold": 1, "stop": 3}
 LEANS = RATHER  # P(new version worse) from concurrent controls, without which the past alone neither holds nor stops
 CHANCE, NO_CHANCE = 0.01, 0.001  # so improbable were the new version as the old that no wave begins; that it is stopped

@@ -21,8 +21,6 @@ from psodlib.risk.exposure import UPTIME_BANDS, check_exposure, in_days, split_s
 from psodlib.risk.frailty import fit_frailty
 from psodlib.risk.rates import DAYS_PER_YEAR
 
-__all__ = ["hazard_by_uptime", "reboot_benefit", "survival_table", "time_to_crash", "uptime_trend"]
-
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 DRIVER, OTHER, REBOOT = 1, 2, 3  # causes that end a boot; 0 is censored
