@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.risk.decision import LIKELY, NEAR, OVERLAP, RATHER, REBOOT_COST, SURE
+from psodlib.risk.cautions import OVERLAP
+from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.counting import reconciliation
