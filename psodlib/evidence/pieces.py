@@ -43,7 +43,9 @@ _CUT = re.compile(
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
 # Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands.
-_CUT_WORDS = re.compile(rb"BlueScreen:| Exception|Code start|VMK uptime:|Backtrace for|aved backtrace|\[ ?0x")
+_CUT_WORDS = re.compile(
+    rb"BlueScreen:| Exception|build-|Hardware Error|Code start|VMK uptime:|Backtrace for|aved backtrace|\[ ?0x"
+)
 _SUMMARY = re.compile(
     rb"\s*(?:Panic|PSOD|Crash) Details: "
 )  # its second half may stand on the same line, and was not joined

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from wrappings import CALM, STAMP, WRAPPINGS, behind, calm
 
 import psodlib as psod
-from psodlib.evidence import vmkernel
+from psodlib.evidence import pieces, vmkernel
 from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, iter_items
@@ -115,6 +116,21 @@ def test_the_search_stays_as_fast_as_it_can_be() -> None:
     assert SEARCHED[-len(WARNINGS) :] == WARNINGS
     # The kernel's own warnings must not stop it at all: four bytes decide, of which the last is the speaker's first letter.
     assert {len(word) for word in WARNED[1:]} == {4} and {word[:3] for word in WARNED} == {b"G: "}
+
+
+def test_the_quick_look_for_joined_lines_misses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every line of the golden files behind other text, with the quick look and without it.
+    texts = [path.read_bytes() for path in GOLDEN]
+    texts += [
+        STAMP % (1, n % 60) + b"cpu3:66)Net: 1: up " + line
+        for text in texts
+        for n, line in enumerate(text.split(b"\n"))
+    ]
+    lines = [line for text in texts for line in text.split(b"\n")]
+    quick = [pieces._cuts(line, 0, len(line)) for line in lines]
+    monkeypatch.setattr(pieces, "_CUT_WORDS", re.compile(b""))
+    assert quick == [pieces._cuts(line, 0, len(line)) for line in lines]
+    assert sum(len(cuts) > 1 for cuts in quick) > 100
 
 
 def test_every_anchor_is_found_by_the_search_and_no_word_hides_another() -> None:
