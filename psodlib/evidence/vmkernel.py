@@ -95,10 +95,6 @@ _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges coun
 
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
 _TOLD = frozenset(row.what for row in FACTS)
-_OWN_PREFIX = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (?:[A-Z][a-z]\(\d{1,3}\)\+? (?:vmkernel: )?)?cpu\d{1,5}:\d{1,12}\)",
-    re.ASCII,
-)
 
 _SILENCE, _BACK, _NONE = timedelta(hours=2), timedelta(minutes=-5), timedelta(0)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
@@ -298,7 +294,8 @@ class _Reader:
 
     def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
-        piece = _own_line(text, line)
+        piece = Piece(0, 0, line, text)
+        read_prefix(piece)
         match = row.pattern.search(text if row.what in _TOLD else piece.body)
         if not match:
             return False
@@ -405,22 +402,6 @@ class _Reader:
             start, end = self.stretch
             self.alive.append(Alive(start=start, end=end, source=self.source))
             self.stretch = None
-
-
-def _own_line(text: str, line: int) -> Piece:
-    # A line as nearly all logs have it, at a tenth of what it costs to know every way.
-    own = _OWN_PREFIX.match(text)
-    if own is None:
-        piece = Piece(0, 0, line, text)
-        read_prefix(piece)
-        return piece
-    try:
-        time = datetime.fromisoformat(own[1] + "+00:00")
-    except ValueError:
-        time = None
-    if time is not None and not CENTURY[0] <= time.year < CENTURY[1]:
-        time = None
-    return Piece(0, 0, line, text[own.end() :].strip(), time)
 
 
 def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:

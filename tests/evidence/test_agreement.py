@@ -118,19 +118,19 @@ def test_the_search_stays_as_fast_as_it_can_be() -> None:
     assert {len(word) for word in WARNED[1:]} == {4} and {word[:3] for word in WARNED} == {b"G: "}
 
 
-def test_the_quick_look_for_joined_lines_misses_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Every line of the golden files behind other text, with the quick look and without it.
-    texts = [path.read_bytes() for path in GOLDEN]
-    texts += [
-        STAMP % (1, n % 60) + b"cpu3:66)Net: 1: up " + line
-        for text in texts
-        for n, line in enumerate(text.split(b"\n"))
+def test_the_quick_ways_through_a_line_read_what_the_long_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every line of the golden files, and each behind another line's text.
+    lines = [line for path in GOLDEN for line in path.read_bytes().split(b"\n")]
+    ahead = [
+        STAMP[:-1] % (1, n % 60) + b"%scpu3:66)Net: 1: up " % (b" ", b" In(182) vmkernel: ", b" Xx(1) ")[n % 3]
+        for n in range(99)
     ]
-    lines = [line for text in texts for line in text.split(b"\n")]
-    quick = [pieces._cuts(line, 0, len(line)) for line in lines]
+    text = b"\n".join([*lines, *(ahead[n % 99] + line for n, line in enumerate(lines))])
+    quick = [repr(piece) for piece in pieces.split_pieces(text, 0, 1)]
     monkeypatch.setattr(pieces, "_CUT_WORDS", re.compile(b""))
-    assert quick == [pieces._cuts(line, 0, len(line)) for line in lines]
-    assert sum(len(cuts) > 1 for cuts in quick) > 100
+    monkeypatch.setattr(pieces, "_OWN_PREFIX", re.compile(r"(?!)"))
+    assert quick == [repr(piece) for piece in pieces.split_pieces(text, 0, 1)]
+    assert len(quick) > 2 * len(lines) + 100
 
 
 def test_every_anchor_is_found_by_the_search_and_no_word_hides_another() -> None:
