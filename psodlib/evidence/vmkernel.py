@@ -18,22 +18,8 @@ from typing import BinaryIO
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import (
-    CENTURY,
-    Piece,
-    opens_crash,
-    read_count,
-    read_prefix,
-    regions,
-    split_pieces,
-)
-from psodlib.evidence.psod import (
-    find_crashes,
-    group_blocks,
-    is_crash,
-    looks_like_crash,
-    read_crash,
-)  # fmt: skip
+from psodlib.evidence.pieces import CENTURY, Piece, opens_crash, read_count, read_prefix, regions, split_pieces
+from psodlib.evidence.psod import find_crashes, group_blocks, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
@@ -47,7 +33,7 @@ from psodlib.evidence.vmkernel_lines import (
     WARNED,
     WARNINGS,
     LineRow,
-)
+)  # fmt: skip
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
 __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
@@ -275,12 +261,8 @@ class _Reader:
     def _involved(self, crash: Crash, time: datetime) -> None:
         # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
         for module, printed in modules_named_by_kernel(crash.text).items():
-            if printed and len(self.drivers) < _ROW_LIMIT:
-                version = normalise(printed, module)
-                self.drivers[module, version, time] = DriverReading(
-                    module=module, version=version, state="loaded", observed_at=time, evidence="banner",
-                    source=self.source, line=crash.line,
-                )  # fmt: skip
+            if printed:
+                self._note_loaded(module, normalise(printed, module), time, time, crash.line)
 
     def _unread(self, piece: Piece) -> None:
         detail = f"reads like a piece of a crash, and nothing beside it says that the host stopped: {piece.body[:120]}"
@@ -308,12 +290,8 @@ class _Reader:
             if moment := piece.time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
         else:
-            version, build = groups.get("version"), groups["build"]
-            self.facts.append(
-                HostFact(
-                    host=groups.get("host"), esxi_version=version, esxi_build=build, time=piece.time, source=self.source
-                )
-            )
+            host, version, build = groups.get("host"), groups.get("version"), groups["build"]
+            self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=piece.time, source=self.source))  # fmt: skip
         return True
 
     def _foretell(self, what: str, module: str | None, piece: Piece) -> None:
@@ -325,30 +303,25 @@ class _Reader:
             if len(self.foretold) > _ROW_LIMIT:
                 self.foretold.clear()
             self.foretold.add(key)
-            self.precursors.append(
-                Precursor(
-                    time=time, what=what, module=module, text=piece.body[:300], source=self.source, line=piece.line
-                )
-            )
+            told = piece.body[:300]
+            self.precursors.append(Precursor(time=time, what=what, module=module, text=told, source=self.source, line=piece.line))  # fmt: skip
 
     def _loaded(self, row: LineRow, groups: dict[str, str | None], piece: Piece) -> None:
         module = (row.what or groups.get("module") or "").lower()
         version = normalise(groups.get("version"), module)
-        key = (module, version, piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None)
-        if key not in self.drivers and len(self.drivers) < _ROW_LIMIT:
-            self.drivers[key] = DriverReading(
-                module=module,
-                version=version,
-                state="loaded",
-                observed_at=piece.time,
-                evidence="banner",
-                source=self.source,
-                line=piece.line,
-            )
+        hour = piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None
+        self._note_loaded(module, version, hour, piece.time, piece.line)
         if groups.get("id"):
-            self.modules.append(
-                Module(module=module, module_id=read_count(groups["id"]), time=piece.time, source=self.source)
-            )
+            known = Module(module=module, module_id=read_count(groups["id"]), time=piece.time, source=self.source)
+            self.modules.append(known)
+
+    def _note_loaded(
+        self, module: str, version: str | None, once: datetime | None, time: datetime | None, line: int | None
+    ) -> None:
+        if (module, version, once) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
+            self.drivers[module, version, once] = DriverReading(
+                module=module, version=version, state="loaded", observed_at=time, evidence="banner", source=self.source, line=line,
+            )  # fmt: skip
 
     # -- coverage
 
