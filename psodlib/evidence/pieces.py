@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 LINE_LIMIT = 1 << 16
+_OWN_REACH = 256  # bytes before which a line's own prefix begins
 CENTURY = (1990, 2200)
 
 # Where a log line begins inside another, because a scraper joined the two.
@@ -40,6 +41,18 @@ _CUT = re.compile(
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
     rb"|System has encountered a Hardware Error|(?<= )(?:cr0=0x|\*PCPU\d{1,5}:\d)"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
+)
+# Behind a line's own `cpu3:960)` nothing can be cut where none of these stands.
+_CUT_WORDS = (
+    b"cpu",
+    b"BlueScreen:",
+    b" Exception",
+    b"Code start",
+    b"VMK uptime:",
+    b"Backtrace for",
+    b"aved backtrace",
+    b"[0x",
+    b"[ 0x",
 )
 _SUMMARY = re.compile(
     rb"\s*(?:Panic|PSOD|Crash) Details: "
@@ -153,8 +166,11 @@ def opens_crash(data: bytes) -> bool:
 def _cuts(data: bytes, start: int, end: int) -> list[int]:
     # Where the log lines begin that a scraper joined into data[start:end].
     cuts, previous_end, first = [start], start, True
+    behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
+    if not any(data.find(word, behind if word == b"cpu" else start, end) >= 0 for word in _CUT_WORDS):
+        return cuts
     for match in _CUT.finditer(data, start, end):
-        own_prefix = first and b"cpu" in match[0] and match.start() - start < 256
+        own_prefix = first and b"cpu" in match[0] and match.start() - start < _OWN_REACH
         joined = not _BLANK.fullmatch(data, previous_end, match.start())
         if joined and not own_prefix and not (first and _is_prefix(data[start : match.start()])):
             cuts.append(match.start())

@@ -14,8 +14,8 @@ import pytest
 
 from psodlib.evidence import pieces, psod_lines, vmkernel, vmkernel_lines
 from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel
-from psodlib.records import Crash, FileReading
-from psodlib.schema import CLOSED_LISTS, DAMAGE
+from psodlib.records import DAMAGE, Crash, FileReading
+from psodlib.schema import CLOSED_LISTS
 from psodlib.triage.copies import same_crash
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "vmkernel").glob("*.log"))
