@@ -47,9 +47,9 @@ _NO_TEXT = {
 # What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
 _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
-    (b"\xc2\xa0", re.compile(rb"\xc2\xa0"), b" "), (b"\\[", re.compile(rb"\\(?=[\[\]~])"), b""),
-    (b"\n>", re.compile(rb"(?m)^(?:> ?){1,8}"), b""),
+    (b"\xc2", re.compile(rb"\xc2\xa0"), b" "), (b"\\", re.compile(rb"\\(?=[\[\]~])"), b""),
 )  # fmt: skip
+_QUOTED = re.compile(rb"(?m)^(?:> ?){1,8}")
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
@@ -192,7 +192,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
 def _bare(head: bytes) -> bytes:
     for sign, pattern, plain in _MARKS:
         head = pattern.sub(plain, head) if sign in head else head
-    return head
+    return _QUOTED.sub(b"", head) if head[:1] == b">" or b"\n>" in head[:FIRST] else head
 
 
 def _text(head: bytes) -> str:
