@@ -224,7 +224,7 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     if is_document:  # what it quotes may be all of it
         fenced = sum(map(len, _FENCE.split(text)[1::2])) if has_outputs else 0
         if 2 * max(fenced, sum(len(crash.text) for crash in crashes)) < len(text):
-            return [_of_document(text, item, has_outputs)]
+            return [_of_document(item, bool(crashes), has_outputs)]
     if has_outputs or (crashes and not like_vmkernel):
         return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
@@ -271,9 +271,9 @@ def is_vmkernel(head: bytes) -> bool:
     return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
 
 
-def _of_document(text: str, item: Item, has_outputs: bool) -> FileReading:
+def _of_document(item: Item, quotes: bool, has_outputs: bool) -> FileReading:
     # What a page quotes may be another host's, another day's: nobody took it as evidence.
-    if "BlueScreen:" in text:
+    if quotes:
         detail = "a document that quotes a crash, no evidence of a host; `parse_crashes` reads what it quotes"
     elif has_outputs:
         detail = "a document that quotes outputs of a host, no evidence; put what it quotes into a file of its own"

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from psodlib import Fleet, load
+from psodlib.collector import read_hosts
 from psodlib.evidence.artifacts import read_inventory
 
 LOG = "2023-04-05T06:07:08.901Z cpu3:2100041)Hello: 12: the host is up\n"
@@ -107,6 +108,7 @@ def test_rvtools_workbook_as_evidence(tmp_path: Path) -> None:
 
 def test_rvtools_workbook_as_inventory(tmp_path: Path) -> None:
     (tmp_path / "RVTools.xlsx").write_bytes(RVTOOLS)
+    assert [host.name for host in read_hosts(tmp_path / "RVTools.xlsx")] == ["esx-r1.lab", "esx-r2.lab"]
     table = read_inventory(tmp_path / "RVTools.xlsx").set_index("host")
     assert table.loc["esx-r1.lab", ["cluster", "vms", "esxi_version", "esxi_build", "serial"]].tolist() == [
         "CL-R",
