@@ -177,9 +177,10 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         return [_of_binary("document", item)] if told[0].kind == "document" else told
     encoding, text = encoding_of(head), head
     if encoding is not None or b"\0" in head or head[:1] in (b"\xff", b"\xfe"):
-        text = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
+        wide = encoding not in (None, "utf-8-sig")
+        text = decoded(head[: len(head) & ~1] if wide else head).encode("utf-8", "backslashreplace")
     bare = _bare(text).lstrip()
-    if len(bare) > FIRST or bare is not text:
+    if len(bare) > FIRST or bare is not head:
         found = _HEADS.found(bare)
     if encoding is None and not (_VMKERNEL in found and is_vmkernel(head)) and (kind_of_binary := binary_kind(head)):
         if kind_of_binary != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
