@@ -107,6 +107,8 @@ MANGLED = {
     "hard blanks": lambda text: text.replace("  ", "\u00a0 "),
     "entities": lambda text: text.replace("  ", "&nbsp; ").replace("\n", "<br>\n"),
     "markdown": lambda text: re.sub(r"([\[\]~_])", r"\\\1", text),
+    "in a page": lambda text: f'<pre class="plain:false">{text}</pre>\n',
+    "in a template": lambda text: f"{{{{< highlight bash >}}}}{text}{{{{< /highlight >}}}}\n",
     "fenced": lambda text: f"```text\n{text}```\n",
     "fence by fence": lambda text: "".join(f"~~~\n[root{part}~~~\n\n" for part in text.split("[root")[1:]),
 }
@@ -462,7 +464,7 @@ def test_no_driver_row_whose_words_stand_in_no_line(pieces: list[tuple[str, int,
     lines = [re.sub(r"\\|<br>", "", line) for line in (MANGLED[way](text) if way else text).split("\n")]
     for reading in read_artifact(BytesIO("\n".join(lines).encode()), "x", "x.txt"):
         for row in reading.drivers:
-            near = "\n".join(lines[(row.line or 1) - 1 : (row.line or 1) + 9])
+            near = "\n".join(lines[max(0, (row.line or 1) - 2) : (row.line or 1) + 9])  # its prompt stands above it
             words = row.vib.rpartition("_bootbank_")[2] if row.vib else row.module
             assert re.search(
                 rf"(?<![\w-]){re.escape(words)}(?![\w-])", near.replace("_bootbank_", " ").replace("lsi-mr3", "lsi_mr3")

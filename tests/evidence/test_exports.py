@@ -76,6 +76,7 @@ FORMS = {
     "Grafana CSV": lambda rows: delimited(["Time", "Line", "labels"], [[t, m, json.dumps({"host": h, "app": "vmkernel"})] for t, h, m in rows]),
     "Sumo CSV": lambda rows: delimited(["_messagetimems", "_messagetime", "_raw", "_sourcehost"], [[int(nanos(t)) // 10**6, "02/03/2023 04:05:06", m, h] for t, h, m in rows]),
     "LogScale JSON": lambda rows: lines([{"@timestamp": int(nanos(t)) // 10**6, "host": h, "@rawstring": m} for t, h, m in rows]),
+    "Log Analytics answer": lambda rows: json.dumps({"tables": [{"name": "PrimaryResult", "columns": [{"name": "TimeGenerated"}, {"name": "Computer"}, {"name": "SyslogMessage"}], "rows": [list(row) for row in rows]}]}),
     "journal JSON": lambda rows: lines([{"__REALTIME_TIMESTAMP": nanos(t)[:-3], "_HOSTNAME": h, "SYSLOG_IDENTIFIER": "vmkernel", "MESSAGE": m} for t, h, m in rows]),
 }  # fmt: skip
 
