@@ -15,11 +15,6 @@ from typing import Any, Protocol
 import pandas as pd
 
 from psodlib.errors import InputError
-from psodlib.records import DAMAGE
-
-__all__ = [
-    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Cell", "Column", "Tables", "build", "check", "conform", "describe", "empty", "told_first",
-]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
     "datetime64[ns, UTC]", "timedelta64[ns]", "UInt64", "Int64", "string", "boolean", "float64",

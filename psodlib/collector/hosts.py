@@ -15,8 +15,6 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 
-__all__ = ["Target", "folder_name", "read_hosts"]
-
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_.:-]{1,253}")
 _PLACE = re.compile(
     r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"

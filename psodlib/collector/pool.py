@@ -25,8 +25,6 @@ from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Limits, LocalTrouble, visit
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["MAX_POOL", "Collection", "Interrupted", "alone", "at_once", "collect", "collection_table", "made_folder"]
-
 MAX_POOL = 32
 CLOCK_WARNED = 60.0  # seconds
 TICK = 0.2  # seconds between two looks of the watch
