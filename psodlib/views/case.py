@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import tempfile
 import zipfile
@@ -204,7 +205,8 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
     with item.open() as stream:
         if b"\0" in stream.peek(512) or not _STAMP.search(stream.peek(512)):
             return b""
-        for line in iter(lambda: stream.readline(MOST_LOG), b""):
+        lines = io.BufferedReader(stream, BLOCK)
+        for line in iter(lambda: lines.readline(MOST_LOG), b""):
             stamp = _STAMP.match(line)
             inside = low <= stamp[1] <= high if stamp else inside
             if inside and size < MOST_LOG:

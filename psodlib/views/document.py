@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -187,6 +187,11 @@ class Document(Block):
         """What a notebook shows of it."""
         lead = [Text(self.lead)] if self.lead else []
         return [*lead, *self.sections]
+
+
+def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = "", **more: Any) -> Table:
+    """A table from its columns: each name with its cells."""
+    return Table(more.pop("caption", ""), list(columns), list(zip(*columns.values(), strict=True)), note, **more)
 
 
 def table_of(rows: pd.DataFrame, caption: str = "", note: str = "") -> Table | Text:
