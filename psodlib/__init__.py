@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from psodlib.risk.association import attributes_of_signature
     from psodlib.risk.canary import plan_canary, watch_canary
     from psodlib.risk.decision import PinDecision, decide_pin
+    from psodlib.risk.exact import Interval
     from psodlib.risk.exposure import exposure
     from psodlib.risk.league import driver_league
-    from psodlib.risk.rates import Interval, RateRatio, crash_rates, rate_ratio
+    from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio
     from psodlib.risk.rollout import RolloutPlan, plan_rollout
     from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
     from psodlib.risk.survival import time_to_crash
@@ -66,55 +67,35 @@ if TYPE_CHECKING:
     from psodlib.views.explore import explore
     from psodlib.views.report import report
 
-# Public name -> the module it lives in. `tests/test_public.py` holds this, the contract and the docstrings together.
-_HOME = {
-    "CollectError": "errors", "InputError": "errors", "PsodError": "errors", "RuleError": "errors",
-    "SmallSampleWarning": "errors",
-    "attributes_of_signature": "risk.association",
-    "device_table": "triage.devices",
-    "propose_merges": "triage.similar",
-    "similar_crashes": "triage.similar",
-    "anonymise": "anonymiser",
-    "collect": "collector",
-    "collect_vcenter": "collector",
-    "verify": "collector",
-    "Crash": "records", "Frame": "records",
-    "explain": "triage.crashes", "parse_crashes": "triage.crashes",
-    "Fleet": "fleet", "load": "fleet",
-    "exposure": "risk.exposure",
-    "driver_league": "risk.league",
-    "PinDecision": "risk.decision", "decide_pin": "risk.decision",
-    "fleet_compliance": "triage.compliance",
-    "simulate_fleet": "simulate",
-    "Interval": "risk.rates", "RateRatio": "risk.rates", "crash_rates": "risk.rates", "rate_ratio": "risk.rates",
-    "time_to_crash": "risk.survival",
-    "RolloutPlan": "risk.rollout", "plan_rollout": "risk.rollout",
-    "RolloutWatch": "risk.rollout_watch", "watch_rollout": "risk.rollout_watch",
-    "plan_canary": "risk.canary", "watch_canary": "risk.canary",
-    "case": "views.case",
-    "explore": "views.explore",
-    "report": "views.report",
-    **dict.fromkeys(
-        [
-            "plot_ascertainment",
-            "plot_evidence_needed",
-            "plot_fleet_map",
-            "plot_hazard",
-            "plot_host_days",
-            "plot_incident",
-            "plot_modules",
-            "plot_options",
-            "plot_rates",
-            "plot_ratio",
-            "plot_rollout",
-            "plot_survival",
-            "plot_uptime_at_crash",
-            "plot_waves",
-            "plot_weekly_rate",
-        ],
-        "views.charts",
-    ),
-}  # fmt: skip
+# Where the public names live. `tests/test_public.py` holds this, the contract and the docstrings together.
+_NAMES = {
+    "anonymiser": "anonymise",
+    "collector": "collect collect_vcenter verify",
+    "errors": "CollectError InputError PsodError RuleError SmallSampleWarning",
+    "fleet": "Fleet load",
+    "records": "Crash Frame",
+    "risk.association": "attributes_of_signature",
+    "risk.canary": "plan_canary watch_canary",
+    "risk.decision": "PinDecision decide_pin",
+    "risk.exact": "Interval",
+    "risk.exposure": "exposure",
+    "risk.league": "driver_league",
+    "risk.rates": "RateRatio crash_rates rate_ratio",
+    "risk.rollout": "RolloutPlan plan_rollout",
+    "risk.rollout_watch": "RolloutWatch watch_rollout",
+    "risk.survival": "time_to_crash",
+    "simulate": "simulate_fleet",
+    "triage.compliance": "fleet_compliance",
+    "triage.crashes": "explain parse_crashes",
+    "triage.devices": "device_table",
+    "triage.similar": "propose_merges similar_crashes",
+    "views.case": "case",
+    "views.charts": "plot_ascertainment plot_evidence_needed plot_fleet_map plot_hazard plot_host_days plot_incident plot_modules plot_options "
+    "plot_rates plot_ratio plot_rollout plot_survival plot_uptime_at_crash plot_waves plot_weekly_rate",
+    "views.explore": "explore",
+    "views.report": "report",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME)
 __version__ = _version("psodlib")

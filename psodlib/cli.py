@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +64,7 @@ Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default:
 SomeHosts = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Host names, a file with one name per line, or an inventory CSV; not with [b]--vcenter[/b].",
+        help="Host names, a file with one name per line, or an inventory (.csv, .xlsx); not with [b]--vcenter[/b].",
         show_default=False,
     ),
 ]
@@ -279,26 +282,49 @@ def simulate(
     say(f"Simulated fleet of {hosts} hosts in {folder}; the truth is in {folder / 'truth'}")
 
 
+# ---- hosts, and how they are reached -----------------------------------------------------------------------------------
+
+
+def _reach(
+    user: User = "root", key: Key = None, agent: Agent = False, ask_password: Ask = False, password_keyring: Keyring = None,
+    password_command: Command = None, known_hosts: Known = Path("known_hosts"), trust_first_use: Trust = False,
+    legacy: Legacy = None, jump: Jump = None, vcenter: VCenter = None, thumbprint: Thumbprint = None, ca_file: Authorities = None,
+) -> dict[str, Any]:  # fmt: skip
+    # What `collect` and `verify` both take; with an "address" it is the vCenter's.
+    password = _password(ask_password, password_keyring, password_command)
+    if vcenter:
+        password = password or _password(True, None, None)
+        return {"address": vcenter, "user": user, "password": password, "thumbprint": thumbprint, "ca_file": ca_file}
+    return {"user": user, "key": key, "agent": agent, "password": password, "known_hosts": known_hosts,
+            "trust_first_use": trust_first_use, "legacy": legacy or [], "jump": jump}  # fmt: skip
+
+
+def _reaching(command: Callable[..., None]) -> Callable[..., None]:
+    # The command with the options of `_reach` behind its own; it is given what these say as `reach`.
+    own, shared = ({**inspect.signature(one, eval_str=True).parameters} for one in (command, _reach))
+    del own["reach"]
+
+    def run(**told: Any) -> None:
+        command(**{name: told[name] for name in own}, reach=_reach(**{name: told[name] for name in shared}))
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {name: each.annotation for name, each in {**own, **shared}.items()}
+    run.__signature__ = inspect.Signature([*own.values(), *shared.values()])  # type: ignore[attr-defined]
+    return run
+
+
 @app.command(
     epilog="Exit code 0: everything was fetched. 1: something is missing, the table says why. 2: wrong use. 130: stopped by Ctrl-C; what came is "
     "kept, the next run goes on.\n\n"
     "Example:  psod collect hosts.csv -o evidence/ --key ~/.ssh/esxi --dry-run"
 )
+@_reaching
 def collect(
+    reach: dict[str, Any],
     hosts: SomeHosts = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Evidence folder; a second run fetches only what is new.")
     ] = Path("evidence"),
-    user: User = "root",
-    key: Key = None,
-    agent: Agent = False,
-    ask_password: Ask = False,
-    password_keyring: Keyring = None,
-    password_command: Command = None,
-    known_hosts: Known = Path("known_hosts"),
-    trust_first_use: Trust = False,
-    legacy: Legacy = None,
-    jump: Jump = None,
     module: Module = "hpsa",
     pool: Pool = 8,
     connect: Annotated[float, typer.Option(help="Longest time to connect, in seconds.")] = 10,
@@ -310,9 +336,6 @@ def collect(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the hosts, what would be fetched, and the load on them.")
     ] = False,
-    vcenter: VCenter = None,
-    thumbprint: Thumbprint = None,
-    ca_file: Authorities = None,
     bundles: Annotated[
         bool, typer.Option("--bundles", help="With --vcenter: also a support bundle of each host.")
     ] = False,
@@ -320,49 +343,34 @@ def collect(
     """Fetch the evidence of many hosts by SSH or from their vCenter: read-only, and can be resumed."""
     from psodlib import collector
 
-    password = _password(ask_password, password_keyring, password_command)
-    if vcenter:
-        if hosts:
-            raise InputError("give hosts or --vcenter, not both")
-        if dry_run:
-            found = collector.vcenter_hosts(
-                vcenter,
-                user=user,
-                password=password or collector.ask_password(),
-                thumbprint=thumbprint,
-                ca_file=ca_file,
-            )
-            print_table("What would be fetched", collector.vcenter_plan())
-            say(f"from {len(found)} hosts: {', '.join(found['host'][:20])}{' ...' if len(found) > 20 else ''}")
-            return
-        with resumable(output), bar("collecting", at_once=False) as progress:
-            end_collection(
-                collector.collect_vcenter(
-                    vcenter, output, user=user, password=password or collector.ask_password(), thumbprint=thumbprint, ca_file=ca_file,
-                    bundles=bundles, pool=pool, progress=progress,
-                ), output,
-            )  # fmt: skip
-    source = _named_hosts(hosts)
+    source = _named_hosts(hosts, reach)
     if dry_run:
-        targets = collector.read_hosts(source, legacy=legacy or [], jump=jump)
-        plan = collector.plan_table(module)
+        if source is None:
+            plan, names = collector.vcenter_plan(), list(collector.vcenter_hosts(**reach)["host"])
+        else:
+            targets = collector.read_hosts(source, legacy=reach["legacy"], jump=reach["jump"])
+            plan, names = collector.plan_table(module), [each.name for each in targets]
         print_table("What would be fetched", plan)
-        say(
-            f"from {len(targets)} hosts: {', '.join(each.name for each in targets[:20])}{' ...' if len(targets) > 20 else ''}"
-        )
+        say(f"from {len(names)} hosts: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}")
         return
     limits = collector.Limits(connect=connect, login=login, idle=idle, total=total, bytes=max_bytes)
     with resumable(output), bar("collecting", at_once=False) as progress:
-        done = collector.collect(
-            source, output, user=user, key=key, agent=agent, password=password, known_hosts=known_hosts,
-            trust_first_use=trust_first_use, legacy=legacy or [], jump=jump, module=module, pool=pool, limits=limits,
-            sftp=not no_sftp, progress=progress,
-        )  # fmt: skip
+        if source is None:
+            done = collector.collect_vcenter(out=output, bundles=bundles, pool=pool, progress=progress, **reach)
+        else:
+            done = collector.collect(
+                source, output, module=module, pool=pool, limits=limits, sftp=not no_sftp, progress=progress, **reach
+            )
     print_trusted(done.trusted)
     end_collection(done, output)
 
 
-def _named_hosts(hosts: list[str] | None) -> str | list[str]:
+def _named_hosts(hosts: list[str] | None, reach: dict[str, Any]) -> str | list[str] | None:
+    # None where the vCenter names them.
+    if "address" in reach:
+        if hosts:
+            raise InputError("give hosts or --vcenter, not both")
+        return None
     if not hosts:
         raise InputError("no host was named; give host names, a file of them, an inventory, or --vcenter")
     return hosts[0] if len(hosts) == 1 else hosts
@@ -391,46 +399,28 @@ def hosts_of_vcenter(
     "is known to differ, but some could not be asked or did not tell. 130: stopped by Ctrl-C.\n\n"
     "Example:  psod verify hosts.csv --module hpsa --pin 5.5.0.50 --key ~/.ssh/esxi"
 )
+@_reaching
 def verify(
+    reach: dict[str, Any],
     hosts: SomeHosts = None,
     pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)] = "",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is read from the hosts.")] = Path(
         "evidence-verify"
     ),
-    user: User = "root",
-    key: Key = None,
-    agent: Agent = False,
-    ask_password: Ask = False,
-    password_keyring: Keyring = None,
-    password_command: Command = None,
-    known_hosts: Known = Path("known_hosts"),
-    trust_first_use: Trust = False,
-    legacy: Legacy = None,
-    jump: Jump = None,
     module: Module = "hpsa",
     pool: Pool = 8,
-    vcenter: VCenter = None,
-    thumbprint: Thumbprint = None,
-    ca_file: Authorities = None,
 ) -> None:
     """Ask each host, or the vCenter, which driver version runs, and compare it with the pin."""
     from psodlib import collector
 
     if not pin:
         raise InputError("no --pin was given; expected the version that every host should run, as 5.5.0.50")
-    password = _password(ask_password, password_keyring, password_command)
     with resumable(output), bar("asking", at_once=False) as progress:
-        if vcenter:
-            table = collector.verify_vcenter(
-                vcenter, output, module=module, pin=pin, user=user, password=password or collector.ask_password(),
-                thumbprint=thumbprint, ca_file=ca_file, progress=progress,
-            )  # fmt: skip
+        asked = {"module": module, "pin": pin, "progress": progress, **reach}
+        if (source := _named_hosts(hosts, reach)) is None:
+            table = collector.verify_vcenter(out=output, **asked)
         else:
-            table = collector.verify(
-                _named_hosts(hosts), output, module=module, pin=pin, user=user, key=key, agent=agent,
-                password=password, known_hosts=known_hosts, trust_first_use=trust_first_use, legacy=legacy or [], jump=jump,
-                pool=pool, progress=progress,
-            )  # fmt: skip
+            table = collector.verify(source, output, pool=pool, **asked)
     print_trusted(table.attrs["trusted"])
     end_verify(
         f"{module} against the pin {pin}", table, f"Stopped: {table.attrs['stopped']}" if table.attrs["stopped"] else ""
@@ -439,8 +429,6 @@ def verify(
 
 def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
     # Where the password comes from; it never stands on a command line.
-    import shlex
-
     from psodlib import collector
 
     if command:

@@ -20,8 +20,6 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CollectError", "InputError", "PsodError", "RuleError", "SmallSampleWarning", "known_name"]
-
 
 class PsodError(Exception):
     """Base of every error that psodlib raises on purpose; a notebook shows its sentence, not the way to it."""

@@ -14,20 +14,6 @@ DAMAGE = (
     "no_header", "no_frames", "cut_head", "cut_backtrace", "cut_line", "masked", "joined_lines", "garbled", "no_time",
 )  # fmt: skip
 
-__all__ = [
-    "Alive",
-    "Crash",
-    "DriverReading",
-    "FileReading",
-    "Frame",
-    "HostFact",
-    "Mark",
-    "Module",
-    "Precursor",
-    "Problem",
-    "Reason",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:

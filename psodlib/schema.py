@@ -9,16 +9,12 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import pandas as pd
 
 from psodlib.errors import InputError
-from psodlib.records import DAMAGE
-
-__all__ = [
-    "AUXILIARY", "BY_CRASH", "CLOSED_LISTS", "DAMAGE", "EXPOSURE", "TABLES", "Cell", "Column", "Tables", "build", "check", "conform", "describe", "empty", "told_first",
-]  # fmt: skip
 
 TIME, SPAN, ADDRESS, COUNT, TEXT, FLAG, NUMBER = (
     "datetime64[ns, UTC]", "timedelta64[ns]", "UInt64", "Int64", "string", "boolean", "float64",
@@ -103,7 +99,12 @@ class Column:
     @property
     def pandas_dtype(self) -> Any:
         """The dtype to cast to; a closed list is a ``CategoricalDtype`` with all its words, in the list's order."""
-        return pd.CategoricalDtype(list(CLOSED_LISTS[self.name])) if self.dtype == "category" else self.dtype
+        return _closed_list(self.name) if self.dtype == "category" else self.dtype
+
+
+@cache
+def _closed_list(name: str) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(list(CLOSED_LISTS[name]))
 
 
 def _columns(text: str) -> tuple[Column, ...]:
@@ -292,6 +293,11 @@ def columns_of(table: str) -> tuple[Column, ...]:
 
 def empty(table: str) -> pd.DataFrame:
     """An empty table with the columns and dtypes of a full one."""
+    return _empty(table).copy()
+
+
+@cache
+def _empty(table: str) -> pd.DataFrame:
     return build(table, [])
 
 

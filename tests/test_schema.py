@@ -11,7 +11,7 @@ import pytest
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.records import Crash, Frame, Module
+from psodlib.records import DAMAGE, Crash, Frame, Module
 
 EVERY_TABLE = [*schema.TABLES, *schema.AUXILIARY, "exposure"]
 
@@ -58,7 +58,7 @@ def test_closed_lists_are_the_contracts(shared: Path, name: str, lead: str) -> N
 def test_damage_words_are_the_contracts(shared: Path) -> None:
     text = " ".join((shared / "contract.md").read_text().split())
     listed = re.search(r"empty when whole: ([^.]*)\.", text)
-    assert listed and tuple(listed[1].split(", ")) == schema.DAMAGE
+    assert listed and tuple(listed[1].split(", ")) == DAMAGE
 
 
 def test_smaller_closed_lists_are_the_contracts(shared: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import re
 
-__all__ = ["ESCAPE", "unescaped", "word_around"]
-
 ROUNDS = 3  # escapes in one another: %2520
 ESCAPED_REACH = 2 << 10  # bytes of an escaped word on either side of an escape
 ESCAPE = re.compile(rb"%[0-9a-f]{2}|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|\\/|&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});")

@@ -22,8 +22,6 @@ from psodlib.evidence.sources import Unit, iter_units
 from psodlib.evidence.streams import Budget, DiskFile, Limits, Stream, chained
 from psodlib.records import Problem
 
-__all__ = ["Anonymised", "anonymise", "write_mapping"]
-
 Progress = Callable[[str, int, int], None]
 
 

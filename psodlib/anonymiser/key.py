@@ -9,8 +9,6 @@ from pathlib import Path
 
 from psodlib.errors import InputError
 
-__all__ = ["LEAST", "key_from_passphrase", "read_key"]
-
 LEAST = 16  # bytes of a key file; letters of a passphrase: 12
 LEAST_LETTERS = 12
 LARGEST = 1 << 16

@@ -22,11 +22,6 @@ from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
 from psodlib.fleet import Fleet, load
 from psodlib.records import Problem
 
-__all__ = [
-    "INNER", "PRIVATE", "SAFE_COLUMNS", "TEXT_COLUMNS", "Names", "column_kind", "in_a_hosts_folder", "learn_names",
-    "learn_text", "places", "plain",
-]  # fmt: skip
-
 BLOCK = 256 << 10
 OVERLAP = 8 << 10
 LONGEST = 250  # letters of a name

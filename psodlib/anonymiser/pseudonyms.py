@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-__all__ = ["PUBLIC_ENDINGS", "REMOVED", "SURE_ENDINGS", "Pseudonyms"]
-
 # Ends of domain names that say nothing of whose they are; any other is replaced as well.
 _ENDS = """
 com net org edu gov mil int info biz local localdomain lan internal intranet intra corp home private arpa example invalid test

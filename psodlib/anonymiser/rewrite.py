@@ -13,8 +13,6 @@ from psodlib.anonymiser.learn import INNER, MAKERS, PRIVATE, Names, places, plai
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, SURE_ENDINGS, Pseudonyms
 from psodlib.anonymiser.shapes import SHAPES, SYSTEM_USERS
 
-__all__ = ["Rewriter"]
-
 OVERLAP = 8 << 10  # bytes that a block shows of the next one: no name is longer
 _VERSION_BEFORE = re.compile(rb"(?:\bv|\bver|version|release|#)[\s:=\"'.]{0,4}$")
 _VERSION_AFTER = re.compile(rb"-\d{1,3}(?:oem|vmw|em)|\.\d|\+0x")

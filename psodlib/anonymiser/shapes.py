@@ -9,8 +9,6 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-__all__ = ["POSITIONS", "SHAPES", "SYSTEM_USERS", "Position", "Shape", "kept_words"]
-
 _HOST = r"[a-z0-9_](?:[a-z0-9_.-]{0,250}[a-z0-9_-])?"
 _USER = r"[a-z0-9_][a-z0-9_.$-]{0,63}"
 _DOMAIN = r"(?:[a-z0-9_-]{1,63}\.){1,8}[a-z][a-z0-9-]{0,62}"

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from psodlib.anonymiser.learn import NAMING, PRIVATE, Names, plain
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, Pseudonyms
 
-__all__ = ["LOOKS", "Suspect", "Sweep"]
-
 MOST = 1000  # words that are told; more are counted as one
 REMEMBERED = 200_000  # words that were looked at, before they are forgotten
 _UNITS = re.compile(

@@ -17,8 +17,6 @@ from psodlib.anonymiser.learn import SAFE_COLUMNS, TEXT_COLUMNS, column_kind
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.artifacts.inventory import COLUMNS
 
-__all__ = ["is_inventory", "rewrite_csv", "rewrite_parquet", "rewrite_table"]
-
 _PATHS = frozenset({"source"})
 _OURS = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)}
 _ALIASES = {alias: name for name, aliases in COLUMNS.items() for alias in aliases}

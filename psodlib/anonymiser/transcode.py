@@ -26,8 +26,6 @@ from psodlib.evidence.reading import binary_kind
 from psodlib.evidence.streams import Budget, Stream
 from psodlib.records import Problem
 
-__all__ = ["Transcoder", "shares", "spool"]
-
 BLOCK = 256 << 10
 IN_MEMORY = 8 << 20  # bytes of an archive's member that wait in memory; more waits on disk
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\0){8}|(?:\0[\x20-\x7e]){8}")

@@ -14,8 +14,6 @@ import paramiko
 
 from psodlib.errors import InputError
 
-__all__ = ["Credentials", "PasswordSource", "Secret", "ask_password", "password_from_command", "password_from_keyring"]
-
 PasswordSource = Callable[[str], str]  # user -> password
 
 

@@ -11,8 +11,6 @@ from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.plan import DATASTORES, DUMPS, EXTRACTORS, LOGS, ROOM, ROOM_FOLDERS
 from psodlib.collector.remote import Entry, Remote, RemoteError
 
-__all__ = ["extract_dumps"]
-
 # What one block of `df` is, by its header: ESXi's own counts bytes, busybox's kibibytes.
 _UNITS = {"bytes": 1, "1k-blocks": 1024, "1024-blocks": 1024}
 

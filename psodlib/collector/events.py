@@ -14,8 +14,6 @@ from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp
 from psodlib.errors import CollectError
 from psodlib.evidence.artifacts.vcenter import AWAY, OF_CLUSTER, meaning_of
 
-__all__ = ["Events"]
-
 PAGE = 1_000  # vCenter's own limit
 MOST = 500_000
 KEPT_DAYS = 30  # vCenter's own default

@@ -10,8 +10,6 @@ from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.plan import Logs
 from psodlib.collector.remote import Entry, Remote, RemoteError, same_hash
 
-__all__ = ["fetch", "fetch_group"]
-
 HEAD = 64 << 10  # bytes at the begin of a file that tell whether it is still the same file
 OVERLAP = 4 << 10  # bytes before the offset that must agree too
 SAVED_EVERY = 64 << 20

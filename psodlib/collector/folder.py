@@ -23,8 +23,6 @@ import pandas as pd
 
 from psodlib.collector.hosts import folder_name
 
-__all__ = ["Folder", "Manifest", "Record", "ascertainment"]
-
 MANIFEST = "manifest.json"
 
 

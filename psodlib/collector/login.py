@@ -26,8 +26,6 @@ from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.hosts import Target
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["Connection", "Gate", "HostKeys", "NotTried", "connect", "printable"]
-
 MAX_REFUSALS = 3
 REFUSED_TOO_OFTEN = (
     "the run stopped after three refused logins in a row; check the password or key on one host, then run again"

@@ -21,8 +21,6 @@ from psodlib.records import DriverReading
 from psodlib.triage.boots import LOADED
 from psodlib.triage.compliance import status
 
-__all__ = ["verify", "verify_vcenter"]
-
 
 def verify(
     hosts: str | Path | Iterable[str | Target], out: str | Path, *, module: str = "hpsa", pin: str, **options: Any

@@ -13,8 +13,6 @@ import pandas as pd
 
 from psodlib.errors import InputError
 
-__all__ = ["COMMANDS", "DUMPS", "LOGS", "Command", "Logs", "output_name", "plan_table", "safe_module"]
-
 
 @dataclass(frozen=True, slots=True)
 class Command:

@@ -25,8 +25,6 @@ from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Limits, LocalTrouble, visit
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["MAX_POOL", "Collection", "Interrupted", "alone", "at_once", "collect", "collection_table", "made_folder"]
-
 MAX_POOL = 32
 CLOCK_WARNED = 60.0  # seconds
 TICK = 0.2  # seconds between two looks of the watch
@@ -85,7 +83,7 @@ def collect(
     Parameters
     ----------
     hosts : str, Path or iterable of str or Target
-        As ``read_hosts`` takes them: names, a file, or an inventory CSV.
+        As ``read_hosts`` takes them: names, a file, or an inventory (.csv, .xlsx).
     out : str or Path
         The evidence folder; made if need be. Files are readable by their owner only.
     user : str

@@ -23,8 +23,6 @@ from paramiko.sftp import CMD_DATA, CMD_READ, int64
 from psodlib.collector.login import Connection, printable
 from psodlib.errors import CollectError
 
-__all__ = ["Entry", "Output", "Remote", "RemoteError"]
-
 BLOCK = 32 << 10
 AHEAD = 32  # read requests of one block under way: 1 MiB, whatever the file's size
 PIECE = 64 << 10  # block size of dd: a seek costs the host nothing, where `tail -c +N` would read all that comes before

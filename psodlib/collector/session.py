@@ -20,8 +20,6 @@ from psodlib.collector.login import printable
 from psodlib.collector.pool import MAX_POOL
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["CallFailed", "Session", "name_of", "plain", "stamp", "thumbprint_of", "words_of"]
-
 PORT = 443
 CONNECT = 15.0  # seconds to connect, and that an answer may take
 ANSWER = 120.0

@@ -29,8 +29,6 @@ from psodlib.collector.pool import MAX_POOL, Collection, Interrupted, alone, at_
 from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
 from psodlib.errors import CollectError, InputError
 
-__all__ = ["collect_vcenter", "vcenter_hosts", "vcenter_plan"]
-
 LINES = 500  # of a log a call; what vCenter gives
 MOST_LOG = 64 << 20  # bytes of one log
 MOST_BUNDLE = 8 << 30

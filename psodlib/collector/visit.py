@@ -15,8 +15,6 @@ from psodlib.collector.remote import MAX_OUTPUT, Remote
 from psodlib.errors import CollectError, InputError
 from psodlib.evidence.artifacts.commands import parse_date
 
-__all__ = ["Limits", "LocalTrouble", "visit"]
-
 HUNG = 3  # commands without an answer, after which the host is asked for files only
 
 

@@ -23,8 +23,6 @@ from psodlib.risk import exact
 from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
 from psodlib.schema import Tables
 
-__all__ = ["ATTRIBUTES", "FEW", "associations", "attributes_of_driver", "attributes_of_signature"]
-
 # Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "model": (),
@@ -69,12 +67,6 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     -----
     Over the watched host-days of the whole fleet. The version is that of the driver which most crashes of the signature are
     laid to. ``esxi_build`` is what the boot ran; ``model`` and ``cluster`` are the host's newest. ``associations`` has the test.
-
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> table = psod.attributes_of_signature(fleet, "hpsa_update_scsi_devices")  # doctest: +SKIP
-    >>> table.attrs["says"]  # doctest: +SKIP
     """
     out = associations(_at_risk(fleet, signature), alpha)
     out.attrs |= {"signature": signature, "says": out.attrs["says"].replace(_WHAT, f"of {signature!r} ")}
@@ -83,7 +75,7 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
 
 def attributes_of_driver(fleet: Tables, module: str, alpha: float = 0.05) -> pd.DataFrame:
     """``associations`` of all crashes of one driver, its firmware among the attributes."""
-    return associations(_with_firmware(fleet, module), alpha)
+    return associations(_with_firmware(of_module(fleet, module), fleet.drivers, module), alpha)
 
 
 def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
@@ -100,7 +92,13 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     is better compared by ``rate_ratio``.
     """
     table = _pieces(exposure)
-    crashes, left_out = int(table["crashes"].sum()), _left_out(table)
+    crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
+    seen = {name: table.loc[table["host_days"] > 0, name].dropna().unique() for name in ATTRIBUTES}
+    left_out = {
+        name: f"the same everywhere: {values[0]}" if len(values) else "not in the evidence"
+        for name, values in seen.items()
+        if len(values) < 2
+    }
     tested = [name for name in ATTRIBUTES if name not in left_out] if crashes >= FEW else []
     rows = [row for name in tested for row in _tested(table, name, tested, alpha)]
     out = pd.DataFrame(rows, columns=list(_COLUMNS))
@@ -112,12 +110,8 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     out["found"] = (clear & ~shadow).astype("boolean")
     out = out.astype({"attribute": "string", "value": "string", "note": "string", "crashes": "Int64", "hosts": "Int64"})
     out = out.sort_values(["p", "attribute", "value"], kind="stable", ignore_index=True)
-    days = float(table["host_days"].sum())
     out.attrs = {"says": _says(out, crashes, days, alpha), "left_out": left_out, "crashes": crashes, "host_days": days}
     return out
-
-
-# ---- time at risk ----------------------------------------------------------------------------------------------------
 
 
 def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
@@ -128,18 +122,12 @@ def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
         raise InputError(f"no crash has the signature {signature!r}; expected one of crashes.signature, such as {some}")
     guilty = fleet.crashes.loc[mine, "guilty_module"].dropna()
     module = None if guilty.empty else str(guilty.mode().iloc[0])
-    counted = fleet.crashes.assign(
-        guilty_module=np.where(mine, module or "nobody", "another"), guilt="on_stack", deliberate=False
-    )
+    laid = np.where(mine, module or "nobody", "another")
     tables: Any = SimpleNamespace(
-        hosts=fleet.hosts, crashes=counted, uptimes=fleet.uptimes, drivers=fleet.drivers, coverage=getattr(fleet, "coverage", None)
+        hosts=fleet.hosts, crashes=fleet.crashes.assign(guilty_module=laid, guilt="on_stack", deliberate=False),
+        uptimes=fleet.uptimes, drivers=fleet.drivers, coverage=getattr(fleet, "coverage", None),
     )  # fmt: skip
-    return _with_firmware(tables, module or "nobody")
-
-
-def _with_firmware(fleet: Tables, module: str) -> pd.DataFrame:
-    stretches = of_module(fleet, module)
-    return stretches.assign(firmware=_firmware(stretches, fleet.drivers, module))
+    return _with_firmware(of_module(tables, module or "nobody"), fleet.drivers, module or "nobody")
 
 
 def _pieces(exposure: pd.DataFrame) -> pd.DataFrame:
@@ -156,11 +144,11 @@ def _pieces(exposure: pd.DataFrame) -> pd.DataFrame:
     return table.assign(host_days=pieces["host_days"], crashes=crashes, uptime=bands)
 
 
-def _firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.Series:
+def _with_firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
     # What was last read before the stretch's end; a host whose every reading agrees had it all along.
     known = drivers[drivers["module"].eq(module).fillna(False) & drivers["firmware"].notna()]
     if known.empty:
-        return pd.Series(pd.NA, index=stretches.index, dtype="string")
+        return stretches.assign(firmware=pd.Series(pd.NA, index=stretches.index, dtype="string"))
     per_time = known.groupby(["host", "observed_at"], dropna=False)["firmware"]
     read = per_time.agg(lambda texts: ", ".join(sorted(set(texts)))).astype("string").reset_index()
     by_host = read.groupby("host")["firmware"]
@@ -168,22 +156,8 @@ def _firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd
     timed = read[read["observed_at"].notna()].sort_values("observed_at")
     ends = stretches[["host", "end"]].reset_index(names="row").sort_values("end")
     joined = pd.merge_asof(ends, timed, left_on="end", right_on="observed_at", by="host").set_index("row")["firmware"]
-    return stretches["host"].map(steady).astype("string").fillna(joined.reindex(stretches.index))
-
-
-def _left_out(table: pd.DataFrame) -> dict[str, str]:
-    # Why an attribute cannot be tested.
-    reasons = {}
-    for name in ATTRIBUTES:
-        values = table.loc[table["host_days"] > 0, name].dropna().unique()
-        if len(values) == 0:
-            reasons[name] = "not in the evidence"
-        elif len(values) == 1:
-            reasons[name] = f"the same everywhere: {values[0]}"
-    return reasons
-
-
-# ---- tests -----------------------------------------------------------------------------------------------------------
+    firmware = stretches["host"].map(steady).astype("string").fillna(joined.reindex(stretches.index))
+    return stretches.assign(firmware=firmware)
 
 
 class _Cells(NamedTuple):

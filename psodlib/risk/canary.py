@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,11 +14,6 @@ from scipy import special, stats
 from psodlib.errors import InputError
 from psodlib.risk.exact import poisson_upper
 from psodlib.risk.exposure import check_exposure
-
-__all__ = [
-    "ALARM", "HARM", "Weeks", "e_process", "plan_canary", "posterior", "ratio_seen", "sprt_lines", "watch_canary", "weeks_of",
-    "zero_crash_host_days",
-]  # fmt: skip
 
 HARM = tuple(float(ratio) for ratio in np.geomspace(1.25, 8.0, 25))  # ratios that a harmful version may have
 ALARM = 20.0  # 1 / 0.05: the chance that a harmless version ever gets there is at most 5 %
@@ -106,38 +102,31 @@ def ratio_seen(
 
 def _first_week(enough: Any) -> int | None:
     # Power is nearly monotone in time: bisect, then trust.
-    low, high = 0, 1
+    high = 1
     while not enough(high):
-        low, high = high, 2 * high
+        high *= 2
         if high > MOST_WEEKS:
             return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    between = range(high // 2 + 1, high)
+    return high // 2 + 1 + bisect_left(between, True, key=enough)
 
 
 def _power(
     rate: float, ratio: float, days: tuple[float, float], hosts: tuple[int, int], variance: float, alpha: float
 ) -> float:
     means = (rate * ratio * days[0], rate * days[1])
-    canary, reference = (_counts(mean, number, variance) for mean, number in zip(means, hosts, strict=True))
+    # Probabilities of 0, 1, 2, ... crashes on the hosts of either arm, as far as they matter.
+    laws = [stats.poisson(mean) for mean in means]
+    if variance:
+        shapes = [number / variance for number in hosts]
+        laws = [stats.nbinom(shape, shape / (shape + mean)) for shape, mean in zip(shapes, means, strict=True)]
+    canary, reference = (np.asarray(law.pmf(np.arange(int(law.isf(1e-9)) + 2))) for law in laws)
     b, a = np.arange(len(canary))[:, None], np.arange(len(reference))[None, :]
     share = days[0] / (days[0] + days[1])
     half = stats.binom.pmf(b, a + b, share) / 2
     p = 2 * np.minimum(stats.binom.sf(b, a + b, share), stats.binom.cdf(b - 1, a + b, share)) + 2 * half
     found = (p <= alpha) & ((b * days[1] > a * days[0]) == (ratio >= 1)) if ratio != 1 else p <= alpha
     return float(canary @ found @ reference)
-
-
-def _counts(mean: float, hosts: int, variance: float) -> Floats:
-    # Probabilities of 0, 1, 2, ... crashes on these hosts, as far as they matter.
-    if variance:
-        shape = hosts / variance
-        law = stats.nbinom(shape, shape / (shape + mean))
-    else:
-        law = stats.poisson(mean)
-    return np.asarray(law.pmf(np.arange(int(law.isf(1e-9)) + 2)))
 
 
 def e_process(
@@ -260,8 +249,7 @@ def weeks_of(
 ) -> Weeks:  # fmt: skip
     """The weekly counts behind ``watch_canary``."""
     table = check_exposure(exposure)
-    absent = [column for column in ("start", "end") if column not in table]
-    if absent:
+    if absent := [column for column in ("start", "end") if column not in table]:
         raise InputError(f"the table lacks {', '.join(absent)}; a week-by-week watch needs when the time at risk was")
     table = table[table["version"].isin([version, reference]) & (table["host_days"] > 0)]
     for name in (version, reference):

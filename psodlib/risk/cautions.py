@@ -1,4 +1,4 @@
-"""What a reader must know before believing a ratio: each trap that the table itself shows, in one sentence."""
+"""What a reader must know before believing a ratio: each trap that the table itself shows, in one sentence; and words for numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from psodlib.risk.exact import Interval
 if TYPE_CHECKING:
     from psodlib.risk.comparison import Arms, Comparison
 
-__all__ = ["CONFOUNDED", "OVERLAP", "of_data", "of_result", "only_crashed_hosts", "overlap"]
-
 CONFOUNDED = 0.15  # a ratio that adjusting moves by more than this share
 OVERLAP = 0.20  # of hardware or calendar time between two versions; below it they cannot be told apart
 DOMINANT = 1 / 3  # share of an arm's crashes on one host
@@ -28,10 +26,24 @@ def of_data(comparison: Comparison, arms: Arms) -> list[str]:
     table, names = comparison.table, (arms.version, arms.reference)
     rows = {name: table[table["version"] == name] for name in names}
     apart = comparison.told_apart(*names)
+    few = [
+        f"only {counted(hosts, 'host')} had {name} loaded; under {FEW_HOSTS} say little of the fleet"
+        for name, hosts in zip(names, arms.hosts, strict=True)
+        if hosts < FEW_HOSTS
+    ]
     found = [
-        *_few_hosts(zip(names, arms.hosts, strict=True)), *_dominant(rows), *([apart] if apart else []),
-        *_lost(comparison, arms), *_gaps(comparison, arms), *_snapshot(table, rows), *_newest_build(comparison),
-    ]  # fmt: skip
+        *few,
+        *_dominant(rows),
+        *([apart] if apart else []),
+        *_lost(comparison, arms),
+        *_gaps(comparison, arms),
+        *_snapshot(table, rows),
+    ]
+    if "esxi_build" in comparison.terms and table.groupby("host")["esxi_build"].nunique().max() <= 1:
+        found.append(
+            "adjusted for esxi_build, of which the table knows one a host, its newest, for all its history: where hosts "
+            "were upgraded, this adjusts for a build that they did not run then"
+        )
     if only_crashed_hosts(table):
         found.append("only hosts that crashed are given: the rates are too high and the ratio may be anything")
     return found
@@ -53,6 +65,17 @@ def of_result(
             "the conclusion depends on the crashes with no module found: if all of them belonged to one version, it would not hold"
         )
     return found
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun if number == 1 else noun + ('es' if noun.endswith('sh') else 's')}"
+
+
+def listed(names: Iterable[Any], most: int = 3) -> str:
+    """A few names and how many more there are."""
+    every = [str(name) for name in names]
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
 
 
 def moves(moved: float) -> str:
@@ -87,14 +110,6 @@ def overlap(days: Any, version: Any, other: Any) -> float | None:
     return float(pd.concat(shares, axis=1).fillna(0.0).min(axis=1).sum())
 
 
-def _few_hosts(arms: Iterable[tuple[str, int]]) -> list[str]:
-    return [
-        f"only {hosts} {'host' if hosts == 1 else 'hosts'} had {name} loaded; under {FEW_HOSTS} say little of the fleet"
-        for name, hosts in arms
-        if hosts < FEW_HOSTS
-    ]
-
-
 def _dominant(arms: dict[str, pd.DataFrame]) -> list[str]:
     found = []
     for name, rows in arms.items():
@@ -106,11 +121,10 @@ def _dominant(arms: dict[str, pd.DataFrame]) -> list[str]:
 
 def _lost(comparison: Comparison, arms: Arms) -> list[str]:
     # Crashes whose last logs are gone, where that goes with the version.
-    lost, shares, words = [], [], []
-    for name, unplaced, known in zip((arms.version, arms.reference), arms.unplaced, arms.known, strict=True):
-        more = int(unplaced) + comparison.adrift.get(name, 0)
+    names, words, shares = (arms.version, arms.reference), [], []
+    lost = [int(more) + comparison.adrift.get(name, 0) for name, more in zip(names, arms.unplaced, strict=True)]
+    for name, more, known in zip(names, lost, arms.known, strict=True):
         every = int(known) + more
-        lost.append(more)
         shares.append(more / every if every else 0.0)
         words.append(f"{more} of {every} crashes ({100 * shares[-1]:.0f} %) on {name}")
     if sum(lost) < 2 or abs(shares[0] - shares[1]) <= LOST:
@@ -143,13 +157,4 @@ def _snapshot(table: pd.DataFrame, arms: dict[str, pd.DataFrame]) -> list[str]:
     return [
         "no host ever changed between the two: if the versions come from today's inventory and not from each boot, "
         "past crashes are counted for the wrong version"
-    ]
-
-
-def _newest_build(comparison: Comparison) -> list[str]:
-    if "esxi_build" not in comparison.terms or comparison.table.groupby("host")["esxi_build"].nunique().max() > 1:
-        return []
-    return [
-        "adjusted for esxi_build, of which the table knows one a host, its newest, for all its history: where hosts "
-        "were upgraded, this adjusts for a build that they did not run then"
     ]

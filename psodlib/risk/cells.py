@@ -15,8 +15,6 @@ from scipy import sparse
 
 from psodlib.risk.exposure import split_stretches
 
-__all__ = ["HostCells", "joined", "tabulate"]
-
 Whole = np.ndarray[Any, np.dtype[np.int64]]
 
 # Column of an exposure table -> the matrix of it.

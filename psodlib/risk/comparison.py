@@ -22,8 +22,6 @@ from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import check_exposure, in_days, known_version, parts_of
 from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty
 
-__all__ = ["ADJUST", "Arms", "Comparison", "Headline"]
-
 ADJUST = ("model", "uptime", "quarter")
 OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
 # Terms that the times of a stretch tell, and where the versions then ran.
@@ -86,42 +84,37 @@ class Comparison:
                 "no host-days with a known version; give an exposure table with rows, made with exposure(fleet)"
             )
         self.attrs, self.lost, self.by_hand = gathered.attrs, gathered.lost(), gathered.by_hand
-        self.table, self.cells = gathered.table(), joined(gathered.cells)
-        self.months, self.gaps, self.last = (gathered.together(name) for name in ("months", "gaps", "last"))
+        self.table, self.cells = pd.concat(gathered.parts["sums"], ignore_index=True), joined(gathered.cells)
+        self.months, self.gaps = gathered.by_version("months"), gathered.by_version("gaps")
+        # ``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host
+        self.last: pd.DataFrame = pd.concat(gathered.parts["last"]).sort_values("host", ignore_index=True)
         self.adrift: Mapping[Any, int] = gathered.adrift
-        self.terms, self.absent = _present(self.cells.levels, gathered.asked, gathered.held)
+        varied = {term: len(self.cells.levels[term]) > 1 for term in gathered.held}
+        self.terms = tuple(term for term, varies in varied.items() if varies)
+        self.absent = [
+            f"not adjusted for {term}: the table does not hold it" for term in gathered.asked if term not in varied
+        ]
+        self.absent += [f"not adjusted for {term}: it is the same everywhere" for term in varied if not varied[term]]
         self._fits: dict[tuple[Any, ...], Fit] = {}
 
     def watched(self) -> list[Any]:
         """The versions that have host-days, in order."""
         return [name for name, days in self.cells.by_version(self.cells.days).items() if days > 0]
 
-    def crashes(self, versions: Sequence[Any]) -> list[float]:
-        """Crashes known to be the driver's, by version."""
-        found = self.cells.by_version(self.cells.known)
-        return [found[name] for name in versions]
-
-    def running(self) -> pd.DataFrame:
-        """``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host."""
-        out: pd.DataFrame = self.last.sort_values("host", ignore_index=True)
-        return out
-
     def draws(self, factors: Mapping[Any, float], running: pd.DataFrame) -> Draws:
         """The posterior of all versions' rates, with what the hosts that run each would crash at rate 1."""
         of_host = running.drop_duplicates("host").set_index("host")["version"].reindex(self.cells.hosts.astype(object))
         now = self.cells.levels["version"].astype(object).get_indexer(pd.Index(of_host.astype(object)))
-        every = self._events("all")
-        sets = [self.cells.known, *([every] if every.sum() > self.cells.known.sum() else [])]
+        sets = [self._events(which) for which in ("known", *self._with_all())]
         return draw(self.cells, sets, self.terms, factors, now)
 
     def told_apart(self, version: str, other: str) -> str:
         """Why two versions cannot be told from the hardware or the time they ran on; empty where they can."""
-        by_model = (
-            self.table.groupby(["version", "model"], dropna=False)["host_days"].sum() if "model" in self.table else None
-        )
-        for days, words in ((by_model, "ran on different hardware"), (self.months, "ran at different times")):
-            if days is None or days.empty:
-                continue
+        spans = [(self.months, "ran at different times")] if len(self.months) else []
+        if "model" in self.table:
+            by_model = self.table.groupby(["version", "model"], dropna=False)["host_days"].sum()
+            spans.insert(0, (by_model, "ran on different hardware"))
+        for days, words in spans:
             shared = cautions.overlap(days, version, other)
             if shared is not None and shared < cautions.OVERLAP:
                 return f"{version} and {other} {words} (overlap {100 * shared:.0f} %), so that cannot be told from the version"
@@ -144,11 +137,12 @@ class Comparison:
         """The union interval of one contrast and what it rests on."""
         arms = self.arms(version, reference)
         if not arms.crashes:
-            nothing = Interval(math.nan, 0.0, math.inf)
+            nothing = exact.NO_INFORMATION
             return Headline(arms, nothing, nothing, nothing, 1.0, 0.5, self.terms)
         exactly = self._exactly(arms)
         by = self._by_counts if exactly else self._by_fit
-        found = [by(arms, which, alpha) for which in self._sets(arms)]
+        sets = ["known", *self._with_all(), *(["placed"] if sum(arms.unplaced) else [])]
+        found = [by(arms, which, alpha) for which in sets]
         intervals, p_values, chances = zip(*found, strict=True)
         known, whole = intervals[0], intervals[1] if len(intervals) > 1 else intervals[0]
         union = Interval(known.ratio, min(each.low for each in intervals), max(each.high for each in intervals))
@@ -158,12 +152,8 @@ class Comparison:
         fit = None if exactly else self.fit(arms, "known")
         return Headline(arms, known, whole, union, p, chance, () if exactly else self.terms, fit)
 
-    def _sets(self, arms: Arms) -> list[str]:
-        return [
-            "known",
-            *(["all"] if self._events("all").sum() > self.cells.known.sum() else []),
-            *(["placed"] if sum(arms.unplaced) else []),
-        ]
+    def _with_all(self) -> list[str]:
+        return ["all"] if self._events("all").sum() > self.cells.known.sum() else []
 
     def _exactly(self, arms: Arms) -> bool:
         # A table made by hand in which nothing can speak of hosts that differ: no terms, and sums in place of hosts or no
@@ -258,18 +248,14 @@ class Comparison:
             return None
         of_host = self.table.groupby("host", sort=False)["cluster"].first().reindex(self.cells.hosts)
         grouped = self.cells.grouped(np.asarray(pd.factorize(of_host, use_na_sentinel=False)[0], dtype=np.int64))
-        return exact.wald(
-            *fit_frailty(grouped, grouped.known, found.terms).log_ratio(found.arms.version, found.arms.reference), alpha
-        )
+        fit = fit_frailty(grouped, grouped.known, found.terms)
+        return exact.wald(*fit.log_ratio(found.arms.version, found.arms.reference), alpha)
 
 
 def prior_rate(table: pd.DataFrame) -> float:
     """The table's pooled rate per host-day, or 0.2 a host-year where it has no crash."""
     crashes, days = float(table["crashes"].sum()), float(table["host_days"].sum())
     return crashes / days if crashes else DEFAULT_RATE
-
-
-# ---- gathering ---------------------------------------------------------------------------------------------------------
 
 
 class _Gathered:
@@ -297,28 +283,25 @@ class _Gathered:
             return
         if not self.cells or not self.held:
             self.held = tuple(term for term in self.asked if _holds(table, term))
-        table = _with_unplaced(_filled(table, self.held), attrs.get("unplaced", ()), self.adrift)
+        # A later part may lack what the first one held.
+        wanted = [name for term in self.held for name in (TIMES if term in OF_TIME else (term,))]
+        table = table.assign(**{name: None for name in wanted if name not in table})
+        table = _with_unplaced(table, attrs.get("unplaced", ()), self.adrift)
         self.by_hand &= "start" not in table and "boot" not in table
         self.cells.append(tabulate(table, self.held))
         self.parts["sums"].append(_summed(table))
         self.parts["months"].append(_months(table))
         self.parts["gaps"].append(_gap_days(table))
 
-    def table(self) -> pd.DataFrame:
-        found: pd.DataFrame = pd.concat(self.parts["sums"], ignore_index=True)
-        return found
-
-    def together(self, name: str) -> Any:
-        """Sums by version of all parts, or the rows of all parts."""
-        found = pd.concat(self.parts[name], ignore_index=name == "last")
-        return found if name == "last" else found.groupby(level=list(range(found.index.nlevels)), dropna=False).sum()
+    def by_version(self, name: str) -> Any:
+        """Sums of all parts."""
+        found = pd.concat(self.parts[name])
+        return found.groupby(level=list(range(found.index.nlevels)), dropna=False).sum()
 
     def lost(self) -> list[str]:
         days, crashes = self.unknown_version
-        return [
-            f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had "
-            "loaded"
-        ] if days or crashes else []  # fmt: skip
+        said = f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had loaded"
+        return [said] if days or crashes else []
 
 
 def _asked(adjust: str | Sequence[str]) -> tuple[str, ...]:
@@ -331,22 +314,6 @@ def _asked(adjust: str | Sequence[str]) -> tuple[str, ...]:
 
 def _holds(table: pd.DataFrame, term: str) -> bool:
     return all(name in table and table[name].notna().any() for name in (TIMES if term in OF_TIME else (term,)))
-
-
-def _present(
-    levels: Mapping[str, pd.Index], asked: Sequence[str], held: Sequence[str]
-) -> tuple[tuple[str, ...], list[str]]:
-    # The terms that the table can feed, and a word on each that it cannot.
-    notes = [f"not adjusted for {term}: the table does not hold it" for term in asked if term not in held]
-    notes += [f"not adjusted for {term}: it is the same everywhere" for term in held if len(levels[term]) < 2]
-    return tuple(term for term in held if len(levels[term]) > 1), notes
-
-
-def _filled(table: pd.DataFrame, held: Sequence[str]) -> pd.DataFrame:
-    # A later part may lack what the first one held.
-    wanted = [name for term in held for name in (TIMES if term in OF_TIME else (term,))]
-    missing = [name for name in wanted if name not in table]
-    return table.assign(**dict.fromkeys(missing, None)) if missing else table
 
 
 def _with_unplaced(table: pd.DataFrame, unplaced: Sequence[Any], adrift: dict[Any, int]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from scipy import special
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.cautions import only_crashed_hosts
+from psodlib.risk.cautions import counted, only_crashed_hosts
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exposure import known_version
 from psodlib.risk.frailty import ADVICE as PRIOR
@@ -22,15 +22,12 @@ from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 from psodlib.schema import Cell
 
-__all__ = ["ADVICE", "PinDecision", "decide_pin", "in_words"]
-
 ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
 MOVES = ("move_now", "next_reboot")
 SURE, LIKELY, RATHER = 0.95, 0.80, 0.60  # that the best has the lower rate: move now, at a reboot, no new installs
 NEAR = 1.25  # a pin may be this many times as bad as the truly best one
 KNOWN_ISSUE = 2.0  # times: the rate expected of a version whose known issue was matched in this fleet
 REBOOT_COST = 0.02  # crashes: what moving one host risks
-OVERLAP = 0.20  # of hardware or months that two versions share; below it they cannot be told apart
 PRIOR_CRASHES = PRIOR.version**-2  # what the prior of a version's rate is worth
 MOST_CRASHES = 200
 
@@ -142,11 +139,6 @@ def decide_pin(
     hardware or months with the best for less than 20 %, nothing above ``next_reboot`` and no pin. A pin needs P(rate of
     best <= 1.25 times the lowest) >= 0.95.
 
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> decision = psod.decide_pin(psod.exposure(fleet))  # doctest: +SKIP
-    >>> decision.moves  # doctest: +SKIP
     """
     exact.check_share(alpha, "alpha")
     if not isinstance(reboot_cost, numbers.Real) or not 0 <= reboot_cost < math.inf:
@@ -160,7 +152,8 @@ def decide_pin(
     standing = np.column_stack([draws.standing[:, draws.versions.index(name)] for name in names])
     best = int(np.argmin(rate.mean(axis=0)))
     hosts = np.array([int((running["version"] == name).sum()) for name in names])
-    weighed = _Weighed(tuple(names), best, rate, standing, hosts, comparison.crashes(names), draws)
+    known_crashes = comparison.cells.by_version(comparison.cells.known)
+    weighed = _Weighed(tuple(names), best, rate, standing, hosts, [known_crashes[name] for name in names], draws)
     caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(name, names[best]))}
     advice = [_advice(weighed, at, caps, before, float(reboot_cost)) for at in range(len(names))]
     options = _options(comparison, weighed, advice, issues, alpha)
@@ -174,7 +167,7 @@ def decide_pin(
     needed = {name: _host_days_needed(weighed, at, options) for at, name in enumerate(names)}
     return PinDecision(
         verdict="pin" if pin else "avoid" if avoid else "undecided", pin=pin, best=names[best], avoid=avoid, options=options,
-        moves=_moves(running, avoid, names[best], word), crashes_if_stay=float(stay.sum(axis=1).mean()),
+        moves=_moves(running, names[best], word), crashes_if_stay=float(stay.sum(axis=1).mean()),
         crashes_if_followed=float(follow.sum(axis=1).mean()),
         reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)), ratios=ratios, host_days_needed=needed,
         would_change=tuple(_would_change(weighed, needed, comparison)),
@@ -242,16 +235,12 @@ def _options(
     return out.astype({**text, "hosts_now": "Int64", "crashes": "Int64", "advice": pd.CategoricalDtype(list(ADVICE))})
 
 
-def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mapping[str, str]) -> pd.DataFrame:
+def _moves(running: pd.DataFrame, best: str, advice: Mapping[str, str]) -> pd.DataFrame:
     # Cluster by cluster, those to move now first.
-    mine = running[running["version"].isin(list(avoid))]
-    out = pd.DataFrame({
-        "host": mine["host"].astype("string"),
-        "cluster": mine["cluster"].astype("string"),
-        "from_version": mine["version"].astype("string"),
-        "to_version": pd.array([best] * len(mine), dtype="string"),
-        "advice": pd.Categorical(mine["version"].astype(object).map(dict(advice)), list(ADVICE)),
-    })  # fmt: skip
+    out = running[["host", "cluster", "version"]].astype("string").set_axis(["host", "cluster", "from_version"], axis=1)
+    told = out["from_version"].astype(object).map(dict(advice))
+    out = out.assign(to_version=pd.array([best] * len(out), dtype="string"), advice=pd.Categorical(told, list(ADVICE)))
+    out = out[told.isin(MOVES)]
     return out.sort_values(["advice", "cluster", "host"], kind="stable", ignore_index=True)
 
 
@@ -260,7 +249,11 @@ def _moves(running: pd.DataFrame, avoid: Sequence[str], best: str, advice: Mappi
 
 def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
     timed = comparison.watched()
-    asked = timed if candidates is None else _named(candidates)
+    if not isinstance(candidates, Iterable | None):
+        raise InputError(f"candidates is {candidates!r}; expected a list of versions")
+    asked = timed if candidates is None else [candidates] if isinstance(candidates, str) else list(candidates)
+    if any(not pd.api.types.is_scalar(name) or pd.isna(name) for name in asked):
+        raise InputError(f"the candidates {asked} hold one that is no version; name each by its version, as 5.5.0.58")
     names = list(dict.fromkeys(known_version(name, timed) for name in asked))
     if len(names) < 2:
         only = f"{names[0]} alone" if names else "no version"
@@ -273,15 +266,6 @@ def _candidates(comparison: Comparison, candidates: Sequence[str] | None, refere
     return names
 
 
-def _named(candidates: str | Sequence[str]) -> list[str]:
-    if not isinstance(candidates, Iterable):
-        raise InputError(f"candidates is {candidates!r}; expected a list of versions")
-    names = [candidates] if isinstance(candidates, str) else list(candidates)
-    if any(not pd.api.types.is_scalar(name) or pd.isna(name) for name in names):
-        raise InputError(f"the candidates {names} hold one that is no version; name each by its version, as 5.5.0.58")
-    return names
-
-
 def _issues(comparison: Comparison, known: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]]:
     found = comparison.attrs.get("known_issues", {}) if known is None else known
     return {str(name): (ids,) if isinstance(ids, str) else tuple(ids) for name, ids in found.items() if len(ids)}
@@ -289,10 +273,9 @@ def _issues(comparison: Comparison, known: Mapping[str, Sequence[str]] | None) -
 
 def _running(comparison: Comparison, now: pd.DataFrame | None) -> pd.DataFrame:
     # host, version, cluster of today.
-    last = comparison.running()
     if now is None:
-        return last
-    clusters = last.set_index("host")["cluster"]
+        return comparison.last
+    clusters = comparison.last.set_index("host")["cluster"]
     return pd.DataFrame({"host": now["host"], "version": now["version"], "cluster": now["host"].map(clusters)})
 
 
@@ -320,39 +303,31 @@ def _reasons(
     for row in rows:
         if row.version == best:
             continue
-        order = _ORDERS[row.advice].format(hosts=_count(row.hosts_now, "host"))
+        order = _ORDERS[row.advice].format(hosts=counted(row.hosts_now, "host"))
         out.append(f"{row.version}: {order}. {best} crashes less with probability {in_words(row.p_worse)}{_worth(row)}")
-    out += [
-        f"{name}: nothing more urgent than the next planned reboot is advised, and no pin, because {why}"
-        for name, why in caps.items()
-    ]
+    capped = "nothing more urgent than the next planned reboot is advised, and no pin, because"
+    out += [f"{name}: {capped} {why}" for name, why in caps.items()]
     out += [
         f"{name}: crashes here match the known issue {', '.join(ids)}, so the rule starts from twice the rate for it"
         for name, ids in issues.items()
         if name in weighed.names
     ]
-    return [*out, *_cautions(ratios, set(caps.values()))]
+    # Each warning once; one that not all contrasts share says whose it is.
+    for warning in dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings):
+        mine = [f"{ratio.version} against {ratio.reference}" for ratio in ratios if warning in ratio.warnings]
+        if warning not in caps.values():
+            out.append(warning if len(mine) == len(ratios) else f"{'; '.join(mine)}: {warning}")
+    return out
 
 
 def _worth(row: Any) -> str:
     low, high = row.avoided_low, row.avoided_high
     if not row.hosts_now:
         return ""
-    moving = f"; moving its {_count(row.hosts_now, 'host')}"
+    moving = f"; moving its {counted(row.hosts_now, 'host')}"
     if low >= 0:
         return f"{moving} avoids {_figure(row.avoided)} crashes a year ({_figure(low)} to {_figure(high)}, 90 % range)"
     return f"{moving} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to {_figure(-low)} more (90 % range)"
-
-
-def _cautions(ratios: Sequence[RateRatio], said: set[str]) -> list[str]:
-    # Each warning once; one that not all contrasts share says whose it is.
-    found = dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings if warning not in said)
-    out = []
-    for warning in found:
-        mine = [ratio for ratio in ratios if warning in ratio.warnings]
-        pairs = "; ".join(f"{ratio.version} against {ratio.reference}" for ratio in mine)
-        out.append(warning if len(mine) == len(ratios) else f"{pairs}: {warning}")
-    return out
 
 
 def _contrast(weighed: _Weighed, at: int, rival: int) -> tuple[float, float, float]:
@@ -397,11 +372,12 @@ def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], compari
     for at, name in enumerate(weighed.names):
         days, rival = needed[name], weighed.names[_rival(weighed, at)]
         if days is None:
-            alone = f"no number of further host-days on {name} alone would tell it from {rival}"
-            found.append(f"{alone}: {rival} has too few itself")
+            found.append(
+                f"no number of further host-days on {name} alone would tell it from {rival}: {rival} has too few itself"
+            )
         elif days:
             hosts = int(weighed.hosts[at])
-            pace = f" ({_count(math.ceil(days / 7 / hosts), 'week')} at its {_count(hosts, 'host')})" if hosts else ""
+            pace = f" ({counted(math.ceil(days / 7 / hosts), 'week')} at its {counted(hosts, 'host')})" if hosts else ""
             found.append(
                 f"{days:,.0f} further host-days on {name}, crashing as so far, could tell it from {rival}{pace}"
             )
@@ -409,7 +385,14 @@ def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], compari
         if at != weighed.best and weighed.worse(at) >= LIKELY and (more := _undoing(weighed, at)):
             crashes = f"{more} more {'crash' if more == 1 else 'crashes'}"
             found.append(f"{crashes} on {best} in the time it has would undo the advice on {name}")
-    return found + _unexplained(weighed, comparison)
+    # Versions whose advice would be another, were the unexplained crashes known to be the driver's or known not to be.
+    count, levels = int(comparison.cells.unknown.sum()), [RATHER, LIKELY, SURE]
+    them = f"the {counted(count, 'crash')} that {'names' if count == 1 else 'name'} none"
+    for at, name in enumerate(weighed.names):
+        steps = {int(np.searchsorted(levels, weighed.worse(at, part), "right")) for part in weighed.draws.sets}
+        if at != weighed.best and len(steps) > 1:
+            found.append(f"{name}: to find the module of {them} would change how sure this is")
+    return found
 
 
 def _undoing(weighed: _Weighed, at: int) -> int | None:
@@ -420,26 +403,6 @@ def _undoing(weighed: _Weighed, at: int) -> int | None:
         if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY:
             return more
     return None
-
-
-def _unexplained(weighed: _Weighed, comparison: Comparison) -> list[str]:
-    # Versions whose advice would be another, were the unexplained crashes known to be the driver's or known not to be.
-    if len(weighed.draws.sets) < 2:
-        return []
-    count = int(comparison.cells.unknown.sum())
-    out = []
-    for at, name in enumerate(weighed.names):
-        steps = [
-            np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right") for part in weighed.draws.sets
-        ]
-        if at != weighed.best and steps[0] != steps[1]:
-            them = f"the {_count(count, 'crash')} that {'names' if count == 1 else 'name'} none"
-            out.append(f"{name}: to find the module of {them} would change how sure this is")
-    return out
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun if number == 1 else noun + ('es' if noun.endswith('sh') else 's')}"
 
 
 def _figure(number: float) -> str:

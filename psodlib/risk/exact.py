@@ -14,10 +14,6 @@ from scipy import optimize, special, stats
 
 from psodlib.errors import InputError
 
-__all__ = [
-    "Interval", "check_share", "holm", "mantel_haenszel", "p_lower", "poisson_interval", "poisson_upper", "ratio_interval", "ratio_p", "wald",
-]  # fmt: skip
-
 RatioMethod = Literal["midp", "clopper_pearson"]
 
 LARGEST_LOG = 700.0  # beyond it a float's exponential overflows
@@ -43,6 +39,9 @@ class Interval(NamedTuple):
         return self.low > 1 or self.high < 1
 
 
+NO_INFORMATION = Interval(math.nan, 0.0, math.inf)
+
+
 def poisson_interval(
     count: float, exposure: float, alpha: float = 0.05, method: Literal["garwood", "midp"] = "garwood"
 ) -> tuple[float, float]:
@@ -55,23 +54,15 @@ def poisson_interval(
     _check(count, exposure)
     if exposure == 0:
         return 0.0, math.inf
-    if method == "garwood":
-        low = stats.chi2.ppf(alpha / 2, 2 * count) / 2 if count else 0.0
-        high = stats.chi2.isf(alpha / 2, 2 * count + 2) / 2
-    else:
-        low, high = _midp_limits(count, alpha)
+    low, high = stats.chi2.ppf(alpha / 2, 2 * count) / 2 if count else 0.0, stats.chi2.isf(alpha / 2, 2 * count + 2) / 2
+    if method == "midp":
+        # The means at which P(X > count) + P(X = count) / 2 is alpha/2 and 1 - alpha/2: inside the wider Garwood's limits.
+        def off(mean: float, tail: float) -> float:
+            return float(stats.poisson.sf(count, mean) + stats.poisson.pmf(count, mean) / 2 - tail)
+
+        low = optimize.brentq(off, 0, 2 * high, (alpha / 2,), xtol=1e-13) if count else 0.0
+        high = optimize.brentq(off, 0, 2 * high, (1 - alpha / 2,), xtol=1e-13)
     return float(low) / exposure, float(high) / exposure
-
-
-def _midp_limits(count: float, alpha: float) -> tuple[float, float]:
-    # The means at which P(X > count) + P(X = count) / 2 is alpha/2 and 1 - alpha/2.
-    def above(mean: float) -> float:
-        return float(stats.poisson.sf(count, mean) + stats.poisson.pmf(count, mean) / 2)
-
-    ceiling = stats.chi2.isf(alpha / 2, 2 * count + 2)
-    low = optimize.brentq(lambda mean: above(mean) - alpha / 2, 0, ceiling, xtol=1e-13) if count else 0.0
-    high = optimize.brentq(lambda mean: above(mean) - 1 + alpha / 2, 0, ceiling, xtol=1e-13)
-    return low, high
 
 
 def poisson_upper(count: float, exposure: float, alpha: float = 0.05) -> float:
@@ -96,11 +87,9 @@ def ratio_interval(
     Given the sum n, the count is Binomial(n, pi) with odds pi/(1-pi) = ratio * exposure / reference_exposure, so limits
     for pi are limits for the ratio. Przyborowski & Wilenski 1940, doi:10.1093/biomet/31.3-4.313.
     """
-    _check(count, exposure)
-    _check(reference_count, reference_exposure)
-    total = count + reference_count
-    if total == 0 or exposure == 0 or reference_exposure == 0:
-        return Interval(math.nan, 0.0, math.inf)
+    total = _total(count, exposure, reference_count, reference_exposure)
+    if not total:
+        return NO_INFORMATION
     scale = reference_exposure / exposure
     low = _binomial_limit(count, total, alpha / 2, method) if count else 0.0
     high = 1 - _binomial_limit(reference_count, total, alpha / 2, method) if reference_count else 1.0
@@ -129,12 +118,10 @@ def ratio_p(
     alternative: Literal["two_sided", "larger", "smaller"] = "two_sided", method: RatioMethod = "midp",
 ) -> float:  # fmt: skip
     """Exact conditional p-value of "the ratio of the two rates is ``ratio``"."""
-    _check(count, exposure)
-    _check(reference_count, reference_exposure)
+    total = _total(count, exposure, reference_count, reference_exposure)
     if not ratio > 0:
         raise InputError(f"ratio is {ratio}; expected more than 0")
-    total = count + reference_count
-    if total == 0 or exposure == 0 or reference_exposure == 0:
+    if not total:
         return 1.0
     share = ratio * exposure / (ratio * exposure + reference_exposure)
     here = stats.binom.pmf(count, total, share)
@@ -156,15 +143,12 @@ def mantel_haenszel(
     RR = sum(d1 t0 / N) / sum(d0 t1 / N) with var ln RR = sum((d1 + d0) t1 t0 / N^2) / (sum(d1 t0 / N) sum(d0 t1 / N)).
     Greenland & Robins 1985, Biometrics 41:55, doi:10.2307/2530643.
     """
-    d1, t1, d0, t0 = (
-        np.asarray(values, dtype=float) for values in (counts, exposures, reference_counts, reference_exposures)
-    )
+    sums = np.array([counts, exposures, reference_counts, reference_exposures], dtype=float)
+    d1, t1, d0, t0 = sums[:, sums[1] + sums[3] > 0]
     whole = t1 + t0
-    keep = whole > 0
-    d1, t1, d0, t0, whole = d1[keep], t1[keep], d0[keep], t0[keep], whole[keep]
     top, bottom = float(np.sum(d1 * t0 / whole)), float(np.sum(d0 * t1 / whole))
     if top == 0 or bottom == 0:
-        return Interval(math.nan, 0.0, math.inf)
+        return NO_INFORMATION
     error = math.sqrt(float(np.sum((d1 + d0) * t1 * t0 / whole**2)) / (top * bottom))
     return wald(math.log(top / bottom), error, alpha)
 
@@ -202,6 +186,13 @@ def check_share(value: float, name: str) -> None:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not SMALLEST_SHARE <= value <= 1 - SMALLEST_SHARE:
         raise InputError(f"{name} is {value!r}; expected a number between 0 and 1, such as 0.05")
+
+
+def _total(count: float, exposure: float, reference_count: float, reference_exposure: float) -> float:
+    # The events of both; 0 where they tell nothing.
+    _check(count, exposure)
+    _check(reference_count, reference_exposure)
+    return count + reference_count if exposure and reference_exposure else 0
 
 
 def _check(count: float, exposure: float) -> None:

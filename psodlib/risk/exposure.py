@@ -19,10 +19,6 @@ from psodlib.evidence.versions import normalise
 from psodlib.schema import Tables
 from psodlib.triage.boots import loaded_versions
 
-__all__ = [
-    "UPTIME_BANDS", "check_exposure", "choose_module", "exposure", "in_days", "known_version", "parts_of", "split_stretches", "unplaced_crashes",
-]  # fmt: skip
-
 UPTIME_BANDS = (7.0, 15.0, 30.0, 60.0, 120.0)  # days; the inner edges of the bands 0-7-15-30-60-120-∞
 
 # Heartbeats come hourly, so a crash within two hours of the last one belongs to the stretch which that one ends.
@@ -77,11 +73,6 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     silence of more than a day lies between. A crash that a person asked for is in ``other_crashes``; one of which only a
     core dump's trace is left is unknown and stands at the last sign of life. ``esxi_build`` is the build that the boot ran
     (where no boot's build is known, the host's newest), ``model`` the host's newest.
-
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> table = psod.exposure(psod.load("evidence/"))  # doctest: +SKIP
     """
     if isinstance(fleet, pd.DataFrame):
         raise InputError("found one table; expected the fleet with all of them: exposure(fleet)")
@@ -151,21 +142,20 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
         names = dict.fromkeys([*table["module"], *sorted(others)])
         name = known_name(module, names, "module") if names else module
         return {"module": name, "why": "it was asked for", "runners_up": []}
-    several = table.index[(table["versions"] > 1) & (table["crashes"] > 0)]
-    for at in several:  # installed is not loaded
+    for at in table.index[(table["versions"] > 1) & (table["crashes"] > 0)]:  # installed is not loaded
         ran = loaded_versions(fleet.uptimes, fleet.drivers, str(table.loc[at, "module"]))["version"]
         table.loc[at, "versions"] = ran.nunique()
     table["choice"] = table["versions"] > 1
-    table = table.sort_values(
-        ["choice", "crashes", "versions", "module"], ascending=[False, False, False, True], kind="stable"
-    )  # fmt: skip
+    order, rising = ["choice", "crashes", "versions", "module"], [False, False, False, True]
+    table = table.sort_values(order, ascending=rising, kind="stable")
     if table.empty:
         return {"module": "", "why": "the evidence names no driver", "runners_up": []}
     first, rest = table.iloc[0], table.iloc[1:]
     words = (("crashes", "crash"), ("versions", "version"))
     crashes, seen = (f"{first[many]} {many if first[many] != 1 else one}" for many, one in words)
-    chosen = "among the drivers of which two versions or more were seen"
-    of = chosen if first["choice"] else "of all; no driver was seen in two versions"
+    of = "of all; no driver was seen in two versions"
+    if first["choice"]:
+        of = "among the drivers of which two versions or more were seen"
     runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
     equals = int(((rest["crashes"] == first["crashes"]) & (rest["choice"] == first["choice"])).sum())
     who = f"it and {equals} other{'s' * (equals > 1)}" if equals else "it"
@@ -185,21 +175,24 @@ def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
     if "known_issues" not in fleet.crashes:
         return {}
     mine = fleet.crashes[fleet.crashes["guilty_module"].eq(module).fillna(False).astype(bool)]
-    mine = mine.dropna(subset=["known_issues", "driver_version"])
-    found: dict[str, set[str]] = {}
-    for version, ids in zip(mine["driver_version"], mine["known_issues"], strict=True):
-        found.setdefault(str(version), set()).update(word for word in str(ids).split(";") if word)
-    return {version: sorted(ids) for version, ids in sorted(found.items()) if ids}
+    ids = (
+        mine.dropna(subset=["driver_version"])
+        .set_index("driver_version")["known_issues"]
+        .dropna()
+        .str.split(";")
+        .explode()
+    )
+    ids = ids[ids.ne("")]
+    return {str(version): sorted(set(words)) for version, words in ids.groupby(level=0)}
 
 
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
     """Crashes that no watched stretch holds, so that no rate counts them."""
     stretches, crashes = _crashes_in_stretches(fleet, module)
     lost = crashes.loc[crashes["stretch"] < 0, ["crash_id", "host", "time", "guilty_module", "guilt"]]
-    alive = lost["host"].isin(stretches["host"].dropna())
-    why = np.where(
-        lost["time"].isna(), "no time of its own", np.where(alive, "in a gap of the evidence", "host never seen alive")
-    )
+    dead = ~lost["host"].isin(stretches["host"].dropna())
+    words = ["no time of its own", "host never seen alive"]
+    why = np.select([lost["time"].isna(), dead], words, "in a gap of the evidence")
     return lost.assign(why=pd.array(why, dtype="string")).sort_values(["host", "time"]).reset_index(drop=True)
 
 
@@ -212,7 +205,7 @@ def _crashes_in_stretches(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.
     last = found.groupby("stretch")["time"].max()
     stretches["crashed"] = stretches.index.isin(last.index)
     crashed_at = last.reindex(stretches.index).astype(stretches["end"].dtype)
-    stretches["end"] = stretches["end"].where(~(crashed_at > stretches["end"]), crashed_at)
+    stretches["end"] = stretches["end"].mask(crashed_at > stretches["end"], crashed_at)
     # A stretch without length is the crash itself seen in a gap: it says nothing of the time before it.
     instant = stretches.index[stretches["end"] <= stretches["start"]]
     crashes.loc[crashes["stretch"].isin(instant), "stretch"] = -1
@@ -222,9 +215,7 @@ def _crashes_in_stretches(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.
 def _crashes(fleet: Tables, module: str) -> pd.DataFrame:
     # host, time, boot, cause, collapsed: what each crash is to this module.
     table = fleet.crashes[["crash_id", "host", "time", "guilty_module", "guilt", "deliberate"]]
-    ended = fleet.uptimes.loc[fleet.uptimes["crash_id"].notna(), ["crash_id", "boot", "end"]].drop_duplicates(
-        "crash_id"
-    )
+    ended = fleet.uptimes[["crash_id", "boot", "end"]].dropna(subset=["crash_id"]).drop_duplicates("crash_id")
     table = table.merge(ended, on="crash_id", how="left")
     # A boot that ended in a crash of which only the fact is left (a dump was found): nobody knows whose it was.
     bare = fleet.uptimes[(fleet.uptimes["end_reason"] == "crash") & fleet.uptimes["crash_id"].isna()]
@@ -236,11 +227,13 @@ def _crashes(fleet: Tables, module: str) -> pd.DataFrame:
     unknown = (table["guilt"].isna() | (table["guilt"] == "none")) & table["guilty_module"].isna() & ~meant
     table["cause"] = np.select([mine, unknown], ["crashes", "unknown_crashes"], "other_crashes")
     table = table.sort_values(["host", "time"], kind="stable").reset_index(drop=True)
-    clock = _uptime_clock(table, fleet.uptimes)
-    table["collapsed"] = _repeats(table, clock, mine=["crashes"]) | _repeats(
-        table, clock, mine=["crashes", "unknown_crashes"], only="unknown_crashes"
-    )
-    return table.drop(columns="end")
+    # A crash within STORM of uptime after the one before it on the same host repeats it; an unknown one may repeat either kind.
+    clock, collapsed = _uptime_clock(table, fleet.uptimes), pd.Series(False, index=table.index)
+    for before, cause in ((["crashes"], "crashes"), (["crashes", "unknown_crashes"], "unknown_crashes")):
+        rows = table["cause"].isin(before)
+        soon = clock[rows].groupby(table.loc[rows, "host"]).diff() < STORM
+        collapsed |= soon.reindex(table.index, fill_value=False) & (table["cause"] == cause)
+    return table.assign(collapsed=collapsed).drop(columns="end")
 
 
 def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
@@ -254,17 +247,9 @@ def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
     timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time"]].sort_values("time")
     timed.index.name = "row"
     joined = pd.merge_asof(timed.reset_index(), boots, left_on="time", right_on="boot", by="host").set_index("row")
-    until = joined["time"].where(~(joined["time"] > joined["end"]), joined["end"])
-    until = until.where(~(joined["time"] > joined["end"] + REACH))  # not this boot's crash, and the own boot is unknown
+    until = joined["time"].mask(joined["time"] > joined["end"], joined["end"])
+    until = until.mask(joined["time"] > joined["end"] + REACH)  # not this boot's crash, and the own boot is unknown
     return (joined["before"] + (until - joined["boot"])).reindex(crashes.index)
-
-
-def _repeats(crashes: pd.DataFrame, clock: pd.Series, mine: list[str], only: str | None = None) -> pd.Series:
-    # True for a crash of these causes within STORM of uptime after the one of these causes before it on the same host.
-    rows = crashes["cause"].isin(mine)
-    since = clock[rows].groupby(crashes.loc[rows, "host"]).diff()
-    repeat = (since < STORM).reindex(crashes.index, fill_value=False)
-    return repeat & (crashes["cause"] == only) if only else repeat
 
 
 def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
@@ -327,21 +312,29 @@ def parts_of(exposure: Any) -> Iterable[Any]:
     return exposure if isinstance(exposure, Iterable) and not isinstance(exposure, pd.DataFrame) else [exposure]
 
 
+def check_columns(table: pd.DataFrame, wanted: Iterable[str]) -> None:
+    """Refuse to group by a column that is not there."""
+    for name in wanted:
+        if name not in table:
+            raise InputError(
+                f"the exposure table has no column {name}; group by one of {', '.join(map(str, table.columns))}"
+            )
+
+
 def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     """The table ready for counting, or the reason why it cannot give a rate."""
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"found a {type(table).__name__}, expected an exposure table; make one with exposure(fleet)")
-    if "host_days" not in table:
-        if "crashes" in table or "crash_id" in table:
-            raise InputError(
-                "crashes without the host-days at risk beside them are no rate and rank no version; give "
-                "exposure(fleet), which holds the hosts that did not crash"
-            )
-        if "version" in table:
-            raise InputError(
-                "a snapshot of versions has no time at risk, and applying it backwards lays past crashes on today's "
-                "version; give exposure(fleet)"
-            )
+    if "host_days" not in table and ("crashes" in table or "crash_id" in table):
+        raise InputError(
+            "crashes without the host-days at risk beside them are no rate and rank no version; give "
+            "exposure(fleet), which holds the hosts that did not crash"
+        )
+    if "host_days" not in table and "version" in table:
+        raise InputError(
+            "a snapshot of versions has no time at risk, and applying it backwards lays past crashes on today's "
+            "version; give exposure(fleet)"
+        )
     missing = [column for column in ("host", "version", "host_days", "crashes") if column not in table]
     if missing:
         raise InputError(f"the exposure table lacks {', '.join(missing)}; make one with exposure(fleet)")

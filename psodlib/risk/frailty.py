@@ -19,8 +19,6 @@ from scipy import special
 
 from psodlib.risk.cells import HostCells
 
-__all__ = ["ADVICE", "EVIDENCE", "Draws", "Fit", "Model", "Prior", "draw", "fit_frailty"]
-
 COMMON = 10.0  # spread of the level of log rates that all versions have in common: nearly flat
 TERM = 1.0  # spread of a term's effect on the log rate
 LOG_VARIANCE = math.log(0.5)  # middle of ln phi

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,13 +13,10 @@ from psodlib.risk.rates import ratio_of
 from psodlib.schema import Tables
 from psodlib.triage.known_issues import exposed, load_issues
 
-__all__ = ["driver_league"]
-
 COLUMNS = {
     "module": "string", "crashes": "Int64", "hosts": "Int64", "host_days": "float64", "versions": "Int64", "worst": "string",
     "best": "string", "ratio": "Float64", "low": "Float64", "high": "Float64", "known_issues": "string", "exposed": "string",
 }  # fmt: skip
-MODEL = ("model",)  # quick, and what a league needs; ``decide_pin`` adjusts for uptime and season too
 
 
 def driver_league(fleet: Tables) -> pd.DataFrame:
@@ -37,16 +33,9 @@ def driver_league(fleet: Tables) -> pd.DataFrame:
         ``versions`` (watched), ``worst`` and ``best`` version by expected rate, their ``ratio`` with ``low`` and ``high``
         (95 %; NA where unbounded or without a crash), ``known_issues`` (ids that its crashes matched) and ``exposed`` (ids
         that name a version seen here and matched no crash), both joined by ``;``.
-
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> psod.driver_league(psod.load("evidence/"))  # doctest: +SKIP
     """
     table = known_modules(fleet).sort_values(["crashes", "versions", "module"], ascending=[False, False, True])
-    rows = [
-        _row(fleet, module, int(crashes)) for module, crashes in zip(table["module"], table["crashes"], strict=True)
-    ]
+    rows = [_row(fleet, *each) for each in table[["module", "crashes"]].itertuples(index=False, name=None)]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -54,11 +43,14 @@ def _row(fleet: Tables, module: str, crashes: int) -> dict[str, Any]:
     stretches = of_module(fleet, module)
     known = stretches[stretches["version"].notna()]
     versions = sorted(known["version"].unique())
-    matched = sorted({one for ids in stretches.attrs["known_issues"].values() for one in ids})
+    matched = {one for ids in stretches.attrs["known_issues"].values() for one in ids}
+    # Issues that name a version which ran here, and that no crash here matched.
+    issues = load_issues()
+    named = {issue.id for version in versions for issue in exposed(issues, module, version)}
     row: dict[str, Any] = {
         "module": module, "crashes": crashes, "hosts": known["host"].nunique(),
-        "host_days": float(known["host_days"].sum()), "versions": len(versions), "known_issues": ";".join(matched) or None,
-        "exposed": ";".join(_exposed(module, versions, matched)) or None,
+        "host_days": float(known["host_days"].sum()), "versions": len(versions), "known_issues": ";".join(sorted(matched)) or None,
+        "exposed": ";".join(sorted(named - matched)) or None,
     }  # fmt: skip
     if len(versions) > 1 and known["crashes"].sum() > 0:
         row |= _worst_and_best(stretches)
@@ -66,7 +58,8 @@ def _row(fleet: Tables, module: str, crashes: int) -> dict[str, Any]:
 
 
 def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
-    comparison = Comparison(stretches, MODEL)
+    # Adjusted for the model alone: quick, and what a league needs; ``decide_pin`` adjusts for uptime and season too.
+    comparison = Comparison(stretches, ("model",))
     names = comparison.watched()
     rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
     seen = {name: rates.get(name, 0.0) for name in names}
@@ -74,10 +67,3 @@ def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
     found = ratio_of(comparison, worst, best).interval
     finite = (value if math.isfinite(value) else None for value in found)
     return {"worst": worst, "best": best, **dict(zip(("ratio", "low", "high"), finite, strict=True))}
-
-
-def _exposed(module: str, versions: Sequence[str], matched: Sequence[str]) -> list[str]:
-    # Issues that name a version which ran here, and that no crash here matched.
-    issues = load_issues()
-    named = {issue.id for version in versions for issue in exposed(issues, module, version)}
-    return sorted(named - set(matched))

@@ -11,12 +11,11 @@ import pandas as pd
 
 from psodlib.errors import InputError
 from psodlib.risk import cautions, exact
+from psodlib.risk.cautions import counted
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_exposure, parts_of
+from psodlib.risk.exposure import check_columns, check_exposure, parts_of
 from psodlib.schema import Cell, told_first
-
-__all__ = ["ADJUST", "DAYS_PER_YEAR", "Interval", "RateRatio", "crash_rates", "rate_ratio", "ratio_of"]
 
 DAYS_PER_YEAR = 365.25
 
@@ -61,7 +60,10 @@ def crash_rates(
     keys = [by] if isinstance(by, str) else list(by or ())
     if not keys:
         raise InputError("by names no column; group by version, or by another column of the exposure table")
-    parts = [_sums(check_exposure(part), keys) for part in parts_of(exposure)]
+    parts = []
+    for table in map(check_exposure, parts_of(exposure)):
+        check_columns(table, keys)
+        parts.append(table.groupby(keys, dropna=False, observed=True)[["crashes", "host_days"]].sum().reset_index())
     together = pd.concat(parts) if parts else pd.DataFrame(columns=[*keys, "crashes", "host_days"], dtype=float)
     grouping = by if isinstance(by, str) else keys
     sums = together.groupby(grouping, dropna=False, observed=True, sort=True)[["crashes", "host_days"]].sum()
@@ -69,15 +71,6 @@ def crash_rates(
     out = sums.assign(crashes=sums["crashes"].astype("Int64"))
     out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
     return told_first(out)
-
-
-def _sums(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    absent = [key for key in keys if key not in table]
-    if absent:
-        raise InputError(
-            f"the exposure table has no column {absent[0]}; group by one of {', '.join(map(str, table.columns))}"
-        )
-    return table.groupby(keys, dropna=False, observed=True)[["crashes", "host_days"]].sum().reset_index()
 
 
 def _limits(crashes: float, host_days: float, alpha: float) -> tuple[float, float, float, float]:
@@ -125,8 +118,10 @@ class RateRatio(Cell):
         return Interval(self.ratio, self.low, self.high)
 
     def __str__(self) -> str:
+        how = f"adjusted for {', '.join(self.adjusted_for) or 'nothing'}, hosts may differ"
+        how = "exact, nothing adjusted" if self.method == "exact_midp" else how
         evidence = (
-            f"{100 * (1 - self.alpha):g} % interval, {self._how()}; {_crashes(self.crashes[0])} in "
+            f"{100 * (1 - self.alpha):g} % interval, {how}; {counted(self.crashes[0], 'crash')} in "
             f"{self.host_days[0]:,.0f} host-days against {self.crashes[1]} in {self.host_days[1]:,.0f}"
         )
         if str(self.interval) == "no information":
@@ -137,11 +132,6 @@ class RateRatio(Cell):
         return f"{self.version} crashes {self.interval} times as often as {self.reference} ({evidence})"
 
     __repr__ = __str__
-
-    def _how(self) -> str:
-        if self.method == "exact_midp":
-            return "exact, nothing adjusted"
-        return f"adjusted for {', '.join(self.adjusted_for) or 'nothing'}, hosts may differ"
 
     def as_frame(self) -> pd.DataFrame:
         """Every estimate as a table, headline first.
@@ -165,10 +155,6 @@ class RateRatio(Cell):
         out = numbers.where(np.isfinite(numbers)).astype("Float64")
         out.index = pd.Index([name for name, _ in rows], name="estimate")
         return out.assign(text=pd.array([str(value) for _, value in rows], dtype="string"))
-
-
-def _crashes(count: int) -> str:
-    return f"{count} crash" if count == 1 else f"{count} crashes"
 
 
 def rate_ratio(
@@ -216,7 +202,7 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
     arms, known = found.arms, found.known
     adversarial = comparison.adversarial(found, alpha)
     crude = exact.ratio_interval(*arms.pairs(arms.known), alpha)
-    pooled = _mantel_haenszel(comparison.table, arms.version, arms.reference, alpha)
+    pooled = _by_model(comparison.table, arms.version, arms.reference, alpha)
     by_cluster = comparison.by_cluster(found, alpha)
     warnings = [
         *comparison.lost,
@@ -225,25 +211,21 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
         *cautions.of_result(known, crude, pooled, found.interval, adversarial, bool(found.terms)),
     ]
     sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
+    sensitivity += [("frailty shared by cluster", by_cluster)] if by_cluster else []
+    known_crashes, unknown, unplaced = (
+        (round(mine), round(other)) for mine, other in (arms.known, arms.unknown, arms.unplaced)
+    )
     return RateRatio(
         version=arms.version, reference=arms.reference, **found.interval._asdict(), alpha=alpha,
         method="exact_midp" if found.exactly else "frailty", known_only=known, with_unknown=found.with_unknown,
         adversarial=adversarial, crude=crude, mantel_haenszel=pooled, frailty_variance=found.fit.variance if found.fit else None,
-        crashes=_whole(arms.known), host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
-        p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=_whole(arms.unknown),
-        sensitivity=(*sensitivity, *([("frailty shared by cluster", by_cluster)] if by_cluster else [])),
-        unplaced_crashes=_whole(arms.unplaced),
+        crashes=known_crashes, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
+        p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=unknown, sensitivity=tuple(sensitivity), unplaced_crashes=unplaced,
     )  # fmt: skip
 
 
-def _mantel_haenszel(table: pd.DataFrame, version: str, reference: str, alpha: float) -> Interval:
+def _by_model(table: pd.DataFrame, version: str, reference: str, alpha: float) -> Interval:
     stratum = table["model"] if "model" in table else pd.Series(0, index=table.index)
-    sums = (
-        table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]].sum().unstack(fill_value=0)
-    )
-    crashes, days = sums["crashes"], sums["host_days"]
+    sums = table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]].sum()
+    crashes, days = (sums.unstack(fill_value=0)[name] for name in ("crashes", "host_days"))
     return exact.mantel_haenszel(crashes[version], days[version], crashes[reference], days[reference], alpha)
-
-
-def _whole(pair: tuple[float, float]) -> tuple[int, int]:
-    return round(pair[0]), round(pair[1])

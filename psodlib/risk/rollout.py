@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -18,15 +17,12 @@ import pandas as pd
 from psodlib.errors import InputError, known_name
 from psodlib.evidence.versions import normalise
 from psodlib.risk.canary import ratio_seen
+from psodlib.risk.cautions import counted, listed
 from psodlib.risk.comparison import prior_rate
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
 from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
-
-__all__ = [
-    "SHARES", "WATCHED_WEEKS", "WEEK", "RolloutPlan", "count", "day_named", "draw_waves", "listed", "plan_rollout", "read_plan",
-]  # fmt: skip
 
 SHARES = (0.05, 0.2, 0.5, 1.0)  # of the hosts that have been moved when each wave is done
 WATCHED_WEEKS = 4  # after each wave, before the next
@@ -53,7 +49,7 @@ class RolloutPlan(Cell):
 
     def __str__(self) -> str:
         said = self.learn["says"] if len(self.learn) else ()
-        head = f"{self.module} to {self.to}: {count(len(self.waves), 'host')} in {count(len(self.learn), 'wave')}."
+        head = f"{self.module} to {self.to}: {counted(len(self.waves), 'host')} in {counted(len(self.learn), 'wave')}."
         return "\n".join([head, *(f"- {line}" for line in (*said, *self.notes))])
 
     __repr__ = __str__
@@ -65,8 +61,9 @@ class RolloutPlan(Cell):
 
     def to_toml(self) -> str:
         """The plan as text that a person can edit and ``read_plan`` reads."""
+        bare = "".join(letter if letter.isprintable() else "?" for letter in f"{self.module} {self.to}")
         lines = [
-            f"# Roll-out of {_bare(self.module)} {_bare(self.to)}. Edit freely: move hosts between waves, change weeks and turns.",
+            f"# Roll-out of {bare}. Edit freely: move hosts between waves, change weeks and turns.",
             "# Hosts of one wave and turn may move at once, so no two of them may be of one cluster.",
             "# A signature that was looked at and found harmless goes into accepted.",
             f"module = {_quoted(self.module)}", f"to = {_quoted(self.to)}", f"watched_weeks = {self.watched_weeks}", f"seed = {self.seed}",
@@ -75,14 +72,12 @@ class RolloutPlan(Cell):
         ]  # fmt: skip
         for (_, week), rows in self.waves.groupby(["wave", "week"]):
             lines += ["", "[[wave]]", f"week = {week:%Y-%m-%d}", "hosts = ["]
-            rows = rows.astype(object).where(rows.notna(), None)
-            for row in rows.itertuples():
-                words = {
-                    "host": row.host, "turn": row.turn, "from": row.from_version, "cluster": row.cluster,
-                    "model": row.model, "headroom": row.headroom,
-                }  # fmt: skip
-                entry = ", ".join(f"{name} = {_quoted(value)}" for name, value in words.items() if value is not None)
-                lines.append(f"  {{ {entry} }},")
+            rows = rows[["host", "turn", "from_version", "cluster", "model", "headroom"]].rename(
+                columns={"from_version": "from"}
+            )
+            for row in rows.to_dict("records"):
+                told = [f"{name} = {_quoted(value)}" for name, value in row.items() if not pd.isna(value)]
+                lines.append(f"  {{ {', '.join(told)} }},")
             lines.append("]")
         for host, why in self.left_out.itertuples(index=False):
             lines += ["", "[[left_out]]", f"host = {_quoted(host)}", f"why = {_quoted(why)}"]
@@ -137,12 +132,6 @@ def plan_rollout(
     Hosts are drawn systematically within model and cluster, so every wave holds of each its share and the new version
     does not go with a kind of hardware. ``ratio_seen`` is of one exact two-sided test at 5 %, hosts differing with variance
     0.5; the weekly watch, which may be looked at every week, needs somewhat more.
-
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> plan = psod.plan_rollout(fleet, "hpsa", "5.5.0.60")  # doctest: +SKIP
-    >>> plan.save("plan.toml")  # doctest: +SKIP
     """
     wanted = version_of(to, module)
     _check_numbers(shares, weeks, seed)
@@ -159,7 +148,8 @@ def plan_rollout(
     waves = draw_waves(moving, shares, seed)
     first = _first_day(start, fleet.hosts)
     waves["week"] = first + (waves["wave"] - 1) * weeks * WEEK
-    waves["turn"] = turns_of(waves)
+    # One host of a cluster a turn; hosts of no known cluster are taken as one cluster.
+    waves["turn"] = waves.groupby(["wave", waves["cluster"].fillna("")], sort=False).cumcount() + 1
     left = pd.DataFrame({"host": table["host"], "why": why})[why.ne("") & why.ne(_THERE)].reset_index(drop=True)
     old = exposure(fleet, module)
     plan = RolloutPlan(
@@ -255,11 +245,6 @@ def draw_waves(moving: pd.DataFrame, shares: Sequence[float], seed: int) -> pd.D
     return table.assign(wave=1 + np.searchsorted(ends, np.arange(len(table)), side="right"))
 
 
-def turns_of(waves: pd.DataFrame) -> pd.Series[int]:
-    """One host of a cluster a turn; hosts of no known cluster are taken as one cluster."""
-    return waves.groupby(["wave", waves["cluster"].fillna("")], sort=False).cumcount() + 1
-
-
 def learnt(plan: RolloutPlan) -> pd.DataFrame:
     """One row a wave: what could be known when it has been watched."""
     waves = plan.waves
@@ -273,7 +258,7 @@ def learnt(plan: RolloutPlan) -> pd.DataFrame:
         old_days = float((len(waves) * (end - plan.start) / pd.Timedelta(days=1)) - days)
         hosts = (int(moved.sum()), len(waves) - int((waves["wave"] < wave).sum()))
         seen = ratio_seen(plan.rate, (days, old_days), hosts)
-        span = f"{count(hosts[0], 'host')} in {count(round((end - plan.start) / WEEK), 'week')}"
+        span = f"{counted(hosts[0], 'host')} in {counted(round((end - plan.start) / WEEK), 'week')}"
         says = (
             f"wave {wave}: {span} could show, with 80 % probability, a version {seen:.2g} times as bad or worse"
             if seen
@@ -287,11 +272,12 @@ def learnt(plan: RolloutPlan) -> pd.DataFrame:
 def _notes(table: pd.DataFrame, waves: pd.DataFrame, left: pd.DataFrame, to: str, module: str) -> list[str]:
     notes = []
     if not (table["from_version"].eq(to) | table["pending"].eq(to)).any():
-        trial = "nothing is known of it, and the first wave is its first trial here"
-        notes.append(f"no host has {module} {to} yet: {trial}")
+        notes.append(
+            f"no host has {module} {to} yet: nothing is known of it, and the first wave is its first trial here"
+        )
     if alone := int(waves["cluster"].isna().sum()):
         way = "so they move one at a time; an inventory with a column cluster lets clusters move side by side"
-        notes.append(f"the cluster of {count(alone, 'host')} is not known, {way}")
+        notes.append(f"the cluster of {counted(alone, 'host')} is not known, {way}")
     if waves["headroom"].isna().all():
         notes.append("how many hosts a cluster can do without is not known; an inventory column headroom would tell")
     if waves["model"].nunique() < 2 and waves["model"].isna().any():
@@ -339,22 +325,17 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 def read_plan(file: str | Path) -> RolloutPlan:
     """A plan's file as it stands after editing; InputError in one sentence where it is no plan."""
     try:
-        text = Path(file).read_bytes()[: LARGEST + 1].decode("utf-8")
-        if len(text) > LARGEST:
-            raise InputError(f"{file}: more than {LARGEST:,} letters; expected a plan that plan_rollout saved")
-        told = msgspec.convert(tomllib.loads(text), _File)
+        data = Path(file).read_bytes()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}); make one with plan_rollout(...).save(file)") from error
-    except (UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{file}: no TOML ({error}); mend the line, or make the plan anew") from error
-    except (msgspec.ValidationError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    if len(data) > LARGEST:
+        raise InputError(f"{file}: more than {LARGEST:,} letters; expected a plan that plan_rollout saved")
+    try:
+        told = msgspec.toml.decode(data, type=_File)
+    except msgspec.ValidationError as error:
         raise InputError(f"{file}: no plan of a roll-out ({error}); expected what plan_rollout saved") from error
-    return _plan_of(told, str(file))
-
-
-def _plan_of(told: _File, file: str) -> RolloutPlan:
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        raise InputError(f"{file}: no TOML ({error}); mend the line, or make the plan anew") from error
     rows: list[tuple[Any, ...]] = []
     weeks = [wave.week for wave in told.wave]
     if not any(wave.hosts for wave in told.wave) or weeks != sorted(set(weeks)):
@@ -364,8 +345,7 @@ def _plan_of(told: _File, file: str) -> RolloutPlan:
     for number, wave in enumerate(told.wave, 1):
         rows += [(number, wave.week, h.turn, h.host, h.cluster, h.model, h.from_, h.headroom) for h in wave.hosts]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    words = dict.fromkeys(["host", "cluster", "model", "from_version"], "string")
-    table = table.astype({**words, "headroom": "Int64"})
+    table = table.astype({**dict.fromkeys(["host", "cluster", "model", "from_version"], "string"), "headroom": "Int64"})
     table["week"] = pd.to_datetime(table["week"], utc=True).astype("datetime64[ns, UTC]")
     twice = table.loc[table["host"].duplicated(), "host"]
     if len(twice):
@@ -388,21 +368,3 @@ def _quoted(value: Any) -> str:
     # A JSON string is a TOML string, but for the delete character.
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
     return text.replace("\x7f", "\\u007f")
-
-
-def _bare(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-# ---- words -------------------------------------------------------------------------------------------------------------
-
-
-def listed(names: Iterable[Any], most: int = 3) -> str:
-    """A few names and how many more there are."""
-    every = [str(name) for name in names]
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
-
-
-def count(number: int, noun: str, many: str | None = None) -> str:
-    """A number with its noun."""
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

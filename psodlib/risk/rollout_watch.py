@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,16 @@ from scipy import stats
 from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
+from psodlib.risk.cautions import counted, listed
 from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin, in_words
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
-from psodlib.risk.rollout import WEEK, RolloutPlan, count, day_named, listed, read_plan
+from psodlib.risk.rollout import WEEK, RolloutPlan, day_named, read_plan
 from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
 from psodlib.triage.compliance import fleet_compliance
 from psodlib.triage.known_issues import Issue, exposed, load_issues
 from psodlib.triage.similar import LEAST, similar_crashes, stacks_of
-
-__all__ = ["EXIT_CODES", "Judged", "RolloutWatch", "judge", "watch_rollout"]
 
 EXIT_CODES = {"go_on": 0, "hold": 1, "stop": 3}
 LEANS = RATHER  # P(new version worse) from concurrent controls, without which the past alone neither holds nor stops
@@ -110,11 +110,6 @@ def watch_rollout(
     than once in 100; a new signature of the driver, or within ``watched_weeks`` of a move; a wave not moved or not watched as
     planned; a plan that does not fit the fleet. e-value and probability hold hosts against hosts of the same model in the
     same week, up to each host's first crash.
-
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> print(psod.watch_rollout(psod.Fleet.open("store"), "plan.toml"))  # doctest: +SKIP
     """
     if not isinstance(plan, RolloutPlan):
         plan = read_plan(plan)
@@ -134,15 +129,18 @@ def watch_rollout(
     done = bool(hosts["status"].isin(["moved", "drifted_back"]).all()) and not _unwatched(waves.iloc[-1])
     word = "stop" if stops else "hold" if holds else "go_on"
     reasons = (*((*stops, *holds) or (_next_step(waves, plan, judged, done),)), *_named(news[aside]))
-    followed = _decision(fleet, plan, table) if stops or done else None
+    followed = None
+    if stops or done:
+        with contextlib.suppress(
+            InputError
+        ):  # with hysteresis: an advice that was followed is turned round only when sure
+            followed = decide_pin(table, now=fleet.now(plan.module), before=plan.to)
+    head = {"stop": "Stop", "hold": "Hold", "go_on": "Go on"}[word]
     return RolloutWatch(
-        plan, word, f"{_HEADS[word]}{reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(), news,
-        judged, problems, _go_back(hosts, fleet) if stops else _go_back(hosts.iloc[:0], fleet), followed,
+        plan, word, f"{head}: {reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(), news,
+        judged, problems, _go_back(hosts if stops else hosts.iloc[:0], fleet), followed,
         _effect(table, plan) if done else pd.DataFrame(columns=EFFECT),
     )  # fmt: skip
-
-
-_HEADS = {"stop": "Stop: ", "hold": "Hold: ", "go_on": "Go on: "}
 
 
 @dataclass(frozen=True)
@@ -175,9 +173,6 @@ def judge(weeks: Weeks, crashes: float, expected: float, hosts: int) -> Judged:
     return Judged(posterior(*weeks.arms()), float(weeks.e_values().max(initial=1.0)), int(crashes), expected, tail)
 
 
-# ---- who has moved -----------------------------------------------------------------------------------------------------
-
-
 def _hosts(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> pd.DataFrame:
     found = fleet_compliance(fleet, plan.module, plan.to).drop_duplicates("host").set_index("host")
     out = plan.waves[["wave", "week", "turn", "host", "cluster", "model", "from_version"]].copy()
@@ -208,18 +203,22 @@ def _waves(hosts: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
     return out.reset_index()
 
 
+def _idle(waves: pd.DataFrame) -> pd.Series[bool]:
+    return waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]
+
+
 def _unwatched(wave: Any) -> bool:
     return bool(wave["host_days"] < WATCHED * wave["host_days_planned"])
 
 
 def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, newest: pd.Timestamp) -> list[str]:
     # What stands between the wave under way and the next one, once that is due.
-    under_way = waves[waves["hosts"] > waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
-    following = waves[waves["wave"] > (under_way["wave"].max() if len(under_way) else 0)]
-    due = newest >= (
-        following["week"].iloc[0] - WEEK / 7 if len(following) else waves["week"].iloc[-1] + plan.watched_weeks * WEEK
-    )
-    if under_way.empty or not due:
+    under_way = waves[~_idle(waves)]
+    if under_way.empty:
+        return []
+    following = waves.loc[waves["wave"] > under_way["wave"].max(), "week"]
+    due = following.iloc[0] - DAY if len(following) else waves["week"].iloc[-1] + plan.watched_weeks * WEEK
+    if not newest >= due:
         return []
     out = []
     for status, words in (
@@ -228,7 +227,7 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
     ):  # fmt: skip
         late = hosts[hosts["wave"].isin(under_way["wave"]) & hosts["status"].eq(status)]
         if len(late):
-            out.append(f"of the waves under way, {count(len(late), 'host')} ({listed(late['host'])}) {words}")
+            out.append(f"of the waves under way, {counted(len(late), 'host')} ({listed(late['host'])}) {words}")
     last: Any = under_way.iloc[-1]
     if _unwatched(last):
         spans = f"{last['host_days']:,.0f} of {last['host_days_planned']:,.0f} planned host-days"
@@ -238,26 +237,23 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
 
 def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: bool) -> str:
     if done:
-        return f"all {count(int(waves['hosts'].sum()), 'host')} run {plan.module} {plan.to} and were watched as planned; the roll-out is complete"
-    idle = waves[waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]]
+        return f"all {counted(int(waves['hosts'].sum()), 'host')} run {plan.module} {plan.to} and were watched as planned; the roll-out is complete"
+    idle = waves[_idle(waves)]
     so_far = (
-        f"{count(judged.crashes, 'crash', 'crashes')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
+        f"{counted(judged.crashes, 'crash')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
         f"would give {judged.expected:.1f}; that it is worse has probability {in_words(judged.ratio.p_worse)}"
     )
     if idle.empty:
         return f"{so_far}; watch the last wave to its end"
     wave: Any = idle.iloc[0]
-    return f"{so_far}; wave {wave['wave']} ({count(int(wave['hosts']), 'host')}) moves from {wave['week']:%Y-%m-%d}"
-
-
-# ---- what does not fit -------------------------------------------------------------------------------------------------
+    return f"{so_far}; wave {wave['wave']} ({counted(int(wave['hosts']), 'host')}) moves from {wave['week']:%Y-%m-%d}"
 
 
 def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Timestamp, today: Any) -> list[str]:
     status, out = hosts["status"], []
     absent = hosts.loc[status.eq("not_in_fleet"), "host"]
     if len(absent):
-        named = f"{count(len(absent), 'host')} that the fleet has not ({listed(absent)})"
+        named = f"{counted(len(absent), 'host')} that the fleet has not ({listed(absent)})"
         out.append(f"the plan names {named}; correct the plan, or load their evidence")
     if pd.isna(newest):
         return [*out, "the fleet has no sign of life with a time, so nothing can be watched; load its logs"]
@@ -285,9 +281,6 @@ def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Tim
          f"moved to {plan.to}, but the plan does not name them; add them or take them back"),
     )  # fmt: skip
     return [*out, *(f"{listed(rows['host'])}: {words}" for rows, words in odd if len(rows))]
-
-
-# ---- what speaks against the new version -------------------------------------------------------------------------------
 
 
 def _weeks(table: pd.DataFrame, plan: RolloutPlan) -> Weeks:
@@ -352,14 +345,12 @@ def _stops(plan: RolloutPlan, judged: Judged, news: pd.DataFrame, expected: floa
     out = []
     issue = news[news["names_version"].notna()]
     if len(issue):
-        matched = (
-            f"a crash on {listed(issue['host'].unique())} matches the known issue {issue['names_version'].iloc[0]}"
-        )
-        out.append(f"{matched}, which names {plan.module} {plan.to}")
+        where, which = listed(issue["host"].unique()), issue["names_version"].iloc[0]
+        out.append(f"a crash on {where} matches the known issue {which}, which names {plan.module} {plan.to}")
     fresh = news[news["of_driver"].astype(bool) & (news["days_on_it"] <= 7) & ~(news["likeness"] >= LEAST)]
     if len(fresh) and float(stats.poisson.sf(len(fresh) - 1, expected)) <= CHANCE:
         out.append(
-            f"{count(len(fresh), 'crash', 'crashes')} of a kind never seen here ({listed(fresh['signature'].unique(), 1)}) within a host's "
+            f"{counted(len(fresh), 'crash')} of a kind never seen here ({listed(fresh['signature'].unique(), 1)}) within a host's "
             f"first week on {plan.to}, on {listed(fresh['host'].unique())}; chance would give {expected:.2g}"
         )
     if judged.against == "stop":
@@ -370,9 +361,7 @@ def _stops(plan: RolloutPlan, judged: Judged, news: pd.DataFrame, expected: floa
 
 def _judged(table: pd.DataFrame, plan: RolloutPlan, weeks: Weeks) -> Judged:
     # What the past expects goes by model, drawn to the fleet's rate by one crash: old hardware is not the version's fault.
-    table = (
-        table.assign(model=table["model"].astype("string").fillna("")) if "model" in table else table.assign(model="")
-    )
+    table = table.assign(model=table["model"].astype("string").fillna("") if "model" in table else "")
     old = table["version"].ne(plan.to).fillna(False).astype(bool)
     past = table[old].groupby("model")[["crashes", "host_days"]].sum()
     since = _on_new(table, plan)
@@ -402,12 +391,9 @@ def _evidence(judged: Judged) -> str:
     rare = f" and so many less than once in {often}" if often else ""
     return (
         f"the new version is worse with probability {in_words(ratio.p_worse)} ({ratio.ratio:.1f} times, 90 % range {ratio.low:.1f} to {ratio.high:.1f}, "
-        f"against hosts of the same model in the same weeks); {count(judged.crashes, 'crash', 'crashes')} on it, where the past would give "
+        f"against hosts of the same model in the same weeks); {counted(judged.crashes, 'crash')} on it, where the past would give "
         f"{judged.expected:.1f}{rare}"
     )
-
-
-# ---- afterwards --------------------------------------------------------------------------------------------------------
 
 
 def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
@@ -417,21 +403,11 @@ def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
     rank = np.where(mine["status"].eq("waits_for_reboot"), 0, np.where(mine["crashes"] > 0, 1, 2))
     known = fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")
     users = pd.to_numeric(known["users"], errors="coerce") if "users" in known else pd.Series(dtype=float)
-    mine = mine.assign(
-        rank=rank, why=why[rank], users=mine["host"].map(users).fillna(0), to_version=mine["from_version"]
-    )
+    users = mine["host"].map(users).fillna(0)
+    mine = mine.assign(rank=rank, why=why[rank], users=users, to_version=mine["from_version"])
     mine = mine.sort_values(["rank", "users", "wave", "host"], ascending=[True, False, True, True], ignore_index=True)
-    turn = mine.groupby(mine["cluster"].fillna("")).cumcount() + 1
-    mine = mine.assign(order=np.arange(1, len(mine) + 1), turn=turn)
+    mine = mine.assign(order=np.arange(1, len(mine) + 1), turn=mine.groupby(mine["cluster"].fillna("")).cumcount() + 1)
     return mine[["order", "turn", "host", "cluster", "to_version", "why"]]
-
-
-def _decision(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> PinDecision | None:
-    # With hysteresis: the roll-out is an advice that was followed, and is turned round only when sure.
-    try:
-        return decide_pin(table, now=fleet.now(plan.module), before=plan.to)
-    except InputError:
-        return None
 
 
 EFFECT = ["what", "hosts", "crashes", "host_days", "rate", "low", "high"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,9 @@ from scipy import optimize, special, stats
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.risk import exact
 from psodlib.risk.cells import tabulate
-from psodlib.risk.exposure import UPTIME_BANDS, check_exposure, in_days, split_stretches
+from psodlib.risk.exposure import UPTIME_BANDS, check_columns, check_exposure, in_days, split_stretches
 from psodlib.risk.frailty import fit_frailty
 from psodlib.risk.rates import DAYS_PER_YEAR
-
-__all__ = ["hazard_by_uptime", "reboot_benefit", "survival_table", "time_to_crash", "uptime_trend"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -67,8 +66,7 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     not from here.
     """
     table = _aged(exposure)
-    if by not in table:
-        raise InputError(f"the exposure table has no column {by}; group by one of {', '.join(map(str, table.columns))}")
+    check_columns(table, [by])
     entry, leave, cause = _spells(table)
     parts = []
     for name, rows in table.groupby(by, observed=True, sort=True).indices.items():
@@ -126,8 +124,9 @@ def survival_table(
 def _aged(exposure: pd.DataFrame) -> pd.DataFrame:
     table = check_exposure(exposure)
     if "uptime_start" not in table:
-        lacks = "the table does not say at which uptime watching began (uptime_start)"
-        raise InputError(f"{lacks}; make one with exposure(fleet)")
+        raise InputError(
+            "the table does not say at which uptime watching began (uptime_start); make one with exposure(fleet)"
+        )
     return table[table["uptime_start"].notna() & (table["host_days"] > 0)]
 
 
@@ -159,15 +158,12 @@ def hazard_by_uptime(exposure: pd.DataFrame, by: str = "version", alpha: float =
     pieces[by] = table[by].to_numpy()[row]
     sums = pieces.groupby([by, "uptime"], observed=True)[["crashes", "host_days"]].sum().reset_index()
     limits = [exact.poisson_interval(k, t, alpha) for k, t in zip(sums["crashes"], sums["host_days"], strict=True)]
-    sums["uptime"] = [_band(int(code)) for code in sums["uptime"]]
+    edges = [0, *map(int, UPTIME_BANDS)]
+    bands = [*(f"{low}-{high}" for low, high in pairwise(edges)), f"{edges[-1]}+"]
+    sums["uptime"] = [bands[int(code)] for code in sums["uptime"]]
     sums["rate"] = sums["crashes"] / sums["host_days"]
     sums[["low", "high"]] = np.array(limits, dtype=float).reshape(len(sums), 2)
     return sums.astype({"crashes": "Int64"})
-
-
-def _band(code: int) -> str:
-    edges = [0, *map(int, UPTIME_BANDS)]
-    return f"{edges[code]}-{edges[code + 1]}" if code + 1 < len(edges) else f"{edges[code]}+"
 
 
 def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:

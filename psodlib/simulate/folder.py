@@ -20,8 +20,6 @@ from psodlib.simulate.process import History, Process, simulate_history
 from psodlib.simulate.psods import stamp
 from psodlib.simulate.stories import story_named
 
-__all__ = ["MARKER", "simulate_fleet"]
-
 MARKER = "This fleet is made up: psodlib's simulate_fleet wrote these files, and no such hosts exist.\n"
 DAY = text.DAY
 FRAGMENT = 1_000_000  # a support bundle splits larger files

@@ -23,8 +23,6 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.simulate.stories import Story, story_named
 
-__all__ = ["MODULE", "SCENARIOS", "VERSIONS", "History", "Process", "simulate_history"]
-
 # A fleet's steps, as a story's table counts them, and what they are in the story of the incident.
 BASE, BAD, NEXT = 0, 1, 2
 MODULE, VERSIONS = "hpsa", story_named("hpsa").versions

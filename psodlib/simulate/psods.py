@@ -14,8 +14,6 @@ from random import Random
 
 from psodlib.simulate.stories import Stack, Story
 
-__all__ = ["Layout", "dump_text", "kernel_line", "layout", "stamp"]
-
 LAYERS = {"vmkernel": "vmkernel#nover", "vmklinux_9": "com.vmware.driverAPI#9.2"}
 
 

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 from psodlib.errors import InputError
 
-__all__ = ["Build", "Stack", "Step", "Story", "story_named", "story_names"]
-
 _FILE = Path(__file__).with_name("stories.toml")
 _EXCEPTIONS = {
     "page_fault": "#PF Exception 14 in world {world} IP {ip} addr {address} PTEs:{ptes}",

@@ -16,11 +16,6 @@ from typing import NamedTuple
 from psodlib.simulate.psods import dump_text, kernel_line, stamp
 from psodlib.simulate.stories import Story
 
-__all__ = [
-    "Boot", "Crash", "Install", "Life", "Line",
-    "command_outputs", "dump_log", "earlier_outputs", "esxupdate_log", "vmkernel_lines", "vmksummary_log",
-]  # fmt: skip
-
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 HOUR, DAY = 3_600_000, 86_400_000

@@ -14,7 +14,8 @@ import pandas as pd
 
 from psodlib.records import Crash
 from psodlib.risk.association import FEW, attributes_of_driver
-from psodlib.risk.decision import LIKELY, NEAR, OVERLAP, RATHER, REBOOT_COST, SURE
+from psodlib.risk.cautions import OVERLAP
+from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.crash import describe_crash, reasons_of

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
-from psodlib.schema import CLOSED_LISTS, DAMAGE
+from psodlib.records import DAMAGE
+from psodlib.schema import CLOSED_LISTS
 from psodlib.triage.copies import same_crash
 
 FOLDER = Path(__file__).parents[1] / "golden" / "vmkernel"
