@@ -36,8 +36,7 @@ from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
-from psodlib.views import brief as said
-from psodlib.views import charts
+from psodlib.views import brief, charts
 from psodlib.views.account import Account, find_account
 from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
@@ -210,7 +209,7 @@ def report(
         pictures = {name: _picture(name, found, folder) for name in CHARTS}
         step("writing the brief")
         chosen = None if crash is None else str(crash["crash_id"])
-        _publish(said.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
+        _publish(brief.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
         step("writing up a crash")
         account = find_account(sources, crash, len(fleet.crashes))
         _publish(_case(found, crash, issues, folder, more, account), folder, "writeup")
@@ -288,7 +287,7 @@ def _case(
         still = _saved(charts.plot_incident(timeline, simulated=fleet.simulated), folder, "incident")
         module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
         pictures = lives_picture(fleet, module, [still], crash["host"])
-    pin = said.destination(found, crash)
+    pin = brief.destination(found, crash)
     return write_up(fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
 
 
@@ -447,14 +446,14 @@ def _index(
         [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))] if lives else []
     )
     return Document(
-        title="Crash report" if said.no_driver_stands_out(found) else f"Crash report: {found.module}",
-        subtitle=said.scope(found), lead=said.verdict(found), tone=said.tone(found), facts=said.facts(found),
+        title="Crash report" if brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
+        subtitle=brief.scope(found), lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
         notice=SIMULATED if found.fleet.simulated else "",
         sections=[
             *_answer(found), *over_time,
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
-            Section("What could make this wrong", [Bullets(said.doubts(found))]),
-            Section("How the crashes are counted", [said.counted(found)]),
+            Section("What could make this wrong", [Bullets(brief.doubts(found))]),
+            Section("How the crashes are counted", [brief.counted(found)]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),
         ],
@@ -463,10 +462,10 @@ def _index(
 
 def _answer(found: Study) -> list[Section]:
     # The brief's own blocks, and which driver this is about.
-    league = Section("Which driver this is about", [said.league(found)])
+    league = Section("Which driver this is about", [brief.league(found)])
     if found.decision is None and found.rollout is None:
         return [league]
-    return [*said.answer(found), Section("What is open, and when we can tell", said.open_questions(found)), league]
+    return [*brief.answer(found), Section("What is open, and when we can tell", brief.open_questions(found)), league]
 
 
 def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:

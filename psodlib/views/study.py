@@ -159,8 +159,8 @@ STEPS = {
 
 def _counts(fleet: Fleet, module: str, exposure: pd.DataFrame) -> SimpleNamespace:
     crashes, ends = fleet.crashes, fleet.uptimes["end_reason"].astype("string")
-    crashed = ends == "crash"
-    lost = int((crashed & fleet.uptimes["crash_id"].isna()).sum())
+    crashed = int((ends == "crash").sum())
+    lost = int(((ends == "crash") & fleet.uptimes["crash_id"].isna()).sum())
     deliberate = crashes["deliberate"].fillna(False).astype(bool)
     hardware, nobody = ((crashes["guilt"] == word).fillna(False) & ~deliberate for word in ("hardware", "none"))
     mine = (crashes["guilty_module"] == module).fillna(False) & ~deliberate
@@ -170,7 +170,7 @@ def _counts(fleet: Fleet, module: str, exposure: pd.DataFrame) -> SimpleNamespac
     return SimpleNamespace(
         stops=int((~ends.isin(["running"])).sum()), planned=int(ends.isin(["reboot", "shutdown", "power"]).sum()),
         unexplained=int((ends == "unexplained").sum()), unclear=int((ends == "unknown").sum()),
-        no_boot=len(crashes) - (int(crashed.sum()) - lost), crashes=len(crashes) + lost, lost_text=lost, texts=len(crashes),
+        crashed=crashed, no_boot=len(crashes) - (crashed - lost), crashes=len(crashes) + lost, lost_text=lost, texts=len(crashes),
         deliberate=int(deliberate.sum()), hardware=int(hardware.sum()), nobody=int(nobody.sum()),
         others=int((~(mine | hardware | nobody | deliberate)).sum()), module=int(mine.sum()), unwatched=unwatched,
         repeats=max(int(mine.sum()) - unwatched - in_rates - no_version, 0), no_version=no_version, in_rates=in_rates,
