@@ -138,8 +138,7 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
             look: Any = {"ha": "center", "va": "center", "fontsize": SMALL, "fontweight": "bold", "gid": "host"}
             drawn.text(x, y, words, color=ink, **look)
     style.name_rows(drawn, [name for name, _ in lines])
-    drawn.set_xlim(-0.5, widest - 0.5)
-    drawn.set_xticks([])
+    drawn.set(xlim=(-0.5, widest - 0.5), xticks=[])
     drawn.grid(False)
     drawn.spines[["left", "bottom"]].set_visible(False)
     drawn.set_xlabel("One tile is one host", loc="left")
@@ -213,8 +212,7 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
         drawn.annotate(f"{height:,.0f}", (height, y), fontsize=SMALL, color=SOFT, **place)
     style.name_rows(drawn, shown)
     drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
-    drawn.set_xlabel("Crashes")
-    drawn.set_xlim(0, float(left.max()) * 1.08)
+    drawn.set(xlabel="Crashes", xlim=(0, float(left.max()) * 1.08))
     entries = [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in kinds]
     style.add_legend(drawn, entries, "Evidence against it")
     hidden = len(totals) - len(shown)
@@ -277,8 +275,7 @@ def plot_ascertainment(
     drawn.set_xticks(range(0, len(months), step), months[::step], **turned)
     drawn.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{abs(y):,.0f}"))
     drawn.yaxis.set_major_locator(MaxNLocator(integer=True))
-    drawn.set_ylabel("Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops")
-    drawn.set_xlabel("Month (UTC)")
+    drawn.set(ylabel="Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops", xlabel="Month (UTC)")
     shown = [how for how in HOW if wide[how].any()]
     style.add_legend(drawn, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
     trace, doubt = (int(wide[how].sum()) for how in ("no text", "unexplained reboot"))

@@ -50,8 +50,7 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     for y, row in enumerate(table.itertuples()):
         _rate_row(drawn, y, row, style.version_fill(row.group, colours)["facecolor"])
     style.name_rows(drawn, names, notes)
-    drawn.set_xlim(0, reach)
-    drawn.set_xlabel("Crashes per host-year")
+    drawn.set(xlim=(0, reach), xlabel="Crashes per host-year")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
     caption = (
         f"{sums.crashes_in_days(table)}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
