@@ -190,10 +190,9 @@ def forbidden(study: Study) -> list[str]:
     decision, module = study.decision, study.module
     if study.rollout is not None and not _done(study):
         plan, stopped = study.rollout.plan, study.rollout.word == "stop"
-        waiting = "a host whose wave has not begun, or that the plan does not name"
-        return [
-            f"Do not install {literal(plan.module)} {literal(plan.to)} on {'any further host' if stopped else waiting}."
-        ]
+        which = "any further host" if stopped else "a host whose wave has not begun, or that the plan does not name"
+
+        return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {which}."]
     if decision is None:
         return []
     avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
@@ -313,9 +312,8 @@ def _people(study: Study, row: Any) -> str:
 def _proof(study: Study, moved: Sequence[Any]) -> str:
     # What waiting until the usual proof would take, at today's pace.
     needed: Any = study.needed
-    waits = needed.loc[
-        needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False), "weeks"
-    ]
+    waiting = needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False)
+    waits = needed.loc[waiting, "weeks"]
     if waits.empty:
         return ""
     cost = sum(row.avoided for row in moved) * float(waits.max()) / 52
@@ -464,11 +462,8 @@ def _scattered(study: Study) -> tuple[str, Table]:
     left = len(groups) - MOST_BLAMED
     note = f"The signature seen most.{f' {left} more modules stand in tables/crashes.csv.' if left > 0 else ''}"
     columns = ["Module", "Crashes", "Signature", "Known issues matched"]
-    top = (
-        f"{literal(most.index[0])} has the most, {most.iloc[0]}"
-        if len(most) and most.iloc[0] > 1
-        else "none is blamed twice"
-    )
+    many = len(most) and most.iloc[0] > 1
+    top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
     none = f", {nobody} name none" if nobody else ""
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
@@ -517,17 +512,15 @@ def _lead(study: Study, crash: Any) -> str:
 
 
 def _quiet(study: Study) -> str:
-    bounds = "; ".join(
-        f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in _watched(study)
-    )
+    rates = _watched(study)
+    bounds = "; ".join(f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in rates)
     days = count(study.exposure["host_days"].sum(), "host-day")
     return f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
 
 
 def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    steps = (
-        ["Follow the remedy of the known issue above; check its conditions against this host first."] if issue else []
-    )
+    remedy = "Follow the remedy of the known issue above; check its conditions against this host first."
+    steps = [remedy] if issue else []
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)

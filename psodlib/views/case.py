@@ -236,9 +236,8 @@ def _renamed_section(section: Section, rewriter: Rewriter) -> Section:
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
     mine = {name: where(table, host=crash["host"]) for name, table in fleet.tables.items() if "host" in table}
-    own = {
-        name: where(table, crash_id=crash["crash_id"]) for name, table in fleet.tables.items() if "crash_id" in table
-    }
+    crash_id = crash["crash_id"]
+    own = {name: where(table, crash_id=crash_id) for name, table in fleet.tables.items() if "crash_id" in table}
     named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
     columns = ["id", "title", "fixed_in", "remedy", "source", "sure"]
     tables = {
@@ -259,9 +258,8 @@ def _write_ups(
         png, _ = charts.save_chart(ax, Path(place) / "incident")
         title, caption, empty = charts.wording(ax)
         pictures = [] if empty else [Picture(png, title, caption)]
-        document = write_up(
-            fleet, crash, issues=issues, pictures=pictures, more=more, account=account, typed=typed or {}
-        )
+        told: Any = {"pictures": pictures, "more": more, "account": account, "typed": typed or {}}
+        document = write_up(fleet, crash, issues=issues, **told)
         return {
             "writeup.html": to_html(document).encode(), "writeup.md": to_markdown(document).encode(),
             "writeup.pdf": to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes(),

@@ -70,16 +70,14 @@ def _exposure(table: Any) -> list[Text | Table]:
     module, whole = literal(table.attrs.get("module", "the driver")), "{:,.0f}".format
     counts = ["host_days", "crashes", "unknown_crashes", "other_crashes"]
     groups = table.groupby("version", dropna=False, observed=True)
-    days, caused, unknown, others = (groups[name].sum().map(whole) for name in counts)
-    watched = (
-        f"{count(table['host_days'].sum(), 'host-day')} of {module} watched on {count(table['host'].nunique(), 'host')}"
-    )
+    lived, caused, unknown, others = (groups[name].sum().map(whole) for name in counts)
+    days, hosts = count(table["host_days"].sum(), "host-day"), count(table["host"].nunique(), "host")
     more = count(int(table["unknown_crashes"].sum()), "more has", "more have")
     return [
-        Text(f"{watched}: it caused {count(int(table['crashes'].sum()), 'crash')}; {more} no known cause."),
+        Text(f"{days} of {module} watched on {hosts}: it caused {count(int(table['crashes'].sum()), 'crash')}; {more} no known cause."),
         by_column(
             {
-                f"{module} loaded": map(literal, days.index), "Hosts": groups["host"].nunique().map(whole), "Host-days watched": days,
+                f"{module} loaded": map(literal, lived.index), "Hosts": groups["host"].nunique().map(whole), "Host-days watched": lived,
                 f"Crashes caused by {module}": caused, "Of unknown cause": unknown, "Other crashes": others,
             },
             f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them.",
@@ -97,11 +95,8 @@ def rates_blocks(table: Any) -> list[Text | Table]:
     rows = []
     for row in yearly.itertuples():
         group = ", ".join(map(literal, row.Index if isinstance(row.Index, tuple) else (row.Index,)))
-        rate = (
-            f"{figure(row.rate)} ({between(row.low, row.high)})"
-            if row.crashes
-            else f"none; at most {figure(row.upper_at_zero)}"
-        )
+        none = f"none; at most {figure(row.upper_at_zero)}"
+        rate = f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else none
         rate, line = rate if row.host_days > 0 else "no host-day", bar(row.low, row.rate, row.high, 0, end)
         rows.append([group, f"{row.crashes:,}", f"{row.host_days:,.0f}", rate, line])
     by = listing(str(name).replace("_", " ") for name in table.index.names)

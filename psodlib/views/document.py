@@ -293,9 +293,8 @@ def to_pdf(document: Document, out: str | Path, style: str) -> Path:
         (root / "main.typ").write_text(template(style), encoding="utf-8")
         (root / "content.json").write_text(json.dumps(_as_data(document, root)), encoding="utf-8")
         try:
-            data = typst.compile(
-                root / "main.typ", root=root, font_paths=[], ignore_system_fonts=True, package_path=root
-            )
+            here: Any = {"root": root, "package_path": root, "font_paths": [], "ignore_system_fonts": True}
+            data = typst.compile(root / "main.typ", **here)
         except typst.TypstError as error:
             what = f"typst could not lay out {document.title!r} ({error})"
             raise InputError(f"{out}: {what}; the HTML page says the same") from error

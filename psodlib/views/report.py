@@ -37,23 +37,11 @@ from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief, charts
-from psodlib.views.account import Account, find_account
+from psodlib.views.account import find_account
 from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
-from psodlib.views.document import (
-    Block,
-    Bullets,
-    Document,
-    Link,
-    Picture,
-    Section,
-    Table,
-    Text,
-    to_html,
-    to_markdown,
-    to_pdf,
-)
+from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
 from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.nbformats import NotebookNode
 from psodlib.views.notebook_pages import notebook_page
@@ -212,7 +200,7 @@ def report(
         _publish(brief.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
         step("writing up a crash")
         account = find_account(sources, crash, len(fleet.crashes))
-        _publish(_case(found, crash, issues, folder, more, account), folder, "writeup")
+        _publish(_case(found, crash, folder, issues=issues, more=more, account=account), folder, "writeup")
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
@@ -272,23 +260,17 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
     return Picture(png, title, caption, data.relative_to(folder).as_posix(), charts.save_dark(ax, png))
 
 
-def _case(
-    found: Study,
-    crash: pd.Series | None,
-    issues: Sequence[Any],
-    folder: Path,
-    more: Sequence[Section],
-    account: Account,
-) -> Document:
+def _case(found: Study, crash: pd.Series | None, folder: Path, **more: Any) -> Document:
     # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
-    fleet, pictures = found.fleet, list[Block]()
+    fleet = found.fleet
+    pictures: Sequence[Any] = ()
     if crash is not None:
         timeline = incident_timeline(fleet, str(crash["crash_id"]))
         still = _saved(charts.plot_incident(timeline, simulated=fleet.simulated), folder, "incident")
         module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
         pictures = lives_picture(fleet, module, [still], crash["host"])
     pin = brief.destination(found, crash)
-    return write_up(fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
+    return write_up(fleet, crash, go_to=pin, pictures=pictures, **more)
 
 
 def _publish(document: Document, folder: Path, name: str) -> None:
@@ -337,66 +319,57 @@ def _parameters(
 
 
 def _listed(
-    title: str, none: str, caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[Any], list[str | Link]], file: str
-) -> Section:  # fmt: skip
+    title: str, none: str, caption: str, table: pd.DataFrame, row: Callable[[Any], Mapping[str, str | Link]], file: str
+) -> Section:
     if table.empty:
         return Section(title, [Text(none)])
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
     words = f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"
-    return Section(title, [Table(caption, columns, rows, Link(f"tables/{file}.csv", words))])
+    link = Link(f"tables/{file}.csv", words)
+    return Section(title, [Table(caption, list(rows[0]), [list(each.values()) for each in rows], link)])
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
     fleet, decision, watched = found.fleet, found.decision, _watched(found.fleet)
     newest = fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
     written = {"crashes": newest, "problems": fleet.problems, "watched": watched, "versions": _versions(found)}
-    for name, table in {
-        **written,
-        **({"moves": decision.moves, "options": decision.options} if decision else {}),
-    }.items():
+    written |= {"moves": decision.moves, "options": decision.options} if decision else {}
+    for name, table in written.items():
         write_csv(table, folder / "tables" / f"{name}.csv")
+    crashes, hosts, problems = (
+        ("Crashes", "No crash was found in the evidence.", "Crashes, newest first"),
+        ("How much of the time was watched", "No host was found in the evidence.", "Hosts, least watched first"),
+        ("Problems in the evidence", "Every file was read.", "What could not be read or believed"),
+    )
     return [
-        _listed("Crashes", "No crash was found in the evidence.", "Crashes, newest first", CRASH_COLUMNS, newest, _crash_row, "crashes"),
+        _listed(*crashes, newest, _crash_row, "crashes"),
         *([] if decision else [Section("Driver versions", rates_blocks(found.rates))]),
-        _listed("How much of the time was watched", "No host was found in the evidence.", "Hosts, least watched first", WATCHED_COLUMNS,
-                watched, _watched_row, "watched"),
-        _listed("Problems in the evidence", "Every file was read.", "What could not be read or believed", PROBLEM_COLUMNS, fleet.problems,
-                _problem_row, "problems"),
-    ]  # fmt: skip
+        _listed(*hosts, watched, _watched_row, "watched"),
+        _listed(*problems, fleet.problems, _problem_row, "problems"),
+    ]
 
 
-CRASH_COLUMNS = (
-    "When (UTC)",
-    "Host",
-    "Kind",
-    "Guilty module",
-    "Function",
-    "Known by",
-    "Uptime",
-    "Known issue",
-    "File and line",
-)
-WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
-PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
-
-
-def _crash_row(row: Any) -> list[str | Link]:
+def _crash_row(row: Any) -> Mapping[str, str | Link]:
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
     when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
-    return [
-        Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
-        _host_link(row, 32), plain_words(row["kind"]), guilty or "none found", _or_dash(row["guilty_function"]), plain_words(row["guilt"]),
-        span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "), label(place_of(row["source"], row["line"], row["host"]), 60),
-    ]  # fmt: skip
+    return {
+        "When (UTC)": Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
+        "Host": _host_link(row, 32),
+        "Kind": plain_words(row["kind"]),
+        "Guilty module": guilty or "none found",
+        "Function": _or_dash(row["guilty_function"]),
+        "Known by": plain_words(row["guilt"]),
+        "Uptime": span(row["uptime"]),
+        "Known issue": _or_dash(row["known_issues"]).replace(";", ", "),
+        "File and line": label(place_of(row["source"], row["line"], row["host"]), 60),
+    }
 
 
 def _host_link(row: Any, most: int) -> str | Link:
-    return (
-        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], most))
-        if known(row["host"])
-        else "unknown"
-    )
+    if not known(row["host"]):
+        return "unknown"
+    return Link(way_to("host", row["host"], "explorer.html"), label(row["host"], most))
 
 
 def _or_dash(value: Any) -> str:
@@ -410,9 +383,8 @@ def _versions(found: Study) -> pd.DataFrame:
 
 
 def _watched(fleet: Fleet) -> pd.DataFrame:
-    boots = fleet.uptimes.groupby("host", observed=True).agg(
-        boots=("boot", "size"), up=("uptime", "sum"), watched=("observed", "sum")
-    )
+    sums = {"boots": ("boot", "size"), "up": ("uptime", "sum"), "watched": ("observed", "sum")}
+    boots = fleet.uptimes.groupby("host", observed=True).agg(**sums)
     table = fleet.hosts[["host", "first_seen", "last_seen"]].merge(boots, how="left", left_on="host", right_index=True)
     for name in ("up", "watched"):
         table[f"days_{name}"] = (table.pop(name).dt.total_seconds() / 86400).fillna(0.0)
@@ -422,17 +394,18 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
 
 
-def _watched_row(row: Any) -> list[str | Link]:
-    return [
-        _host_link(row, 48), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}", share(row["days_watched"], row["days_up"]),
-        day(row["first_seen"]), day(row["last_seen"]),
-    ]  # fmt: skip
+def _watched_row(row: Any) -> Mapping[str, str | Link]:
+    days = {f"Days {word}": f"{row[f'days_{word}']:,.1f}" for word in ("up", "watched")}
+    part, first, last = share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"])
+    seen = {"Share": part, "First seen": first, "Last seen": last}
+    return {"Host": _host_link(row, 48), "Boots": f"{row['boots']:,}", **days, **seen}
 
 
-def _problem_row(row: Any) -> list[str | Link]:
+def _problem_row(row: Any) -> Mapping[str, str | Link]:
     host = label(row["host"], 32) if known(row["host"]) else "–"
-    place = place_of(row["source"], None, row["host"])
-    return [place, host, _or_dash(row["line"]), plain_words(row["problem"]), literal(row["detail"])]
+    place, what = place_of(row["source"], None, row["host"]), plain_words(row["problem"])
+    found = literal(row["detail"])
+    return {"File": place, "Host": host, "Line": _or_dash(row["line"]), "Problem": what, "What was found": found}
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------
@@ -442,15 +415,13 @@ def _index(
     found: Study, pictures: Mapping[str, Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
 ) -> Document:
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
-    over_time = (
-        [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))] if lives else []
-    )
+    over_time = lives_picture(found.fleet, found.module, lives) if lives else []
     return Document(
         title="Crash report" if brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
         subtitle=brief.scope(found), lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
         notice=SIMULATED if found.fleet.simulated else "",
         sections=[
-            *_answer(found), *over_time,
+            *_answer(found), *([Section("Versions and crashes over time", over_time)] if over_time else []),
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
             Section("What could make this wrong", [Bullets(brief.doubts(found))]),
             Section("How the crashes are counted", [brief.counted(found)]),

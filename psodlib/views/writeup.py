@@ -183,10 +183,8 @@ def write_up(
 
 def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
     """What goes into a write-up only because somebody asked."""
-    from psodlib.views.explore.notes import (
-        note_section,
-        read_notes,
-    )  # brings the widgets, which a plain write-up needs not
+    # It brings the widgets, which a plain write-up needs not.
+    from psodlib.views.explore.notes import note_section, read_notes
 
     section = note_section(read_notes(notes), crash_id) if notes is not None else None
     return [*([section] if section else []), *([site_section(site)] if site is not None else [])]
@@ -217,11 +215,8 @@ def _lead(case: Case) -> str:
     if case.guilt == "hardware":
         cause = "Its message reports a hardware error, and the evidence points at no driver."
     elif case.guilt != "deliberate":
-        near = (
-            "Near certain: the cause is"
-            if certainty == "near certain"
-            else f"{certainty.capitalize()} evidence points to"
-        )
+        sure = "Near certain: the cause is"
+        near = sure if certainty == "near certain" else f"{certainty.capitalize()} evidence points to"
         version = f"{near} {case.module} {case.version or '(version unknown)'}."
         cause = version if case.module else "No evidence in hand names the module at fault."
     return " ".join(filter(None, [what, _noticed(case), cause]))
@@ -252,17 +247,13 @@ def _later(after: pd.Timedelta) -> str:
 
 def _machines(case: Case) -> str:
     # What vSphere HA did with the host's machines.
-    restarted, lost = (
-        list(dict.fromkeys(case.told.loc[case.told["what"] == what, "vm"].dropna()))
-        for what in ("vm_restarted", "vm_lost")
-    )
+    told, kinds = case.told, ("vm_restarted", "vm_lost")
+    restarted, lost = (list(dict.fromkeys(told.loc[told["what"] == kind, "vm"].dropna())) for kind in kinds)
     if not restarted and not lost:
         return ""
-    started = (
-        f"vSphere HA started {count(len(restarted), 'virtual machine')} again on other hosts: {listing(restarted, 12)}"
-    )
+    again = f"{count(len(restarted), 'virtual machine')} again on other hosts: {listing(restarted, 12)}"
     left = f"; {count(len(lost), 'machine')} could not be started: {listing(lost, 12)}" if lost else ""
-    return f"{started if restarted else 'vSphere HA started no machine again'}{left}."
+    return f"vSphere HA started {again if restarted else 'no machine again'}{left}."
 
 
 def _in_words(length: Any) -> str:

@@ -94,10 +94,9 @@ def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
 def _blind_words(table: Table, uptimes: Table | None) -> str:
     if uptimes is None:
         return "Time that no evidence covers is not shown."
-    blind = table.loc[table["version"] == style.NOT_WATCHED, "host_days"].sum()
-    return (
-        f"Not watched: boots lasted {sums.host_days(float(blind))} longer than evidence covers; these are in no rate."
-    )
+
+    days = sums.host_days(float(table.loc[table["version"] == style.NOT_WATCHED, "host_days"].sum()))
+    return f"Not watched: boots lasted {days} longer than evidence covers; these are in no rate."
 
 
 def _host_days_finding(table: Table) -> str:

@@ -339,9 +339,8 @@ def _incident_finding(dated: Table) -> str:
         return "The crash itself has no time; this is known around it"
     time = crash["time"].iloc[0]
     before = dated[dated["time"] <= time]
-    boot = before[
-        (before["lane"] == "boot") & (before["time"] < time) & (before["end"] >= time - pd.Timedelta(hours=2))
-    ]
+    lately = before["end"] >= time - pd.Timedelta(hours=2)
+    boot = before[(before["lane"] == "boot") & (before["time"] < time) & lately]
     loaded = before.loc[(before["lane"] == "driver") & before["what"].str.endswith(" loaded").fillna(False), "what"]
     with_driver = f" with {loaded.iloc[-1]}" if len(loaded) else ""
     after = f", {span(time - boot['time'].iloc[-1])} after boot" if len(boot) else ""

@@ -198,9 +198,8 @@ def plot_ratio(
     if headlines:
         names = list(table["contrast"].str.replace(" / ", " against ", regex=False))
     elif len(several) > 1:  # the first row of each contrast bears its name
-        names = [
-            f"{row.contrast}: headline" if row.estimate == "headline" else row.estimate for row in table.itertuples()
-        ]
+        headed = table["estimate"] == "headline"
+        names = list(table["estimate"].mask(headed, table["contrast"] + ": headline"))
     drawn = style.new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
     drawn.set_xscale("log")
     low, high = _ratio_limits(table)

@@ -181,9 +181,8 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
         drawn.step(rows["days"], 100 * (1 - rows["survival"]), linewidth=2, **steps)
         drawn.step(rows["days"], 100 * rows["incidence"], linewidth=1, linestyle="--", **steps)
     top = max(2.0, 115 * float((1 - table["survival"]).max()))
-    drawn.set(
-        xlim=(0, None), ylim=(0, top), ylabel="Boots crashed by the driver (%)", xlabel="Uptime of the boot (days)"
-    )
+    drawn.set(xlim=(0, None), ylim=(0, top), xlabel="Uptime of the boot (days)")
+    drawn.set_ylabel("Boots crashed by the driver (%)")
     lines = {"-": "if nothing else ended it", "--": "with reboots"}
     kinds = [Line2D([], [], color=SOFT, ls=line, label=label) for line, label in lines.items()]
     style.version_legend(drawn, names, colours, by.replace("_", " ").capitalize(), *kinds)

@@ -53,8 +53,7 @@ def explorer_document(fleet: Fleet, module: str) -> Document:
     crashes = listed_crashes(fleet).head(MOST_PAGES)
     page_of = pages_of(fleet, crashes)
     pages = [
-        Section(crash_title(crash), page_of(crash), address_of("crash", crash["crash_id"]))
-        for _, crash in crashes.iterrows()
+        Section(crash_title(one), page_of(one), address_of("crash", one["crash_id"])) for _, one in crashes.iterrows()
     ]
     rows: Any = [
         [Link(way_to("crash", row.crash_id), moment(row.time) if known(row.time) else "time unknown"),
