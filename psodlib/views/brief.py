@@ -214,7 +214,7 @@ def versions(study: Study) -> Table:
     options: Any = study.decision.options if study.decision else pd.DataFrame()
     rows = [
         [
-            literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}", _rate(row.crashes, row.rate, row.low, row.high),
+            literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}", f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else f"0 (0 to {figure(row.high)})",
             f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse),
         ]
         for row in options.itertuples()
@@ -260,10 +260,6 @@ def _not_the_lowest(study: Study) -> str:
         f"{count(tried['host_days'], 'host-day')} ({between(tried['low'], tried['high'])} is possible). Adjusted, and with what each may "
         f"still turn out to be, {literal(best)} has the lowest rate to expect."
     )
-
-
-def _rate(crashes: int, rate: float, low: float, high: float) -> str:
-    return f"{figure(rate)} ({between(low, high)})" if crashes else f"0 (0 to {figure(high)})"
 
 
 def worth(study: Study) -> list[str]:

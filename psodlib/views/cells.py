@@ -26,7 +26,7 @@ MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 def html(result: Any) -> str:
     """A result as a notebook's cell."""
     makers: dict[str, Any] = {
-        "Fleet": _fleet, "DataFrame": _exposure_or_rates, "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
+        "Fleet": _fleet, "DataFrame": lambda table: (rates_blocks if "upper_at_zero" in table else _exposure)(table), "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
     }  # fmt: skip
     return Section("", makers[type(result).__name__](result))._repr_html_()
 
@@ -57,10 +57,6 @@ def _fleet(fleet: Any) -> list[Text | Table]:
     more = 'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, fleet.wide() one wide table.'
     head = f"{made_up}{count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}: {crashed}."
     return [Text(head), Table("", ["Table", "Rows", "One row is"], rows, more)]
-
-
-def _exposure_or_rates(table: Any) -> list[Text | Table]:
-    return rates_blocks(table) if "upper_at_zero" in table else _exposure(table)
 
 
 def _exposure(table: Any) -> list[Text | Table]:

@@ -21,16 +21,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jinja2
-import pandas as pd
 import typst
 from markupsafe import Markup, escape
 
 from psodlib.errors import InputError
-from psodlib.views.words import count, literal, moment, span
+from psodlib.views.words import count, literal
 
 __all__ = [
     "Block", "Bullets", "Code", "Document", "Link", "Picture", "Script", "Section", "Steps", "Table", "Text", "html_text", "page",
-    "table_of", "to_html", "to_markdown", "to_pdf",
+    "to_html", "to_markdown", "to_pdf",
 ]  # fmt: skip
 
 
@@ -190,20 +189,6 @@ class Document(Block):
 def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = "", **more: Any) -> Table:
     """A table from its columns: each name with its cells."""
     return Table(more.pop("caption", ""), list(columns), list(zip(*columns.values(), strict=True)), note, **more)
-
-
-def table_of(rows: pd.DataFrame, caption: str = "", note: str = "") -> Table | Text:
-    """A DataFrame as a table: times to the second, spans in two units, unknown said so; an empty one is said."""
-    if rows.empty:  # a head over nothing looks like a fault of the page
-        return Text(f"{caption}: nothing to show." if caption else "Nothing to show: no row.")
-    cells = [[_cell(value) for value in row] for row in rows.itertuples(index=False, name=None)]
-    return Table(caption, [literal(name) for name in rows.columns], cells, note)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, pd.Timestamp):
-        return moment(value)
-    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
 
 
 def _words(cell: Any) -> str:

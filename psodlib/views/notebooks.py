@@ -99,7 +99,9 @@ async def _lane(waiting: deque[Any], ran: Mapping[Path, Future[NotebookNode]], t
             except IndexError:  # the other lane was faster
                 break
             try:
-                node, place = _prepared(path, parameters), {"path": str(path.resolve().parent)}
+                node, place = read_notebook(path), {"path": str(path.resolve().parent)}
+                if parameters:
+                    _inject(node, parameters, path)
                 for last in (False, True):
                     if client is not None and client.resources["metadata"] != place:
                         await _stopped(client)
@@ -211,13 +213,6 @@ def parameters_of(node: NotebookNode) -> list[str]:
     own = [cell.source for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
     statements = [each for source in own for each in ast.parse(source).body if isinstance(each, ast.Assign)]
     return [target.id for each in statements for target in each.targets if isinstance(target, ast.Name)]
-
-
-def _prepared(path: Path, parameters: Mapping[str, Any]) -> NotebookNode:
-    node = read_notebook(path)
-    if parameters:
-        _inject(node, parameters, path)
-    return node
 
 
 def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> None:

@@ -176,13 +176,16 @@ def report(
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
-    private = _are_private(sources)
+    # What was collected is its owner's alone, and so is what is told of it.
+    private = any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
     # Only now: what cannot be read leaves no folder.
     folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     for name in ("charts", "notebooks", "tables"):
         (folder / name).mkdir(exist_ok=True)
     fleet.save(folder / "tables")
-    pages = _notebooks() if notebooks else []
+    # Biggest first: the one with most to draw must not be the last to begin.
+    there = notebook_folder().glob("*.ipynb") if notebooks else []
+    pages = sorted(there, key=lambda path: (-path.stat().st_size, path.name))
     steps, total = itertools.count(1), 5 + len(pages)
 
     def step(what: str) -> None:
@@ -218,11 +221,6 @@ def report(
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o700 if path.is_dir() else 0o600)
     return Report(folder, index, fleet, failed, first.lead)
-
-
-def _are_private(sources: Sequence[str | Path]) -> bool:
-    # What was collected is its owner's alone, and so is what is told of it.
-    return any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
 
 
 def _folder(sources: Sequence[str | Path], out: Path) -> Path:
@@ -281,11 +279,6 @@ def _publish(document: Document, folder: Path, name: str) -> None:
 
 
 # ---- notebooks ---------------------------------------------------------------------------------------------------------
-
-
-def _notebooks() -> list[Path]:
-    # Biggest first: the one with most to draw must not be the last to begin.
-    return sorted(notebook_folder().glob("*.ipynb"), key=lambda path: (-path.stat().st_size, path.name))
 
 
 def _write_notebooks(

@@ -166,7 +166,7 @@ def write_up(
     parts: list[tuple[str, Sequence[Block]]] = [
         ("What happened when", [_timeline_table(case), *(pictures if len(dated) > 1 else ())]),
         ("The crash's own text", _evidence(case)),
-        ("What was typed on the host", _transcripts(case)),
+        ("What was typed on the host", [Code(text, case.place(name), 1) for name, text in list(typed.items())[:2]]),
         ("Root cause, and how sure", _cause(case)),
         ("Impact", [Bullets(_impact(case))]),
         ("Known issue", _known_issue(case)),
@@ -384,11 +384,6 @@ def _evidence(case: Case) -> list[Block]:
     if known(copies) and copies > 1:
         blocks.append(Text(f"The same text was found {count(copies, 'time')}."))
     return blocks
-
-
-def _transcripts(case: Case) -> list[Block]:
-    # The commands of the remedy with their output, as they stand; only where they are of this crash's driver.
-    return [Code(text, case.place(source), 1) for source, text in list(case.typed.items())[:2]]
 
 
 def _cause(case: Case) -> list[Block]:
