@@ -21,24 +21,12 @@ from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.crash import describe_crash, reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.rollout import rollout_state
-from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns, versions_seen
-from psodlib.views.words import (
-    SIMULATED,
-    as_sentence,
-    between,
-    chance,
-    count,
-    figure,
-    known,
-    listing,
-    literal,
-    per_year,
-    seen,
-)
+from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
+from psodlib.views.words import as_sentence, between, chance, count, figure, known, listing, literal, per_year
 
 __all__ = [
     "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "no_driver_stands_out", "open_questions", "orders",
-    "rule", "scope", "tone", "verdict", "versions", "worth",
+    "rule", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
 BLANK = "________"
@@ -74,8 +62,8 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str |
             Section("When to stop and call", [Bullets(calls(study))]),
         ]
     return Document(
-        title=title, subtitle=scope(study), lead=lead, tone=tone(study), facts=facts(study), sections=sections,
-        notice=SIMULATED if study.fleet.simulated else "",
+        title=title, subtitle=study.scope, lead=lead, tone=tone(study), facts=facts(study), sections=sections,
+        notice=study.notice,
     )  # fmt: skip
 
 
@@ -136,11 +124,6 @@ def tone(study: Study) -> str:
     word = study.decision.verdict if study.decision else ""
     word = word if study.rollout is None else study.rollout.word
     return {"go_on": "good", "pin": "good", "stop": "bad", "avoid": "bad"}.get(word, "open")
-
-
-def scope(study: Study) -> str:
-    """Of which fleet and which time this speaks."""
-    return f"{count(len(study.fleet.hosts), 'host')}{seen(study.fleet.hosts)}; evidence read by psodlib"
 
 
 def facts(study: Study) -> list[tuple[str, str]]:
@@ -387,7 +370,8 @@ def league(study: Study) -> Table:
         ]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
-    why = f"{study.module} was taken because {study.why_module}." if study.why_module else ""
+    because = study.exposure.attrs.get("why", "")  # where nobody named a driver
+    why = f"{study.module} was taken because {because}." if because else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = ["Module", "Crashes", "Hosts", "Host-days", "Versions", "Worst against best version"]
@@ -532,7 +516,7 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
 
 
 def _go_on(study: Study) -> list[str]:
-    watched = versions_seen(study.rates)
+    watched = listing(name for name in study.rates.index if known(name))
     if _many(study):
         only = f"Only {watched} was watched, so no version can be called better"
         return [f"{only}. Try another one on a few hosts first: notebook 07 draws them."]

@@ -140,15 +140,18 @@ def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) ->
 # ---- the text ------------------------------------------------------------------------------------------------------------
 
 
-def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame) -> list[Block]:
-    """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them."""
+def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame, instead: int = 0) -> list[Block]:
+    """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them; where the lines
+    are lost, this many frames instead."""
     names = {"line": "line", "offset": "byte"}
     begins = " and ".join(f"{word} {crash[name]:,}" for name, word in names.items() if known(crash[name]))
     place = f"{place_of(crash['source'], None, crash['host'])}{f', from {begins} on' if begins else ''}"
     place = f"{place}. SHA-256 of the lines: {literal(crash['sha256'])}"
     text = "".join(where(fleet.texts, crash_id=crash["crash_id"])["text"])
     if not text:
-        return [Text(f"The text itself is not among these tables. It stands in {place}.")]
+        lost = Text(f"The text itself is not among these tables. It stands in {place}.")
+        own = frames[frames["backtrace"] == 0] if instead else frames.iloc[:0]
+        return [lost, *([frames_table(crash, own, instead)] if len(own) else [])]
     lines = text.removesuffix("\n").split("\n")
     marks = marks_of(lines, frames, crash["guilty_module"])
     told = f" Marked: the frames of {label(crash['guilty_module'])}." if marks else ""

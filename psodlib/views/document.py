@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import typst
@@ -39,7 +39,10 @@ LONGEST = 4_000  # letters of one text on a page
 class Block:
     """A piece of a page; a notebook shows it as HTML, a terminal as Markdown with nothing escaped."""
 
-    kind: ClassVar[str] = ""
+    @property
+    def kind(self) -> str:
+        """What sort of block it is: the name by which the templates know it."""
+        return type(self).__name__.lower()
 
     def __repr__(self) -> str:
         made: Any = _environment("text").get_template("blocks.md").module
@@ -53,7 +56,6 @@ class Block:
 class Text(Block):
     """A paragraph."""
 
-    kind = "text"
     text: str
 
 
@@ -61,7 +63,6 @@ class Text(Block):
 class Bullets(Block):
     """A list; each item is one or two sentences."""
 
-    kind = "bullets"
     items: Sequence[str | Link]
 
 
@@ -69,7 +70,6 @@ class Bullets(Block):
 class Steps(Block):
     """A runbook: what to do, the commands to the letter, and what they should answer."""
 
-    kind = "steps"
     items: Sequence[tuple[str, str, str]]
 
 
@@ -77,7 +77,6 @@ class Steps(Block):
 class Code(Block):
     """Machine text as it was printed; numbers and marks stand beside the lines and are no part of them."""
 
-    kind = "code"
     text: str
     caption: str = ""
     first: int = 0  # number of the first line; 0 shows no numbers
@@ -103,7 +102,6 @@ class Link:
 class Table(Block):
     """A small table: ``rows`` are shown, ``note`` says what is left out and where it is."""
 
-    kind = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
@@ -116,7 +114,6 @@ class Table(Block):
 class Picture(Block):
     """A chart: the PNG on disk and its twin for dark pages, its finding, its caption, the CSV with the same numbers."""
 
-    kind = "picture"
     file: Path
     title: str
     caption: str
@@ -139,7 +136,6 @@ class Picture(Block):
 class Script(Block):
     """An ES module of ours with its data: it draws on HTML pages, and only there; ``name`` is a file in ``templates/``."""
 
-    kind = "script"
     name: str
     data: Mapping[str, Any]
     instead: Sequence[Block] = ()  # what stands there where no script runs
@@ -159,7 +155,6 @@ class Script(Block):
 class Section(Block):
     """A heading and what stands under it; sections may stand in sections."""
 
-    kind = "section"
     title: str
     blocks: Sequence[Block]
     anchor: str = ""  # the place's address on the page
@@ -170,7 +165,6 @@ class Section(Block):
 class Document(Block):
     """What a page says, whatever it is shown on."""
 
-    kind = "document"
     title: str  # what it is
     subtitle: str = ""  # of which source and when
     lead: str = ""  # the answer, in a sentence
@@ -249,9 +243,8 @@ def _cell_class(cell: Any) -> Markup:
 
 def to_html(document: Document, links: Sequence[Link] = (), home: str = "") -> str:
     """A document as one HTML page with nothing to fetch: style, pictures and, where a block has one, its script inside."""
-    found = {
-        block.name: block for section in document.sections for block in section.blocks if isinstance(block, Script)
-    }
+    blocks = (block for section in document.sections for block in section.blocks)
+    found = {block.name: block for block in blocks if isinstance(block, Script)}
     frame = _frame(document.title, document.notice, home, list(found.values()))
     return _environment("html").get_template("document.html").render(document=document, links=links, **frame)
 

@@ -49,7 +49,7 @@ from psodlib.views.notebooks import notebook_folder, notebooks_running, paramete
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, study
 from psodlib.views.words import day, known, label, listing, literal, moment, share, span
-from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
+from psodlib.views.writeup import asked_for, choose_crash, write_up
 
 __all__ = ["Report", "report"]
 
@@ -289,7 +289,7 @@ def _write_notebooks(
     for path in sorted(running):
         step(f"notebook {path.stem}")
         # one that does not read this fleet shows something else, such as the real incident
-        notice = SIMULATED if found.fleet.simulated and "fleet_folder" in parameters[path] else ""
+        notice = found.notice if "fleet_folder" in parameters[path] else ""
         title, html, trouble = notebook_page(path, running[path], notice)
         links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
         _write(folder / links[-1].href, html)
@@ -411,8 +411,8 @@ def _index(
     over_time = lives_picture(found.fleet, found.module, lives) if lives else []
     return Document(
         title="Crash report" if brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
-        subtitle=brief.scope(found), lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
-        notice=SIMULATED if found.fleet.simulated else "",
+        subtitle=found.scope, lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
+        notice=found.notice,
         sections=[
             *_answer(found), *([Section("Versions and crashes over time", over_time)] if over_time else []),
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),

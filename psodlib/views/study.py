@@ -25,10 +25,10 @@ from psodlib.risk.rollout import RolloutPlan, read_plan
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.schema import Tables
 from psodlib.views.document import Table
-from psodlib.views.words import as_sentence, count, known, listing, share
+from psodlib.views.words import SIMULATED, as_sentence, count, known, seen, share
 
 __all__ = [
-    "Study", "doubts", "only_crashed", "reconciliation", "still_needed", "study", "unheard", "unknowns", "versions_seen",
+    "Study", "doubts", "only_crashed", "reconciliation", "still_needed", "study", "unheard", "unknowns",
 ]  # fmt: skip
 
 WEEKS = 4  # of the newest evidence whose pace is taken for today's
@@ -53,6 +53,16 @@ class Study:
     outage_hours: float = 1.0  # until the users of a crashed host work again
     rollout: RolloutWatch | None = None  # of a plan that is under way; the decision then moves no host of the plan
 
+    @property
+    def scope(self) -> str:
+        """Of which fleet and which time this speaks."""
+        return f"{count(len(self.fleet.hosts), 'host')}{seen(self.fleet.hosts)}; evidence read by psodlib"
+
+    @property
+    def notice(self) -> str:
+        """What stands at the top of every page, where the fleet is made up."""
+        return SIMULATED if self.fleet.simulated else ""
+
     @cached_property
     def counts(self) -> SimpleNamespace:
         """How the crashes are counted: a number for each name of ``STEPS``."""
@@ -62,11 +72,6 @@ class Study:
     def needed(self) -> pd.DataFrame:
         """What each version still lacks, as ``still_needed`` has it."""
         return still_needed(self.decision, self.exposure)
-
-    @property
-    def why_module(self) -> str:
-        """Why this driver, where nobody named one."""
-        return str(self.exposure.attrs.get("why", ""))
 
 
 def study(
@@ -110,11 +115,6 @@ def _decided(
         if candidates:
             raise
         return None, f"No decision can be made: {error}."
-
-
-def versions_seen(rates: pd.DataFrame) -> str:
-    """The versions that were watched, in a phrase."""
-    return listing(name for name in rates.index if known(name))
 
 
 def still_needed(decision: PinDecision | None, exposure: Any) -> pd.DataFrame:

@@ -21,17 +21,7 @@ from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event, site_section
-from psodlib.views.crash import (
-    crash_title,
-    frames_table,
-    issue_lines,
-    own_text,
-    place_of,
-    plain_words,
-    release_of,
-    typed_on,
-    where,
-)
+from psodlib.views.crash import crash_title, issue_lines, own_text, place_of, plain_words, release_of, typed_on, where
 from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
 from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
@@ -377,9 +367,7 @@ def _happening(case: Case, row: pd.Series) -> str:
 
 def _evidence(case: Case) -> list[Block]:
     frames = where(case.fleet.frames, crash_id=case.crash["crash_id"])
-    blocks = own_text(case.fleet, case.crash, frames)
-    if not any(isinstance(block, Code) for block in blocks) and len(frames):
-        blocks.append(frames_table(case.crash, frames[frames["backtrace"] == 0], 16))
+    blocks = own_text(case.fleet, case.crash, frames, 16)
     copies = case.crash["copies"]
     if known(copies) and copies > 1:
         blocks.append(Text(f"The same text was found {count(copies, 'time')}."))
