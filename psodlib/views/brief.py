@@ -256,7 +256,9 @@ def worth(study: Study) -> list[str]:
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
     for row in moved:
         off = f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year"
-        lines.append(f"{off} (90 % range {_range(row.avoided_low, row.avoided_high)}){_people(study, row)}.")
+        low, high = row.avoided_low, row.avoided_high
+        reach = between(low, high) if low >= 0 else f"from {figure(-low)} more to {figure(max(high, 0))} fewer"
+        lines.append(f"{off} (90 % range {reach}){_people(study, row)}.")
     if not moved:
         return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
     if not _people(study, moved[0]):
@@ -268,10 +270,6 @@ def worth(study: Study) -> list[str]:
 
 def _crashes(number: float) -> str:
     return f"{figure(number)} {'crash' if figure(number) == '1.0' else 'crashes'}"
-
-
-def _range(low: float, high: float) -> str:
-    return between(low, high) if low >= 0 else f"from {figure(-low)} more to {figure(max(high, 0))} fewer"
 
 
 def _people(study: Study, row: Any) -> str:

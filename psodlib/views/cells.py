@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from psodlib.views.document import Section, Table, Text, by_column
@@ -109,17 +110,14 @@ def _end(table: Any) -> float:
 
 
 def _ratio(ratio: Any) -> list[Text | Table]:
-    named = [
+    named: list[tuple[str, Any]] = [
         ("headline", (ratio.ratio, ratio.low, ratio.high)), ("known crashes only", ratio.known_only),
         ("unknown crashes counted too", ratio.with_unknown), ("worst cases of the unknown", ratio.adversarial),
         ("bare counts", ratio.crude),
     ]  # fmt: skip
     ends = [abs(math.log(end)) for _, (_, *limits) in named for end in limits if known(end) and 0 < end < math.inf]
     reach = min(max(ends, default=1.0) * 1.05, math.log(1000))
-    rows = [
-        (name, figure(middle), between(low, high), _log_bar(low, middle, high, reach))
-        for name, (middle, low, high) in named
-    ]
+    rows = [(name, figure(limits[0]), between(*limits[1:]), _log_bar(limits, reach)) for name, limits in named]
     scale = f"{figure(math.exp(-reach))} to {figure(math.exp(reach))}, equal in the middle"
     sides = zip((ratio.version, ratio.reference), ratio.crashes, ratio.host_days, strict=True)
     arms = (f"{literal(name)}: {count(crashes, 'crash')} in {count(span, 'host-day')}" for name, crashes, span in sides)
@@ -142,11 +140,9 @@ def _ratio_words(ratio: Any, percent: str) -> str:
     return f"{one} crashes {100 * (1 - ratio.ratio):.0f} % less often than {other} {limits}."
 
 
-def _log_bar(low: float, middle: float, high: float, reach: float) -> str:
-    if not (known(low) and known(high)):
-        return ""
-    ends = [math.log(value) if value > 0 else -math.inf for value in (low, high)]
-    return bar(ends[0], math.log(middle) if known(middle) and 0 < middle < math.inf else None, ends[1], -reach, reach)
+def _log_bar(limits: Sequence[float], reach: float) -> str:
+    middle, low, high = (math.log(end) if end > 0 else -math.inf if end <= 0 else math.nan for end in limits)
+    return bar(low, middle, high, -reach, reach)
 
 
 def _decision(decision: Any) -> list[Text | Table]:

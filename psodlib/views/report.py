@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -43,7 +42,6 @@ from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
 from psodlib.views.explore.page import explorer_document, lives_picture
-from psodlib.views.nbformats import NotebookNode
 from psodlib.views.notebook_pages import notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
@@ -55,6 +53,7 @@ __all__ = ["Report", "report"]
 
 Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
+Sources = Sequence[str | Path]
 
 LIVES = ("rollout", "fleet_map")  # the charts that a reader can hover and zoom
 KERNELS = 2  # side by side: more only wait for each other on a laptop
@@ -223,7 +222,7 @@ def report(
     return Report(folder, index, fleet, failed, first.lead)
 
 
-def _folder(sources: Sequence[str | Path], out: Path) -> Path:
+def _folder(sources: Sources, out: Path) -> Path:
     # A report among the evidence would be read as evidence the next time.
     for source in sources:
         place = Path(source)
@@ -282,23 +281,20 @@ def _publish(document: Document, folder: Path, name: str) -> None:
 
 
 def _write_notebooks(
-    found: Study, parameters: Mapping[Path, Mapping[str, Any]], running: Mapping[Path, Future[NotebookNode]], folder: Path,
-    step: Callable[[str], None],
-) -> tuple[list[Link], tuple[str, ...]]:  # fmt: skip
+    found: Study, given: Mapping[Path, Any], running: Mapping[Path, Any], folder: Path, step: Callable[[str], None]
+) -> tuple[list[Link], tuple[str, ...]]:
     links = []
     for path in sorted(running):
         step(f"notebook {path.stem}")
         # one that does not read this fleet shows something else, such as the real incident
-        notice = found.notice if "fleet_folder" in parameters[path] else ""
+        notice = found.notice if "fleet_folder" in given[path] else ""
         title, html, trouble = notebook_page(path, running[path], notice)
         links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
         _write(folder / links[-1].href, html)
     return links, tuple(Path(link.href).stem for link in links if link.about)
 
 
-def _parameters(
-    path: Path, folder: Path, found: Study, crash: pd.Series | None, sources: Sequence[str | Path], plan: str | Path | None
-) -> dict[str, Any]:  # fmt: skip
+def _parameters(path: Path, folder: Path, found: Study, crash: Any, sources: Sources, plan: Any) -> dict[str, Any]:
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
         "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.asked) or None,
@@ -404,9 +400,7 @@ def _problem_row(row: Any) -> Mapping[str, str | Link]:
 # ---- the first page ----------------------------------------------------------------------------------------------------
 
 
-def _index(
-    found: Study, pictures: Mapping[str, Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
-) -> Document:
+def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section], sources: Sources) -> Document:
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
     over_time = lives_picture(found.fleet, found.module, lives) if lives else []
     return Document(
@@ -440,7 +434,7 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 
-def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
+def _provenance(fleet: Fleet, sources: Sources) -> list[Text | Table]:
     names = listing(Path(source).name or str(source) for source in sources)
     read = f"Read from {names}." if sources else "Made from a fleet that was already loaded."
     kinds = fleet.drivers["evidence"].value_counts()

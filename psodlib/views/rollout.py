@@ -66,9 +66,7 @@ def rollout_state(result: RolloutWatch, most: int = MOST_ROWS) -> list[Block]:
     return [*out, *_effect(result)]
 
 
-def _table(
-    caption: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], most: int, widths: Sequence[int]
-) -> list[Table]:
+def _table(caption: str, columns: Sequence[str], rows: Any, most: int, widths: Sequence[int]) -> list[Table]:
     note = f"{len(rows) - most:,} more: psod watch lists them all." if len(rows) > most else ""
     return [Table(caption, columns, rows[:most], note, widths=widths)] if rows else []
 

@@ -132,7 +132,10 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
     table: Table = style.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     names = [str(name) for name in table["version"]]
-    notes = [_option_words(row, decision.best) for row in table.itertuples()]
+    notes = []
+    for row in table.itertuples():
+        sure = "" if row.version == decision.best else f" ({100 * min(row.p_worse, 0.99):.0f} %)"
+        notes.append(f"{count(int(row.hosts_now), 'host')}; {ADVICE[row.advice]}{sure}")
     axes = style.new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
     colours = style.version_colours(names)
     drawn = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
@@ -152,13 +155,6 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
         "hosts that differ."
     )
     return style.finish(axes, _options_finding(decision, table), caption, table, simulated)
-
-
-def _option_words(row: Any, best: str) -> str:
-    hosts = count(int(row.hosts_now), "host")
-    if row.version == best:
-        return f"{hosts}; keep"
-    return f"{hosts}; {ADVICE[row.advice]} ({100 * min(row.p_worse, 0.99):.0f} %)"
 
 
 def _options_finding(decision: PinDecision, table: Table) -> str:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from psodlib.views.charts import style, sums
-from psodlib.views.charts.style import PALE, PAPER, SMALL, SOFT, Column, Missing, Table, chart
+from psodlib.views.charts.style import PALE, PAPER, SMALL, SOFT, Missing, Table, chart
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, share
 
 MOST_BESIDE = 5  # intervals beside each other in one band of uptime
@@ -45,7 +45,12 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     parts = 100 * style.spread(table, "band", "version", "crashes", bands, names) / max(crashes, 1)
     fills = {name: style.version_fill(name, colours) for name in names}
     bottom = style.stacked(drawn, parts, fills, np.arange(len(bands)) + 0.2, width=0.38)
-    _band_notes(drawn, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
+    # The host-days stand under the bands, where no bar can reach them.
+    drawn.set_xticks(range(len(bands)), [f"{band}\n{at_risk[band]:,.0f} d" for band in bands])
+    drawn.grid(False, axis="x")
+    look: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "fontsize": SMALL, "color": SOFT}
+    for x, number in enumerate(table.groupby("band")["crashes"].sum()[bands]):
+        drawn.annotate(f"{number:,}", (x + 0.2, bottom[x]), **look)
     drawn.set(ylabel="Share of all (%)", xlabel="Uptime of the boot (days), and host-days spent at it")
     crashed = [style.version_patch(name, colours) for name in names if parts[name].any()]
     style.add_legend(drawn, [Patch(facecolor=PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes")
@@ -66,15 +71,6 @@ def _banded(exposure: Table) -> Table:
 
     table: Table = hazard_by_uptime(aged.assign(version=style.lumped(aged["version"], aged["host_days"])))
     return style.by_order(table.rename(columns={"uptime": "band"})[["band", "version", "host_days", "crashes"]], "band")
-
-
-def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, crashes: Column) -> None:
-    # The host-days stand under the bands, where no bar can reach them.
-    ax.set_xticks(range(len(bands)), [f"{band}\n{days[band]:,.0f} d" for band in bands])
-    ax.grid(False, axis="x")
-    place: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
-    for x, band in enumerate(bands):
-        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=SMALL, color=SOFT, **place)
 
 
 def _uptime_finding(table: Table) -> str:
