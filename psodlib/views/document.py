@@ -32,7 +32,6 @@ __all__ = [
     "to_html", "to_markdown", "to_pdf",
 ]  # fmt: skip
 
-
 LONGEST = 4_000  # letters of one text on a page
 
 

@@ -101,9 +101,7 @@ def study(
     return Study(fleet, module, stretches, rates, decision, why_none, asked, outage_hours, running)
 
 
-def _decided(
-    stretches: pd.DataFrame, rates: pd.DataFrame, candidates: Sequence[str] | None, before: str | None
-) -> tuple[PinDecision | None, str]:
+def _decided(stretches: Any, rates: Any, candidates: Any, before: str | None) -> tuple[PinDecision | None, str]:
     module = stretches.attrs["module"]
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
     if len(watched) < 2 and not candidates:
