@@ -7,7 +7,6 @@ import ipaddress
 import string
 import unicodedata
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 
 # Ends of domain names that say nothing of whose they are; any other is replaced as well.
@@ -62,16 +61,12 @@ class Pseudonyms:
             return REMOVED + "\n" * name.count("\n")
         known = self.used.setdefault(kind, {})
         if name not in known:
-            known[name] = self._make(kind, name)
+            special: dict[str, Callable[[str], str]] = {
+                "host": self._host, "domain": self._domain, "mail": self._mail, "ipv4": self._ipv4, "ipv6": self._ipv6,
+                "mac": self._hardware, "uuid": self._hexadecimal, "wwn": self._world_wide, "serial": self._scrambled,
+            }  # fmt: skip
+            known[name] = special[kind](name) if kind in special else self._label(kind, name)
         return known[name]
-
-    def _make(self, kind: str, name: str) -> str:
-        special: dict[str, Callable[[str], str]] = {
-            "host": self._host, "domain": self._domain, "mail": self._mail, "ipv4": self._ipv4, "ipv6": self._ipv6,
-            "mac": self._hardware, "uuid": self._hexadecimal, "wwn": self._world_wide, "serial": self._scrambled,
-        }  # fmt: skip
-        make = special.get(kind)
-        return make(name) if make else self._label(kind, name)
 
     def _digest(self, kind: str, name: str) -> bytes:
         plain = unicodedata.normalize("NFC", name).casefold()
@@ -109,14 +104,11 @@ class Pseudonyms:
         if plain in self._owner:  # one of ours, met again
             return name
         if plain not in self._given:
-            made = next(one for one in map(partial(self._choice, plain), count()) if one not in self._owner)
+            # The first choice is of the address alone, so that exports without a clash agree.
+            choices = (self._digest("ipv4", f"{plain}#{number}" if number else plain) for number in count())
+            made = next(one for d in choices if (one := f"{240 + d[0] % 15}.{d[1]}.{d[2]}.{d[3]}") not in self._owner)
             self._owner[made], self._given[plain] = plain, made
         return self._given[plain]
-
-    def _choice(self, plain: str, number: int) -> str:
-        # Choice 0 is of the address alone, so that exports without a clash agree.
-        digest = self._digest("ipv4", f"{plain}#{number}" if number else plain)
-        return f"{240 + digest[0] % 15}.{digest[1]}.{digest[2]}.{digest[3]}"
 
     def _ipv6(self, name: str) -> str:
         # 2001:db8::/32 is for documents; every spelling of an address is one address.
