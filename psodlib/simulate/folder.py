@@ -157,10 +157,8 @@ def _crash(row: tuple[Any, ...], rng: Random, no_dump: float, cut_dump: float) -
 
 
 def _in_ms(table: pd.DataFrame) -> pd.DataFrame:
-    times = {
-        name: table[name].astype("datetime64[ms, UTC]").astype("int64") for name in table.select_dtypes("datetimetz")
-    }
-    return table.assign(**times)
+    times = table.select_dtypes("datetimetz").items()
+    return table.assign(**{str(name): column.astype("datetime64[ms, UTC]").astype("int64") for name, column in times})
 
 
 def _evidence(life: text.Life, rng: Random, lost: bool, cut: bool) -> dict[str, bytes]:
