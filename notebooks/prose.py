@@ -12,8 +12,9 @@ import pandas as pd
 
 from psodlib.records import Crash, Frame
 from psodlib.schema import Tables
+from psodlib.views.crash import describe_crash
 from psodlib.views.document import Bullets, Text, table_of
-from psodlib.views.subject import describe_crash, unheard
+from psodlib.views.study import unheard
 from psodlib.views.words import SIMULATED, count, known, listing, literal, seen, share, span
 
 __all__ = [
@@ -89,7 +90,7 @@ def describe_fleet(fleet: Tables) -> Bullets | Text:
     return bullets([
         _roster(fleet),
         _lives(fleet.uptimes),
-        f"{count(len(crashes), 'crash', 'crashes')} on {count(crashes['host'].nunique(), 'host')}{asked}."
+        f"{count(len(crashes), 'crash')} on {count(crashes['host'].nunique(), 'host')}{asked}."
         if len(crashes) else "No crash was found: rates can only be bounded from above, and no module can be named.",
         f"{count(len(fleet.drivers), 'observation')} of driver versions, of {count(modules, 'module')}."
         if modules else "No driver version was seen, so no crash or host-day can be given to one.",

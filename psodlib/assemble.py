@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from psodlib.triage.known_issues import Issue
 from psodlib.triage.precursors import Said, hear_host
 
 __all__ = [
-    "Words", "assemble", "assemble_named", "host_names", "name_hosts", "no_host", "said_by_host", "with_columns", "with_inventory",
+    "Row", "Words", "assemble", "host_names", "name_hosts", "no_host", "rows_of", "said_by_host", "with_columns", "with_inventory",
 ]  # fmt: skip
 
 
@@ -119,16 +119,19 @@ def assemble(
     named, host_problems = name_hosts(
         sorted(readings, key=lambda reading: (reading.source, reading.host or "")), roster
     )
-    tables = assemble_named(named, issues, [*problems, *host_problems])
-    tables["hosts"], missing = with_inventory(with_columns(tables["hosts"]), inventory)
+    rows = rows_of(named, issues, [*problems, *host_problems])
+    tables = {name: schema.build(name, told) for name, told in rows.items()}
+    told = {row["host"]: row["columns"] for row in rows["hosts"]}
+    hosts = tables["hosts"].assign(columns=tables["hosts"]["host"].map(told).astype("string"))
+    tables["hosts"], missing = with_inventory(with_columns(hosts), inventory)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
     return tables
 
 
-def assemble_named(
+def rows_of(
     named: Iterable[tuple[str | None, FileReading]], issues: Sequence[Issue] = (), problems: Iterable[Problem] = ()
-) -> dict[str, pd.DataFrame]:
-    """The tables of some hosts, whose readings are given whole; ``hosts`` with a column for ``with_columns``."""
+) -> dict[str, list[Row]]:
+    """The rows of each table of some hosts, whose readings are given whole; each with its host, those of ``hosts`` with ``columns``."""
     by_host: dict[str | None, list[FileReading]] = defaultdict(list)
     for host, reading in named:
         if not reading.irrelevant:
@@ -137,22 +140,22 @@ def assemble_named(
     for name in sorted(kept):
         by_host[kept[name]] += by_host.pop(name)
     crashes, alike = one_row_a_crash({host: _judged(found) for host, found in by_host.items()})
-    rows: dict[str, list[Row]] = defaultdict(list)
+    rows: dict[str, list[Row]] = {name: [] for name in [*schema.TABLES, *schema.AUXILIARY]}
     rows["problems"] = [_row(problem) for problem in (*problems, *renamed, *alike)]
     for host, found, its_crashes in _by_evidence(by_host, crashes):
         for table, more in _rows_of_host(host, _once(found), its_crashes).items():
             rows[table] += more
-    rows["problems"] = list(
-        {tuple(row.items()): row for row in rows["problems"]}.values()
-    )  # a mirror tells its trouble twice
-    tables = {name: schema.build(name, rows[name]) for name in [*schema.TABLES, *schema.AUXILIARY]}
-    listed: dict[Any, str] = {row["host"]: json.dumps(row["columns"]) for row in rows["hosts"] if row["columns"]}
-    tables["hosts"]["columns"] = tables["hosts"]["host"].map(listed).astype("string")
-    conflicts = schema.build("problems", version_conflicts(tables["uptimes"], tables["drivers"]))
-    tables["crashes"] = _with_driver_version(tables)
-    tables["crashes"]["known_issues"], tables["reasons"] = _known(tables["crashes"], crashes, issues)
-    tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], conflicts], ignore_index=True))
-    return tables
+    once = {tuple(row.items()): row for row in rows["problems"]}  # a mirror tells its trouble twice
+    rows["problems"] = [*once.values(), *_conflicts(rows)]
+    _tell_driver_version(rows)
+    whole = {crash.crash_id: crash for found in crashes.values() for crash in found}
+    for row in rows["crashes"]:
+        crash = replace(whole[row["crash_id"]], driver_version=row["driver_version"], esxi_build=row["esxi_build"])
+        crash = with_issues(crash, issues)
+        row["known_issues"] = crash.known_issues
+        about = {"crash_id": row["crash_id"], "host": row["host"]}
+        rows["reasons"] += [{**_row(reason), **about} for reason in crash.reasons]
+    return rows
 
 
 def _by_evidence(
@@ -179,8 +182,10 @@ def _once(readings: Sequence[FileReading]) -> list[FileReading]:
     # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to. The same output taken
     # at two times is two observations.
     kept: dict[Any, dict[datetime | None, FileReading]] = defaultdict(dict)
+    sizes = Counter((reading.kind, reading.size) for reading in readings)
     for reading in readings:
-        kept[_content(reading)].setdefault(reading.collected, reading)
+        size = reading.kind, reading.size
+        kept[size if reading.size and sizes[size] == 1 else _content(reading)].setdefault(reading.collected, reading)
     return [
         reading
         for copies in kept.values()
@@ -360,7 +365,7 @@ def _host_row(
         row[name] = next((getattr(fact, name) for fact in (*told, *reversed(listed)) if getattr(fact, name)), None)
     for name in ("esxi_version", "esxi_build"):
         row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
-    row["columns"] = next((fact.columns for fact in newest if fact.columns), ())
+    row["columns"] = next((json.dumps(fact.columns) for fact in newest if fact.columns), None)
     times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [
         crash.time for crash in crashes if crash.time
     ]
@@ -371,20 +376,37 @@ def _host_row(
 # ---- across tables ----------------------------------------------------------------------------------------------------
 
 
-def _with_driver_version(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _conflicts(rows: dict[str, list[Row]]) -> list[Row]:
+    # Few drivers were ever read in two versions in one boot, and only those contradict themselves.
+    ran: dict[Any, set[str]] = defaultdict(set)
+    for row in rows["drivers"]:
+        if row["state"] == "loaded" and row["module"] and row["version"] and row["host"] is not None:
+            ran[row["host"], row["module"], row.get("boot")].add(row["version"])
+    several = {place[:2] for place, versions in ran.items() if len(versions) > 1}
+    return version_conflicts(*_of_pairs(rows, several)) if several else []
+
+
+def _of_pairs(rows: dict[str, list[Row]], pairs: Collection[tuple[Any, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    # The boots of some hosts, and what was read of some of their drivers.
+    hosts = {host for host, _ in pairs}
+    uptimes = schema.build("uptimes", [row for row in rows["uptimes"] if row["host"] in hosts])
+    return uptimes, schema.build("drivers", [row for row in rows["drivers"] if (row["host"], row["module"]) in pairs])
+
+
+def _tell_driver_version(rows: dict[str, list[Row]]) -> None:
     # driver_version: what was loaded, of the guilty module, in the boot that the crash ended.
-    crashes = tables["crashes"].astype({"driver_version": "object", "driver_evidence": "object"})
-    blamed = crashes.loc[crashes.guilty_module.notna(), ["crash_id", "host", "guilty_module"]]
-    if len(blamed):
-        known = _versions_of_boots(tables["uptimes"], tables["drivers"], blamed)
-        for column, source in (("driver_version", "version"), ("driver_evidence", "driver_evidence")):
-            crashes.loc[blamed.index, column] = blamed["crash_id"].map(known[source].astype("object"))
-    nothing = crashes.guilty_module.notna() & crashes.driver_evidence.isna()
-    crashes.loc[nothing, "driver_evidence"] = "none"
-    return schema.conform("crashes", crashes)
+    names = ["crash_id", "host", "guilty_module"]
+    blamed = [row for row in rows["crashes"] if row["guilty_module"] is not None]
+    pairs = {(row["host"], row["guilty_module"]) for row in blamed}
+    known = {}
+    if pairs:
+        found = pd.DataFrame([[row[name] for name in names] for row in blamed], columns=names, dtype="string")
+        known = _versions_of_boots(*_of_pairs(rows, pairs), found)
+    for row in blamed:
+        row["driver_version"], row["driver_evidence"] = known.get(row["crash_id"], (None, "none"))
 
 
-def _versions_of_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, blamed: pd.DataFrame) -> pd.DataFrame:
+def _versions_of_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, blamed: pd.DataFrame) -> dict[str, Any]:
     # `loaded_versions` of every guilty module at once, by crash: a host whose crashes are laid at two doors stands in it under
     # two names, for what is loaded of one module in a host's boots depends on that host and module alone.
     pairs = blamed[["host", "guilty_module"]].drop_duplicates()
@@ -395,21 +417,11 @@ def _versions_of_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, blamed: pd.
     versions = loaded_versions(boots, readings, "").rename(columns={"host": "as"})
     ended = blamed.merge(pairs, on=["host", "guilty_module"])[["crash_id", "as"]]
     ended = ended.merge(uptimes.loc[uptimes["crash_id"].notna(), ["crash_id", "boot"]], on="crash_id")
-    return ended.merge(versions, on=["as", "boot"]).drop_duplicates("crash_id").set_index("crash_id")
-
-
-def _known(
-    table: pd.DataFrame, crashes: dict[str | None, list[Crash]], issues: Sequence[Issue]
-) -> tuple[pd.Series, pd.DataFrame]:
-    # Ids of the known issues that a crash matches, now that its driver version is known; and every crash's reasons.
-    whole = {crash.crash_id: crash for found in crashes.values() for crash in found}
-    matched, reasons = [], []
-    for crash_id, version, build in zip(table.crash_id, table.driver_version, table.esxi_build, strict=True):
-        version, build = (None if pd.isna(fact) else fact for fact in (version, build))
-        crash = with_issues(replace(whole[crash_id], driver_version=version, esxi_build=build), issues)
-        matched.append(crash.known_issues)
-        reasons += [{**_row(reason), "crash_id": crash_id} for reason in crash.reasons]
-    return pd.Series(matched, index=table.index, dtype="string"), schema.build("reasons", reasons)
+    ended = ended.merge(versions, on=["as", "boot"]).drop_duplicates("crash_id")
+    told = (ended[name].astype(object) for name in ("crash_id", "version", "driver_evidence"))
+    return {
+        crash_id: (None if pd.isna(version) else version, how) for crash_id, version, how in zip(*told, strict=True)
+    }
 
 
 def with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:

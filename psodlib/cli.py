@@ -64,7 +64,7 @@ Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default:
 SomeHosts = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Host names, a file with one name per line, or an inventory CSV; not with [b]--vcenter[/b].",
+        help="Host names, a file with one name per line, or an inventory (.csv, .xlsx); not with [b]--vcenter[/b].",
         show_default=False,
     ),
 ]
@@ -516,7 +516,7 @@ def case(
 
 
 def _site(file: Path | None, asked: bool) -> Path | None:
-    from psodlib.views.site import find_site
+    from psodlib.views.account import find_site
 
     return file or (find_site() if asked else None)
 

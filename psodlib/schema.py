@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import pandas as pd
@@ -98,7 +99,12 @@ class Column:
     @property
     def pandas_dtype(self) -> Any:
         """The dtype to cast to; a closed list is a ``CategoricalDtype`` with all its words, in the list's order."""
-        return pd.CategoricalDtype(list(CLOSED_LISTS[self.name])) if self.dtype == "category" else self.dtype
+        return _closed_list(self.name) if self.dtype == "category" else self.dtype
+
+
+@cache
+def _closed_list(name: str) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(list(CLOSED_LISTS[name]))
 
 
 def _columns(text: str) -> tuple[Column, ...]:
@@ -287,6 +293,11 @@ def columns_of(table: str) -> tuple[Column, ...]:
 
 def empty(table: str) -> pd.DataFrame:
     """An empty table with the columns and dtypes of a full one."""
+    return _empty(table).copy()
+
+
+@cache
+def _empty(table: str) -> pd.DataFrame:
     return build(table, [])
 
 

@@ -180,7 +180,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["missing.csv", "hosts.txt", "a-folder"])
+@pytest.mark.parametrize("name", ["missing.csv", "hosts.txt", "a-folder", "export.XLSX", "/no/such.file"])
 def test_a_file_that_is_not_there_is_no_host(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-folder").mkdir()

@@ -76,7 +76,7 @@ def read_hosts(
             raise InputError(f"the host {target.name} stands twice with different places; give each its own name")
     if not found:
         raise InputError(
-            "no host was given; name hosts, a file with one a line, or an inventory CSV with a column 'host'"
+            "no host was given; name hosts, a file with one a line, or an inventory (.csv, .xlsx) with a column 'host'"
         )
     if unknown := sorted(old - {target.name for target in found.values()}):
         raise InputError(f"{', '.join(unknown)}: listed as legacy, but not among the hosts; correct the name")
@@ -110,14 +110,16 @@ def _port(text: str, name: str) -> int:
 
 def _no_file(name: str) -> str:
     # A file's name with a slip in it would pass for a host's.
-    if name.lower().endswith((".csv", ".txt")) or os.path.isdir(name):
-        raise InputError(f"{name}: no such file; expected a host, a file with one a line, or an inventory CSV")
+    if "/" in name or name.lower().endswith((".csv", ".txt", ".xlsx")) or os.path.isdir(name):
+        raise InputError(
+            f"{name!r}: no such file; expected a host, a file with one a line, or an inventory (.csv, .xlsx)"
+        )
     return name
 
 
 def _from_file(path: Path) -> list[str | Target]:
     try:
-        if path.suffix.lower() != ".csv":
+        if path.suffix.lower() not in (".csv", ".xlsx"):
             lines = (line.split("#")[0].strip() for line in path.read_text("utf-8-sig", "replace").split("\n"))
             return [line for line in lines if line]
         table = read_inventory(path)

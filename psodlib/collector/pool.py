@@ -86,7 +86,7 @@ def collect(
     Parameters
     ----------
     hosts : str, Path or iterable of str or Target
-        As ``read_hosts`` takes them: names, a file, or an inventory CSV.
+        As ``read_hosts`` takes them: names, a file, or an inventory (.csv, .xlsx).
     out : str or Path
         The evidence folder; made if need be. Files are readable by their owner only.
     user : str

@@ -11,14 +11,15 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any, BinaryIO
 
 from psodlib.evidence.artifacts.findings import ISO_STAMP, line_counter, numbered_blocks, numbered_lines, parse_micros
-from psodlib.evidence.artifacts.sheets import delimited_rows, delimiter_of, key_of
+from psodlib.evidence.artifacts.sheets import delimited_rows, key_of
 from psodlib.evidence.syslog import parse_host_line, read_syslog
 from psodlib.evidence.vmkernel import opens_in
 from psodlib.records import FileReading, Problem
@@ -32,13 +33,13 @@ MAX_DEPTH = 8  # of JSON in JSON
 # What we look for -> the names it goes by, as `key_of` gives them; nested names are joined. The first that a row has is taken.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "message": ("raw", "message", "syslogmessage", "text", "eventoriginal", "fullmessage", "msg", "rawmessage", "line", "logmessage", "log",
-                "eventmessage", "body", "content"),
-    "time": ("time", "@timestamp", "timestamp", "timegeneratedutc", "timegenerated", "eventtime", "realtimetimestamp",
-             "sourcerealtimetimestamp", "datetime", "receivedtime", "date", "ts"),
+                "eventmessage", "body", "content", "rawstring", "textpayload"),
+    "time": ("time", "isodate", "@timestamp", "timestamp", "timegeneratedutc", "timegenerated", "eventtime", "realtimetimestamp",
+             "sourcerealtimetimestamp", "messagetimems", "datetime", "receivedtime", "date", "ts"),
     "host": ("logsysloghostname", "loghostname", "hosthostname", "hostname", "syslogsourcehost", "vmwhost", "vmhost", "esxhost", "host",
-             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "source", "hostip"),
+             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "sourcehost", "source", "hostip"),
     "program": ("processname", "appname", "programname", "program", "syslogprogram", "syslogidentifier", "logsyslogappname", "ident",
-                "streamapp", "labelsapp", "application", "tag"),
+                "streamapp", "labelsapp", "application", "tag", "service"),
 }  # fmt: skip
 # Objects that hold a row's own fields.
 _WRAPS = ("_source", "result", "_raw_event")
@@ -72,18 +73,9 @@ def is_export(text: str) -> bool:
     first = text.lstrip("\ufeff \n\r\t")
     if first[:1] in ("{", "["):
         return any(_is_row(row) for _, row in _first_objects(first))
-    header = next(
-        (
-            line
-            for line in text.split("\n", 20)[:20]
-            if line.strip() and not line.startswith(("#TYPE ", "sep=", '"sep='))
-        ),
-        "",
-    )
-    if len(header) > 20_000 or delimiter_of(header) is None:
-        return False
+    lines = list(enumerate(text.split("\n", 20)[:20], 1))
     try:
-        cells = next(delimited_rows([(1, header)]), (1, []))[1]
+        cells = next(delimited_rows(line for line in lines if len(line[1]) < 20_000), (1, []))[1]
     except csv.Error:
         return False
     return _is_row(dict.fromkeys((key_of(cell) for cell in cells), "x"))
@@ -124,7 +116,7 @@ def read_export(
 def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_Row]:
     lines = numbered_lines(numbered_blocks(stream))
     first = next((line for line in lines if line[1].strip()), (1, ""))
-    given = _rest(first, lines)
+    given = chain([first], lines)
     is_json = first[1].lstrip("\ufeff ")[:1] in ("{", "[")
     count = 0
     try:
@@ -141,16 +133,15 @@ def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_R
         problems.append(Problem(source=source, problem="truncated", line=first[0], detail=detail))
 
 
-def _rest(first: tuple[int, str], lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield first
-    yield from lines
-
-
 def _delimited(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
     rows = delimited_rows(lines)
     names = [key_of(cell) for cell in next(rows, (1, []))[1]]
     for number, cells in rows:
-        yield number, dict(zip(names, cells, strict=False))
+        fields = dict(zip(names, cells, strict=False))
+        if fields.get("labels", "").startswith("{"):  # Grafana
+            with suppress(ValueError, AttributeError, RecursionError):
+                _collect(json.loads(fields["labels"]), "labels", fields, 0)
+        yield number, fields
 
 
 def _first_objects(text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -314,8 +305,8 @@ def _in_order(rows: list[_Row]) -> list[_Row]:
     # Oldest first. A row whose message bears no time of its own stays behind the one that it followed.
     times = [row.own_time if row.own_time is not None else row.column_time for row in rows]
     known = [time for time in times if time is not None]
-    steps = list(pairwise(known))
-    if sum(later < earlier for earlier, later in steps) > sum(later > earlier for earlier, later in steps):
+    falls = sum((later < earlier) - (later > earlier) for earlier, later in pairwise(known))
+    if falls > 0 or (falls == 0 and _is_backwards([row.message for row in rows])):
         rows, times = rows[::-1], times[::-1]
     last = known[0] if known else 0
     keyed: list[tuple[int, int]] = []
@@ -323,6 +314,14 @@ def _in_order(rows: list[_Row]) -> list[_Row]:
         last = time if time is not None else last
         keyed.append((last, at))
     return [rows[at] for _, at in sorted(keyed)]
+
+
+def _is_backwards(messages: list[str]) -> bool:
+    # Times to the second leave a screen's lines equal: where the code starts stands behind the header.
+    places = [
+        next((at for at, text in enumerate(messages) if word in text), -1) for word in ("Code start: ", "@BlueScreen: ")
+    ]
+    return 0 <= places[0] < places[1]
 
 
 def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:

@@ -25,28 +25,45 @@ __all__ = [
 ]
 
 LINE_LIMIT = 1 << 16
+_OWN_REACH = 256  # bytes before which a line's own prefix begins
 CENTURY = (1990, 2200)
 
 # Where a log line begins inside another, because a scraper joined the two.
 _CUT = re.compile(
     rb"(?:(?:\d{4}|YYYY)-[\dM]{2}-[\dD]{2}T[\dH]{2}:[\dM]{2}:[\dS]{2}(?:\.[\dXMS]{1,9})?Z?[ \t]{1,4})?"
     rb"(?:\d{1,6}:\d\d:\d\d:\d\d\.\d{3} )?cpu[\d#X]{1,6}:[\d#X]{1,12}(?: opID=[\w@\-]{1,64})?\)"
+    rb"|(?P<banner>(?:Version Details: ?)?[\\^\x1b\[;\dm]{0,40}VMware ESX(?:i| Server)?(?: [\d.#X]{1,12})? \[(?:Release)?build-[\d#X]{1,12}(?: \w{1,12})?\]?(?:\^?\[0m)?)"
     rb"|(?:(?:Panic|PSOD|Crash) [Mm]essage: {0,4})?@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
     rb"|#[A-Z]{2} Exception"
     rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
+    rb"|System has encountered a Hardware Error"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
+)
+# Behind a line's own `cpu3:960)` nothing can be cut where none of these stands.
+_CUT_WORDS = (
+    b"cpu",
+    b"BlueScreen:",
+    b" Exception",
+    b"Code start",
+    b"VMK uptime:",
+    b"Backtrace for",
+    b"aved backtrace",
+    b"[0x",
+    b"[ 0x",
 )
 _SUMMARY = re.compile(
     rb"\s*(?:Panic|PSOD|Crash) Details: "
 )  # its second half may stand on the same line, and was not joined
+_TITLE = re.compile(rb"\s{0,8}[A-Z#]\w")  # behind a banner
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.
 _ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
 _TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
+_BULLET = re.compile(r"\s{0,40}(?:[-*\u2022\u00b7\u25cf\u25aa]|\d{1,3}[.)])\s{1,8}(?=\S)")
 _ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
@@ -129,10 +146,14 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
             position = end - len(data[position:end].lstrip(b"\0"))
         cuts = _cuts(data, position, end)
         joined = len(cuts) > (2 if _SUMMARY.match(data, position, end) else 1)
+        before: Piece | None = None
         for start, stop in zip(cuts, [*cuts[1:], end], strict=True):
             piece = _piece(data[start:stop], offset + start, line)
             if joined:
                 piece.damage.add("joined_lines")
+            if before and before.role == "product" and not piece.prefixed:  # one print: the banner and its message
+                piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
+            before = piece
             yield piece
         position, line = end + 1, line + 1
 
@@ -145,11 +166,16 @@ def opens_crash(data: bytes) -> bool:
 def _cuts(data: bytes, start: int, end: int) -> list[int]:
     # Where the log lines begin that a scraper joined into data[start:end].
     cuts, previous_end, first = [start], start, True
+    behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
+    if not any(data.find(word, behind if word == b"cpu" else start, end) >= 0 for word in _CUT_WORDS):
+        return cuts
     for match in _CUT.finditer(data, start, end):
-        own_prefix = first and b"cpu" in match[0] and match.start() - start < 256
+        own_prefix = first and b"cpu" in match[0] and match.start() - start < _OWN_REACH
         joined = not _BLANK.fullmatch(data, previous_end, match.start())
         if joined and not own_prefix and not (first and _is_prefix(data[start : match.start()])):
             cuts.append(match.start())
+        if match["banner"] and _TITLE.match(data, match.end(), end):
+            cuts.append(match.end())
         previous_end, first = match.end(), False
     return cuts
 
@@ -174,6 +200,7 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
         text = _TAG.sub(" ", text).strip()
     if text[:1] == ">":  # a reply that quotes
         text = text.lstrip("> ")
+    text = _BULLET.sub("", text, count=1) if _BULLET.match(text) else text
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     text = text.translate(_ODD_BLANKS).replace("'@'", "@")

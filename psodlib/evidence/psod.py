@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
 from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
@@ -29,8 +29,9 @@ _DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel
 _FRAMES = ("frame", "symbol", *_DEBUGGED)
 _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
+_SHOWN = ("product", "title", "backtrace", "saved", "cpu_list", "world", *_FRAMES)
 # Any of these says that the host stopped, whatever stands beside it.
-_FATAL = ("header", "message", "code_start", "uptime", "details", "other_cpu", "fatal", "requested")
+_FATAL = ("header", "message", "code_start", "details", "other_cpu", "fatal", "requested")
 _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
@@ -146,7 +147,9 @@ def _other_message(block: _Block, piece: Piece) -> bool:
         return False
     if piece.role == "header" and known.role == "header":
         return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
-    return (traced or ended) and not _near(known, piece, _NESTED)
+    told = [_message_facts(one.group("message")) for one in (known, piece)]
+    elsewhere = len({one.world_id for one in told if None not in (one.exception, one.world_id)}) == 2
+    return (traced or ended or elsewhere) and not _near(known, piece, _NESTED)
 
 
 def _comparable(one: Piece, other: Piece) -> bool:
@@ -178,7 +181,11 @@ def is_crash(block: _Block) -> bool:
     # A fatal form, a product line with what a purple screen shows around it, or a backtrace of a host that panics.
     if _is_joke(block):
         return False
-    if block.has(*_FATAL) or (block.has("product") and block.has(*_SCREEN)):
+    if (
+        block.has(*_FATAL)
+        or (block.has("product") and block.has(*_SCREEN))
+        or (block.has("uptime") and block.has(*_SHOWN))
+    ):
         return True
     return _is_backtrace_of_a_panic([piece for piece in block.pieces if piece.role in _FRAMES], block)
 
@@ -241,7 +248,7 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         block.first("header") or block.first("message") or block.first("requested") or _screen_message(pieces)
     )
     facts = _message_facts(message)
-    pcpu = _first_known(_pcpus(pieces, facts))
+    pcpu = _of_whom(pieces, "pcpu", facts.pcpu)
     frames = _frames_of(_traces(pieces), pcpu)
     if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
         lost = dict.fromkeys(("function", "module", "module_version", "offset", "module_evidence"))
@@ -251,13 +258,13 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     crash = Crash(
         host=next((piece.host for piece in pieces if piece.role and piece.host), None),
         time=_time_of(pieces),
-        esxi_version=_version_of(product),
-        esxi_build=product.group("build") if product else None,
+        esxi_version=_unmasked(product, "version"),
+        esxi_build=_unmasked(product, "build"),
         kind=_kind_of(message, facts, main, block),
         message=message,
         exception=facts.exception,
         pcpu=pcpu,
-        world_id=_first_known(_worlds(pieces, facts)),
+        world_id=_of_whom(pieces, "world", facts.world_id),
         world_name=facts.world_name or _first_told(pieces, "name", "details", "cpu_list"),
         ip=facts.ip if facts.ip is not None else _register_ip(pieces),
         fault_address=facts.fault_address,
@@ -294,10 +301,11 @@ def _first_told(pieces: list[Piece], name: str, *roles: str) -> str | None:
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:
-    for before, piece in zip([None, *pieces], pieces, strict=False):
-        if piece.role == "title":
+    told = [piece for piece in pieces if piece.role or piece.body]
+    for before, piece in zip([None, *told], told, strict=False):
+        if piece.role == "title" or (piece.role == "lockup" and piece.body.startswith("NMI IPI")):
             return piece
-        if before and before.role == "product" and piece.role in ("", "detail") and piece.body and not piece.prefixed:
+        if before and before.role == "product" and piece.role in ("", "detail") and not piece.prefixed:
             return piece
     return None
 
@@ -305,7 +313,7 @@ def _screen_message(pieces: list[Piece]) -> Piece | None:
 def _message_of(piece: Piece | None) -> str | None:
     if piece is None:
         return None
-    text = (piece.group("message") or "") if piece.match else piece.body[:4000]
+    text = (piece.match.groupdict() if piece.match else {}).get("message", piece.body[:4000]) or ""
     text = re.split(r"\s+PTEs:", text, maxsplit=1)[0]
     text = re.sub(r"\.{3}\s*\Z", "", text.strip()).rstrip()
     return text or None
@@ -391,40 +399,25 @@ def _time_of(pieces: list[Piece]) -> datetime | None:
     return moment_of(_first_told(pieces, "time", "details") or "")
 
 
-def _version_of(product: Piece | None) -> str | None:
-    version = product.group("version") if product else None
-    return None if version is None or "X" in version else version
+def _unmasked(piece: Piece | None, name: str) -> str | None:
+    text = piece.group(name) if piece else None
+    return None if text is None or re.search("[#X]", text) else text
 
 
-def _printed(pieces: list[Piece], name: str) -> Iterator[int | None]:
-    yield from (
-        read_count(piece.group(name))
+_SPEAKING = (("header",), ("code_start", "message", "fatal", "requested", *_FRAMES))
+
+
+def _of_whom(pieces: list[Piece], what: Literal["pcpu", "world"], told: int | None) -> int | None:
+    # The PCPU or the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
+    spoken = [getattr(piece, what) for roles in _SPEAKING for piece in pieces if piece.role in roles]
+    printed = [
+        read_count(piece.group(what))
         for role in ("details", "backtrace", "cpu_list", "other_cpu")
         for piece in pieces
         if piece.role == role
-    )
-
-
-def _pcpus(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
-    yield from (piece.pcpu for piece in pieces if piece.role == "header")
-    yield from (
-        piece.pcpu for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
-    )
-    yield facts.pcpu
-    yield from _printed(pieces, "pcpu")
-
-
-def _worlds(pieces: list[Piece], facts: _Facts) -> Iterator[int | None]:
-    yield facts.world_id
-    yield from (piece.world for piece in pieces if piece.role == "header")
-    yield from (
-        piece.world for piece in pieces if piece.role in ("code_start", "message", "fatal", "requested", *_FRAMES)
-    )
-    yield from _printed(pieces, "world")
-
-
-def _first_known(values: Iterable[int | None]) -> int | None:
-    return next((value for value in values if value is not None), None)
+    ]
+    own = [*spoken, told] if what == "pcpu" else [told, *spoken]
+    return next((value for value in (*own, *printed) if value is not None), None)
 
 
 _INNER_IP = re.compile(rf"\b(?:r|e)?ip=({HEX})")

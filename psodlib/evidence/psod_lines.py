@@ -66,7 +66,7 @@ def _role(name: str, anchors: str, sample: str, pattern: str) -> Role:
 # (`vmkernel_lines.SEARCHED`).
 ROLES: tuple[Role, ...] = (
     _role("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
-          rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)\s*(?P<message>{_SAID})"),
+          rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)(?!\s*(?:%s|\(\.))\s*(?P<message>{_SAID})"),
     _role("frame", ":[0x nover #<None>", "0x4122e445b4d8:[0x418014a7b71a]PanicvPanicInt@vmkernel#nover+0x61 stack: 0x3000000008",
           rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}) ?:\s?)?\[ ?(?P<ip>{HEX}) ?\]\s?{_SYMBOL}"
           rf"(?P<stack>\s*stack:\s*(?P<word>{HEX})?.*)?"),
@@ -83,11 +83,11 @@ ROLES: tuple[Role, ...] = (
     _role("saved", "cktrace", "Panic: 767: Saved backtrace: pcpu 118 Heartbeat NMI",
           rf"(?:Panic: \d{{1,5}}: )?(?:Saved backtrace(?: from)?: pcpu|Backtrace for Saved/Locked CPU -) ?(?P<pcpu>{NUMBER})"),
     _role("product", "build-", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
-          r"(?P<details>Version Details: )?\W{0,20}(?:\d{1,3}(?:;\d{1,3})?m\W{0,9}){0,4}VMware ESX(?:i| Server)?(?: (?P<version>[\dX]{1,3}(?:\.[\dX]{1,3}){1,3}))?"
-          r" (?:\[(?:Release|Debug|Beta|)|(?(details)|\[))build-(?P<build>\d{1,12})"),
+          r"(?P<details>Version Details: )?\W{0,20}(?:\d{1,3}(?:;\d{1,3})?m\W{0,9}){0,4}VMware ESX(?:i| Server)?(?: (?P<version>[\d#X]{1,3}(?:\.[\d#X]{1,3}){1,3}))?"
+          r" (?:\[(?:Release|Debug|Beta|)|(?(details)|\[))build-(?P<build>\d{1,12}|[#X]{1,12})"),
     _role("other_product", "", "COFFEEware Machine 5.0 [Releasebuild-12345 x86_64]", r"[\w .()\-]{2,80} \[(?:Release|Debug|Beta|)build-"),
     _role("registers", "", "frame=0x4100c0117d78 ip=0x41803399e303 cr2=0x0 cr3=0xcff94000",
-          rf"(?:frame={HEX} )?(?:r|e)?ip=(?P<ip>{HEX})(?=[ \r]|$)"),
+          rf"(?:gate={HEX} )?(?:frame={HEX} )?(?:r|e)?ip=(?P<ip>{HEX})(?=[ \r]|$)"),
     _role("registers", "", "error code 0x0, rip 0x41802f1a2b3c", rf"error code:? {HEX}[,;]? (?:r|e)?ip:? (?P<ip>{HEX})"),
     _role("registers", "", "rax=0x0 rbx=0x417ff492dbe0 rcx=0x417ff386cc80",
           rf"(?:e|r)(?:ax|bx|cx|dx|si|di|bp|sp|[89]|1[0-5])={HEX}|(?:err|es|ds|cr[0-4]|frame|TTB|CurrentEL|SCTLR_EL\d)=(?:-?\d|{HEX})"),
@@ -95,6 +95,8 @@ ROLES: tuple[Role, ...] = (
     _role("registers", "", "[ 0]     4501843b0000 [ 1]                0 [ 2]             1000", r"\[[ \d]\d\]\s+[0-9a-f]{1,16}\s+\[[ \d]\d\]"),
     _role("cpu_list", "", "*PCPU0:131126/HELPER_UPLINK_ASYNC_CALL_QUEUE",
           r"(?:.{0,2000}\s)?\*(?:PCPU\s?)?(?P<pcpu>\d{1,5}):(?P<world>\d{1,12})/(?P<name>\S{1,80}(?: (?!\*?\d{1,5}:\d{1,12}/)\S{1,80}){0,6})"),
+    _role("cpu_list", "", "cpu 0 2673 vmm0:keys: CPU 1 1038 helper1-4: cpu 2 1041 idle2:",
+          r"(?:cpu \d{1,5} \d{1,12} \S{1,80}: ?){0,16}CPU (?P<pcpu>\d{1,5}) (?P<world>\d{1,12}) (?P<name>\S{1,80}?):?(?=\s|$)"),
     _role("screen", "", "0:4096/console 2:4098/idle2 3:4099/idle3", r"(?:PCPU\s?)?\d{1,5}:\d{1,12}/\S"),
     _role("screen", "", "PCPU  0: SUUU", r"PCPU\s+\d{1,5}: [A-Z]{1,200}\s*$"),
     _role("world", "", "World: 7105: PRDA 0x41804b000000 ss 0x0 ds 0x4018 es 0x4018 fs 0x4018 gs 0x4018",
@@ -125,13 +127,13 @@ ROLES: tuple[Role, ...] = (
     _role("message", "ecursive~panic", "Recursive panic on same CPU (cpu 3, world 2098)", rf"(?:Panic: \d{{1,5}}: )?(?P<message>Recursive panic on{_SAID})"),
     _role("message", "e~Check", "Machine Check Exception on PCPU12 in world 111111:idle51", rf"(?P<message>(?:Fatal )?Machine Check Exception(?!s\b| \(?MCE\)? (?:is|are) ){_SAID})"),
     _role("message", "LINT1 Panic~requested", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be a hardware problem;",
-          rf"(?P<message>LINT1.{{0,4}}NMI{_SAID}|LINT1 (?:motherboard )?interrupt{_SAID}|NMI IPI: Panic requested{_SAID})"),
+          rf"(?P<message>LINT1.{{0,4}}NMI(?=\s?[(,.;]|\s*$){_SAID}|LINT1 (?:motherboard )?interrupt{_SAID}|NMI IPI: Panic requested{_SAID})"),
     _role("message", "bora/ ASSERT NOT_REACHED NOT_IMPL PANIC~ RIFY~", "NOT_IMPLEMENTED bora/vmkernel/main/util.c:83",
           rf"(?P<message>(?:{_PANIC_WORDS})\s{{1,8}}(?:FAILED\s{{1,8}})?{_SOURCE}{_SAID})"),
     _role("message", "bora/ kdrivers/ ~modules/", "Failed at bora/vmkernel/main/heap.c:1234 -- VMK_ASSERT(heap)",
           rf"(?P<message>Failed at {_SOURCE}{_SAID})"),
     _role("message", "BUG:~failure el~BUG~at", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
-          rf"(?P<message>(?:BUG: failure at|kernel BUG at) {_SAID})"),
+          rf"(?P<message>(?:BUG: failure|kernel BUG) at (?=\S{{0,200}}(?:vmk|bora/|modules/)){_SAID})"),
     _role("message", "COS~ Oops Lost~heartbeat Lost~Heartbeat", "COS Error: Oops",
           rf"(?P<message>COS (?:Error|Panic): {_SAID}|Oops(?=\s*$)|Lost [Hh]eartbeat(?=\s*$))"),
     _role("message", "Lost~heartbeat Lost~Heartbeat", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",

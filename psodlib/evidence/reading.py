@@ -47,17 +47,21 @@ _NO_TEXT = {
 # What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
 _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
+    (b"\xc2\xa0", re.compile(rb"\xc2\xa0"), b" "), (b"\\[", re.compile(rb"\\(?=[\[\]~])"), b""),
+    (b"\n>", re.compile(rb"(?m)^(?:> ?){1,8}"), b""),
 )  # fmt: skip
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
-    r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b", re.IGNORECASE
+    r"0x[0-9a-f]{6,}|BlueScreen|Backtrace|PCPU|Spin count|Exception \d|ALERT|WARNING|heartbeat|\bcpu\b|\besxcli |\bvm(?:nic|hba)\d",
+    re.IGNORECASE,
 )
 # Headings with blank lines around, fences, rules of tables, links: two of them make a text a document.
 _MARKDOWN = re.compile(
     r"(?:\A|\n\n)#{1,6} [A-Z][^\n:]*(?=\n\s*\n)|^(?:```|~~~|\|?(?: ?:?-{3,}:? ?\|)+ ?(?::?-{3,}:?)? ?$)|\[[^\]\n]{1,80}\]\(\w[^)\s]{1,300}\)",
     re.MULTILINE,
 )
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _STAMPED = re.compile(r"^(?:<\d+>)?(?:\d{4}-\d\d-\d\d[T ]\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )")
 # Folders of a bundle or collection that hold hundreds of outputs and settings which say nothing of crashes.
 _SIDE_FOLDERS = re.compile(r"(?:^|/)(?:commands|etc|proc|usr|json|action|vmfs|var/lib)/")
@@ -216,9 +220,12 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     # Nothing that the head looks like wins over a crash in it.
     crashes = find_crashes(head) if opens_in(head) and not _is_json(_text(head)) else []
     is_document = _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1
-    if is_document and 2 * sum(len(crash.text) for crash in crashes) < len(text):
-        return [_of_document(text, item)]
-    if (_BOUNDARY in found and has_prompt(text)) or (crashes and not like_vmkernel):
+    has_outputs = _BOUNDARY in found and has_prompt(text)
+    if is_document:  # what it quotes may be all of it
+        fenced = sum(map(len, _FENCE.split(text)[1::2])) if has_outputs else 0
+        if 2 * max(fenced, sum(len(crash.text) for crash in crashes)) < len(text):
+            return [_of_document(item, bool(crashes), has_outputs)]
+    if has_outputs or (crashes and not like_vmkernel):
         return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
     if kinds and not like_vmkernel:
@@ -264,11 +271,14 @@ def is_vmkernel(head: bytes) -> bool:
     return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
 
 
-def _of_document(text: str, item: Item) -> FileReading:
+def _of_document(item: Item, quotes: bool, has_outputs: bool) -> FileReading:
     # What a page quotes may be another host's, another day's: nobody took it as evidence.
-    if "BlueScreen:" not in text:
+    if quotes:
+        detail = "a document that quotes a crash, no evidence of a host; `parse_crashes` reads what it quotes"
+    elif has_outputs:
+        detail = "a document that quotes outputs of a host, no evidence; put what it quotes into a file of its own"
+    else:
         return FileReading(source=item.source, kind="document", irrelevant=True)
-    detail = "a document that quotes a crash, no evidence of a host; `parse_crashes` reads what it quotes"
     return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
 
 

@@ -182,11 +182,11 @@ def _local(text: str) -> Iterator[Unit | Problem]:
         taken = _told_time(os.path.join(folder, "date.txt")) if "date.txt" in names else None
         for name in names:
             path = os.path.join(folder, name)
-            place = _stated(place_of(path, [*above, name], own_name, hosts[folder]), path, root)
+            place = _stated(place_of(path, [*above, name], own_name, hosts[folder]), path, root, taken)
             if isinstance(place, Problem):
                 yield place
             elif place is not None:
-                pieces.append((path, replace(place, collected=place.collected or taken)))
+                pieces.append((path, place))
         yield from _units(pieces)
 
 
@@ -226,8 +226,8 @@ def _is_simulated(folder: str, folders: list[str]) -> bool:
     return any(os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders])
 
 
-def _stated(place: Place, path: str, root: Path | None = None) -> Any:
-    # Completes a place with size and time; a Problem for what is no plain file; None for a link to what is read anyway.
+def _stated(place: Place, path: str, root: Path | None = None, taken: datetime | None = None) -> Any:
+    # Completes a place with size and times; a Problem for what is no plain file; None for a link to what is read anyway.
     try:
         info = os.stat(path) if root is None else os.lstat(path)
         if stat.S_ISLNK(info.st_mode):
@@ -244,7 +244,7 @@ def _stated(place: Place, path: str, root: Path | None = None) -> Any:
         return Problem(
             source=place.source, problem="unreadable", detail="no plain file (pipe, socket or device); not opened"
         )
-    return replace(place, size=info.st_size, mtime=stamp_of(info.st_mtime))
+    return replace(place, size=info.st_size, mtime=stamp_of(info.st_mtime), collected=place.collected or taken)
 
 
 def _units(pieces: list[tuple[str, Place]]) -> Iterator[Unit | Problem]:

@@ -29,7 +29,7 @@ _REACH = 200  # bytes of a line's head before its text
 _NAME = rb"[\w\-]{1,40})(?= ?:|\[[\da-f]|\(\d|\)| [0-9a-f]{4}:[0-9a-f]{2}:)"
 _WARNED = re.compile(rb"\)(?:WARNING: |ALERT: |<[0-4]>|<NMLX_(?:ERR|WRN)> )(?:WARNING \()?([a-z]" + _NAME)
 _SAID = re.compile(
-    rb"(?:\)|^|\n)(?:WARNING: |ALERT: )?(?:<[0-7]>|<\w{4,10}> )?(?:[A-Z]{4,8} \()?(?!WARNING:|ALERT:)([A-Za-z]" + _NAME
+    rb"[)\n](?:WARNING: |ALERT: )?(?:<[0-7]>|<\w{4,10}> )?(?:[A-Z]{4,8} \()?(?!WARNING:|ALERT:)([A-Za-z]" + _NAME
 )
 
 
@@ -39,17 +39,17 @@ class Speech:
     def __init__(self, source: str) -> None:
         self.source = source
         self._found: deque[tuple[bytes | None, str, bytes, bytes, int]] = deque(maxlen=LIMIT)
-        self._seen: set[tuple[bytes | None, bytes, str]] = set()
-        self.told: set[tuple[bytes, bytes]] = set()  # minutes and the first words of warnings in them
+        self._last: dict[tuple[str, bytes], bytes | None] = {}  # minute in which each was heard last
+        self.told: set[bytes] = set()  # the first words of the warnings of a minute
 
     def warning(self, raw: bytes, at: int, begin: int, minute: bytes, line_of: Callable[[int], int]) -> None:
         """One warning at a place of a block, in a line that begins so."""
         told = minute[10:11] == b"T"
         if told:
-            self._keep(self.told, (minute, raw[at : at + WORDS]))
+            _keep(self.told, raw[at : at + WORDS])
         match = _WARNED.match(raw, at)
-        if match:
-            self._hear("warning", raw, at, minute if told else _minute(raw, begin, at), match, line_of)
+        if match and self._is_new("warning", match, heard := minute if told else _minute(raw, begin, at)):
+            self._keep("warning", match, heard, line_of(at))
 
     def tail(self, raw: bytes, line: int) -> None:
         """The lines of any words of a stretch that begins at line ``line``; an entry ``listened`` says from when to when."""
@@ -57,37 +57,28 @@ class Speech:
         if stamp:
             last = _STAMP.findall(raw, max(0, len(raw) - _LAST)) or _STAMP.findall(raw)
             self._found.append((stamp[0], "listened", b"", last[-1], line))
+        raw, line, counted = b"\n" + raw, line - 1, 0
         for match in _SAID.finditer(raw):
             at = match.start(1)
-            self._hear(
-                "said",
-                raw,
-                at,
-                _minute(raw, raw.rfind(b"\n", 0, at) + 1, at),
-                match,
-                lambda at: line + raw.count(b"\n", 0, at),
-            )
+            line, counted = line + raw.count(b"\n", counted, at), at
+            minute = _minute(raw, raw.rfind(b"\n", 0, at) + 1, at)
+            if self._is_new("said", match, minute):
+                self._keep("said", match, minute, line)
 
-    def _keep(self, known: set[Any], key: object) -> None:
-        if len(known) > 2 * LIMIT:
-            known.clear()
-        known.add(key)
+    def _is_new(self, what: str, match: re.Match[bytes], minute: bytes | None) -> bool:
+        key = (what, match[1])
+        if minute and self._last.get(key) == minute:
+            return False
+        if len(self._last) > LIMIT:
+            self._last.clear()
+        self._last[key] = minute
+        return True
 
-    def _hear(
-        self,
-        what: str,
-        raw: bytes,
-        at: int,
-        minute: bytes | None,
-        match: re.Match[bytes],
-        line_of: Callable[[int], int],
-    ) -> None:
-        key = (minute, match[1], what)
-        if not minute or key not in self._seen:
-            self._keep(self._seen, key)
-            # Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
-            text = raw[match.start(1) : match.end() + 13] if raw[match.end()] == 32 else b""
-            self._found.append((minute, what, match[1], text, line_of(at)))
+    def _keep(self, what: str, match: re.Match[bytes], minute: bytes | None, line: int) -> None:
+        # Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
+        raw, end = match.string, match.end()
+        text = raw[match.start(1) : end + 13] if raw[end] == 32 else b""
+        self._found.append((minute, what, match[1], text, line))
 
     def found(self) -> Iterator[Precursor]:
         """All that is kept of it."""
@@ -96,6 +87,12 @@ class Speech:
                 time=_moment(minute) if minute else None, what=what, module=module.decode() or None,
                 text=text.decode("utf-8", "replace"), source=self.source, line=line,
             )  # fmt: skip
+
+
+def _keep(known: set[Any], key: object) -> None:
+    if len(known) > 2 * LIMIT:
+        known.clear()
+    known.add(key)
 
 
 def _minute(raw: bytes, begin: int, at: int) -> bytes | None:

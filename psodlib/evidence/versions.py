@@ -39,7 +39,20 @@ MODULE_OF_VIB = {
     "i40en-ens": "i40en_ens",
     "vmw-ahci": "vmw_ahci",
 }
-_BUS_PREFIXES = ("scsi-", "net-", "sata-", "ata-", "block-", "ima-", "char-", "misc-", "input-", "ipmi-")
+_BUS_PREFIXES = (
+    "scsi-",
+    "net-",
+    "sata-",
+    "ata-",
+    "block-",
+    "ima-",
+    "char-",
+    "misc-",
+    "input-",
+    "ipmi-",
+    "net51-",
+    "net55-",
+)
 
 _VERSION = re.compile(
     r"(?:Version\s+)?v?(?P<natural>\d[\w.+~]*?)(?:-(?P<release>[\w]+)(?P<target>(?:\.[\w]+)*))?(?:,.*)?", re.ASCII
@@ -126,6 +139,8 @@ def module_of_vib(name: str) -> str:
     """The module that a VIB installs, as far as its name says."""
     if name in MODULE_OF_VIB:
         return MODULE_OF_VIB[name]
+    if name.startswith(("NVIDIA-", "NVD-")) and "Driver" in name:  # NVD-VMware_ESXi_8.0.0_Driver
+        return "nvidia"
     for prefix in _BUS_PREFIXES:
         if name.startswith(prefix):
             name = name[len(prefix) :]

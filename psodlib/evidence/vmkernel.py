@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import BinaryIO
 
 import numpy as np
@@ -36,7 +37,17 @@ from psodlib.evidence.psod import (
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
-from psodlib.evidence.vmkernel_lines import BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, WARNINGS, LineRow
+from psodlib.evidence.vmkernel_lines import (
+    BANNERS,
+    FACTS,
+    PRECURSORS,
+    ROWS,
+    SEARCHED,
+    SPEAKER,
+    WARNED,
+    WARNINGS,
+    LineRow,
+)
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
 __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
@@ -56,11 +67,14 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-_MORE = (b":[0x", b" .bss 0x", b"Code start", b"cktrace")  # in an open window: there is more to come
+# In an open window: there is more to come.
+_MORE = BytesAhoCorasick([b":[0x", b" .bss 0x", b"Code start", b"cktrace"], matchkind=MatchKind.LeftmostFirst)
 
 
 _FINDER = BytesAhoCorasick(list(SEARCHED), matchkind=MatchKind.LeftmostFirst)
+_WARNED = BytesAhoCorasick(list(WARNED), matchkind=MatchKind.LeftmostFirst)
 _WARNED_FROM = len(SEARCHED) - len(WARNINGS)
+_BEHIND = len(b")WARNIN")  # bytes of a warning before what that search finds
 # What a line may be in which one of them stands.
 _OPENS_AT = [tuple(anchor for anchor in ANCHORS if word in anchor) for word in SEARCHED]
 _ROWS_AT = [tuple(row for row in ROWS if word in row.anchor) for word in SEARCHED]
@@ -68,12 +82,15 @@ _ROWS_AT = [tuple(row for row in ROWS if word in row.anchor) for word in SEARCHE
 _FORETELLERS = frozenset(
     n for n, rows in enumerate(_ROWS_AT) if rows and all(row in PRECURSORS for row in rows) and not _OPENS_AT[n]
 )
+# Those of one precursor, of whose line the head up to the word tells whose it is.
+_SPOKEN = frozenset(
+    n for n in _FORETELLERS if [row.pattern.pattern.startswith(SPEAKER) for row in _ROWS_AT[n]] == [True]
+)
 # What alone makes a text of another kind say something: a crash, or a driver's banner.
 _TELLING = BytesAhoCorasick([*ANCHORS, *(row.anchor for row in BANNERS)], matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file, the last ones
 _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges counts minutes
 
-_CAPITALS = ord("V")  # `WARNING (i40en)` is one that is heard
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
 _TOLD = frozenset(row.what for row in FACTS)
 _OWN_PREFIX = re.compile(
@@ -111,7 +128,8 @@ class _Reader:
         self.marks: list[Mark] = []
         self.precursors: deque[Precursor] = deque(maxlen=_ROW_LIMIT)
         self.foretold: set[tuple[object, ...]] = set()
-        self.minute, self.rows = b"", [0] * len(SEARCHED)  # what each word found in this minute
+        # Of this minute: what each word found, and which found enough.
+        self.minute, self.rows, self.full = b"", [0] * len(SEARCHED), 0
         self.problems: list[Problem] = []
         self.speech = Speech(source)
         self.window: _Window | None = None
@@ -126,42 +144,55 @@ class _Reader:
     def feed(self, view: memoryview, start: int, lines: _Lines) -> None:
         """One block that begins at byte ``start`` of the stream."""
         matches = _FINDER.find_matches_as_indexes(view)
-        if matches and matches[-1][0] > _WARNED_FROM and matches[-1][2] == len(view):
-            matches.pop()  # the text ends in the middle of a warning
-        # The kernel's own parts, which begin with a capital, are the most that warn, and not heard.
-        matches = [one for one in matches if one[0] <= _WARNED_FROM or view[one[2]] > _CAPITALS]
+        if warned := _WARNED.find_matches_as_indexes(view):
+            matches += [(_WARNED_FROM, at - _BEHIND, end) for _, at, end in warned if at >= _BEHIND]
+            matches.sort(key=itemgetter(1))
         raw = bytes(view) if matches else b""
-        passed = heard = -1
-        most = _MINUTE_LIMIT if self.minute[10:11] == b"T" else _ROW_LIMIT
-        for number, at, _ in matches:
+        told = self.speech.told
+        passed = same = heard = -1  # `same`: so far at least the lines are of this minute
+        for number, at, end in matches:
+            # Most say in the same minute what was heard already: their first bytes tell, or how often the word was found.
+            if at < same and (raw[at : at + WORDS] in told if number >= _WARNED_FROM else self.full >> number & 1):
+                continue
             if at >= passed:
                 low = at - _ROW_REACH if at > _ROW_REACH else 0
                 begin, passed = raw.rfind(b"\n", low, at) + 1 or low, raw.find(b"\n", at, at + _ROW_REACH)
                 passed = passed if passed >= 0 else at + _ROW_REACH
                 minute, done, opens = raw[begin : begin + 16], 0, False
+                timed = minute[10:11] == b"T"
                 if minute != self.minute:
-                    self.minute, self.rows = minute, [0] * len(SEARCHED)
-                    most = _MINUTE_LIMIT if minute[10:11] == b"T" else _ROW_LIMIT
+                    self.minute, self.full, self.rows = minute, 0, [0] * len(SEARCHED)
+                    told.clear()
+                elif at >= same and timed:
+                    same = _end_of_minute(raw, passed, minute)
             if number >= _WARNED_FROM:
-                # Most say in the same minute what was heard already: their first bytes tell.
-                if (minute, raw[at : at + WORDS]) not in self.speech.told:
+                if raw[at : at + WORDS] not in told:
                     self.speech.warning(raw, at, begin, minute, lines.at)
                 continue
             # A line is read once for each word in it, and not where its minute told that often enough.
-            if done >> number & 1 or (number in _FORETELLERS and self.rows[number] >= most):
+            if (done | self.full) >> number & 1:
                 continue
             done |= 1 << number
-            text = raw[begin:passed]
-            if not opens and any(anchor in text for anchor in _OPENS_AT[number]) and opens_crash(text):
-                opens = True
-                self._open(raw, start, lines.at(at), at)
-            for row in _ROWS_AT[number]:
-                if row.anchor not in text:
-                    continue
-                if row.what == "boot" and begin > heard:
-                    self._hear_tail(raw[:begin], lines.at(at))
-                    heard = begin + TAIL
-                self.rows[number] += self._row(row, text, lines.at(at))
+            words = raw[raw.find(b")", begin, at) + 1 : end] if timed and number in _SPOKEN else b""
+            if words in told:
+                self.rows[number] += 1
+            else:
+                text = raw[begin:passed]
+                if not opens and any(anchor in text for anchor in _OPENS_AT[number]) and opens_crash(text):
+                    opens = True
+                    self._open(raw, start, lines.at(at), at)
+                for row in _ROWS_AT[number]:
+                    if row.anchor not in text:
+                        continue
+                    if row.what == "boot" and begin > heard:
+                        self._hear_tail(raw[:begin], lines.at(at))
+                        heard = begin + TAIL
+                    if self._row(row, text, lines.at(at)):
+                        self.rows[number] += 1
+                        if words:
+                            told.add(words)
+            if timed and number in _FORETELLERS and self.rows[number] >= _MINUTE_LIMIT:
+                self.full |= 1 << number
         self._extend(view, start)
         self._watch(view, lines.first)
         self._sample_host(view)
@@ -196,10 +227,11 @@ class _Reader:
         have = window.start + len(window.data)
         while have < (stop := min(window.until, start + len(raw))):
             window.data += raw[have - start : stop - start]
-            last = max(window.data.rfind(word, max(0, have - window.start - 32)) for word in _MORE)
+            new = max(0, have - window.start - 32)
+            more = _MORE.find_matches_as_indexes(window.data[new:])
             have = stop
-            if last >= 0:
-                window.until = max(window.until, window.start + last + _AFTER)
+            if more:
+                window.until = max(window.until, window.start + new + more[-1][1] + _AFTER)
         if window.until <= start + len(raw):
             self._close(last=False)
         elif len(window.data) > _WINDOW_LIMIT:
@@ -287,7 +319,7 @@ class _Reader:
         # Once a minute, and for each device that a driver names as its own.
         time = piece.time
         device = piece.body[:24] if " 0000:" in piece.body[:24] else ""
-        key = (what, module, device, time and time.replace(second=0, microsecond=0))
+        key = (what, module, device, time and time.timestamp() // 60)
         if time is None or key not in self.foretold:
             if len(self.foretold) > _ROW_LIMIT:
                 self.foretold.clear()
@@ -383,6 +415,14 @@ def _own_line(text: str, line: int) -> Piece:
     if time is not None and not CENTURY[0] <= time.year < CENTURY[1]:
         time = None
     return Piece(0, 0, line, text[own.end() :].strip(), time)
+
+
+def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
+    # A place up to which lines surely begin with this minute, if they are in order; twice as far a step.
+    step, end = 256, at
+    while (begin := raw.find(b"\n", at + step) + 1) and raw.startswith(minute, begin):
+        end, step = begin, 2 * step
+    return end
 
 
 def _problem_of_time(source: str, line: int) -> Problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["BANNERS", "FACTS", "PRECURSORS", "ROWS", "SEARCHED", "WARNINGS", "LineRow"]
+__all__ = ["BANNERS", "FACTS", "PRECURSORS", "ROWS", "SEARCHED", "SPEAKER", "WARNED", "WARNINGS", "LineRow"]
 
 
 class LineRow(NamedTuple):
@@ -36,7 +36,7 @@ BANNERS: tuple[LineRow, ...] = (
 )  # fmt: skip
 
 # Who speaks in a line: its first word, behind its level. A word farther in is no module's.
-_SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\w{1,10}> ?)?(?:[A-Z]{4,8} \()?(?:(?P<module>[A-Za-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
+SPEAKER = r"^(?:(?:WARNING|ALERT|INFO|ERROR): )?(?:<\w{1,10}> ?)?(?:[A-Z]{4,8} \()?(?:(?P<module>[A-Za-z][\w\-]{1,40})(?=[:)\[( ]).{0,200})?"
 
 # Lines that may foretell a crash; `module` is the driver (or the heap) they name. What each weighs stands in
 # triage/rules/warnings.txt.
@@ -52,24 +52,24 @@ PRECURSORS: tuple[LineRow, ...] = (
     _line_row(b"LinDMA:", "dma_constraint",
               "WARNING: LinDMA: Linux_DMACheckConstraints:149: Cannot map machine address = 0x80, length = 36864 for device 0000:03:00.0",
               r"LinDMA: .{0,60}Cannot map"),
-    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", _SPEAKER + r"[Oo]ut of memory"),
-    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", _SPEAKER + r"[Rr]esetting"),
-    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", _SPEAKER + r"FW went bad"),
+    _line_row(b"f memory", "out_of_memory", "<4>hpsa 0000:03:00.0: out of memory", SPEAKER + r"[Oo]ut of memory"),
+    _line_row(b"esetting", "device_reset", "<4>hpsa 0000:03:00.0: resetting device 1:0:0:0", SPEAKER + r"[Rr]esetting"),
+    _line_row(b"FW went bad", "firmware_bad", "WARNING: qedf: FW went bad, stop waiting for queue flush", SPEAKER + r"FW went bad"),
     _line_row(b"FAULT state", "firmware_bad", "WARNING: lsi_mr3: mfiCheckFWState:512: Found FW in FAULT state, will reset adapter",
-              _SPEAKER + r"(?:FW|[Ff]irmware).{0,40}FAULT state"),
-    _line_row(b"ISP System Error", "firmware_bad", "qlnativefc: vmhba2(4:0.0): ISP System Error - mbx1=1h mbx2=2h mbx3=3h", _SPEAKER + r"ISP System Error"),
+              SPEAKER + r"(?:FW|[Ff]irmware).{0,40}FAULT state"),
+    _line_row(b"ISP System Error", "firmware_bad", "qlnativefc: vmhba2(4:0.0): ISP System Error - mbx1=1h mbx2=2h mbx3=3h", SPEAKER + r"ISP System Error"),
     _line_row(b"irmware", "firmware_bad", "WARNING: nfnic: fnic_handle_fw:77: firmware is not responding, last heartbeat 12 s ago",
-              _SPEAKER + r"[Ff]irmware\b.{0,40}\b(?:hung|hang|dead|died|crash\w*|panic\w*|assert\w*|fault\w*|not respond\w*|unresponsive|fatal)\b"),
+              SPEAKER + r"[Ff]irmware\b.{0,40}\b(?:hung|hang|dead|died|crash\w*|panic\w*|assert\w*|fault\w*|not respond\w*|unresponsive|fatal)\b"),
     _line_row(b"alicious Driver ", "malicious_driver", "WARNING: i40en: i40en_HandleMddEvent:4075: Malicious Driver Detection event 0x02 on TX queue 3",
-              _SPEAKER + r"Malicious Driver"),
+              SPEAKER + r"Malicious Driver"),
     _line_row(b"med out", "firmware_timeout", "WARNING: bnxtnet: hwrm_send_msg:219: [vmnic4] HWRM cmd 0x23 timed out, fw status 0x0",
-              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}timed out"),
+              SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}timed out"),
     _line_row(b"meout", "firmware_timeout", "WARNING: elxnet: elxnet_mccWait:88: [vmnic2] mailbox timeout, status 0x8001",
-              _SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}[Tt]imeout"),
+              SPEAKER + r"\b(?:cmd|[Cc]ommand|[Mm]ailbox|MCC|HWRM|FW|[Ff]irmware|[Aa]dmin [Qq]ueue|AQ|ASQ)\b.{0,80}[Tt]imeout"),
     _line_row(b"WATCHDOG", "transmit_timeout", "<3>NETDEV WATCHDOG: vmnic3: transmit timed out", r"NETDEV WATCHDOG: (?P<module>vmnic\d{1,4})"),
-    _line_row(b"Unit Hang", "transmit_timeout", "<3>ixgbe 0000:04:00.0: vmnic4: Detected Tx Unit Hang", _SPEAKER + r"Unit Hang"),
-    _line_row(b"Ran out of", "ran_out", "qlnativefc: vmhba3(7:0.1): SCM: Ran out of IOCBs, partial data 0x10", _SPEAKER + r"Ran out of"),
-    _line_row(b"lockup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000", _SPEAKER + r"lockup detected"),
+    _line_row(b"Unit Hang", "transmit_timeout", "<3>ixgbe 0000:04:00.0: vmnic4: Detected Tx Unit Hang", SPEAKER + r"Unit Hang"),
+    _line_row(b"Ran out of", "ran_out", "qlnativefc: vmhba3(7:0.1): SCM: Ran out of IOCBs, partial data 0x10", SPEAKER + r"Ran out of"),
+    _line_row(b"lockup detected", "controller_lockup", "<4>hpsa 0000:03:00.0: controller lockup detected: 0x00130000", SPEAKER + r"lockup detected"),
     _line_row(b"have a heartbeat", "missed_heartbeat",
               "WARNING: Heartbeat: 961: PCPU 40 didn't have a heartbeat for 5 seconds, timeout is 10, 1 IPIs sent; *may* be locked up.",
               r"PCPU \d{1,5} didn't have a heartbeat"),
@@ -92,8 +92,12 @@ FACTS: tuple[LineRow, ...] = (
 
 ROWS = (*BANNERS, *PRECURSORS, *FACTS)
 
-# Where one of these stands, a warning does.
-WARNINGS = (b")<NMLX_", b")ALERT: ", b")<3>", b")<4>", b")WARNING: ")
+# Where one of these stands, a warning does; `)WARNING: ` is looked for by itself.
+WARNINGS = (b")<NMLX_", b")ALERT: ", b")<3>", b")<4>")
+
+# Of warnings only those are heard whose speaker is written small (or in brackets, behind the word once more). The kernel's own parts
+# warn all day long: the search must not stop at them, so its words, all of four bytes, tell the two apart.
+WARNED = (b"G: WARNING (", *(b"G: %c" % letter for letter in b"abcdefghijklmnopqrstuvwxyz"))
 
 # Every anchor above and of ``psod_lines.ROLES`` holds one of these, and the search looks for nothing else. It takes up to 64 of four
 # bytes or more (with one more, or a shorter one, it is fifteen times slower) and compares their first four bytes, in sixteen groups dealt

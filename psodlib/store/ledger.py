@@ -56,9 +56,9 @@ class Job:
     unit: Unit
     entry: Entry
     same: frozenset[str] = frozenset()  # sha256 of known files of this size that say what it would say
-    sealed: Mapping[tuple[str, str], str] = field(
+    sealed: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict
-    )  # (time, ends) -> sha256 of those that are packed
+    )  # time -> ends -> sha256 of those that are packed
     begins: Mapping[str, Sequence[Beginning]] = field(default_factory=dict)  # head -> logs that it may begin with
 
 
@@ -228,10 +228,10 @@ class _Index:
         same, sealed = self._same(entry.size, hint, *asked)
         packed = self.sizes.get((entry.size, (_basename(entry), *_whose(entry))), {})
         if found := [old for old in packed.values() if adopt(old, entry)]:
-            same, sealed = same.union(old.sha256 for old in found), {**sealed, **_sealed(found)}
+            same, sealed = same.union(old.sha256 for old in found), _sealed(found) | sealed
         return Job(unit, entry, same, sealed, self._begins(hint, *asked))
 
-    def _held_against(self, size: int, hint: Any, *asked: Any) -> tuple[frozenset[str], dict[tuple[str, str], str]]:
+    def _held_against(self, size: int, hint: Any, *asked: Any) -> tuple[frozenset[str], dict[str, dict[str, str]]]:
         found = [old for old in self.sizes.get((size, hint), {}).values() if not old.archive and _is_told(old, *asked)]
         return frozenset(old.sha256 for old in found), _sealed(found)
 
@@ -244,8 +244,12 @@ class _Index:
         return dict(found)
 
 
-def _sealed(found: Iterable[Entry]) -> dict[tuple[str, str], str]:
-    return {(_changed(old), old.ends): old.sha256 for old in found if old.ends and _changed(old)}
+def _sealed(found: Iterable[Entry]) -> dict[str, dict[str, str]]:
+    sealed: dict[str, dict[str, str]] = defaultdict(dict)
+    for old in found:
+        if old.ends and (moment := _changed(old)):
+            sealed[moment][old.ends] = old.sha256
+    return dict(sealed)
 
 
 # ---- looking into files, wherever they are read --------------------------------------------------------------------------
@@ -280,7 +284,7 @@ def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
 def _examined(job: Job) -> Entry:
     # The file's hashes, and whether one that is known says what it says; none where it cannot be read.
     moment, path = _changed(job.entry), job.unit.paths[0]
-    if any(time == moment != "" for time, _ in job.sealed) and (sha := job.sealed.get((moment, _ends(path)))):
+    if (there := job.sealed.get(moment)) and (sha := there.get(_ends(path, job.entry.size))):
         return msgspec.structs.replace(job.entry, sha256=sha, packed=True, known=sha)
     whole, first, packed, begin, last = hashlib.sha256(), None, False, b"", b""
     likely: list[Beginning] = []
@@ -320,12 +324,15 @@ def _examined(job: Job) -> Entry:
     return msgspec.structs.replace(entry, began=began.sha256, known=known)
 
 
-def _ends(path: str) -> str:
+def _ends(path: str, size: int) -> str:
     try:
-        with open(path, "rb", buffering=0) as file:
-            begin = file.read(HEAD)
-            file.seek(-min(HEAD, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            return _sha(begin + file.read(HEAD))
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            begin = os.read(file, HEAD)
+            os.lseek(file, max(size - HEAD, 0), os.SEEK_SET)
+            return _sha(begin + os.read(file, HEAD))
+        finally:
+            os.close(file)
     except OSError:  # the reader will say what is wrong
         return ""
 

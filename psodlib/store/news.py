@@ -8,7 +8,7 @@ what was read of it before.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -92,10 +92,11 @@ def _spare(folder: Path, before: Manifest) -> list[Entry]:
     return [entry for path, name in paths if name not in named for entry in read_contents(path, name)]
 
 
-def _adopted(came: Iterable[Entry], known: Sequence[Entry]) -> Iterator[Entry]:
+def _adopted(came: Collection[Entry], known: Sequence[Entry]) -> Iterator[Entry]:
     # A file whose bytes are known says what is known of them; nearest is what lay at its own path, then with its own host.
+    wanted = {entry.known for entry in came} - {""}
     by_sha: dict[Any, list[Entry]] = defaultdict(list)
-    for entry in sorted(known, key=lambda entry: entry.path):
+    for entry in sorted((old for old in known if old.sha256 in wanted), key=lambda entry: entry.path):
         for place in (entry.path, entry.hint, ...):
             by_sha[entry.sha256, role_of(entry), place].append(entry)
     for entry in came:

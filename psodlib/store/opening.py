@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import pandas as pd
+import pyarrow as pa
 
 from psodlib import schema
 from psodlib.errors import InputError
@@ -63,15 +64,16 @@ def _moment(since: str | datetime | None) -> pd.Timestamp | None:
 
 
 def tables_of(
-    folder: Path, manifest: Manifest, *, hosts: Collection[str] | None = None, since: pd.Timestamp | None = None
-) -> dict[str, pd.DataFrame]:
+    folder: Path, manifest: Manifest, *, hosts: Collection[str] | None = None, since: pd.Timestamp | None = None,
+    fresh: Mapping[str, pa.Table] | None = None,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
     """The tables of one generation, or what of them these hosts and this time need."""
     buckets = None if hosts is None else {bucket_of(host, manifest.buckets) for host in hosts}
     tables = {}
     for name in [*schema.TABLES, *schema.AUXILIARY]:
         late = None if name in _WHOLE else since
         parts = list(choose(manifest.tables.get(name, ()), buckets, late))
-        tables[name] = read_parts(folder, name, parts, hosts=hosts, since=late)
+        tables[name] = read_parts(folder, name, parts, hosts=hosts, since=late, fresh=fresh)
     return tables
 
 

@@ -7,9 +7,12 @@ row lies in the month in which it ended; a new day then rewrites the last month 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from datetime import UTC
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from psodlib import schema
+from psodlib.errors import InputError
 from psodlib.store.folder import Part, damaged, read_checked, write_whole
 
 __all__ = [
@@ -42,6 +46,8 @@ MONTHS: dict[str, str | None] = {
 }  # fmt: skip
 PARTED = tuple(MONTHS)
 UNDATED = "none"
+Row = Mapping[str, Any]
+Fresh = MutableMapping[str, pa.Table]  # parts by path that this process wrote a moment ago, and need not read again
 MOST_ROWS_A_BYTE = 64  # of Parquet that we wrote
 _PANDAS = {
     pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype(),
@@ -78,10 +84,11 @@ def _arrow_schema(table: str) -> pa.Schema:
 def write_parts(
     folder: Path,
     table: str,
-    rows: pd.DataFrame,
+    rows: Sequence[Row],
     bucket: int,
     old: Iterable[Part],
     hosts: Collection[str | None] | None = None,
+    fresh: Fresh | None = None,
 ) -> list[Part]:
     """Write one bucket's rows of a table, a part a month; parts that would say the same are left alone."""
     known = {part.month: part for part in old}
@@ -89,36 +96,49 @@ def write_parts(
     mine = None if hosts is None else pa.array(list(hosts), pa.string())
     parts = []
     for month in sorted(new if mine is None else new.keys() | known.keys()):
-        part, wanted = known.get(month), new.get(month, _arrow_schema(table).empty_table())
+        part, wanted = known.get(month), _as_arrow(table, new.get(month, ()))
         if part and mine is not None:
             there = _read_part(folder, table, part)
             theirs = pc.is_in(there["host"], mine)
             if there.filter(theirs).equals(wanted):  # the months before the news, mostly
                 parts.append(part)
                 continue
-            both = pa.concat_tables([there.filter(pc.invert(theirs)), wanted])
-            wanted = _as_arrow(table, as_table(table, both))
+            wanted = pa.concat_tables([there.filter(pc.invert(theirs)), wanted])
         if len(wanted):
             parts.append(_write_part(folder, table, month, bucket, wanted, part))
+            if fresh is not None:
+                fresh[parts[-1].path] = wanted
     return parts
 
 
-def _by_month(table: str, rows: pd.DataFrame) -> dict[str, pa.Table]:
+def _by_month(table: str, rows: Sequence[Row]) -> dict[str, Sequence[Row]]:
     column = MONTHS[table]
-    whole = _as_arrow(table, rows)
-    if column is None or rows.empty:
-        return {UNDATED: whole} if len(whole) else {}
-    months = rows[column].dt.strftime("%Y-%m").fillna(UNDATED)
-    return {str(month): whole.take(pa.array(at)) for month, at in rows.groupby(months.to_numpy()).indices.items()}
+    if column is None:
+        return {UNDATED: rows} if rows else {}
+    months: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        time = row.get(column)
+        months[f"{time.astimezone(UTC):%Y-%m}" if time is not None else UNDATED].append(row)
+    return dict(months)
 
 
-def _as_arrow(table: str, rows: pd.DataFrame) -> pa.Table:
-    return pa.Table.from_pandas(rows, schema=_arrow_schema(table), preserve_index=False).replace_schema_metadata()
+def _as_arrow(table: str, rows: Sequence[Row]) -> pa.Table:
+    known = _arrow_schema(table)
+    try:
+        whole = pa.Table.from_pylist(rows, schema=known)
+    except (OverflowError, pa.ArrowException) as error:
+        raise InputError(f"table {table}: {error}; expected {known}") from error
+    for column in schema.columns_of(plain(table)):
+        if column.dtype == "category":
+            strange = set(whole[column.name].unique().to_pylist()) - {None, *schema.CLOSED_LISTS[column.name]}
+            if strange:
+                raise InputError(f"table {table}, column {column.name}: {min(strange)!r} is not in its closed list")
+    return whole
 
 
 def _read_part(folder: Path, table: str, part: Part) -> pa.Table:
     try:
-        rows = _opened(folder, part).read()
+        rows = _opened(folder, part).read(use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise damaged(folder / part.path, error) from error
     return rows if part.bucket < 0 else rows.cast(_arrow_schema(table))
@@ -148,7 +168,7 @@ def _write_part(folder: Path, table: str, month: str, bucket: int, rows: pa.Tabl
 
 def write_table(folder: Path, table: str, rows: pd.DataFrame) -> tuple[Part, ...]:
     """Write a table that is the whole fleet's as one part, columns beyond the schema's included."""
-    data = _parquet(pa.Table.from_pandas(rows, preserve_index=False))
+    data = _parquet(pa.Table.from_pandas(rows, preserve_index=False, nthreads=1))
     digest = hashlib.sha256(data).hexdigest()
     path = f"tables/{table}/all/{digest[:24]}.parquet"
     if not (folder / path).exists() or (folder / path).read_bytes() != data:
@@ -179,6 +199,7 @@ def read_parts(
     *,
     hosts: Collection[str] | None = None,
     since: pd.Timestamp | None = None,
+    fresh: Mapping[str, pa.Table] | None = None,
 ) -> pd.DataFrame:
     """Rows of the parts, in the table's order and dtypes."""
     if not parts:
@@ -187,7 +208,7 @@ def read_parts(
     mine = None if hosts is None else pa.array(sorted(hosts), pa.string())
     pieces = []
     for part in parts:
-        rows = _read_part(folder, table, part)
+        rows = (fresh or {}).get(part.path) or _read_part(folder, table, part)
         if mine is not None:
             rows = rows.filter(pc.is_in(rows["host"], mine))
         if column is not None:
@@ -199,22 +220,19 @@ def read_parts(
 
 def as_table(table: str, rows: pa.Table) -> pd.DataFrame:
     """Arrow -> the table of the contract, sorted."""
-    columns = schema.columns_of(plain(table))
-    if rows.schema.pandas_metadata:
-        found = rows.to_pandas()  # a whole table, whose further columns have dtypes of their own
-    else:
-        lists = {column.name for column in columns if column.dtype == "category"}
-        for at, name in enumerate(rows.schema.names):
-            if name in lists:  # as codes, so that no text is compared again
-                rows = rows.set_column(at, name, rows.column(at).dictionary_encode())
-        found = rows.to_pandas(types_mapper=_PANDAS.get)
-    for column in columns:
-        if column.dtype == "category" and column.name in found:
-            found[column.name] = found[column.name].astype("category")
-            words = list(schema.CLOSED_LISTS[column.name])
-            if set(found[column.name].cat.categories) <= set(words):
-                found[column.name] = found[column.name].cat.set_categories(words)
-    return schema.conform(plain(table), found)
+    if rows.schema.pandas_metadata:  # a whole table, whose further columns have dtypes of their own
+        return schema.conform(plain(table), rows.to_pandas(use_threads=False))
+    for column in schema.columns_of(plain(table)):
+        if column.dtype == "category":  # as codes, so that no text is compared again
+            at, words = (
+                rows.schema.get_field_index(column.name),
+                pa.array(schema.CLOSED_LISTS[column.name], pa.string()),
+            )
+            codes = pc.index_in(rows.column(at), words)
+            if codes.null_count == rows.column(at).null_count:  # else `conform` says which word is strange
+                coded = pa.DictionaryArray.from_arrays(codes.combine_chunks(), words)
+                rows = rows.set_column(at, column.name, coded)
+    return schema.conform(plain(table), rows.to_pandas(types_mapper=_PANDAS.get, use_threads=False))
 
 
 def choose(parts: Iterable[Part], buckets: Collection[int] | None, since: pd.Timestamp | None) -> Iterator[Part]:

@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from psodlib import schema
-from psodlib.assemble import Words, assemble_named, host_names, no_host, with_columns, with_inventory
+from psodlib.assemble import Words, host_names, no_host, rows_of, with_columns, with_inventory
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.records import Problem
@@ -27,7 +27,7 @@ from psodlib.store import fingerprint
 from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, locked, read_checked, read_manifest, sweep
 from psodlib.store.news import ReadJobs, Walk, read_new, vanished
 from psodlib.store.opening import tables_of
-from psodlib.store.partitions import PARTED, bucket_of, dataset_of, plain, read_parts, write_parts, write_table
+from psodlib.store.partitions import PARTED, Fresh, bucket_of, dataset_of, plain, read_parts, write_parts, write_table
 from psodlib.store.readings import Entry, Piece, read_entries, read_pieces, write_entries
 from psodlib.triage.known_issues import Issue
 
@@ -73,16 +73,17 @@ def _update(
     older = before.schema != SCHEMA
     again = older or assembler != before.assembler or buckets != before.buckets or not sound
     touched = _touched([] if again else known, entries)
-    tables = _assembled(folder, Manifest() if again else before, entries, touched, buckets, issues, spread)
+    fresh: Fresh = {}
+    tables = _assembled(folder, Manifest() if again else before, entries, touched, buckets, issues, spread, fresh)
     news |= {"hosts assembled": len(touched), "all hosts assembled again": bool(again and before.generation)}
     news["files read again, the store was of an earlier format"] = len(entries) if older else 0
     walk = _walk(before, walks, entries)
-    hosts = read_parts(folder, "evidence_hosts", tables["evidence_hosts"])
+    hosts = read_parts(folder, "evidence_hosts", tables["evidence_hosts"], fresh=fresh)
     hosts, missing = with_inventory(with_columns(hosts) if "columns" in hosts else hosts, inventory)
     told = [problem for found in walk.values() for problem in found]
     told += [problem for entry in entries for problem in (*entry.problems, *entry.waiting)]
     global_ = schema.build("problems", [asdict(p) for p in [*told, *troubles, *vanished(entries)]])
-    local = read_parts(folder, "evidence_problems", tables["evidence_problems"])
+    local = read_parts(folder, "evidence_problems", tables["evidence_problems"], fresh=fresh)
     problems = pd.concat([global_, local], ignore_index=True).drop_duplicates()
     problems = schema.conform("problems", pd.concat([problems, missing], ignore_index=True))
     tables |= {"hosts": write_table(folder, "hosts", hosts), "problems": write_table(folder, "problems", problems)}
@@ -97,7 +98,7 @@ def _update(
     )  # fmt: skip
     commit(folder, after)
     sweep(folder, after)
-    return tables_of(folder, after), after.simulated
+    return tables_of(folder, after, fresh=fresh), after.simulated
 
 
 def _known(folder: Path, before: Manifest, verify: bool) -> tuple[list[Entry], bool]:
@@ -246,6 +247,7 @@ class Bucket:
     whole: bool  # no other host is in the bucket
     old: Mapping[str, list[Part]]
     issues: tuple[Issue, ...]
+    fresh: Fresh  # what is written here; what a worker elsewhere writes is in its copy
 
 
 def assemble_bucket(task: Bucket) -> dict[str, list[Part]]:
@@ -259,28 +261,26 @@ def assemble_bucket(task: Bucket) -> dict[str, list[Part]]:
         groups = read_pieces(task.folder, [(entry, piece) for _, entry, piece in pieces], heard=heard)
         named += [(host, reading) for (host, _, _), group in zip(pieces, groups, strict=True) for reading in group]
     named.sort(key=lambda pair: (pair[1].source, pair[1].host or ""))
-    tables = assemble_named(named, task.issues)
-    of_crash = tables["crashes"][["crash_id", "host", "time"]].drop_duplicates("crash_id")
-    for table in schema.BY_CRASH:
-        tables[table] = tables[table].merge(of_crash, on="crash_id", how="left")
-    mine = pd.array([name for name in task.hosts if name is not None], dtype="string")
+    rows = rows_of(named, task.issues)
+    mine = set(task.hosts)
+    times = {row["crash_id"]: row["time"] for row in rows["crashes"]}
     parts = {}
     for table in PARTED:
-        rows = tables[plain(table)]
-        rows = rows[rows["host"].isin(mine) | (rows["host"].isna() if None in task.hosts else False)]
-        parts[table] = write_parts(
-            task.folder, table, rows, task.number, task.old[table], None if task.whole else task.hosts
-        )
+        told = [row for row in rows[plain(table)] if row["host"] in mine]
+        if table in schema.BY_CRASH:
+            told = [{**row, "time": times[row["crash_id"]]} for row in told]
+        hosts = None if task.whole else task.hosts
+        parts[table] = write_parts(task.folder, table, told, task.number, task.old[table], hosts, task.fresh)
     return parts
 
 
 def _assembled(
     folder: Path, before: Manifest, entries: Sequence[Entry], touched: set[str | None], buckets: int,
-    issues: Sequence[Issue], spread: Spread,
+    issues: Sequence[Issue], spread: Spread, fresh: Fresh,
 ) -> Tables:  # fmt: skip
     # All parts of the tables that hosts are in.
     old = {table: list(before.tables.get(table, ())) for table in PARTED}
-    tasks = list(_tasks(folder, old, entries, touched, buckets, tuple(issues)))
+    tasks = list(_tasks(folder, old, entries, touched, buckets, tuple(issues), fresh))
     numbers = {task.number for task in tasks}
     tables = {table: [part for part in parts if part.bucket not in numbers] for table, parts in old.items()}
     for made in spread(assemble_bucket, tasks):
@@ -291,7 +291,7 @@ def _assembled(
 
 def _tasks(
     folder: Path, old: Mapping[str, list[Part]], entries: Sequence[Entry], touched: set[str | None],
-    buckets: int, issues: tuple[Issue, ...],
+    buckets: int, issues: tuple[Issue, ...], fresh: Fresh,
 ) -> Iterator[Bucket]:  # fmt: skip
     pieces: dict[str | None, list[tuple[str | None, Entry, Piece]]] = defaultdict(list)
     owners: dict[str, set[str | None]] = defaultdict(set)
@@ -309,6 +309,8 @@ def _tasks(
         mine = hosts & touched
         if not mine:
             continue
+        if 2 * len(mine) > len(hosts):  # all of them cost less than to read and merge what the others had
+            mine = hosts
         needed = set(mine)
         todo = list(mine)
         while todo:  # whoever shares a crash, and whoever shares one with them
@@ -318,7 +320,7 @@ def _tasks(
                     needed |= more
                     todo += more
         yield Bucket(
-            folder=folder, number=number, buckets=buckets, hosts=_in_order(mine), whole=mine == hosts, issues=issues,
+            folder=folder, number=number, buckets=buckets, hosts=_in_order(mine), whole=mine == hosts, issues=issues, fresh=fresh,
             pieces=tuple(row for host in _in_order(needed) for row in pieces[host] if row[2].length),
             old={table: [part for part in parts if part.bucket == number] for table, parts in old.items()},
         )  # fmt: skip

@@ -39,7 +39,7 @@ from psodlib.triage.modules import is_plumbing
 __all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
-SIGNATURE_VERSION = 5
+SIGNATURE_VERSION = 6
 MAX_LENGTH = 255  # characters
 MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at

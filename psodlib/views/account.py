@@ -1,49 +1,84 @@
-"""What people know of an incident and no evidence holds: ``incident.toml`` beside the evidence. All of it is optional.
+"""What people know and no evidence holds, in two TOML files; all of it is optional, every mistake is named.
 
-time_zone = "Europe/Berlin"            # or an offset, "-04:00": local times are shown beside UTC
-crash = "75b6d986"                     # the crash's id or its first digits, where the evidence holds several
-platform = "One sentence on what ran on the host."
-detected_at = 2014-05-31T11:58:00      # local, unless it bears an offset
-detected_by = "vSphere HA, by mail"
-users_hit = 40
-users_possible = 500                   # on a bad day
-users_possible_when = "on a weekday"
-vendor = "HP"
-case = "SR 14-1234"
-severity = "2"
-contact = "Jo Doe, jo@example.com"
+``incident.toml`` beside the evidence tells of one crash:
 
-[[event]]                              # as many as there are, in order
-at = 2014-05-31T13:00:00               # a time or a date; or, where neither is known:
-place = "before the reboot"            # "after the crash", "before the reboot", "after the reboot"
-what = "Support named the driver."
-decision = true                        # somebody decided this
-why = "..."
+    time_zone = "Europe/Berlin"            # or an offset, "-04:00": local times are shown beside UTC
+    crash = "75b6d986"                     # the crash's id or its first digits, where the evidence holds several
+    platform = "One sentence on what ran on the host."
+    detected_at = 2014-05-31T11:58:00      # local, unless it bears an offset
+    detected_by = "vSphere HA, by mail"
+    users_hit = 40
+    users_possible = 500                   # on a bad day
+    users_possible_when = "on a weekday"
+    vendor = "HP"                          # so, too: case, severity, contact
+
+    [[event]]                              # as many as there are, in order
+    at = 2014-05-31T13:00:00               # a time or a date; or, where neither is known:
+    place = "before the reboot"            # "after the crash", "before the reboot", "after the reboot"
+    what = "Support named the driver."
+    decision = true                        # somebody decided this
+    why = "..."
+
+``site.toml`` holds a table [support] with what a case form asks for (vendor, account, customer, contract, orders, contact,
+case). It is private: read only where somebody asked for it, it goes into the write-up or case that asked and nowhere else.
+git ignores the file.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import tomllib
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 import pandas as pd
 
 from psodlib.errors import InputError
-from psodlib.views.site import LONGEST, read_toml
+from psodlib.views.document import Section, Table
 from psodlib.views.words import known
 
-__all__ = ["ACCOUNT_FILE", "PLACES", "Account", "Event", "find_account", "read_account"]
+__all__ = ["PLACES", "Account", "Event", "find_account", "find_site", "read_account", "site_section"]
 
-ACCOUNT_FILE = "incident.toml"
-PLACES = ("after the crash", "before the reboot", "after the reboot")
+ACCOUNT_FILE, SITE_FILE = "incident.toml", "site.toml"
+LARGEST = 1 << 16  # bytes of a file
 WORDS = ("crash", "platform", "detected_by", "users_possible_when", "vendor", "case", "severity", "contact")
-COUNTS = ("users_hit", "users_possible")
-MOST_EVENTS, MOST_USERS = 100, 100_000_000
+FACTS = {
+    "vendor": "Vendor", "account": "Account", "customer": "Customer number", "contract": "Contract", "orders": "Orders",
+    "contact": "Contact", "case": "Case opened",
+}  # fmt: skip
+_Text = Annotated[str, msgspec.Meta(max_length=500)] | int
+_People = Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] | None
+_Place = Literal["after the crash", "before the reboot", "after the reboot"]
+PLACES: tuple[str, ...] = get_args(_Place)
+
+
+class _Event(msgspec.Struct, forbid_unknown_fields=True):
+    what: _Text
+    why: _Text = ""
+    at: Any = None
+    place: _Place = "after the crash"
+    decision: bool = False
+
+
+_Incident = msgspec.defstruct(
+    "_Incident",
+    [
+        *((name, _Text, "") for name in WORDS), ("users_hit", _People, None), ("users_possible", _People, None), ("time_zone", Any, None),
+        ("detected_at", Any, None), ("event", Annotated[list[_Event], msgspec.Meta(max_length=100)], []),
+    ],
+    forbid_unknown_fields=True,
+)  # fmt: skip
+_Support = msgspec.defstruct(
+    "_Support",
+    [(name, _Text | Annotated[list[_Text], msgspec.Meta(max_length=20)], "") for name in FACTS],
+    forbid_unknown_fields=True,
+)
 
 
 @dataclass(frozen=True)
@@ -84,11 +119,6 @@ class Account:
         events = tuple(replace(event, what=rewrite(event.what), why=rewrite(event.why)) for event in self.events)
         return replace(self, words=kept, events=events)
 
-    @property
-    def offset(self) -> str:
-        """The zone as people write it."""
-        return str(self.zone) if self.zone else ""
-
 
 def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) -> Account:
     """The account of a crash: in its host's folder, or beside the evidence where that is of one crash or names this one.
@@ -98,16 +128,14 @@ def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) 
     if crash is None:
         return Account()
     host = str(crash["host"]) if known(crash["host"]) else None
-    places = [(Path(source) / host, True) for source in sources if host] + [
-        (Path(source), crashes == 1) for source in sources
-    ]
+    places = [(Path(source) / host, True) for source in sources if host]
+    places += [(Path(source), crashes == 1) for source in sources]
     if not sources and host and known(crash["source"]):
         above = next((folder for folder in Path(str(crash["source"])).parents if folder.name == host), None)
         places = [(above, True), (above.parent, crashes == 1)] if above else []
     for folder, alone in places:
-        file = folder / ACCOUNT_FILE
-        if file.is_file():
-            account = read_account(file)
+        if (folder / ACCOUNT_FILE).is_file():
+            account = read_account(folder / ACCOUNT_FILE)
             named = account.word("crash")
             if str(crash["crash_id"]).startswith(named) if named else alone:
                 return account
@@ -117,55 +145,55 @@ def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) 
 def read_account(file: str | Path) -> Account:
     """What a file says of an incident."""
     path = Path(file)
-    content = read_toml(path, "what is known of the incident")
-    expected = ("time_zone", "detected_at", *WORDS, *COUNTS, "event")
-    unknown = sorted(set(content) - set(expected))
-    if unknown:
-        raise InputError(f"{path}: found {', '.join(unknown)[:200]}; expected {', '.join(expected)}")
-    zone = _zone(content.get("time_zone"), path)
-    at, _ = _time(content.get("detected_at"), zone, path, "detected_at")
-    events = content.get("event", [])
-    if (
-        not isinstance(events, list)
-        or len(events) > MOST_EVENTS
-        or not all(isinstance(entry, dict) for entry in events)
-    ):
-        raise InputError(f"{path}: event must be a list of at most {MOST_EVENTS} tables; write [[event]] above each")
+    told = _read(path, _Incident)
+    zone = _zone(told.time_zone, path)
+    events = (
+        Event(str(each.what).strip(), str(each.why).strip(), *_time(each.at, zone, path), each.place, each.decision)
+        for each in told.event
+    )
     return Account(
-        file=path.name, zone=zone, detected_at=at, events=tuple(_event(entry, zone, path) for entry in events),
-        words={name: _text(content[name], path, name) for name in WORDS if name in content},
-        **{name: _number(content.get(name), path, name) for name in COUNTS},
+        file=path.name, zone=zone, users_hit=told.users_hit, users_possible=told.users_possible, events=tuple(events),
+        detected_at=_time(told.detected_at, zone, path)[0],
+        words={name: str(text).strip() for name in WORDS if (text := getattr(told, name)) != ""},
     )  # fmt: skip
 
 
-def _event(entry: Mapping[str, Any], zone: tzinfo | None, path: Path) -> Event:
-    unknown = sorted(set(entry) - {"what", "why", "at", "place", "decision"})
-    place = entry.get("place", PLACES[0])
-    if unknown or "what" not in entry or place not in PLACES:
-        raise InputError(
-            f"{path}: an event needs `what` and may have `why`, `decision`, `at` and `place` ({', '.join(PLACES)}); found {', '.join(map(str, entry))[:200]}"
-        )
-    at, whole_day = _time(entry.get("at"), zone, path, "at")
-    return Event(
-        _text(entry["what"], path, "what"),
-        _text(entry.get("why", ""), path, "why"),
-        at,
-        whole_day,
-        place,
-        entry.get("decision") is True,
-    )
+def find_site() -> Path:
+    """Where the site's facts are: the first that is there of ``$PSOD_SITE``, ``site.toml`` here, and the user's own
+    settings."""
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    named = [Path(os.environ["PSOD_SITE"])] if os.environ.get("PSOD_SITE") else []
+    places = [*named, Path(SITE_FILE), settings / "psod" / SITE_FILE]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(map(str, places))
+    raise InputError(f"no {SITE_FILE} was found; looked for {looked}. Make one with a table [support], or name yours")
 
 
-def _text(value: Any, path: Path, name: str) -> str:
-    if not isinstance(value, (str, int)) or isinstance(value, bool) or len(str(value)) > LONGEST:
-        raise InputError(f"{path}: {name} must be text of at most {LONGEST} letters")
-    return str(value).strip()
+def site_section(file: str | Path) -> Section:
+    """The facts of a site's file as a section of the write-up that asked for them."""
+    support = _read(Path(file), msgspec.defstruct("_Site", [("support", _Support)])).support
+    rows = []
+    for name, label in FACTS.items():
+        value = getattr(support, name)
+        parts = [str(part).strip() for part in (value if isinstance(value, list) else [value])]
+        rows += [[label, ", ".join(filter(None, parts))]] if any(parts) else []
+    note = "Private: these lines are in this write-up because it was asked for them, and nowhere else."
+    table = Table("What the case form asks for", ["Fact", "Value"], rows, note, widths=(24, 76))
+    return Section("Support case", [table])
 
 
-def _number(value: Any, path: Path, name: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_USERS):
-        raise InputError(f"{path}: {name} is {str(value)[:80]!r}; expected a whole number of people")
-    return value
+def _read(path: Path, form: Any) -> Any:
+    # A small TOML file that a person wrote.
+    try:
+        if path.stat().st_size > LARGEST:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a small file that a person wrote")
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), form)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as TOML ({error})") from error
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}; mend that line") from error
 
 
 def _zone(value: Any, path: Path) -> tzinfo | None:
@@ -178,23 +206,19 @@ def _zone(value: Any, path: Path) -> tzinfo | None:
     try:
         return zoneinfo.ZoneInfo(str(value)[:80])
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path}: time_zone is {str(value)[:80]!r}; expected a name such as Europe/Berlin or an offset such as -04:00"
-        ) from error
+        wanted = "expected a name such as Europe/Berlin or an offset such as -04:00"
+        raise InputError(f"{path}: time_zone is {str(value)[:80]!r}; {wanted}") from error
 
 
-def _time(value: Any, zone: tzinfo | None, path: Path, name: str) -> tuple[pd.Timestamp | None, bool]:
+def _time(value: Any, zone: tzinfo | None, path: Path) -> tuple[pd.Timestamp | None, bool]:
+    # In UTC, and whether only its day is known.
     if value is None:
         return None, False
     if isinstance(value, datetime):
         if value.tzinfo is None and zone is None:
-            raise InputError(
-                f"{path}: {name} is {value} without a time zone; give time_zone, or an offset behind the time"
-            )
-        aware = value if value.tzinfo else value.replace(tzinfo=zone)
-        return pd.Timestamp(aware.astimezone(UTC)), False
+            raise InputError(f"{path}: {value} is without a time zone; give time_zone, or an offset behind the time")
+        return pd.Timestamp((value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)), False
     if isinstance(value, date):
         return pd.Timestamp(datetime(value.year, value.month, value.day, tzinfo=zone or UTC).astimezone(UTC)), True
-    raise InputError(
-        f"{path}: {name} is {str(value)[:80]!r}; expected a date or a time without quotes, such as 2014-05-31T11:58:00"
-    )
+    wanted = "expected a date or a time without quotes, such as 2014-05-31T11:58:00"
+    raise InputError(f"{path}: found {str(value)[:80]!r} where a time belongs; {wanted}")

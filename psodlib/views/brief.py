@@ -1,5 +1,8 @@
-"""What we run tomorrow -> two pages for whoever decides: orders first, then what they rest on. And the sentences that every
-page shares, each made from a ``Study`` by one small function."""
+"""What we run tomorrow -> two pages for whoever decides: orders first, then what they rest on. Where there is nothing to choose
+between (one version, one host, no crash, strangers' texts): what there is, and what to do now.
+
+The index and the notebooks show the same sentences, each made from a ``Study`` by one small function.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,33 @@ from typing import Any
 
 import pandas as pd
 
+from psodlib.records import Crash
+from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.cautions import OVERLAP
 from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
-from psodlib.views.counting import reconciliation
+from psodlib.views.crash import describe_crash, reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
-from psodlib.views.doubts import as_sentence, doubts
-from psodlib.views.no_choice import no_choice
 from psodlib.views.rollout import rollout_state
-from psodlib.views.study import Study
-from psodlib.views.words import between, chance, count, figure, known, listing, literal, seen
-from psodlib.views.writeup import SIMULATED
+from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns, versions_seen
+from psodlib.views.words import (
+    SIMULATED,
+    as_sentence,
+    between,
+    chance,
+    count,
+    figure,
+    known,
+    listing,
+    literal,
+    per_year,
+    seen,
+)
 
 __all__ = [
-    "brief", "calls", "counted", "destination", "facts", "forbidden", "league", "open_questions", "orders", "rule", "scope", "tone", "verdict", "versions", "worth",
+    "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "no_driver_stands_out", "open_questions", "orders",
+    "rule", "scope", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
 BLANK = "________"
@@ -31,9 +46,10 @@ MOST_LINES = 17  # of orders and versions; with more the picture goes, so that t
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv
 MOST_BACK = 12  # hosts that go back
 MOST_HOSTS = 8  # named a row
-MOST_MODULES = 12
+MOST_MODULES, MOST_BLAMED = 12, 20
 ALIKE = 0.6  # a chance nearer to one half tells nothing
 MOST_WEEKS = 104  # said in weeks; a longer wait in years
+MOST_DOUBTS = 10  # on the page; the index has them all
 TO_DO = {
     "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
     "hold": "Begin no further wave until what is named above is answered; hosts that have moved stay where they are.",
@@ -41,25 +57,26 @@ TO_DO = {
     "stands above the advice in the table below.",
     "done": "Nothing is left to move.",
 }  # of a roll-out that is under way
-MOST_DOUBTS = 10  # on the page; the index has them all
+KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
 
 def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str | None = None) -> Document:
     """The two pages; where there is nothing to choose between, one page about the newest crash and what to do now."""
+    title, lead = f"{study.module}: what we run", verdict(study)
     if study.decision is None and study.rollout is None:
-        return _document(study, *no_choice(study, crash_id))
-    return _document(
-        study,
-        f"{study.module}: what we run",
-        verdict(study),
-        [
+        title, lead, sections = _no_choice(study, crash_id)
+    else:
+        sections = [
             *answer(study, pictures[:1] if _lines(study) <= MOST_LINES else ()),
             Section("What is open, and when we can tell", open_questions(study), overleaf=True),
             Section("What could make this wrong", [Bullets(doubts(study)[:MOST_DOUBTS])]),
             Section("How the crashes are counted", [counted(study)]),
             Section("When to stop and call", [Bullets(calls(study))]),
-        ],
-    )
+        ]
+    return Document(
+        title=title, subtitle=scope(study), lead=lead, tone=tone(study), facts=facts(study), sections=sections,
+        notice=SIMULATED if study.fleet.simulated else "",
+    )  # fmt: skip
 
 
 def _lines(study: Study) -> int:
@@ -77,40 +94,30 @@ def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Sectio
     return [Section("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, *table]
 
 
-def _document(study: Study, title: str, lead: str, sections: Sequence[Section]) -> Document:
-    return Document(
-        title=title, subtitle=scope(study), lead=lead, tone=tone(study), facts=facts(study), sections=list(sections),
-        notice=SIMULATED if study.fleet.simulated else "",
-    )  # fmt: skip
-
-
 # ---- page one --------------------------------------------------------------------------------------------------------
 
 
 def verdict(study: Study) -> str:
     """What to do, in a sentence or two."""
-    decision = study.decision
+    decision, module = study.decision, study.module
     if study.rollout is not None:
         plan = study.rollout.plan
         return f"Roll-out of {literal(plan.module)} {literal(plan.to)}. {literal(study.rollout.sentence)}"
     if decision is None:
-        return no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
-    moves, rest = _by_advice(study, MOVES), _by_advice(study, ("leave", "no_new_installs"))
-    sentences = [
-        f"{'Move' if row.advice == 'move_now' else 'At their next planned reboot, move'} {_the_hosts(row)} on {study.module} "
-        f"{literal(row.version)} to {literal(decision.best)}{' now' if row.advice == 'move_now' else ''}."
-        for row in moves
-        if row.hosts_now
-    ]
+        return _no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
+    best, sentences = literal(decision.best), []
+    for row in _by_advice(study, MOVES):
+        now = row.advice == "move_now"
+        if row.hosts_now:
+            who = f"{'Move' if now else 'At their next planned reboot, move'} {_the_hosts(row)}"
+            sentences.append(f"{who} on {module} {literal(row.version)} to {best}{' now' if now else ''}.")
     if decision.pin:
-        sentences.insert(0, f"Standardise on {study.module} {literal(decision.pin)}.")
+        sentences.insert(0, f"Standardise on {module} {literal(decision.pin)}.")
     if not sentences:
-        sentences = [f"Change no {study.module} driver this week: no move is likely enough to help."]
-    if rest:
+        sentences = [f"Change no {module} driver this week: no move is likely enough to help."]
+    if rest := _by_advice(study, ("leave", "no_new_installs")):
         which = listing(row.version for row in rest)
-        sentences.append(
-            f"Leave hosts on {which} where they are: whether {literal(decision.best)} is better is still open."
-        )
+        sentences.append(f"Leave hosts on {which} where they are: whether {best} is better is still open.")
     return " ".join(sentences)
 
 
@@ -126,10 +133,9 @@ def _by_advice(study: Study, words: Sequence[str]) -> list[Any]:
 
 def tone(study: Study) -> str:
     """The colour beside the verdict: ``good`` for a pin, ``bad`` for hosts to move or a stop, else ``open``."""
-    if study.rollout is not None:
-        return {"go_on": "good", "stop": "bad"}.get(study.rollout.word, "open")
-    word = study.decision.verdict if study.decision else "undecided"
-    return {"pin": "good", "avoid": "bad"}.get(word, "open")
+    word = study.decision.verdict if study.decision else ""
+    word = word if study.rollout is None else study.rollout.word
+    return {"go_on": "good", "pin": "good", "stop": "bad", "avoid": "bad"}.get(word, "open")
 
 
 def scope(study: Study) -> str:
@@ -139,13 +145,10 @@ def scope(study: Study) -> str:
 
 def facts(study: Study) -> list[tuple[str, str]]:
     """The few figures that stand above the fold."""
-    counts = study.counts
     return [
-        ("Hosts", f"{len(study.fleet.hosts):,}"),
-        ("Host-days watched", f"{study.exposure['host_days'].sum():,.0f}"),
-        ("Crashes", f"{counts.texts + counts.lost_text:,}"),
-        (f"Caused by {study.module}", f"{counts.module:,}"),
-    ]
+        ("Hosts", f"{len(study.fleet.hosts):,}"), ("Host-days watched", f"{study.exposure['host_days'].sum():,.0f}"),
+        ("Crashes", f"{study.counts.crashes:,}"), (f"Caused by {study.module}", f"{study.counts.module:,}"),
+    ]  # fmt: skip
 
 
 def orders(study: Study) -> list[Block]:
@@ -154,11 +157,11 @@ def orders(study: Study) -> list[Block]:
     if study.rollout is not None:
         step = Text(TO_DO["done" if _done(study) else study.rollout.word])
         return [step] if moves.empty else [step, Text("Hosts that the plan does not name:"), *_ordered(study, moves)]
-    if moves.empty:
-        if study.decision is not None and (study.decision.options["hosts_now"] > 0).any():
-            return [Text("No host changes its driver this week.")]
-        return [Text("It is not known which version any host runs today.")]
-    return _ordered(study, moves)
+    if len(moves):
+        return _ordered(study, moves)
+    if study.decision is not None and (study.decision.options["hosts_now"] > 0).any():
+        return [Text("No host changes its driver this week.")]
+    return [Text("It is not known which version any host runs today.")]
 
 
 def _done(study: Study) -> bool:
@@ -170,16 +173,14 @@ def _ordered(study: Study, moves: Any) -> list[Block]:
     rows = []
     keys = ["advice", "cluster", "from_version", "to_version"]
     for (advice, cluster, old, new), group in moves.groupby(keys, observed=True, dropna=False, sort=False):
-        when = "now" if advice == "move_now" else "next reboot"
+        change, when = f"{literal(old)} → {literal(new)}", "now" if advice == "move_now" else "next reboot"
         names = listing(group["host"], MOST_HOSTS)
-        change = f"{literal(old)} → {literal(new)}"
         rows.append([literal(cluster, "no cluster known"), names, change, when, BLANK, BLANK])
     columns = ["Cluster", "Hosts", study.module, "When", "Owner", "Date"]
     left = f"{len(rows) - MOST_CLUSTERS} more clusters are in tables/moves.csv." if len(rows) > MOST_CLUSTERS else ""
-    first = moves["host"].iloc[0]
     how = (
-        f"Begin with one host ({literal(first)}) and watch it for a week. Then go cluster by cluster, never two hosts of a cluster at once. The "
-        "write-up has the commands and the check after each reboot."
+        f"Begin with one host ({literal(moves['host'].iloc[0])}) and watch it for a week. Then go cluster by cluster, never two hosts of "
+        "a cluster at once. The write-up has the commands and the check after each reboot."
     )
     return [Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10)), Text(how)]
 
@@ -188,27 +189,25 @@ def forbidden(study: Study) -> list[str]:
     """What not to do."""
     decision, module = study.decision, study.module
     if study.rollout is not None and not _done(study):
-        plan = study.rollout.plan
-        further = (
-            "any further host"
-            if study.rollout.word == "stop"
-            else "a host whose wave has not begun, or that the plan does not name"
-        )
-        return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {further}."]
+        plan, stopped = study.rollout.plan, study.rollout.word == "stop"
+        waiting = "a host whose wave has not begun, or that the plan does not name"
+        return [
+            f"Do not install {literal(plan.module)} {literal(plan.to)} on {'any further host' if stopped else waiting}."
+        ]
     if decision is None:
         return []
-    avoided = [row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))]
-    left = [row.version for row in _by_advice(study, ("leave", "no_new_installs")) if row.hosts_now]
-    lines = [f"Do not install {module} {listing(avoided)} on any further host."] if avoided else []
-    if left:
-        lines.append(
-            f"Do not move hosts off {listing(left)} because of this page: there is not enough to gain from it yet."
-        )
-    if not decision.pin:
-        lines.append(
-            f"Do not make {module} {literal(decision.best)} the standard yet: another version may turn out to be as good or better."
-        )
-    return lines
+    avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
+    stay = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs")) if row.hosts_now), empty="")
+    best = f"{module} {literal(decision.best)}"
+    lines = [
+        (avoided, f"Do not install {module} {avoided} on any further host."),
+        (stay, f"Do not move hosts off {stay} because of this page: there is not enough to gain from it yet."),
+        (
+            not decision.pin,
+            f"Do not make {best} the standard yet: another version may turn out to be as good or better.",
+        ),
+    ]
+    return [line for holds, line in lines if holds]
 
 
 def versions(study: Study) -> Table:
@@ -244,9 +243,8 @@ def rule() -> Table:
         f"The best version is made the standard where it is, with a chance of {100 * SURE:.0f} % or more, at most {NEAR:g} times as bad as the "
         f"truly best. Advice that was followed is turned round only at {100 * SURE:.0f} %."
     )
-    return Table(
-        "", ["Advice for a version", "Chance that the best one is better", "And"], rows, pin, widths=(26, 22, 52)
-    )
+    columns = ["Advice for a version", "Chance that the best one is better", "And"]
+    return Table("", columns, rows, pin, widths=(26, 22, 52))
 
 
 def _not_the_lowest(study: Study) -> str:
@@ -259,7 +257,7 @@ def _not_the_lowest(study: Study) -> str:
         return ""
     tried = options.loc[lowest]
     return (
-        f" {literal(lowest)} has the lowest measured rate, from {count(tried['crashes'], 'crash', 'crashes')} in "
+        f" {literal(lowest)} has the lowest measured rate, from {count(tried['crashes'], 'crash')} in "
         f"{count(tried['host_days'], 'host-day')} ({between(tried['low'], tried['high'])} is possible). Adjusted, and with what each may "
         f"still turn out to be, {literal(best)} has the lowest rate to expect."
     )
@@ -275,25 +273,19 @@ def worth(study: Study) -> list[str]:
     if decision is None:
         return []
     stay, follow = decision.crashes_if_stay, decision.crashes_if_followed
-    lines = [
-        f"If nothing changes, expect {_crashes(stay)} by {study.module} a year in the whole fleet; with the moves above, {figure(follow)}."
-    ]
+    if_not = f"If nothing changes, expect {_crashes(stay)} by {study.module} a year in the whole fleet"
+    lines = [f"{if_not}; with the moves above, {figure(follow)}."]
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
     for row in moved:
-        lines.append(
-            f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year "
-            f"(90 % range {_range(row.avoided_low, row.avoided_high)}){_people(study, row)}."
-        )
-    if moved:
-        if not _people(study, moved[0]):
-            lines.append("Hours of users cannot be given: no inventory with numbers in a column users.")
-        month = (stay - follow) / 12
-        lines.append(
-            f"It costs {count(sum(row.hosts_now for row in moved), 'reboot')}. Each month of waiting costs {_crashes(month)}{_proof(study, moved)}."
-        )
-    else:
-        lines.append("Nothing to move, so waiting costs nothing that this evidence can show.")
-    return lines
+        off = f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year"
+        lines.append(f"{off} (90 % range {_range(row.avoided_low, row.avoided_high)}){_people(study, row)}.")
+    if not moved:
+        return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
+    if not _people(study, moved[0]):
+        lines.append("Hours of users cannot be given: no inventory with numbers in a column users.")
+    reboots = count(sum(row.hosts_now for row in moved), "reboot")
+    month = f"Each month of waiting costs {_crashes((stay - follow) / 12)}{_proof(study, moved)}."
+    return [*lines, f"It costs {reboots}. {month}"]
 
 
 def _crashes(number: float) -> str:
@@ -306,35 +298,28 @@ def _range(low: float, high: float) -> str:
 
 def _people(study: Study, row: Any) -> str:
     # User-hours by the users of the hosts that move, where the inventory has them.
-    hosts = study.fleet.hosts
+    hosts, hours = study.fleet.hosts, study.outage_hours
     if "users" not in hosts or study.decision is None:
         return ""
     mine = study.decision.moves.loc[study.decision.moves["from_version"] == row.version, "host"]
     users = pd.to_numeric(hosts.loc[hosts["host"].isin(mine), "users"], errors="coerce").mean()
     if not known(users):
         return ""
-    low, high = (max(value, 0) * users * study.outage_hours for value in (row.avoided_low, row.avoided_high))
-    middle = row.avoided * users * study.outage_hours
-    return f": about {_round(middle)} user-hours ({_round(low)} to {_round(high)}), at {study.outage_hours:g} h for each of the {users:,.0f} users a host"
-
-
-def _round(number: float) -> str:
-    return f"{float(f'{number:.2g}'):,.0f}"
+    numbers = (row.avoided, max(row.avoided_low, 0), max(row.avoided_high, 0))
+    middle, low, high = (f"{float(f'{number * users * hours:.2g}'):,.0f}" for number in numbers)
+    return f": about {middle} user-hours ({low} to {high}), at {hours:g} h for each of the {users:,.0f} users a host"
 
 
 def _proof(study: Study, moved: Sequence[Any]) -> str:
     # What waiting until the usual proof would take, at today's pace.
-    table: Any = study.needed
-    waits = [
-        row.weeks
-        for row in table.itertuples()
-        if row.version in {one.version for one in moved} and known(row.weeks) and row.weeks > 0
+    needed: Any = study.needed
+    waits = needed.loc[
+        needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False), "weeks"
     ]
-    if not waits:
+    if waits.empty:
         return ""
-    weeks = max(waits)
-    cost = sum(row.avoided for row in moved) * weeks / 52
-    return f"; waiting for proof would take about {_weeks(weeks)} and {_crashes(cost)}"
+    cost = sum(row.avoided for row in moved) * float(waits.max()) / 52
+    return f"; waiting for proof would take about {_weeks(float(waits.max()))} and {_crashes(cost)}"
 
 
 def _weeks(weeks: float) -> str:
@@ -351,17 +336,16 @@ def open_questions(study: Study) -> list[Block]:
     if decision is None:
         return [Text(study.why_none)]
     needed: Any = study.needed.set_index("version")
-    rows = []
-    for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot")):
-        way = needed.loc[row.version]
-        pair = f"{literal(row.version)} against {literal(decision.best)}"
-        rows.append([pair, chance(row.p_worse), *_still(way, row.p_worse)])
+    best = literal(decision.best)
+    rows = [
+        [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(needed.loc[row.version], row.p_worse)]
+        for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot"))
+    ]
     if not rows:
         return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
-    better = f"Chance that {literal(decision.best)} is better"
-    columns = ["Question", better, "Evidence still needed", "At today's pace"]
-    turns = [words for words in decision.would_change if not words.startswith("no number")]
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turns[:2])]
+    columns = ["Question", f"Chance that {best} is better", "Evidence still needed", "At today's pace"]
+    turned = [words for words in decision.would_change if not words.startswith("no number")]
+    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:2])]
 
 
 def _still(way: Any, worse: float) -> tuple[str, str]:
@@ -374,9 +358,7 @@ def _still(way: Any, worse: float) -> tuple[str, str]:
     return more, _weeks(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
 
 
-def counted(study: Study) -> Table:
-    """The reconciliation, from stops to the crashes in the rates."""
-    return reconciliation(study.counts, study.module)
+counted = reconciliation  # from stops to the crashes in the rates
 
 
 def calls(study: Study) -> list[str]:
@@ -414,19 +396,157 @@ def league(study: Study) -> Table:
     why = f"{study.module} was taken because {study.why_module}." if study.why_module else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
-    columns = [
-        "Module",
-        "Crashes",
-        "Hosts",
-        "Host-days",
-        "Versions",
-        "Worst against best version",
-        "Known issues matched",
-    ]
+    columns = ["Module", "Crashes", "Hosts", "Host-days", "Versions", "Worst against best version"]
+    columns.append("Known issues matched")
     return Table("", columns, rows, " ".join(filter(None, [why, more])), widths=(14, 10, 8, 12, 10, 26, 20))
 
 
 def _worst(row: Any) -> str:
     if not known(row.ratio):
         return "–"
-    return f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, row.high if known(row.high) else math.inf)})"
+    high = row.high if known(row.high) else math.inf
+    return f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, high)})"
+
+
+# ---- where there is nothing to choose between --------------------------------------------------------------------------
+
+
+def no_driver_stands_out(study: Study) -> bool:
+    """Whether the crashes have many causes and there is no version to choose: then the driver in question is only the first of them."""
+    crashes = study.fleet.crashes
+    mine = 2 * study.counts.module > crashes["guilty_module"].notna().sum()
+    return study.decision is None and study.rollout is None and len(crashes) > 1 and not mine
+
+
+def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Section]]:
+    # Title, lead and sections of the page.
+    if study.fleet.crashes.empty:
+        return f"{study.module}: no crash was found", _quiet(study), _bullets(("What to do", _go_on(study)))
+    together = (f"All crashes by {study.module}", _together(study))
+    if no_driver_stands_out(study):
+        steps = ["Look at each crash on its own: explorer.html has its text, its suspects and its known issues."]
+        if (study.fleet.crashes["known_issues"].fillna("") != "").any():
+            steps.append("Where a known issue matches, check its conditions first.")
+        lead, table = _scattered(study)
+        to_do = ("What to do now", [*steps, KEEP, *_go_on(study)])
+        cannot = ("What this cannot say", [study.why_none, *unknowns(study)])
+        title = f"{len(study.fleet.crashes):,} crashes, and no driver stands out"
+        return title, lead, [Section("Who is blamed", [table]), *_bullets(together, to_do, cannot)]
+    crash = study.fleet.crash(crash_id) if crash_id else _newest(study)
+    row = {"crash_id": crash.crash_id}
+    suspects, issues, doubtful = (reasons_of(study.fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
+    many = count(study.counts.module, f"crash by {study.module}", f"crashes by {study.module}")
+    what = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is"
+    title = f"{what if study.counts.module < 2 else f'{many}: what they are'}, and what to do now"
+    return title, _lead(study, crash), [Section("What happened", [describe_crash(crash)]), *_bullets(
+        ("Who is suspected, and why", suspects or ["No module: the evidence names none."]), together, ("Known issues that fit", issues),
+        ("What to do now", [*_now(study, crash, bool(issues)), *_go_on(study)]),
+        ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
+    )]  # fmt: skip
+
+
+def _bullets(*parts: tuple[str, list[str]]) -> list[Section]:
+    return [Section(title, [Bullets(lines)]) for title, lines in parts if lines]
+
+
+def _scattered(study: Study) -> tuple[str, Table]:
+    # Crashes of many causes, as a folder of other people's texts has them: none is the one to act on.
+    crashes = study.fleet.crashes
+    blamed = crashes["guilty_module"].astype("string")
+    most, nobody = blamed.value_counts(), int(blamed.isna().sum())
+    groups = sorted(crashes.groupby(blamed.fillna("none found"), sort=False), key=lambda pair: -len(pair[1]))
+    rows = []
+    for module, group in groups[:MOST_BLAMED]:
+        signatures = group["signature"].astype("string").value_counts().index
+        issues = sorted({word for words in group["known_issues"].dropna() for word in str(words).split(";") if word})
+        signature = literal(signatures[0] if len(signatures) else None, "–")
+        rows.append([literal(module), f"{len(group):,}", signature, literal(", ".join(issues) or None, "–")])
+    left = len(groups) - MOST_BLAMED
+    note = f"The signature seen most.{f' {left} more modules stand in tables/crashes.csv.' if left > 0 else ''}"
+    columns = ["Module", "Crashes", "Signature", "Known issues matched"]
+    top = (
+        f"{literal(most.index[0])} has the most, {most.iloc[0]}"
+        if len(most) and most.iloc[0] > 1
+        else "none is blamed twice"
+    )
+    named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
+    none = f", {nobody} name none" if nobody else ""
+    lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
+    return lead, Table("", columns, rows, note, widths=(18, 10, 44, 28))
+
+
+def _newest(study: Study) -> Crash:
+    # Of the driver in question, where it has one.
+    crashes = study.fleet.crashes
+    mine = crashes[(crashes["guilty_module"] == study.module).fillna(False).astype(bool)]
+    newest = (mine if len(mine) else crashes).sort_values("time", na_position="first")
+    return study.fleet.crash(str(newest["crash_id"].iloc[-1]))
+
+
+def _watched(study: Study) -> Any:
+    # The rates of the versions that are known and were watched.
+    rates: Any = study.rates
+    return rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples()
+
+
+def _many(study: Study) -> bool:
+    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
+    return study.counts.in_rates >= FEW and not only_crashed(study)
+
+
+def _together(study: Study) -> list[str]:
+    # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
+    if not _many(study):
+        return []
+    often = [
+        f"{study.module} {literal(row.Index)}: {count(row.crashes, 'crash')} in {count(row.host_days, 'host-day')}, "
+        f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
+        for row in _watched(study)
+    ]
+    return [*often, literal(attributes_of_driver(study.fleet, study.module).attrs["says"])]
+
+
+def _lead(study: Study, crash: Any) -> str:
+    if not known(crash.guilty_module):
+        return "The evidence names no driver. Keep the dump and open a case; change no driver because of this crash."
+    version = f" {literal(crash.driver_version)}" if known(crash.driver_version) else ""
+    issue = " A known issue fits: check it first." if crash.known_issues else ""
+    one = "One crash ranks no versions; it says where to look."
+    ranks = one if len(study.fleet.crashes) == 1 else study.why_none
+    return f"The evidence points at {literal(crash.guilty_module)}{version}.{issue} {ranks}"
+
+
+def _quiet(study: Study) -> str:
+    bounds = "; ".join(
+        f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in _watched(study)
+    )
+    days = count(study.exposure["host_days"].sum(), "host-day")
+    return f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
+
+
+def _now(study: Study, crash: Any, issue: bool) -> list[str]:
+    steps = (
+        ["Follow the remedy of the known issue above; check its conditions against this host first."] if issue else []
+    )
+    module, version = crash.guilty_module, crash.driver_version
+    if known(version) and module in set(study.fleet.drivers["module"].dropna()):
+        now = study.fleet.now(module)
+        waiting = now.loc[now["host"] == crash.host, "pending"].dropna()
+        if len(waiting):
+            given = f"{literal(crash.host)} was given {module} {literal(waiting.iloc[0])} after the crash"
+            steps.append(f"{given}. Check that it is the one loaded; the steps are for the other hosts.")
+        same = now.loc[(now["version"] == version).fillna(False), "host"]
+        if others := [host for host in same if host != crash.host]:
+            too = f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too"
+            steps.append(f"{too}: {listing(others)}. Install it nowhere else until the case is answered.")
+    return [*steps, KEEP]
+
+
+def _go_on(study: Study) -> list[str]:
+    watched = versions_seen(study.rates)
+    if _many(study):
+        only = f"Only {watched} was watched, so no version can be called better"
+        return [f"{only}. Try another one on a few hosts first: notebook 07 draws them."]
+    none = f"No time with a known version of {study.module} was watched."
+    more = none if watched == "none" else f"Only {watched} was watched."
+    return [f"{more} Collect the hosts that did not crash as well (psod collect): without them no rate can be given."]

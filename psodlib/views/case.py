@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,9 @@ from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
 from psodlib.views.account import Account, find_account
-from psodlib.views.document import Picture, Section, to_html, to_markdown, to_pdf
-from psodlib.views.original import typed_on
-from psodlib.views.spreadsheet import write_csv
-from psodlib.views.subject import drivers_of
+from psodlib.views.crash import typed_on, where
+from psodlib.views.document import Picture, Section, Text, to_html, to_markdown, to_pdf
+from psodlib.views.spreadsheet import csv_text
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, write_up
 
@@ -103,7 +102,7 @@ def case(
     files = _texts(crash, _evidence(sources))
     files.setdefault("crash.txt", fleet.crash(whole_id).text.encode("utf-8", "backslashreplace"))
     files["explain.txt"] = explain(fleet.crash(whole_id)).encode("utf-8", "backslashreplace")
-    more, typed = asked_for(whole_id, notes, None), typed_on(drivers_of(fleet, crash))
+    more, typed = asked_for(whole_id, notes, None), typed_on(fleet, crash)
     account = find_account(sources, crash, len(fleet.crashes))
     pseudonyms = None
     if key is not None:
@@ -140,11 +139,10 @@ def _suspects(files: Mapping[str, bytes], sweep: Sweep) -> tuple[Suspect, ...]:
 
 
 def _chosen(fleet: Fleet, crash_id: str) -> pd.Series:
-    found = (
-        fleet.crashes[fleet.crashes["crash_id"].str.startswith(crash_id).fillna(False)] if crash_id else fleet.crashes
-    )
+    ids = fleet.crashes["crash_id"]
+    found = fleet.crashes[ids.str.startswith(crash_id).fillna(False)]
     if len(found) != 1:
-        some = ", ".join(list(found["crash_id"])[:5] or list(fleet.crashes["crash_id"])[:5]) or "none"
+        some = ", ".join(list(found["crash_id"])[:5] or list(ids)[:5]) or "none"
         raise InputError(f"{len(found)} crashes have an id that begins with {crash_id!r}; here are: {some}")
     return found.iloc[0]
 
@@ -182,25 +180,19 @@ def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
 
 def _may_be_of(item: Item, host: Any) -> bool:
     # Another host's files stay closed: by the short name, as places and logs may give either.
-    return (
-        item.hint is None
-        or not known(host)
-        or item.hint.lower().partition(".")[0] == str(host).lower().partition(".")[0]
-    )
+    short = [str(name).lower().partition(".")[0] for name in (item.hint, host)]
+    return item.hint is None or not known(host) or short[0] == short[1]
 
 
 def _around(item: Item, offset: int, sha256: Any) -> tuple[bytes, bytes]:
     with item.open() as stream:
-        before = b""
-        left = offset
+        before, after, left = b"", b"", offset
         while left > 0 and (data := stream.read(min(left, BLOCK))):
             before, left = (before + data)[-MOST_TEXT:], left - len(data)
-        after = b""
         while len(after) < MOST_TEXT and (data := stream.read(BLOCK)):
             after += data
-    crash = next((found for found in find_crashes(after) if found.sha256 == sha256), None) or next(
-        iter(find_crashes(after)), None
-    )
+    crashes = list(find_crashes(after))
+    crash = next((found for found in crashes if found.sha256 == sha256), crashes[0] if crashes else None)
     text = crash.text.encode("utf-8", "surrogateescape") if crash else after[:BLOCK]
     return text, before + after
 
@@ -212,23 +204,13 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
     with item.open() as stream:
         if b"\0" in stream.peek(512) or not _STAMP.search(stream.peek(512)):
             return b""
-        for line in _lines(stream):
+        for line in iter(lambda: stream.readline(MOST_LOG), b""):
             stamp = _STAMP.match(line)
             inside = low <= stamp[1] <= high if stamp else inside
             if inside and size < MOST_LOG:
                 kept.append(line)
                 size += len(line)
     return b"".join(kept)
-
-
-def _lines(stream: Any) -> Iterator[bytes]:
-    rest = b""
-    while data := stream.read(BLOCK):
-        *lines, rest = (rest + data).split(b"\n")
-        rest = rest[:MOST_LOG]
-        yield from (line + b"\n" for line in lines)
-    if rest:
-        yield rest
 
 
 def _safe(name: str) -> str:
@@ -246,40 +228,24 @@ def _renamed(fleet: Fleet, rewriter: Rewriter) -> Fleet:
 
 
 def _renamed_section(section: Section, rewriter: Rewriter) -> Section:
-    from psodlib.views.document import Text
-
-    return Section(
-        section.title,
-        [Text(rewriter.text(block.text)) if isinstance(block, Text) else block for block in section.blocks],
-    )
+    blocks = [Text(rewriter.text(block.text)) if isinstance(block, Text) else block for block in section.blocks]
+    return Section(section.title, blocks)
 
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
-
-    host, crash_id = crash["host"], crash["crash_id"]
-    mine = {
-        name: table[(table["host"] == host).fillna(False)] for name, table in fleet.tables.items() if "host" in table
+    mine = {name: where(table, host=crash["host"]) for name, table in fleet.tables.items() if "host" in table}
+    own = {
+        name: where(table, crash_id=crash["crash_id"]) for name, table in fleet.tables.items() if "crash_id" in table
     }
-    drivers = mine["drivers"].drop_duplicates(["module", "version", "state", "vib", "firmware"])
     named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
+    columns = ["id", "title", "fixed_in", "remedy", "source", "sure"]
     tables = {
-        "host": mine["hosts"],
-        "crash": fleet.crashes[fleet.crashes["crash_id"] == crash_id],
-        "backtrace": fleet.frames[fleet.frames["crash_id"] == crash_id],
-        "versions": drivers,
-        "module-map": mine["modules"][(mine["modules"]["crash_id"] == crash_id).fillna(False)],
-        "uptimes": mine["uptimes"],
-        "timeline": incident_timeline(fleet, str(crash_id)),
-        "known-issues": pd.DataFrame(
-            [[i.id, i.title, i.fixed_in, i.remedy, i.source, i.sure] for i in issues if i.id in named],
-            columns=["id", "title", "fixed_in", "remedy", "source", "sure"],
-        ),
-    }
-    with tempfile.TemporaryDirectory(prefix="psod-") as folder:
-        return {
-            f"tables/{name}.csv": write_csv(table, Path(folder) / "t.csv").read_bytes()
-            for name, table in tables.items()
-        }
+        "host": mine["hosts"], "crash": own["crashes"], "backtrace": own["frames"], "module-map": own["modules"],
+        "versions": mine["drivers"].drop_duplicates(["module", "version", "state", "vib", "firmware"]),
+        "uptimes": mine["uptimes"], "timeline": incident_timeline(fleet, str(crash["crash_id"])),
+        "known-issues": pd.DataFrame([[getattr(one, name) for name in columns] for one in issues if one.id in named], columns=columns),
+    }  # fmt: skip
+    return {f"tables/{name}.csv": csv_text(table).encode("utf-8", "backslashreplace") for name, table in tables.items()}
 
 
 def _write_ups(
@@ -287,19 +253,17 @@ def _write_ups(
     typed: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="psod-") as place:
-        folder = Path(place)
         ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
-        png, _ = charts.save_chart(ax, folder / "incident")
+        png, _ = charts.save_chart(ax, Path(place) / "incident")
         title, caption, empty = charts.wording(ax)
         pictures = [] if empty else [Picture(png, title, caption)]
         document = write_up(
             fleet, crash, issues=issues, pictures=pictures, more=more, account=account, typed=typed or {}
         )
         return {
-            "writeup.html": to_html(document).encode("utf-8"),
-            "writeup.pdf": to_pdf(document, folder / "writeup.pdf", "writeup.typ").read_bytes(),
-            "writeup.md": to_markdown(document).encode("utf-8"),
-        }
+            "writeup.html": to_html(document).encode(), "writeup.md": to_markdown(document).encode(),
+            "writeup.pdf": to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes(),
+        }  # fmt: skip
 
 
 ABOUT = {
@@ -313,22 +277,17 @@ ABOUT = {
 
 
 def _readme(crash: pd.Series, files: Mapping[str, bytes], renamed: bool, with_site: bool) -> str:
-    lines = [f"# Crash {literal(crash['crash_id'])}", "", "What is in this case:", ""]
-    lines += [
-        f"- `{name}`: {ABOUT.get(name, 'lines of another log of the host, half an hour before to half an hour after')}"
-        for name in sorted(files)
-    ]
-    lines += ["", "`sha256sum -c MANIFEST.sha256`, run in this folder, checks that every file is as it was packed."]
-    if renamed:
-        lines += ["", "Names of hosts, people, machines and places are replaced, the same name by the same word everywhere. The SHA-256 of the"
-                  " crash in the write-up is of the original lines, which the owner keeps."]  # fmt: skip
-    lines += [
-        "",
-        "The write-up holds the account and contract of the owner's site."
-        if with_site
-        else "No account or contract number is in it.",
-    ]
-    return "\n".join(lines) + "\n"
+    other = "lines of another log of the host, half an hour before to half an hour after"
+    names = (
+        "\n\nNames of hosts, people, machines and places are replaced, the same name by the same word everywhere. The SHA-256 of the"
+        " crash in the write-up is of the original lines, which the owner keeps."
+    )
+    own = "The write-up holds the account and contract of the owner's site."
+    return "\n".join([
+        f"# Crash {literal(crash['crash_id'])}", "", "What is in this case:", "", *(f"- `{name}`: {ABOUT.get(name, other)}" for name in sorted(files)), "",
+        f"`sha256sum -c MANIFEST.sha256`, run in this folder, checks that every file is as it was packed.{names if renamed else ''}", "",
+        own if with_site else "No account or contract number is in it.", "",
+    ])  # fmt: skip
 
 
 def _zipped(files: Mapping[str, bytes], out: Path, top: str) -> Path:

@@ -52,7 +52,7 @@ def _place(value: float, start: float, end: float) -> int:
 
 def _fleet(fleet: Any) -> list[Text | Table]:
     made_up = "Simulated. " if fleet.simulated else ""
-    crashed = f"{count(len(fleet.crashes), 'crash', 'crashes')} on {count(fleet.crashes['host'].nunique(), 'host')}"
+    crashed = f"{count(len(fleet.crashes), 'crash')} on {count(fleet.crashes['host'].nunique(), 'host')}"
     rows = [(name, f"{len(table):,}", ROWS[name]) for name, table in fleet.tables.items()]
     told = 'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, fleet.wide() one wide table.'
     return [
@@ -89,7 +89,7 @@ def _exposure(table: Any) -> list[Text | Table]:
     ]
     return [
         Text(f"{count(days, 'host-day')} of {module} watched on {count(table['host'].nunique(), 'host')}: it caused "
-             f"{count(caused, 'crash', 'crashes')}; {count(unknown, 'more has', 'more have')} no known cause."),
+             f"{count(caused, 'crash')}; {count(unknown, 'more has', 'more have')} no known cause."),
         Table("", columns, rows, f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them."),
     ]  # fmt: skip
 
@@ -119,7 +119,7 @@ def rates_blocks(table: Any) -> list[Text | Table]:
     by = listing(str(name).replace("_", " ") for name in table.index.names)
     whole = f": {figure(crashes * DAYS_A_YEAR / days)} per host-year" if days > 0 else ""
     return [
-        Text(f"{count(crashes, 'crash', 'crashes')} in {count(days, 'host-day')}{whole}. Rates by {by} do not say why; rate_ratio compares."),
+        Text(f"{count(crashes, 'crash')} in {count(days, 'host-day')}{whole}. Rates by {by} do not say why; rate_ratio compares."),
         Table("", [by.capitalize(), "Crashes", "Host-days", "Crashes per host-year (interval)", f"0 to {figure(end)}"], rows),
     ]  # fmt: skip
 
@@ -144,8 +144,7 @@ def _ratio(ratio: Any) -> list[Text | Table]:
     scale = f"{figure(math.exp(-reach))} to {figure(math.exp(reach))}, equal in the middle"
     sides = zip((ratio.version, ratio.reference), ratio.crashes, ratio.host_days, strict=True)
     counts = "; ".join(
-        f"{literal(name)}: {count(crashes, 'crash', 'crashes')} in {count(span, 'host-day')}"
-        for name, crashes, span in sides
+        f"{literal(name)}: {count(crashes, 'crash')} in {count(span, 'host-day')}" for name, crashes, span in sides
     )
     percent = f"{100 * (1 - ratio.alpha):g} % interval"
     return [

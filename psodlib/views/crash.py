@@ -1,7 +1,8 @@
 """One crash as blocks: its own text, frames, versions, what came before, its kin, and why it was judged so.
 
 The explorer's pages and the write-up of a crash are put together from these. Nothing is judged here: text and reasons are
-those of ``fleet.texts`` and ``fleet.reasons``, likeness that of ``similar_crashes``.
+those of ``fleet.texts`` and ``fleet.reasons``, likeness that of ``similar_crashes``. What stands beside a crash in the evidence
+(the log just before it, what was typed on its host) is read again where the file is at hand and unchanged.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
+from psodlib.evidence.artifacts.terminal import has_prompt
+from psodlib.evidence.vmkernel import find_crashes
 from psodlib.fleet import Fleet
+from psodlib.records import Crash
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Bullets, Code, Link, Section, Table, Text
-from psodlib.views.original import lines_before
-from psodlib.views.words import UNKNOWN, count, known, label, listing, literal, moment, span
+from psodlib.views.words import UNKNOWN, as_sentence, count, known, label, listing, literal, moment, span
 
 __all__ = [
-    "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "facts_table", "frames_table", "issue_lines", "marks_of",
-    "own_text", "pages_of", "place_of", "plain_words", "reasons_of", "release_of", "way_to",
+    "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "describe_crash", "facts_table", "frames_table", "issue_lines", "lines_before",
+    "marks_of", "own_text", "pages_of", "place_of", "plain_words", "reasons_of", "release_of", "typed_on", "way_to", "where",
 ]  # fmt: skip
 
 MOST_FRAMES = 60
@@ -31,25 +35,34 @@ MOST_LINES = 200  # of a crash's own text
 MOST_ALIKE = 8
 MOST_REASONS = 40
 LONGEST_ID, LONGEST_NAME = 80, 200  # letters, in addresses and in the explorer's data
+KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
+SOURCES = {
+    "banner": "the driver's line at boot", "proc": "/proc", "live_module": "the list of loaded modules", "vib_of_boot": "the VIB installed at boot",
+    "esxupdate_before_boot": "the install log before that boot", "esxupdate": "the install log", "install_date": "the VIB's install date",
+    "vib_list": "the VIB list", "vib_install": "the output of the installation",
+}  # fmt: skip
+BLOCK = 256 << 10  # bytes read at a crash's place in its file
+BEFORE = 16 << 10  # bytes read before it
+MOST_TYPED = 64 << 10  # bytes of a file of commands and their output
+MOST_FILES = 200
+
+
+def where(table: pd.DataFrame, **cells: Any) -> Any:
+    """The rows of a table that hold these cells; what is not known is like nothing."""
+    for name, cell in cells.items():
+        table = table[(table[name] == cell).fillna(False).astype(bool)] if known(cell) else table.iloc[:0]
+    return table
 
 
 def place_of(source: Any, line: Any = None, host: Any = None) -> str:
     """Where a reader finds a fact: file and line, from the host's folder on; no path of this machine."""
     path = literal(source)
     parts = re.split(r"[/\\]", path) if known(source) else []
-    at = next((i for i, part in enumerate(parts) if known(host) and part == str(host)), None)
-    if at is not None:
-        path = "/".join(parts[at:])
+    if known(host) and str(host) in parts:
+        path = "/".join(parts[parts.index(str(host)) :])
     elif re.match(r"/|[A-Za-z]:[/\\]", path):
         path = "/".join(parts[-3:])
     return f"{path}:{line}" if known(source) and known(line) else path
-
-
-SOURCES = {
-    "banner": "the driver's line at boot", "proc": "/proc", "live_module": "the list of loaded modules", "vib_of_boot": "the VIB installed at boot",
-    "esxupdate_before_boot": "the install log before that boot", "esxupdate": "the install log", "install_date": "the VIB's install date",
-    "vib_list": "the VIB list", "vib_install": "the output of the installation",
-}  # fmt: skip
 
 
 def plain_words(value: Any) -> str:
@@ -60,6 +73,25 @@ def plain_words(value: Any) -> str:
 def crash_title(crash: Any) -> str:
     """A crash in a line."""
     return f"Crash of {label(crash['host'], 60)}, {moment(crash['time']) if known(crash['time']) else 'time unknown'}"
+
+
+def describe_crash(crash: Crash) -> Text:
+    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
+    if not crash.text:
+        return Text("There is no crash in this text.")
+    when = f"On {moment(crash.time)}" if known(crash.time) else "At a time that the text does not tell"
+    place = f"PCPU {crash.pcpu}" if known(crash.pcpu) else "a PCPU that the text does not name"
+    world = f" in world {literal(crash.world_name)}" if known(crash.world_name) else ""
+    lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
+    what = f"{when} {place} hit {KINDS.get(crash.kind, plain_words(crash.kind))}{world}{lived}."
+    points = f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)}"
+    guilty = (
+        f"{points} (kind of evidence: {plain_words(crash.guilt)})."
+        if known(crash.guilty_module)
+        else "No module could be named."
+    )
+    damage = f" The text is damaged: {plain_words(crash.damage)}." if crash.damage else ""
+    return Text(f"{what} The backtrace has {count(len(crash.frames), 'frame')}. {guilty}{damage}")
 
 
 def address_of(kind: str, name: Any) -> str:
@@ -94,17 +126,17 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
 
 
 def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) -> list[Section]:
-    frames = fleet.frames
-    parts: list[tuple[str, Sequence[Block]]] = [
-        ("What it is", [facts_table(fleet, crash)]),
-        ("Its own text", own_text(fleet, crash, frames)),
-        ("Frames", [frames_table(crash, frames)]),
-        ("Before the crash", _before(fleet, crash, lives)),
-        ("Known issues", [Bullets(issue_lines(fleet, crash) or ["No known issue matches."])]),
-        ("Similar crashes", similar),
-        ("Why this signature and this module", [Bullets(reasons_of(fleet, crash) or ["No reason is on record."])]),
+    return [
+        Section("What it is", [facts_table(fleet, crash)]),
+        Section("Its own text", own_text(fleet, crash, fleet.frames)),
+        Section("Frames", [frames_table(crash, fleet.frames)]),
+        Section("Before the crash", _before(fleet, crash, lives)),
+        Section("Known issues", [Bullets(issue_lines(fleet, crash) or ["No known issue matches."])]),
+        Section("Similar crashes", similar),
+        Section(
+            "Why this signature and this module", [Bullets(reasons_of(fleet, crash) or ["No reason is on record."])]
+        ),
     ]
-    return [Section(title, blocks) for title, blocks in parts]
 
 
 # ---- the text ------------------------------------------------------------------------------------------------------------
@@ -115,37 +147,30 @@ def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame) -> list[Block]:
     begins = " and ".join(
         f"{word} {crash[name]:,}" for word, name in (("line", "line"), ("byte", "offset")) if known(crash[name])
     )
-    where = f"{place_of(crash['source'], None, crash['host'])}{f', from {begins} on' if begins else ''}. SHA-256 of the lines: {literal(crash['sha256'])}"
-    text = "".join(fleet.texts.loc[(fleet.texts["crash_id"] == crash["crash_id"]).fillna(False), "text"])
+    place = f"{place_of(crash['source'], None, crash['host'])}{f', from {begins} on' if begins else ''}"
+    place = f"{place}. SHA-256 of the lines: {literal(crash['sha256'])}"
+    text = "".join(where(fleet.texts, crash_id=crash["crash_id"])["text"])
     if not text:
-        return [Text(f"The text itself is not among these tables. It stands in {where}.")]
+        return [Text(f"The text itself is not among these tables. It stands in {place}.")]
     lines = text.removesuffix("\n").split("\n")
     marks = marks_of(lines, frames, crash["guilty_module"])
     told = f" Marked: the frames of {label(crash['guilty_module'])}." if marks else ""
     more = f" The first {MOST_LINES} of {len(lines):,} lines." if len(lines) > MOST_LINES else ""
     first = int(crash["line"]) if known(crash["line"]) else 1
-    return [Code("\n".join(lines[:MOST_LINES]), f"{where}.{told}{more}", first, marks)]
+    return [Code("\n".join(lines[:MOST_LINES]), f"{place}.{told}{more}", first, marks)]
 
 
 def marks_of(lines: Sequence[str], frames: pd.DataFrame, module: Any) -> dict[int, str]:
     """Place of each line of a crash's text that is a frame of a module -> the module."""
-    own: Any = (
-        frames[(frames["module"] == module).fillna(False)].head(MOST_FRAMES) if known(module) else frames.iloc[:0]
-    )
     signs = [
         f"[0x{int(row.address):x}]" if known(row.address) else str(row.function)
-        for row in own.itertuples()
+        for row in where(frames, module=module).head(MOST_FRAMES).itertuples()
         if known(row.address) or (known(row.function) and len(str(row.function)) > 3)
     ]
-    return {
-        i: label(module)
-        for i, line in enumerate(lines[:MOST_LINES])
-        if any(sign in line or sign in line.lower() for sign in signs)
-    }
-
-
-def _function(frame: Any) -> str:
-    return f"{label(frame.function, 120)}{f'+0x{int(frame.offset):x}' if known(frame.offset) else ''}"
+    found = (
+        i for i, line in enumerate(lines[:MOST_LINES]) if any(sign in line or sign in line.lower() for sign in signs)
+    )
+    return {i: label(module) for i in found}
 
 
 def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> Table | Text:
@@ -153,15 +178,59 @@ def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> T
     if frames.empty:
         return Text("No frame could be read, so no stack tells who was running.")
     rows, marked = [], set()
-    for place, row in enumerate(frames.head(most).itertuples()):
-        guilty = _same(row.module, crash["guilty_module"])
+    guilty_module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else None
+    shown: Any = frames.head(most).itertuples()
+    for place, row in enumerate(shown):
+        guilty = known(row.module) and str(row.module) == guilty_module
         marked |= {place} if guilty else set()
-        module = label(row.module, unknown="module unknown")
+        module = f"{label(row.module, unknown='module unknown')}{' ◀ guilty' if guilty else ''}"
+        function = f"{label(row.function, 120)}{f'+0x{int(row.offset):x}' if known(row.offset) else ''}"
         how = plain_words(row.module_evidence) if known(row.module_evidence) else "–"
-        rows.append([f"{row.backtrace}.{row.index}", _function(row), f"{module}{' ◀ guilty' if guilty else ''}", how])
+        rows.append([f"{row.backtrace}.{row.index}", function, module, how])
     note = f"{count(len(frames) - most, 'more frame')} in tables/frames.parquet." if len(frames) > most else ""
     columns = ["#", "Function", "Module", "Known by"]
     return Table("Backtrace and number, innermost first", columns, rows, note, (8, 46, 28, 18), marked)
+
+
+# ---- beside it in the evidence -------------------------------------------------------------------------------------------
+
+
+def lines_before(source: Any, offset: Any, sha256: Any, most: int = 20) -> tuple[str, ...]:
+    """The lines of the log just before a crash; none unless the crash is still there, by the hash of its lines."""
+    # A path from a table may be anything: only a regular file is opened.
+    if not (known(source) and known(offset) and known(sha256)) or not _is_file(str(source)) or int(offset) < 0:
+        return ()
+    start = max(int(offset) - BEFORE, 0)
+    try:
+        with Path(str(source)).open("rb") as file:
+            file.seek(start)
+            before, text = file.read(int(offset) - start), file.read(BLOCK)
+    except (OSError, ValueError, OverflowError):
+        return ()
+    crash = next(iter(find_crashes(text)), None)
+    if crash is None or crash.sha256 != sha256:
+        return ()
+    lines = before.decode("utf-8", "replace").split("\n")[:-1]
+    return tuple(line.removesuffix("\r") for line in lines[-most:])
+
+
+def typed_on(fleet: Fleet, crash: Any) -> Mapping[str, str]:
+    """The files among a host's observations of the guilty module that hold commands with their prompts, as they are, by name."""
+    found = {}
+    own = where(fleet.drivers, host=crash["host"], module=crash["guilty_module"])
+    for source in list(dict.fromkeys(own["source"].dropna().astype(str)))[:MOST_FILES]:
+        if _is_file(source) and Path(source).stat().st_size <= MOST_TYPED:
+            text = Path(source).read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
+            if "\0" not in text and has_prompt(text):
+                found[source] = text
+    return found
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return "\0" not in path and Path(path).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 # ---- the tables ----------------------------------------------------------------------------------------------------------
@@ -174,39 +243,34 @@ def release_of(crash: Any) -> str:
 
 def facts_table(fleet: Fleet, crash: Any) -> Table:
     """Where and when it crashed, on which versions, known how."""
-    hosts = fleet.hosts[(fleet.hosts["host"] == crash["host"]).fillna(False)]
-    own = [
-        f"{word} {label(hosts[word].iloc[0])}"
-        for word in ("cluster", "model")
-        if word in hosts and len(hosts) and known(hosts[word].iloc[0])
-    ]
+    host: Mapping[str, Any] = next(iter(where(fleet.hosts, host=crash["host"]).to_dict("records")), {})
+    own = [f"{word} {label(host[word])}" for word in ("cluster", "model") if known(host.get(word))]
+    link = Link(way_to("host", crash["host"]), label(crash["host"], 90), f"({'; '.join(own)})" if own else "")
     by = f", known from {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
     driver = f"{label(crash['driver_version'], unknown='version unknown')}{by}"
     kind = f" (evidence: {plain_words(crash['guilt'])})" if known(crash["guilty_module"]) else ""
-    guilty = f"{label(crash['guilty_module'], unknown='none found')}{kind}"
     rows: list[tuple[str, str | Link]] = [
-        ("Host", Link(way_to("host", crash["host"]), label(crash["host"], 90), f"({'; '.join(own)})" if own else "") if known(crash["host"]) else UNKNOWN),
+        ("Host", link if known(crash["host"]) else UNKNOWN),
         ("Time", moment(crash["time"])),
         ("Uptime", span(crash["uptime"])),
         ("Kind", plain_words(crash["kind"])),
         ("Message", literal(crash["message"])[:1000] if known(crash["message"]) else ""),
         ("World", " ".join(label(crash[name], 80) for name in ("world_id", "world_name") if known(crash[name]))),
         ("ESXi", release_of(crash) or UNKNOWN),
-        ("Guilty module", guilty),
+        ("Guilty module", f"{label(crash['guilty_module'], unknown='none found')}{kind}"),
         ("Loaded driver", driver if known(crash["guilty_module"]) else ""),
         ("Signature", label(crash["signature"], 260)),
         ("Damage of the text", plain_words(crash["damage"]) if known(crash["damage"]) and crash["damage"] else ""),
         ("Copies found", f"{crash['copies']:,}" if known(crash["copies"]) and crash["copies"] > 1 else ""),
         ("Crash id", label(crash["crash_id"], LONGEST_ID)),
-    ]  # fmt: skip
+    ]
     return Table("", ["Fact", "Value"], [[name, value] for name, value in rows if value], widths=(24, 76))
 
 
 def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
     # The log's own lines where its file is at hand and unchanged; what the tables say of the weeks before, always.
     blocks: list[Block] = []
-    lines = lines_before(crash["source"], crash["offset"], crash["sha256"])
-    if lines:
+    if lines := lines_before(crash["source"], crash["offset"], crash["sha256"]):
         first = max(int(crash["line"]) - len(lines), 1) if known(crash["line"]) else 1
         blocks.append(Code("\n".join(lines), "The last lines of the log before it", first))
     facts = incident_timeline(fleet, str(crash["crash_id"]), lives=lives)
@@ -222,26 +286,22 @@ def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
 
 def issue_lines(fleet: Fleet, crash: Any) -> list[str]:
     """The known issues that the crash does not contradict, in the words of its judgement."""
-    told = reasons_of(fleet, crash, "known_issue")
-    return told or [word for word in str(crash["known_issues"]).split(";") if word and known(crash["known_issues"])]
+    named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
+    return reasons_of(fleet, crash, "known_issue") or [word for word in named if word]
 
 
 def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]:
     table = similar_crashes(fleet, str(crash["crash_id"]), MOST_ALIKE, stacks=stacks)
-    others = fleet.crashes[(fleet.crashes["signature"] == crash["signature"]).fillna(False)]
-    same = len(others) - 1 if known(crash["signature"]) else 0
+    same = max(len(where(fleet.crashes, signature=crash["signature"])) - 1, 0)
     have = count(same, "other crash has", "other crashes have") if same else "No other crash has"
     words = f"{have} this signature."
-    table = table[table["proposal"].notna()]
-    if table.empty:
-        return [Text(words)]
     rows: Any = [
         [Link(way_to("crash", row.crash_id), label(row.crash_id, LONGEST_ID)), moment(row.time), label(row.host), label(row.signature, 80),
          f"{row.likeness:.0%}", label(row.shared, 120).replace(";", ", ")]
-        for row in table.itertuples()
+        for row in table[table["proposal"].notna()].itertuples()
     ]  # fmt: skip
     columns = ["Crash", "Time", "Host", "Signature", "Alike", "Functions shared"]
-    return [Text(words), Table("The most alike stacks", columns, rows)]
+    return [Text(words), *([Table("The most alike stacks", columns, rows)] if rows else [])]
 
 
 def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:
@@ -251,22 +311,19 @@ def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:
     return f"{issue}. It matches in {listing(fits)}{left}. {remedy}"
 
 
-_RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"^pick_backtrace: (.*)$", re.DOTALL), lambda m: f"Read: backtrace {m[1]}"),
-    (re.compile(r"^drop_\w+: (.*)$", re.DOTALL), lambda m: f"Left out: {m[1]}"),
-    (re.compile(r"^\w+: -> (.*)$", re.DOTALL), lambda m: f"So the signature is {m[1]}"),
-    (re.compile(r"^(?:first_telling|by_\w+): (.*)$", re.DOTALL), lambda m: m[1]),
-    (
-        re.compile(r"^(.*); held: ([\w, ]+)(?:; cannot be told: ([\w, ]+))?\. (.*)$", re.DOTALL),
-        lambda m: _fit(*m.groups()),
-    ),
-    (re.compile(r"^(.*) \((\w+)\)$", re.DOTALL), lambda m: f"{m[1]} ({m[2].replace('_', ' ')})"),
+_RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"pick_backtrace: (.*)", lambda m: f"Read: backtrace {m[1]}"),
+    (r"drop_\w+: (.*)", lambda m: f"Left out: {m[1]}"),
+    (r"\w+: -> (.*)", lambda m: f"So the signature is {m[1]}"),
+    (r"(?:first_telling|by_\w+): (.*)", lambda m: m[1]),
+    (r"(.*); held: ([\w, ]+)(?:; cannot be told: ([\w, ]+))?\. (.*)", lambda m: _fit(*m.groups())),
+    (r"(.*) \((\w+)\)", lambda m: f"{m[1]} ({m[2].replace('_', ' ')})"),
 )
 
 
 def reasons_of(fleet: Fleet, crash: Any, *about: str) -> list[str]:
     """Why the crash has its signature and its guilty module, as ``fleet.reasons`` has it, without names of our rules."""
-    rows = fleet.reasons[(fleet.reasons["crash_id"] == crash["crash_id"]).fillna(False)]
+    rows = where(fleet.reasons, crash_id=crash["crash_id"])
     rows = rows[rows["about"].isin(about or ("signature", "suspect", "doubt"))].head(MOST_REASONS)
     return [
         _reason(f"{row.module}: {row.text}" if row.about == "suspect" and known(row.module) else literal(row.text))
@@ -277,12 +334,8 @@ def reasons_of(fleet: Fleet, crash: Any, *about: str) -> list[str]:
 def _reason(text: str) -> str:
     words = re.sub(r"\b\w{1,40}\.txt:\d{1,6}(?:, )?", "", text).replace(" ()", "")
     for pattern, phrase in _RULES:
-        if match := pattern.match(words):
+        if match := re.fullmatch(pattern, words, re.DOTALL):
             words = phrase(match)
             break
-    begins = words[:1] if re.match(r"[\w.-]{1,60}: ", words) else words[:1].upper()  # a module's name stays as it is
-    return f"{begins}{words[1:]}".rstrip(".") + "."
-
-
-def _same(one: Any, other: Any) -> bool:
-    return known(one) and known(other) and str(one) == str(other)
+    # A module's name stays as it is.
+    return f"{words.rstrip('.')}." if re.match(r"[\w.-]{1,60}: ", words) else as_sentence(words)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import nh3
 
-from psodlib.views.document import Code, Document, Link, Section, page, to_html
+from psodlib.views.document import Code, Document, Section, page, to_html
 from psodlib.views.nbformats import CellExecutionError, NotebookNode
 
-__all__ = ["safe_html", "write_notebook_page"]
+__all__ = ["notebook_page", "safe_html"]
 
 # What a notebook's page may hold; the rest of its markup is dropped, its text kept.
 TAGS = (
@@ -20,30 +20,22 @@ TAGS = (
 )
 SPANS = {"colspan", "rowspan"}
 ATTRIBUTES = {
-    "*": {"class", "id"},
-    "a": {"href"},
-    "img": {"src", "alt"},
-    "span": {"data-n", "data-mark"},
-    "td": SPANS,
-    "th": SPANS,
-}
+    "*": {"class", "id"}, "a": {"href"}, "img": {"src", "alt"}, "span": {"data-n", "data-mark"}, "td": SPANS, "th": SPANS,
+}  # fmt: skip
 
 PNG = "data:image/png;base64,"
 
 
-def write_notebook_page(path: Path, ran: Future[NotebookNode], notice: str, folder: Path) -> tuple[Link, bool]:
-    """A notebook that ran, or why it did not, as a page of the report."""
-    href = f"notebooks/{path.stem}.html"
+def notebook_page(path: Path, ran: Future[NotebookNode], notice: str) -> tuple[str, str, str]:
+    """A notebook that ran, as a page of the report: title, HTML, and what to say where it did not run to its end."""
     try:
         title, html = _notebook_html(ran.result())
-        (folder / href).write_text(page(title, html, notice, home="../index.html"), encoding="utf-8", newline="\n")
-        return Link(href, title), True
+        return title, page(title, html, notice, home="../index.html"), ""
     except (CellExecutionError, TimeoutError, RuntimeError) as error:
         title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
         sections = [Section("What happened", [Code(_last_lines(error))])]
         trouble = Document(title=title, lead=about, tone="bad", notice=notice, sections=sections)
-        (folder / href).write_text(to_html(trouble, home="../index.html"), encoding="utf-8", newline="\n")
-        return Link(href, title, about), False
+        return title, to_html(trouble, home="../index.html"), about
 
 
 def _last_lines(error: Exception) -> str:
@@ -61,21 +53,18 @@ def _may_stay(tag: str, name: str, value: str) -> str | None:
 def safe_html(html: str) -> str:
     """Markup that notebooks print, with nothing left that runs, fetches or leads away."""
     safe = nh3.clean(
-        html, tags=set(TAGS.split()), clean_content_tags={"style"}, attributes=ATTRIBUTES, attribute_filter=_may_stay, url_schemes={"data"}, link_rel=None
+        html, tags=set(TAGS.split()), clean_content_tags={"style"}, attributes=ATTRIBUTES, attribute_filter=_may_stay, url_schemes={"data"}, link_rel=None,
+        # A table that may be wider than the page must be reachable by keyboard to be pushed.
+        set_tag_attribute_values={"th": {"scope": "row"}, "table": {"tabindex": "0"}},
     )  # fmt: skip
-    parts = re.split(r"(<thead>|</thead>)", safe)
-    for place, part in enumerate(parts):
-        head = place > 0 and parts[place - 1] == "<thead>"
-        parts[place] = part.replace("<th>", '<th scope="col">' if head else '<th scope="row">')
-    # An empty corner heads nothing; a table that may be wider than the page must be reachable by keyboard to be pushed.
-    empty = re.compile(r'<th scope="(?:col|row)"></th>')
-    return empty.sub("<td></td>", "".join(parts)).replace("<table", '<table tabindex="0"')
+    heads = re.compile(r"<thead>.*?</thead>", re.DOTALL)
+    safe = heads.sub(lambda head: head[0].replace('scope="row"', 'scope="col"'), safe)
+    return re.sub(r'<th scope="(?:col|row)"></th>', "<td></td>", safe)  # an empty corner heads nothing
 
 
 def _notebook_html(notebook: NotebookNode) -> tuple[str, str]:
-    title = next(
-        (cell.source.lstrip("# ").split("\n")[0] for cell in notebook.cells if cell.source.startswith("# ")), "Notebook"
-    )
+    heads = (cell.source for cell in notebook.cells if cell.source.startswith("# "))
+    title = next(heads, "Notebook").lstrip("# ").split("\n")[0]
     from nbconvert import HTMLExporter  # half a second that a report without notebooks does without
 
     # Where this report's tables lay on the machine that made it is nothing to a reader.
@@ -93,9 +82,8 @@ def _describe_pictures(notebook: NotebookNode) -> None:
     heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            heading = next(
-                (line.lstrip("# ") for line in reversed(cell.source.split("\n")) if line.startswith("#")), heading
-            )
+            heads = [line.lstrip("# ") for line in cell.source.split("\n") if line.startswith("#")]
+            heading = heads[-1] if heads else heading
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 words = f"Chart of the section {heading}; the text beside it says what it shows."

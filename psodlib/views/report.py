@@ -9,13 +9,14 @@
     charts/*.png .svg     each chart; its numbers in *.csv
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
-The one script (``templates/explorer.js``) draws the explorer and the pictures to hover and zoom; no page fetches anything, and all text of the evidence reaches every surface as text: see ``document.py`` for
-HTML, PDF and Markdown, ``notebook_pages.py`` for what notebooks print, ``spreadsheet.py`` for CSV.
+The one script (``templates/explorer.js``) draws the explorer and the pictures to hover and zoom; no page fetches anything, and all
+text of the evidence reaches every surface as text: ``document.py`` for HTML, PDF and Markdown, ``notebook_pages.py`` for what
+notebooks print, ``spreadsheet.py`` for CSV.
 """
 
 from __future__ import annotations
 
-import re
+import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -38,7 +39,6 @@ from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.account import Account, find_account
-from psodlib.views.brief import brief
 from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
@@ -55,18 +55,16 @@ from psodlib.views.document import (
     to_markdown,
     to_pdf,
 )
-from psodlib.views.doubts import doubts
 from psodlib.views.explore.page import explorer_document, lives_picture
-from psodlib.views.nbformats import NotebookNode, nbformat
-from psodlib.views.no_choice import no_driver_stands_out
-from psodlib.views.notebook_pages import safe_html, write_notebook_page
-from psodlib.views.notebooks import notebook_folder, notebooks_running
+from psodlib.views.nbformats import NotebookNode
+from psodlib.views.notebook_pages import notebook_page
+from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, study
 from psodlib.views.words import day, known, label, listing, literal, moment, share, span
 from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
 
-__all__ = ["Report", "report", "safe_html", "write_csv"]
+__all__ = ["Report", "report"]
 
 Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
@@ -85,15 +83,6 @@ DOCUMENTS = (
 CHANGES = Link("changes.html", "What changed since last time", "New crashes, moved and silent hosts, other advice")
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A chart of the report: its file name, how it is drawn from a study, and whether the brief shows it."""
-
-    name: str
-    draw: Callable[[Study, bool], charts.Axes]
-    in_brief: bool = False
-
-
 def _survival(exposure: pd.DataFrame) -> pd.DataFrame:
     # That few boots were under watch is said by the chart, which draws no curve of fewer than ten.
     with warnings.catch_warnings():
@@ -101,21 +90,22 @@ def _survival(exposure: pd.DataFrame) -> pd.DataFrame:
         return time_to_crash(exposure)
 
 
-CHARTS = (
-    Chart("options", lambda s, made_up: charts.plot_options(s.decision, simulated=made_up), in_brief=True),
-    Chart("rates", lambda s, made_up: charts.plot_rates(s.rates, simulated=made_up)),
-    Chart("rollout", lambda s, made_up: charts.plot_rollout(s.exposure, simulated=made_up)),
-    Chart("ratio", lambda s, made_up: charts.plot_ratio(s.decision.ratios if s.decision else (), simulated=made_up)),
-    Chart("host_days", lambda s, made_up: charts.plot_host_days(s.exposure, s.fleet.uptimes, simulated=made_up)),
-    Chart("uptime_at_crash", lambda s, made_up: charts.plot_uptime_at_crash(s.exposure, simulated=made_up)),
-    Chart("hazard", lambda s, made_up: charts.plot_hazard(hazard_by_uptime(s.exposure), simulated=made_up)),
-    Chart("survival", lambda s, made_up: charts.plot_survival(_survival(s.exposure), simulated=made_up)),
-    Chart("evidence_needed", lambda s, made_up: charts.plot_evidence_needed(s.decision, s.exposure, simulated=made_up)),
-    Chart("modules", lambda s, made_up: charts.plot_modules(s.fleet.crashes, simulated=made_up)),
-    Chart("fleet_map", lambda s, made_up: charts.plot_fleet_map(s.exposure, simulated=made_up)),
-    Chart("ascertainment", lambda s, made_up: charts.plot_ascertainment(
-        s.fleet.crashes, s.fleet.uptimes, s.fleet.coverage, simulated=made_up)),
-)  # fmt: skip
+# Each chart of the report by the name of its ``plot_*``: what it is drawn from.
+CHARTS: Mapping[str, Callable[[Study], tuple[Any, ...]]] = {
+    "options": lambda found: (found.decision,),
+    "rates": lambda found: (found.rates,),
+    "rollout": lambda found: (found.exposure,),
+    "ratio": lambda found: (found.decision.ratios if found.decision else (),),
+    "host_days": lambda found: (found.exposure, found.fleet.uptimes),
+    "uptime_at_crash": lambda found: (found.exposure,),
+    "hazard": lambda found: (hazard_by_uptime(found.exposure),),
+    "survival": lambda found: (_survival(found.exposure),),
+    "evidence_needed": lambda found: (found.decision, found.exposure),
+    "modules": lambda found: (found.fleet.crashes,),
+    "fleet_map": lambda found: (found.exposure,),
+    "ascertainment": lambda found: (found.fleet.crashes, found.fleet.uptimes, found.fleet.coverage),
+}
+IN_BRIEF = "options"
 
 
 @dataclass(frozen=True)
@@ -200,22 +190,27 @@ def report(
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
     private = _are_private(sources)
-    folder.mkdir(
-        mode=0o700 if private else 0o777, parents=True, exist_ok=True
-    )  # only now: what cannot be read leaves no folder
+    # Only now: what cannot be read leaves no folder.
+    folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     for name in ("charts", "notebooks", "tables"):
         (folder / name).mkdir(exist_ok=True)
     fleet.save(folder / "tables")
-    step = _Steps(progress, 5 + (len(_notebooks()) if notebooks else 0))
-    given = {path: _parameters(path, folder, found, crash, sources, plan) for path in _notebooks()} if notebooks else {}
+    pages = _notebooks() if notebooks else []
+    steps, total = itertools.count(1), 5 + len(pages)
+
+    def step(what: str) -> None:
+        if progress:
+            progress(what, next(steps), total)
+
+    given = {path: _parameters(path, folder, found, crash, sources, plan) for path in pages}
     import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
     # The kernels are processes of their own and run while the charts are drawn.
     with notebooks_running(given, KERNELS) as running:
         step("drawing charts")
-        pictures = {chart.name: _picture(chart, found, folder) for chart in CHARTS}
+        pictures = {name: _picture(name, found, folder) for name in CHARTS}
         step("writing the brief")
-        shown = [pictures[chart.name] for chart in CHARTS if chart.in_brief]
-        _publish(brief(found, shown, None if crash is None else str(crash["crash_id"])), folder, "brief")
+        chosen = None if crash is None else str(crash["crash_id"])
+        _publish(said.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
         step("writing up a crash")
         account = find_account(sources, crash, len(fleet.crashes))
         _publish(_case(found, crash, issues, folder, more, account), folder, "writeup")
@@ -243,26 +238,13 @@ def _are_private(sources: Sequence[str | Path]) -> bool:
     return any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
 
 
-class _Steps:
-    # Counts what is done, for whoever watches.
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-
-    def __call__(self, what: str) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress(what, self.done, self.total)
-
-
 def _folder(sources: Sequence[str | Path], out: Path) -> Path:
     # A report among the evidence would be read as evidence the next time.
     for source in sources:
         place = Path(source)
         if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
-            raise InputError(
-                f"{out}: lies inside the evidence {place}, so the next load would read the report as evidence; "
-                "name a folder beside it"
-            )
+            why = f"lies inside the evidence {place}, so the next load would read the report as evidence"
+            raise InputError(f"{out}: {why}; name a folder beside it")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a folder to write the report to")
     return out
@@ -275,8 +257,9 @@ def _write(path: Path, text: str) -> None:
 # ---- charts, documents -------------------------------------------------------------------------------------------------
 
 
-def _picture(chart: Chart, found: Study, folder: Path) -> Picture | Text:
-    return _saved(chart.draw(found, found.fleet.simulated), folder, chart.name)
+def _picture(name: str, found: Study, folder: Path) -> Picture | Text:
+    draw: Callable[..., charts.Axes] = getattr(charts, f"plot_{name}")
+    return _saved(draw(*CHARTS[name](found), simulated=found.fleet.simulated), folder, name)
 
 
 def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
@@ -291,22 +274,22 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
 
 
 def _case(
-    found: Study, crash: pd.Series | None, issues: Sequence[Any], folder: Path, more: Sequence[Section],
+    found: Study,
+    crash: pd.Series | None,
+    issues: Sequence[Any],
+    folder: Path,
+    more: Sequence[Section],
     account: Account,
-) -> Document:  # fmt: skip
+) -> Document:
     # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
-    pin = said.destination(found, crash)
-    pictures: list[Block] = []
+    fleet, pictures = found.fleet, list[Block]()
     if crash is not None:
-        timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
-        still = _saved(charts.plot_incident(timeline, simulated=found.fleet.simulated), folder, "incident")
-        pictures = lives_picture(
-            found.fleet,
-            str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module,
-            [still],
-            crash["host"],
-        )
-    return write_up(found.fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
+        timeline = incident_timeline(fleet, str(crash["crash_id"]))
+        still = _saved(charts.plot_incident(timeline, simulated=fleet.simulated), folder, "incident")
+        module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
+        pictures = lives_picture(fleet, module, [still], crash["host"])
+    pin = said.destination(found, crash)
+    return write_up(fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
 
 
 def _publish(document: Document, folder: Path, name: str) -> None:
@@ -325,21 +308,18 @@ def _notebooks() -> list[Path]:
 
 
 def _write_notebooks(
-    found: Study,
-    parameters: Mapping[Path, Mapping[str, Any]],
-    running: Mapping[Path, Future[NotebookNode]],
-    folder: Path,
-    step: _Steps,
-) -> tuple[list[Link], tuple[str, ...]]:
-    links, failed = [], []
+    found: Study, parameters: Mapping[Path, Mapping[str, Any]], running: Mapping[Path, Future[NotebookNode]], folder: Path,
+    step: Callable[[str], None],
+) -> tuple[list[Link], tuple[str, ...]]:  # fmt: skip
+    links = []
     for path in sorted(running):
         step(f"notebook {path.stem}")
         # one that does not read this fleet shows something else, such as the real incident
         notice = SIMULATED if found.fleet.simulated and "fleet_folder" in parameters[path] else ""
-        link, whole = write_notebook_page(path, running[path], notice, folder)
-        links.append(link)
-        failed += [] if whole else [path.stem]
-    return links, tuple(failed)
+        title, html, trouble = notebook_page(path, running[path], notice)
+        links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
+        _write(folder / links[-1].href, html)
+    return links, tuple(Path(link.href).stem for link in links if link.about)
 
 
 def _parameters(
@@ -351,67 +331,73 @@ def _parameters(
         "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
         "plan_file": str(Path(plan).resolve()) if plan else None, "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
     }  # fmt: skip
-    cells = nbformat.read(path, as_version=4).cells  # type: ignore[no-untyped-call]
-    source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
-    return {name: value for name, value in given.items() if re.search(rf"^{name} *=", source, re.MULTILINE)}
+    return {name: given[name] for name in parameters_of(read_notebook(path)) if name in given}
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------
 
 
-def _shortened(
-    caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[pd.Series], list[str | Link]], whole: str
-) -> Table:
+def _listed(
+    title: str, none: str, caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[Any], list[str | Link]], file: str
+) -> Section:  # fmt: skip
+    if table.empty:
+        return Section(title, [Text(none)])
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
     words = f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"
-    return Table(caption, columns, rows, Link(whole, words))
+    return Section(title, [Table(caption, columns, rows, Link(f"tables/{file}.csv", words))])
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
-    fleet = found.fleet
+    fleet, decision, watched = found.fleet, found.decision, _watched(found.fleet)
     newest = fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
-    for name, table in (
-        ("crashes", newest),
-        ("problems", fleet.problems),
-        ("watched", _watched(fleet)),
-        *([("moves", found.decision.moves), ("options", found.decision.options)] if found.decision else []),
-        ("versions", _versions(found)),
-    ):
+    written = {"crashes": newest, "problems": fleet.problems, "watched": watched, "versions": _versions(found)}
+    for name, table in {
+        **written,
+        **({"moves": decision.moves, "options": decision.options} if decision else {}),
+    }.items():
         write_csv(table, folder / "tables" / f"{name}.csv")
     return [
-        Section("Crashes", [
-            _shortened("Crashes, newest first", CRASH_COLUMNS, newest, _crash_row, "tables/crashes.csv")
-            if len(newest) else Text("No crash was found in the evidence."),
-        ]),
-        *([] if found.decision else [Section("Driver versions", rates_blocks(found.rates))]),
-        Section("How much of the time was watched", [
-            _shortened("Hosts, least watched first", WATCHED_COLUMNS, _watched(fleet), _watched_row, "tables/watched.csv")
-            if len(fleet.hosts) else Text("No host was found in the evidence."),
-        ]),
-        Section("Problems in the evidence", [
-            _shortened("What could not be read or believed", PROBLEM_COLUMNS, fleet.problems, _problem_row, "tables/problems.csv")
-            if len(fleet.problems) else Text("Every file was read."),
-        ]),
+        _listed("Crashes", "No crash was found in the evidence.", "Crashes, newest first", CRASH_COLUMNS, newest, _crash_row, "crashes"),
+        *([] if decision else [Section("Driver versions", rates_blocks(found.rates))]),
+        _listed("How much of the time was watched", "No host was found in the evidence.", "Hosts, least watched first", WATCHED_COLUMNS,
+                watched, _watched_row, "watched"),
+        _listed("Problems in the evidence", "Every file was read.", "What could not be read or believed", PROBLEM_COLUMNS, fleet.problems,
+                _problem_row, "problems"),
     ]  # fmt: skip
 
 
 CRASH_COLUMNS = (
-    "When (UTC)", "Host", "Kind", "Guilty module", "Function", "Known by", "Uptime", "Known issue", "File and line",
-)  # fmt: skip
+    "When (UTC)",
+    "Host",
+    "Kind",
+    "Guilty module",
+    "Function",
+    "Known by",
+    "Uptime",
+    "Known issue",
+    "File and line",
+)
 WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
 PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
 
 
-def _crash_row(row: pd.Series) -> list[str | Link]:
+def _crash_row(row: Any) -> list[str | Link]:
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
     when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
     return [
         Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
-        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 32)) if known(row["host"]) else "unknown", plain_words(row["kind"]), guilty or "none found",
-        _or_dash(row["guilty_function"]), plain_words(row["guilt"]), span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "),
-        label(place_of(row["source"], row["line"], row["host"]), 60),
+        _host_link(row, 32), plain_words(row["kind"]), guilty or "none found", _or_dash(row["guilty_function"]), plain_words(row["guilt"]),
+        span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "), label(place_of(row["source"], row["line"], row["host"]), 60),
     ]  # fmt: skip
+
+
+def _host_link(row: Any, most: int) -> str | Link:
+    return (
+        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], most))
+        if known(row["host"])
+        else "unknown"
+    )
 
 
 def _or_dash(value: Any) -> str:
@@ -420,9 +406,7 @@ def _or_dash(value: Any) -> str:
 
 def _versions(found: Study) -> pd.DataFrame:
     table = found.rates.rename_axis("version").reset_index()
-    now = (
-        found.fleet.now(found.module)["version"].value_counts() if len(found.fleet.hosts) else pd.Series(dtype="int64")
-    )
+    now: Any = found.fleet.now(found.module)["version"].value_counts() if len(found.fleet.hosts) else {}
     return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
 
 
@@ -439,14 +423,14 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
 
 
-def _watched_row(row: pd.Series) -> list[str | Link]:
+def _watched_row(row: Any) -> list[str | Link]:
     return [
-        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], 48)), f"{row['boots']:,}", f"{row['days_up']:,.1f}",
-        f"{row['days_watched']:,.1f}", share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"]),
+        _host_link(row, 48), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}", share(row["days_watched"], row["days_up"]),
+        day(row["first_seen"]), day(row["last_seen"]),
     ]  # fmt: skip
 
 
-def _problem_row(row: pd.Series) -> list[str | Link]:
+def _problem_row(row: Any) -> list[str | Link]:
     host = label(row["host"], 32) if known(row["host"]) else "–"
     place = place_of(row["source"], None, row["host"])
     return [place, host, _or_dash(row["line"]), plain_words(row["problem"]), literal(row["detail"])]
@@ -459,27 +443,22 @@ def _index(
     found: Study, pictures: Mapping[str, Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
 ) -> Document:
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
+    over_time = (
+        [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))] if lives else []
+    )
     return Document(
-        title="Crash report" if no_driver_stands_out(found) else f"Crash report: {found.module}",
-        subtitle=said.scope(found),
-        lead=said.verdict(found),
-        tone=said.tone(found),
+        title="Crash report" if said.no_driver_stands_out(found) else f"Crash report: {found.module}",
+        subtitle=said.scope(found), lead=said.verdict(found), tone=said.tone(found), facts=said.facts(found),
         notice=SIMULATED if found.fleet.simulated else "",
-        facts=said.facts(found),
         sections=[
-            *_answer(found),
-            *(
-                [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))]
-                if lives
-                else []
-            ),
+            *_answer(found), *over_time,
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
-            Section("What could make this wrong", [Bullets(doubts(found))]),
+            Section("What could make this wrong", [Bullets(said.doubts(found))]),
             Section("How the crashes are counted", [said.counted(found)]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),
         ],
-    )
+    )  # fmt: skip
 
 
 def _answer(found: Study) -> list[Section]:

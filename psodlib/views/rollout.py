@@ -80,7 +80,7 @@ def rollout_state(result: RolloutWatch, most: int = MOST_ROWS) -> list[Block]:
     plan, judged = result.plan, result.judged
     when = f" Evidence until {day(result.at)}." if known(result.at) else ""
     counts = (
-        f"{count(judged.crashes, 'crash', 'crashes')} on {literal(plan.to)}, where the past of these models would give {figure(judged.expected)}. "
+        f"{count(judged.crashes, 'crash')} on {literal(plan.to)}, where the past of these models would give {figure(judged.expected)}. "
         f"Against hosts of the same model in the same weeks it crashes {figure(judged.ratio.ratio)} times as often (90 % range "
         f"{between(judged.ratio.low, judged.ratio.high)}); e-value {figure(judged.e_value)}, alarm at 20."
     )

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from psodlib.triage.boots import loaded_versions
-from psodlib.views.crash import place_of
+from psodlib.views.crash import place_of, where
 from psodlib.views.document import Steps, Text
-from psodlib.views.subject import Case
 from psodlib.views.words import literal
 
-__all__ = [
-    "BUNDLES",
-    "HARDWARE_STEPS",
-    "PROC_DRIVERS",
-    "SSH_OFF",
-    "SSH_ON",
-    "Bundle",
-    "found_since",
-    "runbook_blocks",
-    "steps_to",
-    "version_to_go_to",
-    "vib_in_use",
-]
+if TYPE_CHECKING:
+    from psodlib.views.writeup import Case
 
-
-@dataclass(frozen=True)
-class Bundle:
-    """What an offline bundle is called, and the VIB it brings."""
-
-    file: str
-    vib: str
-
+__all__ = ["found_since", "runbook_blocks", "steps_to", "version_to_go_to", "vib_in_use"]
 
 # Bundles whose names were seen in a real roll-back; for any other version the runbook leaves the name open.
 BUNDLES = {
-    ("hpsa", "5.5.0.50"): Bundle(
-        "hpsa-5.5.0-offline_bundle-1287942.zip", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611"
-    )
-}
-
-
+    ("hpsa", "5.5.0.50"): ("hpsa-5.5.0-offline_bundle-1287942.zip", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611"),
+}  # fmt: skip
 # What a hardware error asks for; the commands read, and change nothing.
 HARDWARE_STEPS = (
     ("Put the host into maintenance mode: it may stop again.", "# esxcli system maintenanceMode set --enable true",
@@ -51,38 +28,36 @@ HARDWARE_STEPS = (
      "# esxcli hardware ipmi sel list", "an entry near the time of the crash; not every server answers here"),
     ("Have the vendor change the part that these name, and run the vendor's diagnostics before the host takes machines again.", "", ""),
 )  # fmt: skip
-
-
-SSH_ON, SSH_OFF = (
-    "# vim-cmd hostsvc/enable_ssh && vim-cmd hostsvc/start_ssh",
-    "# vim-cmd hostsvc/stop_ssh && vim-cmd hostsvc/disable_ssh",
-)
+SSH_ON = "# vim-cmd hostsvc/enable_ssh && vim-cmd hostsvc/start_ssh"
+SSH_OFF = "# vim-cmd hostsvc/stop_ssh && vim-cmd hostsvc/disable_ssh"
 # Drivers that report the loaded version in /proc (vmklinux SCSI drivers); the others answer through vmkload_mod.
 PROC_DRIVERS = ("hpsa", "megaraid_sas", "mpt2sas")
 
 
 def runbook_blocks(case: Case) -> list[Text | Steps]:
     """What to do about the crash."""
-    if str(case.crash["guilt"]) == "deliberate":
-        return [
-            Text(
-                "Nothing, unless nobody knows of the test: then ask who was on the host's console or shell at that time."
-            )
-        ]
-    if str(case.crash["guilt"]) == "hardware":
-        return [Text("Change no driver because of this crash. Find the part first:"), Steps(HARDWARE_STEPS)]
-    if case.module is None:
-        return [
-            Text(
-                "Without a guilty module there is no driver to change. Keep the dump, and open a support case with it."
-            )
-        ]
+    guilt, module, version = str(case.crash["guilt"]), case.module, case.version
     target = version_to_go_to(case)
+    if guilt == "deliberate":
+        test = "Nothing, unless nobody knows of the test: then ask who was on the host's console or shell at that time."
+        return [Text(test)]
+    if guilt == "hardware":
+        return [Text("Change no driver because of this crash. Find the part first:"), Steps(HARDWARE_STEPS)]
+    keep = "Keep the dump, and open a support case with it."
+    if module is None:
+        return [Text(f"Without a guilty module there is no driver to change. {keep}")]
+    if target is None and case.go_to:
+        favoured = f"{module} {version} is the version that the pin decision of this report favours: nothing to change."
+        return [Text(favoured)]
     if target is None:
-        return [Text(_no_target_line(case))]
-    done = found_since(case, target)
-    steps = steps_to(case.module, target, case.version, vib_in_use(case))
-    return [Text(f"{_target_line(case, target)} {done}".rstrip()), Steps(steps)]
+        over = f"the evidence favours no version of {module} over {version or 'the one that ran'}"
+        alone = f"Change no driver because of this crash alone: {over}, and it matches no known issue of that version. {keep}"
+        return [Text(alone)]
+    issue = f"a known issue names the version that crashed, and {target} is the version to go back to"
+    why = "the pin decision of this report favours it" if target == case.go_to else issue
+    way = f"From {module} {version or 'of unknown version'} to {target}: {why}. One host first, then the rest in waves."
+    steps = steps_to(module, target, version, vib_in_use(case))
+    return [Text(f"{way} {found_since(case, target)}".rstrip()), Steps(steps)]
 
 
 def version_to_go_to(case: Case) -> str | None:
@@ -93,65 +68,33 @@ def version_to_go_to(case: Case) -> str | None:
         return case.go_to if case.go_to != case.version else None
     if not case.matched or case.version is None:
         return None
-    boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, str(case.module))
-    boots = boots[(boots["host"] == case.crash["host"]) & boots["version"].notna()]
-    earlier = boots[(boots["boot"] < case.crash["time"]) & (boots["version"] != case.crash["driver_version"])]
-    named = {version for issue in case.matched for version in issue.versions}
-    earlier = earlier[~earlier["version"].isin(named)]
+    named = {version for issue in case.matched for version in issue.versions} | {case.crash["driver_version"]}
+    boots = where(loaded_versions(case.fleet.uptimes, case.fleet.drivers, str(case.module)), host=case.crash["host"])
+    earlier = boots[boots["version"].notna() & ~boots["version"].isin(named) & (boots["boot"] < case.crash["time"])]
     if len(earlier):
         return literal(earlier.sort_values("boot")["version"].iloc[-1])
-    known_good = [version for module, version in BUNDLES if module == case.module and version != case.version]
-    return known_good[0] if known_good else None
-
-
-def _no_target_line(case: Case) -> str:
-    if case.go_to and case.go_to == case.version:
-        return f"{case.module} {case.version} is the version that the pin decision of this report favours: nothing to change."
-    return (
-        f"Change no driver because of this crash alone: the evidence favours no version of {case.module} over "
-        f"{case.version or 'the one that ran'}, and it matches no known issue of that version. Keep the dump, and open a support case with it."
-    )
-
-
-def _target_line(case: Case, target: str) -> str:
-    why = (
-        "the pin decision of this report favours it"
-        if target == case.go_to
-        else f"a known issue names the version that crashed, and {target} is the version to go back to"
-    )
-    return (
-        f"From {case.module} {case.version or 'of unknown version'} to {target}: {why}. One host first, then the rest"
-        " in waves."
-    )
+    return next((version for module, version in BUNDLES if module == case.module and version != case.version), None)
 
 
 def found_since(case: Case, target: str) -> str:
     """Whether the host has gone to a version since."""
     # Read as loaded after the crash, by its time or by its place behind the install in a session.
-    drivers = case.fleet.drivers
-    mine = (drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])
-    later = (drivers["observed_at"] > case.crash["time"]).fillna(False) | (
-        drivers["observed_at"].isna() & drivers["boot"].isna()
-    )
-    found = drivers[
-        mine & later & drivers["state"].eq("loaded").fillna(False) & drivers["version"].eq(target).fillna(False)
-    ]
-    if found.empty:
+    own: Any = where(case.drivers, state="loaded", version=target)
+    later = (own["observed_at"] > case.crash["time"]).fillna(False) | (own["observed_at"].isna() & own["boot"].isna())
+    if not later.any():
         return ""
-    return f"This host has done it: {target} was read as loaded afterwards ({place_of(found['source'].iloc[0], found['line'].iloc[0], case.crash['host'])}). The steps are for the others."
+    first = own[later].iloc[0]
+    place = place_of(first["source"], first["line"], case.crash["host"])
+    return f"This host has done it: {target} was read as loaded afterwards ({place}). The steps are for the others."
 
 
 def steps_to(module: str, target: str, version: str | None, removed: str) -> list[tuple[str, str, str]]:
     """What to do on one host, with each command and its answer, so that it runs another version; a dry run comes first."""
-    bundle = BUNDLES.get((module, target))
-    file = bundle.file if bundle else f"OFFLINE-BUNDLE-OF-{module}.zip"
-    installed = bundle.vib if bundle else f"the {module} VIB of version {target}"
+    unnamed = (f"OFFLINE-BUNDLE-OF-{module}.zip", f"the {module} VIB of version {target}")
+    file, installed = BUNDLES.get((module, target), unnamed)
     check, answer = _version_check(module, target)
-    named = (
-        ""
-        if bundle
-        else f" The name of the bundle with {module} {target} is not in the evidence: take the one that the vendor gives for this host's release."
-    )
+    ask = "is not in the evidence: take the one that the vendor gives for this host's release."
+    named = "" if (module, target) in BUNDLES else f" The name of the bundle with {module} {target} {ask}"
     path = f"/vmfs/volumes/DATASTORE/{file}"
     return [
         (f"Copy the bundle to a datastore that the host sees.{named}", f"# ls {path}", path),
@@ -174,15 +117,13 @@ def steps_to(module: str, target: str, version: str | None, removed: str) -> lis
 
 def vib_in_use(case: Case) -> str:
     """The VIB that brought the version that crashed."""
-    drivers = case.fleet.drivers
-    own = drivers[(drivers["host"] == case.crash["host"]) & (drivers["module"] == case.crash["guilty_module"])]
-    named = own[(own["version"] == case.crash["driver_version"]) & own["vib"].notna()]
-    return literal(named["vib"].iloc[-1]) if len(named) else f"the {case.module} VIB in use"
+    named = where(case.drivers, version=case.crash["driver_version"])["vib"].dropna()
+    return literal(named.iloc[-1]) if len(named) else f"the {case.module} VIB in use"
 
 
-def _version_check(module: str, target: str | None) -> tuple[str, str]:
+def _version_check(module: str, target: str) -> tuple[str, str]:
     if module == "hpsa":
-        return "# cat /proc/scsi/hpsa/2", f"HP HPSA Driver (v {target or 'the new version'}-1OEM)"
+        return "# cat /proc/scsi/hpsa/2", f"HP HPSA Driver (v {target}-1OEM)"
     if module in PROC_DRIVERS:
-        return f"# cat /proc/scsi/{module}/*", f"version {target or 'chosen'}"
-    return f"# esxcli system module get -m {module} | grep -i version", f"Version: {target or 'the new version'}"
+        return f"# cat /proc/scsi/{module}/*", f"version {target}"
+    return f"# esxcli system module get -m {module} | grep -i version", f"Version: {target}"

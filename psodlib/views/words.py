@@ -2,7 +2,7 @@
 
 Every sentence of the brief, the write-up and the index page is put together from these, so that one number reads alike on
 every page. Nothing here escapes for a surface: HTML, Markdown, typst and CSV each do that where they are written
-(``document.py``, ``report.py``).
+(``document.py``, ``spreadsheet.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "SIMULATED", "UNKNOWN", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing", "literal", "moment", "per_year", "seen", "share", "span",
+    "DAYS_A_YEAR", "SIMULATED", "UNKNOWN", "as_sentence", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing",
+    "literal", "moment", "per_year", "seen", "share", "span",
 ]  # fmt: skip
 
 UNKNOWN = "unknown"
@@ -41,10 +42,11 @@ def literal(value: Any, unknown: str = UNKNOWN) -> str:
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), str(value))
 
 
-def count(number: Any, one: str, many: str | None = None) -> str:
+def count(number: Any, one: str, many: str = "") -> str:
     """A number with its noun, as English has it."""
     whole = round(float(number))
-    return f"{whole:,} {one if whole == 1 else many or one + 's'}"
+    plural = many or one + ("es" if one.endswith("sh") else "s")
+    return f"{whole:,} {one if whole == 1 else plural}"
 
 
 def figure(value: Any) -> str:
@@ -131,6 +133,12 @@ def label(value: Any, most: int = 48, unknown: str = UNKNOWN) -> str:
     text = " ".join(literal(cut).split())
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
+def as_sentence(words: Any) -> str:
+    """A clause with a capital letter and a full stop."""
+    text = literal(words).strip()
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
 
 
 def listing(things: Iterable[Any], most: int = 6, empty: str = "none") -> str:

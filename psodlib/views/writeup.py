@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,25 @@ from psodlib.fleet import Fleet
 from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
-from psodlib.views.account import PLACES, Account, Event
-from psodlib.views.crash import crash_title, frames_table, issue_lines, own_text, place_of, plain_words, release_of
+from psodlib.views.account import PLACES, Account, Event, site_section
+from psodlib.views.crash import (
+    crash_title,
+    frames_table,
+    issue_lines,
+    own_text,
+    place_of,
+    plain_words,
+    release_of,
+    typed_on,
+    where,
+)
 from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
-from psodlib.views.original import typed_on
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
-from psodlib.views.site import read_site, site_section
-from psodlib.views.subject import Case, drivers_of
 from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
 
-__all__ = ["CERTAINTY", "SIMULATED", "asked_for", "choose_crash", "write_up"]
+__all__ = ["CERTAINTY", "SIMULATED", "Case", "asked_for", "choose_crash", "write_up"]
 
+Row = tuple[Any, str, str, str]  # of the timeline: when, where it belongs if it has no time, what, known from
 # How far each kind of evidence carries, strongest first: certainty, and why.
 CERTAINTY = {
     "named_by_kernel": ("near certain", "the kernel itself names the module in its panic message"),
@@ -60,16 +69,81 @@ UNDATED = "Of facts without a date only the order is known."
 MOST_FACTS = 30
 
 
+@dataclass(frozen=True)
+class Case:
+    """One crash, the fleet around it, and what was asked of its write-up."""
+
+    fleet: Fleet  # the tables
+    crash: pd.Series  # a row of ``crashes``
+    issues: tuple[Issue, ...]  # the known issues there are
+    go_to: str | None  # the version that the pin decision favours
+    timeline: pd.DataFrame  # what ``incident_timeline`` gives
+    account: Account  # what people know besides
+    typed: Mapping[str, str]  # files of commands typed on the host, by name, as they are
+
+    @property
+    def guilt(self) -> str:
+        """The kind of evidence against the guilty module."""
+        return str(self.crash["guilt"])
+
+    @property
+    def no_driver(self) -> bool:
+        """Whether it is known that no driver did it."""
+        return self.guilt in ("hardware", "deliberate")
+
+    @property
+    def host(self) -> str:
+        """The host, as text."""
+        return literal(self.crash["host"])
+
+    @property
+    def module(self) -> str | None:
+        """The guilty module; None where none is known."""
+        return literal(self.crash["guilty_module"]) if known(self.crash["guilty_module"]) else None
+
+    @property
+    def version(self) -> str | None:
+        """The version that was loaded; None where it is not known."""
+        return literal(self.crash["driver_version"]) if known(self.crash["driver_version"]) else None
+
+    @property
+    def drivers(self) -> pd.DataFrame:
+        """The host's observations of the guilty module."""
+        own: pd.DataFrame = where(self.fleet.drivers, host=self.crash["host"], module=self.crash["guilty_module"])
+        return own
+
+    @property
+    def inventory(self) -> Mapping[str, Any]:
+        """The host's own row of ``hosts``, of what is known in it."""
+        rows = where(self.fleet.hosts, host=self.crash["host"]).to_dict("records")
+        return {name: value for name, value in rows[0].items() if known(value)} if rows else {}
+
+    @property
+    def told(self) -> Any:
+        """What a vCenter told of the host from ten minutes before the crash to an hour after it."""
+        events, time = where(self.fleet.events, host=self.crash["host"]), self.crash["time"]
+        near = (events["time"] >= time - pd.Timedelta(minutes=10)) & (events["time"] <= time + pd.Timedelta(hours=1))
+        return events[near] if known(time) else events.iloc[:0]
+
+    @property
+    def matched(self) -> list[Issue]:
+        """The known issues that the crash matches."""
+        named = str(self.crash["known_issues"]).split(";") if known(self.crash["known_issues"]) else []
+        return [issue for issue in self.issues if issue.id in named]
+
+    def place(self, source: Any, line: Any = None) -> str:
+        """Where a reader finds a fact of this host."""
+        return place_of(source, line, self.crash["host"])
+
+
 def choose_crash(fleet: Fleet, crash_id: str | None = None, module: str = "hpsa") -> pd.Series | None:
     """The crash to write up."""
     crashes = fleet.crashes
     if crash_id is not None:
         found = crashes[crashes["crash_id"] == crash_id]
         if found.empty:
-            raise InputError(
-                f"crash {crash_id!r}: not among the {len(crashes)} crashes found; expected a crash_id of the table"
-                f" crashes, such as {listing(crashes['crash_id'], most=3)}"
-            )
+            some = f"expected a crash_id of the table crashes, such as {listing(crashes['crash_id'], most=3)}"
+            raise InputError(f"crash {crash_id!r}: not among the {len(crashes)} crashes found; {some}")
         return found.iloc[0]
     unwanted = crashes[~crashes["deliberate"].fillna(False)]
     for rows in (unwanted[unwanted["guilty_module"] == module], unwanted, crashes):
@@ -79,21 +153,14 @@ def choose_crash(fleet: Fleet, crash_id: str | None = None, module: str = "hpsa"
 
 
 def write_up(
-    fleet: Fleet,
-    crash: pd.Series | None,
-    *,
-    issues: Sequence[Issue] = (),
-    go_to: str | None = None,
-    pictures: Sequence[Block] = (),
-    more: Sequence[Section] = (),
-    account: Account | None = None,
-    typed: Mapping[str, str] | None = None,
-) -> Document:
+    fleet: Fleet, crash: pd.Series | None, *, issues: Sequence[Issue] = (), go_to: str | None = None, pictures: Sequence[Block] = (),
+    more: Sequence[Section] = (), account: Account | None = None, typed: Mapping[str, str] | None = None,
+) -> Document:  # fmt: skip
     """The write-up of one crash; ``typed`` are the transcripts of its host, by default read again where they lie."""
     if crash is None:
         return _nothing(fleet)
     timeline = incident_timeline(fleet, str(crash["crash_id"]))
-    typed = typed_on(drivers_of(fleet, crash)) if typed is None else typed
+    typed = typed_on(fleet, crash) if typed is None else typed
     case = Case(fleet, crash, tuple(issues), go_to, timeline, account or Account(), typed)
     dated = timeline[timeline["lane"].isin(["boot", "driver"]) & timeline["time"].notna()]
     parts: list[tuple[str, Sequence[Block]]] = [
@@ -108,25 +175,21 @@ def write_up(
         ("For the support case", [_support_table(case)]),
     ]
     return Document(
-        title=crash_title(crash),
-        subtitle=f"Post-incident write-up of crash {literal(crash['crash_id'])}",
-        lead=_lead(case),
-        tone="bad",
-        notice=SIMULATED if fleet.simulated else "",
-        facts=_facts(case),
+        title=crash_title(crash), subtitle=f"Post-incident write-up of crash {literal(crash['crash_id'])}", lead=_lead(case),
+        tone="bad", notice=SIMULATED if fleet.simulated else "", facts=_facts(case),
         sections=[*(Section(title, blocks) for title, blocks in parts if blocks), *more],
-    )
+    )  # fmt: skip
 
 
 def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
     """What goes into a write-up only because somebody asked."""
-    from psodlib.views.explore.notes import (  # brings the widgets, which a plain write-up needs not
+    from psodlib.views.explore.notes import (
         note_section,
         read_notes,
-    )
+    )  # brings the widgets, which a plain write-up needs not
 
     section = note_section(read_notes(notes), crash_id) if notes is not None else None
-    return [*([section] if section else []), *([site_section(read_site(site))] if site is not None else [])]
+    return [*([section] if section else []), *([site_section(site)] if site is not None else [])]
 
 
 def _nothing(fleet: Fleet) -> Document:
@@ -135,93 +198,89 @@ def _nothing(fleet: Fleet) -> Document:
         "rotated vmkernel logs, or vm-support bundles. The report's list of problems says what could not be read."
     )
     return Document(
-        title="No crash to write up",
-        lead=f"No crash was found on {count(len(fleet.hosts), 'host')}.",
-        notice=SIMULATED if fleet.simulated else "",
-        sections=[Section("What this means", [Text(why)])],
-    )
+        title="No crash to write up", lead=f"No crash was found on {count(len(fleet.hosts), 'host')}.",
+        notice=SIMULATED if fleet.simulated else "", sections=[Section("What this means", [Text(why)])],
+    )  # fmt: skip
 
 
 # ---- the head --------------------------------------------------------------------------------------------------------------
 
 
 def _lead(case: Case) -> str:
-    crash, account = case.crash, case.account
-    time = crash["time"]
+    crash, account, time = case.crash, case.account, case.crash["time"]
     when = f" on {time:%A}, {time.day} {time:%B %Y}, at {time:%H:%M:%S} UTC" if known(time) else ""
-    local = f", {account.local(crash['time'])[11:16]} local" if account.local(crash["time"]) else ""
+    local = f", {account.local(time)[11:16]} local" if account.local(time) else ""
     after = f", after {_in_words(crash['uptime'])} of uptime" if known(crash["uptime"]) else ""
-    what = f"{case.host} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}"
-    parts = [f"{what}; a person asked for it." if str(crash["guilt"]) == "deliberate" else f"{what}.", _noticed(case)]
-    if str(crash["guilt"]) == "hardware":
-        parts.append("Its message reports a hardware error, and the evidence points at no driver.")
-    elif str(crash["guilt"]) != "deliberate":
-        certainty, _ = CERTAINTY[str(crash["guilt"])]
-        version = f"{case.module} {case.version or '(version unknown)'}"
-        strength = f"{certainty.capitalize()} evidence points to"
-        if certainty == "near certain":
-            strength = "Near certain: the cause is"
-        parts.append(f"{strength} {version}." if case.module else "No evidence in hand names the module at fault.")
-    return " ".join(filter(None, parts))
+    asked = "; a person asked for it" if case.guilt == "deliberate" else ""
+    what = f"{case.host} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}{asked}."
+    certainty, cause = CERTAINTY[case.guilt][0], ""
+    if case.guilt == "hardware":
+        cause = "Its message reports a hardware error, and the evidence points at no driver."
+    elif case.guilt != "deliberate":
+        near = (
+            "Near certain: the cause is"
+            if certainty == "near certain"
+            else f"{certainty.capitalize()} evidence points to"
+        )
+        version = f"{near} {case.module} {case.version or '(version unknown)'}."
+        cause = version if case.module else "No evidence in hand names the module at fault."
+    return " ".join(filter(None, [what, _noticed(case), cause]))
 
 
 def _noticed(case: Case) -> str:
     # Who noticed, and how long after the stop.
-    account, time = case.account, case.crash["time"]
-    if account.detected_at is None:
+    at, time = case.account.detected_at, case.crash["time"]
+    if at is None:
         return _noticed_by_vcenter(case)
-    by = re.sub(r" \(.*\)$", "", account.word("detected_by")) or "Somebody"
-    if not known(time) or account.detected_at < time:
-        return f"{by} reported it at {moment(account.detected_at)}."
-    after = account.detected_at - time
-    return f"{by} reported it {'within a minute' if after <= pd.Timedelta(minutes=1) else f'{_in_words(after)} later'}."
+    by = re.sub(r" \(.*\)$", "", case.account.word("detected_by")) or "Somebody"
+    late = known(time) and at >= time
+    return f"{by} reported it {_later(at - time) if late else f'at {moment(at)}'}."
 
 
 def _noticed_by_vcenter(case: Case) -> str:
     for words, by in ((("failed_over", "failover_begun"), "vSphere HA"), (("disconnected",), "vCenter")):
-        seen = case.told[case.told["what"].isin(words)]
+        seen = case.told.loc[case.told["what"].isin(words), "time"]
         if len(seen):
-            after = max(seen["time"].iloc[0] - case.crash["time"], pd.Timedelta(0))
-            when = "within a minute" if after <= pd.Timedelta(minutes=1) else f"{_in_words(after.floor('s'))} later"
-            return f"{by} noticed it {when}, at {moment(seen['time'].iloc[0])}."
+            after = max(seen.iloc[0] - case.crash["time"], pd.Timedelta(0))
+            return f"{by} noticed it {_later(after.floor('s'))}, at {moment(seen.iloc[0])}."
     return ""
+
+
+def _later(after: pd.Timedelta) -> str:
+    return "within a minute" if after <= pd.Timedelta(minutes=1) else f"{_in_words(after)} later"
 
 
 def _machines(case: Case) -> str:
     # What vSphere HA did with the host's machines.
-    told = {
-        what: list(dict.fromkeys(case.told.loc[case.told["what"] == what, "vm"].dropna()))
+    restarted, lost = (
+        list(dict.fromkeys(case.told.loc[case.told["what"] == what, "vm"].dropna()))
         for what in ("vm_restarted", "vm_lost")
-    }
-    restarted, lost = told["vm_restarted"], told["vm_lost"]
+    )
     if not restarted and not lost:
         return ""
-    again = (
-        f"vSphere HA started {count(len(restarted), 'virtual machine')} again on other hosts"
-        if restarted
-        else "vSphere HA started no machine again"
+    started = (
+        f"vSphere HA started {count(len(restarted), 'virtual machine')} again on other hosts: {listing(restarted, 12)}"
     )
     left = f"; {count(len(lost), 'machine')} could not be started: {listing(lost, 12)}" if lost else ""
-    return f"{again}{f': {listing(restarted, 12)}' if restarted else ''}{left}."
+    return f"{started if restarted else 'vSphere HA started no machine again'}{left}."
 
 
 def _in_words(length: Any) -> str:
     # 29 d 20 h -> 29 days and 20 hours
     names = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
     parts = span(length).split(" ")
-    pairs = [
-        count(int(number), names[unit]) for number, unit in zip(parts[::2], parts[1::2], strict=True) if int(number)
-    ]
-    return " and ".join(pairs) or "0 seconds"
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return " and ".join(count(int(number), names[unit]) for number, unit in pairs if int(number)) or "0 seconds"
 
 
 def _facts(case: Case) -> list[tuple[str, str]]:
-    crash, account = case.crash, case.account
-    world = " ".join(literal(crash[name]) for name in ("world_id", "world_name") if known(crash[name]))
-    users = f"about {account.users_hit:,}" if account.users_hit is not None else ""
+    crash, users = case.crash, case.account.users_hit
+    nobody = {"hardware": "none: a hardware error", "deliberate": "none: asked for"}.get(case.guilt, "none found")
     found = [
-        ("Host", case.host), ("ESXi", _release(case)), ("Loaded driver", f"{case.module or case.no_culprit} {case.version or ''}".strip()),
-        ("Function", literal(crash["guilty_function"], "")), ("World", world), ("Users hit", users),
+        ("Host", case.host), ("ESXi", _release(case)), ("Loaded driver", f"{case.module or nobody} {case.version or ''}".strip()),
+        ("Function", literal(crash["guilty_function"], "")),
+        ("World", " ".join(literal(crash[name]) for name in ("world_id", "world_name") if known(crash[name]))),
+        ("Users hit", f"about {users:,}" if users is not None else ""),
     ]  # fmt: skip
     return [(name, value) for name, value in found if value]
 
@@ -237,30 +296,27 @@ def _release(case: Case) -> str:
 
 def _timeline_table(case: Case) -> Table:
     # Changes only: a version that was seen again the next day is no news.
-    account, transcripts = case.account, case.typed
+    account = case.account
     facts = case.timeline[case.timeline["lane"] != "watched"]
-    facts = facts[~(facts["source"].isin(list(transcripts)) & facts["time"].isna())]  # told by the commands themselves
+    facts = facts[~(facts["source"].isin(list(case.typed)) & facts["time"].isna())]  # told by the commands themselves
     bare = facts["what"] == f"{case.module} loaded"  # and no word of the version
     news = facts[(facts["lane"] != "driver") | ~(facts.duplicated(["lane", "what"]) | bare)]
-    shown: Any = news.tail(MOST_FACTS)
-    rows: list[tuple[Any, str, str, str]] = [
-        (row["time"], "not dated", _happening(case, row), place_of(row["source"], row["line"], case.crash["host"]))
-        for _, row in shown.iterrows()
+    newest: Any = news.tail(MOST_FACTS)
+    rows: list[Row] = [
+        (row["time"], "not dated", _happening(case, row), case.place(row["source"], row["line"]))
+        for _, row in newest.iterrows()
     ]
     rows += [(event.at, event.place, _event(event), account.file) for event in account.events if event.at is not None]
     if account.detected_at is not None:
         rows.append((account.detected_at, "", f"{account.word('detected_by') or 'Somebody'} reported it", account.file))
     dated = sorted((row for row in rows if known(row[0])), key=lambda row: row[0])
-    undated = [*_undated(case, transcripts), *((0, row) for row in rows if not known(row[0]))]
-    ordered = [*dated, *(row for _, row in sorted(undated, key=lambda entry: entry[0]))]
-    left_out = len(news) - len(shown)
-    note = " ".join(
-        filter(None, [f"{count(left_out, 'earlier fact')} left out." if left_out else "", UNDATED if undated else ""])
-    )
-    zone = f"Local ({account.offset})" if account.zone and dated else ""
+    undated = sorted([*_undated(case), *((0.0, row) for row in rows if not known(row[0]))], key=lambda entry: entry[0])
+    left_out = f"{count(len(news) - len(newest), 'earlier fact')} left out." if len(news) > len(newest) else ""
+    note = " ".join(filter(None, [left_out, UNDATED if undated else ""]))
+    zone = f"Local ({account.zone})" if account.zone and dated else ""
     cells = [
         [moment(time).removesuffix(" UTC") if known(time) else place, *([account.local(time)[5:] or "–"] if zone else []), what, source or "–"]
-        for time, place, what, source in ordered
+        for time, place, what, source in [*dated, *(row for _, row in undated)]
     ]  # fmt: skip
     columns = ["When (UTC)", *([zone] if zone else []), "What", "Known from"]
     return Table("", columns, cells, note, widths=(18, 14, 42, 26) if zone else (20, 50, 30))
@@ -272,7 +328,7 @@ def _event(event: Event) -> str:
     return f"{'Decision: ' if event.decided else ''}{event.what}{day}{why}"
 
 
-def _undated(case: Case, transcripts: Mapping[str, str]) -> Iterator[tuple[float, tuple[Any, str, str, str]]]:
+def _undated(case: Case) -> Iterator[tuple[float, Row]]:
     # By logic: after the crash, before the reboot, after it. What was typed keeps its own order, and a reboot in it parts it;
     # the version is read before it is decided what to do, the dump is drawn for the support case.
     decided = False
@@ -280,17 +336,15 @@ def _undated(case: Case, transcripts: Mapping[str, str]) -> Iterator[tuple[float
         decided = decided or (event.decided and event.place == PLACES[1])
         rank = {PLACES[0]: 1.0, PLACES[1]: 2.8 if decided else 2.5, PLACES[2]: 5.5}[event.place]
         yield rank, (None, event.place, _event(event), case.account.file)
-    for source, text in transcripts.items():
+    for source, text in case.typed.items():
         commands = _commands(text)
         reboot = next((i for i, (_, command, _) in enumerate(commands) if REBOOT.search(command)), len(commands))
         for i, (line, command, output) in enumerate(commands):
-            found = next(((rank, words) for pattern, rank, words in PURPOSES if pattern.search(command)), None)
-            if found is None:
-                continue
-            rank, purpose = found if i <= reboot else (5.0, found[1])
-            when = PLACES[2] if i > reboot else PLACES[0] if rank < 2 else PLACES[1]
-            told = f"{purpose}: {output[0]}" if len(output) == 1 else purpose
-            yield rank + i / 1000, (None, when, told, place_of(source, line, case.crash["host"]))
+            for rank, purpose in ((rank, words) for pattern, rank, words in PURPOSES if pattern.search(command)):
+                when = PLACES[2] if i > reboot else PLACES[0] if rank < 2 else PLACES[1]
+                what = f"{purpose}: {output[0]}" if len(output) == 1 else purpose
+                yield (5.0 if i > reboot else rank) + i / 1000, (None, when, what, case.place(source, line))
+                break
 
 
 def _commands(text: str) -> list[tuple[int, str, list[str]]]:
@@ -314,19 +368,16 @@ def _happening(case: Case, row: pd.Series) -> str:
         return f"{what} (known from {plain_words(row['detail'])})"
     if row["lane"] == "vcenter":
         return f"{what[:1].upper()}{what[1:]}: {detail}"
+    time, crashed = row["time"], case.crash["time"]
     if row["lane"] == "down":
-        own = known(case.crash["time"]) and row["time"] == case.crash["time"]
         there = re.search(DUMP_NAME, str(row["source"]))
         dump = "the dump was written" if there else "a dump was written, if there is one"
-        acted = (
-            "vSphere HA started its machines elsewhere"
-            if _machines(case)
-            else "vSphere HA, where it is on, restarted its machines elsewhere"
-        )
-        told = f"; meanwhile {dump} and {acted}" if own else ""
-        return f"The host was down for {span(row['end'] - row['time'])}{told}"
-    later = row["time"] > case.crash["time"] if known(row["time"]) and known(case.crash["time"]) else False
-    since = f", {span(row['time'] - case.crash['time'])} after the crash" if later else ""
+        ha = "vSphere HA" if _machines(case) else "vSphere HA, where it is on,"
+        acted = "started its machines elsewhere" if _machines(case) else "restarted its machines elsewhere"
+        own = f"; meanwhile {dump} and {ha} {acted}" if known(crashed) and time == crashed else ""
+        return f"The host was down for {span(row['end'] - time)}{own}"
+    later = known(time) and known(crashed) and time > crashed
+    since = f", {span(time - crashed)} after the crash" if later else ""
     return f"The host booted{since}; {ENDS.get(detail.removeprefix('ended by '), 'how it ended is not known')}"
 
 
@@ -334,7 +385,7 @@ def _happening(case: Case, row: pd.Series) -> str:
 
 
 def _evidence(case: Case) -> list[Block]:
-    frames = case.fleet.frames[(case.fleet.frames["crash_id"] == case.crash["crash_id"]).fillna(False)]
+    frames = where(case.fleet.frames, crash_id=case.crash["crash_id"])
     blocks = own_text(case.fleet, case.crash, frames)
     if not any(isinstance(block, Code) for block in blocks) and len(frames):
         blocks.append(frames_table(case.crash, frames[frames["backtrace"] == 0], 16))
@@ -346,14 +397,14 @@ def _evidence(case: Case) -> list[Block]:
 
 def _transcripts(case: Case) -> list[Block]:
     # The commands of the remedy with their output, as they stand; only where they are of this crash's driver.
-    return [Code(text, place_of(source, None, case.crash["host"]), 1) for source, text in list(case.typed.items())[:2]]
+    return [Code(text, case.place(source), 1) for source, text in list(case.typed.items())[:2]]
 
 
 def _cause(case: Case) -> list[Block]:
-    certainty, why = CERTAINTY[str(case.crash["guilt"])]
-    if str(case.crash["guilt"]) == "deliberate":
+    certainty, why = CERTAINTY[case.guilt]
+    if case.guilt == "deliberate":
         return [Text("A person asked for this crash, for a test or to have a dump. Nothing was at fault.")]
-    if str(case.crash["guilt"]) == "hardware":
+    if case.guilt == "hardware":
         return [Bullets([
             f"Certainty that hardware is at fault: {certainty}, because {why}.",
             "Which part failed is not in these tables: the error banks are in the log's MCE lines, the part in the server's own log.",
@@ -365,90 +416,66 @@ def _cause(case: Case) -> list[Block]:
     lines = [f"Certainty that {case.module} is at fault: {certainty}, because {why}.", _version_line(case)]
     if known(case.crash["damage"]) and str(case.crash["damage"]):
         lines.append(f"The crash's text is not whole ({plain_words(case.crash['damage'])}).")
-    lines.append(
-        "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."
-    )
-    return [Bullets(lines)]
+    caveat = "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."
+    return [Bullets([*lines, caveat])]
 
 
 def _version_line(case: Case) -> str:
     if not case.version:
         return "Which version was loaded in the boot that crashed is not known: it cannot be said that this version is at fault."
-    own = case.drivers[
-        (case.drivers["version"] == case.crash["driver_version"]).fillna(False)
-        & case.drivers["state"].eq("loaded").fillna(False)
-    ]
+    own = where(case.drivers, state="loaded", version=case.crash["driver_version"])
     dated = own[(own["observed_at"] <= case.crash["time"]).fillna(False)] if known(case.crash["time"]) else own.iloc[:0]
-    rows = (dated if len(dated) else own).sort_values("observed_at").tail(1)
-    where = f" ({place_of(rows['source'].iloc[0], rows['line'].iloc[0], case.crash['host'])})" if len(rows) else ""
-    return f"Version {case.version} was loaded in the boot that crashed; known from {plain_words(case.crash['driver_evidence'])}{where}."
+    newest = (dated if len(dated) else own).sort_values("observed_at").tail(1)
+    place = "".join(f" ({case.place(row.source, row.line)})" for row in newest.itertuples())
+    how = plain_words(case.crash["driver_evidence"])
+    return f"Version {case.version} was loaded in the boot that crashed; known from {how}{place}."
 
 
 # ---- impact, known issue ---------------------------------------------------------------------------------------------------
 
 
 def _impact(case: Case) -> list[str]:
-    machines, account = _machines(case), case.account
+    machines, crashes, signature = _machines(case), case.fleet.crashes, literal(case.crash["signature"])
     # An inventory taken after the crash counts the machines that are left.
-    people = (
-        "How many people worked on them is not in the evidence."
-        if machines and account.users_hit is None
-        else _people(case)
-    )
-    lines = [*filter(None, [machines]), people, _down_time(case)]
-    if case.account.word("platform"):
-        lines.append(case.account.word("platform"))
-    crashes = case.fleet.crashes
-    alike = crashes[(crashes["signature"] == case.crash["signature"]) & (crashes["crash_id"] != case.crash["crash_id"])]
-    signature = literal(case.crash["signature"])
+    unknown = machines and case.account.users_hit is None
+    people = "How many people worked on them is not in the evidence." if unknown else _people(case)
+    alike = where(crashes, signature=case.crash["signature"])
+    alike = alike[alike["crash_id"] != case.crash["crash_id"]]
+    same = "" if len(crashes) == 1 else f"No other crash in the evidence has its signature: {signature}."
     if len(alike):
         have = count(len(alike), "other crash has", "other crashes have")
-        lines.append(f"{have} the same signature, on {count(alike['host'].nunique(), 'host')}: {signature}.")
-    elif len(crashes) > 1:
-        lines.append(f"No other crash in the evidence has its signature: {signature}.")
-    if not (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any():
-        lines.append(
-            "This is the report of one case: for how many host-days hosts ran without a crash is not known, so no rate can be given."
-        )
-    return lines
+        same = f"{have} the same signature, on {count(alike['host'].nunique(), 'host')}: {signature}."
+    watched = (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any()
+    days = "for how many host-days hosts ran without a crash is not known, so no rate can be given"
+    alone = "" if watched else f"This is the report of one case: {days}."
+    return [*filter(None, [machines, people, _down_time(case), case.account.word("platform"), same, alone])]
 
 
 def _people(case: Case) -> str:
     account, time = case.account, case.crash["time"]
     if account.users_hit is not None:
         on = f" on a {time.astimezone(account.zone):%A}" if known(time) and account.zone else ""
-        worse = (
-            f"; {account.word('users_possible_when') or 'at worst'} it could have been {account.users_possible:,}"
-            if account.users_possible
-            else ""
-        )
+        when = account.word("users_possible_when") or "at worst"
+        worse = f"; {when} it could have been {account.users_possible:,}" if account.users_possible else ""
         return f"About {count(account.users_hit, 'user was', 'users were')} hit{on}{worse}."
-    row = case.fleet.hosts[case.fleet.hosts["host"] == case.crash["host"]]
-    parts = [
-        f"{literal(row[column].iloc[0])} {'virtual machines' if column == 'vms' else column}"
-        for column in ("users", "vms")
-        if column in row and len(row) and known(row[column].iloc[0])
-    ]
+    names = {"users": "users", "vms": "virtual machines"}
+    parts = [f"{literal(case.inventory[name])} {words}" for name, words in names.items() if name in case.inventory]
     if not parts:
         return "How many users were hit cannot be said: the inventory has no users or vms for this host, or no inventory was given."
     return f"The inventory lists {' and '.join(parts)} on this host; how many were at work at that moment is not in the evidence."
 
 
 def _down_time(case: Case) -> str:
-    boots = case.fleet.uptimes[case.fleet.uptimes["host"] == case.crash["host"]].sort_values("boot")
-    later = (
-        boots.loc[(boots["boot"] > case.crash["time"]).fillna(False), "boot"]
-        if known(case.crash["time"])
-        else boots["boot"].iloc[:0]
-    )
+    boots = where(case.fleet.uptimes, host=case.crash["host"])["boot"]
+    later = boots[(boots > case.crash["time"]).fillna(False)] if known(case.crash["time"]) else boots.iloc[:0]
     if later.empty:
         return "How long the host was down is not known: the evidence shows no boot after the crash."
-    return f"The host was down for {span(later.iloc[0] - case.crash['time'])} (from the crash to its next boot)."
+    return f"The host was down for {span(later.min() - case.crash['time'])} (from the crash to its next boot)."
 
 
 def _known_issue(case: Case) -> list[Block]:
     exception = case.crash["exception"]
-    number = int(exception) if known(exception) and str(case.crash["guilt"]) not in ("deliberate", "hardware") else -1
+    number = int(exception) if known(exception) and not case.no_driver else -1
     none = ["No known issue on file matches this crash. That does not mean that the vendor knows none."]
     lines = issue_lines(case.fleet, case.crash) or none
     lines += [f"Source of {literal(issue.id)}: {literal(issue.source)}." for issue in case.matched]
@@ -462,8 +489,7 @@ def _known_issue(case: Case) -> list[Block]:
 
 
 def _open_questions(case: Case) -> list[str]:
-    crash, guilt = case.crash, str(case.crash["guilt"])
-    blames_no_driver = guilt in ("hardware", "deliberate")
+    crash, guilt, blames_no_driver = case.crash, case.guilt, case.no_driver
     asked = [
         (guilt == "hardware", "Which part failed? The server's own log (IML, SEL), or the vendor with the MCE lines, would say."),
         (guilt == "deliberate", "Who asked for this crash, and why? The host's shell log or the change record would say."),
@@ -487,31 +513,27 @@ def _others_exposed(case: Case) -> str:
     if target is None:
         return ""
     boots = loaded_versions(case.fleet.uptimes, case.fleet.drivers, case.module)
-    newest = boots.sort_values("boot").groupby("host").tail(1)
-    same = newest[newest["version"] == case.crash["driver_version"]]
+    same = where(boots.sort_values("boot").groupby("host").tail(1), version=case.crash["driver_version"])
     if found_since(case, target):
         same = same[same["host"] != case.crash["host"]]
-    hosts = len(case.fleet.hosts)
     if same.empty:
         return ""
-    return f"When do the hosts that run {case.module} {case.version} now change? They are {count(len(same), 'host')} of {hosts:,} ({share(len(same), hosts)})."
+    hosts = len(case.fleet.hosts)
+    they = f"They are {count(len(same), 'host')} of {hosts:,} ({share(len(same), hosts)})."
+    return f"When do the hosts that run {case.module} {case.version} now change? {they}"
 
 
 def _support_table(case: Case) -> Table:
     # What every case form asks, as far as it is known; and how to learn the rest.
-    account, row = case.account, case.fleet.hosts[(case.fleet.hosts["host"] == case.crash["host"]).fillna(False)]
-    model = " ".join(
-        literal(row[name].iloc[0]) for name in ("vendor", "model") if len(row) and known(row[name].iloc[0])
-    )
+    account, vib, release = case.account, vib_in_use(case), _release(case)
+    model = " ".join(literal(case.inventory[name]) for name in ("vendor", "model") if name in case.inventory)
     firmware = case.drivers["firmware"].dropna()
-    vib = vib_in_use(case)
-    release = _release(case)
     rows = [
         *([name.capitalize(), account.word(name)] for name in ("vendor", "case", "severity", "contact") if account.word(name)),
         ["Product", f"VMware ESXi {release}" if release != UNKNOWN else "VMware ESXi, release unknown; run vmware -vl"],
         ["Hardware", model or "unknown; run esxcli hardware platform get"],
         *([["Its VIB", "unknown; run esxcli software vib list" if vib.startswith("the ") else vib]] if case.module else []),
         ["Firmware of its device" if case.module else "Firmware", literal(firmware.iloc[-1]) if len(firmware) else "not in the evidence"],
-        ["To send", f"{place_of(case.crash['source'], None, case.crash['host'])}, and a vm-support bundle; keep the vmkernel-zdump on the host"],
+        ["To send", f"{case.place(case.crash['source'])}, and a vm-support bundle; keep the vmkernel-zdump on the host"],
     ]  # fmt: skip
     return Table("", ["Asked", "Answer"], rows, widths=(24, 76))

@@ -85,6 +85,39 @@ def test_a_table_that_the_terminal_broke_at_its_width(tmp_path: Path) -> None:
     )
 
 
+HOSTS = """Name               ConnectionState PowerState Version Build
+----               --------------- ---------- ------- -----
+{}   Connected       PoweredOn  7.0.3   21930508
+"""
+
+
+@pytest.mark.parametrize("name", ["esx-a1.lab      ", "esx-a1.lab", "esx-a1.lab" + " " * 9])
+def test_a_host_that_was_renamed_moves_its_row(tmp_path: Path, name: str) -> None:
+    prose = "As I said it was " + "Connected   all along\nand so he wrote it\n"
+    for after in ("", prose):
+        fleet = fleet_of(tmp_path / (after and "b"), {"hosts.txt": HOSTS.format(name) + after})
+        assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1.lab", "7.0.3"]]
+
+
+MANGLED = {
+    "quoted": lambda text: "".join(f"> {line}\n" for line in text.splitlines()),
+    "quoted twice": lambda text: "".join(f">> {line}\n" for line in text.splitlines()),
+    "hard blanks": lambda text: text.replace("  ", "\u00a0 "),
+    "entities": lambda text: text.replace("  ", "&nbsp; ").replace("\n", "<br>\n"),
+    "markdown": lambda text: re.sub(r"([\[\]~_])", r"\\\1", text),
+    "fenced": lambda text: f"```text\n{text}```\n",
+    "fence by fence": lambda text: "".join(f"~~~\n[root{part}~~~\n\n" for part in text.split("[root")[1:]),
+}
+
+
+@pytest.mark.parametrize("way", MANGLED)
+def test_what_a_page_or_a_reply_did_to_a_capture(tmp_path: Path, way: str) -> None:
+    text = f"[root@esx-a1:~] vmware -v\n{RELEASE}[root@esx-a1:~] esxcli network nic list\n{NICS}"
+    fleet = fleet_of(tmp_path, {"paste.txt": MANGLED[way](text)})
+    assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1", "7.0.1"]]
+    assert drivers(fleet, "module", "device") == SEEN
+
+
 RELEASE, OTHER = "VMware ESXi 7.0.1 build-17551050\n", "VMware ESXi 7.0.3 build-21930508\n"
 HBA = "vmhba2  {}  link-n/a  sas.5d0946604f3a2d00  (0000:18:00.0) A controller\n"
 TWO_HOSTS = {
@@ -138,6 +171,123 @@ def test_outputs_under_headings(tmp_path: Path, heading: str) -> None:
 def test_of_two_versions_in_one_capture_the_later_wins(tmp_path: Path) -> None:
     fleet = fleet_of(tmp_path, {"esx01/upgrade.txt": f"~ # vmware -v\n{RELEASE}~ # reboot\n~ # vmware -v\n{OTHER}"})
     assert fleet.hosts[["esxi_version", "esxi_build"]].to_numpy().tolist() == [["7.0.3", "21930508"]]
+
+
+@pytest.mark.parametrize("reboot", ["true", "false"])
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_an_installation_says_first_or_last_whether_it_asks_for_a_reboot(
+    tmp_path: Path, place: int, reboot: str
+) -> None:
+    lines = ["   VIBs Installed: ACM_bootbank_acme-nic_1.2.4-1OEM.800.1.0.20613240", "   VIBs Removed: ACM_bootbank_acme-nic_1.2.3-1OEM.800.1.0.20613240",
+             "   VIBs Skipped:"]  # fmt: skip
+    lines.insert(place, f"   Reboot Required: {reboot}")
+    once = "\n".join(
+        ["Installation Result", "   Message: Operation finished successfully.", *lines, "   DPU Results:\n"]
+    )
+    other = once.replace("acme-nic", "acme-hba").replace(f"Required: {reboot}", "Required: false")
+    fleet = fleet_of(tmp_path, {"esx01/update.txt": once + other})
+    state = "pending" if reboot == "true" else "installed"
+    assert {row for row in drivers(fleet, "module", "version", "state") if row[0] == "acme_nic"} == {
+        ("acme_nic", "1.2.4", state), ("acme_nic", "1.2.3", "removed")}  # fmt: skip
+    assert ("acme_hba", "installed") in drivers(fleet, "module", "state")
+
+
+VIBS = """Name              Version                                Vendor              Acceptance Level  Install Date
+----------------  -------------------------------------  ------------------  ----------------  ------------
+scsi-acme-sas     6.610.15.00-1OEM.600.0.0.2494585       Acme_Systems_Inc.   VMwareCertified   2018-04-16
+acme-nic          1.5.8-1OEM.650.0.0.4598673             ACM                 VMwareCertified   2018-04-18
+"""
+
+
+@pytest.mark.parametrize("width", [45, 80, 100, 200])
+@pytest.mark.parametrize("prompt", ["", "[root@esx01:~] esxcli software vib list\n"])
+def test_a_vib_list_that_the_terminal_broke(tmp_path: Path, width: int, prompt: str) -> None:
+    broken = "".join(f"{line[at : at + width]}\n" for line in VIBS.splitlines() for at in range(0, len(line), width))
+    fleet = fleet_of(tmp_path, {"esx01/vibs.txt": prompt + broken})
+    assert drivers(fleet, "module", "version") == [("acme_nic", "1.5.8"), ("acme_sas", "6.610.15.00")]
+
+
+@pytest.mark.parametrize("sign", ["# ", "#", "  # "])
+def test_an_output_kept_as_a_comment(tmp_path: Path, sign: str) -> None:
+    text = "".join(f"{sign}{line}\n" for line in NICS.splitlines())
+    fleet = fleet_of(tmp_path, {"esx01/a.txt": "# the adapters\nesxcli network nic list\n" + text})
+    assert drivers(fleet, "module", "device") == SEEN
+    assert fleet_of(tmp_path / "b", {"esx01/a.txt": "# vmnic0 is a device\n# bnx2 its driver\n"}).drivers.empty
+
+
+@pytest.mark.parametrize("quote", ["", "   > "])
+def test_prose_that_shows_a_hosts_output_is_never_silent(tmp_path: Path, quote: str) -> None:
+    said = (
+        "In this example the adapter that you are looking for has a name, and you should write it down for later use.\n"
+    )
+    text = f"{said}{quote}esxcli iscsi adapter list\n{quote}the adapter is vmhba64 here\n{said}"
+    fleet = fleet_of(tmp_path, {"how.txt": text, "story.txt": said * 3})
+    assert fleet.drivers.empty and fleet.problems["source"].str.endswith("how.txt").tolist() == [True]
+
+
+def test_a_vibs_name_may_hold_underscores(tmp_path: Path) -> None:
+    text = "   VIBs Installed: NVD_bootbank_NVD-VMware_ESXi_8.0.0_Driver_535.1.2-1OEM.800.1.0.20613240, ACM_bootbank_acme-nic_1.2.3-1OEM.800.1.0.20613240\n"
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "module", "version") == [
+        ("acme_nic", "1.2.3"),
+        ("nvidia", "535.1.2"),
+    ]
+
+
+def test_a_device_stands_above_its_output(tmp_path: Path) -> None:
+    text = "".join(
+        f"---------\nvmnic{n}\n   Driver Info:\n         Bus Info: 0000:0{n}:00:0\n         Driver: acme_nic\n         Firmware Version: 1.{n}\n         Version: 4.1\n"
+        for n in (1, 4)
+    )
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "device", "firmware") == [
+        ("vmnic1", "1.1"),
+        ("vmnic4", "1.4"),
+    ]
+
+
+TOLD = {
+    "no firmware": ("driver: forced\nversion: 0.61.0.1\nfirmware-version:\nbus-info: 0000:00:14.0\n", ("forced", "0.61.0.1", "0000:00:14.0", "")),
+    "a module's file of 4.x": ("vmkload_mod module information\n input file: /usr/lib/vmware/vmkmod/sata_q.o\n Version: Version 2.0.0.1-1vmw, Build: 348481\n", ("sata_q", "2.0.0.1", "", "")),
+    "ssacli": ("Smart Array P1 in Slot 0 (Embedded)\n   Slot: 0\n   Firmware Version: 6.60\n   Driver Name: nhpsa\n   Driver Version: 2.0.30\n", ("nhpsa", "2.0.30", "", "6.60")),
+    "storcli": ("CLI Version = 007.1\nController = 0\n\nVersion :\n=======\nFirmware Version = 5.16\nDriver Name = lsi-mr3\nDriver Version = 7.718.02.00\n", ("lsi_mr3", "7.718.02.00", "", "5.16")),
+    "nic get as JSON": ('{"CableType": "", "DriverInfo": {"BusInfo": "0000:18:00:0", "Driver": "i40en", "FirmwareVersion": "9.20", "Version": "2.7.2.0"}, "Name": "vmnic0"}', ("i40en", "2.7.2.0", "vmnic0", "9.20")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", TOLD)
+def test_a_drivers_version_in_more_words(tmp_path: Path, form: str) -> None:
+    text, wanted = TOLD[form]
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "module", "version", "device", "firmware") == [wanted]
+
+
+def test_ansible_keys_by_host(tmp_path: Path) -> None:
+    nic = '{"device": "vmnic0", "driver": "ixgbe", "location": "0000:01:00.0"}'
+    text = f'{{"changed": false, "hosts_vmnics_info": {{"esx-a1": {{"num_vmnics": 1, "vmnic_details": [{nic}]}}, "esx-a2": {{"vmnic_details": []}}}}}}'
+    package = '{"hosts_package_info": {"esx-a3": [{"acceptance_level": "certified", "name": "acme-nic", "vendor": "A", "version": "1.2.3-1OEM.700.1.0.15843807"}]}}'
+    fleet = fleet_of(tmp_path, {"a.json": text, "b.json": package, "c.json": '{"hosts": {"esx-a4": {"driver": "me"}}}'})
+    assert drivers(fleet, "host", "module", "device") == [("esx-a1", "ixgbe", "vmnic0"), ("esx-a3", "acme_nic", "")]
+    assert fleet.problems["source"].str.endswith("c.json").tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    "heading", ["=== ESXi Host Health Check: 10.0.0.7 ===", "== esx-a7", "--- ESXA07 ---", "===== esx-a7.lab ====="]
+)
+def test_a_heading_names_the_host(tmp_path: Path, heading: str) -> None:
+    fleet = fleet_of(tmp_path, {"out.txt": f"{heading}\n{RELEASE}"})
+    assert fleet.hosts["esxi_version"].tolist() == ["7.0.1"]
+    assert fleet.hosts["host"].item().strip(".lab") in heading
+
+
+@pytest.mark.parametrize(
+    "heading", ["=== ESXi67U3 ===", "=== NTP server: pool.ntp.org ===", "== vmnic0 ==", "=== ESXi 7.0.1 ==="]
+)
+def test_a_heading_names_no_host(tmp_path: Path, heading: str) -> None:
+    assert fleet_of(tmp_path, {"out.txt": f"{heading}\n{RELEASE}"}).hosts.empty
+
+
+@pytest.mark.parametrize(("product", "version"), [("ESXi", ["7.0.3"]), ("vCenter Server", [])])
+def test_the_api_says_its_release(tmp_path: Path, product: str, version: list[str]) -> None:
+    text = f'[root@esx01:~] vim-cmd hostsvc/hostsummary\n      product = (vim.AboutInfo) {{\n         fullName = "VMware {product} 7.0.3 build-21930508", \n'
+    assert fleet_of(tmp_path, {"out.txt": text}).hosts["esxi_version"].dropna().tolist() == version
 
 
 COMPONENTS = """Name                    Display Name           Version               Creation Date  Vendor

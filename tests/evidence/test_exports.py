@@ -70,6 +70,11 @@ FORMS = {
     "Graylog CSV": lambda rows: delimited(["timestamp", "source", "message"], [[t, h, m] for t, h, m in rows]),
     "Sentinel CSV": lambda rows: delimited(["TimeGenerated [UTC]", "Computer", "ProcessName", "SyslogMessage"], [[f"2/3/2023, 4:05:06.{t[20:23]} AM", h, "vmkernel", m] for t, h, m in rows]),
     "Loki": lambda rows: json.dumps({"data": {"result": [{"stream": {"host": h, "app": "vmkernel"}, "values": [[nanos(t), m]]} for t, h, m in rows]}}),
+    "syslog-ng JSON": lambda rows: lines([{"PROGRAM": "vmkernel", "ISODATE": t, "HOST": h, "DATE": "Feb  3 04:05:06", "MESSAGE": m} for t, h, m in rows]),
+    "Datadog CSV": lambda rows: delimited(["Date", "Host", "Service", "Message"], [[t, h, "vmkernel", m] for t, h, m in rows]),
+    "Grafana CSV": lambda rows: delimited(["Time", "Line", "labels"], [[t, m, json.dumps({"host": h, "app": "vmkernel"})] for t, h, m in rows]),
+    "Sumo CSV": lambda rows: delimited(["_messagetimems", "_messagetime", "_raw", "_sourcehost"], [[int(nanos(t)) // 10**6, "02/03/2023 04:05:06", m, h] for t, h, m in rows]),
+    "LogScale JSON": lambda rows: lines([{"@timestamp": int(nanos(t)) // 10**6, "host": h, "@rawstring": m} for t, h, m in rows]),
     "journal JSON": lambda rows: lines([{"__REALTIME_TIMESTAMP": nanos(t)[:-3], "_HOSTNAME": h, "SYSLOG_IDENTIFIER": "vmkernel", "MESSAGE": m} for t, h, m in rows]),
 }  # fmt: skip
 
@@ -114,6 +119,18 @@ def test_rows_in_any_order_among_other_hosts_rows(form: str, chance: random.Rand
         rows.append((time, chance.choice(["esx-e2.lab", "esx-e3.lab"]), f"{time} cpu1:20{at:04d})Hello: {at}: ok"))
     chance.shuffle(rows)
     assert crashes(read(FORMS[form](rows))) == [("esx-e1.lab", *WHOLE)]
+
+
+@pytest.mark.parametrize("order", ["oldest first", "newest first"])
+@pytest.mark.parametrize("form", ["Datadog CSV", "Grafana CSV", "Graylog CSV"])
+def test_times_to_the_second_leave_the_screens_order(form: str, order: str) -> None:
+    rows = [("2023-02-03T04:05:06Z", host, line) for _, host, line in rows_of("esx-e1.lab", own_time=False)]
+    assert crashes(read(FORMS[form](rows[::-1] if order == "newest first" else rows))) == [("esx-e1.lab", *WHOLE)]
+
+
+def test_labels_that_are_none() -> None:
+    text = delimited(["Time", "Line", "labels"], [["2023-02-03T04:05:06Z", line, "{app=x"] for line in SCREEN])
+    assert crashes(read(text)) == [(None, *WHOLE)]
 
 
 def test_the_row_of_the_export_is_the_crashs_line() -> None:

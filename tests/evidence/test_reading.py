@@ -211,10 +211,27 @@ scsi-hpsa  5.5.0.58-1OEM.550.0.0.1331820 HP      VMwareCertified   2014-03-20
 """
 
 
+SAID = "What we make of it is a longer story, and it is told here in words that are ours and no host's own.\n" * 4
+
+
 @pytest.mark.parametrize("rule", ["```", "~~~", "| a | b |\n| --- | --- |", "See [the page](https://example.org/a)."])
-def test_a_document_that_quotes_a_terminal_is_no_evidence(tmp_path: Path, rule: str) -> None:
-    (reading,) = read(write(tmp_path, NOTE.format(rule=rule), "notes.md"))
-    assert (reading.kind, reading.irrelevant, reading.drivers) == ("document", True, ())
+def test_a_document_that_quotes_a_terminal_is_no_evidence_and_listed(tmp_path: Path, rule: str) -> None:
+    (reading,) = read(write(tmp_path, NOTE.format(rule=rule) + "\n# And then\n\n" + SAID, "notes.md"))
+    assert ([problem.problem for problem in reading.problems], reading.drivers) == (["unknown_format"], ())
+    (silent,) = read(write(tmp_path, "# One\n\n" + SAID + "\n# And two\n\n" + SAID, "notes.md"))
+    assert (silent.kind, silent.irrelevant) == ("document", True)
+
+
+@pytest.mark.parametrize("fence", ["```bash", "~~~", "  ```"])
+def test_what_is_fenced_nearly_whole_is_evidence(tmp_path: Path, fence: str) -> None:
+    note = NOTE.replace("{rule}", fence, 1).replace("{rule}", fence[:3].strip() or "```")
+    for text in (
+        note,
+        note + "\n# Later\n\nThe same.\n\n",
+        "> " + note.partition("said.")[2].strip().replace("\n", "\n> "),
+    ):
+        (reading,) = read(write(tmp_path, text, "notes.md"))
+        assert [(reading.host, driver.version) for driver in reading.drivers] == [("esx01", "5.5.0.58")]
 
 
 def test_the_same_capture_on_its_own_is_evidence(tmp_path: Path) -> None:

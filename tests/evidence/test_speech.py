@@ -50,6 +50,27 @@ def test_a_warning_is_heard_wherever_it_stands_and_once_a_minute(prefix):
     assert not [p for p in heard(text + noise, "said") if p.module == "lpfc"]
 
 
+@pytest.mark.parametrize("speaker", ["lpfc", "WARNING (ne1000)", "ScsiDeviceIO"])
+def test_among_the_warnings_only_speakers_written_small_are_heard(speaker):
+    log = at(1, "Net: 1: a") + at(2, f"WARNING: {speaker}: bad") + at(9, "Net: 1: b")
+    assert [p.module for p in heard(log, "warning")] == [name for name in ("lpfc", "ne1000") if name in speaker]
+
+
+def test_a_crowded_minute_hides_no_other_words_and_no_other_minute():
+    def resets(device: str, first: int, last: int) -> str:
+        return "".join(at(3, f"<4>{device}: resetting device {n}") for n in range(first, last))
+
+    log = resets("hpsa 0000:03:00.0", 0, 1) + resets("lpfc 0000:04:00.0", 1, 2) + resets("hpsa 0000:03:00.0", 2, 1000)
+    log += (
+        at(3, "WARNING: bnxtnet: x:1: bad") + resets("hpsa 0000:03:00.0", 1001, 2000) + at(4, "<4>mpt2sas0: resetting")
+    )
+    rows = [(p.module, p.time.minute, p.line) for p in heard(log, "device_reset")]
+    assert rows == [("hpsa", 3, 1), ("lpfc", 3, 2), ("mpt2sas0", 4, 2001)]
+    assert [(p.module, p.line) for p in heard(log, "warning")] == [
+        ("hpsa", 1), ("lpfc", 2), ("bnxtnet", 1001), ("mpt2sas0", 2001),
+    ]  # fmt: skip
+
+
 def test_a_tail_says_from_when_to_when_it_was_heard():
     (marker,) = heard(at(1, "Net: 1: a") + at(9, "Net: 1: b"), "listened")
     assert (marker.time.minute, marker.text) == (1, "2019-03-04T00:09")

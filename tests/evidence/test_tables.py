@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from psodlib import Fleet, load
+from psodlib.collector import read_hosts
 from psodlib.evidence.artifacts import read_inventory
 
 LOG = "2023-04-05T06:07:08.901Z cpu3:2100041)Hello: 12: the host is up\n"
@@ -107,6 +108,7 @@ def test_rvtools_workbook_as_evidence(tmp_path: Path) -> None:
 
 def test_rvtools_workbook_as_inventory(tmp_path: Path) -> None:
     (tmp_path / "RVTools.xlsx").write_bytes(RVTOOLS)
+    assert [host.name for host in read_hosts(tmp_path / "RVTools.xlsx")] == ["esx-r1.lab", "esx-r2.lab"]
     table = read_inventory(tmp_path / "RVTools.xlsx").set_index("host")
     assert table.loc["esx-r1.lab", ["cluster", "vms", "esxi_version", "esxi_build", "serial"]].tolist() == [
         "CL-R",
@@ -226,6 +228,20 @@ def test_what_a_host_says_is_believed_before_an_inventory_beside_it(tmp_path: Pa
     assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "model") == ("8.0.2", "22380479", "PowerEdge R740")
 
 
+def test_a_hosts_row_that_names_its_product_too(tmp_path: Path) -> None:
+    text = '"Hostname","Product","Version","Build","Make","Model","S/N"\n"esx-h1.lab","{}","6.7.0","13006603","HPE","DL380","CZ1"\n'
+    fleet = fleet_of(
+        tmp_path, {"a.csv": text.format("VMware ESXi"), "b.csv": text.replace("h1", "h2").format("VMware vCenter")}
+    )
+    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == (
+        "6.7.0",
+        "13006603",
+        "HPE",
+        "DL380",
+    )
+    assert fleet.hosts["host"].tolist() == ["esx-h1.lab"]
+
+
 DEVICES = {
     "vDocumentation": '"Hostname","Slot Description","VMKernel Name","Device Name","Vendor Name","Driver","Driver Version","Firmware Version","VIB Name","VIB Version"\n'
     '"esx-d1.lab","Slot 1","vmnic4","Controller X, for 10GbE","Intel","i40en","1.8.6","6.01 0x800035cf 1.1747.0","i40en","1.8.6-1OEM.670.0.0.8169922"\n',
@@ -233,6 +249,8 @@ DEVICES = {
     "esx-d1.lab;vmnic4;X710;i40en;1.8.6;6.01 0x800035cf 1.1747.0;i40en;1.8.6-1OEM.670.0.0.8169922\n",
     "JSON": '[{"VMHost": "esx-d1.lab", "NIC": "vmnic4", "Driver": "i40en", "DriverVersion": "1.8.6", "FirmwareVersion": "6.01 0x800035cf 1.1747.0"}]',
     "vsish": "[root@esx-d1.lab:~] vsish -e get /net/pNics/vmnic4/properties\nproperties {\n   Driver Name:i40en\n   Driver Version:1.8.6\n   Driver Firmware Version:6.01 0x800035cf 1.1747.0\n   System Device Name:vmnic4\n   Features Supported:: 0x0\n}\n",
+    "prefixed": "HostName,HostProduct,HbaDevice,HbaDriver,HbaDriverVersion,HbaFirmwareVersion\n"
+    "esx-d1.lab,VMware ESXi 6.7.0 build-1,vmnic4,i40en,1.8.6,6.01 0x800035cf 1.1747.0\n",
     "list": "VMHost          : esx-d1.lab\nDevice          : vmnic4\nDriver          : i40en\nDriver Version  : 1.8.6\nFirmware Version: 6.01 0x800035cf 1.1747.0\n",
 }
 
@@ -259,6 +277,22 @@ vmhba1    nhpsa       link-n/a    sas.5001ab1  Data Integrity  (0000:5c:00.0) Ma
 def test_a_row_that_two_readers_know_is_one_observation(tmp_path: Path) -> None:
     fleet = fleet_of(tmp_path, {"esx1/adapters.txt": ADAPTERS})
     assert fleet.drivers["device"].tolist() == ["vmhba1", "vmhba0"]
+
+
+def test_a_row_pasted_from_a_spreadsheet_is_one_observation(tmp_path: Path) -> None:
+    text = (
+        "Name\tPCI\tDriver\tLink\tMTU\nvmnic0\t0000:01:00.0\tigbn\tUp\t1500\nvmnic1\t0000:01:00.1\tigbn\tDown\t1500\n"
+    )
+    assert fleet_of(tmp_path, {"esx1/nics.txt": text}).drivers["device"].tolist() == ["vmnic0", "vmnic1"]
+
+
+@pytest.mark.parametrize("text", ['{"name": "esx-h1.lab", "full_name": "VMware ESXi 8.0.3 build-1", "version": "8.0.3", "build": "24022510"}',
+                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi 8.0.3 build-24022510"\n'])  # fmt: skip
+def test_a_hosts_release_as_tools_export_it(tmp_path: Path, text: str) -> None:
+    fleet = fleet_of(tmp_path, {"hosts.txt": text})
+    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build") == ("8.0.3", "24022510")
+    other = fleet_of(tmp_path / "b", {"hosts.txt": text.replace("VMware ESXi", "Some OS").replace('"build"', '"x"')})
+    assert other.hosts["esxi_build"].dropna().empty
 
 
 NOTHING = {

@@ -17,8 +17,7 @@ from psodlib.fleet import Fleet
 from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.document import to_markdown
-from psodlib.views.pace import still_needed
-from psodlib.views.study import Study, study
+from psodlib.views.study import Study, still_needed, study
 
 
 def story(rates: dict[str, float], hosts: int = 40, days: int = 400, seed: int = 1) -> Fleet:
@@ -85,7 +84,7 @@ def test_verdict_advice_and_orders_agree(told: Study) -> None:
     for version in options.index:
         ordered = f"hpsa {version} to {decision.best}" in verdict
         assert ordered == (version in moved and options.loc[version, "hosts_now"] > 0)
-    orders = " ".join(to_markdown(said._document(told, "", "", [said.Section("x", said.orders(told))])).split())
+    orders = " ".join(to_markdown(said.Document(title="", sections=[said.Section("x", said.orders(told))])).split())
     hosts = set(re.findall(r"esx\d\d", orders))
     assert hosts <= set(decision.moves["host"])
     forbidden = " ".join(said.forbidden(told))

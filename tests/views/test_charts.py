@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from itertools import pairwise
 from types import SimpleNamespace
@@ -142,6 +143,10 @@ def test_every_chart_says_its_finding_its_units_and_what_it_rests_on(draw, name)
     assert ax.get_xlabel()
     assert caption(ax).startswith("Simulated fleet. ") and any(c.isdigit() for c in caption(ax))
     assert len(charts.numbers(ax)) and not draw(name).texts[-1].get_text().startswith("Simulated")
+    told = (
+        getattr(charts, f"plot_{name}").__doc__.split("``numbers(ax)``: ")[1].split(";")[0].split(" and the others")[0]
+    )
+    assert set(re.findall(r"``(\w+)``", told)) <= set(charts.numbers(ax).columns)
 
 
 @pytest.mark.parametrize("name", CHARTS)

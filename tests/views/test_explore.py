@@ -19,7 +19,7 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet, load
 from psodlib.triage.similar import similar_crashes
-from psodlib.views.crash import facts_table, marks_of, own_text, pages_of, place_of
+from psodlib.views.crash import facts_table, lines_before, marks_of, own_text, pages_of, place_of
 from psodlib.views.document import Code, Document, Section, to_html, to_markdown
 from psodlib.views.explore import (
     Note,
@@ -32,7 +32,6 @@ from psodlib.views.explore import (
     write_note,
 )
 from psodlib.views.explore.page import offline_twin
-from psodlib.views.original import lines_before
 
 ATTACK = "</pre></td></script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202egnp.\"'><svg/onload=1>$x$ ![a](b) &lt;"
 LETTERS = ATTACK.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")

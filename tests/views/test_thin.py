@@ -14,11 +14,9 @@ from views import hand_made
 from psodlib.fleet import Fleet
 from psodlib.views import charts
 from psodlib.views.document import table_of, to_html
-from psodlib.views.doubts import unknowns
 from psodlib.views.explore import explorer_data, explorer_document
 from psodlib.views.notebooks import run_notebook
-from psodlib.views.study import study
-from psodlib.views.subject import unheard
+from psodlib.views.study import study, unheard, unknowns
 from psodlib.views.words import label
 from psodlib.views.writeup import choose_crash, write_up
 

@@ -8,7 +8,7 @@ shape of its own (a bare number, a list of names).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
@@ -18,7 +18,7 @@ from psodlib.evidence.artifacts import commands, logs, rows, vcenter, vibs
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
-from psodlib.evidence.artifacts.terminal import has_prompt, split_terminal
+from psodlib.evidence.artifacts.terminal import has_prompt, output_lines, split_terminal
 from psodlib.evidence.heads import Heads
 from psodlib.records import FileReading, Problem
 
@@ -27,6 +27,12 @@ __all__ = ["KINDS", "Kind", "read_artifact", "read_book", "read_inventory", "rec
 SNIFFED = 400  # lines looked at to recognise a file
 MAX_LOOK = 1000  # characters of a line looked at
 MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
+
+
+_QUOTED = re.compile(r"[ \t]{0,40}(?:> ?){1,8}")
+_BLANKS = re.compile(r"\u00a0|&nbsp;|<br ?/?>")
+_ESCAPED = re.compile(r"\\([\[\]_*#~|-])")
+_FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})[ \t]*[\w-]{0,20}[ \t]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
           r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install, group="vibs"),
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
-          r'\A(?:\[\s*)?\{[^{}]{0,1000}"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID)"\s*:', rows.read_rows),
+          r'\A(?:\[\s*)?\{(?s:.*?)"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID|driver|acceptance_level)"\s*:|\A(?:\[\s*)?\{(?s:.*?)"VMware ESXi? ', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
           r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
     _kind("formatter", "VIB[0].Name.string=i40en", rf"^[ \t]*{rows.KEY_VALUE}", rows.read_rows),
@@ -107,7 +113,8 @@ KINDS: tuple[Kind, ...] = (
           r"^[ \t]*Version: (?:Version )?\S+, Build: \d+, Interface: ", rows.read_rows, command=r"vmkload_mod|module.get"),
     _kind("module_file", "Version: 7.703.18.00-1OEM.650.0.0.4598673", r"^[ \t]*[Vv]ersion: \S+[ \t]*$", rows.read_rows, command=r"vmkload_mod|module.get"),
     _kind("ethtool", "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: FFV7.10.17 bc 7.10.11\nbus-info: 0000:01:00.0",
-          r"^[ \t]*(?:firmware-version|Firmware Version): ", rows.read_rows),
+          r"^[ \t]*(?:firmware-version|Firmware Version) ?[:=](?:[ \t]|$)", rows.read_rows),
+    _kind("controller", "Driver Name = lsi-mr3\nDriver Version = 7.718.02.00", r"^[ \t]*Driver Name = ", rows.read_rows),
     _kind("vsish", "   Driver Name:bnxtnet\n   Driver Version:222.0.118.0", r"^[ \t]*Driver Version:\S", rows.read_rows),
     _kind("module_table", "Name                     Used    Size (kb)", r"^Name +(?:Used +Size|R/O Addr)", commands.read_module_table),
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
@@ -124,7 +131,7 @@ KINDS: tuple[Kind, ...] = (
           r"^[ \t]*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}[ \t]*$", vibs.read_vib_list, group="vibs"),
     _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
           rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_WORD}(?:,|[ \t]*$)", vibs.read_vib_ids, group="vibs"),
-    _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
+    _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*(?:fullName = [\"'])?VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
     _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}[ \t]*$", commands.read_date),
     _kind("date", "2025-12-11T16:32:46Z", rf"\A{ISO_STAMP}\s*\Z", commands.read_date, command="clock|time get|date"),
     _kind("host_name", "   Fully Qualified Domain Name: esx01.lab", r"^[ \t]*Fully Qualified Domain Name: ", rows.read_rows),
@@ -164,6 +171,16 @@ def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> It
         done |= {kind.reader, kind.group or kind.reader}
 
 
+def _plain(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    # Without what a page, a reply or markdown put around an output's lines.
+    for number, text in lines:
+        if text.lstrip()[:1] == ">":
+            text = _QUOTED.sub("", text)
+        if "\u00a0" in text or "&nbsp;" in text or "\\" in text or "<br" in text:
+            text = _ESCAPED.sub(r"\1", _BLANKS.sub(" ", text))
+        yield number, "" if text.lstrip()[:3] in ("```", "~~~") and _FENCE.match(text) else text
+
+
 def read_artifact(
     stream: BinaryIO, source: str, name: str, when: datetime | None = None, kind: Kind | None = None
 ) -> list[FileReading]:
@@ -172,9 +189,9 @@ def read_artifact(
     raw, head = numbered_blocks(stream), ""
     if kind is None:
         first = next(raw, (1, b""))
-        head = "\n".join(text for _, text in islice(numbered_lines([first]), SNIFFED))
+        head = "\n".join(text for _, text in islice(_plain(numbered_lines([first])), SNIFFED))
         raw = chain([first], raw)
-    part = Part(source, numbered_lines(raw), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
+    part = Part(source, _plain(numbered_lines(raw)), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
     several = has_prompt(head)
     kinds = [kind] if kind else [] if several else list(_kinds_of(head, part.command))
     if kinds and (kinds[0].is_log or kinds[0].irrelevant):
@@ -192,7 +209,7 @@ def _read_outputs(outputs: list[tuple[str | None, Part]], source: str, known: li
     taken: dict[str | None, datetime] = {}
     relevant = False
     for host, output in outputs:
-        output = replace(output, when=taken.get(host, output.when))
+        output = replace(output, lines=output_lines(list(output.lines)), when=taken.get(host, output.when))
         for kind in known or _kinds_of(output.text(), output.command):
             found, kinds = by_host.setdefault(host, (Findings(host=host), {}))
             kind.reader(output, found)

@@ -19,6 +19,7 @@ from psodlib.evidence.artifacts.findings import Findings, Part, line_counter
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, delimiter_of, key_of
 from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
+from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module, Problem
 
 __all__ = ["DEVICE", "KEY_VALUE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
@@ -27,7 +28,9 @@ Row = dict[str, str]
 DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
 MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9a-f:]{3,39}", re.ASCII)
-_FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.&#-]{0,60}?)\s{0,40}:(?:\s+(?P<value>.*))?$")
+_FIELD = re.compile(
+    r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.&#-]{0,60}?)(?:\s{0,40}:|\s{1,40}=)(?:\s+(?P<value>.*))?$"
+)
 _VSISH_FIELD = re.compile(r"^(?P<indent>\s*)(?P<key>[A-Z]\w{1,30}(?: \w{1,30}){1,8}):(?P<value>[^\s:].*)$")  # no blank
 _DASHES = re.compile(r"^\s*-{2,}(?:\s+-{2,})+\s*$")
 _XML_FIELD = re.compile(
@@ -41,27 +44,17 @@ KEY_VALUE = (
 _KEY_VALUE = re.compile(KEY_VALUE)
 _DRIVER_VERSION = re.compile(r"^(?:Version\s+)?(?P<version>[^\s,]+)")
 _BUILD = re.compile(r"(\d{4,12})")
+_OF_A_DEVICE = re.compile(r"^(?:hba|p?nic)(?=driver|firmware|fwversion|device)")  # HbaDriver
 _NOTHING = frozenset({"", "-", "n/a", "na", "none", "null", "unknown"})
 # A field -> the names it goes by elsewhere.
 FIELDS: dict[str, tuple[str, ...]] = {
     "driver": ("drivername", "modulename", "module", "treiber", "driverinfodriver"),
+    "pcidevice": ("pci", "pciaddress", "location"),
     "driverversion": ("moduleversion", "drvversion", "treiberversion", "driverinfoversion"),
-    "firmwareversion": ("firmware", "fwversion", "nicfwversion", "driverinfofirmwareversion", "driverfirmwareversion"),
+    "firmwareversion": ("firmware", "fwversion", "driverinfofirmwareversion", "driverfirmwareversion"),
 }
-_DEVICE_FIELDS = (
-    "vmkernelname",
-    "hbaname",
-    "networkdevice",
-    "device",
-    "devicename",
-    "systemdevicename",
-    "adapter",
-    "nic",
-    "vmnic",
-    "hba",
-    "interface",
-    "name",
-)
+_DEVICE_FIELDS = ("vmkernelname", "hbaname", "networkdevice", "device", "devicename", "systemdevicename", "adapter", "nic", "vmnic", "hba", "interface",
+                  "name")  # fmt: skip
 _HOST_FIELDS = COLUMNS["host"][:-1]
 
 
@@ -107,17 +100,45 @@ def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
     begin = at.match(text).end()  # type: ignore[union-attr]
     while begin < len(text):
         value, end = decoder.raw_decode(text, begin)
-        if isinstance(value, dict):
-            yield begin, {key_of(str(key)): _plain(item) for key, item in value.items()}
+        yield from ((begin, row) for row in _rows_in(value))
         begin = at.match(text, end).end()  # type: ignore[union-attr]
     if text.lstrip().startswith("[") and not text.rstrip().endswith("]"):
         raise ValueError("no ] at its end")
 
 
-def _plain(value: Any) -> str:
+def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
+    # An object with plain cells is a row, plain objects in it by joined names; what holds more are rows of their own. Ansible
+    # keys by host.
     if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value if not isinstance(item, (list, dict)))
-    return "" if value is None or isinstance(value, dict) else str(value)
+        for item in value:
+            yield from _rows_in(item, host)
+    if not isinstance(value, dict):
+        return
+    row = {key_of(key): _plain(item) for key, item in value.items() if not _holds(item)}
+    inner = {
+        key: item
+        for key, item in value.items()
+        if row and isinstance(item, dict) and not any(map(_holds, item.values()))
+    }
+    row |= {key_of(key + name): _plain(cell) for key, item in inner.items() for name, cell in item.items()}
+    if row:
+        yield {"vmhost": host} | row if host else row
+    for key, item in value.items():
+        if key.startswith("hosts") and isinstance(item, dict):
+            for name, own in item.items():
+                yield from _rows_in(own, name)
+        elif key not in inner:
+            yield from _rows_in(item, host)
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+    )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def _xml_rows(text: str) -> Iterator[Row]:
@@ -159,22 +180,13 @@ def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[
         return
     names = [key_of(cell) for cell in first[1]]
     for number, cells in rows:
-        if cells != first[1]:
-            yield (
-                number,
-                {
-                    name: cell
-                    for name, cell in zip(
-                        reversed(names), reversed(cells[: len(names)] + [""] * (len(names) - len(cells))), strict=True
-                    )
-                    if name
-                },
-            )
+        if cells != first[1]:  # of two columns of one name the first counts
+            whole = [*cells, *[""] * len(names)][: len(names)]
+            yield number, {name: cell for name, cell in zip(names[::-1], whole[::-1], strict=True) if name}
 
 
 def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     # Dashed tables and blocks of `Key: value` lines, in any order.
-    lines = _unwrapped(lines)
     begin = index = 0
     while index < len(lines):
         if index > begin and _DASHES.match(lines[index][1]) and lines[index - 1][1].strip():
@@ -185,27 +197,6 @@ def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
         else:
             index += 1
     yield from _block_rows(lines[begin:])
-
-
-def _unwrapped(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    # A terminal broke the lines of a table at its width, the dashes too.
-    broken = next((i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None)
-    if broken is None or len(lines[broken - 1][1]) < 40:
-        return lines
-    width = len(lines[broken - 1][1])
-    joined: list[tuple[int, str]] = []
-    room = 0
-    for number, text in lines:
-        if joined and room == 0 and text.strip():
-            joined[-1] = (joined[-1][0], joined[-1][1] + text)
-        else:
-            joined.append((number, text))
-        room = width - len(text)
-    return joined
-
-
-def _is_dashes(text: str) -> bool:
-    return len(text.strip()) > 1 and not text.strip(" -")
 
 
 def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int, Row]]:
@@ -220,8 +211,12 @@ def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int
             or not text[starts[0] :][:1].strip()
             or any(text[start - 1 : start].strip() for start in starts[1:])
         ):
-            return
-        yield number, {name: text[start:end].strip() for name, start, end in zip(names, starts, ends, strict=True)}
+            cells = text.split()  # somebody may have given a host another name, and moved what stands behind it
+            if text[:1].isspace() or len(cells) != len(names):
+                return
+        else:
+            cells = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+        yield number, dict(zip(names, cells, strict=True))
 
 
 def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
@@ -229,9 +224,8 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     row: Row = {}
     depth: dict[str, int] = {}
     begin, last = 1, ""
-    commented = any(lines) and all(text.lstrip().startswith("#") for _, text in lines if text.strip())
     for number, text in lines:
-        match = _FIELD.match(re.sub(r"^\s*#", "", text) if commented else text) or _VSISH_FIELD.match(text)
+        match = _FIELD.match(text) or _VSISH_FIELD.match(text)
         if match is None and row and text.startswith(" " * 16):  # the rest of a long value, as Format-List breaks it
             row[last] += text.strip()
             continue
@@ -264,19 +258,6 @@ def _device(row: Row) -> str | None:
     return next((row[name] for name in _DEVICE_FIELDS if DEVICE.fullmatch(row.get(name, ""))), None)
 
 
-def _read_version(row: Row, part: Part, line: int, found: Findings) -> None:
-    build = _BUILD.search(row["build"])
-    if row["product"].startswith("VMware ESX"):
-        found.of(_host(row)).fact(part, esxi_version=row["version"] or None, esxi_build=build[1] if build else None)
-
-
-def _read_platform(row: Row, part: Part, line: int, found: Findings) -> None:
-    serial = row.get("serialnumber", "").strip(" .")
-    found.of(_host(row)).fact(
-        part, vendor=row["vendorname"] or None, model=row["productname"] or None, serial=serial or None
-    )
-
-
 def _read_host_name(row: Row, part: Part, line: int, found: Findings) -> None:
     name = row["fullyqualifieddomainname"] or row["hostname"]
     if _HOST.fullmatch(name) and not name.lower().startswith("localhost"):
@@ -297,7 +278,7 @@ def _read_vib(row: Row, part: Part, line: int, found: Findings) -> None:
 def _read_module(row: Row, part: Part, line: int, found: Findings) -> None:
     # The module file of the running image: what `vmkload_mod -s` and `system module get` tell.
     path = row.get("inputfile") or row.get("modulefile") or ""
-    module = row.get("module") or path.rpartition("/")[2] or _argument(part.command)
+    module = row.get("module") or path.rpartition("/")[2].removesuffix(".o") or _argument(part.command)
     version = _DRIVER_VERSION.match(row["version"])
     if module and version and row["version"][:1].isalnum():
         found.driver(part, line, module, version["version"], evidence="live_module")
@@ -306,7 +287,8 @@ def _read_module(row: Row, part: Part, line: int, found: Findings) -> None:
 def _argument(command: str) -> str:
     # The module or device a command was asked for: `vmkload_mod -s hpsa | grep Version`, `nic get -n vmnic0`.
     words = command.partition("|")[0].split()
-    return words[-1] if len(words) > 1 and re.fullmatch(r"[\w.-]+", words[-1]) and not words[-1].startswith("-") else ""
+    last = words[-1] if words else ""
+    return last if re.fullmatch(r"\w[\w.-]*", last) and (len(words) > 1 or DEVICE.fullmatch(last)) else ""
 
 
 def _read_loaded(row: Row, part: Part, line: int, found: Findings) -> None:
@@ -316,13 +298,9 @@ def _read_loaded(row: Row, part: Part, line: int, found: Findings) -> None:
 
 def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
     # What drives a device, with its version and the device's firmware where the row has them.
-    module, version, firmware = (
-        row["driver"],
-        row.get("driverversion") or row.get("version"),
-        row.get("firmwareversion"),
-    )
-    device = _device(row)
-    known = _first(row, ("driver",)) is not None
+    module = MODULE_OF_VIB.get(row["driver"], row["driver"])  # a controller's tool says lsi-mr3
+    version, firmware = row.get("driverversion") or row.get("version"), row.get("firmwareversion")
+    device, known = _device(row), _first(row, ("driver",)) is not None
     if known and MODULE.fullmatch(module) and (device or version or firmware):
         asked = _argument(part.command)
         found.of(_host(row)).driver(
@@ -340,7 +318,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
 
 
 def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
-    """A host's row of an inventory."""
+    # A host's row of an inventory, or what a host says of its release and its platform.
     host = _host(row) or row.get("name", "")
     told: dict[str, Any] = {
         name: _first(row, COLUMNS[name]) for name in ("esxi_version", "esxi_build", "vendor", "model", "serial")
@@ -352,72 +330,57 @@ def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
         told["esxi_version"] = None
     build = _BUILD.search(told["esxi_build"] or "")
     told["esxi_build"] = build[1] if build else None
-    if _HOST.fullmatch(host) and any(told.values()):
-        found.of(host).fact(part, host=host, **told)
+    told["serial"] = (told["serial"] or "").strip(" .") or None
+    named = host if _HOST.fullmatch(host) else None
+    if any(told.values()) and (named or "product" in row or "productname" in row):
+        found.of(named).fact(part, host=named, **told)
+
+
+def _read_release(row: Row, part: Part, line: int, found: Findings) -> None:
+    if row["product"].startswith("VMware ESX"):  # and no vCenter
+        _read_host(row, part, line, found)
 
 
 # Fields that a row must have -> its reader. Every reading that fits a row is tried in this order; the first that has its fields reads it.
 MEANINGS: tuple[tuple[frozenset[str], Callable[[Row, Part, int, Findings], None]], ...] = (
     (frozenset({"driver", "version", "firmwareversion"}), _read_driver),
-    (frozenset({"product", "version", "build"}), _read_version),
-    (frozenset({"productname", "vendorname"}), _read_platform),
+    (frozenset({"product", "version"}), _read_release),
+    (frozenset({"productname", "vendorname"}), _read_host),
     (frozenset({"fullyqualifieddomainname", "hostname"}), _read_host_name),
     (frozenset({"name", "isloaded"}), _read_loaded),
     (frozenset({"inputfile", "version"}), _read_module),
     (frozenset({"modulefile", "version"}), _read_module),
     (frozenset({"a device", "driver"}), _read_driver),
+    (frozenset({"driver", "driverversion", "firmwareversion"}), _read_driver),
     (frozenset({"a host", "driver", "driverversion"}), _read_driver),
     (frozenset({"a host", "driver", "firmwareversion"}), _read_driver),
     (frozenset({"a VIB"}), _read_vib),
     (frozenset({"a host", "a fact of it"}), _read_host),
 )
 # Fields of a host's own row that no VIB's and no device's has: with them `Name` is a host.
-_OF_A_HOST = frozenset(
-    {
-        "connectionstate",
-        "manufacturer",
-        "hardwaremodel",
-        "numcpu",
-        "memorytotalgb",
-        "parent",
-        "esxversion",
-        "esxiversion",
-    }
-)
+_OF_A_HOST = {"connectionstate", "manufacturer", "hardwaremodel", "numcpu", "memorytotalgb", "parent", "esxversion", "esxiversion"}  # fmt: skip
 
 
 def _fields(row: Row) -> set[str]:
     # The names of a row's fields, and what its values look like.
-    fields = set(row)
+    for name in list(row):
+        row.setdefault(_OF_A_DEVICE.sub("", name), row[name])
     for name, others in FIELDS.items():
-        if name not in fields and (told := next((row[other] for other in others if other in row), None)) is not None:
-            row[name] = told
-            fields.add(name)
-    if _device(row):
-        fields.add("a device")
-    own_name = (
-        "name" in fields
-        and (fields & _OF_A_HOST or {"version", "build"} <= fields)
-        and not fields & {"apitype", "vm", "powerstatevm"}
-    )
-    if _host(row) or own_name:
-        fields.add("a host")
-    vib = row.get("vibname") or row.get("name"), row.get("vibversion") or row.get("version", "")
-    if (
-        vib[0]
-        and vib[1]
-        and (VIB_VERSION.fullmatch(vib[1]) or {"vendor", "acceptancelevel"} <= fields)
-        and not fields & {"build", "displayname"}
-    ):
-        fields.add("a VIB")
-    if any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model")) and not fields & {
-        "device",
-        "driver",
-        "vm",
-        "wwn",
-    }:
-        fields.add("a fact of it")
-    return fields
+        told = next((row[other] for other in others if other in row), None)
+        if told is not None:
+            row.setdefault(name, told)
+    fields = set(row)
+    own_name = "name" in fields and (fields & _OF_A_HOST or {"version", "build"} <= fields)
+    vib, version = row.get("vibname") or row.get("name"), row.get("vibversion") or row.get("version")
+    is_vib = vib and version and (VIB_VERSION.fullmatch(version) or {"vendor", "acceptancelevel"} <= fields)
+    told_of_host = any(_first(row, COLUMNS[name]) for name in ("esxi_version", "model"))
+    looks = {
+        "a device": _device(row),
+        "a host": _host(row) or (own_name and not fields & {"apitype", "vm", "powerstatevm"}),
+        "a VIB": is_vib and not fields & {"build", "displayname"},
+        "a fact of it": told_of_host and not fields & {"device", "driver", "vm", "wwn"},
+    }
+    return fields | {name for name, holds in looks.items() if holds}
 
 
 def read_rows(part: Part, found: Findings) -> None:

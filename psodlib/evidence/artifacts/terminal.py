@@ -8,7 +8,7 @@ import re2  # type: ignore[import-untyped]
 
 from psodlib.evidence.artifacts.findings import Part
 
-__all__ = ["BOUNDARY", "HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "split_terminal"]
+__all__ = ["BOUNDARY", "HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "output_lines", "split_terminal"]
 
 MAX_PROMPT = 2000  # characters of a line with a prompt
 
@@ -45,10 +45,11 @@ HEADINGS = _table(
     ("pssh", "[3] 10:00:01 [SUCCESS] esx01.lab", r"\[\d{1,5}\] \d\d:\d\d:\d\d \[(?:SUCCESS|FAILURE)\] " + _NAME),
     ("host by word", "########## ESXi 10.54.159.14 ##########",
      r"[ \t]*(?:[=#*~-]{2,80}|\+{2,80})[ \t]*(?:(?:ESXi?|VM)?[ _-]?[Hh]ost(?:name)?|HOST(?:NAME)?|ESXi?|[Ss]erver)[ \t]*[:=]?[ \t]+" + _NAME + r"[ \t]*(?:[=#*~-]{2,80}|\+{2,80})?[ \t]*$"),
-    ("host by its form", "===== esx01.lab =====", r"[ \t]*[=#*~-]{3,80}[ \t]*" + _FULL + r"[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
+    ("host by its form", "===== esx01.lab =====", r"[ \t]*[=#*~-]{3,80}[ \t]*(?:[\w /-]{0,40}(?:[Hh]ost|HOST|ESXi?)[\w /-]{0,40}: ?)?" + _FULL + r"[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
     ("command", "### vmware -vl", rf"[ \t]*(?:[=#*~-]{{1,80}}|\$|>)[ \t]*(?P<command>{_COMMANDS}[^\n]{{0,400}}?)[ \t]*:?[ \t]*(?:[=#*~-]{{1,80}})?[ \t]*$"),
+    ("host by its name", "== esx01", r"[ \t]*[=#*~-]{2,80}[ \t]*(?P<host>(?i:(?:[a-z][a-z-]{0,20})?esxi?[a-z-]{0,20}\d{1,4}[a-z]{0,3}))[ \t]*:?[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
     ("ruled", "===== VIB LIST:", r"[ \t]*(?:[=#*~]{2,80}|-{3,80})[ \t]*(?P<title>[A-Za-z][^=#*~|\n]{0,80}?)[ \t]*(?:[=#*~-]{2,80})?[ \t]*$"),
-    ("nicinfo.sh", "NIC:  vmnic0", r"NIC: {1,4}(?P<command>vmnic\d{1,4})[ \t]*$"),
+    ("nicinfo.sh", "NIC:  vmnic0", r"(?:NIC: {1,4})?(?P<command>vmnic\d{1,4})[ \t]*$"),
 )  # fmt: skip
 # Fabric puts its host before each line of an output.
 _PREFIX = re.compile(r"\[" + _NAME + r"\] (?:out|err): ?(?P<text>.*)$")
@@ -57,6 +58,10 @@ _HOST_LINE = re.compile(
     r"[ \t]{0,4}(?:(?:ESXi?|VM)[ _-]?[Hh]ost|[Hh]ost ?[Nn]ame|Host|HOST)[ \t]*[:=][ \t]*" + _NAME + r"[ \t]*$"
 )
 
+_COMMENT = re.compile(r"^[ \t]*# ?")
+_NO_HOST = re.compile(
+    r"(?i)\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$|^esxi-?(?:5[015]|6[057]|[789]0)\d?(?:u\d\w?)?$"
+)
 _FIELD = re.compile(r"([ \t]*)[A-Za-z][\w ()/.-]{0,60}?[ \t]{0,40}:(?:[ \t]|$)")
 # A command sent to another host than the prompt's.
 _FAR = re.compile(
@@ -88,12 +93,10 @@ def _first_of(table: tuple[tuple[str, str, re.Pattern[str]], ...], line: str) ->
 
 
 def _is_host(name: str, by_prompt: bool) -> bool:
-    # `ESXi 6.7.0` and `vmkernel.log` stand in headings too.
+    # `ESXi 6.7.0`, `ESXi67U3` and `vmkernel.log` stand in headings too.
     if re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){3}", name):
         return True
-    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not re.search(
-        r"\.(?:log|txt|gz|csv|sh|json|xml|py|ps1|cfg|conf)$", name
-    )
+    plain = re.search(r"[a-z]", name, re.IGNORECASE) and not _NO_HOST.search(name)
     return bool(plain) and not name.lower().startswith("localhost") and (by_prompt or bool(re.search(r"[\d.-]", name)))
 
 
@@ -158,3 +161,27 @@ def _is_boundary(line: str) -> bool:
     return bool(
         prompt["command"] if prompt else _PREFIX.match(line) or _HOST_LINE.match(line) or _first_of(HEADINGS, line)
     )
+
+
+def output_lines(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """An output's lines as they were printed: without the signs of a comment, and whole where a terminal broke a table at its width, the
+    dashes too."""
+    if any(text.strip() for _, text in lines) and all(text.lstrip()[:1] in ("#", "") for _, text in lines):
+        lines = [(number, _COMMENT.sub("", text)) for number, text in lines]
+    broken = next((i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None)
+    if broken is None or len(lines[broken - 1][1]) < 40:
+        return lines
+    width = len(lines[broken - 1][1])
+    joined: list[tuple[int, str]] = []
+    room = 0
+    for number, text in lines:
+        if joined and room == 0 and text.strip():
+            joined[-1] = (joined[-1][0], joined[-1][1] + text)
+        else:
+            joined.append((number, text))
+        room = width - len(text)
+    return joined
+
+
+def _is_dashes(text: str) -> bool:
+    return len(text.strip()) > 1 and not text.strip(" -")

@@ -21,8 +21,8 @@ __all__ = [
     "reading_of_vib",
 ]
 
-# Vendor_type_name_version; only the vendor and the version are free in their characters, and neither holds `_`.
-VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
+# Vendor_type_name_version; neither the vendor nor the version holds `_`.
+VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}(?:_[A-Za-z0-9.+-]{1,40}){0,5}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
 VIB_ID = re.compile(r"(?<![\w.-])" + VIB_WORD)
 VIB_VERSION = re.compile(r"\d[\w.:+~]{0,80}-\w[\w.+~-]{0,80}", re.ASCII)
 MIN_WIDTH = 72  # characters of a terminal's line
@@ -47,7 +47,7 @@ def reading_of_vib(name: str, version: str, vib: str | None = None, **fields: ob
 
 def reading_of_id(vib: str, **fields: object) -> list[DriverReading]:
     """As ``reading_of_vib``, from a full VIB ID (``Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM...``)."""
-    name, version = vib.split("_", 3)[2:]
+    name, version = vib.split("_", 2)[2].rsplit("_", 1)
     return reading_of_vib(name, version, vib, **fields)
 
 
@@ -93,15 +93,18 @@ def read_vib_ids(part: Part, found: Findings) -> None:
 
 def read_vib_install(part: Part, found: Findings) -> None:
     """What ``esxcli software vib install|update|remove`` printed. Until the reboot it asks for, the old driver runs on."""
-    state = "installed"
+    results: list[dict[str, tuple[int, str]]] = [{}]
     for number, key, value in _result_fields(part):
-        if key == "Reboot Required":
-            state = "pending" if value.strip().lower().startswith("true") else "installed"
-        elif key in ("VIBs Installed", "VIBs Removed"):
+        if key in results[-1]:
+            results.append({})
+        results[-1][key] = (number, value)
+    for told in results:  # 9.0 says last whether it asks for a reboot
+        reboots = told.get("Reboot Required", (0, ""))[1].strip().lower().startswith("true")
+        for key, state in (("VIBs Installed", "pending" if reboots else "installed"), ("VIBs Removed", "removed")):
+            number, value = told.get(key, (0, ""))
             for hit in VIB_ID.finditer(value):
-                became = state if key == "VIBs Installed" else "removed"
                 found.drivers += reading_of_id(
-                    hit[0], state=became, evidence="vib_install", source=part.source, line=number
+                    hit[0], state=state, evidence="vib_install", source=part.source, line=number
                 )
 
 

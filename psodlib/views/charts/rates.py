@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,40 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from psodlib.views.cells import MOVES
-from psodlib.views.charts.style import (
-    INK,
-    PALE,
-    PALETTE,
-    PAPER,
-    QUIET,
-    SMALL,
-    SOFT,
-    UNKNOWN_VERSION,
-    Table,
-    finish,
-    interval,
-    mark,
-    name_rows,
-    new_axes,
-    nothing,
-    shown_text,
-    stack_order,
-    styled,
-    version_colours,
-)
-from psodlib.views.charts.sums import crashes_in_days, crashes_in_words, days_in_words, hosts_in_words
+from psodlib.views.charts import style, sums
+from psodlib.views.charts.style import INK, PALE, PALETTE, PAPER, SMALL, SOFT, Missing, Table, chart
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, known, listing
 
 if TYPE_CHECKING:
     from psodlib.risk.decision import PinDecision
     from psodlib.risk.rates import RateRatio  # brings scipy, which most charts do without
 
-FOREST_COLUMNS = ("contrast", "estimate", "ratio", "low", "high")
 METHODS = {"frailty": "adjusted, hosts may differ", "exact_midp": "exact where crashes are few"}
 MAIN_ESTIMATES = ("headline", "known crashes only", "with unknown crashes", "worst cases of unknown", "crude")
 
 
-@styled
+@chart("group", "crashes", "host_days", "rate", "low", "high", "upper_at_zero", more=" (rates per host-year)")
 def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Crash rates per host-year with intervals, the naive count ghosted beside each.
 
@@ -55,61 +34,51 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     rates : pandas.DataFrame
         What ``crash_rates`` gives: the group as index, ``crashes``, ``host_days``, and per host-day ``rate``, ``low``,
         ``high``, ``upper_at_zero``.
-    simulated, ax
-        As for ``plot_rollout``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        ``numbers(ax)``: ``group``, ``crashes``, ``host_days``, and per host-year ``rate``, ``low``, ``high``,
-        ``upper_at_zero``.
     """
     table = _per_host_year(rates)
     if table.empty:
-        return nothing(ax, "No rate can be given", "No group has any host-day at risk.", list(table.columns), simulated)
+        raise Missing("No rate can be given", "No group has any host-day at risk.")
     names = list(table["group"])
-    notes = [f"{crashes_in_words(row.crashes)} in {days_in_words(row.host_days)}" for row in table.itertuples()]
-    chart = new_axes(ax, 0.62 + 0.42 * len(names), [*names, *notes], legend=False)
-    colours = version_colours(names)
-    for y, row in enumerate(table.itertuples()):
-        _rate_row(chart, y, row, colours.get(row.group, QUIET[UNKNOWN_VERSION][0]))
-    name_rows(chart, names, notes)
+    notes = [f"{count(row.crashes, 'crash')} in {sums.host_days(row.host_days)}" for row in table.itertuples()]
+    drawn = style.new_axes(ax, 0.62 + 0.42 * len(names), [*names, *notes], legend=False)
+    colours = style.version_colours(names)
     reach = _reach(table)
-    chart.set_xlim(0, reach)
-    chart.set_xlabel("Crashes per host-year")
-    _ghost_counts(chart, table, reach)
+    # The bare counts on a scale of their own, in the shade behind.
+    ghosts = table["crashes"] / max(float(table["crashes"].max()), 1.0) * reach * 0.9
+    look: Any = {"height": 0.8, "color": "#efefef", "edgecolor": PALE, "linewidth": 0.6, "zorder": 0.5, "gid": "count"}
+    drawn.barh(range(len(table)), ghosts, **look)
+    for y, row in enumerate(table.itertuples()):
+        _rate_row(drawn, y, row, style.version_fill(row.group, colours)["facecolor"])
+    style.name_rows(drawn, names, notes)
+    drawn.set_xlim(0, reach)
+    drawn.set_xlabel("Crashes per host-year")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
     caption = (
-        f"{crashes_in_days(table)}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
+        f"{sums.crashes_in_days(table)}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
         "scale: they mostly show where the host-days are."
     )
-    return finish(chart, _rates_finding(table), caption, table, simulated)
+    return style.finish(drawn, _rates_finding(table), caption, table, simulated)
 
 
 def _per_host_year(rates: Table) -> Table:
     table = rates.reset_index() if rates.index.name is not None else rates.reset_index(drop=True)
     measured = ["crashes", "host_days", "rate", "low", "high", "upper_at_zero"]
     by = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")][:1]
-    groups = table[by[0]].astype("string").fillna(UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)
+    groups = table[by[0]].astype("string").fillna(style.UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)
     out = pd.DataFrame({"group": groups})
     for name in measured:
         values = pd.to_numeric(table[name]).astype("float64") if name in table else np.nan
         out[name] = values if name in ("crashes", "host_days") else values * DAYS_A_YEAR
-    return _ordered(out[out["host_days"] > 0], "group")
-
-
-def _ordered(table: Table, by: str) -> Table:
-    place = {name: i for i, name in enumerate(stack_order(table[by]))}
-    return table.sort_values(by, key=lambda names: names.map(place), ignore_index=True)
+    return style.by_order(out[out["host_days"] > 0], "group")
 
 
 def _rate_row(ax: Any, y: int, row: Any, colour: str) -> None:
     if row.crashes:
-        interval(ax, [row.low, row.high], y, colour)
-        mark(ax, row.rate, y, colour, markeredgecolor=PAPER)
+        style.interval(ax, [row.low, row.high], y, colour)
+        style.mark(ax, row.rate, y, colour, markeredgecolor=PAPER)
     elif known(row.upper_at_zero):
         ax.plot([0, row.upper_at_zero], [y, y], color=colour, linewidth=1.6, linestyle=":", gid="interval")
-        mark(ax, row.upper_at_zero, y, colour, "<", markerfacecolor=PAPER, gid="upper bound")
+        style.mark(ax, row.upper_at_zero, y, colour, "<", markerfacecolor=PAPER, gid="upper bound")
 
 
 def _reach(table: Table) -> float:
@@ -121,18 +90,12 @@ def _reach(table: Table) -> float:
     return min(float(highs.max()), wanted) * 1.12
 
 
-def _ghost_counts(ax: Any, table: Table, reach: float) -> None:
-    most = max(float(table["crashes"].max()), 1.0)
-    look: Any = {"height": 0.8, "color": "#efefef", "edgecolor": PALE, "linewidth": 0.6, "zorder": 0.5, "gid": "count"}
-    ax.barh(range(len(table)), table["crashes"] / most * reach * 0.9, **look)
-
-
 def _rates_finding(table: Table) -> str:
     crashed = table[table["crashes"] > 0]
     if crashed.empty:
         best = table.loc[table["upper_at_zero"].idxmin()]
         bound = f"the tightest bound is {figure(best['upper_at_zero'])} per host-year ({best['group']})"
-        return f"No crash in {days_in_words(float(table['host_days'].sum()))}: {bound}"
+        return f"No crash in {sums.host_days(float(table['host_days'].sum()))}: {bound}"
     top = crashed.loc[crashed["rate"].idxmax()]
     first = f"{top['group']}: {figure(top['rate'])} crashes per host-year ({between(top['low'], top['high'])})"
     others = table.drop(index=top.name)
@@ -153,7 +116,10 @@ ADVICE = {
 }  # fmt: skip
 
 
-@styled
+@chart(
+    "version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high",
+    more="; ``avoided`` in crashes a year with its 90 % range, by moving its hosts to the best version",
+)  # fmt: skip
 def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """What to do with each version: its advice, how likely the best version is better, and what moving its hosts is worth.
 
@@ -161,41 +127,32 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     ----------
     decision : PinDecision or None
         What ``decide_pin`` gives; None where there is nothing to decide.
-    simulated, ax
-        As for ``plot_rollout``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        ``numbers(ax)``: ``version``, ``hosts_now``, ``advice``, ``p_worse``, and in crashes a year ``avoided``,
-        ``avoided_low``, ``avoided_high`` (90 % interval) by moving its hosts to the best version.
     """
-    columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
     if decision is None:
-        remedy = "Two versions that were watched are needed."
-        return nothing(ax, "There is nothing to choose between", remedy, columns, simulated)
-    table: Table = _ordered(decision.options[columns].astype({"advice": "string"}), "version")
+        raise Missing("There is nothing to choose between", "Two versions that were watched are needed.")
+    columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
+    table: Table = style.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     names = [str(name) for name in table["version"]]
     notes = [_option_words(row, decision.best) for row in table.itertuples()]
-    chart = new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
-    colours = version_colours(names)
+    axes = style.new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
+    colours = style.version_colours(names)
     drawn = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
     for row in drawn.itertuples():
-        colour = colours.get(row.version, QUIET[UNKNOWN_VERSION][0])
-        interval(chart, [row.avoided_low, row.avoided_high], row.Index, colour)
-        mark(chart, row.avoided, row.Index, colour, markerfacecolor=colour if row.advice in MOVES else PAPER)
-    name_rows(chart, names, notes)
-    chart.axvline(0, color=INK, linewidth=1)
+        colour = style.version_fill(row.version, colours)["facecolor"]
+        style.interval(axes, [row.avoided_low, row.avoided_high], row.Index, colour)
+        style.mark(axes, row.avoided, row.Index, colour, markerfacecolor=colour if row.advice in MOVES else PAPER)
+    style.name_rows(axes, names, notes)
+    axes.axvline(0, color=INK, linewidth=1)
     low, high = (float(drawn["avoided_low"].min()), float(drawn["avoided_high"].max())) if len(drawn) else (0.0, 1.0)
     reach = max(high, -low, 0.5)
-    chart.set_xlim(min(low * 1.1, -0.06 * reach) if len(drawn) else -0.1, reach * 1.1)
-    chart.set_xlabel(shown_text(f"Crashes a year avoided by moving its hosts to {decision.best}"))
+    axes.set_xlim(min(low * 1.1, -0.06 * reach) if len(drawn) else -0.1, reach * 1.1)
+    axes.set_xlabel(style.shown_text(f"Crashes a year avoided by moving its hosts to {decision.best}"))
     caption = (
         "Points: expected; lines: 90 % ranges; filled: moved by this advice; in brackets the chance that "
         f"{decision.best} is better. Left of 0 a move would add crashes. Adjusted for hardware, uptime, season and for "
         "hosts that differ."
     )
-    return finish(chart, _options_finding(decision, table), caption, table, simulated)
+    return style.finish(axes, _options_finding(decision, table), caption, table, simulated)
 
 
 def _option_words(row: Any, best: str) -> str:
@@ -214,7 +171,7 @@ def _options_finding(decision: PinDecision, table: Table) -> str:
     return f"Moving the hosts off {which} avoids about {worth} crashes a year"
 
 
-@styled
+@chart("contrast", "estimate", "ratio", "low", "high", more="; NaN where there is no information, inf where unbounded")
 def plot_ratio(
     ratios: RateRatio | Sequence[RateRatio], *, headlines: bool = False, simulated: bool = False, ax: Axes | None = None
 ) -> Axes:
@@ -226,46 +183,42 @@ def plot_ratio(
         What ``rate_ratio`` gives, or ``PinDecision.ratios``. Several are drawn one below the other.
     headlines : bool
         True draws one row a contrast, its headline: for whoever decides.
-    simulated, ax
-        As for ``plot_rollout``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        ``numbers(ax)``: ``contrast``, ``estimate``, ``ratio``, ``low``, ``high``; NaN where there is no
-        information, inf where unbounded.
     """
     several: Any = [ratios] if hasattr(ratios, "reference") else list(ratios)
-    table = pd.DataFrame([row for one in several for row in _forest(one)], columns=FOREST_COLUMNS)
+    columns = ["contrast", "estimate", "ratio", "low", "high"]
+    table = pd.DataFrame([row for one in several for row in _forest(one)], columns=columns)
     if headlines or len(several) > 1:
         shown = MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES
         table = table[table["estimate"].isin(shown)].reset_index(drop=True)
     if table.empty:
-        remedy = "Two versions with host-days are needed for a ratio."
-        return nothing(ax, "No two versions to compare", remedy, FOREST_COLUMNS, simulated)
+        raise Missing("No two versions to compare", "Two versions with host-days are needed for a ratio.")
     if not any(sum(one.crashes) for one in several) and table.apply(_tells_nothing, axis=1).all():
-        remedy = f"{_ratio_caption(several, arrows=False).split('. Lines')[0]}. No crash on either side gives no ratio."
-        return nothing(ax, "Nothing can be said of any ratio yet", remedy, FOREST_COLUMNS, simulated)
-    names = list(table["estimate"] if len(several) == 1 else _grouped_names(table))
+        arms = _ratio_caption(several, arrows=False).split(". Lines")[0]
+        raise Missing("Nothing can be said of any ratio yet", f"{arms}. No crash on either side gives no ratio.")
+    names = list(table["estimate"])
     if headlines:
         names = list(table["contrast"].str.replace(" / ", " against ", regex=False))
-    chart = new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
-    chart.set_xscale("log")
+    elif len(several) > 1:  # the first row of each contrast bears its name
+        names = [
+            f"{row.contrast}: headline" if row.estimate == "headline" else row.estimate for row in table.itertuples()
+        ]
+    drawn = style.new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
+    drawn.set_xscale("log")
     low, high = _ratio_limits(table)
-    chart.set_xlim(low, high)
+    drawn.set_xlim(low, high)
     for y, row in enumerate(table.itertuples()):
-        _forest_row(chart, y, row, low, high)
-    chart.axvline(1, color=INK, linewidth=1)
-    name_rows(chart, names)
-    chart.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    chart.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    chart.xaxis.set_minor_locator(NullLocator())
-    chart.tick_params(axis="y", pad=9)
+        _forest_row(drawn, y, row, low, high)
+    drawn.axvline(1, color=INK, linewidth=1)
+    style.name_rows(drawn, names)
+    drawn.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    drawn.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    drawn.xaxis.set_minor_locator(NullLocator())
+    drawn.tick_params(axis="y", pad=9)
     references = {one.reference for one in several}
     whose = f"{several[0].reference}'s" if len(references) == 1 else "the second version's"
-    chart.set_xlabel(shown_text(f"Crash rate as a multiple of {whose} (log scale)"))
+    drawn.set_xlabel(style.shown_text(f"Crash rate as a multiple of {whose} (log scale)"))
     caption = _ratio_caption(several, arrows=bool(((table["low"] < low) | (table["high"] > high)).any()))
-    return finish(chart, _ratio_finding(several), caption, table, simulated)
+    return style.finish(drawn, _ratio_finding(several), caption, table, simulated)
 
 
 def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
@@ -280,12 +233,6 @@ def _forest(ratio: RateRatio) -> list[tuple[Any, ...]]:
 
 def _tells_nothing(row: Any) -> bool:
     return bool(np.isnan(row.low) or np.isnan(row.high) or (row.low <= 0 and np.isinf(row.high)))
-
-
-def _grouped_names(table: Table) -> Iterable[str]:
-    # With several contrasts, the first row of each bears the contrast's name.
-    for row in table.itertuples():
-        yield f"{row.contrast}: headline" if row.estimate == "headline" else row.estimate
 
 
 def _ratio_limits(table: Table) -> tuple[float, float]:
@@ -304,13 +251,13 @@ def _forest_row(ax: Any, y: int, row: Any, low: float, high: float) -> None:
         ax.annotate("no information", (1, y), fontsize=SMALL, color=SOFT, **place)
         return
     ends = max(row.low, low), min(row.high, high)
-    interval(ax, ends, y, colour, 3 if first else 1.6)
+    style.interval(ax, ends, y, colour, 3 if first else 1.6)
     # An end beyond the page, or nowhere, is an arrow.
     for beyond, edge, shape in ((row.low < low, low, "<"), (row.high > high, high, ">")):
         if beyond:
-            mark(ax, edge, y, colour, shape, clip_on=False, gid="beyond")
+            style.mark(ax, edge, y, colour, shape, clip_on=False, gid="beyond")
     if low <= row.ratio <= high:
-        mark(ax, row.ratio, y, colour, "D" if first else "o", 8 if first else 5, gid="ratio")
+        style.mark(ax, row.ratio, y, colour, "D" if first else "o", 8 if first else 5, gid="ratio")
 
 
 def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
@@ -336,7 +283,7 @@ def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
 def _ratio_caption(ratios: Sequence[RateRatio], arrows: bool) -> str:
     # Each version once, then how each contrast was reckoned: three contrasts of three versions name each twice.
     arms = {
-        name: f"{name}: {crashes_in_words(crashes)} in {days_in_words(days)} on {hosts_in_words(hosts)}"
+        name: f"{name}: {count(crashes, 'crash')} in {sums.host_days(days)} on {count(hosts, 'host')}"
         for one in ratios
         for name, crashes, days, hosts in zip(
             (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True

@@ -6,6 +6,7 @@ Text that came out of a log is drawn letter by letter: no mathtext, no control c
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +28,12 @@ CRASH = "#000000"
 # Okabe and Ito's colours (2008), without the yellow that is lost on white paper; then the same, lighter.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5c99", "#8c6d31", "#66aad1", "#e69e66")
 UNKNOWN_VERSION, NOT_WATCHED, OTHERS = "version unknown", "not watched", "other versions"
-QUIET = {UNKNOWN_VERSION: ("#8a8a8a", "////"), NOT_WATCHED: (PAPER, "...."), OTHERS: (PALE, "")}
+# What is not known is grey and hatched, so that it reads without colour too.
+QUIET: dict[str, dict[str, Any]] = {
+    OTHERS: {"facecolor": PALE, "hatch": "", "edgecolor": SOFT},
+    UNKNOWN_VERSION: {"facecolor": "#8a8a8a", "hatch": "////", "edgecolor": SOFT},
+    NOT_WATCHED: {"facecolor": PAPER, "hatch": "....", "edgecolor": SOFT},
+}
 MOST_VERSIONS = 7  # more colours than this nobody tells apart
 LONGEST_LABEL = 34  # letters; a longer name loses its middle
 DAY = pd.Timedelta(days=1)
@@ -49,21 +55,45 @@ STYLE: Any = {
 WIDTH = 4.7  # inches of the plot itself; with labels and legend about a printed page, so that 8 points stay 8 points
 LEGEND = 1.6  # inches beside it
 SMALL = 8.5  # points; no text of a chart is smaller
+ALIKE = """
+simulated : bool
+    True prints "simulated fleet" in the caption.
+ax : matplotlib.axes.Axes, optional
+    Where to draw; a new figure by default.
+
+Returns
+-------
+matplotlib.axes.Axes
+    ``numbers(ax)``: {}.
+"""  # what every ``plot_*`` takes and gives, in its docstring behind its own parameters
 
 
-def styled(plot: Callable[P, Axes]) -> Callable[P, Axes]:
-    """One style for a ``plot_*``, and none of it left behind in the caller's session."""
+class Missing(Exception):
+    """What a chart has nothing to show of, and what would help: two sentences."""
 
-    @functools.wraps(plot)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Axes:
-        with plt.rc_context(STYLE):
-            chart = plot(*args, **kwargs)
-            interactive = plt.isinteractive()
-        # A session's first figure starts the backend, and a notebook's turns interactive mode on: not ours to undo.
-        matplotlib.interactive(interactive)
-        return chart
 
-    return drawn
+def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callable[P, Axes]]:
+    """What makes a ``plot_*`` of a function: the style, a panel where something is ``Missing``, and the docstring's common
+    part with the columns of ``numbers(ax)``."""
+
+    def dressed(plot: Callable[P, Axes]) -> Callable[P, Axes]:
+        @functools.wraps(plot)
+        def drawn(*args: P.args, **given: P.kwargs) -> Axes:
+            with plt.rc_context(STYLE):
+                try:
+                    made = plot(*args, **given)
+                except Missing as missing:
+                    made = _panel(missing, columns, given.get("ax"), bool(given.get("simulated")))
+                interactive = plt.isinteractive()
+            # A session's first figure starts the backend, and a notebook's turns interactive mode on: not ours to undo.
+            matplotlib.interactive(interactive)
+            return made
+
+        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\n\nNotes\n")
+        drawn.__doc__ = f"{own}{ALIKE.format(', '.join(f'``{name}``' for name in columns) + more)}{heading[1:]}{notes}"
+        return drawn
+
+    return dressed
 
 
 def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), legend: bool = True) -> Any:
@@ -90,13 +120,11 @@ def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -
         ha="left", va="top", fontsize=SMALL, color=SOFT, annotation_clip=False, gid="caption",
     )  # fmt: skip
     ax.psod_numbers = table.reset_index(drop=True)
-    ax._ipython_display_ = _drawn_already
-    chart: Axes = ax
-    return chart
-
-
-def _drawn_already() -> None:
-    """At the end of a cell the figure is shown by the notebook's backend; the Axes adds no line of its own."""
+    ax._ipython_display_ = lambda: (
+        None
+    )  # at a cell's end the backend shows the figure; the Axes adds no line of its own
+    done: Axes = ax
+    return done
 
 
 def _room(ax: Any) -> tuple[float, float]:
@@ -112,24 +140,22 @@ def _wrapped(words: str, letters: float) -> str:
     return shown_text(textwrap.fill(words, round(letters), break_on_hyphens=False), keep_breaks=True)
 
 
-def nothing(ax: Any | None, what: str, remedy: str, columns: Sequence[str], simulated: bool) -> Axes:
-    """A panel that says what is missing, because an empty one reads as "nothing happened"."""
-    # In the style of the plot_* that calls. One more rc_context here would end by turning the session's interactive mode
-    # off if this is its first figure, and a notebook then shows no later chart.
-    chart = new_axes(ax, 0.9, legend=False)
-    chart.set(xticks=[], yticks=[])
-    chart.spines[:].set_visible(False)
-    chart.text(0.0, 0.6, _wrapped(remedy, 80), transform=chart.transAxes, color=SOFT, va="center")
+def _panel(missing: Missing, columns: Sequence[str], ax: Any, simulated: bool) -> Axes:
+    # Says what is missing, because an empty chart reads as "nothing happened".
+    what, remedy = missing.args
+    panel = new_axes(ax, 0.9, legend=False)
+    panel.set(xticks=[], yticks=[])
+    panel.spines[:].set_visible(False)
+    panel.text(0.0, 0.6, _wrapped(remedy, 80), transform=panel.transAxes, color=SOFT, va="center")
     empty = pd.DataFrame(columns=list(columns))
-    return finish(chart, what, "Nothing is drawn because nothing is known.", empty, simulated)
+    return finish(panel, what, "Nothing is drawn because nothing is known.", empty, simulated)
 
 
 def add_legend(ax: Any, entries: Sequence[Any], title: str | None = None) -> None:
     """A legend beside the plot, never over it."""
     if entries:
         place: Any = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0, "alignment": "left"}
-        legend = ax.legend(handles=entries, title=title, **place)
-        legend.get_title().set_fontsize(9)
+        ax.legend(handles=entries, title=title, title_fontsize=9, **place)
 
 
 def version_legend(
@@ -147,12 +173,10 @@ def spread(table: Table, rows: str, columns: str, values: str, order: Any, layer
 def stacked(ax: Any, wide: Table, fills: dict[str, Any], at: Any, *, lying: bool = False, **bar: Any) -> Any:
     """Bars of layers, one a row of ``wide``; gives where they end."""
     ends = np.zeros(len(wide))
+    draw, base = (ax.barh, "left") if lying else (ax.bar, "bottom")
     for name in wide:
         lengths = wide[name].to_numpy(dtype=float)
-        if lying:
-            ax.barh(at, lengths, left=ends, **{"linewidth": 0.5, **fills[name], **bar})
-        else:
-            ax.bar(at, lengths, bottom=ends, **{"linewidth": 0.5, **fills[name], **bar})
+        draw(at, lengths, **{base: ends, "linewidth": 0.5, **fills[name], **bar})
         ends = ends + lengths
     return ends
 
@@ -164,8 +188,7 @@ def interval(ax: Any, ends: Sequence[float], y: int, colour: str, width: float =
 
 def mark(ax: Any, x: Any, y: Any, colour: str, shape: str = "o", size: float = 7, **more: Any) -> None:
     """A point, or several of a kind."""
-    xs, ys = np.atleast_1d(x), np.atleast_1d(y)
-    ax.plot(xs, ys, linestyle="", marker=shape, markersize=size, color=colour, **more)
+    ax.plot(np.atleast_1d(x), np.atleast_1d(y), linestyle="", marker=shape, markersize=size, color=colour, **more)
 
 
 def name_rows(ax: Any, names: Sequence[str], notes: Sequence[str] = ()) -> None:
@@ -180,25 +203,23 @@ def name_rows(ax: Any, names: Sequence[str], notes: Sequence[str] = ()) -> None:
     ax.grid(False, axis="y")
 
 
-def time_axis(ax: Any) -> None:
+def time_axis(ax: Any, words: str = "Week (UTC)") -> None:
     """Dates that say year and month once."""
     dates: Any = mdates  # untyped
     locator = dates.AutoDateLocator(minticks=3, maxticks=9)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+    ax.set_xlabel(words)
 
 
 @functools.cache
 def _glyphs() -> frozenset[int]:
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    return frozenset(font.get_charmap())
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
 def shown_text(value: Any, keep_breaks: bool = False) -> str:
     """Text letter by letter: ``$`` would start mathtext, an unknown glyph draw a box, a break run off."""
-    shown = literal(value)
-    if not keep_breaks:
-        shown = " ".join(shown.split())
+    shown = literal(value) if keep_breaks else " ".join(literal(value).split())
     letters = (c if c == "\n" or ord(c) in _glyphs() else c.encode("unicode_escape").decode("ascii") for c in shown)
     return "".join(letters).replace("$", r"\$")
 
@@ -210,16 +231,20 @@ def short_label(value: Any) -> str:
 
 def _natural(value: str) -> list[tuple[int, int, str]]:
     # 5.5.0.9 before 5.5.0.58; bounded digits, because a name may be anything.
-    return [
-        (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part)
-        for part in re.split(r"([0-9]{1,18})", str(value))
-        if part
-    ]
+    parts = filter(None, re.split(r"([0-9]{1,18})", value))
+    return [(0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in parts]
 
 
 def in_order(values: Iterable[Any]) -> list[str]:
-    """Known names, each once, with 5.5.0.9 before 5.5.0.58."""
-    return sorted({str(value) for value in values if known(value)}, key=_natural)
+    """Known names, each once, with 5.5.0.9 before 5.5.0.58; behind them what stands for several or for none."""
+    present = {str(value) for value in values if known(value)}
+    return [*sorted(present - set(QUIET), key=_natural), *(name for name in QUIET if name in present)]
+
+
+def by_order(table: Table, column: str) -> Table:
+    """A table's rows in the order of a column's names, as ``in_order`` has them."""
+    place = {name: i for i, name in enumerate(in_order(table[column]))}
+    return table.sort_values(column, key=lambda names: names.map(place), kind="stable", ignore_index=True)
 
 
 def version_colours(versions: Iterable[Any]) -> dict[str, str]:
@@ -227,37 +252,21 @@ def version_colours(versions: Iterable[Any]) -> dict[str, str]:
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(in_order(versions)) if name not in QUIET}
 
 
+def version_fill(name: str, colours: dict[str, str]) -> dict[str, Any]:
+    """How a version's bar is filled."""
+    return QUIET.get(name) or {"facecolor": colours.get(name, PALE), "edgecolor": PAPER}
+
+
 def version_patch(name: str, colours: dict[str, str]) -> Patch:
     """The entry of a version in a legend."""
     return Patch(label=short_label(name), linewidth=0.5, **version_fill(name, colours))
 
 
-def version_fills(names: Iterable[str], colours: dict[str, str]) -> dict[str, Any]:
-    """How the bars of several versions are filled."""
-    return {name: version_fill(name, colours) for name in names}
-
-
-def version_fill(name: str, colours: dict[str, str]) -> dict[str, Any]:
-    """How a version's bar is filled; what is not known is grey and hatched, so that it reads without colour too."""
-    if name in QUIET:
-        colour, hatch = QUIET[name]
-        return {"facecolor": colour, "hatch": hatch, "edgecolor": SOFT}
-    return {"facecolor": colours[name], "edgecolor": PAPER}
-
-
 def lumped(versions: Column, weight: Column) -> Column:
     """Versions with the most host-days by name, the rest as one grey; unknown stays itself."""
     named = versions.astype("string").fillna(UNKNOWN_VERSION)
-    totals = (
-        weight.groupby(named).sum().drop(UNKNOWN_VERSION, errors="ignore").sort_values(ascending=False, kind="stable")
-    )
+    totals = weight.groupby(named).sum().drop(UNKNOWN_VERSION, errors="ignore")
     if len(totals) > MOST_VERSIONS:
-        named = named.mask(named.isin(totals.index[MOST_VERSIONS - 1 :]), OTHERS)
+        most = totals.sort_values(ascending=False, kind="stable").index[: MOST_VERSIONS - 1]
+        named = named.where(named.isin([*most, UNKNOWN_VERSION]), OTHERS)
     return named
-
-
-def stack_order(names: Iterable[str]) -> list[str]:
-    """Versions in order, then what is not known."""
-    quiet = [OTHERS, UNKNOWN_VERSION, NOT_WATCHED]
-    present = set(names)
-    return [*in_order(present - set(quiet)), *(name for name in quiet if name in present)]

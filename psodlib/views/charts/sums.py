@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from psodlib.views.charts.style import DAY, LONGEST_LABEL, Column, Table, lumped
-from psodlib.views.words import DAYS_A_YEAR, count, figure
+from psodlib.views.words import count, figure
 
 
 def module_of(exposure: Table) -> str:
@@ -31,38 +31,25 @@ def counts_of(exposure: Table, name: str) -> Column:
 
 def with_dates(exposure: Table) -> Table:
     """Only stretches with a place in time; a hand-made table may have none."""
-    if "start" not in exposure or "end" not in exposure:
-        return exposure.iloc[:0]
-    return exposure[exposure["start"].notna() & exposure["end"].notna()]
+    return exposure[column_of(exposure, "start").notna() & column_of(exposure, "end").notna()]
 
 
-def hosts_in_words(n: int) -> str:
-    """A number of hosts, as words."""
-    return count(n, "host")
-
-
-def days_in_words(n: float) -> str:
+def host_days(n: float) -> str:
     """A number of host-days, as words."""
     return f"{n:,.0f} host-days" if n >= 10 or n == 0 else f"{figure(n)} host-days"
 
 
-def crashes_in_words(n: float) -> str:
-    """A number of crashes, as words."""
-    return count(n, "crash", "crashes")
-
-
 def crashes_in_days(table: Table) -> str:
     """A table's crashes and host-days, as words."""
-    return f"{crashes_in_words(table['crashes'].sum())} in {days_in_words(float(table['host_days'].sum()))}"
+    return f"{count(table['crashes'].sum(), 'crash')} in {host_days(float(table['host_days'].sum()))}"
 
 
-def evidence_in_words(exposure: Table) -> str:
-    """The counts that every caption owes: crashes, host-days, hosts."""
-    module, unknown = module_of(exposure), int(counts_of(exposure, "unknown_crashes").sum())
-    crashes = count(int(counts_of(exposure, "crashes").sum()), f"{module} crash", f"{module} crashes")
-    more = f" and {crashes_in_words(unknown)} with no module found" if unknown else ""
-    days = days_in_words(float(exposure["host_days"].sum()))
-    return f"{crashes}{more} in {days} on {hosts_in_words(exposure['host'].nunique())}"
+def evidence(exposure: Table) -> str:
+    """The counts that every caption owes, as words: crashes, host-days, hosts."""
+    crashes, unknown = (int(counts_of(exposure, name).sum()) for name in ("crashes", "unknown_crashes"))
+    more = f" and {count(unknown, 'crash')} with no module found" if unknown else ""
+    days = host_days(float(exposure["host_days"].sum()))
+    return f"{count(crashes, f'{module_of(exposure)} crash')}{more} in {days} on {count(exposure['host'].nunique(), 'host')}"
 
 
 def days_since(times: Column, origin: pd.Timestamp) -> Any:
@@ -75,12 +62,10 @@ def days_in_bins(start: Any, end: Any, edges: Any, group: Column) -> Table:
     ``host_days``."""
     parts = []
     for i in range(len(edges) - 1):
-        days = np.minimum(end, edges[i + 1]) - np.maximum(start, edges[i])
-        inside = days > 0
-        total = pd.Series(days[inside]).groupby(group.to_numpy()[inside], sort=False).sum()
-        parts.append(
-            pd.DataFrame({"bin": i, "group": total.index.astype("string"), "host_days": total.to_numpy(dtype=float)})
-        )
+        days = pd.Series(np.minimum(end, edges[i + 1]) - np.maximum(start, edges[i]), index=group.array)
+        total = days[days > 0].groupby(level=0, sort=False).sum()
+        names = total.index.astype("string")
+        parts.append(pd.DataFrame({"bin": i, "group": names, "host_days": total.to_numpy(dtype=float)}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -96,20 +81,8 @@ def weekly_sums(exposure: Table) -> Table:
     ends = pd.DataFrame({"bin": np.minimum(end // 7, len(edges) - 2).astype(int), "version": version.to_numpy()})
     for name in ("crashes", "unknown_crashes"):
         ends[name] = counts_of(exposure, name).to_numpy()
-    table = days.merge(
-        ends.groupby(["bin", "version"], as_index=False).sum(), how="outer", on=["bin", "version"]
-    ).fillna(0)
+    ends = ends.groupby(["bin", "version"], as_index=False).sum()
+    table = days.merge(ends, how="outer", on=["bin", "version"]).fillna(0)
     table.insert(0, "week", monday + pd.to_timedelta(table.pop("bin") * 7, unit="D"))
-    return table.astype({"crashes": "int64", "unknown_crashes": "int64"}).sort_values(
-        ["week", "version"], ignore_index=True
-    )
-
-
-def yearly_rates(table: Table, by: str) -> Table:
-    """Sums a group, with the rate and its Garwood interval per host-year."""
-    from psodlib.risk.exact import poisson_interval  # brings scipy, which most charts do without
-
-    sums = table.groupby(by, as_index=False, sort=False)[["crashes", "host_days"]].sum()
-    limits = [poisson_interval(row.crashes, row.host_days / DAYS_A_YEAR) for row in sums.itertuples()]
-    sums["rate"] = sums["crashes"] * DAYS_A_YEAR / sums["host_days"]
-    return sums.assign(low=[low for low, _ in limits], high=[high for _, high in limits])
+    table = table.astype({"crashes": "int64", "unknown_crashes": "int64"})
+    return table.sort_values(["week", "version"], ignore_index=True)

@@ -11,16 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from psodlib.views.charts import style
-from psodlib.views.charts.style import Column, Table, styled
-from psodlib.views.charts.sums import (
-    column_of,
-    crashes_in_days,
-    crashes_in_words,
-    days_in_words,
-    evidence_in_words,
-    with_dates,
-)
+from psodlib.views.charts import style, sums
+from psodlib.views.charts.style import PALE, PAPER, SMALL, SOFT, Column, Missing, Table, chart
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, share
 
 MOST_BESIDE = 5  # intervals beside each other in one band of uptime
@@ -29,7 +21,7 @@ NO_UPTIME = "No stretch says how long its boot had run."
 FEW = 5  # crashes below which no shape over uptime is claimed
 
 
-@styled
+@chart("band", "version", "host_days", "crashes")
 def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Share of crashes beside share of host-days, by band of uptime.
 
@@ -39,55 +31,42 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     ----------
     exposure : pandas.DataFrame
         Exposure table with ``uptime_start``; a crash ends its stretch.
-    simulated, ax
-        As for ``plot_rollout``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        ``numbers(ax)``: ``band``, ``version``, ``host_days``, ``crashes``.
     """
     table = _banded(exposure)
     if table.empty:
-        return style.nothing(ax, "Uptime at crash is not known", NO_UPTIME, list(table.columns), simulated)
+        raise Missing("Uptime at crash is not known", NO_UPTIME)
     bands = list(dict.fromkeys(table["band"]))
     crashes, days = table["crashes"].sum(), table["host_days"].sum()
     colours = style.version_colours(exposure["version"])
-    chart = style.new_axes(ax)
+    drawn = style.new_axes(ax)
     at_risk = table.groupby("band")["host_days"].sum().reindex(bands)
-    chart.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=style.PALE, gid="host-days")
-    names = style.stack_order(table["version"])
+    drawn.bar(np.arange(len(bands)) - 0.2, 100 * at_risk / days, width=0.38, color=PALE, gid="host-days")
+    names = style.in_order(table["version"])
     parts = 100 * style.spread(table, "band", "version", "crashes", bands, names) / max(crashes, 1)
-    bottom = style.stacked(chart, parts, style.version_fills(names, colours), np.arange(len(bands)) + 0.2, width=0.38)
-    _band_notes(chart, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
-    chart.set_ylabel("Share of all (%)")
-    chart.set_xlabel("Uptime of the boot (days), and host-days spent at it")
+    fills = {name: style.version_fill(name, colours) for name in names}
+    bottom = style.stacked(drawn, parts, fills, np.arange(len(bands)) + 0.2, width=0.38)
+    _band_notes(drawn, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
+    drawn.set_ylabel("Share of all (%)")
+    drawn.set_xlabel("Uptime of the boot (days), and host-days spent at it")
     crashed = [style.version_patch(name, colours) for name in names if parts[name].any()]
-    style.add_legend(
-        chart, [Patch(facecolor=style.PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes"
-    )
+    style.add_legend(drawn, [Patch(facecolor=PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes")
     caption = (
-        f"{evidence_in_words(exposure)}. Each pair: share of the host-days and share of the crashes at that uptime; if "
+        f"{sums.evidence(exposure)}. Each pair: share of the host-days and share of the crashes at that uptime; if "
         "both are alike, uptime does not matter."
     )
-    return style.finish(chart, _uptime_finding(table), caption, table, simulated)
+    return style.finish(drawn, _uptime_finding(table), caption, table, simulated)
 
 
 def _banded(exposure: Table) -> Table:
     # band, version, host_days, crashes in the order of bands; only bands that any host reached.
-    aged = exposure.assign(uptime_start=column_of(exposure, "uptime_start"))
-    aged = with_dates(aged[aged["uptime_start"].notna()])
+    aged = exposure.assign(uptime_start=sums.column_of(exposure, "uptime_start"))
+    aged = sums.with_dates(aged[aged["uptime_start"].notna()])
     if aged.empty:
         return pd.DataFrame(columns=["band", "version", "host_days", "crashes"])
     from psodlib.risk.survival import hazard_by_uptime  # brings scipy, which most charts do without
 
     table: Table = hazard_by_uptime(aged.assign(version=style.lumped(aged["version"], aged["host_days"])))
-    table = table.rename(columns={"uptime": "band"})[["band", "version", "host_days", "crashes"]]
-    return table.sort_values("band", key=_natural_ranks, kind="stable", ignore_index=True)
-
-
-def _natural_ranks(names: Column) -> Column:
-    return names.map({name: rank for rank, name in enumerate(style.in_order(names))})
+    return style.by_order(table.rename(columns={"uptime": "band"})[["band", "version", "host_days", "crashes"]], "band")
 
 
 def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, crashes: Column) -> None:
@@ -96,23 +75,23 @@ def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, cr
     ax.grid(False, axis="x")
     place: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
     for x, band in enumerate(bands):
-        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=style.SMALL, color=style.SOFT, **place)
+        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=SMALL, color=SOFT, **place)
 
 
 def _uptime_finding(table: Table) -> str:
-    sums = table.groupby("band", sort=False)[["host_days", "crashes"]].sum()
-    total = int(sums["crashes"].sum())
+    whole = table.groupby("band", sort=False)[["host_days", "crashes"]].sum()
+    total = int(whole["crashes"].sum())
     if not total:
-        return f"No crash at any uptime in {days_in_words(float(sums['host_days'].sum()))}"
+        return f"No crash at any uptime in {sums.host_days(float(whole['host_days'].sum()))}"
     if total < FEW:
-        return f"{crashes_in_words(total)}: too few to say at what uptime hosts crash"
-    shares = sums / sums.sum()
+        return f"{count(total, 'crash')}: too few to say at what uptime hosts crash"
+    shares = whole / whole.sum()
     excess = (shares["crashes"] - shares["host_days"]).idxmax()
-    crashes, time = (share(sums.loc[excess, name], sums[name].sum()) for name in ("crashes", "host_days"))
+    crashes, time = (share(whole.loc[excess, name], whole[name].sum()) for name in ("crashes", "host_days"))
     return f"{crashes} of {total:,} crashes fell at {excess} days of uptime, where {time} of the time was spent"
 
 
-@styled
+@chart("version", "uptime", "crashes", "host_days", "rate", "low", "high", more=" (rates per host-year)")
 def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Crashes per host-year by band of uptime and version, with Garwood 95 % intervals.
 
@@ -120,24 +99,16 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
     ----------
     hazard : pandas.DataFrame
         What ``risk.survival.hazard_by_uptime`` gives.
-    simulated, ax
-        As for ``plot_rollout``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        ``numbers(ax)``: ``version``, ``uptime``, ``crashes``, ``host_days``, and per host-year ``rate``, ``low``,
-        ``high``.
     """
     if hazard.empty:
-        return style.nothing(ax, "No hazard by uptime", NO_UPTIME, list(hazard.columns), simulated)
+        raise Missing("No hazard by uptime", NO_UPTIME)
     yearly = {name: hazard[name] * DAYS_A_YEAR for name in ("rate", "low", "high")}
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
     bands = style.in_order(table["uptime"])
     colours = style.version_colours(table["version"])
     drawn = table.groupby("version")[["crashes", "host_days"]].sum().nlargest(MOST_BESIDE, ["crashes", "host_days"])
     versions = style.in_order(drawn.index)  # more lines beside each other nobody tells apart
-    chart = style.new_axes(ax)
+    drawn = style.new_axes(ax)
     step = min(0.16, 0.8 / len(versions))
     for i, name in enumerate(versions):
         rows = table[table["version"] == name]
@@ -145,32 +116,32 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
         xs = np.array([bands.index(band) for band in rows["uptime"]]) + (i - (len(versions) - 1) / 2) * step
         # Without a crash there is no rate to mark, only how high it may be.
         lines = ["solid" if some else "dotted" for some in crashed]
-        chart.vlines(xs, rows["low"], rows["high"], color=colours[name], linewidth=2, linestyles=lines, gid="interval")
-        style.mark(chart, xs[crashed], rows.loc[crashed, "rate"], colours[name], size=6, markeredgecolor=style.PAPER)
-    chart.set_xticks(range(len(bands)), bands)
-    chart.grid(False, axis="x")
+        drawn.vlines(xs, rows["low"], rows["high"], color=colours[name], linewidth=2, linestyles=lines, gid="interval")
+        style.mark(drawn, xs[crashed], rows.loc[crashed, "rate"], colours[name], size=6, markeredgecolor=PAPER)
+    drawn.set_xticks(range(len(bands)), bands)
+    drawn.grid(False, axis="x")
     tops = table.loc[table["crashes"] > 0, "high"]
-    chart.set_ylim(0, 1.1 * float(tops.quantile(0.9)) if len(tops) else None)
-    chart.set_ylabel("Crashes per host-year")
-    chart.set_xlabel("Uptime of the boot (days)")
-    style.version_legend(chart, versions, colours)
+    drawn.set_ylim(0, 1.1 * float(tops.quantile(0.9)) if len(tops) else None)
+    drawn.set_ylabel("Crashes per host-year")
+    drawn.set_xlabel("Uptime of the boot (days)")
+    style.version_legend(drawn, versions, colours)
     left_out = table["version"].nunique() - len(versions)
     more = f"; {count(left_out, 'version')} with fewer crashes not drawn" if left_out else ""
     caption = (
-        f"{crashes_in_days(table)}{more}. Lines: Garwood 95 % intervals, cut at the top; dotted without a crash. Hosts that "
+        f"{sums.crashes_in_days(table)}{more}. Lines: Garwood 95 % intervals, cut at the top; dotted without a crash. Hosts that "
         "crash easily seldom reach long uptimes, so a flat or falling line is no proof that uptime is harmless."
     )
-    return style.finish(chart, _hazard_finding(table, bands), caption, table, simulated)
+    return style.finish(drawn, _hazard_finding(table, bands), caption, table, simulated)
 
 
 def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
     if not table["crashes"].sum():
-        return f"No crash at any uptime in {days_in_words(float(table['host_days'].sum()))}"
+        return f"No crash at any uptime in {sums.host_days(float(table['host_days'].sum()))}"
     worst = table.groupby("version")["crashes"].sum().idxmax()
     rows = table[(table["version"] == worst) & (table["crashes"] > 0)].set_index("uptime")
     rows = rows.reindex(bands).dropna(subset=["rate"])
     if rows["crashes"].sum() < FEW or len(rows) < 2:
-        return f"{worst}: {crashes_in_words(rows['crashes'].sum())}, too few to show a trend over uptime"
+        return f"{worst}: {count(rows['crashes'].sum(), 'crash')}, too few to show a trend over uptime"
     first, last = rows.iloc[0], rows.iloc[-1]
     falls = "falls" if last["high"] < first["low"] else "shows no clear trend"
     course = "rises" if last["low"] > first["high"] else falls
@@ -178,7 +149,17 @@ def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
     return f"The crash rate of {worst} {course} with uptime: {ends}"
 
 
-@styled
+@chart(
+    "version",
+    "days",
+    "at_risk",
+    "crashes",
+    "survival",
+    "low",
+    "high",
+    "incidence",
+    more=" and the others of ``time_to_crash``, as far as they are drawn",
+)
 def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Share of boots that the driver has crashed by an uptime, by version, with 95 % bands.
 
@@ -186,13 +167,6 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     ----------
     survival : pandas.DataFrame
         What ``time_to_crash`` gives.
-    simulated, ax
-        As for ``plot_rollout``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        ``numbers(ax)``: the table, as far as it is drawn.
 
     Notes
     -----
@@ -205,32 +179,32 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     table = table[table.groupby(by)["days"].transform("count") > 1]
     if table.empty:
         remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would mean little."
-        return style.nothing(ax, "No curve of time to crash", remedy, list(survival.columns), simulated)
+        raise Missing("No curve of time to crash", remedy)
     names = style.in_order(table[by])
     colours = style.version_colours(survival[by])
-    chart = style.new_axes(ax)
+    drawn = style.new_axes(ax)
     for name in names:
         rows = table[table[by] == name]
         steps: Any = {"where": "post", "color": colours[name]}
         band: Any = {"step": "post", "alpha": 0.18, "linewidth": 0, "color": colours[name], "gid": "interval"}
-        chart.fill_between(rows["days"], 100 * (1 - rows["high"]), 100 * (1 - rows["low"]), **band)
-        chart.step(rows["days"], 100 * (1 - rows["survival"]), linewidth=2, **steps)
-        chart.step(rows["days"], 100 * rows["incidence"], linewidth=1, linestyle="--", **steps)
-    chart.set_xlim(0, None)
-    chart.set_ylim(0, max(2.0, 115 * float((1 - table["survival"]).max())))
-    chart.set_ylabel("Boots crashed by the driver (%)")
-    chart.set_xlabel("Uptime of the boot (days)")
+        drawn.fill_between(rows["days"], 100 * (1 - rows["high"]), 100 * (1 - rows["low"]), **band)
+        drawn.step(rows["days"], 100 * (1 - rows["survival"]), linewidth=2, **steps)
+        drawn.step(rows["days"], 100 * rows["incidence"], linewidth=1, linestyle="--", **steps)
+    drawn.set_xlim(0, None)
+    drawn.set_ylim(0, max(2.0, 115 * float((1 - table["survival"]).max())))
+    drawn.set_ylabel("Boots crashed by the driver (%)")
+    drawn.set_xlabel("Uptime of the boot (days)")
     kinds = [
-        Line2D([], [], color=style.SOFT, ls=line, label=label)
+        Line2D([], [], color=SOFT, ls=line, label=label)
         for line, label in (("-", "if nothing else ended it"), ("--", "with reboots"))
     ]
-    style.version_legend(chart, names, colours, by.replace("_", " ").capitalize(), *kinds)
-    ends = ", ".join(f"{name} {crashes_in_words(rows['crashes'].sum())}" for name, rows in table.groupby(by))
+    style.version_legend(drawn, names, colours, by.replace("_", " ").capitalize(), *kinds)
+    ends = ", ".join(f"{name} {count(rows['crashes'].sum(), 'crash')}" for name, rows in table.groupby(by))
     caption = (
         f"{ends}; drawn while {MANY_AT_RISK} boots are under watch. Bands: 95 % (log-log), for boots that reached the uptime "
         "where a curve begins."
     )
-    return style.finish(chart, _survival_finding(table, by), caption, table, simulated)
+    return style.finish(drawn, _survival_finding(table, by), caption, table, simulated)
 
 
 def _survival_finding(table: Table, by: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from psodlib.errors import InputError
 from psodlib.views.document import Block, Section, Text
 
@@ -33,12 +35,8 @@ def read_notes(folder: str | Path) -> dict[str, Note]:
     if not file.exists():
         return {}
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        return {
-            str(crash_id): Note(tuple(str(tag) for tag in entry["tags"]), str(entry["text"]), str(entry["changed"]))
-            for crash_id, entry in saved.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return msgspec.convert(json.loads(file.read_text(encoding="utf-8")), dict[str, Note])
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise InputError(
             f"{file}: not a file of crash notes ({type(error).__name__}: {error}); repair it or move it away; nothing was overwritten"
         ) from error
