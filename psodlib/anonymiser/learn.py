@@ -15,7 +15,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.anonymiser.escapes import ESCAPE, unescaped
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS
-from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, kept_words
+from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, listed_words
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
@@ -116,7 +116,7 @@ class Names:
     numbers: set[str] = field(default_factory=set)  # versions that are no addresses, ids of crashes that are no WWNs
     files: set[str] = field(default_factory=set)  # words that nobody knows, replaced in names of files alone
     # words of the kernel, its modules and functions: in ``words`` none of them stands
-    kept: set[str] = field(default_factory=lambda: set(kept_words()))
+    kept: set[str] = field(default_factory=lambda: set(listed_words("kept_words.txt")))
     site: set[str] = field(default_factory=set)  # words given by the user, replaced inside other words as well
     logs: frozenset[str] = frozenset(str.split("""
         vmkernel vmkwarning vmksummary vmkernel-log hostd vpxa vobd syslog esxupdate shell auth fdm sysboot messages date

@@ -9,24 +9,9 @@ import unicodedata
 from collections.abc import Callable
 from itertools import count
 
-# Ends of domain names that say nothing of whose they are; any other is replaced as well.
-_ENDS = """
-com net org edu gov mil int info biz local localdomain lan internal intranet intra corp home private arpa example invalid test
-aero agency app art asia associates auto bank bar bayern berlin bike bio blog brussels build cafe capital care cat center church
-city clinic cloud club codes coffee college community company computer consulting coop dental design dev digital direct eco education
-energy engineering eus events exchange expert farm finance fit foundation frl fund gal gallery global gmbh gold group hamburg health
-healthcare help holdings hospital host hosting house immo institute insurance international jetzt jobs kitchen koeln koln law legal life
-limited live london ltd ltda management market media medical mobi museum name nrw nyc online paris partners pharmacy photos press pro
-properties reise ruhr saarland sarl school science scot services shop site social software solar solutions space store studio support
-swiss systems taxi team tech technology tel tirol tools top tours trade training travel university versicherung wales website wien wiki
-work world xyz zone zuerich
-ac ad ae af ag ai al ao aq ar at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by ca cd cf cg ch ci ck cl cm cn co cr cu cv
-cw cx cy cz de dj dk dm dz ec ee eg er es et eu fi fj fk fm fo fr ga gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu
-ie il im io iq ir je jm jo jp ke kg kh ki km kn kp kr kw ky kz lb lc li lk lr ls lt lu lv ly ma mc mg mh mk mn mo mp mq mr mt mu mv mw mx
-mz na nc ne nf ng ni nl np nr nu nz om pa pe pf pg ph pk pn pr pt pw py qa re ro ru rw sa sb sd se sg si sk sl sm sn sr ss sv sx sy sz tc
-td tg th tj tk tl tm tn tr tt tv tw tz ua ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw
-"""
-PUBLIC_ENDINGS = frozenset(_ENDS.split())
+from psodlib.anonymiser.shapes import listed_words
+
+PUBLIC_ENDINGS = listed_words("endings.txt")  # of domains; any other is replaced as well
 # Ends of which a name that is made of the kernel's own words is a name all the same; of any other end it is a name of code.
 SURE_ENDINGS = frozenset(
     ["com", "org", "edu", "gov", "mil", "biz", "lan", "intranet", "swiss", "ch", "de", "at", "fr", "uk", "nl", "eu"]

@@ -36,9 +36,9 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-def ask_password(prompt: str = "Password of {user}: ") -> PasswordSource:
+def ask_password() -> PasswordSource:
     """Ask for the password at the terminal, once a user."""
-    return lambda user: getpass.getpass(prompt.format(user=user))
+    return lambda user: getpass.getpass(f"Password of {user}: ")
 
 
 def password_from_keyring(service: str = "psod") -> PasswordSource:

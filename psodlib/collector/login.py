@@ -168,21 +168,19 @@ class HostKeys:
             if not self.trust:
                 raise CollectError(target.name, f"host key unknown ({key.fingerprint}); compare it at the host's console, then add it "
                                                 f"to {self.path} or run once with trust on first use")  # fmt: skip
+            line = f"{target.key_name} {key.get_name()} {key.get_base64()}\n"
             try:
-                self._write(f"{target.key_name} {key.get_name()} {key.get_base64()}\n")
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab+") as file:
+                    if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                        line = f"\n{line}"  # or it would spoil the line of another host
+                    file.write(line.encode("ascii"))
             except OSError as error:
                 raise CollectError(target.name, f"its host key cannot be written to {self.path} ({error.strerror}), so it is not "
                                                 "trusted; nothing was sent") from None  # fmt: skip
             self._keys.add(target.key_name, key.get_name(), key)
             self.trusted.append(f"{target.name} {key.fingerprint}")
             return str(key.fingerprint)
-
-    def _write(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
-            if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                line = f"\n{line}"  # or it would spoil the line of another host
-            file.write(line.encode("ascii"))
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------

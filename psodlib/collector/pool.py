@@ -63,24 +63,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def collect(
-    hosts: str | Path | Iterable[str | Target],
-    out: str | Path,
-    *,
-    user: str = "root",
-    key: str | Path | None = None,
-    agent: bool = False,
-    password: PasswordSource | None = None,
-    known_hosts: str | Path = "known_hosts",
-    trust_first_use: bool = False,
-    legacy: Iterable[str] = (),
-    jump: str | None = None,
-    module: str = "hpsa",
-    version_only: bool = False,
-    pool: int = 8,
-    limits: Limits | None = None,
-    sftp: bool = True,
-    progress: Progress | None = None,
-) -> Collection:
+    hosts: str | Path | Iterable[str | Target], out: str | Path, *, user: str = "root", key: str | Path | None = None,
+    agent: bool = False, password: PasswordSource | None = None, known_hosts: str | Path = "known_hosts",
+    trust_first_use: bool = False, legacy: Iterable[str] = (), jump: str | None = None, module: str = "hpsa",
+    version_only: bool = False, pool: int = 8, limits: Limits | None = None, sftp: bool = True, progress: Progress | None = None,
+) -> Collection:  # fmt: skip
     """Fetch the crash evidence of hosts by SSH, read-only, and go on where an earlier run stopped.
 
     Parameters

@@ -193,7 +193,7 @@ class _Run(Ledger):
         self.missing += read.missing
         if gone:
             self.missing.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
-        steps = [host.snapshot(read.oldest, events.get(host.id, [])) + host.logs() for host in hosts]
+        steps = [host.snapshot(read.oldest, events.get(host.id, [])) for host in hosts]
         self._each([partial(host.visit, each) for host, each in zip(hosts, steps, strict=True)], pool)
         if self.bundles:
             by_cluster: dict[str, list[_Host]] = defaultdict(list)
@@ -296,7 +296,7 @@ class _Host:
             self.lacking.append(f"{what}: {words_of(error)}")
 
     def snapshot(self, oldest: datetime | None, events: list[dict[str, Any]] | None) -> list[Step]:
-        """What vCenter and the host tell of now, and the events of it."""
+        """What vCenter and the host tell of now, the events of it, and the logs."""
         # A host that was added later tells nothing of the days before.
         added = [datetime.fromisoformat(row["time"]) for row in events or () if row["kind"] == "HostAddedEvent"]
         since = stamp(max([oldest, *added])) if oldest else None
@@ -318,7 +318,9 @@ class _Host:
             "devices": lambda: _told(cards, _DEVICE),
             "events": lambda: told,
         }
-        return [(what, partial(self._written, what, ask, since)) for what, ask in parts.items()]
+        told_of = [(what, partial(self._written, what, ask, since)) for what, ask in parts.items()]
+        logs = LOGS.items() if self.run.logs else ()
+        return [*told_of, *((f"log {key}", partial(self._log, key, local)) for key, local in logs)]
 
     def _before(self, what: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         # Head and rows as the last run left them.
@@ -328,9 +330,6 @@ class _Host:
             return (head, rows) if all(isinstance(row, dict) for row in (head, *rows)) else ({}, [])
         except (OSError, ValueError, RecursionError):
             return {}, []
-
-    def logs(self) -> list[Step]:
-        return [(f"log {key}", partial(self._log, key, local)) for key, local in LOGS.items()] if self.run.logs else []
 
     def _written(self, what: str, ask: Callable[[], list[dict[str, Any]] | None], since: str | None) -> None:
         rows = ask()
@@ -367,7 +366,11 @@ class _Host:
                 return []
             return list(told.lineText or ())
 
-        have, last = self._lines(local)
+        have, last = 0, ""  # how many lines we have of it, and the last of them
+        if folder.size(local):
+            with folder.open(local, "rb") as file:
+                data = file.read(2 * MOST_LOG)
+            have, last = data.count(b"\n"), data[:-1].rpartition(b"\n")[2].decode("utf-8", "replace")
         page = browse(have) if have else []
         goes_on = page[:1] == [last]
         line, page = (have + 1, page[1:]) if goes_on else (1, browse(1))
@@ -394,14 +397,6 @@ class _Host:
                     record.state, record.detail = ("partial" if why else "whole"), why
         if why:
             self.lacking.append(f"log {key}: {why}")
-
-    def _lines(self, local: str) -> tuple[int, str]:
-        # How many lines we have of a log, and the last of them.
-        if not self.folder.size(local):
-            return 0, ""
-        with self.folder.open(local, "rb") as file:
-            data = file.read(2 * MOST_LOG)
-        return data.count(b"\n"), data[:-1].rpartition(b"\n")[2].decode("utf-8", "replace")
 
     def bundle(self) -> None:
         """Have the host make a support bundle, and fetch it."""

@@ -28,22 +28,10 @@ SCALED = ("rollout_58_days", "rollout_58_spread", "rollout_60_days", "late_days"
 
 
 def simulate_fleet(
-    out: str | Path,
-    hosts: int = 60,
-    days: float = 365,
-    seed: int = 7,
-    start: str | None = None,
-    *,
-    story: str = "hpsa",
-    installs: pd.DataFrame | None = None,
-    clusters: int = 12,
-    bundles: float = 0.2,
-    rotation_loss: float = 0.25,
-    truncated: float = 0.1,
-    no_dump: float = 0.3,
-    cut_dump: float = 0.3,
-    **process: Any,
-) -> History:
+    out: str | Path, hosts: int = 60, days: float = 365, seed: int = 7, start: str | None = None, *, story: str = "hpsa",
+    installs: pd.DataFrame | None = None, clusters: int = 12, bundles: float = 0.2, rotation_loss: float = 0.25,
+    truncated: float = 0.1, no_dump: float = 0.3, cut_dump: float = 0.3, **process: Any,
+) -> History:  # fmt: skip
     """Write a made-up fleet's evidence folder in ESXi's own file formats, with the truth in ``truth/``.
 
     Parameters

@@ -166,16 +166,9 @@ class History:
 
 
 def simulate_history(
-    hosts: int = 500,
-    days: float = 548,
-    clusters: int = 50,
-    seed: int = 0,
-    *,
-    start: str = "2013-06-01",
-    story: str = "hpsa",
-    installs: pd.DataFrame | None = None,
-    **process: Any,
-) -> History:
+    hosts: int = 500, days: float = 548, clusters: int = 50, seed: int = 0, *, start: str = "2013-06-01", story: str = "hpsa",
+    installs: pd.DataFrame | None = None, **process: Any,
+) -> History:  # fmt: skip
     """A fleet's made-up history: boots, installs, crashes and gaps, with every truth known.
 
     ``installs`` (``host``, ``time``, ``version``, as in ``History.installs``) stands in place of the clusters' own roll-out.
