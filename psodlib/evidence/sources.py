@@ -20,7 +20,7 @@ from typing import Any
 
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
-from psodlib.evidence.archives import Container, Item, expand
+from psodlib.evidence.archives import Container, Item, expand, unsafe
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
 from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
@@ -211,8 +211,7 @@ def _walk(root: Path) -> Iterator[tuple[Any, list[str], list[str]]]:
                 found = sorted(entries, key=lambda entry: entry.name)
             folders = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
-            problem, detail = diagnose(error)
-            yield Problem(source=shown(folder), problem=problem, detail=detail), [], []
+            yield diagnose(error, shown(folder)), [], []
             continue
         inner = set(folders)
         names = [entry.name for entry in found if entry.name not in inner]
@@ -234,16 +233,12 @@ def _stated(place: Place, path: str, root: Path | None = None, taken: datetime |
             target = os.path.realpath(path)
             if root is not None and Path(target).is_relative_to(os.path.realpath(root)):
                 return None
-            return Problem(
-                source=place.source, problem="unsafe_member", detail="a link that leaves the source; not followed"
-            )
+            return unsafe(place.source, "a link that leaves the source; not followed")
     except OSError as error:
-        problem, detail = diagnose(error)
-        return Problem(source=place.source, problem=problem, detail=detail)
+        return diagnose(error, place.source)
     if not stat.S_ISREG(info.st_mode):
-        return Problem(
-            source=place.source, problem="unreadable", detail="no plain file (pipe, socket or device); not opened"
-        )
+        detail = "no plain file (pipe, socket or device); not opened"
+        return Problem(source=place.source, problem="unreadable", detail=detail)
     return replace(place, size=info.st_size, mtime=stamp_of(info.st_mtime), collected=place.collected or taken)
 
 
@@ -281,8 +276,7 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
     try:
         raw = _open_paths(unit)
     except Exception as error:  # permission, vanished, a remote store's own errors
-        problem, detail = diagnose(error)
-        yield Problem(source=unit.source, problem=problem, detail=detail)
+        yield diagnose(error, unit.source)
         return
     budget = Budget(chosen)
     reopen = None if unit.paths == ("-",) else partial(_reopen, unit, chosen)
@@ -328,8 +322,7 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
     try:
         stream = Stream(_open_paths(unit), unit.source, problems, budget=budget)
     except Exception as error:  # it vanished since it was looked at
-        problem, detail = diagnose(error)
-        problems.append(Problem(source=unit.source, problem=problem, detail=detail))
+        problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
     if unit.size <= HASHED:
         stream.begin_hash()
