@@ -17,7 +17,7 @@ import msgspec
 from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
 from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
-from psodlib.evidence.encodings import decoded, encoding_of, recoded
+from psodlib.evidence.encodings import Recoded, decoded, encoding_of
 from psodlib.evidence.exports import COLUMNS, is_export, read_export
 from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
@@ -202,7 +202,9 @@ def _text(head: bytes) -> str:
 
 def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, found: list[int]) -> list[FileReading]:
     text_of = _recoded(stream, encoding)
-    if item.name.rpartition("/")[2] == "incident.toml":  # what people say of an incident: the write-up's, no evidence
+    name = item.name.rpartition("/")[2]
+    # What people say of an incident is the write-up's, what a collection says of itself the report's: no evidence.
+    if name == "incident.toml" or (name == "manifest.json" and b'"clock_offset"' in head):
         return [FileReading(source=item.source, kind="account", irrelevant=True)]
 
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
@@ -230,7 +232,7 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
         return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
     if kinds and not like_vmkernel:
-        kind = recognise(text, item.name.rpartition("/")[2].removesuffix(".txt"), kinds)
+        kind = recognise(text, name.removesuffix(".txt"), kinds)
         if kind is not None:
             return _less_noise(read_artifact(text_of, item.source, item.name, _taken(item), kind), item)
     if like_vmkernel:
@@ -243,7 +245,7 @@ def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading |
     # Most texts say nothing: one quick search of all of it, and another reading from its start where that found something.
     if stream.again is None or item.size > HASHED:
         return read_vmkernel(_recoded(stream, encoding), item.source)
-    if not may_tell(recoded(stream, encoding)):
+    if not may_tell(iter(partial(_recoded(stream, encoding).read, BLOCK), b"")):
         return None
     with stream.again() as fresh:
         reading = read_vmkernel(_recoded(fresh, encoding), item.source)
@@ -252,7 +254,7 @@ def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading |
 
 
 def _recoded(stream: Stream, encoding: str | None) -> BinaryIO:
-    return cast(BinaryIO, Stream(recoded(stream, encoding), stream.source))
+    return cast(BinaryIO, Stream(Recoded(stream, encoding), stream.source))
 
 
 def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
