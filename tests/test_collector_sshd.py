@@ -246,14 +246,14 @@ def test_rotation_under_our_hands_is_noticed(
     logs, real, done = host.root / "run/log", visiting._begin, []
     old = (logs / "vmkernel.log").read_bytes()
 
-    def rotate_first(remote: Any, folder: Any, manifest: Any, entry: Any, known: Any) -> int:
+    def rotate_first(visit: Any, entry: Any, known: Any) -> int:
         if entry.path.endswith("vmkernel.log") and not done:
             done.append(1)
             os.replace(logs / "vmkernel.1.gz", logs / "vmkernel.2.gz")
             os.replace(logs / "vmkernel.0.gz", logs / "vmkernel.1.gz")
             host.log("vmkernel.0.gz", gzip.compress(old))
             host.log("vmkernel.log", "2014-06-01T00:00:00.000Z cpu1:4097)a new log\n")
-        return real(remote, folder, manifest, entry, known)
+        return real(visit, entry, known)
 
     monkeypatch.setattr(visiting, "_begin", rotate_first)
     assert run(host).complete

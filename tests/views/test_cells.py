@@ -76,10 +76,9 @@ def test_who_runs_what_now(fleet: psod.Fleet) -> None:
         fleet.now("hspa")
 
 
-def test_the_wide_table_has_each_crash_once_and_no_twin_columns() -> None:
-    fleet = psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv")
-    wide = fleet.wide()
-    assert len(wide) == len(fleet.crashes) and wide["crash_id"].is_unique
+def test_the_wide_table_has_each_crash_once_and_no_twin_columns(demo: psod.Fleet) -> None:
+    wide = demo.wide()
+    assert len(wide) == len(demo.crashes) and wide["crash_id"].is_unique
     assert not [name for name in wide if name.endswith(("_x", "_y"))] and {
         "cluster",
         "model",
@@ -87,7 +86,7 @@ def test_the_wide_table_has_each_crash_once_and_no_twin_columns() -> None:
         "vib",
         "firmware",
     } <= set(wide)
-    pd.testing.assert_frame_equal(wide[list(fleet.crashes)], fleet.crashes)
+    pd.testing.assert_frame_equal(wide[list(demo.crashes)], demo.crashes)
 
 
 def test_a_chart_at_the_end_of_a_cell_prints_no_axes() -> None:

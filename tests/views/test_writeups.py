@@ -21,11 +21,6 @@ from psodlib.views.study import study
 from psodlib.views.writeup import choose_crash, write_up
 
 
-@pytest.fixture(scope="module")
-def demo() -> Fleet:
-    return psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", jobs=1)
-
-
 def _words(fleet: Fleet, crash_id: str, go_to: str | None = None) -> str:
     text = to_markdown(write_up(fleet, choose_crash(fleet, crash_id), issues=load_issues(), go_to=go_to))
     ours = re.sub(r"```text\n.*?```", "", text, flags=re.DOTALL)  # a log's own words may hold <None>
