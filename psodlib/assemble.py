@@ -263,7 +263,7 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
 
 def _is_listed(reading: FileReading) -> bool:
     # An inventory among the evidence bears no time: what a host's own files say is believed first.
-    return "table" in reading.kind.split("+")
+    return "table" in reading.kind and "table" in reading.kind.split("+")
 
 
 def _unplaced(crash: Crash) -> Problem:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -469,11 +471,22 @@ def _load_into(
 
     walks = [(str(source), *_units([source])) for source in sources]
     folder = Path(_whole(store))
-    with locked(folder):
+    with locked(folder), _seldom_collected():
         tables, simulated = update(
             folder, walks, read, spread, inventory=roster, issues=issues, allow_loss=allow_loss, verify=verify
         )
     return Fleet(**tables, simulated=simulated)
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    # A load makes hundreds of thousands of records and hardly a circle: each of the collector's rounds would go through all.
+    before = gc.get_threshold()
+    gc.set_threshold(100 * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _looked_into(folder: Path, todo: Sequence[Job], workers: Workers, tell: Callable[[Entry], None]) -> Iterator[Entry]:
