@@ -41,13 +41,7 @@ def name_hosts(
     """
     hosts, problems = host_names({(reading.host, reading.hint) for reading in readings}, roster)
     named = [(hosts[reading.host, reading.hint], reading) for reading in readings]
-    for host, reading in named:
-        if (
-            host is None
-            and not reading.irrelevant
-            and (reading.crashes or reading.alive or reading.drivers or reading.facts)
-        ):
-            problems.append(no_host(reading.source))
+    problems += [no_host(reading.source) for host, reading in named if host is None and reading.needs_host]
     return named, problems
 
 
