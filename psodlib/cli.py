@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 
 from psodlib.console import (
-    MILD,
     bar,
     cluster_client,
     end_collection,
@@ -149,8 +148,7 @@ def load(
         say(f"Tables saved in {output}")
     if store:
         print_news(store)
-    # That a log was rotated away is no trouble where the store has kept it.
-    raise typer.Exit(exit_code(fleet, MILD | {"vanished"} if store else MILD))
+    raise typer.Exit(exit_code(fleet, sources, store))
 
 
 @app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')
@@ -222,7 +220,7 @@ def report(
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
             before=Fleet.before(store) if store else None, progress=progress,
         )  # fmt: skip
-    end_report(written, store)
+    end_report(written, sources, store)
 
 
 @app.command(

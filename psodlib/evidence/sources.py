@@ -160,11 +160,14 @@ def _local(text: str) -> Iterator[Unit | Problem]:
     if not os.path.isdir(text):
         folder = os.path.basename(os.path.dirname(os.path.abspath(text)))
         name = os.path.basename(text)
-        place = place_of(text, [name], folder, host_of_folder(folder, (), (name,)))
+        info = _stated(text)
+        if isinstance(info, Problem):
+            yield info
+            return
+        place = place_of(text, [name], folder, host_of_folder(folder, (), (name,)), info)
         if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
             place = replace(place, hint_kind="parent")
-        place = _stated(place, text)
-        yield place if isinstance(place, Problem) else Unit(paths=(text,), place=place)
+        yield Unit(paths=(text,), place=place)
         return
     root, own_name = Path(text), os.path.basename(os.path.abspath(text))
     hosts: dict[str, str | None] = {}
@@ -182,10 +185,11 @@ def _local(text: str) -> Iterator[Unit | Problem]:
         taken = _told_time(os.path.join(folder, "date.txt")) if "date.txt" in names else None
         for name in names:
             path = os.path.join(folder, name)
-            place = _stated(place_of(path, [*above, name], own_name, hosts[folder]), path, root, taken)
-            if isinstance(place, Problem):
-                yield place
-            elif place is not None:
+            info = _stated(path, root)
+            if isinstance(info, Problem):
+                yield info
+            elif info is not None:
+                place = place_of(path, [*above, name], own_name, hosts[folder], info, taken)
                 pieces.append((path, place))
         yield from _units(pieces)
 
@@ -225,21 +229,20 @@ def _is_simulated(folder: str, folders: list[str]) -> bool:
     return any(os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders])
 
 
-def _stated(place: Place, path: str, root: Path | None = None, taken: datetime | None = None) -> Any:
-    # Completes a place with size and times; a Problem for what is no plain file; None for a link to what is read anyway.
+def _stated(path: str, root: Path | None = None) -> Any:
+    # What the system says of a plain file; a Problem for another thing, None for a link to what is read anyway.
     try:
         info = os.stat(path) if root is None else os.lstat(path)
+        if stat.S_ISREG(info.st_mode):
+            return info
         if stat.S_ISLNK(info.st_mode):
-            target = os.path.realpath(path)
-            if root is not None and Path(target).is_relative_to(os.path.realpath(root)):
+            if root is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
                 return None
-            return unsafe(place.source, "a link that leaves the source; not followed")
+            return unsafe(shown(path), "a link that leaves the source; not followed")
     except OSError as error:
-        return diagnose(error, place.source)
-    if not stat.S_ISREG(info.st_mode):
-        detail = "no plain file (pipe, socket or device); not opened"
-        return Problem(source=place.source, problem="unreadable", detail=detail)
-    return replace(place, size=info.st_size, mtime=stamp_of(info.st_mtime), collected=place.collected or taken)
+        return diagnose(error, shown(path))
+    detail = "no plain file (pipe, socket or device); not opened"
+    return Problem(source=shown(path), problem="unreadable", detail=detail)
 
 
 def _units(pieces: list[tuple[str, Place]]) -> Iterator[Unit | Problem]:
