@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DATA
 
 import psodlib as psod
 from psodlib.views.notebooks import notebook_folder
@@ -23,13 +22,9 @@ OTHER = ("06_", "01_", "07_")  # notebooks on another fleet: the incident, made-
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, psod.Fleet, Any]:
-    fleet = psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", jobs=1)
-    return (
-        report(fleet, tmp_path_factory.mktemp("numbers") / "report", notebooks=False).folder,
-        fleet,
-        study(fleet).counts,
-    )
+def made(demo: psod.Fleet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, psod.Fleet, Any]:
+    folder = report(demo, tmp_path_factory.mktemp("numbers") / "report", notebooks=False).folder
+    return folder, demo, study(demo).counts
 
 
 def _texts(folder: Path) -> dict[str, str]:
