@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -25,6 +26,14 @@ sys.path.append(str(ROOT / "notebooks"))  # what notebooks import from beside th
 SHARED = ROOT.parent / "shared"
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference folder ../shared is not at hand")
+
+
+@pytest.fixture(scope="session")
+def demo() -> Any:
+    """The demo fleet with its inventory, to be read only."""
+    import psodlib as psod
+
+    return psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", jobs=1)
 
 
 @pytest.fixture(scope="session")

@@ -246,14 +246,14 @@ def test_rotation_under_our_hands_is_noticed(
     logs, real, done = host.root / "run/log", visiting._begin, []
     old = (logs / "vmkernel.log").read_bytes()
 
-    def rotate_first(remote: Any, folder: Any, manifest: Any, entry: Any, known: Any) -> int:
+    def rotate_first(visit: Any, entry: Any, known: Any) -> int:
         if entry.path.endswith("vmkernel.log") and not done:
             done.append(1)
             os.replace(logs / "vmkernel.1.gz", logs / "vmkernel.2.gz")
             os.replace(logs / "vmkernel.0.gz", logs / "vmkernel.1.gz")
             host.log("vmkernel.0.gz", gzip.compress(old))
             host.log("vmkernel.log", "2014-06-01T00:00:00.000Z cpu1:4097)a new log\n")
-        return real(remote, folder, manifest, entry, known)
+        return real(visit, entry, known)
 
     monkeypatch.setattr(visiting, "_begin", rotate_first)
     assert run(host).complete
@@ -273,8 +273,11 @@ def test_unknown_host_keys_are_refused_trusted_once_and_changed_ones_always_refu
     assert run(host, trust_first_use=False).complete
     host.stop()
     host.start(user_key=keys["user"], host_key=keys["other"])
+    known = tmp_path / "known_hosts"
+    known.write_text("# ours\n\n" + known.read_text())
     changed = run(host)
     assert changed.hosts.state[0] == "failed" and "CHANGED" in changed.hosts.why[0]
+    assert f"remove line 3 of {known}" in changed.hosts.why[0]
 
 
 def test_a_revoked_host_key_is_refused_whatever_else_the_file_says(esx: Any, run: Any, tmp_path: Path) -> None:

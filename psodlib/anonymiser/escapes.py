@@ -13,9 +13,9 @@ _BREAK = re.compile(rb"[\s\"'<>]")
 
 def unescaped(data: bytes) -> tuple[bytes, list[int]]:
     """The text without escapes, and for each of its bytes where it came from (one more for the end)."""
-    plain, origin = _once_less(data)
+    plain, origin = _one_layer_less(data)
     for _ in range(ROUNDS - 1):
-        inner, inner_origin = _once_less(plain)
+        inner, inner_origin = _one_layer_less(plain)
         if inner == plain:
             break
         plain, origin = inner, [origin[place] for place in inner_origin]
@@ -32,7 +32,7 @@ def word_around(low: bytes, at: int, end: int, floor: int) -> tuple[int, int]:
     return max(begin, floor), stop.start() if stop else min(len(low), end + ESCAPED_REACH)
 
 
-def _once_less(data: bytes) -> tuple[bytes, list[int]]:
+def _one_layer_less(data: bytes) -> tuple[bytes, list[int]]:
     out, at = bytearray(), 0
     origin: list[int] = []
     for match in ESCAPE.finditer(data.lower()):

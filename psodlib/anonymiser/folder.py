@@ -15,7 +15,7 @@ from psodlib.anonymiser.learn import in_a_hosts_folder, learn_names
 from psodlib.anonymiser.pseudonyms import Pseudonyms
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.anonymiser.sweep import Suspect
-from psodlib.anonymiser.transcode import Transcoder, shares, spool
+from psodlib.anonymiser.transcode import Transcoder, copy, free_name, shares, spool
 from psodlib.errors import InputError
 from psodlib.evidence.places import Place
 from psodlib.evidence.sources import Unit, iter_units
@@ -82,13 +82,6 @@ def anonymise(
     tar is not written, and not listed either; what it points to is written where it lies. Two IPv4
     addresses never share a pseudonym; the later of two that would takes another, which the next export may not give it again.
     One reading to learn the names, one to replace them; memory grows with the number of names, not with the bytes.
-
-    Example
-    -------
-    >>> import psodlib as psod
-    >>> from psodlib.anonymiser import read_key
-    >>> psod.anonymise("evidence/", out="to-vendor/", key=read_key("secret.key")).left_out  # doctest: +SKIP
-    ()
     """
     folder = _free(Path(out), sources)
     if len(key) < LEAST:
@@ -157,24 +150,13 @@ def _one(unit: Unit, names: list[str], folder: Path, work: Transcoder, written: 
         total = file.tell()
         file.seek(0)
         for path, name, share in zip(unit.paths, names, shares(sizes, total), strict=True):
-            target = _target(folder, name, written)
+            free = free_name(name, written)
+            target = folder.joinpath(*(part for part in free.split("/") if part not in ("", ".", "..")))
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
-                left = share
-                while left > 0 and (data := file.read(min(left, 1 << 18))):
-                    out.write(data)
-                    left -= len(data)
+                copy(file, out, share)
             stamp = os.stat(path)
             os.utime(target, ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
-
-
-def _target(folder: Path, name: str, written: set[str]) -> Path:
-    number, free = 1, name
-    while free.lower() in written:
-        number += 1
-        free = f"{name}-{number}"
-    written.add(free.lower())
-    return folder.joinpath(*[part for part in free.split("/") if part not in ("", ".", "..")])
 
 
 def write_mapping(

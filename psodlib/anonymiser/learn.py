@@ -15,7 +15,7 @@ import pandas as pd
 from psodlib import schema
 from psodlib.anonymiser.escapes import ESCAPE, unescaped
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS
-from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, kept_words
+from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, listed_words
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
@@ -35,20 +35,54 @@ SAFE_COLUMNS = frozenset(str.split("""
 TEXT_COLUMNS = frozenset(str.split("""
     message world_name guilty_function signature proto_signature detail device what vib evidence boot_evidence text
 """))  # fmt: skip
+# Every column of ours.
+OURS = frozenset(column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name))
 _NAMED_COLUMNS = {"host": "host", "serial": "serial"}
 _FILE_ENDINGS = frozenset(
-    str.split("log gz tgz zip txt tar json xml csv html md svg py sh conf cfg parquet bz2 xz zst")
+    [
+        "log",
+        "gz",
+        "tgz",
+        "zip",
+        "txt",
+        "tar",
+        "json",
+        "xml",
+        "csv",
+        "html",
+        "md",
+        "svg",
+        "py",
+        "sh",
+        "conf",
+        "cfg",
+        "parquet",
+        "bz2",
+        "xz",
+        "zst",
+    ]
 )
-_VERSIONS = frozenset(
-    {"version", "firmware", "driver_version", "module_version", "crash_id"}
-)  # columns of saved tables
+_VERSIONS = frozenset({"version", "firmware", "driver_version", "module_version", "crash_id"})  # of saved tables
 _LANGUAGE = frozenset({"module", "function", "guilty_module", "guilty_function", "vib"})
 # A host's folder in a path of a saved table, which may bear another name of it than the column of hosts.
 _HOSTS_FOLDER = re.compile(r"(?:^|/)(?!var/|run/|esx-[^/!]*-\d{4}-)([^/!]+)/(?=(?:var|commands|etc|scratch)/)")
 INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})  # of a host's own folders
 _PAGES = (".parquet", ".html", ".png", ".svg", ".pdf", ".csv", ".md")
 _NOTHING = frozenset(
-    str.split("vm network|management network|localhost|none|null|unknown|not|n/a|na|-|true|false", "|")
+    [
+        "vm network",
+        "management network",
+        "localhost",
+        "none",
+        "null",
+        "unknown",
+        "not",
+        "n/a",
+        "na",
+        "-",
+        "true",
+        "false",
+    ]
 )
 # Makers' domains say nothing of the house.
 MAKERS = re.compile(r"(?:.*\.)?(?:vmware|broadcom|hpe?|dell|lenovo|cisco|intel|qlogic|emulex|w3)\.(?:com|org|net)$")
@@ -82,7 +116,7 @@ class Names:
     numbers: set[str] = field(default_factory=set)  # versions that are no addresses, ids of crashes that are no WWNs
     files: set[str] = field(default_factory=set)  # words that nobody knows, replaced in names of files alone
     # words of the kernel, its modules and functions: in ``words`` none of them stands
-    kept: set[str] = field(default_factory=lambda: set(kept_words()))
+    kept: set[str] = field(default_factory=lambda: set(listed_words("kept_words.txt")))
     site: set[str] = field(default_factory=set)  # words given by the user, replaced inside other words as well
     logs: frozenset[str] = frozenset(str.split("""
         vmkernel vmkwarning vmksummary vmkernel-log hostd vpxa vobd syslog esxupdate shell auth fdm sysboot messages date
@@ -116,13 +150,9 @@ class Names:
 
     def _add_host(self, low: str) -> None:
         self.hosts.add(low)
-        label, dot, rest = low.partition(".")
-        if (
-            dot
-            and rest
-            and re.fullmatch(r"(?:[a-z0-9_-]+\.)*[a-z][a-z0-9-]*", rest)
-            and rest.rpartition(".")[2] not in _FILE_ENDINGS
-        ):
+        label, _, rest = low.partition(".")
+        is_domain = re.fullmatch(r"(?:[a-z0-9_-]+\.)*[a-z][a-z0-9-]*", rest)
+        if is_domain and rest.rpartition(".")[2] not in _FILE_ENDINGS:
             self.hosts.add(label)
             self.kinds.setdefault(label, "host")
             if self.stands_out(label):
@@ -170,19 +200,9 @@ def plain(name: str) -> str:
 
 
 def _spellings(name: str) -> set[str]:
-    found = {name} if name.isascii() else {
-        form(cased) for form in (_nfc, _nfd) for cased in (name, name.lower(), name.upper())
-    }  # fmt: skip
-    found |= {one.replace(" ", "+") for one in found}
-    return {plain(one) for one in found}
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _nfd(text: str) -> str:
-    return unicodedata.normalize("NFD", text)
+    cases = {name} if name.isascii() else {name, name.lower(), name.upper()}
+    found = {unicodedata.normalize(form, cased) for form in ("NFC", "NFD") for cased in cases}
+    return {plain(one) for name in found for one in (name, name.replace(" ", "+"))}
 
 
 def column_kind(column: str, text: bool = True) -> str | None:
@@ -210,8 +230,13 @@ def learn_names(sources: Sequence[str | Path], inventory: str | Path | None = No
             _learn_item(names, item)
     if inventory is not None:
         _learn_columns(names, read_inventory(inventory))
-    for word in site:
-        names.site.add(_checked(names, word))
+    for word in map(str.strip, site):
+        if len(word) < LEAST or plain(word) in names.kept:
+            raise InputError(
+                f"site word {word!r}: shorter than {LEAST} letters, or a word of the kernel's own; replacing it everywhere would change what "
+                "the evidence says. Give the longer name that it is part of"
+            )
+        names.site.add(plain(word))
     # a module may be met behind a name that is spelled alike
     names.words = {word for word in names.words if names.stands_out(word)}
     return names
@@ -222,34 +247,13 @@ def in_a_hosts_folder(unit: Unit) -> bool:
     return unit.place.hint_kind in ("folder", "bundle") and not unit.source.lower().endswith(_PAGES)
 
 
-def _checked(names: Names, word: str) -> str:
-    low = plain(word.strip())
-    if len(low) < LEAST or low in names.kept:
-        raise InputError(
-            f"site word {word!r}: shorter than {LEAST} letters, or a word of the kernel's own; replacing it everywhere would change what "
-            "the evidence says. Give the longer name that it is part of"
-        )
-    return low
-
-
 def _learn_fleet(names: Names, fleet: Fleet) -> None:
     # What must stay first, so that no name of it is replaced everywhere.
-    for table, columns in (
-        ("modules", ["module"]),
-        ("frames", ["module", "function"]),
-        ("drivers", ["module", "vib"]),
-        ("crashes", ["guilty_module", "guilty_function"]),
-    ):
-        for column in columns:
-            names.keep(getattr(fleet, table)[column].dropna().unique())
-    for column in ("vendor", "model"):
-        names.keep(fleet.hosts[column].dropna().unique())
-    for cells in (
-        fleet.drivers["version"],
-        fleet.drivers["firmware"],
-        fleet.frames["module_version"],
-        fleet.crashes["crash_id"],
-    ):
+    modules, frames, drivers, crashes = fleet.modules, fleet.frames, fleet.drivers, fleet.crashes
+    for cells in (modules.module, frames.module, frames.function, drivers.module, drivers.vib, crashes.guilty_module,
+                  crashes.guilty_function, fleet.hosts.vendor, fleet.hosts.model):  # fmt: skip
+        names.keep(cells.dropna().unique())
+    for cells in (drivers.version, drivers.firmware, frames.module_version, crashes.crash_id):
         names.numbers |= {str(cell) for cell in cells.dropna().unique()}
     for host in fleet.hosts["host"].dropna():
         names.add("host", str(host))
@@ -354,7 +358,5 @@ def _learn_parquet(names: Names, data: bytes) -> None:
     for column in TEXT_COLUMNS & set(table):
         for cell in table[column].dropna().unique():
             learn_text(names, str(cell).encode("utf-8", "surrogatepass"))
-    known = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)} - {
-        "host"
-    }
+    known = OURS - {"host"}
     _learn_columns(names, table[[column for column in table if column not in known]])

@@ -7,27 +7,11 @@ import ipaddress
 import string
 import unicodedata
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 
-# Ends of domain names that say nothing of whose they are; any other is replaced as well.
-_ENDS = """
-com net org edu gov mil int info biz local localdomain lan internal intranet intra corp home private arpa example invalid test
-aero agency app art asia associates auto bank bar bayern berlin bike bio blog brussels build cafe capital care cat center church
-city clinic cloud club codes coffee college community company computer consulting coop dental design dev digital direct eco education
-energy engineering eus events exchange expert farm finance fit foundation frl fund gal gallery global gmbh gold group hamburg health
-healthcare help holdings hospital host hosting house immo institute insurance international jetzt jobs kitchen koeln koln law legal life
-limited live london ltd ltda management market media medical mobi museum name nrw nyc online paris partners pharmacy photos press pro
-properties reise ruhr saarland sarl school science scot services shop site social software solar solutions space store studio support
-swiss systems taxi team tech technology tel tirol tools top tours trade training travel university versicherung wales website wien wiki
-work world xyz zone zuerich
-ac ad ae af ag ai al ao aq ar at au aw ax az ba bb bd be bf bg bh bi bj bm bn bo br bs bt bw by ca cd cf cg ch ci ck cl cm cn co cr cu cv
-cw cx cy cz de dj dk dm dz ec ee eg er es et eu fi fj fk fm fo fr ga gd ge gf gg gh gi gl gm gn gp gq gr gs gt gu gw gy hk hm hn hr ht hu
-ie il im io iq ir je jm jo jp ke kg kh ki km kn kp kr kw ky kz lb lc li lk lr ls lt lu lv ly ma mc mg mh mk mn mo mp mq mr mt mu mv mw mx
-mz na nc ne nf ng ni nl np nr nu nz om pa pe pf pg ph pk pn pr pt pw py qa re ro ru rw sa sb sd se sg si sk sl sm sn sr ss sv sx sy sz tc
-td tg th tj tk tl tm tn tr tt tv tw tz ua ug uk us uy uz va vc ve vg vi vn vu wf ws ye yt za zm zw
-"""
-PUBLIC_ENDINGS = frozenset(_ENDS.split())
+from psodlib.anonymiser.shapes import listed_words
+
+PUBLIC_ENDINGS = listed_words("endings.txt")  # of domains; any other is replaced as well
 # Ends of which a name that is made of the kernel's own words is a name all the same; of any other end it is a name of code.
 SURE_ENDINGS = frozenset(
     ["com", "org", "edu", "gov", "mil", "biz", "lan", "intranet", "swiss", "ch", "de", "at", "fr", "uk", "nl", "eu"]
@@ -62,16 +46,12 @@ class Pseudonyms:
             return REMOVED + "\n" * name.count("\n")
         known = self.used.setdefault(kind, {})
         if name not in known:
-            known[name] = self._make(kind, name)
+            special: dict[str, Callable[[str], str]] = {
+                "host": self._host, "domain": self._domain, "mail": self._mail, "ipv4": self._ipv4, "ipv6": self._ipv6,
+                "mac": self._hardware, "uuid": self._hexadecimal, "wwn": self._world_wide, "serial": self._scrambled,
+            }  # fmt: skip
+            known[name] = special[kind](name) if kind in special else self._label(kind, name)
         return known[name]
-
-    def _make(self, kind: str, name: str) -> str:
-        special: dict[str, Callable[[str], str]] = {
-            "host": self._host, "domain": self._domain, "mail": self._mail, "ipv4": self._ipv4, "ipv6": self._ipv6,
-            "mac": self._hardware, "uuid": self._hexadecimal, "wwn": self._world_wide, "serial": self._scrambled,
-        }  # fmt: skip
-        make = special.get(kind)
-        return make(name) if make else self._label(kind, name)
 
     def _digest(self, kind: str, name: str) -> bytes:
         plain = unicodedata.normalize("NFC", name).casefold()
@@ -109,14 +89,11 @@ class Pseudonyms:
         if plain in self._owner:  # one of ours, met again
             return name
         if plain not in self._given:
-            made = next(one for one in map(partial(self._choice, plain), count()) if one not in self._owner)
+            # The first choice is of the address alone, so that exports without a clash agree.
+            choices = (self._digest("ipv4", f"{plain}#{number}" if number else plain) for number in count())
+            made = next(one for d in choices if (one := f"{240 + d[0] % 15}.{d[1]}.{d[2]}.{d[3]}") not in self._owner)
             self._owner[made], self._given[plain] = plain, made
         return self._given[plain]
-
-    def _choice(self, plain: str, number: int) -> str:
-        # Choice 0 is of the address alone, so that exports without a clash agree.
-        digest = self._digest("ipv4", f"{plain}#{number}" if number else plain)
-        return f"{240 + digest[0] % 15}.{digest[1]}.{digest[2]}.{digest[3]}"
 
     def _ipv6(self, name: str) -> str:
         # 2001:db8::/32 is for documents; every spelling of an address is one address.

@@ -56,9 +56,9 @@ class Rewriter:
 
     def text(self, text: str) -> str:
         """One text, rewritten."""
-        data = text.encode("utf-8", "surrogateescape" if _has_bytes(text) else "surrogatepass")
-        new, _ = self._until(data, 0, len(data))
-        return new.decode("utf-8", "surrogateescape" if _has_bytes(text) else "surrogatepass")
+        halves = "surrogateescape" if re.search("[\udc80-\udcff]", text) else "surrogatepass"
+        data = text.encode("utf-8", halves)
+        return self._until(data, 0, len(data))[0].decode("utf-8", halves)
 
     def name(self, kind: str, name: str) -> str:
         """What stands in a place of its own: a cell of a column of hosts, a folder that is called as a host."""
@@ -81,10 +81,11 @@ class Rewriter:
             inside = inside or below
         # what only a longer stretch shows: a user's home, a store's machine
         whole = self.text("/" + "".join(parts)).removeprefix("/")
-        return re.sub(r"[^\W\d_][^\W_]{2,}", lambda word: self._in_file_name(word[0]), whole)
 
-    def _in_file_name(self, word: str) -> str:
-        return self.pseudonyms.of("word", word) if plain(word) in self.names.files else word
+        def known(word: re.Match[str]) -> str:
+            return self.pseudonyms.of("word", word[0]) if plain(word[0]) in self.names.files else word[0]
+
+        return re.sub(r"[^\W\d_][^\W_]{2,}", known, whole)
 
     def _component(self, part: str, inside: bool, is_last: bool) -> str:
         bundle = re.match(r"(esx-)(.+?)(-\d{4}-\d\d-\d\d--\d\d\.\d\d.*)$", part) or re.match(
@@ -98,8 +99,6 @@ class Rewriter:
         if is_last and not inside and stem.lower() in self.names.hosts and stem.lower() not in self.names.logs:
             return self.name("host", stem) + dot + self.text(rest)
         return self.text(part)
-
-    # ---- one block ---------------------------------------------------------------------------------------------------
 
     def _until(self, data: bytes, start: int, limit: int) -> tuple[bytes, int]:
         # Everything from `start` to `limit`, and where it really ended: a name that begins before the limit is taken whole.
@@ -115,14 +114,13 @@ class Rewriter:
         parts.append(data[at:end])
         return b"".join(parts), end
 
-    def _spans(self, data: bytes, start: int) -> list[Span]:
+    def _spans(self, data: bytes, start: int, is_plain: bool = False) -> list[Span]:
         # What stands in a name's place goes first, then escaped words, then names wherever they are.
         low = data.lower()
-        placed = self._in_places(data, low, start)
-        escaped = [span for span in self._escaped(data, low, start) if not _overlaps(placed, span)]
-        taken = sorted([*placed, *escaped])
-        found = [span for span in self._found(data, low, start) if not _overlaps(taken, span)]
-        return sorted([*taken, *found])
+        taken = self._in_places(data, low, start)
+        for more in ([] if is_plain else self._escaped(data, low, start), self._found(data, low, start)):
+            taken = sorted([*taken, *[span for span in more if not _overlaps(taken, span)]])
+        return taken
 
     def _in_places(self, data: bytes, low: bytes, start: int) -> list[Span]:
         # Of two that overlap the first counts, and of two that begin together the longer.
@@ -211,8 +209,6 @@ class Rewriter:
                 return None
         return self.pseudonyms.of("domain" if low in self.names.domains else "host", name)
 
-    # ---- escapes -----------------------------------------------------------------------------------------------------
-
     def _escaped(self, data: bytes, low: bytes, start: int) -> list[Span]:
         # A word with escapes in it (a link's %2d, JSON's \u002d or \/, a page's &amp;) is read without them; only what a name
         # covers is written anew, so that the rest keeps its escapes.
@@ -225,22 +221,13 @@ class Rewriter:
                 continue
             begin, end = word_around(low, match.start(), match.end(), max(start, end))
             plain, origin = unescaped(data[begin:end])
-            for inner in self._plain_spans(plain):
+            for inner in self._spans(plain, 0, is_plain=True):
                 at, stop = begin + origin[inner.start], begin + origin[inner.end]
                 # The others are found as they stand, where no digit of an escape is beside them.
                 beside = data[at - 1 : at].isalnum() or data[stop : stop + 1].isalnum()
                 if beside or data[at:stop] != plain[inner.start : inner.end]:
                     spans.append(Span(at, stop, inner.new))
         return spans
-
-    def _plain_spans(self, plain: bytes) -> list[Span]:
-        low = plain.lower()
-        placed = self._in_places(plain, low, 0)
-        return sorted([*placed, *(span for span in self._found(plain, low, 0) if not _overlaps(placed, span))])
-
-
-def _has_bytes(text: str) -> bool:
-    return any("\udc80" <= letter <= "\udcff" for letter in text) and not text.isascii()
 
 
 def _decode(data: bytes) -> str:
@@ -272,9 +259,6 @@ def _address(name: str) -> Any:
         return ipaddress.ip_address(_plain_address(name))
     except ValueError:
         return None
-
-
-# ---- the pattern -------------------------------------------------------------------------------------------------------
 
 
 def _everything(names: Names) -> bytes:

@@ -253,7 +253,7 @@ SYSTEM_USERS = frozenset(str.split("""
 """))  # fmt: skip
 
 
-def kept_words() -> frozenset[str]:
-    """The kernel's own language: words that stay where no name's place is."""
-    text = (files("psodlib.anonymiser") / "kept_words.txt").read_text(encoding="utf-8")
+def listed_words(file: str) -> frozenset[str]:
+    """The words of one of our lists; ``kept_words.txt`` is the kernel's own language, which stays where no name's place is."""
+    text = (files("psodlib.anonymiser") / file).read_text(encoding="utf-8")
     return frozenset(word for line in text.split("\n") if not line.startswith("#") for word in line.split())

@@ -6,19 +6,19 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psodlib import schema
-from psodlib.anonymiser.learn import SAFE_COLUMNS, TEXT_COLUMNS, column_kind
+from psodlib.anonymiser.learn import OURS, SAFE_COLUMNS, TEXT_COLUMNS, column_kind
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.artifacts.inventory import COLUMNS
 
+_PLAIN = re.compile(r"[-+]?[\d.,: ]+(?:e[+-]?\d+)?(?:\+00:00)?|true|false|\d{4}-\d\d-\d\d.*", re.IGNORECASE)
 _PATHS = frozenset({"source"})
-_OURS = {column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name)}
 _ALIASES = {alias: name for name, aliases in COLUMNS.items() for alias in aliases}
 
 
@@ -28,7 +28,7 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
         return rewriter.path
     if column in TEXT_COLUMNS:
         return rewriter.text
-    if column in _OURS - {"host", "vm"} or column in SAFE_COLUMNS:
+    if column in OURS - {"host", "vm"} or column in SAFE_COLUMNS:
         return None
     kind = column_kind(column)
     return None if kind is None else lambda cell: rewriter.name(kind, cell) if cell.strip() else cell
@@ -99,7 +99,7 @@ def rewrite_csv(blocks: Iterator[bytes], rewriter: Rewriter) -> Iterator[bytes]:
     lines = _lines(blocks)
     first = next(lines, "")
     delimiter = max(",;\t|", key=first.count)
-    rows = csv.reader(_again(first, lines), delimiter=delimiter)
+    rows = csv.reader(chain([first], lines), delimiter=delimiter)
     header = next(rows, [])
     changes = [
         _cell(rewriter, _ALIASES.get(_key(cell)) or re.sub(r"[^a-z0-9]+", "_", cell.lower()).strip("_"))
@@ -119,20 +119,12 @@ def rewrite_csv(blocks: Iterator[bytes], rewriter: Rewriter) -> Iterator[bytes]:
 
 
 def _in_cell(cell: str, change: Callable[[str], str] | None) -> str:
-    # Numbers and times in a column that nobody knows are what they were.
     bare = cell.strip().removeprefix("'")
-    if (
-        change is None
-        or not bare
-        or re.fullmatch(r"[-+]?[\d.,: ]+(?:e[+-]?\d+)?(?:\+00:00)?|true|false|\d{4}-\d\d-\d\d.*", bare, re.IGNORECASE)
-    ):
-        return cell if not re.search(r"\d+\.\d+\.\d+\.\d+", cell) else (change(cell) if change else cell)
+    if change is None or not bare:
+        return cell
+    if _PLAIN.fullmatch(bare):  # numbers and times in a column that nobody knows are what they were
+        return change(cell) if re.search(r"\d+\.\d+\.\d+\.\d+", cell) else cell
     return cell.replace(bare, change(bare), 1)
-
-
-def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import lzma
 import re
 import shutil
@@ -15,7 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import accumulate, count, pairwise
 from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
 
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.anonymiser.sweep import Sweep
@@ -29,6 +33,7 @@ from psodlib.records import Problem
 BLOCK = 256 << 10
 IN_MEMORY = 8 << 20  # bytes of an archive's member that wait in memory; more waits on disk
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\0){8}|(?:\0[\x20-\x7e]){8}")
+_WIDE_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=]*")
 _EMPTY_PICTURE = b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
@@ -83,7 +88,11 @@ class Transcoder:
         with spool() as file:
             try:
                 stream = item.open()
-                self._plain(stream, item, file)
+                head = stream.peek(64 << 10)
+                if head.startswith(b"PAR1"):
+                    self._parquet(stream, item, file)
+                else:
+                    self._text(stream, item, file, head)
                 packer.cut |= any(problem.problem == "truncated" for problem in stream.problems)
             except _LeftOut as why:
                 self.left_out.append((item.source, str(why)))
@@ -100,7 +109,7 @@ class Transcoder:
             pieces or (place,), shares([piece.size for piece in pieces] or [size], size), strict=True
         ):
             with spool() as part:
-                _copy(file, part, share)
+                copy(file, part, share)
                 part.seek(0)
                 packer.add(self.name(piece.name, piece.source), part, share, piece.mtime)
 
@@ -110,34 +119,19 @@ class Transcoder:
         self.sweep.look(new.replace("_", " ").encode("utf-8", "surrogateescape"), source, 0)
         return new
 
-    def _plain(self, stream: Stream, place: Item, out: BinaryIO) -> None:
-        head = stream.peek(64 << 10)
-        if head.startswith(b"PAR1"):
-            self._parquet(stream, place, out)
-        else:
-            self._text(stream, place, out, head)
-
     def _text(self, stream: Stream, place: Item, out: BinaryIO, head: bytes) -> None:
-        wide = next(
-            (name for mark, name in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")) if head.startswith(mark)),
-            None,
-        )
+        wide = _WIDE_MARKS.get(head[:2])
         if wide is None and (kind := binary_kind(head)):
             raise _LeftOut(f"{kind}: no text, so it cannot be judged")
+        blocks: Iterator[bytes] = iter(partial(stream.read, BLOCK), b"")
         if wide:
-            blocks = _recoded(_blocks(stream), wide)
-            out.write(codecs.BOM_UTF16_LE if wide.endswith("le") else codecs.BOM_UTF16_BE)
-            encoder = codecs.getincrementalencoder(wide)("surrogatepass")
-            for block in self.sweep.through(self.rewriter.stream(self._judged(blocks, place)), place.source):
-                out.write(encoder.encode(block.decode("utf-8", "replace")))
-            return
-        blocks = self._judged(_blocks(stream), place)
-        if is_inventory(place.name, head):
-            written = rewrite_csv(iter(blocks), self.rewriter)
-        else:
-            written = self.rewriter.stream(blocks)
+            out.write(stream.read(2))
+            blocks = (text.encode("utf-8", "replace") for text in codecs.iterdecode(blocks, wide, "replace"))
+        judged = self._judged(blocks, place)
+        is_table = wide is None and is_inventory(place.name, head)
+        written = rewrite_csv(judged, self.rewriter) if is_table else self.rewriter.stream(judged)
         for block in self.sweep.through(written, place.source):
-            out.write(block)
+            out.write(block.decode("utf-8", "replace").encode(wide, "surrogatepass") if wide else block)
 
     def _judged(self, blocks: Iterator[bytes], place: Item) -> Iterator[bytes]:
         # Pictures inside a page are taken out; a block that is no text ends the judging of the whole file.
@@ -162,9 +156,8 @@ class Transcoder:
             yield b"".join(parts)
         yield held
         if pictures:
-            self.left_out.append(
-                (place.source, f"{pictures} pictures inside the page: no text, so they cannot be judged")
-            )
+            why = f"{pictures} pictures inside the page: no text, so they cannot be judged"
+            self.left_out.append((place.source, why))
 
     def _parquet(self, stream: Stream, place: Item, out: BinaryIO) -> None:
         with spool() as file:
@@ -188,7 +181,7 @@ class _Packer:
 
     def add(self, name: str, file: BinaryIO, size: int, changed: datetime | None) -> None:
         self.filled = True
-        name = _once(name, self._names) if name else ""
+        name = free_name(name, self._names) if name else ""
         if self.kind == "tar":
             info = tarfile.TarInfo(name)
             info.size, info.mtime = size, int(changed.timestamp()) if changed else 0
@@ -200,7 +193,7 @@ class _Packer:
             with self._made.open(zipped, "w", force_zip64=size > 1 << 30) as member:
                 shutil.copyfileobj(file, member, BLOCK)
         else:
-            _copy(file, self._made, size)
+            copy(file, self._made, size)
 
     def close(self) -> int:
         """How many bytes there are to take; 0 where nothing went into a compression."""
@@ -223,61 +216,33 @@ def _made(kind: str, file: BinaryIO) -> Any:
         return bz2.BZ2File(file, "wb")
     if kind == "xz":
         return lzma.LZMAFile(file, "wb")
-    import pyarrow as pa
-
     return pa.CompressedOutputStream(pa.PythonFile(_Open(file), mode="w"), "zstd")
 
 
 def shares(sizes: list[int], total: int) -> list[int]:
     """How a text of another length is cut into as many pieces: the last takes what is left."""
-    out: list[int] = []
-    for size in sizes[:-1]:
-        out.append(min(size, total - sum(out)))
-    return [*out, total - sum(out)]
+    ends = [min(end, total) for end in accumulate(sizes[:-1], initial=0)]
+    return [end - begin for begin, end in pairwise([*ends, total])]
 
 
-def _once(name: str, names: set[str]) -> str:
-    # Two names that became one keep apart.
-    number, free = 1, name
-    while free.lower() in names:
-        number += 1
-        free = f"{name}-{number}"
-    names.add(free.lower())
+def free_name(name: str, taken: set[str]) -> str:
+    """A name that is not taken yet: two that became one keep apart."""
+    free = next(one for number in count(1) if (one := name if number == 1 else f"{name}-{number}").lower() not in taken)
+    taken.add(free.lower())
     return free
 
 
-def _copy(file: BinaryIO, out: BinaryIO, size: int) -> None:
+def copy(file: BinaryIO, out: BinaryIO, size: int) -> None:
+    """So many bytes of a file, or as many as there are."""
     while size > 0 and (data := file.read(min(size, BLOCK))):
         out.write(data)
         size -= len(data)
 
 
-def _blocks(stream: Stream) -> Iterator[bytes]:
-    while data := stream.read(BLOCK):
-        yield data
-
-
-def _recoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
-    first = True
-    for block in blocks:
-        text = decoder.decode(block)
-        yield (text.removeprefix("\ufeff") if first else text).encode("utf-8", "replace")
-        first = False
-
-
-class _Open:
-    # What pyarrow may write to but not close.
-    closed = False
-
+class _Open(io.RawIOBase):
+    # What pyarrow may close.
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         return self._out.write(data)
-
-    def flush(self) -> None:
-        return None
-
-    def close(self) -> None:
-        return None

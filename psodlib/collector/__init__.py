@@ -14,10 +14,9 @@ from psodlib.collector.credentials import ask_password, password_from_command, p
 from psodlib.collector.folder import ascertainment
 from psodlib.collector.hosts import Target, read_hosts
 from psodlib.collector.pin import verify, verify_vcenter
-from psodlib.collector.plan import plan_table
+from psodlib.collector.plan import Limits, plan_table
 from psodlib.collector.pool import Collection, Interrupted, collect
 from psodlib.collector.vcenter import collect_vcenter, vcenter_hosts, vcenter_plan
-from psodlib.collector.visit import Limits
 
 __all__ = [
     "Collection",

@@ -36,9 +36,9 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-def ask_password(prompt: str = "Password of {user}: ") -> PasswordSource:
+def ask_password() -> PasswordSource:
     """Ask for the password at the terminal, once a user."""
-    return lambda user: getpass.getpass(prompt.format(user=user))
+    return lambda user: getpass.getpass(f"Password of {user}: ")
 
 
 def password_from_keyring(service: str = "psod") -> PasswordSource:
@@ -80,6 +80,13 @@ def password_from_command(words: Sequence[str]) -> PasswordSource:
     return read
 
 
+def check_source(password: object) -> None:
+    """Refuse what is no way to get a password."""
+    if not callable(password):
+        raise InputError("password must be a way to get it (ask_password(), password_from_keyring(), "
+                         "password_from_command([...])), never the password itself")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Credentials:
     """The one way to log in of a run: a key, the agent's keys, or a password."""
@@ -93,9 +100,8 @@ class Credentials:
         cls, users: Sequence[str], key: str | Path | None, agent: bool, password: PasswordSource | None
     ) -> Credentials:
         """Load the key or ask for each user's password, before any host is visited."""
-        if password is not None and not callable(password):
-            raise InputError("password must be a way to get it (ask_password(), password_from_keyring(), "
-                             "password_from_command([...])), never the password itself")  # fmt: skip
+        if password is not None:
+            check_source(password)
         if (key is not None and agent) or (password is not None and agent) or not (key or agent or password):
             raise InputError("give one way to log in: a key, the agent, or a source of the password")
         if key is not None:

@@ -6,8 +6,8 @@ import re
 import secrets
 import shlex
 
-from psodlib.collector.fetch import fetch
-from psodlib.collector.folder import Folder, Manifest, Record
+from psodlib.collector.fetch import Visit, fetch
+from psodlib.collector.folder import Record
 from psodlib.collector.plan import DATASTORES, DUMPS, EXTRACTORS, LOGS, ROOM, ROOM_FOLDERS
 from psodlib.collector.remote import Entry, Remote, RemoteError
 
@@ -15,30 +15,24 @@ from psodlib.collector.remote import Entry, Remote, RemoteError
 _UNITS = {"bytes": 1, "1k-blocks": 1024, "1024-blocks": 1024}
 
 
-def extract_dumps(remote: Remote, folder: Folder, manifest: Manifest, most: int, quiet: float) -> None:
+def extract_dumps(visit: Visit) -> None:
     """Fetch the logs of those core dumps whose log nobody extracted."""
-    dumps = remote.listing(DUMPS.folders[0], DUMPS.name) or []
-    logs = {entry.path for entry in remote.listing(LOGS[0].folders[0], LOGS[0].name) or []}
+    dumps = visit.remote.listing(DUMPS.folders[0], DUMPS.name) or []
+    logs = {entry.path for entry in visit.remote.listing(LOGS[0].folders[0], LOGS[0].name) or []}
     for dump in dumps:
-        known = manifest.get(dump.path)
+        known, words = visit.manifest.get(dump.path), f"extracted from {dump.size} bytes"
+        same = known and (known.state, known.mtime, known.detail) == ("whole", dump.mtime, words)
         if dump.path.replace("vmkernel-zdump", "vmkernel-log") in logs or (
-            known and _is_extracted(known, dump, folder)
+            known and same and known.local and visit.folder.size(known.local) == known.size
         ):
             continue
-        record = manifest.put(Record(dump.path, None, dump.size, dump.mtime, None, "skipped", ""))
-        place = _place_with_room(remote)
+        record = visit.manifest.put(Record(dump.path, None, dump.size, dump.mtime, None, "skipped", ""))
+        place = _place_with_room(visit.remote)
         if place is None:
             record.detail = f"no datastore folder with {ROOM >> 20} MB free to extract its log in; copy the dump away and extract it there"
         else:
-            _extract(remote, folder, manifest, most, quiet, record, dump, place)
-        folder.save(manifest)
-
-
-def _is_extracted(record: Record, dump: Entry, folder: Folder) -> bool:
-    same = (
-        record.state == "whole" and record.mtime == dump.mtime and record.detail == f"extracted from {dump.size} bytes"
-    )
-    return same and record.local is not None and folder.size(record.local) == record.size
+            _extract(visit, record, dump, place)
+        visit.save()
 
 
 def _place_with_room(remote: Remote) -> str | None:
@@ -65,20 +59,18 @@ def _free(remote: Remote, place: str, real: str) -> int:
     return 0
 
 
-def _extract(
-    remote: Remote, folder: Folder, manifest: Manifest, most: int, quiet: float, record: Record, dump: Entry, place: str
-) -> None:
-    work = f"{place}/psod-collect-{secrets.token_hex(8)}"
+def _extract(visit: Visit, record: Record, dump: Entry, place: str) -> None:
+    work, remote = f"{place}/psod-collect-{secrets.token_hex(8)}", visit.remote
     try:
         with remote.workshop(work) as made:
             if not made:
                 record.detail = f"no folder could be made in {place}"
                 return
             for line in EXTRACTORS:
-                said = remote.run(f"cd {work} && {line.format(dump=shlex.quote(dump.path))} >/dev/null", quiet=quiet)
-                logs = remote.listing(work, LOGS[0].name)
-                if logs:
-                    _fetch_extracted(remote, folder, manifest, most, record, dump, logs[0])
+                command = f"cd {work} && {line.format(dump=shlex.quote(dump.path))} >/dev/null"
+                said = remote.run(command, quiet=visit.limits.extract)
+                if logs := remote.listing(work, LOGS[0].name):
+                    _fetch_extracted(visit, record, dump, logs[0])
                     break
                 record.detail = f"its log could not be extracted: {said.complaint}"
     except RemoteError as error:
@@ -89,10 +81,9 @@ def _extract(
             record.detail = "; ".join(filter(None, [record.detail, words]))
 
 
-def _fetch_extracted(
-    remote: Remote, folder: Folder, manifest: Manifest, most: int, record: Record, dump: Entry, made: Entry
-) -> None:
-    fetch(remote, folder, manifest, most, made)
+def _fetch_extracted(visit: Visit, record: Record, dump: Entry, made: Entry) -> None:
+    fetch(visit, made)
+    folder, manifest = visit.folder, visit.manifest
     came = manifest.get(made.path)
     manifest.files = [r for r in manifest.files if r.path != made.path]
     if came is None or came.state != "whole" or came.local is None:

@@ -35,7 +35,10 @@ class Events:
         self.oldest: datetime | None = None
         self._rows: dict[int, Row] = {}
         self._spoilt = self._lost = 0
-        self._begin = since or taken - timedelta(days=self._kept())
+        days = KEPT_DAYS
+        with contextlib.suppress(Exception):
+            days = max(int(session.content.setting.QueryOptions("event.maxAge")[0].value), 1)
+        self._begin = since or taken - timedelta(days=days)
         self._begin = self._begin if self._begin.tzinfo else self._begin.replace(tzinfo=UTC)
         try:
             # Host-days are known from the oldest event that is kept, whatever it tells, and no further back.
@@ -58,11 +61,6 @@ class Events:
             )
         if self._spoilt:
             self.missing.append(f"events: {self._spoilt} could not be read")
-
-    def _kept(self) -> int:
-        with contextlib.suppress(Exception):
-            return max(int(self.session.content.setting.QueryOptions("event.maxAge")[0].value), 1)
-        return KEPT_DAYS
 
     def _first(self) -> list[Any]:
         collector = self._collector([])

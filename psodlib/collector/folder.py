@@ -24,8 +24,6 @@ import pandas as pd
 from psodlib.collector.hosts import folder_name
 
 MANIFEST = "manifest.json"
-
-
 _Word = Literal["whole", "partial", "absent", "failed", "skipped", "earlier"]
 
 
@@ -76,20 +74,6 @@ class Manifest:
         return record
 
 
-def _loaded(text: bytes) -> Manifest | None:
-    # A manifest as we write it; None for anything else, which is then as if there were none: it may have come from somebody else.
-    try:
-        manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return manifest if all(_inside(record.local) for record in manifest.files) else None
-
-
-def _inside(local: str | None) -> bool:
-    # A name as `Folder.local` makes them: nothing else is opened, moved or removed.
-    return local is None or all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) and part.strip(".") for part in local.split("/"))
-
-
 class Folder:
     """The local side of one host."""
 
@@ -98,11 +82,14 @@ class Folder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def manifest(self) -> Manifest | None:
-        """The manifest of the run before; None where there is none that can be read."""
+        """The manifest of the run before; None where there is none that we wrote: it may have come from somebody else."""
         try:
-            return _loaded((self.path / MANIFEST).read_bytes())
-        except OSError:
+            manifest = msgspec.json.decode((self.path / MANIFEST).read_bytes(), type=Manifest)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
+        # Names as `local` makes them: nothing else is opened, moved or removed.
+        parts = [part for record in manifest.files if record.local is not None for part in record.local.split("/")]
+        return manifest if all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) and part.strip(".") for part in parts) else None
 
     def save(self, manifest: Manifest) -> None:
         """Write the manifest, all or nothing. Every character beyond ASCII is escaped."""
@@ -124,12 +111,8 @@ class Folder:
         """Open a file below the host's folder, readable by its owner only; no link is followed."""
         path = self.path / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = {
-            "rb": os.O_RDONLY,
-            "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-            "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
-        }
-        return os.fdopen(os.open(path, flags[mode] | getattr(os, "O_NOFOLLOW", 0), 0o600), mode)  # type: ignore[return-value]
+        no_link = getattr(os, "O_NOFOLLOW", 0)
+        return open(path, mode, opener=lambda file, flags: os.open(file, flags | no_link, 0o600))  # type: ignore[return-value]
 
     def size(self, name: str) -> int | None:
         """Size of a plain file; None where there is none."""
@@ -161,7 +144,9 @@ class Folder:
         assert record.local is not None
         old = self.path / record.local
         with old.open("rb") as before, part.open("rb") as after:
-            if _starts_with(after, before):
+            while (block := before.read(1 << 20)) and after.read(len(block)) == block:
+                pass
+            if not block:
                 return  # the log only grew
             before.seek(0)
             digest = hashlib.file_digest(before, "sha256").hexdigest()
@@ -190,13 +175,6 @@ class Folder:
                 os.replace(old / name, old / stamp / name)
 
 
-def _starts_with(longer: BinaryIO, shorter: BinaryIO) -> bool:
-    while block := shorter.read(1 << 20):
-        if longer.read(len(block)) != block:
-            return False
-    return True
-
-
 def ascertainment(out: str | Path) -> pd.DataFrame:
     """Which hosts gave a dump's log, logs only, outputs only or nothing, and why."""
     rows = []
@@ -213,7 +191,6 @@ def ascertainment(out: str | Path) -> pd.DataFrame:
         troubled = [r for r in manifest.files if r.detail and r.state in ("partial", "failed", "skipped")]
         why = "; ".join(filter(None, [manifest.why, *(f"{r.path}: {r.detail}" for r in troubled)]))
         rows.append((manifest.host, gave, manifest.state, dumps, logs, outputs, partial, manifest.clock_offset, why))
-    columns = ["host", "gave", "state", "dumps", "logs", "outputs", "partial", "clock_offset", "why"]
-    kinds = {"host": "string", "gave": "string", "state": "string", "why": "string", "dumps": "Int64", "logs": "Int64",
-             "outputs": "Int64", "partial": "Int64", "clock_offset": "Float64"}  # fmt: skip
-    return pd.DataFrame(rows, columns=columns).astype(kinds)
+    kinds = {**dict.fromkeys(["host", "gave", "state"], "string"), **dict.fromkeys(["dumps", "logs", "outputs", "partial"], "Int64"),
+             "clock_offset": "Float64", "why": "string"}  # fmt: skip
+    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)

@@ -137,11 +137,6 @@ def _from_row(row: dict[Any, Any]) -> Target:
     host = _checked(cells["host"])
     if told["user"] and not _USER.fullmatch(told["user"]):
         raise InputError(f"{host}: {told['user']!r} is no user; expected letters, digits, dots, -, _, @ and \\")
-    return Target(
-        name=host,
-        address=_checked(told["address"] or host),
-        port=_port(told["port"].removesuffix(".0") or "22", host),
-        user=told["user"] or None,
-        legacy=told["legacy"].lower() in _TRUE,
-        jump=_parse(told["jump"]) if told["jump"] else None,
-    )
+    port, jump = _port(told["port"].removesuffix(".0") or "22", host), _parse(told["jump"]) if told["jump"] else None
+    address, legacy = _checked(told["address"] or host), told["legacy"].lower() in _TRUE
+    return Target(name=host, address=address, port=port, user=told["user"] or None, legacy=legacy, jump=jump)

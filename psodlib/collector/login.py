@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from paramiko.hostkeys import HostKeyEntry
 
 from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.hosts import Target
+from psodlib.collector.plan import Limits
 from psodlib.errors import CollectError, InputError
 
 MAX_REFUSALS = 3
@@ -119,6 +121,13 @@ class _Refused(CollectError):
 # --- host keys --------------------------------------------------------------------------------------------------------
 
 
+def _add(keys: paramiko.HostKeys, line: str, number: int) -> None:
+    with contextlib.suppress(paramiko.SSHException):  # a kind of key that this library does not know
+        entry = HostKeyEntry.from_line(line, number)
+        for name in entry.hostnames or () if entry else ():
+            keys.add(name, entry.key.get_name(), entry.key)
+
+
 class HostKeys:
     """The project's known_hosts: unknown keys are refused unless trusted on first use, changed keys always."""
 
@@ -141,10 +150,7 @@ class HostKeys:
         if words[:1] == ["@revoked"] and len(words) > 3:
             self._revoked.add(words[3])
         elif words and not line.startswith(("#", "@")):
-            with contextlib.suppress(paramiko.SSHException):  # a kind of key that this library does not know
-                entry = HostKeyEntry.from_line(line, number)
-                for name in entry.hostnames or () if entry else ():
-                    self._keys.add(name, entry.key.get_name(), entry.key)
+            _add(self._keys, line, number)
 
     def types(self, name: str) -> list[str]:
         """Key types that are known of a host."""
@@ -162,12 +168,17 @@ class HostKeys:
                 return str(key.fingerprint)
             if known:
                 raise CollectError(target.name, f"host key CHANGED, now {key.fingerprint}: a reinstalled host, or somebody in "
-                                                f"between. Nothing was sent. If the host was reinstalled, remove its line from {self.path}")  # fmt: skip
+                                                f"between. Nothing was sent. If the host was reinstalled, remove {self._lines_of(target.key_name)} of {self.path}")  # fmt: skip
             if not self.trust:
                 raise CollectError(target.name, f"host key unknown ({key.fingerprint}); compare it at the host's console, then add it "
                                                 f"to {self.path} or run once with trust on first use")  # fmt: skip
+            line = f"{target.key_name} {key.get_name()} {key.get_base64()}\n"
             try:
-                self._write(f"{target.key_name} {key.get_name()} {key.get_base64()}\n")
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab+") as file:
+                    if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                        line = f"\n{line}"  # or it would spoil the line of another host
+                    file.write(line.encode("ascii"))
             except OSError as error:
                 raise CollectError(target.name, f"its host key cannot be written to {self.path} ({error.strerror}), so it is not "
                                                 "trusted; nothing was sent") from None  # fmt: skip
@@ -175,12 +186,12 @@ class HostKeys:
             self.trusted.append(f"{target.name} {key.fingerprint}")
             return str(key.fingerprint)
 
-    def _write(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
-            if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                line = f"\n{line}"  # or it would spoil the line of another host
-            file.write(line.encode("ascii"))
+    def _lines_of(self, name: str) -> str:
+        found = []
+        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
+            _add(alone := paramiko.HostKeys(), line.strip(), number)
+            found += [str(number)] if alone.lookup(name) else []
+        return f"line{'s' * (len(found) > 1)} {', '.join(found)}"
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------
@@ -227,10 +238,9 @@ class Connection:
         """End it from another thread; whoever waits on it wakes with an error."""
         self.why = self.why or why
         for sock in self.socks:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            with contextlib.suppress(OSError):
-                sock.close()
+            for end in (partial(sock.shutdown, socket.SHUT_RDWR), sock.close):
+                with contextlib.suppress(OSError):
+                    end()
 
     def close(self) -> None:
         """The ordinary end."""
@@ -241,34 +251,37 @@ class Connection:
                 sock.close()
 
 
-def connect(
-    link: Connection,
-    user: str,
-    credentials: Credentials,
-    keys: HostKeys,
-    gate: Gate,
-    connect_limit: float,
-    login_limit: float,
-) -> None:
+@dataclass(frozen=True)
+class Access:
+    """How a run logs in to its hosts."""
+
+    user: str  # of hosts that name none
+    credentials: Credentials = field(repr=False)
+    keys: HostKeys
+    limits: Limits
+    gate: Gate = field(default_factory=Gate)
+
+
+def connect(link: Connection, access: Access) -> None:
     """Connect, check the host's key, log in once."""
     target, through = link.target, None
     try:
         if target.jump is not None:
-            jump = _open(link, target.jump, None, keys, connect_limit)
-            _log_in(link, jump, target.jump, target.jump.user or user, credentials, gate, login_limit)
-            through = jump.open_channel(
-                "direct-tcpip", (target.address, target.port), ("127.0.0.1", 0), timeout=connect_limit
-            )
-        link.transport = _open(link, target, through, keys, connect_limit)
-        _log_in(link, link.transport, target, target.user or user, credentials, gate, login_limit)
+            jump = _open(link, target.jump, None, access)
+            _log_in(link, jump, target.jump, access)
+            place, here = (target.address, target.port), ("127.0.0.1", 0)
+            through = jump.open_channel("direct-tcpip", place, here, timeout=access.limits.connect)
+        link.transport = _open(link, target, through, access)
+        _log_in(link, link.transport, target, access)
     except CollectError:
         raise
     except Exception as error:  # paramiko raises whatever its threads met
         raise CollectError(target.name, link.why or _why_not_connected(error, target)) from None
 
 
-def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit: float) -> paramiko.Transport:
+def _open(link: Connection, target: Target, channel: Any, access: Access) -> paramiko.Transport:
     # A transport whose server has proved a key that we know.
+    limit = access.limits.connect
     sock = channel or _dialled(link, target, limit)
     if channel is not None:
         link.socks.append(sock)
@@ -278,22 +291,41 @@ def _open(link: Connection, target: Target, channel: Any, keys: HostKeys, limit:
     transport = paramiko.Transport(sock, disabled_algorithms=_LEGACY if target.legacy else _OLD)
     transport.banner_timeout = transport.handshake_timeout = limit
     options = transport.get_security_options()
-    wanted = [name for known in keys.types(target.key_name) for name in _same_key(known) if name in options.key_types]
-    if wanted:  # ask for the key that we know, or another one would look like a change
+    rsa = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # signatures of one kind of key
+    known = [name for kind in access.keys.types(target.key_name) for name in (rsa if kind == "ssh-rsa" else (kind,))]
+    if wanted := [
+        name for name in known if name in options.key_types
+    ]:  # ask for the key that we know, or another one would look like a change
         options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
     transport.start_client(timeout=limit)
     try:
         proved = transport.get_remote_server_key()
     except paramiko.SSHException:  # start_client returns as if all were well when its time is over
         raise TimeoutError from None
-    link.fingerprint = keys.check(target, proved)
+    link.fingerprint = access.keys.check(target, proved)
     return transport
 
 
 def _dialled(link: Connection, target: Target, limit: float) -> socket.socket:
-    # As socket.create_connection, but within one limit for all addresses, and whoever cuts the link off ends it at once.
+    # As socket.create_connection, but within one limit for all addresses, and whoever cuts the link off ends it at once. A
+    # resolver without an answer waits longer than any limit of ours, and nothing wakes it: it is left behind in its thread.
     ends, failed = time.monotonic() + limit, OSError("no address")
-    for family, kind, protocol, _, place in _resolved(link, target, ends):
+    places: Future[list[Any]] = Future()
+
+    def resolve() -> None:
+        try:
+            places.set_result(socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            places.set_exception(error)
+        except UnicodeError:  # a part of the name is empty, or longer than DNS knows
+            places.set_exception(socket.gaierror("no such name"))
+
+    threading.Thread(target=resolve, daemon=True).start()
+    while not wait([places], timeout=RESOLVER_LOOK).done:
+        link.check()
+        if time.monotonic() > ends:
+            raise socket.gaierror("no answer from the resolver")
+    for family, kind, protocol, _, place in places.result():
         sock = socket.socket(family, kind, protocol)
         link.socks.append(sock)
         link.touch()
@@ -308,82 +340,38 @@ def _dialled(link: Connection, target: Target, limit: float) -> socket.socket:
     raise failed
 
 
-def _resolved(link: Connection, target: Target, ends: float) -> list[Any]:
-    # A resolver without an answer waits longer than any limit of ours, and nothing wakes it: it is left behind in its thread.
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            answers.put(error)
-        except UnicodeError:  # a part of the name is empty, or longer than DNS knows
-            answers.put(socket.gaierror("no such name"))
-
-    threading.Thread(target=ask, daemon=True).start()
-    while time.monotonic() < ends:
-        with contextlib.suppress(queue.Empty):
-            answer = answers.get(timeout=RESOLVER_LOOK)
-            if isinstance(answer, Exception):
-                raise answer
-            return list(answer)
-        link.check()
-    raise socket.gaierror("no answer from the resolver")
-
-
-def _same_key(kind: str) -> tuple[str, ...]:
-    return ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa") if kind == "ssh-rsa" else (kind,)
-
-
-def _log_in(
-    link: Connection,
-    transport: paramiko.Transport,
-    target: Target,
-    user: str,
-    credentials: Credentials,
-    gate: Gate,
-    limit: float,
-) -> None:
+def _log_in(link: Connection, transport: paramiko.Transport, target: Target, access: Access) -> None:
+    user, credentials, limit = target.user or access.user, access.credentials, access.limits.login
     transport.auth_timeout = limit
     link.patience = float("inf")  # waiting for the gate is not the host's fault
-    with gate.attempt(target.name):
+    with access.gate.attempt(target.name):
         link.patience = limit
         link.touch("logging in")
         try:
             if credentials.key is not None:
                 transport.auth_publickey(user, credentials.key)
             elif credentials.agent:
-                _log_in_by_agent(transport, target, user)
+                with contextlib.closing(paramiko.Agent()) as agent:
+                    keys = agent.get_keys()
+                    if not keys:
+                        raise CollectError(target.name, "the SSH agent holds no key; add one with ssh-add")
+                    transport.auth_publickey(user, keys[0])  # one key: each further one would be a further attempt
             else:
-                _log_in_by_password(transport, target, user, credentials.passwords[user])
+                _log_in_by_password(transport, target.name, user, credentials.passwords[user])
         except paramiko.BadAuthenticationType as error:
             offered = printable(", ".join(error.allowed_types))
-            raise _Refused(
-                target.name, f"the host does not take this way of logging in; it offers: {offered}"
-            ) from None
+            words = f"the host does not take this way of logging in; it offers: {offered}"
+            raise _Refused(target.name, words) from None
         except paramiko.AuthenticationException as error:
             if "timeout" in str(error).lower():
-                raise CollectError(
-                    target.name, f"no answer to the login within {limit:.0f} s; try again later"
-                ) from None
+                words = f"no answer to the login within {limit:.0f} s; try again later"
+                raise CollectError(target.name, words) from None
             raise _Refused(target.name, "login refused: wrong user, password or key, or the host is in lockdown mode (take it out of "
                                         "lockdown or add the user to its exception users), or the account is locked (wait 15 "
                                         "minutes); not tried again")  from None  # fmt: skip
 
 
-def _log_in_by_agent(transport: paramiko.Transport, target: Target, user: str) -> None:
-    # One key: each further one would be a further attempt.
-    agent = paramiko.Agent()
-    try:
-        keys = agent.get_keys()
-        if not keys:
-            raise CollectError(target.name, "the SSH agent holds no key; add one with ssh-add")
-        transport.auth_publickey(user, keys[0])
-    finally:
-        agent.close()
-
-
-def _log_in_by_password(transport: paramiko.Transport, target: Target, user: str, secret: Secret) -> None:
+def _log_in_by_password(transport: paramiko.Transport, host: str, user: str, secret: Secret) -> None:
     # ESXi offers keyboard-interactive only; asking for "none" costs no attempt and tells what is offered.
     offered: Sequence[str] = []
     try:
@@ -399,7 +387,7 @@ def _log_in_by_password(transport: paramiko.Transport, target: Target, user: str
         transport.auth_interactive(user, answers)
     except Exception:
         if answers.refused:
-            raise _Refused(target.name, answers.refused) from None
+            raise _Refused(host, answers.refused) from None
         raise
 
 

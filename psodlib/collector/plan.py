@@ -7,7 +7,7 @@ and the folder is removed again.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pandas as pd
 
@@ -33,6 +33,29 @@ class Logs:
     name: re.Pattern[str]
     why: str
     cost: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one host's visit, in seconds and bytes.
+
+    ``command`` and ``extract`` (a dump's log) are seconds without a byte after which a command is left alone, and four
+    times as many are all that it gets; ``idle`` are those without a byte after which the connection is cut off.
+    """
+
+    connect: float = 10
+    login: float = 30
+    command: float = 30
+    extract: float = 600
+    idle: float = 60
+    total: float = 1800
+    bytes: int = 4 << 30
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not 0 < value < float("inf"):  # nor nan
+                raise InputError(f"the limit {limit.name} is {value}; expected a number above 0 and below infinity")
 
 
 def _plain(pattern: str) -> re.Pattern[str]:

@@ -17,13 +17,16 @@ from pathlib import Path
 import pandas as pd
 
 from psodlib.collector.credentials import Credentials, PasswordSource
+from psodlib.collector.fetch import Visit
 from psodlib.collector.folder import Folder, Manifest
 from psodlib.collector.hosts import Target, read_hosts
-from psodlib.collector.login import Connection, Gate, HostKeys, NotTried, connect, printable
-from psodlib.collector.plan import safe_module
+from psodlib.collector.login import Access, Connection, HostKeys, NotTried, connect, printable
+from psodlib.collector.plan import Limits, safe_module
 from psodlib.collector.remote import Remote
-from psodlib.collector.visit import Limits, LocalTrouble, visit
+from psodlib.collector.visit import LocalTrouble, visit_host
 from psodlib.errors import CollectError, InputError
+
+Progress = Callable[[str, int, int | None], None]
 
 MAX_POOL = 32
 CLOCK_WARNED = 60.0  # seconds
@@ -60,24 +63,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def collect(
-    hosts: str | Path | Iterable[str | Target],
-    out: str | Path,
-    *,
-    user: str = "root",
-    key: str | Path | None = None,
-    agent: bool = False,
-    password: PasswordSource | None = None,
-    known_hosts: str | Path = "known_hosts",
-    trust_first_use: bool = False,
-    legacy: Iterable[str] = (),
-    jump: str | None = None,
-    module: str = "hpsa",
-    version_only: bool = False,
-    pool: int = 8,
-    limits: Limits | None = None,
-    sftp: bool = True,
-    progress: Callable[[str, int, int | None], None] | None = None,
-) -> Collection:
+    hosts: str | Path | Iterable[str | Target], out: str | Path, *, user: str = "root", key: str | Path | None = None,
+    agent: bool = False, password: PasswordSource | None = None, known_hosts: str | Path = "known_hosts",
+    trust_first_use: bool = False, legacy: Iterable[str] = (), jump: str | None = None, module: str = "hpsa",
+    version_only: bool = False, pool: int = 8, limits: Limits | None = None, sftp: bool = True, progress: Progress | None = None,
+) -> Collection:  # fmt: skip
     """Fetch the crash evidence of hosts by SSH, read-only, and go on where an earlier run stopped.
 
     Parameters
@@ -135,8 +125,7 @@ def collect(
     """
     targets = read_hosts(hosts, legacy=legacy, jump=jump)
     safe_module(module)
-    if not 1 <= pool <= MAX_POOL:
-        raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
+    check_pool(pool)
     users = [t.user or user for target in targets for t in (target, target.jump) if t is not None]
     credentials = Credentials.gather(users, key, agent, password)
     for target in targets:
@@ -144,15 +133,17 @@ def collect(
             warnings.warn(
                 f"{target.name}: listed as legacy, SHA-1 algorithms are allowed for it", UserWarning, stacklevel=2
             )
-    keys = HostKeys(known_hosts, trust_first_use)
-    root = made_folder(out)
-    run = _Run(root, user, credentials, keys, module, version_only, limits or Limits(), sftp)
-    with alone(root):
-        try:
-            run.visit_all(targets, pool, progress)
-        except KeyboardInterrupt:
-            raise Interrupted(run.collection(targets)) from None
-    return run.collection(targets)
+    access = Access(user, credentials, HostKeys(known_hosts, trust_first_use), limits or Limits())
+    run = _Run(out=made_folder(out), access=access, module=module, version_only=version_only, sftp=sftp)
+    with alone(run.out, partial(run.so_far, targets)):
+        run.visit_all(targets, pool, progress)
+    return run.so_far(targets)
+
+
+def check_pool(pool: int) -> None:
+    """Refuse more hosts at a time than a run should ask."""
+    if not 1 <= pool <= MAX_POOL:
+        raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
 
 
 def made_folder(out: str | Path) -> Path:
@@ -166,27 +157,27 @@ def made_folder(out: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One run at a time in a folder."""
+def alone(root: Path, so_far: Callable[[], Collection]) -> Iterator[None]:
+    """One run at a time in a folder; after Ctrl-C what it did so far."""
     # Two runs that append to one .part would make nonsense of it. The lock is the folder's own and ends with the process.
-    try:
-        import fcntl
-    except ImportError:  # Windows locks no folder
-        yield
-        return
-    held = os.open(root, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as opened:
+        with contextlib.suppress(ImportError):  # Windows locks no folder
+            import fcntl
+
+            held = os.open(root, os.O_RDONLY)
+            opened.callback(os.close, held)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{root}: another run is collecting into it; wait for its end, or give another folder"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{root}: another run is collecting into it; wait for its end, or give another folder"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(held)
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted(so_far()) from None
 
 
 def at_once(
@@ -210,49 +201,74 @@ def at_once(
         executor.shutdown(wait=True)
 
 
-@dataclass
-class _Run:
-    root: Path
-    user: str
-    credentials: Credentials = field(repr=False)
-    keys: HostKeys
-    module: str
-    version_only: bool
-    limits: Limits
-    sftp: bool
-    gate: Gate = field(default_factory=Gate)
+@dataclass(kw_only=True)
+class Ledger:
+    """What became of each host of a run, and why the run ended early, if it did."""
+
+    out: Path
     stopped: str = ""
     rows: dict[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def stop(self, why: str) -> None:
+        """Begin nothing any more; the first reason counts."""
+        self.stopped = self.stopped or why
+
+    def failed(self, name: str, why: str) -> None:
+        """A host that was not visited at all."""
+        self.rows[name] = (name, "failed", 0, 0, 0.0, None, why)
+
+    def finish(self, folder: Folder, manifest: Manifest, seconds: float) -> None:
+        """Write down how a visit ended."""
+        manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            folder.save(manifest)
+        except OSError as error:
+            self.stop(f"cannot write to {folder.path}: {os.strerror(error.errno or 0)}; make room, then run again")
+            manifest.state, manifest.why = "failed", self.stopped
+        files = sum(record.state == "whole" for record in manifest.files)
+        told = manifest.state, files, manifest.bytes, round(seconds, 1), manifest.clock_offset, manifest.why
+        self.rows[manifest.host] = (manifest.host, *told)
+
+    def collection(self, names: Iterable[str], trusted: Iterable[str] = (), missing: Iterable[str] = ()) -> Collection:
+        """The run so far, a row a name."""
+        kinds = {"host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64",
+                 "clock_offset": "Float64", "why": "string"}  # fmt: skip
+        why = f"the run had stopped: {self.stopped}"
+        rows = [self.rows.get(name, (name, "not_tried", 0, 0, 0.0, None, why)) for name in names]
+        hosts = pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+        return Collection(self.out, hosts, tuple(trusted), "; ".join(filter(None, [self.stopped, *missing])))
+
+
+@dataclass(kw_only=True)
+class _Run(Ledger):
+    access: Access
+    module: str
+    version_only: bool
+    sftp: bool
     under_way: dict[str, tuple[Connection, Manifest, float]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     bytes_done: int = 0
 
-    def visit_all(
-        self, targets: list[Target], pool: int, progress: Callable[[str, int, int | None], None] | None
-    ) -> None:
+    def visit_all(self, targets: list[Target], pool: int, progress: Progress | None) -> None:
         def look(done: int) -> None:
-            self._watch()
+            now = time.monotonic()
+            for link in self._links():
+                if why := link.overdue(now):
+                    link.cut(why)
             if progress:
                 progress(self._doing(), done, len(targets))
 
-        at_once([partial(self.visit_one, target) for target in targets], pool, look, self._stop)
+        at_once([partial(self.visit_one, target) for target in targets], pool, look, self.stop)
 
-    def _watch(self) -> None:
-        now = time.monotonic()
+    def _links(self) -> list[Connection]:
         with self.lock:
-            links = [link for link, _, _ in self.under_way.values()]
-        for link in links:
-            why = link.overdue(now)
-            if why:
-                link.cut(why)
+            return [link for link, _, _ in self.under_way.values()]
 
-    def _stop(self, why: str) -> None:
-        # Whoever is under way is cut off, whoever waits is not let in; both write their manifests.
-        self.stopped = self.stopped or why
-        self.gate.close(f"the run had stopped: {self.stopped}")
-        with self.lock:
-            links = [link for link, _, _ in self.under_way.values()]
-        for link in links:
+    def stop(self, why: str) -> None:
+        """Whoever is under way is cut off, whoever waits is not let in; both write their manifests."""
+        super().stop(why)
+        self.access.gate.close(f"the run had stopped: {self.stopped}")
+        for link in self._links():
             link.cut(self.stopped)
 
     def _doing(self) -> str:
@@ -264,23 +280,19 @@ class _Run:
             text += f", slowest {slowest[0].target.name} ({time.monotonic() - slowest[2]:.0f} s, {printable(slowest[0].doing, 40)})"
         return text
 
-    def collection(self, targets: list[Target]) -> Collection:
-        stopped = self.stopped or ("three refused logins in a row" if self.gate.shut else "")
-        rows = [
-            self.rows.get(target.name, (target.name, "not_tried", 0, 0, 0.0, None, f"the run had stopped: {stopped}"))
-            for target in targets
-        ]
-        return Collection(self.root, collection_table(rows), tuple(self.keys.trusted), stopped)
+    def so_far(self, targets: list[Target]) -> Collection:
+        self.stopped = self.stopped or ("three refused logins in a row" if self.access.gate.shut else "")
+        return self.collection([target.name for target in targets], self.access.keys.trusted)
 
     def visit_one(self, target: Target) -> None:
         begun = time.monotonic()
-        link = Connection(target, begun + self.limits.total, self.limits.connect + 5)
+        link = Connection(target, begun + self.access.limits.total, self.access.limits.connect + 5)
         try:
-            folder = Folder(self.root, target.name)
+            folder = Folder(self.out, target.name)
             manifest = folder.manifest() or Manifest(target.name)
         except OSError as error:
-            self._stop(f"cannot write to {self.root}: {error.strerror}")
-            self.rows[target.name] = (target.name, "failed", 0, 0, 0.0, None, self.stopped)
+            self.stop(f"cannot write to {self.out}: {error.strerror}")
+            self.failed(target.name, self.stopped)
             return
         manifest.bytes, manifest.why, manifest.clock_offset = 0, "", None
         with self.lock:
@@ -292,67 +304,35 @@ class _Run:
             with self.lock:
                 del self.under_way[target.name]
                 self.bytes_done += manifest.bytes
-            self._finish(folder, manifest)
-            files = sum(record.state == "whole" for record in manifest.files)
-            self.rows[target.name] = (
-                target.name, manifest.state, files, manifest.bytes, round(time.monotonic() - begun, 1), manifest.clock_offset, manifest.why,
-            )  # fmt: skip
+            self.finish(folder, manifest, time.monotonic() - begun)
 
     def _visit(self, link: Connection, folder: Folder, manifest: Manifest) -> None:
-        target = link.target
+        target, limits = link.target, self.access.limits
         manifest.host, manifest.address, manifest.port = target.name, target.address, target.port
-        manifest.user = target.user or self.user
-        manifest.state = "failed"
-        if self.gate.shut:
-            manifest.state, manifest.why = "not_tried", f"not tried: {self.gate.shut}"
+        manifest.user, manifest.state = target.user or self.access.user, "failed"
+        if self.access.gate.shut:
+            manifest.state, manifest.why = "not_tried", f"not tried: {self.access.gate.shut}"
             return
         try:
-            connect(link, self.user, self.credentials, self.keys, self.gate, self.limits.connect, self.limits.login)
+            connect(link, self.access)
             manifest.host_key = link.fingerprint
-            manifest.state, link.patience = "partial", self.limits.idle
-            visit(
-                Remote(link, self.sftp, self.limits.command),
-                folder,
-                manifest,
-                self.limits,
-                self.module,
-                self.version_only,
-            )
+            manifest.state, link.patience = "partial", limits.idle
+            remote = Remote(link, self.sftp, limits.command)
+            visit_host(Visit(remote, folder, manifest, limits), self.module, self.version_only)
             open_ends = [r for r in manifest.files if r.state in ("partial", "failed", "skipped")]
             manifest.state = "partial" if open_ends else "complete"
-            manifest.why = "; ".join([f"{r.path}: {r.detail}" for r in open_ends[:3]] + _wrong_clock(manifest))
-        except NotTried as error:
-            manifest.state, manifest.why = "not_tried", str(error).removeprefix(f"{target.name}: ")
+            words, ahead = [f"{r.path}: {r.detail}" for r in open_ends[:3]], manifest.clock_offset or 0.0
+            if abs(ahead) > CLOCK_WARNED:
+                side = "ahead" if ahead > 0 else "behind"
+                words.append(f"its clock is {abs(ahead):.0f} s {side}; its times are as it tells them")
+            manifest.why = "; ".join(words)
         except CollectError as error:
             manifest.why = str(error).removeprefix(f"{target.name}: ")
-            manifest.state = "interrupted" if self.stopped else manifest.state
+            manifest.state = (
+                "not_tried" if isinstance(error, NotTried) else "interrupted" if self.stopped else manifest.state
+            )
         except LocalTrouble as error:
             manifest.why = str(error)
-            self._stop(str(error))
+            self.stop(str(error))
         except Exception as error:  # a server found a way that we did not think of: it costs this host only
             manifest.why = f"{type(error).__name__}: {printable(error)}; please report this"
-
-    def _finish(self, folder: Folder, manifest: Manifest) -> None:
-        manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            folder.save(manifest)
-        except OSError as error:
-            self._stop(f"cannot write to {folder.path}: {os.strerror(error.errno or 0)}; make room, then run again")
-            manifest.state, manifest.why = "failed", self.stopped
-
-
-def _wrong_clock(manifest: Manifest) -> list[str]:
-    ahead = manifest.clock_offset or 0.0
-    far = abs(ahead) > CLOCK_WARNED
-    return (
-        [f"its clock is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; its times are as it tells them"]
-        if far
-        else []
-    )
-
-
-def collection_table(rows: list[tuple[object, ...]]) -> pd.DataFrame:
-    """The table of a ``Collection``."""
-    kinds = {"host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64",
-             "clock_offset": "Float64", "why": "string"}  # fmt: skip
-    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)

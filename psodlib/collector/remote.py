@@ -136,9 +136,9 @@ class Remote:
         told = not cut and not hung and channel.status_event.wait(STATUS_LIMIT)
         self._check_alive()
         code = channel.exit_status if told and channel.exit_status != -1 else None
-        error = (
-            f"gave nothing for {quiet:.0f} s; left alone".encode() if hung and not cut else b"".join(parts[True])[:4096]
-        )
+        error = b"".join(parts[True])[:4096]
+        if hung and not cut:
+            error = f"gave nothing for {quiet:.0f} s; left alone".encode()
         return Output(b"".join(parts[False])[:limit], error, code, cut, hung)
 
     @contextlib.contextmanager
@@ -210,14 +210,8 @@ class Remote:
             rows = self._listed_by_shell(folder, shlex.quote(name))
             return rows[0][1] if rows and rows[0][0] == name else None
         self.link.touch(f"looking at {path}")
-        try:
-            return int(self._files.stat(path).st_size or 0)
-        except (paramiko.SSHException, EOFError) as error:
-            self._lost(error)
-        except OSError as error:
-            if not self._alive():
-                self._lost(error)
-        return None
+        info = self._stat(path)
+        return None if info is None else int(info.st_size or 0)
 
     @contextlib.contextmanager
     def _channel(self, command: str) -> Iterator[paramiko.Channel]:
@@ -235,14 +229,29 @@ class Remote:
                 raise RemoteError(printable(error) or type(error).__name__) from None
             self._lost(error)
 
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        # By SFTP: what the server refuses costs what was asked for; all else is the connection's end.
+        try:
+            yield
+        except CollectError:
+            raise
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if isinstance(error, OSError) and self._alive():
+                raise RemoteError(printable(error)) from None
+            self._lost(error)
+
+    def _stat(self, path: str) -> Any:
+        # Of what a link leads to; None where it leads nowhere.
+        with contextlib.suppress(RemoteError), self._asked():
+            return self._files.stat(path)
+        return None
+
     def _lost(self, error: Exception) -> None:
         # The connection's end, in the words of who ended it.
         self.link.touch()
-        raise CollectError(
-            self.link.target.name,
-            f"the connection broke while {self.link.doing} ({printable(error) or type(error).__name__}); what came is kept, "
-            "the next run goes on",
-        ) from None
+        why = f"the connection broke while {self.link.doing} ({printable(error) or type(error).__name__})"
+        raise CollectError(self.link.target.name, f"{why}; what came is kept, the next run goes on") from None
 
     def _note_odd(self, told: str) -> None:
         # Only names that no honest host has are worth telling; other files of the folder are not ours.
@@ -253,7 +262,7 @@ class Remote:
 
     def _listed_by_sftp(self, folder: str, name: re.Pattern[str]) -> list[tuple[str, int, int, int]] | None:
         rows = []
-        try:
+        with contextlib.suppress(RemoteError), self._asked():
             told, names, letters = [], 0, 0
             # To its end: answers of other requests may not come between. One answer holds a log folder's names and the next
             # its end; paramiko's 50 requests at once were three quarters of the processor time of a visit without commands.
@@ -270,25 +279,10 @@ class Remote:
             for info in told:
                 filename = info.filename
                 if not stat.S_ISREG(info.st_mode or 0):
-                    info = self._behind(f"{folder}/{filename}") or info  # a link
+                    info = self._stat(f"{folder}/{filename}") or info
                 rows.append((filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0))
-        except (paramiko.SSHException, EOFError) as error:
-            self._lost(error)
-        except CollectError:
-            raise
-        except OSError as error:
-            if not self._alive():
-                self._lost(error)
-            return rows or None
-        return rows
-
-    def _behind(self, path: str) -> Any:
-        # What a link leads to; None where it leads nowhere, which costs this name and no other.
-        try:
-            return self._files.stat(path)
-        except OSError:
-            self._check_alive()
-            return None
+            return rows
+        return rows or None
 
     def _listed_by_shell(self, folder: str, names: str) -> list[tuple[str, int, int, int]] | None:
         if self._has_stat:
@@ -308,19 +302,13 @@ class Remote:
         return rows if rows or said.code == 0 else None
 
     def _read_by_sftp(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
-        try:
+        with self._asked():
             file = self._files.open(path, "rb")
             try:
                 yield from _Ahead(self._files, file.handle).blocks(offset, size)
             finally:
                 if self._alive():
                     file.close()
-        except (paramiko.SSHException, EOFError) as error:
-            self._lost(error)
-        except OSError as error:
-            if not self._alive():
-                self._lost(error)
-            raise RemoteError(printable(error)) from None
 
     def _read_by_shell(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
         name, skip = shlex.quote(path), offset % PIECE
@@ -335,9 +323,8 @@ class Remote:
                 yield wanted
             self._check_alive()
             if left == size and size:
-                raise RemoteError(
-                    printable(channel.recv_stderr(400).decode("utf-8", "replace").strip()) or "nothing came"
-                )
+                told = channel.recv_stderr(400).decode("utf-8", "replace").strip()
+                raise RemoteError(printable(told) or "nothing came")
 
     def _check_alive(self) -> None:
         if not self._alive():

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from psodlib.collector.credentials import PasswordSource, Secret
+from psodlib.collector.credentials import PasswordSource, Secret, check_source
 from psodlib.collector.login import printable
 from psodlib.collector.pool import MAX_POOL
 from psodlib.errors import CollectError, InputError
@@ -49,8 +49,7 @@ class Session:
             raise InputError(
                 f"{printable(address)!r} is no address; expected vcenter.example.com or vcenter.example.com:443"
             )
-        if not callable(password):
-            raise InputError("password must be a way to get it (ask_password(), password_from_command([...])), never the password itself")  # fmt: skip
+        check_source(password)
         if thumbprint and ca_file:
             raise InputError("give a thumbprint or a file of authorities, not both")
         self.vim, vmodl, self._connect, self._disconnect = _pyvmomi()
@@ -225,9 +224,6 @@ def thumbprint_of(pem: str) -> str:
     """The SHA-256 of a certificate, as vCenter's own pages print it."""
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest().upper()
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
-
-
-# ---- answers as plain values -------------------------------------------------------------------------------------------
 
 
 def plain(value: Any) -> str | None:

@@ -5,6 +5,7 @@ What each call means and where it fails is told in the contract's page on vCente
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -25,9 +26,9 @@ from psodlib.collector.credentials import PasswordSource
 from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.hosts import folder_name
-from psodlib.collector.pool import MAX_POOL, Collection, Interrupted, alone, at_once, collection_table, made_folder
+from psodlib.collector.pool import Collection, Ledger, Progress, alone, at_once, check_pool, made_folder
 from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
-from psodlib.errors import CollectError, InputError
+from psodlib.errors import CollectError
 
 LINES = 500  # of a log a call; what vCenter gives
 MOST_LOG = 64 << 20  # bytes of one log
@@ -51,19 +52,9 @@ PLAN = (
     ("GenerateLogBundles_Task (--bundles)", "all logs, and those of core dumps",
      "minutes of one core and 50 to 500 MB a host; one host at a time in a cluster; the size is shown before it is fetched"),
 )  # fmt: skip
-HOST_COLUMNS = (
-    "host",
-    "cluster",
-    "datacenter",
-    "vendor",
-    "model",
-    "esxi_version",
-    "esxi_build",
-    "vms",
-    "connection",
-    "maintenance",
-)
-Progress = Callable[[str, int, int | None], None]
+HOST_COLUMNS = [
+    "host", "cluster", "datacenter", "vendor", "model", "esxi_version", "esxi_build", "vms", "connection", "maintenance",
+]  # fmt: skip
 Found = tuple[Any, dict[str, Any]]  # a host and its properties
 
 
@@ -116,17 +107,15 @@ def collect_vcenter(
     Interrupted
         After Ctrl-C, when the manifests are written.
     """
-    if not 1 <= pool <= MAX_POOL:
-        raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
+    check_pool(pool)
     with Session(address, user, password, thumbprint, ca_file) as session:
-        root = made_folder(out)
-        run = _Run(session, root, logs and not version_only, bundles, version_only, progress)
-        with alone(root):
-            try:
-                run.visit_all(since, pool)
-            except KeyboardInterrupt:
-                raise Interrupted(run.collection()) from None
-        return run.collection()
+        run = _Run(
+            out=made_folder(out), session=session, logs=logs and not version_only, bundles=bundles,
+            version_only=version_only, progress=progress,
+        )  # fmt: skip
+        with alone(run.out, run.so_far):
+            run.visit_all(since, pool)
+        return run.so_far()
 
 
 def vcenter_hosts(
@@ -135,8 +124,7 @@ def vcenter_hosts(
     """The hosts of a vCenter as an inventory for SSH: host, cluster, model, version, build, connection."""
     with Session(address, user, password, thumbprint, ca_file) as session:
         rows = [_about(found) for found in _hosts(session)]
-    table = pd.DataFrame(rows, columns=[*HOST_COLUMNS, "bios", "bios_date", "boot_time"])
-    return table[list(HOST_COLUMNS)].sort_values("host", ignore_index=True)
+    return pd.DataFrame(rows, columns=HOST_COLUMNS).sort_values("host", ignore_index=True)
 
 
 def vcenter_plan() -> pd.DataFrame:
@@ -181,19 +169,16 @@ def _about(found: Found) -> dict[str, Any]:
 # ---- one run -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Run:
+@dataclass(kw_only=True)
+class _Run(Ledger):
     session: Session
-    out: Path
     logs: bool
     bundles: bool
     version_only: bool
     progress: Progress | None
     taken: datetime = field(default_factory=lambda: datetime.now(UTC))
-    stopped: str = ""
-    told: list[str] = field(default_factory=list)  # what is missing of the whole
+    missing: list[str] = field(default_factory=list)  # of the whole
     names: list[str] = field(default_factory=list)
-    rows: dict[str, tuple[object, ...]] = field(default_factory=dict)  # by the folder's name
     doing: str = ""
 
     def visit_all(self, since: datetime | None, pool: int) -> None:
@@ -205,18 +190,21 @@ class _Run:
         read = Events(self.session, since, self.taken)
         clusters = {host._moId: getattr(told.get("parent"), "_moId", None) for host, told in found}
         events, gone = read.by_host(clusters, {host.name: host.id for host in hosts})
-        self.told += read.missing
+        self.missing += read.missing
         if gone:
-            self.told.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
-        visits = [
-            partial(host.visit, host.snapshot(read.oldest, events.get(host.id, [])) + host.logs()) for host in hosts
-        ]
-        self._each(visits, pool)
+            self.missing.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
+        steps = [host.snapshot(read.oldest, events.get(host.id, [])) for host in hosts]
+        self._each([partial(host.visit, each) for host, each in zip(hosts, steps, strict=True)], pool)
         if self.bundles:
             by_cluster: dict[str, list[_Host]] = defaultdict(list)
             for host in hosts:
                 by_cluster[host.about["cluster"] or host.id].append(host)
-            self._each([partial(_one_by_one, members) for members in by_cluster.values()], pool)
+
+            def one_by_one(members: list[_Host]) -> None:
+                for host in members:
+                    host.visit([("bundle", host.bundle)])
+
+            self._each([partial(one_by_one, members) for members in by_cluster.values()], pool)
 
     def _with_folders(self, found: Sequence[Found]) -> list[_Host]:
         hosts, seen = [], set[str]()
@@ -231,7 +219,7 @@ class _Run:
             except OSError as error:
                 why = f"its folder cannot be made ({error.strerror})"
             if why:
-                self.rows[name] = (name, "failed", 0, 0, 0.0, None, why)
+                self.failed(name, why)
             seen.add(folder)
             self.names.append(name)
         return hosts
@@ -243,18 +231,8 @@ class _Run:
 
         at_once(tasks, pool, look, self.stop)
 
-    def stop(self, why: str) -> None:
-        self.stopped = self.stopped or why
-
-    def collection(self) -> Collection:
-        why = f"the run had stopped: {self.stopped}"
-        rows = [self.rows.get(name, (name, "not_tried", 0, 0, 0.0, None, why)) for name in self.names]
-        return Collection(self.out, collection_table(rows), (), "; ".join(filter(None, [self.stopped, *self.told])))
-
-
-def _one_by_one(hosts: Sequence[_Host]) -> None:
-    for host in hosts:
-        host.visit([("bundle", host.bundle)])
+    def so_far(self) -> Collection:
+        return self.collection(self.names, missing=self.missing)
 
 
 # ---- one host ----------------------------------------------------------------------------------------------------------
@@ -286,30 +264,20 @@ class _Host:
         manifest.host, manifest.address, manifest.port = self.name, self.session.host, self.session.port
         manifest.transfer, manifest.started, manifest.state = "vcenter", self.run.taken.isoformat(), "partial"
         try:
-            try:
-                for what, step in steps:
-                    self._take(what, step)
-                manifest.state = "partial" if self.lacking else "complete"
-            except CollectError as error:
-                manifest.state = "interrupted"
-                self.run.stop(str(error).removeprefix(f"{self.session.host}: "))
-                self.lacking.append(self.run.stopped)
-            manifest.why, manifest.finished = "; ".join(self.lacking), datetime.now(UTC).isoformat()
-            self.folder.save(manifest)
+            for what, step in steps:
+                self._take(what, step)
+            manifest.state = "partial" if self.lacking else "complete"
+        except CollectError as error:
+            manifest.state = "interrupted"
+            self.run.stop(str(error).removeprefix(f"{self.session.host}: "))
+            self.lacking.append(self.run.stopped)
         except OSError as error:
+            manifest.state = "failed"
             self.run.stop(f"cannot write to {self.run.out}: {os.strerror(error.errno or 0)}; make room, then run again")
-            manifest.state, manifest.why = "failed", self.run.stopped
+            self.lacking.append(self.run.stopped)
+        manifest.why = "; ".join(self.lacking)
         self.seconds += time.monotonic() - began
-        files = sum(record.state == "whole" for record in manifest.files)
-        self.run.rows[self.name] = (
-            self.name,
-            manifest.state,
-            files,
-            manifest.bytes,
-            round(self.seconds, 1),
-            None,
-            manifest.why,
-        )
+        self.run.finish(self.folder, manifest, self.seconds)
 
     def _take(self, what: str, step: Callable[[], None]) -> None:
         # A right that is missing costs its part; a host that answers nothing is asked nothing more. Both are told.
@@ -328,7 +296,7 @@ class _Host:
             self.lacking.append(f"{what}: {words_of(error)}")
 
     def snapshot(self, oldest: datetime | None, events: list[dict[str, Any]] | None) -> list[Step]:
-        """What vCenter and the host tell of now, and the events of it."""
+        """What vCenter and the host tell of now, the events of it, and the logs."""
         # A host that was added later tells nothing of the days before.
         added = [datetime.fromisoformat(row["time"]) for row in events or () if row["kind"] == "HostAddedEvent"]
         since = stamp(max([oldest, *added])) if oldest else None
@@ -338,14 +306,21 @@ class _Host:
             since, known = head["events_since"], {_same(row) for row in events}
             events = [*(row for row in rows if _same(row) not in known), *events]
         told = None if since is None else events  # what was read in part takes no whole one's place
-        parts: list[tuple[str, Callable[[], list[dict[str, Any]] | None]]] = [
-            ("host", lambda: [self.about]),
-            ("packages", self._packages),
-            ("modules", self._modules),
-            ("devices", self._devices),
-            ("events", lambda: told),
-        ]
-        return [(what, partial(self._written, what, ask, since)) for what, ask in parts]
+        image, kernel = (
+            self.told.get(f"configManager.{name}") for name in ("imageConfigManager", "kernelModuleSystem")
+        )
+        names = ("config.network.pnic", "config.storageDevice.hostBusAdapter")
+        cards = [card for name in names for card in self.told.get(name) or ()]
+        parts: dict[str, Callable[[], list[dict[str, Any]] | None]] = {
+            "host": lambda: [self.about],
+            "packages": lambda: image and _told(self.session.call(image.FetchSoftwarePackages), _PACKAGE),
+            "modules": lambda: kernel and _told(self.session.call(kernel.QueryModules), _MODULE),
+            "devices": lambda: _told(cards, _DEVICE),
+            "events": lambda: told,
+        }
+        told_of = [(what, partial(self._written, what, ask, since)) for what, ask in parts.items()]
+        logs = LOGS.items() if self.run.logs else ()
+        return [*told_of, *((f"log {key}", partial(self._log, key, local)) for key, local in logs)]
 
     def _before(self, what: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         # Head and rows as the last run left them.
@@ -355,9 +330,6 @@ class _Host:
             return (head, rows) if all(isinstance(row, dict) for row in (head, *rows)) else ({}, [])
         except (OSError, ValueError, RecursionError):
             return {}, []
-
-    def logs(self) -> list[Step]:
-        return [(f"log {key}", partial(self._log, key, local)) for key, local in LOGS.items()] if self.run.logs else []
 
     def _written(self, what: str, ask: Callable[[], list[dict[str, Any]] | None], since: str | None) -> None:
         rows = ask()
@@ -378,18 +350,6 @@ class _Host:
         folder.finish(self.manifest.put(Record(f"/{local}", local)), self.manifest)
         self.manifest.bytes += len(data)
 
-    def _packages(self) -> list[dict[str, Any]] | None:
-        manager = self.told.get("configManager.imageConfigManager")
-        return _told(self.session.call(manager.FetchSoftwarePackages), _PACKAGE) if manager else None
-
-    def _modules(self) -> list[dict[str, Any]] | None:
-        system = self.told.get("configManager.kernelModuleSystem")
-        return _told(self.session.call(system.QueryModules), _MODULE) if system else None
-
-    def _devices(self) -> list[dict[str, Any]]:
-        names = ("config.network.pnic", "config.storageDevice.hostBusAdapter")
-        return _told([card for name in names for card in self.told.get(name) or ()], _DEVICE)
-
     def _log(self, key: str, local: str) -> None:
         # By as many lines as came, until nothing comes: what an answer says of its end is not believed. It goes on behind the lines
         # that we have, if the last of them still stands in its place.
@@ -406,7 +366,11 @@ class _Host:
                 return []
             return list(told.lineText or ())
 
-        have, last = self._lines(local)
+        have, last = 0, ""  # how many lines we have of it, and the last of them
+        if folder.size(local):
+            with folder.open(local, "rb") as file:
+                data = file.read(2 * MOST_LOG)
+            have, last = data.count(b"\n"), data[:-1].rpartition(b"\n")[2].decode("utf-8", "replace")
         page = browse(have) if have else []
         goes_on = page[:1] == [last]
         line, page = (have + 1, page[1:]) if goes_on else (1, browse(1))
@@ -434,21 +398,10 @@ class _Host:
         if why:
             self.lacking.append(f"log {key}: {why}")
 
-    def _lines(self, local: str) -> tuple[int, str]:
-        # How many lines we have of a log, and the last of them.
-        if not self.folder.size(local):
-            return 0, ""
-        with self.folder.open(local, "rb") as file:
-            data = file.read(2 * MOST_LOG)
-        return data.count(b"\n"), data[:-1].rpartition(b"\n")[2].decode("utf-8", "replace")
-
     def bundle(self) -> None:
         """Have the host make a support bundle, and fetch it."""
         young = (self.run.taken - KEPT).timestamp()
-        if any(
-            record.local and record.local.startswith("bundle-") and (record.mtime or 0) > young
-            for record in self.manifest.files
-        ):
+        if any((r.local or "").startswith("bundle-") and (r.mtime or 0) > young for r in self.manifest.files):
             return
         self.run.doing = f"{self.name}: its bundle is being made"
         manager = self.session.content.diagnosticManager
@@ -467,10 +420,9 @@ class _Host:
             self.session.call(partial(self._download, path, f"bundle-{self.run.taken:%Y%m%dT%H%M%S}-{number}.tgz"))
 
     def _download(self, path: str, local: str) -> None:
-        link = http.client.HTTPSConnection(
-            self.session.host, self.session.port, timeout=DOWNLOAD, context=self.session.context
-        )
-        try:
+        at = self.session
+        link = http.client.HTTPSConnection(at.host, at.port, timeout=DOWNLOAD, context=at.context)
+        with contextlib.closing(link):
             link.request("GET", path, headers={"Cookie": self.session.cookie})
             answer = link.getresponse()
             if answer.status != 200:
@@ -489,8 +441,6 @@ class _Host:
             record = self.manifest.put(Record(f"/{local}", local, mtime=int(self.run.taken.timestamp())))
             self.folder.finish(record, self.manifest)
             self.manifest.bytes += taken
-        finally:
-            link.close()
 
 
 # Our names of what is told of a package, a module, a device -> vCenter's.

@@ -209,7 +209,12 @@ def _test(cells: _Cells, code: int) -> tuple[float, float, float] | None:
         return None
     inside = telling[cells.stratum]
     observed, expected = float(np.sum((cells.crashes * has)[inside])), float(np.sum((total * share)[telling]))
-    by_host = _host_p(cells, inside, has, share, total / np.where(days > 0, days, 1.0))
+    # Score test with the variance taken between hosts: what one host alone does proves nothing.
+    rate = total / np.where(days > 0, days, 1.0)
+    residual = (has - share[cells.stratum]) * (cells.crashes - rate[cells.stratum] * cells.days)
+    scores = np.bincount(cells.host[inside], residual[inside])
+    spread = math.sqrt(float(np.sum(scores**2)))
+    by_host = float(2 * stats.norm.sf(abs(float(scores.sum())) / spread)) if spread > 0 else 1.0
     return max(_exact_p(observed, total[telling], share[telling]), by_host), observed, expected
 
 
@@ -221,14 +226,6 @@ def _exact_p(observed: float, totals: Any, shares: Any) -> float:
     at = round(observed)
     half = chance[at] / 2
     return float(min(1.0, 2 * min(chance[:at].sum() + half, chance[at + 1 :].sum() + half)))
-
-
-def _host_p(cells: _Cells, inside: Any, has: Any, share: Floats, rate: Floats) -> float:
-    # Score test with the variance taken between hosts: what one host alone does proves nothing.
-    residual = (has - share[cells.stratum]) * (cells.crashes - rate[cells.stratum] * cells.days)
-    scores = np.bincount(cells.host[inside], residual[inside])
-    spread = math.sqrt(float(np.sum(scores**2)))
-    return float(2 * stats.norm.sf(abs(float(scores.sum())) / spread)) if spread > 0 else 1.0
 
 
 def _row(cells: _Cells, code: int, p: float, observed: float, expected: float, alpha: float) -> dict[str, Any]:

@@ -91,13 +91,12 @@ def ratio_seen(
     if not (rate > 0 and min(*days, *hosts) > 0):
         return None
     low, high = 1.0, MOST_RATIO
-    if _power(rate, high, days, hosts, variance, alpha) < power:
-        return None
     while high / low > 1.02:
         middle = math.sqrt(low * high)
         found = _power(rate, middle, days, hosts, variance, alpha) >= power
         low, high = (low, middle) if found else (middle, high)
-    return high
+    # The largest ratio of all costs most to look at, and a smaller one mostly answers for it.
+    return high if high < MOST_RATIO or _power(rate, high, days, hosts, variance, alpha) >= power else None
 
 
 def _first_week(enough: Any) -> int | None:
@@ -116,11 +115,12 @@ def _power(
 ) -> float:
     means = (rate * ratio * days[0], rate * days[1])
     # Probabilities of 0, 1, 2, ... crashes on the hosts of either arm, as far as they matter.
-    laws = [stats.poisson(mean) for mean in means]
+    law: Any = stats.poisson
+    shapes: list[tuple[float, ...]] = [(mean,) for mean in means]
     if variance:
-        shapes = [number / variance for number in hosts]
-        laws = [stats.nbinom(shape, shape / (shape + mean)) for shape, mean in zip(shapes, means, strict=True)]
-    canary, reference = (np.asarray(law.pmf(np.arange(int(law.isf(1e-9)) + 2))) for law in laws)
+        law, sizes = stats.nbinom, [number / variance for number in hosts]
+        shapes = [(size, size / (size + mean)) for size, mean in zip(sizes, means, strict=True)]
+    canary, reference = (law.pmf(np.arange(int(law.isf(1e-9, *shape)) + 2), *shape) for shape in shapes)
     b, a = np.arange(len(canary))[:, None], np.arange(len(reference))[None, :]
     share = days[0] / (days[0] + days[1])
     half = stats.binom.pmf(b, a + b, share) / 2

@@ -93,7 +93,10 @@ def joined(parts: Sequence[HostCells]) -> HostCells:
     """The sums of all parts of a fleet as those of one table; memory is 12 bytes a host and cell in which it has time."""
     if len(parts) == 1:
         return parts[0]
-    levels = {term: _union([part.levels[term] for part in parts]) for term in parts[0].levels}
+    levels = {}
+    for term in parts[0].levels:  # in order, an unknown level last, as `pandas.factorize(sort=True)` has it
+        every = parts[0].levels[term].append([part.levels[term] for part in parts[1:]]).unique()
+        levels[term] = every[every.notna()].sort_values().append(every[every.isna()])
     width = [max(len(level), 1) for level in levels.values()]
     flat = []
     for part in parts:
@@ -112,12 +115,3 @@ def joined(parts: Sequence[HostCells]) -> HostCells:
     hosts = pd.Index(np.concatenate([np.asarray(part.hosts, dtype=object) for part in parts]))
     cells = pd.DataFrame(dict(zip(levels, np.unravel_index(kept, width), strict=True)))
     return HostCells(hosts=hosts, cells=cells, levels=levels, **{name: stacked(name) for name in MATRICES})
-
-
-def _union(levels: list[pd.Index]) -> pd.Index:
-    # In order, an unknown level last, as `pandas.factorize(sort=True)` has it.
-    found = levels[0]
-    for level in levels[1:]:
-        found = found.append(level)
-    unique = found.unique()
-    return unique[unique.notna()].sort_values().append(unique[unique.isna()])

@@ -282,10 +282,9 @@ class _Gathered:
         if table.empty:
             return
         if not self.cells or not self.held:
-            self.held = tuple(term for term in self.asked if _holds(table, term))
+            self.held = tuple(t for t in self.asked if all(n in table and table[n].notna().any() for n in _columns(t)))
         # A later part may lack what the first one held.
-        wanted = [name for term in self.held for name in (TIMES if term in OF_TIME else (term,))]
-        table = table.assign(**{name: None for name in wanted if name not in table})
+        table = table.assign(**{name: None for term in self.held for name in _columns(term) if name not in table})
         table = _with_unplaced(table, attrs.get("unplaced", ()), self.adrift)
         self.by_hand &= "start" not in table and "boot" not in table
         self.cells.append(tabulate(table, self.held))
@@ -312,8 +311,8 @@ def _asked(adjust: str | Sequence[str]) -> tuple[str, ...]:
     return asked
 
 
-def _holds(table: pd.DataFrame, term: str) -> bool:
-    return all(name in table and table[name].notna().any() for name in (TIMES if term in OF_TIME else (term,)))
+def _columns(term: str) -> tuple[str, ...]:
+    return TIMES if term in OF_TIME else (term,)
 
 
 def _with_unplaced(table: pd.DataFrame, unplaced: Sequence[Any], adrift: dict[Any, int]) -> pd.DataFrame:

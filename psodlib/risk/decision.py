@@ -75,10 +75,7 @@ class PinDecision(Cell):
             ``p_lower``, ``p_value``, and the crashes and host-days of both.
         """
         rows = [
-            (
-                r.version, r.reference, *(value if math.isfinite(value) else None for value in r.interval),
-                str(r.interval), r.method, r.p_lower, r.p_value, *r.crashes, *r.host_days,
-            )
+            (r.version, r.reference, *r.interval.finite(), str(r.interval), r.method, r.p_lower, r.p_value, *r.crashes, *r.host_days)
             for r in self.ratios
         ]  # fmt: skip
         names = [
@@ -89,17 +86,10 @@ class PinDecision(Cell):
 
 
 def decide_pin(
-    exposure: pd.DataFrame | Iterable[pd.DataFrame],
-    candidates: Sequence[str] | None = None,
-    *,
-    reference: str | None = None,
-    adjust: Sequence[str] = ADJUST,
-    alpha: float = 0.05,
-    known: Mapping[str, Sequence[str]] | None = None,
-    now: pd.DataFrame | None = None,
-    before: PinDecision | str | None = None,
-    reboot_cost: float = REBOOT_COST,
-) -> PinDecision:
+    exposure: pd.DataFrame | Iterable[pd.DataFrame], candidates: Sequence[str] | None = None, *, reference: str | None = None,
+    adjust: Sequence[str] = ADJUST, alpha: float = 0.05, known: Mapping[str, Sequence[str]] | None = None,
+    now: pd.DataFrame | None = None, before: PinDecision | str | None = None, reboot_cost: float = REBOOT_COST,
+) -> PinDecision:  # fmt: skip
     """What to run tomorrow: advice for every version, with what following it is worth.
 
     Parameters
@@ -145,8 +135,12 @@ def decide_pin(
         raise InputError(f"reboot_cost is {reboot_cost!r}; expected crashes risked by moving a host, 0 or more")
     comparison = Comparison(exposure, adjust)
     names = _candidates(comparison, candidates, reference)
-    issues = _issues(comparison, known)
-    running = _running(comparison, now)
+    found = comparison.attrs.get("known_issues", {}) if known is None else known
+    issues = {str(name): (ids,) if isinstance(ids, str) else tuple(ids) for name, ids in found.items() if len(ids)}
+    running = comparison.last  # host, version, cluster of today
+    if now is not None:
+        clusters = now["host"].map(running.set_index("host")["cluster"])
+        running = pd.DataFrame({"host": now["host"], "version": now["version"], "cluster": clusters})
     draws = comparison.draws(dict.fromkeys(issues, KNOWN_ISSUE), running)
     rate = np.column_stack([draws.rate[:, draws.versions.index(name)] for name in names]) * DAYS_PER_YEAR
     standing = np.column_stack([draws.standing[:, draws.versions.index(name)] for name in names])
@@ -244,9 +238,6 @@ def _moves(running: pd.DataFrame, best: str, advice: Mapping[str, str]) -> pd.Da
     return out.sort_values(["advice", "cluster", "host"], kind="stable", ignore_index=True)
 
 
-# ---- what goes in ------------------------------------------------------------------------------------------------------
-
-
 def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
     timed = comparison.watched()
     if not isinstance(candidates, Iterable | None):
@@ -264,19 +255,6 @@ def _candidates(comparison: Comparison, candidates: Sequence[str] | None, refere
         chosen = "every host in the table has crashed, so it was chosen by its crashes and no rate follows"
         raise InputError(f"{chosen}; give the whole roster, hosts without a crash too")
     return names
-
-
-def _issues(comparison: Comparison, known: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]]:
-    found = comparison.attrs.get("known_issues", {}) if known is None else known
-    return {str(name): (ids,) if isinstance(ids, str) else tuple(ids) for name, ids in found.items() if len(ids)}
-
-
-def _running(comparison: Comparison, now: pd.DataFrame | None) -> pd.DataFrame:
-    # host, version, cluster of today.
-    if now is None:
-        return comparison.last
-    clusters = comparison.last.set_index("host")["cluster"]
-    return pd.DataFrame({"host": now["host"], "version": now["version"], "cluster": now["host"].map(clusters)})
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------------

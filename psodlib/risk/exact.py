@@ -33,6 +33,10 @@ class Interval(NamedTuple):
         point = "no estimate" if math.isnan(self.ratio) or math.isinf(self.ratio) else f"{self.ratio:.3g}"
         return f"{point} ({self.low:.3g} to {'unbounded' if math.isinf(self.high) else f'{self.high:.3g}'})"
 
+    def finite(self) -> tuple[float | None, ...]:
+        """The three, None where one is no number."""
+        return tuple(value if math.isfinite(value) else None for value in self)
+
     @property
     def excludes_one(self) -> bool:
         """True when the interval lies wholly below or wholly above 1."""

@@ -23,9 +23,8 @@ COMMON = 10.0  # spread of the level of log rates that all versions have in comm
 TERM = 1.0  # spread of a term's effect on the log rate
 LOG_VARIANCE = math.log(0.5)  # middle of ln phi
 DEFAULT_RATE = 0.2 / 365.25  # a driver crash each five host-years: the level of a fleet that has none
-TAILS = (
-    5.0  # degrees of freedom of what is drawn from: heavier tails than the posterior's, which is skewed by few crashes
-)
+TAILS = 5.0  # degrees of freedom of what is drawn from: heavier tails than the posterior's, skewed by few crashes
+ROUNDS, TOLERANCE = 200, 1e-12  # of the way to the mode
 DRAWS = 4000
 FEWEST_DRAWS = 400
 BUDGET = 4e8  # products of a host's cell and a draw: what weighing the draws may cost
@@ -38,6 +37,12 @@ class Prior(NamedTuple):
 
     version: float  # spread of a version's log rate round the common level
     variance: float  # spread of ln phi round ln 0.5
+
+
+class _Best(NamedTuple):
+    theta: Floats
+    information: Floats
+    converged: bool
 
 
 # Advice leans on what drivers are like; evidence should not, or it would understate large ratios (bars B5 and B6).
@@ -105,15 +110,32 @@ class Model:
         cross = a * (slopes.T @ bend)
         whole = np.block([[information, cross[:, None]], [cross[None, :], np.array([[-(a * a * by_aa + a * by_a)]])]])
         off = theta - self.centre
-        return (
-            value - float(off @ self.precision @ off) / 2,
-            np.append(gradient, a * by_a) - self.precision @ off,
-            whole + self.precision,
-        )
+        pulled = np.append(gradient, a * by_a) - self.precision @ off
+        return value - float(off @ self.precision @ off) / 2, pulled, whole + self.precision
 
     def mode(self, start: Floats | None = None) -> _Best:
         """The most probable coefficients, with the information there."""
-        return _maximise(self, self.centre.copy() if start is None else start)
+        # Newton with Levenberg damping: raised where the information is not positive definite or a step does not climb.
+        theta, damping = self.centre.copy() if start is None else start, 0.0
+        value, gradient, information = self(theta)
+        for _ in range(ROUNDS):
+            scale = max(1.0, float(np.abs(np.diag(information)).max(initial=0.0)))
+            try:
+                factor = np.linalg.cholesky(information + damping * scale * np.eye(len(theta)))
+                step = np.linalg.solve(factor.T, np.linalg.solve(factor, gradient))
+            except np.linalg.LinAlgError:
+                damping = max(10 * damping, 1e-6)
+                continue
+            if float(gradient @ step) < TOLERANCE:
+                return _Best(theta, information, True)
+            step *= min(1.0, 3.0 / float(np.abs(step).max()))
+            trial = self(theta + step)
+            if trial[0] >= value - TOLERANCE * abs(value):
+                theta, (value, gradient, information) = theta + step, trial
+                damping = damping / 10 if damping > 1e-8 else 0.0
+            else:
+                damping = max(10 * damping, 1e-6)
+        return _Best(theta, information, False)
 
     def near(self, fit: Fit | None) -> Floats | None:
         """Where another fit stands, which saves steps."""
@@ -176,41 +198,6 @@ def fit_frailty(
     best = model.mode(model.near(near))
     covariance: Any = np.linalg.inv(best.information)[:-1, :-1]
     return Fit(tuple(model.columns), best.theta[:-1], covariance, math.exp(-best.theta[-1]), best.converged)
-
-
-@dataclass(frozen=True)
-class _Best:
-    theta: Floats
-    value: float
-    information: Floats
-    converged: bool
-
-
-def _maximise(evaluate: Any, theta: Floats, tolerance: float = 1e-12, rounds: int = 200) -> _Best:
-    # Newton with Levenberg damping: raised where the information is not positive definite or a step does not climb.
-    value, gradient, information = evaluate(theta)
-    damping = 0.0
-    for _ in range(rounds):
-        scale = max(1.0, float(np.abs(np.diag(information)).max(initial=0.0)))
-        try:
-            factor = np.linalg.cholesky(information + damping * scale * np.eye(len(theta)))
-            step = np.linalg.solve(factor.T, np.linalg.solve(factor, gradient))
-        except np.linalg.LinAlgError:
-            damping = max(10 * damping, 1e-6)
-            continue
-        if float(gradient @ step) < tolerance:
-            return _Best(theta, value, information, True)
-        step *= min(1.0, 3.0 / float(np.abs(step).max()))
-        trial = evaluate(theta + step)
-        if trial[0] >= value - 1e-12 * abs(value):
-            theta, (value, gradient, information), damping = (
-                theta + step,
-                trial,
-                damping / 10 if damping > 1e-8 else 0.0,
-            )
-        else:
-            damping = max(10 * damping, 1e-6)
-    return _Best(theta, value, information, False)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -64,6 +63,5 @@ def _worst_and_best(stretches: pd.DataFrame) -> dict[str, Any]:
     rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
     seen = {name: rates.get(name, 0.0) for name in names}
     worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
-    found = ratio_of(comparison, worst, best).interval
-    finite = (value if math.isfinite(value) else None for value in found)
-    return {"worst": worst, "best": best, **dict(zip(("ratio", "low", "high"), finite, strict=True))}
+    ratio, low, high = ratio_of(comparison, worst, best).interval.finite()
+    return {"worst": worst, "best": best, "ratio": ratio, "low": low, "high": high}

@@ -134,7 +134,12 @@ def plan_rollout(
     0.5; the weekly watch, which may be looked at every week, needs somewhat more.
     """
     wanted = version_of(to, module)
-    _check_numbers(shares, weeks, seed)
+    rising = [float(share) for share in shares]
+    if not rising or rising != sorted(set(rising)) or not rising[0] > 0 or rising[-1] != 1:
+        raise InputError(f"shares is {list(shares)}; expected rising shares that end with 1, as 0.05, 0.2, 0.5, 1")
+    for name, value, least in (("weeks", weeks, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or not least <= value <= 2**31:
+            raise InputError(f"{name} is {value!r}; expected a whole number from {least}")
     now = fleet.now(module)
     if hosts is not None:
         named = [known_name(name, fleet.hosts["host"], "host") for name in hosts]
@@ -165,15 +170,6 @@ def version_of(to: Any, module: str) -> str:
     if found is None or not any(letter.isdigit() for letter in found):
         raise InputError(f"to is {to!r}; expected a version of {module}, as 5.5.0.60")
     return found
-
-
-def _check_numbers(shares: Sequence[float], weeks: int, seed: int) -> None:
-    rising = [float(share) for share in shares]
-    if not rising or rising != sorted(set(rising)) or not rising[0] > 0 or rising[-1] != 1:
-        raise InputError(f"shares is {list(shares)}; expected rising shares that end with 1, as 0.05, 0.2, 0.5, 1")
-    for name, value, least in (("weeks", weeks, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or not least <= value <= 2**31:
-            raise InputError(f"{name} is {value!r}; expected a whole number from {least}")
 
 
 def _first_day(start: Any, hosts: pd.DataFrame) -> pd.Timestamp:

@@ -70,11 +70,13 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     entry, leave, cause = _spells(table)
     parts = []
     for name, rows in table.groupby(by, observed=True, sort=True).indices.items():
-        start = _watched_from(entry[rows], leave[rows])
-        if start is None:
+        ages = np.sort(entry[rows])
+        under_watch = np.arange(1, len(ages) + 1) - np.searchsorted(np.sort(leave[rows]), ages, side="right")
+        enough = ages[under_watch >= FEW_AT_RISK]
+        if not len(enough):
             few = f"{name}: never {FEW_AT_RISK} boots under watch at one uptime; its curve is anecdote"
             warnings.warn(few, SmallSampleWarning, 2)
-            start = float(entry[rows].min())
+        start = float(enough[0] if len(enough) else ages[0])
         part = survival_table(leave[rows], cause[rows], entry[rows], start=start, alpha=alpha)
         parts.append(pd.concat([pd.Series([name] * len(part), name=by), part], axis=1))
     if not parts:
@@ -139,14 +141,6 @@ def _spells(table: pd.DataFrame) -> tuple[Floats, Floats, np.ndarray[Any, np.dty
         ended = table["end_reason"].isin(["reboot", "shutdown", "power", "unexplained"])
     cause = np.select([table["crashes"] > 0, others, ended], [DRIVER, OTHER, REBOOT], 0)
     return entry, entry + table["host_days"].to_numpy(dtype=float), cause
-
-
-def _watched_from(entry: Floats, leave: Floats) -> float | None:
-    # First age with FEW_AT_RISK under watch.
-    ages = np.sort(entry)
-    watched = np.searchsorted(ages, ages, side="right") - np.searchsorted(np.sort(leave), ages, side="right")
-    enough = np.flatnonzero(watched >= FEW_AT_RISK)
-    return float(ages[enough[0]]) if len(enough) else None
 
 
 def hazard_by_uptime(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:

@@ -28,22 +28,10 @@ SCALED = ("rollout_58_days", "rollout_58_spread", "rollout_60_days", "late_days"
 
 
 def simulate_fleet(
-    out: str | Path,
-    hosts: int = 60,
-    days: float = 365,
-    seed: int = 7,
-    start: str | None = None,
-    *,
-    story: str = "hpsa",
-    installs: pd.DataFrame | None = None,
-    clusters: int = 12,
-    bundles: float = 0.2,
-    rotation_loss: float = 0.25,
-    truncated: float = 0.1,
-    no_dump: float = 0.3,
-    cut_dump: float = 0.3,
-    **process: Any,
-) -> History:
+    out: str | Path, hosts: int = 60, days: float = 365, seed: int = 7, start: str | None = None, *, story: str = "hpsa",
+    installs: pd.DataFrame | None = None, clusters: int = 12, bundles: float = 0.2, rotation_loss: float = 0.25,
+    truncated: float = 0.1, no_dump: float = 0.3, cut_dump: float = 0.3, **process: Any,
+) -> History:  # fmt: skip
     """Write a made-up fleet's evidence folder in ESXi's own file formats, with the truth in ``truth/``.
 
     Parameters
@@ -89,9 +77,6 @@ def simulate_fleet(
     The same arguments write the same bytes with one version of zlib. A crash inside a gap of the logs still leaves its
     dump log; `History.exposure` says what a reader can count.
 
-    Examples
-    --------
-    >>> history = simulate_fleet("fleet", hosts=20, clusters=4)  # doctest: +SKIP
     """
     shares = {"bundles": bundles, "rotation_loss": rotation_loss, "truncated": truncated, "no_dump": no_dump,
               "cut_dump": cut_dump, "no_dump + cut_dump": no_dump + cut_dump}  # fmt: skip
@@ -101,7 +86,10 @@ def simulate_fleet(
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: not an empty folder; delete it or name another")
-    process = {**_stretched(days), **process}
+    for name in SCALED:
+        usual, factor = getattr(Process(), name), days / 548
+        scaled = usual * factor if isinstance(usual, float) else tuple(part * factor for part in usual)
+        process.setdefault(name, scaled)
     start = start or story_named(story).start
     history = simulate_history(hosts, days, clusters, seed, start=start, story=story, installs=installs, **process)
     out.mkdir(parents=True, exist_ok=True)
@@ -124,68 +112,41 @@ def simulate_fleet(
     return history
 
 
-def _stretched(days: float) -> dict[str, Any]:
-    defaults, factor = Process(), days / 548
-    out: dict[str, Any] = {}
-    for name in SCALED:
-        value = getattr(defaults, name)
-        out[name] = value * factor if isinstance(value, float) else tuple(part * factor for part in value)
-    return out
-
-
-# --- History -> lives --------------------------------------------------------------------------------------------
-
-
 def _lives(history: History, seed: int, no_dump: float, cut_dump: float, bundled: int) -> Iterator[text.Life]:
-    boots, crashes, installs, gaps = (
-        dict(list(_in_ms(table).groupby("host", sort=False)))
-        for table in (history.boots, history.crashes, history.installs, history.gaps)
-    )
-    for number, host in enumerate(_rows(history.hosts)):
-        name = host.host
-        lived = tuple(
-            text.Boot(b.boot, b.entry, b.end, b.end_reason, b.version, b.esxi_build, b.firmware)
-            for b in _rows(boots.get(name))
-        )
+    def rows(table: pd.DataFrame, *columns: str) -> dict[str, list[tuple[Any, ...]]]:
+        of_host = _in_ms(table).groupby("host", sort=False)[list(columns)]
+        return {str(host): list(mine.itertuples(index=False, name=None)) for host, mine in of_host}
+
+    boots = rows(history.boots, "boot", "entry", "end", "end_reason", "version", "esxi_build", "firmware")
+    crashes = rows(history.crashes, "time", "boot", "kind", "module", "attributed", "deliberate")
+    installs = rows(history.installs, "time", "version", "removed", "firmware", "firmware_removed")
+    gaps = rows(history.gaps, "start", "end")
+    hosts: Any = history.hosts.itertuples()
+    for number, host in enumerate(hosts):
+        lived = tuple(text.Boot(*row) for row in boots.get(host.host, ()))
         if not lived:
             continue  # joined in the study's last moment
-        rng = Random(f"{seed}/{name}/dumps")
+        rng = Random(f"{seed}/{host.host}/dumps")
         yield text.Life(
-            story=history.story,
-            host=name,
-            model=host.model,
-            vms=host.vms,
-            boots=lived,
-            crashes=tuple(_crash(row, rng, no_dump, cut_dump) for row in _rows(crashes.get(name))),
-            installs=tuple(
-                text.Install(i.time, i.version, i.removed, i.firmware, i.firmware_removed)
-                for i in _rows(installs.get(name))
-            ),
-            gaps=tuple((gap.start, gap.end) for gap in _rows(gaps.get(name))),
+            history.story, host.host, host.model, host.vms, lived,
+            crashes=tuple(_crash(row, rng, no_dump, cut_dump) for row in crashes.get(host.host, ())),
+            installs=tuple(text.Install(*row) for row in installs.get(host.host, ())), gaps=tuple(gaps.get(host.host, ())),
             # A host that is down when the study ends was asked a minute before.
-            collected=lived[-1].end - (0 if lived[-1].end_reason == "running" else 60_000),
-            chatty=number == 0 and bundled > 0,
-        )
+            collected=lived[-1].end - (0 if lived[-1].end_reason == "running" else 60_000), chatty=number == 0 and bundled > 0,
+        )  # fmt: skip
 
 
-def _crash(row: Any, rng: Random, no_dump: float, cut_dump: float) -> text.Crash:
+def _crash(row: tuple[Any, ...], rng: Random, no_dump: float, cut_dump: float) -> text.Crash:
+    time, boot, kind, module, attributed, deliberate = row
     draw = rng.random()
     form = "none" if draw < no_dump else "cut" if draw < no_dump + cut_dump else "bare"
-    whole = row.attributed or row.deliberate
-    module = row.module if isinstance(row.module, str) else None
-    return text.Crash(row.time, row.boot, row.kind, module, "whole" if whole else form)
-
-
-def _rows(table: pd.DataFrame | None) -> Iterator[Any]:
-    return iter(()) if table is None else table.itertuples()
+    named = module if isinstance(module, str) else None
+    return text.Crash(time, boot, kind, named, "whole" if attributed or deliberate else form)
 
 
 def _in_ms(table: pd.DataFrame) -> pd.DataFrame:
-    times = [name for name, dtype in table.dtypes.items() if isinstance(dtype, pd.DatetimeTZDtype)]
-    return table.assign(**{str(name): table[name].astype("datetime64[ms, UTC]").astype("int64") for name in times})
-
-
-# --- Lives -> files ----------------------------------------------------------------------------------------------
+    times = table.select_dtypes("datetimetz").items()
+    return table.assign(**{str(name): column.astype("datetime64[ms, UTC]").astype("int64") for name, column in times})
 
 
 def _evidence(life: text.Life, rng: Random, lost: bool, cut: bool) -> dict[str, bytes]:
@@ -241,7 +202,11 @@ def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> Non
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, content in files.items():
             real = path.replace("var/log/", "var/run/log/")
-            for name, piece in _fragments(real, content):
+            pieces = [(real, content)]
+            if len(content) > FRAGMENT:
+                starts = enumerate(range(0, len(content), FRAGMENT))
+                pieces = [(f"{real}.FRAG-{n:05d}", content[start : start + FRAGMENT]) for n, start in starts]
+            for name, piece in pieces:
                 _add(archive, f"{top}/{name}", life.collected, piece)
                 if real != path:
                     link = name.replace("var/run/log/", "../run/log/")
@@ -257,22 +222,12 @@ def _bundle_name(life: text.Life, time: int) -> str:
     return f"esx-{life.host}-{moment[:10]}--{moment[11:13]}.{moment[14:16]}-{34000 + len(life.host)}"
 
 
-def _fragments(name: str, content: bytes) -> list[tuple[str, bytes]]:
-    if len(content) <= FRAGMENT:
-        return [(name, content)]
-    starts = range(0, len(content), FRAGMENT)
-    return [(f"{name}.FRAG-{n:05d}", content[start : start + FRAGMENT]) for n, start in enumerate(starts)]
-
-
 def _add(archive: tarfile.TarFile, name: str, time: int, content: bytes = b"", link: str = "") -> None:
     member = tarfile.TarInfo(name)
     member.mtime, member.size = time // 1000, len(content)
     if link:
         member.type, member.linkname = tarfile.SYMTYPE, link
     archive.addfile(member, io.BytesIO(content))
-
-
-# --- The truth -----------------------------------------------------------------------------------------------------
 
 
 def _write_truth(folder: Path, history: History, lives: Sequence[text.Life], given: dict[str, Any]) -> None:
@@ -295,20 +250,14 @@ def _rates(history: History) -> pd.DataFrame:
     names = [step.firmware or step.version for step in story.steps]
     ran = history.boots.drop_duplicates(["host", "boot"])[["host", "boot", "firmware"]]
     exposed = history.exposure().astype({"host": object}).merge(ran, on=["host", "boot"], how="left")
-    rates = (
-        exposed.groupby(by, observed=True)[["host_days", "crashes", "unknown_crashes", "other_crashes"]]
-        .sum()
-        .reset_index()
-    )
+    counted = ["host_days", "crashes", "unknown_crashes", "other_crashes"]
+    rates = exposed.groupby(by, observed=True)[counted].sum().reset_index()
     true = dict(zip(names, (1.0, rules.ratio_58, rules.ratio_60), strict=True))
     rates["driver_rate"] = [rules.driver_rate * true[name] for name in rates[by[0]]]
     return rates.round({"host_days": 4})
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
-    times = {
-        str(name): [stamp(time) for time in _in_ms(table)[name]]
-        for name, dtype in table.dtypes.items()
-        if isinstance(dtype, pd.DatetimeTZDtype)
-    }
+    in_ms = _in_ms(table)
+    times = {str(name): in_ms[name].map(stamp) for name in table.select_dtypes("datetimetz")}
     path.write_text(table.assign(**times).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")

@@ -36,35 +36,29 @@ class Process:
     """Every number that the made-up history depends on."""
 
     driver_rate: float = 0.25  # driver crashes per host-year on 5.5.0.50 for a host of hazard 1
-    ratio_58: float = 3.0  # rate of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find
-    ratio_60: float = 1.0  # rate of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find
+    # rates of 5.5.0.58 and 5.5.0.60 over that of 5.5.0.50: the truth that an analysis should find
+    ratio_58: float = 3.0
+    ratio_60: float = 1.0
     background_rate: float = 0.15  # crashes per host-year that are not the driver's
     deliberate_rate: float = 0.0  # crashes per host-year that a person asks for (``CrashMe``)
     frailty_variance: float = 0.5  # variance of the hosts' hazard multiplier, whose mean is 1; 0 makes all hosts alike
-    # its distribution: ``lemons`` are a tenth of the hosts, all equally bad; ``clusters`` shares half of it in a
-    # cluster
+    # its distribution: ``lemons`` are a tenth of the hosts, all equally bad; ``clusters`` shares half of it in a cluster
     frailty_shape: str = "gamma"
-    # share of clusters and driver hazard multiplier of each hardware model
-    model_share: Sequence[float] = (0.4, 0.3, 0.3)
-    # share of clusters and driver hazard multiplier of each hardware model
-    model_hazard: Sequence[float] = (1.0, 2.0, 0.5)
+    model_share: Sequence[float] = (0.4, 0.3, 0.3)  # of the clusters, by hardware model
+    model_hazard: Sequence[float] = (1.0, 2.0, 0.5)  # multiplies the driver's hazard, by model
     late_share: float = 0.2  # share of hosts that join the fleet during the study
     late_days: float = 365.0  # they join at a uniform time between 0 and this, days
     prior_uptime_days: float = 60.0  # the others have been up for a uniform time up to this when the study begins, days
-    # day, by model, around which a cluster's move to .58 is centred
-    rollout_58_days: Sequence[float] = (200.0, 120.0, 290.0)
+    rollout_58_days: Sequence[float] = (200.0, 120.0, 290.0)  # by model: when a cluster's move to .58 is centred
     rollout_58_spread: float = 60.0  # half width of the uniform spread around it, days
     never_58: float = 0.1  # share of clusters that never move to .58
-    # first and last day of the uniform time at which a cluster moves to .60
-    rollout_60_days: tuple[float, float] = (350.0, 450.0)
+    rollout_60_days: tuple[float, float] = (350.0, 450.0)  # first and last day on which a cluster moves to .60
     rollout_60_share: Sequence[float] = (0.7, 0.25, 0.85)  # share of clusters, by model, that move to .60 at all
     host_jitter_days: float = 14.0  # A host follows its cluster within a uniform time up to this, days
-    # mean time from an install to the reboot planned for it, days (exponential). A crash loads it sooner
-    load_days: float = 10.0
+    load_days: float = 10.0  # mean time from an install to its reboot, days (exponential). A crash loads it sooner
     reboot_days: float = 75.0  # mean time between other planned reboots, days (exponential)
     rollback: float = 0.7  # probability that a driver crash on .58 sends the host back to .50
-    # mean time from the boot after that crash to the rollback and its reboot, hours (exponential)
-    rollback_hours: float = 24.0
+    rollback_hours: float = 24.0  # mean time from the boot after that crash to the rollback, hours (exponential)
     pinned: float = 0.5  # probability that a host sent back stays there and skips .60
     attribution: float = 0.85  # probability that a crash can be attributed to its module
     gaps_per_host: float = 1.0  # mean number of gaps in a host's logs (Poisson)
@@ -172,16 +166,9 @@ class History:
 
 
 def simulate_history(
-    hosts: int = 500,
-    days: float = 548,
-    clusters: int = 50,
-    seed: int = 0,
-    *,
-    start: str = "2013-06-01",
-    story: str = "hpsa",
-    installs: pd.DataFrame | None = None,
-    **process: Any,
-) -> History:
+    hosts: int = 500, days: float = 548, clusters: int = 50, seed: int = 0, *, start: str = "2013-06-01", story: str = "hpsa",
+    installs: pd.DataFrame | None = None, **process: Any,
+) -> History:  # fmt: skip
     """A fleet's made-up history: boots, installs, crashes and gaps, with every truth known.
 
     ``installs`` (``host``, ``time``, ``version``, as in ``History.installs``) stands in place of the clusters' own roll-out.
@@ -343,8 +330,7 @@ class _Life:
         self.boot, self.now, self.load_at = plan.boot, plan.entry, math.inf
         self.shape, self.scale, self.mean = rules.weibull_shape, rules.reboot_days, math.gamma(rules.weibull_shape + 1)
         self.background_days, self.deliberate_days = (
-            _mean_days(rules.background_rate),
-            _mean_days(rules.deliberate_rate),
+            YEAR / rate if rate else math.inf for rate in (rules.background_rate, rules.deliberate_rate)
         )
         ratios = (1.0, rules.ratio_58, rules.ratio_60)
         peak = math.exp(abs(rules.trend) / 2)
@@ -421,7 +407,11 @@ class _Life:
     def crash(self, cause: str) -> None:
         rng, rules = self.rng, self.rules
         attributed = rng.random() < rules.attribution
-        kind, module = _what_stopped(rng, self.story, cause)
+        kind, module = "user_requested", None
+        if cause == "driver":
+            kind, module = "general_protection" if rng.random() < 0.15 else "page_fault", self.story.module
+        elif cause == "background":
+            kind, module, _ = rng.choices(self.story.background, [weight for *_, weight in self.story.background])[0]
         if not attributed and cause != "deliberate":
             kind = "page_fault"  # text that names hardware, a lock or a source line would give its module away
         in_gap = any(start <= self.now < end for start, end in self.gaps)
@@ -440,19 +430,6 @@ def _wait(rng: Random, mean: float) -> float:
     # Exponential time; a mean of 0 is at once, an infinite one never. One draw each, so that streams stay in step.
     draw = -math.log(1.0 - rng.random())
     return mean * draw if mean < math.inf else math.inf
-
-
-def _mean_days(rate: float) -> float:
-    return YEAR / rate if rate else math.inf
-
-
-def _what_stopped(rng: Random, story: Story, cause: str) -> tuple[str, str | None]:
-    if cause == "driver":
-        return ("general_protection" if rng.random() < 0.15 else "page_fault"), story.module
-    if cause == "deliberate":
-        return "user_requested", None
-    kind, module, _ = rng.choices(story.background, [weight for *_, weight in story.background])[0]
-    return kind, module
 
 
 def _draw_gaps(rng: Random, rules: Process, entry: float, days: float) -> list[tuple[float, float]]:
@@ -484,7 +461,7 @@ def _tables(
         # `#` a step of the story: its driver version there, its firmware in a column at the end.
         labels = columns.split()
         values = list(zip(*rows, strict=True)) if rows else [()] * len(labels)
-        out = {}
+        out, last = {}, {}
         numbers = np.array(values[0], dtype=int)
         for label, column in zip(labels, values, strict=True):
             name = label.lstrip("@?#")
@@ -494,16 +471,14 @@ def _tables(
             elif label.startswith("?"):
                 out[name] = pd.Series(column, dtype=bool)
             elif label.startswith("#"):
-                out[name] = pd.Series(np.array(story.versions, dtype=object)[np.array(column, dtype=int)], dtype=object)
+                steps = np.array(column, dtype=int)
+                out[name] = pd.Series(np.array(story.versions, dtype=object)[steps], dtype=object)
+                last["firmware" if name == "version" else f"firmware_{name}"] = firmware[numbers, steps]
             elif label == "host":
                 out[name] = pd.Series(names[numbers], dtype=object)
             else:
                 out[name] = pd.Series(column)
-        for label, column in zip(labels, values, strict=True):
-            if label.startswith("#"):
-                name = "firmware" if label == "#version" else f"firmware_{label[1:]}"
-                out[name] = pd.Series(firmware[numbers, np.array(column, dtype=int)], dtype=object)
-        return pd.DataFrame(out)
+        return pd.DataFrame(out | {name: pd.Series(column, dtype=object) for name, column in last.items()})
 
     fleet = [
         (number, f"cluster{plan.cluster + 1:02d}", story.maker, story.models[plan.model], plan.users, plan.vms, plan.entry,

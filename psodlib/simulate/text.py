@@ -16,8 +16,6 @@ from typing import NamedTuple
 from psodlib.simulate.psods import dump_text, kernel_line, stamp
 from psodlib.simulate.stories import Story
 
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 HOUR, DAY = 3_600_000, 86_400_000
 
 
@@ -83,11 +81,6 @@ class Life:
             if line.time <= self.collected and not any(start <= line.time < end for start, end in self.gaps)
         ]
 
-    @property
-    def last(self) -> Boot:
-        """The boot that was running, or had just ended, when the evidence was collected."""
-        return self.boots[-1]
-
 
 def vmksummary_log(life: Life) -> list[Line]:
     """Heartbeats on the hour, and how each boot began and ended."""
@@ -142,9 +135,8 @@ def _boot_lines(story: Story, boot: Boot, rng: Random) -> Iterator[Line]:
         time += rng.randrange(200, 1200)
         world = f"cpu{rng.randrange(24)}:{33200 + number})"
         yield Line(time, f"{world}Loading module {module} ...")
-        yield Line(
-            time + 4, f"{world}Elf: 1861: module {module} has license {'VMware' if module == 'vmfs3' else 'GPL'}"
-        )
+        licence = "VMware" if module == "vmfs3" else "GPL"
+        yield Line(time + 4, f"{world}Elf: 1861: module {module} has license {licence}")
         if module == story.module:
             for extra, words in enumerate(story.banner):
                 yield Line(time + 31 + extra, f"{world}{words.format(version=boot.version)}")
@@ -175,9 +167,8 @@ def _precursors(story: Story, crash: Crash, rng: Random) -> Iterator[Line]:
     for number, text in enumerate(rng.sample(story.precursors, rng.randint(1, 3))):
         time = first + number * 45_000
         if time < crash.time:
-            yield Line(
-                time, f"cpu{rng.randrange(24)}:{33202}){text.format(n=rng.randrange(2**24, 2**28), m=number + 11)}"
-            )
+            cpu, body = rng.randrange(24), text.format(n=rng.randrange(2**24, 2**28), m=number + 11)
+            yield Line(time, f"cpu{cpu}:33202){body}")
 
 
 def esxupdate_log(life: Life) -> list[Line]:
@@ -221,27 +212,17 @@ def dump_log(life: Life, crash: Crash, said: Sequence[Line], rng: Random) -> str
     """The text of one crash's dump log: the last lines of the kernel's ring buffer, then the PSOD."""
     boot = next(boot for boot in life.boots if boot.start == crash.boot)
     ring = [line for line in said if crash.boot <= line.time < crash.time][-12:]
-    text = dump_text(
-        life.story,
-        crash.kind,
-        crash.module,
-        crash.time,
-        crash.time - crash.boot,
-        boot.build,
-        rng,
-        bare=crash.form != "whole",
-    )
+    up, bare = crash.time - crash.boot, crash.form != "whole"
+    text = dump_text(life.story, crash.kind, crash.module, crash.time, up, boot.build, rng, bare)
     if crash.form == "cut":
         text = text[: text.index("Code start") + rng.randrange(60, 120)]
     return "".join(f"{stamp(line.time)} {line.text}\n" for line in ring) + text
 
 
-# --- Command outputs -----------------------------------------------------------------------------------------------
-
-
 def command_outputs(life: Life) -> dict[str, str]:
     """What the host answered when the evidence was collected, by file name as a support bundle spells it."""
-    boot, installed = life.last, life.installs[-1].version if life.installs else life.last.version
+    boot = life.boots[-1]  # that was running, or had just ended, when the evidence was collected
+    installed = life.installs[-1].version if life.installs else boot.version
     build = life.story.build(boot.build)
     out = {
         **_clock(life, boot, life.collected),
@@ -267,9 +248,9 @@ def earlier_outputs(life: Life) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _clock(life: Life, boot: Boot, now: int) -> dict[str, str]:
-    seconds = (now - boot.start) // 1000
+    seconds, date = (now - boot.start) // 1000, datetime.fromtimestamp(now // 1000, UTC).ctime()
     return {
-        "date.txt": _date(now),
+        "date.txt": f"{date[:-5]} UTC{date[-5:]}\n",
         "uname_-a.txt": f"VMkernel {life.host} {life.story.build(boot.build).version} #1 SMP Release build-{boot.build} "
         "Feb  1 2014 03:04:31 x86_64 GNU/Linux\n",
         "uptime.txt": f" {stamp(now)[11:19]} up {seconds // 86400} days, {seconds // 3600 % 24:02d}:"
@@ -281,11 +262,6 @@ def _clock(life: Life, boot: Boot, now: int) -> dict[str, str]:
 def _device_outputs(story: Story, boot: Boot) -> dict[str, str]:
     words = {"version": boot.version, "firmware": boot.firmware, "vib": _vib(story, boot.version)}
     return {name: text.format(**words) for name, text in story.outputs.items()}
-
-
-def _date(time: int) -> str:
-    day = datetime.fromtimestamp(time / 1000, UTC)
-    return f"{DAYS[day.weekday()]} {MONTHS[day.month - 1]} {day.day:2d} {day:%H:%M:%S} UTC {day.year}\n"
 
 
 def _platform(life: Life) -> str:
@@ -302,7 +278,7 @@ def _vib_list(life: Life, installed: str) -> str:
     built = stamp(life.boots[0].start - DAY)[:10]
     rows = [
         ("Name", "Version", "Vendor", "Acceptance Level", "Install Date"),
-        *((name, version.format(build=life.last.build), *rest, built) for name, version, *rest in life.story.vibs),
+        *((name, version.format(build=life.boots[-1].build), *rest, built) for name, version, *rest in life.story.vibs),
         (life.story.vib, _vib(life.story, installed), life.story.vib_vendor, "VMwareCertified", day),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

@@ -239,11 +239,10 @@ def test_the_demo_fleet_reads_alike(tmp_path):
 
     shutil.copytree(tmp_path / "fleet", tmp_path / "copy", symlinks=False)
     done = anonymise(tmp_path / "copy", out=tmp_path / "out", key=KEY)
+    assert not [one for one in done.suspects if "esx001" in one.source]
     original, other = psod.load(tmp_path / "copy"), psod.load(done.folder)
-    assert set(other.problems["problem"]) == {
-        "truncated",
-        "unused",
-    }  # the second counts what a bundle holds for nothing
+    # the second counts what a bundle holds for nothing
+    assert set(other.problems["problem"]) == {"truncated", "unused"}
     same_but_for_names(original, other, json.loads(done.mapping.read_text())["names"])
     assert set(original.crashes["crash_id"]) == set(other.crashes["crash_id"])
 
@@ -277,15 +276,15 @@ def test_one_key_agrees_with_itself_and_no_other(tmp_path):
 
 
 def test_no_two_ipv4_addresses_share_a_pseudonym_however_they_are_spelled():
-    # Of 60,000 first choices out of 15 * 2 ** 24 some seven agree; with this key some must, or the test tests nothing.
-    addresses = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(60_000)]
+    # Of 40,000 first choices out of 15 * 2 ** 24 some three agree; with this key some must, or the test tests nothing.
+    addresses = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(40_000)]
     alone = [Pseudonyms(KEY).of("ipv4", address) for address in addresses]
     assert len(set(alone)) < len(addresses)
     together = Pseudonyms(KEY)
     made = [together.of("ipv4", address) for address in addresses]
     assert len(set(made)) == len(addresses)
     assert sum(one != other for one, other in zip(alone, made, strict=True)) == len(addresses) - len(set(alone))
-    assert [together.of("host", address) for address in addresses] == made
+    assert [together.of("host", address) for address in addresses[:999]] == made[:999]
     assert together.of("ipv4", "010.000.000.001") == made[1]
 
 

@@ -83,11 +83,6 @@ def test_what_nobody_can_know_is_told_with_its_line_and_the_exit_code(tmp_path):
     assert run.exit_code == 1 and "hostd.log:3: zrhkoffer42" in run.output
 
 
-def test_a_bundle_of_the_demo_fleet_has_nothing_to_be_told(tmp_path):
-    done = anonymise(DATA / "demo-fleet/esx001", out=tmp_path / "out", key=KEY)
-    assert done.suspects == ()
-
-
 def test_the_lines_and_reasons_of_crashes_are_log_text(tmp_path):
     fleet = psod.load(DATA / "incident-2014-05-31")
     text = "cpu1:33)World: 8773: vmm0:MAILBOX7: vmm group 1\npassword=geheim7"

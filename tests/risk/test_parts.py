@@ -20,8 +20,8 @@ TERMS = ("model", "uptime", "quarter")
 
 
 @pytest.fixture(scope="module")
-def whole() -> pd.DataFrame:
-    return psod.exposure(psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", jobs=1))
+def whole(demo: psod.Fleet) -> pd.DataFrame:
+    return psod.exposure(demo)
 
 
 @pytest.fixture(scope="module")

@@ -121,9 +121,9 @@ def test_every_host_moves_once_and_never_two_of_a_cluster_at_once():
 
 
 def test_the_first_wave_is_drawn_at_random_and_holds_every_model():
-    draws = [plan_rollout(BEFORE, "hpsa", NEW, seed=seed).waves for seed in range(12)]
+    draws = [plan_rollout(BEFORE, "hpsa", NEW, seed=seed).waves for seed in range(6)]
     firsts = [frozenset(draw.loc[draw["wave"] == 1, "host"]) for draw in draws]
-    assert len(set(firsts)) > 6
+    assert len(set(firsts)) > 3
     assert all(set(draw.loc[draw["wave"] == 1, "model"]) == set(MODELS) for draw in draws)
     pd.testing.assert_frame_equal(PLAN.waves, plan_rollout(BEFORE, "hpsa", NEW).waves)
 

@@ -9,12 +9,6 @@ import psodlib as psod
 
 
 @pytest.fixture(scope="session")
-def demo() -> psod.Fleet:
-    """The demo fleet with its inventory."""
-    return psod.load(DATA / "demo-fleet", inventory=DATA / "inventory.csv", jobs=1)
-
-
-@pytest.fixture(scope="session")
 def real() -> psod.Fleet:
     """The real incident: one host, one crash."""
     return psod.load(DATA / "incident-2014-05-31", jobs=1)
