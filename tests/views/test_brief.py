@@ -19,6 +19,7 @@ from psodlib.views import brief as said
 from psodlib.views import charts
 from psodlib.views.document import to_markdown
 from psodlib.views.study import Study, still_needed, study
+from psodlib.views.writeup import choose_crash
 
 
 def story(rates: dict[str, float], hosts: int = 40, days: int = 400, seed: int = 1) -> Fleet:
@@ -186,3 +187,17 @@ def test_of_crashes_of_many_causes_no_driver_is_called_the_one() -> None:
     rows = pd.concat([twice.crashes, twice.crashes.assign(crash_id="d" + twice.crashes["crash_id"]).iloc[[0, 0]]])
     rows["crash_id"] = [f"c{at}" for at in range(len(rows))]
     assert "The evidence points at i40en" in said.verdict(study(replace(twice, crashes=rows.reset_index(drop=True))))
+
+
+def test_index_and_brief_speak_of_the_crash_that_is_written_up_and_not_of_a_test() -> None:
+    whole = hand_made.fleet(hosts=2, crashing=2)
+    asked = whole.crashes.iloc[[0]].assign(
+        crash_id="asked", deliberate=True, driver_version=pd.NA, time=hand_made.START + 99 * hand_made.DAY
+    )
+    asked = asked.astype(whole.crashes.dtypes)
+    fleet = replace(whole, crashes=pd.concat([whole.crashes, asked], ignore_index=True), drivers=whole.drivers.iloc[:0])
+    found = study(fleet, "hpsa")
+    assert found.decision is None and not said.no_driver_stands_out(found)
+    crash = choose_crash(fleet, None, "hpsa")
+    assert crash is not None and crash["crash_id"] != "asked"
+    assert said.brief(found, [], str(crash["crash_id"])).lead == said.verdict(found)
