@@ -15,26 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from psodlib.console import (
-    MILD,
-    bar,
-    cluster_client,
-    end_collection,
-    end_report,
-    end_verify,
-    err,
-    exit_code,
-    out,
-    print_anonymised,
-    print_news,
-    print_summary,
-    print_suspects,
-    print_table,
-    print_trusted,
-    resumable,
-    say,
-    stoppable,
-)
+from psodlib.console import (  # isort: skip
+    MILD, bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
+    print_news, print_summary, print_suspects, print_table, print_trusted, resumable, say, stoppable,
+)  # fmt: skip
 from psodlib.errors import InputError, PsodError
 
 app = typer.Typer(

@@ -47,10 +47,8 @@ def rewrite_parquet(
     with pq.ParquetWriter(out, shape, compression="snappy") as writer:
         for group in range(source.num_row_groups):
             table = source.read_row_group(group)
-            columns = [
-                _rewritten(table[name], name, rewriter, look) if name in text else table[name]
-                for name in table.column_names
-            ]
+            columns = {name: table[name] for name in table.column_names}
+            columns |= {name: _rewritten(table[name], name, rewriter, look) for name in text}
             writer.write_table(pa.table(columns, schema=shape))
 
 

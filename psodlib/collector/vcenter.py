@@ -446,13 +446,8 @@ class _Host:
 # Our names of what is told of a package, a module, a device -> vCenter's.
 _PACKAGE = {"name": "name", "version": "version", "vendor": "vendor", "built": "creationDate"}
 _MODULE = {"name": "name", "version": "version", "loaded": "loaded"}
-_DEVICE = {
-    "device": "device",
-    "driver": "driver",
-    "pci": "pci",
-    "version": "driverVersion",
-    "firmware": "firmwareVersion",
-}
+_CARD = {"version": "driverVersion", "firmware": "firmwareVersion"}
+_DEVICE = {"device": "device", "driver": "driver", "pci": "pci", **_CARD}
 
 
 def _same(row: dict[str, Any]) -> str:
