@@ -1,6 +1,6 @@
 """vm-support bundles: what `load` costs against only unpacking them, by stage, with two processes, and in memory.
 
-    python benchmarks/bundles.py cost            # the table: isal, tar, everything inflated, load
+    python benchmarks/bundles.py cost readers --against /path/to/another/checkout   # before and after, in turn
     python benchmarks/bundles.py stages memory spread small
 
 Bundles are made up from a seed in the shape that ESXi 6.7, 7.0 and 8.0 give them: one flat folder of outputs, current and
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from isal import igzip, igzip_lib
-from reading import Best, measured, paired
+from reading import Best, by_tree, measured, paired
 
 import psodlib as psod
 
@@ -204,7 +204,7 @@ def table(title: str, best: dict[str, Best], against: str) -> None:
     sys.stdout.flush()
 
 
-def bench_cost(folder: Path, scale: float, rounds: int) -> None:
+def bench_cost(folder: Path, scale: float, rounds: int, against: Path | None) -> None:
     """Both shapes against the full walk, in turn."""
     for shape in MEMBERS:
         (folder / shape).mkdir()
@@ -214,6 +214,7 @@ def bench_cost(folder: Path, scale: float, rounds: int) -> None:
         rows: dict[str, Callable[[], object]] = {
             "isal, outer gz": lambda path=path: inflate(path), "tar walk": lambda path=path: walk(path, False),
             "full walk": lambda path=path: walk(path, True), "load, jobs=1": lambda path=path: psod.load(path, jobs=1),
+            **by_tree("load", "load", path, against),
         }  # fmt: skip
         size = path.stat().st_size
         table(
@@ -223,7 +224,21 @@ def bench_cost(folder: Path, scale: float, rounds: int) -> None:
         )
 
 
-def bench_stages(folder: Path, scale: float, rounds: int) -> None:
+def bench_readers(folder: Path, scale: float, rounds: int, against: Path | None) -> None:
+    """Each log that is read line by line, alone: MB a second on one core."""
+    print("\n### One log each\n\n| log | MB/s | before |\n| --- | --- | --- |")
+    logs = {"vmksummary": ("heartbeat", 3600.0), "esxupdate": ("esxupdate", 5.0), "vobd": ("vobd", 9.0), "hostd": ("hostd", 0.7), "vmkernel": ("rows", 0.7)}  # fmt: skip
+    for name, (kind, step) in {**logs, "vmkernel, a line a minute": ("rows", 60.0)}.items():
+        path = folder / name / f"{name.partition(',')[0]}.log"
+        path.parent.mkdir()
+        path.write_bytes(log(kind, int((16 << 20) * scale), random.Random(1), "7.0", step=step))
+        here = Path(psod.__file__).parents[1]
+        best = paired(by_tree("", "read", path.parent, against or here), rounds)
+        speeds = {when: f"{path.stat().st_size / cpu / 1e6:.0f}" for when, (_, cpu) in best.items()}
+        print(f"| {name} | {speeds[', after']} | {speeds[', before'] if against else ''} |", flush=True)
+
+
+def bench_stages(folder: Path, scale: float, rounds: int, against: Path | None) -> None:
     """Where the time of one load goes, by file of the package."""
     for shape in MEMBERS:
         path = write_bundle(folder, shape, scale, seed=2)
@@ -241,7 +256,7 @@ def bench_stages(folder: Path, scale: float, rounds: int) -> None:
             print(f"| {place} | {seconds:.3f} |")
 
 
-def bench_spread(folder: Path, scale: float, rounds: int) -> None:
+def bench_spread(folder: Path, scale: float, rounds: int, against: Path | None) -> None:
     """Eight bundles with one process and with two."""
     for seed in range(8):
         write_bundle(folder, "plain", scale, seed=10 + seed)
@@ -255,7 +270,7 @@ def bench_spread(folder: Path, scale: float, rounds: int) -> None:
     )
 
 
-def bench_small(folder: Path, scale: float, rounds: int) -> None:
+def bench_small(folder: Path, scale: float, rounds: int, against: Path | None) -> None:
     """Folders of small files, loaded once and then again into a store."""
     print(
         "\n### Small files\n\n| files | processor s | us a file | again into a store, s | us a file |\n| --- | --- | --- | --- | --- |"
@@ -278,7 +293,7 @@ def bench_small(folder: Path, scale: float, rounds: int) -> None:
         shutil.rmtree(root)
 
 
-def bench_memory(folder: Path, scale: float, rounds: int) -> None:
+def bench_memory(folder: Path, scale: float, rounds: int, against: Path | None) -> None:
     """Peak memory of a process with a bundle of 500 MB that holds a member of 2 GB."""
     path = folder / "esx-esx099.lab-2023-12-01--10.05-99.tgz"
     rng, text = random.Random(9), log("syslog", 8 << 20, random.Random(8), "7.0")
@@ -317,23 +332,25 @@ def main() -> None:
     """Run the parts that were asked for, each in a folder of its own that is removed again."""
     parts = {
         "cost": bench_cost,
+        "readers": bench_readers,
         "stages": bench_stages,
         "spread": bench_spread,
         "small": bench_small,
         "memory": bench_memory,
     }
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="+", choices=parts)
+    parser.add_argument("parts", nargs="*", choices=parts, help="cost, unless told")
+    parser.add_argument("--against", type=Path, help="another checkout of the project, run in turn with this one")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/psodlib-bundles"))
     parser.add_argument("--scale", type=float, default=1.0, help="of a bundle's real size")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    for part in given.parts:
+    for part in given.parts or ("cost",):
         folder = given.folder / part
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            parts[part](folder, given.scale, given.rounds)
+            parts[part](folder, given.scale, given.rounds, given.against)
         finally:
             shutil.rmtree(folder)
 

@@ -1,9 +1,10 @@
 """How fast evidence is read, next to tools that only search it; all of it in memory (a tmpfs), paired in one run.
 
-    python benchmarks/reading.py --folder /dev/shm/psodlib-bench raw gz bundles memory
+    python benchmarks/reading.py --folder /dev/shm/psodlib-bench raw gz memory --against /path/to/another/checkout
 
 Prints a table a part. Every row of a part is run in turn, several times over, and the best of each counts: what else the
 machine does then hits all alike. The log repeats a few MB of lines as a host writes them, with a crash in each file.
+Another checkout's package is run in turn with this one's, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,10 +103,44 @@ NEVER = Best()
 
 
 def measured(call: Callable[[], object], known: Best = NEVER) -> Best:
-    """One more run."""
+    """One more run; a call may have measured itself."""
     began, spent = time.perf_counter(), cpu_spent()
-    call()
+    told = call()
+    if isinstance(told, Best):
+        return Best(*map(min, known, told))
     return Best(min(known.wall, time.perf_counter() - began), min(known.cpu, cpu_spent() - spent))
+
+
+# What a process of its own does: as a load does once, to have all imported, and then again, timed.
+ELSEWHERE = """
+import resource, sys, time
+from pathlib import Path
+import psodlib
+from psodlib.evidence.reading import read_unit
+from psodlib.evidence.sources import Unit, iter_units
+def load(folder): psodlib.load(folder, jobs=1)
+def read(folder):
+    for unit in iter_units(folder):
+        if isinstance(unit, Unit): read_unit(unit)
+call, folder = {"load": load, "read": read}[sys.argv[1]], Path(sys.argv[2])
+call(folder)
+spent, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+call(folder)
+now = resource.getrusage(resource.RUSAGE_SELF)
+print(time.perf_counter() - began, now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime)
+"""
+
+
+def elsewhere(tree: Path, what: str, folder: Path) -> Best:
+    """One run of `load` or `read` over a folder by the package of a checkout."""
+    told = subprocess.run([sys.executable, "-c", ELSEWHERE, what, str(folder.resolve())], cwd=tree, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, text=True, check=True)  # fmt: skip
+    return Best(*map(float, told.stdout.split()))
+
+
+def by_tree(name: str, what: str, folder: Path, against: Path | None) -> dict[str, Callable[[], object]]:
+    """A row for the other checkout and one for this one, where there is another."""
+    trees = {"before": against, "after": Path(psod.__file__).parents[1]} if against else {}
+    return {f"{name}, {when}": lambda tree=tree: elsewhere(tree, what, folder) for when, tree in trees.items()}
 
 
 def cpu_spent() -> float:
@@ -151,7 +185,7 @@ def units_of(folder: Path) -> list[Unit]:
     return [unit for unit in iter_units(folder) if isinstance(unit, Unit)]
 
 
-def bench_raw(folder: Path, total: int, rounds: int) -> None:
+def bench_raw(folder: Path, total: int, rounds: int, against: Path | None) -> None:
     """Raw logs against ripgrep, grep and a line loop."""
     paths = write_raw(folder, total, 16)
     names, units = [str(path) for path in paths], units_of(folder)
@@ -165,6 +199,7 @@ def bench_raw(folder: Path, total: int, rounds: int) -> None:
         f"load, jobs={CORES}": lambda: psod.load(folder, jobs=CORES),
         "load, jobs=1": lambda: psod.load(folder, jobs=1),
         "read_unit, one process": lambda: [read_unit(unit) for unit in units],
+        **by_tree("read_unit", "read", folder, against),
     }  # fmt: skip
     best = paired(rows, rounds)
     once: dict[str, Callable[[], object]] = {"line loop": lambda: read_lines(paths[0])}
@@ -185,7 +220,7 @@ def inflate(paths: list[Path]) -> None:
                 pass
 
 
-def bench_gz(folder: Path, total: int, rounds: int) -> None:
+def bench_gz(folder: Path, total: int, rounds: int, against: Path | None) -> None:
     """Rotated logs against inflating them alone, one process each."""
     raw = write_raw(folder, total, 16)
     for path in raw:
@@ -194,44 +229,16 @@ def bench_gz(folder: Path, total: int, rounds: int) -> None:
         path.unlink()
     paths, units = [path.with_name("vmkernel.0.gz") for path in raw], units_of(folder)
     stored = sum(path.stat().st_size for path in paths)
-    best = paired({"isal": lambda: inflate(paths), "read_unit": lambda: [read_unit(u) for u in units], "load, jobs=1": lambda: psod.load(folder, jobs=1)}, rounds)  # fmt: skip
+    rows: dict[str, Callable[[], object]] = {
+        "isal": lambda: inflate(paths),
+        "read_unit": lambda: [read_unit(unit) for unit in units],
+        "load, jobs=1": lambda: psod.load(folder, jobs=1),
+        **by_tree("read_unit", "read", folder, against),
+    }
+    best = paired(rows, rounds)
     table(f"16 gz logs, {total >> 20} MiB in {stored >> 20} MiB", best, total, "isal")
-    print(
-        f"\nthroughput of read_unit against isal alone: {best['isal'].cpu / best['read_unit'].cpu:.2f} by processor time"
-    )
-
-
-def write_bundle(path: Path, number: int, size: int) -> None:
-    """A vm-support bundle of so many bytes unpacked: current log, rotated ones, outputs, and much that says nothing."""
-    text = log_text(1 << 20, number)
-    members = {"var/log/vmkernel.log": text}
-    members |= {f"var/run/log/vmkernel.{n}.gz": gzip.compress(text[n << 16 :], 6) for n in range(4)}
-    members["commands/vmware_-vl.txt"] = b"VMware ESXi 5.5.0 build-1331820\nVMware ESXi 5.5.0 GA\n"
-    members |= {f"commands/output_{n}.txt": b"key: value %d\n" % n * 500 for n in range(300)}
-    members["var/log/hostd.log"] = (
-        b"2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc'] Task %d\n" % number * (size // 3 // 56)
-    )
-    members["var/log/vpxa.log"] = members["var/log/hostd.log"]
-    members["var/log/syslog.log"] = b"2014-05-31T15:57:01Z crond[33]: USER root pid 3 cmd /sbin/x\n" * (size // 6 // 60)
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(f"{path.name.removesuffix('.tgz')}/{name}")
-            info.size, info.mtime = len(data), 1_400_000_000
-            archive.addfile(info, io.BytesIO(data))
-
-
-def bench_bundles(folder: Path, size: int, counts: tuple[int, ...]) -> None:
-    """Bundles: the time of one must not depend on how many there are."""
-    print(
-        f"\n### Bundles of {size >> 20} MiB\n\n| bundles | wall s | processor s | processor s a bundle | MB/s of processor |\n| --- | --- | --- | --- | --- |"
-    )
-    made = 0
-    for count in counts:
-        for number in range(made, count):
-            write_bundle(folder / f"esx-esx{number:03d}.lab-2014-06-01--10.05-{number}.tgz", number, size)
-        made = count
-        wall, cpu = measured(lambda: psod.load(folder, jobs=CORES))
-        print(f"| {count} | {wall:.2f} | {cpu:.2f} | {cpu / count:.3f} | {count * size / cpu / 1e6:.0f} |", flush=True)
+    for name in [name for name in best if name.startswith("read_unit")]:
+        print(f"throughput of {name} against isal alone: {best['isal'].cpu / best[name].cpu:.2f} by processor time")
 
 
 def write_many(file: io.BufferedIOBase | gzip.GzipFile, piece: bytes, size: int) -> None:
@@ -269,19 +276,18 @@ def bench_memory(folder: Path) -> None:
 def main() -> None:
     """Run the parts that were asked for, each in a folder of its own that is removed again."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="+", choices=["raw", "gz", "bundles", "memory"])
+    parser.add_argument("parts", nargs="*", choices=["raw", "gz", "memory"], help="raw and gz, unless told")
+    parser.add_argument("--against", type=Path, help="another checkout of the project, run in turn with this one")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/psodlib-bench"))
     parser.add_argument("--total", type=int, default=2 << 30, help="bytes of the raw logs; the gz logs have a quarter")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--counts", type=int, nargs="+", default=[10, 30, 100])
     given = parser.parse_args()
     parts: dict[str, Callable[[Path], None]] = {
-        "raw": lambda folder: bench_raw(folder, given.total, given.rounds),
-        "gz": lambda folder: bench_gz(folder, given.total // 4, given.rounds),
-        "bundles": lambda folder: bench_bundles(folder, 20 << 20, tuple(given.counts)),
+        "raw": lambda folder: bench_raw(folder, given.total, given.rounds, given.against),
+        "gz": lambda folder: bench_gz(folder, given.total // 4, given.rounds, given.against),
         "memory": bench_memory,
     }
-    for part in given.parts:
+    for part in given.parts or ("raw", "gz"):
         folder = given.folder / part
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

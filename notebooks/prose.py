@@ -13,13 +13,13 @@ import pandas as pd
 from psodlib.records import Crash, Frame
 from psodlib.schema import Tables
 from psodlib.views.crash import describe_crash
-from psodlib.views.document import Bullets, Text, table_of
+from psodlib.views.document import Bullets, Table, Text
 from psodlib.views.study import unheard
-from psodlib.views.words import SIMULATED, count, known, listing, literal, seen, share, span
+from psodlib.views.words import SIMULATED, count, known, listing, literal, moment, seen, share, span
 
 __all__ = [
     "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
-    "line_by_line", "notice", "say", "signature_table", "unheard",
+    "line_by_line", "notice", "say", "signature_table", "table_of", "unheard",
 ]  # fmt: skip
 
 DAY = pd.Timedelta(days=1)
@@ -42,6 +42,20 @@ def notice(fleet: Tables) -> Text:
     if fleet.simulated:
         return say(SIMULATED)
     return say(f"Evidence of {count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}.")
+
+
+def table_of(rows: pd.DataFrame, caption: str = "", note: str = "") -> Table | Text:
+    """A DataFrame as a table: times to the second, spans in two units, unknown said so; an empty one is said."""
+    if rows.empty:  # a head over nothing looks like a fault of the page
+        return Text(f"{caption}: nothing to show." if caption else "Nothing to show: no row.")
+    cells = [[_cell(value) for value in row] for row in rows.itertuples(index=False, name=None)]
+    return Table(caption, [literal(name) for name in rows.columns], cells, note)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, pd.Timestamp):
+        return moment(value)
+    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
 
 
 TextTable = table_of  # the notebooks' name for it

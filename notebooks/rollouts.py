@@ -1,6 +1,7 @@
-"""Three made-up roll-outs, lived through wave by wave: a good version, a bad one, and one that only looks bad.
+"""Notebook 07's own: the plan that it shows, and three made-up roll-outs, lived through wave by wave.
 
-For teaching only: the tables come straight from the simulated history, without logs in between.
+The made-up ones (a good version, a bad one, and one that only looks bad) are for teaching only: their tables come straight from
+the simulated history, without logs in between.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from psodlib import schema
+from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.risk.exact import ratio_interval
-from psodlib.risk.rollout import WEEK, RolloutPlan, learnt, plan_rollout
+from psodlib.risk.rollout import WEEK, RolloutPlan, learnt, plan_rollout, read_plan
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.simulate.process import simulate_history
+from psodlib.views.document import Block, Steps, Text
+from psodlib.views.runbook import steps_to
+from psodlib.views.study import Study
+from psodlib.views.words import count, known, listing, literal
 
-__all__ = ["KINDS", "RollOut", "lived_through"]
+__all__ = ["KINDS", "RollOut", "lived_through", "offer", "plan_steps"]
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 BEFORE = 364  # days of the fleet's life before the plan is made
@@ -124,3 +130,34 @@ def _fleet(kind: str, days: float, installs: pd.DataFrame | None) -> Fleet:
         cluster=history.hosts["cluster"].astype("string"), users=history.hosts["users"]
     )
     return Fleet(**tables, simulated=True)
+
+
+def offer(case: Study, to: str | None = None, running: str | None = None) -> tuple[RolloutPlan | None, str]:
+    """The plan under way, else one to the version asked for, or to the best one; or the sentence why there is none."""
+    if running is not None:
+        return read_plan(running), ""
+    if to is None and case.decision is None:
+        return None, case.why_none
+    try:
+        return plan_rollout(case.fleet, case.module, to or (case.decision.best if case.decision else "")), ""
+    except InputError as error:
+        return None, f"No roll-out can be planned: {error}."
+
+
+def plan_steps(plan: RolloutPlan) -> list[Block]:
+    """The commands, for the hosts on each version, the dry run before the installation; psodlib runs none of them."""
+    out: list[Block] = []
+    for version, hosts in plan.waves.groupby("from_version", dropna=False):
+        came_from = literal(version) if known(version) else None
+        names = listing(hosts.sort_values(["wave", "turn", "host"])["host"], 12)
+        out += [
+            Text(
+                f"{count(len(hosts), 'host')} now on {came_from or 'a version that is not known'}, in this order: {names}. On each:"
+            ),
+            Steps(
+                steps_to(
+                    plan.module, plan.to, came_from, f"the {plan.module} VIB of {came_from or 'the version before'}"
+                )
+            ),
+        ]
+    return out

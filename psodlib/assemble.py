@@ -383,45 +383,37 @@ def _conflicts(rows: dict[str, list[Row]]) -> list[Row]:
         if row["state"] == "loaded" and row["module"] and row["version"] and row["host"] is not None:
             ran[row["host"], row["module"], row.get("boot")].add(row["version"])
     several = {place[:2] for place, versions in ran.items() if len(versions) > 1}
-    return version_conflicts(*_of_pairs(rows, several)) if several else []
-
-
-def _of_pairs(rows: dict[str, list[Row]], pairs: Collection[tuple[Any, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    # The boots of some hosts, and what was read of some of their drivers.
-    hosts = {host for host, _ in pairs}
-    uptimes = schema.build("uptimes", [row for row in rows["uptimes"] if row["host"] in hosts])
-    return uptimes, schema.build("drivers", [row for row in rows["drivers"] if (row["host"], row["module"]) in pairs])
+    if not several:
+        return []
+    hosts = {host for host, _ in several}
+    uptimes = schema.build("uptimes", (row for row in rows["uptimes"] if row["host"] in hosts))
+    drivers = schema.build("drivers", (row for row in rows["drivers"] if (row["host"], row["module"]) in several))
+    return version_conflicts(uptimes, drivers)
 
 
 def _tell_driver_version(rows: dict[str, list[Row]]) -> None:
-    # driver_version: what was loaded, of the guilty module, in the boot that the crash ended.
-    names = ["crash_id", "host", "guilty_module"]
+    # driver_version: what was loaded, of the guilty module, in the boot that the crash ended. `loaded_versions` is asked for all
+    # at once: what is loaded of one module in a host's boots depends on that host and module alone, so the two stand as a host.
     blamed = [row for row in rows["crashes"] if row["guilty_module"] is not None]
-    pairs = {(row["host"], row["guilty_module"]) for row in blamed}
-    known = {}
-    if pairs:
-        found = pd.DataFrame([[row[name] for name in names] for row in blamed], columns=names, dtype="string")
-        known = _versions_of_boots(*_of_pairs(rows, pairs), found)
+    if not blamed:
+        return
+    modules: dict[str | None, dict[str, str]] = defaultdict(dict)
     for row in blamed:
-        row["driver_version"], row["driver_evidence"] = known.get(row["crash_id"], (None, "none"))
-
-
-def _versions_of_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, blamed: pd.DataFrame) -> dict[str, Any]:
-    # `loaded_versions` of every guilty module at once, by crash: a host whose crashes are laid at two doors stands in it under
-    # two names, for what is loaded of one module in a host's boots depends on that host and module alone.
-    pairs = blamed[["host", "guilty_module"]].drop_duplicates()
-    pairs["as"] = pairs["host"].fillna("") + "\0" + pairs["guilty_module"]
-    boots = uptimes.merge(pairs, on="host").drop(columns="host").rename(columns={"as": "host"})
-    readings = drivers.merge(pairs, left_on=["host", "module"], right_on=["host", "guilty_module"])
-    readings = readings.drop(columns="host").rename(columns={"as": "host"}).assign(module="")
-    versions = loaded_versions(boots, readings, "").rename(columns={"host": "as"})
-    ended = blamed.merge(pairs, on=["host", "guilty_module"])[["crash_id", "as"]]
-    ended = ended.merge(uptimes.loc[uptimes["crash_id"].notna(), ["crash_id", "boot"]], on="crash_id")
-    ended = ended.merge(versions, on=["as", "boot"]).drop_duplicates("crash_id")
-    told = (ended[name].astype(object) for name in ("crash_id", "version", "driver_evidence"))
-    return {
-        crash_id: (None if pd.isna(version) else version, how) for crash_id, version, how in zip(*told, strict=True)
-    }
+        modules[row["host"]][row["guilty_module"]] = f"{row['host'] or ''}\0{row['guilty_module']}"
+    boots = [{**row, "host": pair} for row in rows["uptimes"] for pair in modules[row["host"]].values()]
+    readings = (
+        {**row, "host": modules[row["host"]][row["module"]], "module": ""}
+        for row in rows["drivers"]
+        if row["module"] in modules[row["host"]]
+    )
+    found = loaded_versions(schema.build("uptimes", boots), schema.build("drivers", readings), "").astype(object)
+    found = found.where(found.notna(), None)
+    told = {(pair, boot): how for pair, boot, *how, _ in reversed([*found.itertuples(index=False)])}
+    ended = {row["crash_id"]: row["boot"] for row in reversed(rows["uptimes"])}
+    for row in blamed:
+        place = modules[row["host"]][row["guilty_module"]], ended.get(row["crash_id"])
+        known = row["crash_id"] in ended and place in told
+        row["driver_version"], row["driver_evidence"] = told[place] if known else (None, "none")
 
 
 def with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:

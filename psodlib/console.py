@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -208,6 +209,15 @@ def print_trusted(lines: Sequence[str]) -> None:
 def end_collection(done: Any, output: Path) -> NoReturn:
     """How many hosts gave all, what the others lack; then the exit code."""
     wanting = done.hosts[done.hosts["state"] != "complete"]
+    came = done.hosts[done.hosts["bytes"] > 0].sort_values("bytes", ascending=False, kind="stable")
+    if len(came):
+        most = f", the {NEWEST} with most of {len(came)}" if len(came) > NEWEST else ""
+        new = (
+            came[["host", "bytes", "files"]]
+            .head(NEWEST)
+            .rename(columns={"bytes": "new bytes", "files": "files in all"})
+        )
+        print_table(f"New in this run{most}", new.assign(**{"new bytes": new["new bytes"].map("{:,}".format)}))
     say(
         f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {output}"
     )
@@ -215,6 +225,8 @@ def end_collection(done: Any, output: Path) -> NoReturn:
         print_table("Not complete", wanting[["host", "state", "why"]])
     if done.stopped:
         say(f"Stopped: {done.stopped}")
+    if done.hosts["files"].sum():
+        say(f"Next: psod report {shlex.quote(str(output))} --store store")
     raise typer.Exit(0 if done.complete else 1)
 
 

@@ -164,6 +164,7 @@ def test_a_password_is_asked_for_before_a_bar_is_drawn_and_is_not_shown(tmp_path
         command = ["collect", place, "--ask-password", "--trust-first-use", "-o", str(tmp_path / "evidence")]
         code, said, _ = on_a_terminal(command, tmp_path, lambda shown: "root: " in shown, 1, b"Secret-4711\n")
     assert code == 0 and "1 of 1 hosts complete" in said
+    assert "New in this run" in said and "Next: psod report" in said
     assert said.startswith("Password of root: ") and "Secret" not in said
 
 

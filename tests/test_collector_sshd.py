@@ -273,8 +273,11 @@ def test_unknown_host_keys_are_refused_trusted_once_and_changed_ones_always_refu
     assert run(host, trust_first_use=False).complete
     host.stop()
     host.start(user_key=keys["user"], host_key=keys["other"])
+    known = tmp_path / "known_hosts"
+    known.write_text("# ours\n\n" + known.read_text())
     changed = run(host)
     assert changed.hosts.state[0] == "failed" and "CHANGED" in changed.hosts.why[0]
+    assert f"remove line 3 of {known}" in changed.hosts.why[0]
 
 
 def test_a_revoked_host_key_is_refused_whatever_else_the_file_says(esx: Any, run: Any, tmp_path: Path) -> None:

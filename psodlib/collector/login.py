@@ -121,6 +121,13 @@ class _Refused(CollectError):
 # --- host keys --------------------------------------------------------------------------------------------------------
 
 
+def _add(keys: paramiko.HostKeys, line: str, number: int) -> None:
+    with contextlib.suppress(paramiko.SSHException):  # a kind of key that this library does not know
+        entry = HostKeyEntry.from_line(line, number)
+        for name in entry.hostnames or () if entry else ():
+            keys.add(name, entry.key.get_name(), entry.key)
+
+
 class HostKeys:
     """The project's known_hosts: unknown keys are refused unless trusted on first use, changed keys always."""
 
@@ -143,10 +150,7 @@ class HostKeys:
         if words[:1] == ["@revoked"] and len(words) > 3:
             self._revoked.add(words[3])
         elif words and not line.startswith(("#", "@")):
-            with contextlib.suppress(paramiko.SSHException):  # a kind of key that this library does not know
-                entry = HostKeyEntry.from_line(line, number)
-                for name in entry.hostnames or () if entry else ():
-                    self._keys.add(name, entry.key.get_name(), entry.key)
+            _add(self._keys, line, number)
 
     def types(self, name: str) -> list[str]:
         """Key types that are known of a host."""
@@ -164,7 +168,7 @@ class HostKeys:
                 return str(key.fingerprint)
             if known:
                 raise CollectError(target.name, f"host key CHANGED, now {key.fingerprint}: a reinstalled host, or somebody in "
-                                                f"between. Nothing was sent. If the host was reinstalled, remove its line from {self.path}")  # fmt: skip
+                                                f"between. Nothing was sent. If the host was reinstalled, remove {self._lines_of(target.key_name)} of {self.path}")  # fmt: skip
             if not self.trust:
                 raise CollectError(target.name, f"host key unknown ({key.fingerprint}); compare it at the host's console, then add it "
                                                 f"to {self.path} or run once with trust on first use")  # fmt: skip
@@ -181,6 +185,13 @@ class HostKeys:
             self._keys.add(target.key_name, key.get_name(), key)
             self.trusted.append(f"{target.name} {key.fingerprint}")
             return str(key.fingerprint)
+
+    def _lines_of(self, name: str) -> str:
+        found = []
+        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
+            _add(alone := paramiko.HostKeys(), line.strip(), number)
+            found += [str(number)] if alone.lookup(name) else []
+        return f"line{'s' * (len(found) > 1)} {', '.join(found)}"
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
+
+import numpy as np
 
 from psodlib.evidence.streams import BLOCK, Stream
 
-__all__ = ["decoded", "encoding_of", "recoded"]
+__all__ = ["Recoded", "decoded", "encoding_of"]
 
 LOOK = 4096  # bytes that tell an encoding
 MAX_HELD = 1 << 20  # bytes of a line that wait for its end
@@ -57,18 +61,51 @@ def _plain(data: bytes) -> bytes:
     return _APPENDED.sub(lambda match: match[0].removeprefix(b"\xff\xfe")[::2], data) if b"\0" in data else data
 
 
-def recoded(stream: Stream, encoding: str | None) -> Iterator[bytes]:
-    """A stream of text in any of these encodings, as UTF-8 by the block."""
-    if encoding is not None:
-        decoder = codecs.getincrementaldecoder(encoding)("replace")
-        while data := stream.read(BLOCK):
-            yield decoder.decode(data).encode("utf-8", "backslashreplace")
-        yield decoder.decode(b"", True).encode("utf-8", "backslashreplace")
-        return
-    held, at_start = b"", True
+class Recoded:
+    """A text in any of these encodings, as UTF-8, to be read as a file is; of nearly all texts that is what stands there."""
+
+    def __init__(self, stream: Stream, encoding: str | None) -> None:
+        self._stream, self._at_start = stream, True
+        self._rest = None if encoding is None else Stream(_by_the_block(stream, encoding), stream.source)
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view``; 0 at the end."""
+        if self._rest is None:
+            got = self._stream.readinto(view)
+            if not self._is_mixed(view[:got]):
+                return got
+            self._rest = self._from(bytes(view[:got]))
+        return self._rest.readinto(view)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, up to ``size``."""
+        if self._rest is None:
+            data = self._stream.read(size)
+            if not self._is_mixed(data):
+                return data
+            self._rest = self._from(data)
+        return self._rest.read(size)
+
+    def _is_mixed(self, data: bytes | memoryview) -> bool:
+        # With single bytes and others in it, or a mark that says nothing.
+        marked, self._at_start = self._at_start and bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff"), False
+        return marked or (len(data) > 0 and not np.frombuffer(data, np.uint8).min())
+
+    def _from(self, first: bytes) -> Stream:
+        blocks = chain([_without_mark(first)], iter(partial(self._stream.read, BLOCK), b""))
+        return Stream(_unmixed(blocks), self._stream.source)
+
+
+def _by_the_block(stream: Stream, encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
     while data := stream.read(BLOCK):
-        if at_start:
-            data, at_start = _without_mark(data), False
+        yield decoder.decode(data).encode("utf-8", "backslashreplace")
+    yield decoder.decode(b"", True).encode("utf-8", "backslashreplace")
+
+
+def _unmixed(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    held = b""
+    for data in blocks:
         if held or b"\0" in data:
             data = held + data
             # A run of UTF-16 may go on in the next block, but a line's end ends both.

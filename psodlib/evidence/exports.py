@@ -221,11 +221,6 @@ def _flattened(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
         return
     if not isinstance(value, dict):
         return
-    fields: dict[str, str] = {}
-    _collect(value, "", fields, 0)
-    if _is_row(fields):
-        yield fields
-        return
     columns = value.get("columns") or value.get("fields")
     cells = value.get("rows") or value.get("values")
     if isinstance(columns, list) and isinstance(cells, list):
@@ -233,6 +228,11 @@ def _flattened(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
         for row in cells:
             if isinstance(row, list):
                 yield {name: _text(cell) for name, cell in zip(names, row, strict=False)}
+        return
+    fields: dict[str, str] = {}
+    _collect(value, "", fields, 0)
+    if _is_row(fields):
+        yield fields
         return
     if isinstance(value.get("stream"), dict) and isinstance(value.get("values"), list):  # Loki
         labels: dict[str, str] = {}

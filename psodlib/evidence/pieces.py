@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
@@ -39,20 +39,12 @@ _CUT = re.compile(
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
-    rb"|System has encountered a Hardware Error"
+    rb"|System has encountered a Hardware Error|(?<= )(?:cr0=0x|\*PCPU\d{1,5}:\d)"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
-# Behind a line's own `cpu3:960)` nothing can be cut where none of these stands.
-_CUT_WORDS = (
-    b"cpu",
-    b"BlueScreen:",
-    b" Exception",
-    b"Code start",
-    b"VMK uptime:",
-    b"Backtrace for",
-    b"aved backtrace",
-    b"[0x",
-    b"[ 0x",
+# Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands.
+_CUT_WORDS = re.compile(
+    rb"BlueScreen:| Exception|build-|Hardware Error|Code start|VMK uptime:|Backtrace for|aved backtrace|\[ ?0x"
 )
 _SUMMARY = re.compile(
     rb"\s*(?:Panic|PSOD|Crash) Details: "
@@ -71,6 +63,11 @@ _MASKED = re.compile(
     r"0x[0-9a-fA-F]{0,16}[#X*]|cpu[#X<]|worldID=[#X<]|world (?:[#X<]{2}|x{4})|0xx{4,}|0#{3}|<[A-Z][A-Z_ ]{0,20}>|0x[A-Z]{1,9}[G-WYZ]|YYYY-|PCPU ?[#X]{1,9}(?!\w)"
 )
 
+# A line as a host writes it into its own file, which is as nearly all are.
+_OWN_PREFIX = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (?:(?:In|Wa|Al|Er|Cr|Em|No|Db)\(\d{1,3}\)\+? (vmkernel: )?)?cpu(\d{1,5}):(\d{1,12})\)",
+    re.ASCII,
+)
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
 _PREFIX_ENDS = (
@@ -167,7 +164,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
     # Where the log lines begin that a scraper joined into data[start:end].
     cuts, previous_end, first = [start], start, True
     behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
-    if not any(data.find(word, behind if word == b"cpu" else start, end) >= 0 for word in _CUT_WORDS):
+    if data.find(b"cpu", behind, end) < 0 and not _CUT_WORDS.search(data, start, end):
         return cuts
     for match in _CUT.finditer(data, start, end):
         own_prefix = first and b"cpu" in match[0] and match.start() - start < _OWN_REACH
@@ -203,7 +200,7 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     text = _BULLET.sub("", text, count=1) if _BULLET.match(text) else text
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
-    text = text.translate(_ODD_BLANKS).replace("'@'", "@")
+    text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
     if "[email" in text:
         text = _MAIL_GUARD.sub("@", text)
         damage.add("garbled")
@@ -222,6 +219,10 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
 def read_prefix(piece: Piece) -> None:
     # Everything before `cpuN:W)` or the program's name is stamps, host and the like, in whatever order a receiver put them.
     text = piece.body
+    if own := _OWN_PREFIX.match(text):
+        piece.time, piece.prefixed, piece.received = moment_of(own[1]), True, own[2] is not None
+        piece.pcpu, piece.world, piece.body = int(own[3]), int(own[4]), text[own.end() :].strip()
+        return
     end = _end_of_prefix(text[:_PREFIX_REACH])
     if end is None:
         stamp = _STAMP.match(text)
@@ -258,22 +259,19 @@ def _end_of_prefix(head: str) -> re.Match[str] | None:
     return None
 
 
-_MOMENT = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", re.ASCII
-)
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", re.ASCII)
 
 
 def moment_of(text: str) -> datetime | None:
     # The moment that a stamp names, in UTC; None for a masked one or one that cannot be.
     parts = _MOMENT.match(text)
-    if not parts or not CENTURY[0] <= int(parts[1]) < CENTURY[1]:
+    if not parts or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
         return None
     try:
-        fraction = int((parts[7] or "0").ljust(6, "0")[:6])
-        moment = datetime(*(int(part) for part in parts.groups()[:6]), fraction, tzinfo=UTC)  # type: ignore[arg-type,misc]
-        if parts[8]:
-            zone = timedelta(hours=int(parts[9]), minutes=int(parts[10]))
-            moment -= zone if parts[8] == "+" else -zone
+        moment = datetime.fromisoformat(f"{parts[1]}.{parts[2] or '':0<6.6}+00:00")
+        if parts[3]:
+            zone = timedelta(hours=int(parts[4]), minutes=int(parts[5]))
+            moment -= zone if parts[3] == "+" else -zone
         return moment
     except (ValueError, OverflowError):
         return None

@@ -17,7 +17,7 @@ import msgspec
 from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
 from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
-from psodlib.evidence.encodings import decoded, encoding_of, recoded
+from psodlib.evidence.encodings import Recoded, decoded, encoding_of
 from psodlib.evidence.exports import COLUMNS, is_export, read_export
 from psodlib.evidence.heads import Heads
 from psodlib.evidence.sources import Item, Stream, Unit, open_unit
@@ -47,9 +47,9 @@ _NO_TEXT = {
 # What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
 _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
-    (b"\xc2\xa0", re.compile(rb"\xc2\xa0"), b" "), (b"\\[", re.compile(rb"\\(?=[\[\]~])"), b""),
-    (b"\n>", re.compile(rb"(?m)^(?:> ?){1,8}"), b""),
+    (b"\xc2", re.compile(rb"\xc2\xa0"), b" "), (b"\\", re.compile(rb"\\(?=[\[\]~])"), b""),
 )  # fmt: skip
+_QUOTED = re.compile(rb"(?m)^(?:> ?){1,8}")
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
@@ -177,9 +177,10 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         return [_of_binary("document", item)] if told[0].kind == "document" else told
     encoding, text = encoding_of(head), head
     if encoding is not None or b"\0" in head or head[:1] in (b"\xff", b"\xfe"):
-        text = decoded(head if encoding is None else head[: len(head) & ~1]).encode("utf-8", "backslashreplace")
+        wide = encoding not in (None, "utf-8-sig")
+        text = decoded(head[: len(head) & ~1] if wide else head).encode("utf-8", "backslashreplace")
     bare = _bare(text).lstrip()
-    if len(bare) > FIRST or bare is not text:
+    if len(bare) > FIRST or bare is not head:
         found = _HEADS.found(bare)
     if encoding is None and not (_VMKERNEL in found and is_vmkernel(head)) and (kind_of_binary := binary_kind(head)):
         if kind_of_binary != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
@@ -192,7 +193,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
 def _bare(head: bytes) -> bytes:
     for sign, pattern, plain in _MARKS:
         head = pattern.sub(plain, head) if sign in head else head
-    return head
+    return _QUOTED.sub(b"", head) if head[:1] == b">" or b"\n>" in head[:FIRST] else head
 
 
 def _text(head: bytes) -> str:
@@ -242,7 +243,7 @@ def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading |
     # Most texts say nothing: one quick search of all of it, and another reading from its start where that found something.
     if stream.again is None or item.size > HASHED:
         return read_vmkernel(_recoded(stream, encoding), item.source)
-    if not may_tell(recoded(stream, encoding)):
+    if not may_tell(iter(partial(_recoded(stream, encoding).read, BLOCK), b"")):
         return None
     with stream.again() as fresh:
         reading = read_vmkernel(_recoded(fresh, encoding), item.source)
@@ -251,7 +252,7 @@ def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading |
 
 
 def _recoded(stream: Stream, encoding: str | None) -> BinaryIO:
-    return cast(BinaryIO, Stream(recoded(stream, encoding), stream.source))
+    return cast(BinaryIO, Stream(Recoded(stream, encoding), stream.source))
 
 
 def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:

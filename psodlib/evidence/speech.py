@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from psodlib.records import Precursor
@@ -104,6 +105,7 @@ def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
     return stamp[0] if stamp else None
 
 
+@lru_cache(64)
 def _moment(stamp: bytes) -> datetime | None:
     try:
         return datetime.fromisoformat(stamp.decode() + "+00:00")

@@ -58,7 +58,7 @@ __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "r
 # Bytes a read: one thread does not care from 512 KiB on, two hand each other the interpreter less often.
 _BLOCK = 1 << 21
 _FIRST_BLOCK = 1 << 15  # bytes of the first read
-_COUNTED = 1 << 16  # bytes whose line ends are counted at a time, in the cache
+_COUNTED = 1 << 17  # bytes whose line ends are counted at a time, in the cache
 _NEAR = 1 << 12  # fewer bytes are counted faster without numpy
 _SPARE: list[bytearray] = []  # a buffer for the next file: new memory costs more than to read a megabyte into it
 _BEFORE = 1 << 15  # bytes kept before an anchor: a screen and a five-word backtrace come before `@BlueScreen`
@@ -68,7 +68,8 @@ _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
 # In an open window: there is more to come.
-_MORE = BytesAhoCorasick([b":[0x", b" .bss 0x", b"Code start", b"cktrace"], matchkind=MatchKind.LeftmostFirst)
+_MORE_WORDS = (b":[0x", b" .bss 0x", b"Code start", b"cktrace")
+_MORE = BytesAhoCorasick(list(_MORE_WORDS), matchkind=MatchKind.LeftmostFirst)
 
 
 _FINDER = BytesAhoCorasick(list(SEARCHED), matchkind=MatchKind.LeftmostFirst)
@@ -78,6 +79,7 @@ _BEHIND = len(b")WARNIN")  # bytes of a warning before what that search finds
 # What a line may be in which one of them stands.
 _OPENS_AT = [tuple(anchor for anchor in ANCHORS if word in anchor) for word in SEARCHED]
 _ROWS_AT = [tuple(row for row in ROWS if word in row.anchor) for word in SEARCHED]
+_GOES_ON = frozenset(n for n, word in enumerate(SEARCHED) if word in _MORE_WORDS)
 # Those of nothing but precursors, of which a file has a limit.
 _FORETELLERS = frozenset(
     n for n, rows in enumerate(_ROWS_AT) if rows and all(row in PRECURSORS for row in rows) and not _OPENS_AT[n]
@@ -93,12 +95,8 @@ _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges coun
 
 _FORETELLING = frozenset(row.what for row in PRECURSORS)
 _TOLD = frozenset(row.what for row in FACTS)
-_OWN_PREFIX = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})Z (?:[A-Z][a-z]\(\d{1,3}\)\+? (?:vmkernel: )?)?cpu\d{1,5}:\d{1,12}\)",
-    re.ASCII,
-)
 
-_SILENCE = timedelta(hours=2)
+_SILENCE, _BACK, _NONE = timedelta(hours=2), timedelta(minutes=-5), timedelta(0)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 # A line as a host writes it into its own file names no host.
@@ -178,6 +176,8 @@ class _Reader:
                 self.rows[number] += 1
             else:
                 text = raw[begin:passed]
+                if self.window and number in _GOES_ON and start + at <= self.window.until:
+                    opens = True  # or goes on, which `_extend` sees
                 if not opens and any(anchor in text for anchor in _OPENS_AT[number]) and opens_crash(text):
                     opens = True
                     self._open(raw, start, lines.at(at), at)
@@ -294,7 +294,8 @@ class _Reader:
 
     def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
-        piece = _own_line(text, line)
+        piece = Piece(0, 0, line, text)
+        read_prefix(piece)
         match = row.pattern.search(text if row.what in _TOLD else piece.body)
         if not match:
             return False
@@ -367,7 +368,7 @@ class _Reader:
         while stack:
             begin, end, start, stop = stack.pop()
             middle = None
-            if not timedelta(0) <= stop - start <= _SILENCE:
+            if not _NONE <= stop - start <= _SILENCE:
                 middle = _stamp_between(view, begin, end)
             if middle is None:
                 self._see(start)
@@ -387,8 +388,10 @@ class _Reader:
             self.hosts.add(piece.host.lower())
 
     def _see(self, moment: datetime) -> None:
+        if moment == self.last_time and self.stretch:
+            return
         self.last_time = moment
-        if self.stretch and timedelta(minutes=-5) <= moment - self.stretch[1] <= _SILENCE:
+        if self.stretch and _BACK <= moment - self.stretch[1] <= _SILENCE:
             self.stretch = (self.stretch[0], max(self.stretch[1], moment))
             return
         self._end_stretch()
@@ -399,22 +402,6 @@ class _Reader:
             start, end = self.stretch
             self.alive.append(Alive(start=start, end=end, source=self.source))
             self.stretch = None
-
-
-def _own_line(text: str, line: int) -> Piece:
-    # A line as nearly all logs have it, at a tenth of what it costs to know every way.
-    own = _OWN_PREFIX.match(text)
-    if own is None:
-        piece = Piece(0, 0, line, text)
-        read_prefix(piece)
-        return piece
-    try:
-        time = datetime.fromisoformat(own[1] + "+00:00")
-    except ValueError:
-        time = None
-    if time is not None and not CENTURY[0] <= time.year < CENTURY[1]:
-        time = None
-    return Piece(0, 0, line, text[own.end() :].strip(), time)
 
 
 def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
@@ -434,7 +421,8 @@ def _problem_of_time(source: str, line: int) -> Problem:
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
     try:
-        moment = datetime.fromisoformat((match[1] + (match[2] or b"+00:00")).decode()).astimezone(UTC)
+        moment = datetime.fromisoformat((match[1] + (match[2] or b"+00:00")).decode())
+        moment = moment.astimezone(UTC) if match[2] else moment
     except (ValueError, OverflowError):
         return None
     return moment if CENTURY[0] <= moment.year < CENTURY[1] else None

@@ -47,7 +47,7 @@ _HARDWARE = (
     (re.compile(r"Machine Check Exception|machine check error"), "Machine Check Exception on PCPU12 in world 1:idle51"),
     (re.compile(r"encountered a Hardware Error"), "System has encountered a Hardware Error - Please contact"),
     (re.compile(r"IOMMU UNIT \d{1,4} did not complete"), "IOMMU UNIT 3 did not complete processing of a queued invalidation"),
-    (re.compile(r"Fatal CPU mismatch"), 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu0 value = 0x2, but cpu8 value = 0x1'),
+    (re.compile(r"Fatal CPU mismatch|HW feature incompatibility"), 'Fatal CPU mismatch on feature "Hyperthreads per core"; cpu0 value = 0x2, but cpu8 value = 0x1'),
     (re.compile(r"\bLINT1\b"), "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed."),
     (re.compile(r"PCI bus error|Fatal PCIe"), "PSOD due to PCI bus error"),
     (re.compile(r"ApeiHEST\w*[^\n]{0,80}(?:Fatal error|requested PSOD)"), "ApeiHEST: 420: Fatal error from 00:04.0"),

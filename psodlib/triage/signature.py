@@ -111,7 +111,7 @@ _SOURCE = re.compile(
     r"\b(?:ASSERT|NOT_REACHED|NOT_IMPLEMENTED|VERIFY|PANIC|BUG|Failed at)\b[^\n]{0,200}?([\w.-]{1,80}\.[chS]):(\d{1,7})"
 )
 _NUMBER = re.compile(r"(?:0x)?(?=[a-fA-F#X]{0,16}[\d#])[\da-fA-F#X]{1,32}(?!\w)|\d{1,32}")
-_ERROR = re.compile(r"\b([A-Z][A-Za-z/ -]{2,40} (?:[Ee]rror|ERROR))\b")
+_ERROR = re.compile(r"\b(?!Hardware E)([A-Z][A-Za-z/ -]{2,40} (?:[Ee]rror|ERROR))\b")
 
 
 def by_request(draft: Draft) -> Draft:

@@ -159,8 +159,7 @@ def read_account(file: str | Path) -> Account:
 
 
 def find_site() -> Path:
-    """Where the site's facts are: the first that is there of ``$PSOD_SITE``, ``site.toml`` here, and the user's own
-    settings."""
+    """Where the site's facts are: the first there is of ``$PSOD_SITE``, ``site.toml`` here, and the user's settings."""
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     named = [Path(os.environ["PSOD_SITE"])] if os.environ.get("PSOD_SITE") else []
     places = [*named, Path(SITE_FILE), settings / "psod" / SITE_FILE]

@@ -21,24 +21,12 @@ from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.crash import describe_crash, reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
 from psodlib.views.rollout import rollout_state
-from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns, versions_seen
-from psodlib.views.words import (
-    SIMULATED,
-    as_sentence,
-    between,
-    chance,
-    count,
-    figure,
-    known,
-    listing,
-    literal,
-    per_year,
-    seen,
-)
+from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
+from psodlib.views.words import as_sentence, between, chance, count, figure, known, listing, literal, per_year
 
 __all__ = [
     "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "no_driver_stands_out", "open_questions", "orders",
-    "rule", "scope", "tone", "verdict", "versions", "worth",
+    "rule", "tone", "verdict", "versions", "worth",
 ]  # fmt: skip
 
 BLANK = "________"
@@ -74,8 +62,8 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str |
             Section("When to stop and call", [Bullets(calls(study))]),
         ]
     return Document(
-        title=title, subtitle=scope(study), lead=lead, tone=tone(study), facts=facts(study), sections=sections,
-        notice=SIMULATED if study.fleet.simulated else "",
+        title=title, subtitle=study.scope, lead=lead, tone=tone(study), facts=facts(study), sections=sections,
+        notice=study.notice,
     )  # fmt: skip
 
 
@@ -138,11 +126,6 @@ def tone(study: Study) -> str:
     return {"go_on": "good", "pin": "good", "stop": "bad", "avoid": "bad"}.get(word, "open")
 
 
-def scope(study: Study) -> str:
-    """Of which fleet and which time this speaks."""
-    return f"{count(len(study.fleet.hosts), 'host')}{seen(study.fleet.hosts)}; evidence read by psodlib"
-
-
 def facts(study: Study) -> list[tuple[str, str]]:
     """The few figures that stand above the fold."""
     return [
@@ -190,10 +173,9 @@ def forbidden(study: Study) -> list[str]:
     decision, module = study.decision, study.module
     if study.rollout is not None and not _done(study):
         plan, stopped = study.rollout.plan, study.rollout.word == "stop"
-        waiting = "a host whose wave has not begun, or that the plan does not name"
-        return [
-            f"Do not install {literal(plan.module)} {literal(plan.to)} on {'any further host' if stopped else waiting}."
-        ]
+        which = "any further host" if stopped else "a host whose wave has not begun, or that the plan does not name"
+
+        return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {which}."]
     if decision is None:
         return []
     avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
@@ -215,7 +197,7 @@ def versions(study: Study) -> Table:
     options: Any = study.decision.options if study.decision else pd.DataFrame()
     rows = [
         [
-            literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}", _rate(row.crashes, row.rate, row.low, row.high),
+            literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}", f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else f"0 (0 to {figure(row.high)})",
             f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse),
         ]
         for row in options.itertuples()
@@ -263,10 +245,6 @@ def _not_the_lowest(study: Study) -> str:
     )
 
 
-def _rate(crashes: int, rate: float, low: float, high: float) -> str:
-    return f"{figure(rate)} ({between(low, high)})" if crashes else f"0 (0 to {figure(high)})"
-
-
 def worth(study: Study) -> list[str]:
     """What following the advice is worth, and what waiting would cost."""
     decision = study.decision
@@ -278,7 +256,9 @@ def worth(study: Study) -> list[str]:
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
     for row in moved:
         off = f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year"
-        lines.append(f"{off} (90 % range {_range(row.avoided_low, row.avoided_high)}){_people(study, row)}.")
+        low, high = row.avoided_low, row.avoided_high
+        reach = between(low, high) if low >= 0 else f"from {figure(-low)} more to {figure(max(high, 0))} fewer"
+        lines.append(f"{off} (90 % range {reach}){_people(study, row)}.")
     if not moved:
         return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
     if not _people(study, moved[0]):
@@ -290,10 +270,6 @@ def worth(study: Study) -> list[str]:
 
 def _crashes(number: float) -> str:
     return f"{figure(number)} {'crash' if figure(number) == '1.0' else 'crashes'}"
-
-
-def _range(low: float, high: float) -> str:
-    return between(low, high) if low >= 0 else f"from {figure(-low)} more to {figure(max(high, 0))} fewer"
 
 
 def _people(study: Study, row: Any) -> str:
@@ -313,9 +289,8 @@ def _people(study: Study, row: Any) -> str:
 def _proof(study: Study, moved: Sequence[Any]) -> str:
     # What waiting until the usual proof would take, at today's pace.
     needed: Any = study.needed
-    waits = needed.loc[
-        needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False), "weeks"
-    ]
+    waiting = needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False)
+    waits = needed.loc[waiting, "weeks"]
     if waits.empty:
         return ""
     cost = sum(row.avoided for row in moved) * float(waits.max()) / 52
@@ -393,7 +368,8 @@ def league(study: Study) -> Table:
         ]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
-    why = f"{study.module} was taken because {study.why_module}." if study.why_module else ""
+    because = study.exposure.attrs.get("why", "")  # where nobody named a driver
+    why = f"{study.module} was taken because {because}." if because else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = ["Module", "Crashes", "Hosts", "Host-days", "Versions", "Worst against best version"]
@@ -464,11 +440,8 @@ def _scattered(study: Study) -> tuple[str, Table]:
     left = len(groups) - MOST_BLAMED
     note = f"The signature seen most.{f' {left} more modules stand in tables/crashes.csv.' if left > 0 else ''}"
     columns = ["Module", "Crashes", "Signature", "Known issues matched"]
-    top = (
-        f"{literal(most.index[0])} has the most, {most.iloc[0]}"
-        if len(most) and most.iloc[0] > 1
-        else "none is blamed twice"
-    )
+    many = len(most) and most.iloc[0] > 1
+    top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
     none = f", {nobody} name none" if nobody else ""
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
@@ -517,17 +490,15 @@ def _lead(study: Study, crash: Any) -> str:
 
 
 def _quiet(study: Study) -> str:
-    bounds = "; ".join(
-        f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in _watched(study)
-    )
+    rates = _watched(study)
+    bounds = "; ".join(f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in rates)
     days = count(study.exposure["host_days"].sum(), "host-day")
     return f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
 
 
 def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    steps = (
-        ["Follow the remedy of the known issue above; check its conditions against this host first."] if issue else []
-    )
+    remedy = "Follow the remedy of the known issue above; check its conditions against this host first."
+    steps = [remedy] if issue else []
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)
@@ -543,7 +514,7 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
 
 
 def _go_on(study: Study) -> list[str]:
-    watched = versions_seen(study.rates)
+    watched = listing(name for name in study.rates.index if known(name))
     if _many(study):
         only = f"Only {watched} was watched, so no version can be called better"
         return [f"{only}. Try another one on a few hosts first: notebook 07 draws them."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import tempfile
 import zipfile
@@ -28,7 +29,7 @@ from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
-from psodlib.views.account import Account, find_account
+from psodlib.views.account import find_account
 from psodlib.views.crash import typed_on, where
 from psodlib.views.document import Picture, Section, Text, to_html, to_markdown, to_pdf
 from psodlib.views.spreadsheet import csv_text
@@ -117,7 +118,7 @@ def case(
         sweep = Sweep(rewriter.names, pseudonyms)
     more += asked_for(whole_id, None, site)  # whoever asks for the site's facts means them
     issues = load_issues(*([known_issues] if known_issues else []))
-    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more, account, typed)
+    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more, account=account, typed=typed)
     files["README.md"] = _readme(crash, files, key is not None, site is not None).encode()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
@@ -204,7 +205,8 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
     with item.open() as stream:
         if b"\0" in stream.peek(512) or not _STAMP.search(stream.peek(512)):
             return b""
-        for line in iter(lambda: stream.readline(MOST_LOG), b""):
+        lines = io.BufferedReader(stream, BLOCK)
+        for line in iter(lambda: lines.readline(MOST_LOG), b""):
             stamp = _STAMP.match(line)
             inside = low <= stamp[1] <= high if stamp else inside
             if inside and size < MOST_LOG:
@@ -234,9 +236,8 @@ def _renamed_section(section: Section, rewriter: Rewriter) -> Section:
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
     mine = {name: where(table, host=crash["host"]) for name, table in fleet.tables.items() if "host" in table}
-    own = {
-        name: where(table, crash_id=crash["crash_id"]) for name, table in fleet.tables.items() if "crash_id" in table
-    }
+    crash_id = crash["crash_id"]
+    own = {name: where(table, crash_id=crash_id) for name, table in fleet.tables.items() if "crash_id" in table}
     named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
     columns = ["id", "title", "fixed_in", "remedy", "source", "sure"]
     tables = {
@@ -248,18 +249,13 @@ def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, 
     return {f"tables/{name}.csv": csv_text(table).encode("utf-8", "backslashreplace") for name, table in tables.items()}
 
 
-def _write_ups(
-    fleet: Fleet, crash: pd.Series, issues: Sequence[Any], more: Sequence[Section], account: Account | None = None,
-    typed: Mapping[str, str] | None = None,
-) -> dict[str, bytes]:  # fmt: skip
+def _write_ups(fleet: Fleet, crash: pd.Series, issues: Any, more: Any, **told: Any) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="psod-") as place:
         ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
         png, _ = charts.save_chart(ax, Path(place) / "incident")
         title, caption, empty = charts.wording(ax)
         pictures = [] if empty else [Picture(png, title, caption)]
-        document = write_up(
-            fleet, crash, issues=issues, pictures=pictures, more=more, account=account, typed=typed or {}
-        )
+        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more, **told)
         return {
             "writeup.html": to_html(document).encode(), "writeup.md": to_markdown(document).encode(),
             "writeup.pdf": to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes(),

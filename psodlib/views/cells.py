@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from psodlib.views.document import Section, Table, Text
+from psodlib.views.document import Section, Table, Text, by_column
 from psodlib.views.rollout import plan_blocks, rollout_state
-from psodlib.views.words import DAYS_A_YEAR, between, chance, count, figure, known, listing, literal, seen
+from psodlib.views.words import DAYS_A_YEAR, as_sentence, between, chance, count, figure, known, listing, literal, seen
 
 __all__ = ["bar", "html", "rates_blocks"]
 
@@ -26,7 +27,7 @@ MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 def html(result: Any) -> str:
     """A result as a notebook's cell."""
     makers: dict[str, Any] = {
-        "Fleet": _fleet, "DataFrame": _shown, "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
+        "Fleet": _fleet, "DataFrame": lambda table: (rates_blocks if "upper_at_zero" in table else _exposure)(table), "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
     }  # fmt: skip
     return Section("", makers[type(result).__name__](result))._repr_html_()
 
@@ -54,43 +55,30 @@ def _fleet(fleet: Any) -> list[Text | Table]:
     made_up = "Simulated. " if fleet.simulated else ""
     crashed = f"{count(len(fleet.crashes), 'crash')} on {count(fleet.crashes['host'].nunique(), 'host')}"
     rows = [(name, f"{len(table):,}", ROWS[name]) for name, table in fleet.tables.items()]
-    told = 'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, fleet.wide() one wide table.'
-    return [
-        Text(f"{made_up}{count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}: {crashed}."),
-        Table("", ["Table", "Rows", "One row is"], rows, told),
-    ]
-
-
-def _shown(table: Any) -> list[Text | Table]:
-    return rates_blocks(table) if "upper_at_zero" in table else _exposure(table)
+    more = 'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, fleet.wide() one wide table.'
+    head = f"{made_up}{count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}: {crashed}."
+    return [Text(head), Table("", ["Table", "Rows", "One row is"], rows, more)]
 
 
 def _exposure(table: Any) -> list[Text | Table]:
     # By version: a row a stretch is for computing.
     if table.empty:
         return [Text("No host-day was watched.")]
-    counts, days = ["crashes", "unknown_crashes", "other_crashes"], table["host_days"].sum()
-    module = literal(table.attrs.get("module", "the driver"))
-    sums = table.groupby("version", dropna=False, observed=True).agg(
-        hosts=("host", "nunique"), days=("host_days", "sum"), **{name: (name, "sum") for name in counts}
-    )
-    caused, unknown = (int(table[name].sum()) for name in counts[:2])
-    rows = [
-        [literal(version), f"{row.hosts:,}", f"{row.days:,.0f}", *(f"{getattr(row, name):,.0f}" for name in counts)]
-        for version, row in zip(sums.index, sums.itertuples(), strict=True)
-    ]
-    columns = [
-        f"{module} loaded",
-        "Hosts",
-        "Host-days watched",
-        f"Crashes caused by {module}",
-        "Of unknown cause",
-        "Other crashes",
-    ]
+    module, whole = literal(table.attrs.get("module", "the driver")), "{:,.0f}".format
+    counts = ["host_days", "crashes", "unknown_crashes", "other_crashes"]
+    groups = table.groupby("version", dropna=False, observed=True)
+    lived, caused, unknown, others = (groups[name].sum().map(whole) for name in counts)
+    days, hosts = count(table["host_days"].sum(), "host-day"), count(table["host"].nunique(), "host")
+    more = count(int(table["unknown_crashes"].sum()), "more has", "more have")
     return [
-        Text(f"{count(days, 'host-day')} of {module} watched on {count(table['host'].nunique(), 'host')}: it caused "
-             f"{count(caused, 'crash')}; {count(unknown, 'more has', 'more have')} no known cause."),
-        Table("", columns, rows, f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them."),
+        Text(f"{days} of {module} watched on {hosts}: it caused {count(int(table['crashes'].sum()), 'crash')}; {more} no known cause."),
+        by_column(
+            {
+                f"{module} loaded": map(literal, lived.index), "Hosts": groups["host"].nunique().map(whole), "Host-days watched": lived,
+                f"Crashes caused by {module}": caused, "Of unknown cause": unknown, "Other crashes": others,
+            },
+            f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them.",
+        ),
     ]  # fmt: skip
 
 
@@ -99,76 +87,62 @@ def rates_blocks(table: Any) -> list[Text | Table]:
     if table.empty:
         return [Text("No host-day was watched.")]
     crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
-    yearly = table[["rate", "low", "high", "upper_at_zero"]] * DAYS_A_YEAR
-    end = float(yearly["high"].where(table["crashes"] > 0).max())
-    end = end if known(end) else float(yearly["high"].max())
+    yearly = table.assign(**{name: table[name] * DAYS_A_YEAR for name in ("rate", "low", "high", "upper_at_zero")})
+    end = _end(yearly)
     rows = []
-    for name, row, per_year in zip(table.index, table.itertuples(), yearly.itertuples(), strict=True):
-        group = ", ".join(map(literal, name if isinstance(name, tuple) else (name,)))
-        most = f"none; at most {figure(per_year.upper_at_zero)}"
-        rate = f"{figure(per_year.rate)} ({between(per_year.low, per_year.high)})" if row.crashes else most
-        rows.append(
-            [
-                group,
-                f"{row.crashes:,}",
-                f"{row.host_days:,.0f}",
-                rate if row.host_days > 0 else "no host-day",
-                bar(per_year.low, per_year.rate, per_year.high, 0, end),
-            ]
-        )
+    for row in yearly.itertuples():
+        group = ", ".join(map(literal, row.Index if isinstance(row.Index, tuple) else (row.Index,)))
+        none = f"none; at most {figure(row.upper_at_zero)}"
+        rate = f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else none
+        rate, line = rate if row.host_days > 0 else "no host-day", bar(row.low, row.rate, row.high, 0, end)
+        rows.append([group, f"{row.crashes:,}", f"{row.host_days:,.0f}", rate, line])
     by = listing(str(name).replace("_", " ") for name in table.index.names)
     whole = f": {figure(crashes * DAYS_A_YEAR / days)} per host-year" if days > 0 else ""
-    return [
-        Text(f"{count(crashes, 'crash')} in {count(days, 'host-day')}{whole}. Rates by {by} do not say why; rate_ratio compares."),
-        Table("", [by.capitalize(), "Crashes", "Host-days", "Crashes per host-year (interval)", f"0 to {figure(end)}"], rows),
-    ]  # fmt: skip
+    columns = [by.capitalize(), "Crashes", "Host-days", "Crashes per host-year (interval)", f"0 to {figure(end)}"]
+    head = f"{count(crashes, 'crash')} in {count(days, 'host-day')}{whole}"
+    return [Text(f"{head}. Rates by {by} do not say why; rate_ratio compares."), Table("", columns, rows)]
+
+
+def _end(table: Any) -> float:
+    # Of a scale for intervals: those of groups that crashed, where there are any.
+    crashed = float(table["high"].where(table["crashes"] > 0).max())
+    return crashed if known(crashed) else float(table["high"].max())
 
 
 def _ratio(ratio: Any) -> list[Text | Table]:
-    named = [
+    named: list[tuple[str, Any]] = [
         ("headline", (ratio.ratio, ratio.low, ratio.high)), ("known crashes only", ratio.known_only),
         ("unknown crashes counted too", ratio.with_unknown), ("worst cases of the unknown", ratio.adversarial),
         ("bare counts", ratio.crude),
     ]  # fmt: skip
-    ends = [
-        abs(math.log(value))
-        for _, (_, low, high) in named
-        for value in (low, high)
-        if known(value) and 0 < value < math.inf
-    ]
+    ends = [abs(math.log(end)) for _, (_, *limits) in named for end in limits if known(end) and 0 < end < math.inf]
     reach = min(max(ends, default=1.0) * 1.05, math.log(1000))
-    rows = [
-        (name, figure(middle), between(low, high), _log_bar(low, middle, high, reach))
-        for name, (middle, low, high) in named
-    ]
+    rows = [(name, figure(limits[0]), between(*limits[1:]), _log_bar(limits, reach)) for name, limits in named]
     scale = f"{figure(math.exp(-reach))} to {figure(math.exp(reach))}, equal in the middle"
     sides = zip((ratio.version, ratio.reference), ratio.crashes, ratio.host_days, strict=True)
-    counts = "; ".join(
-        f"{literal(name)}: {count(crashes, 'crash')} in {count(span, 'host-day')}" for name, crashes, span in sides
-    )
+    arms = (f"{literal(name)}: {count(crashes, 'crash')} in {count(span, 'host-day')}" for name, crashes, span in sides)
     percent = f"{100 * (1 - ratio.alpha):g} % interval"
     return [
-        Text(_ratio_words(ratio, percent)), Table("", ["Counted", "Ratio", percent, scale], rows, f"{counts}."),
-        *(Text(f"{warning[:1].upper()}{warning[1:]}.") for warning in ratio.warnings[:3]),
+        Text(_ratio_words(ratio, percent)), Table("", ["Counted", "Ratio", percent, scale], rows, f"{'; '.join(arms)}."),
+        *(Text(as_sentence(warning)) for warning in ratio.warnings[:3]),
     ]  # fmt: skip
 
 
 def _ratio_words(ratio: Any, percent: str) -> str:
     one, other = literal(ratio.version), literal(ratio.reference)
+    limits = f"({percent} of the ratio: {between(ratio.low, ratio.high)})"
     if not known(ratio.ratio) or (ratio.low <= 0 and math.isinf(ratio.high)):
         return f"Nothing can be said yet of {one} against {other}."
     if ratio.low <= 1 <= ratio.high:
-        return f"Whether {one} or {other} crashes more often is open ({percent} of the ratio: {between(ratio.low, ratio.high)})."
+        return f"Whether {one} or {other} crashes more often is open {limits}."
     if ratio.ratio >= 1:
         return f"{one} crashes {figure(ratio.ratio)} times as often as {other} ({percent}: {between(ratio.low, ratio.high)})."
-    return f"{one} crashes {100 * (1 - ratio.ratio):.0f} % less often than {other} ({percent} of the ratio: {between(ratio.low, ratio.high)})."
+    return f"{one} crashes {100 * (1 - ratio.ratio):.0f} % less often than {other} {limits}."
 
 
-def _log_bar(low: float, middle: float, high: float, reach: float) -> str:
-    if not (known(low) and known(high)):
-        return ""
-    ends = [math.log(value) if value > 0 else -math.inf for value in (low, high)]
-    return bar(ends[0], math.log(middle) if known(middle) and 0 < middle < math.inf else None, ends[1], -reach, reach)
+def _log_bar(limits: Sequence[float], reach: float) -> str:
+    middle, low, high = (math.log(end) if end > 0 else -math.inf if end <= 0 else math.nan for end in limits)
+    return bar(low, middle, high, -reach, reach)
 
 
 def _decision(decision: Any) -> list[Text | Table]:
@@ -177,23 +151,15 @@ def _decision(decision: Any) -> list[Text | Table]:
         "avoid": f"Move hosts off {', '.join(map(literal, decision.avoid))}; no version is sure enough to be the standard.",
         "undecided": f"No move is likely enough to help yet; {literal(decision.best)} has the lowest expected rate.",
     }[decision.verdict]
-    options = decision.options
-    end = (
-        float(options["high"].where(options["crashes"] > 0).max())
-        if options["crashes"].any()
-        else float(options["high"].max())
-    )
-    rows = [
-        (
-            literal(row.version), f"{row.hosts_now:,}", f"{row.crashes:,}", f"{row.host_days:,.0f}",
-            f"{figure(row.rate)} ({between(row.low, row.high)})", bar(row.low, row.rate, row.high, 0, end),
-            "–" if row.version == decision.best else chance(row.p_worse), ADVICE[str(row.advice)],
-        )
-        for row in options.itertuples()
-    ]  # fmt: skip
-    columns = [
-        "Version", "Hosts now", "Crashes", "Host-days", "Crashes per host-year (95 % interval)", f"0 to {figure(end)}",
-        f"Chance that {literal(decision.best)} is better", "Advice",
-    ]  # fmt: skip
+    options, best, whole = decision.options, literal(decision.best), "{:,.0f}".format
+    end, rows = _end(options), list(options.itertuples())
+    columns = {
+        "Version": options["version"].map(literal), "Hosts now": options["hosts_now"].map(whole), "Crashes": options["crashes"].map(whole),
+        "Host-days": options["host_days"].map(whole),
+        "Crashes per host-year (95 % interval)": [f"{figure(row.rate)} ({between(row.low, row.high)})" for row in rows],
+        f"0 to {figure(end)}": [bar(row.low, row.rate, row.high, 0, end) for row in rows],
+        f"Chance that {best} is better": ["–" if row.version == decision.best else chance(row.p_worse) for row in rows],
+        "Advice": [ADVICE[str(row.advice)] for row in rows],
+    }  # fmt: skip
     worth = f"Expected crashes a year in the whole fleet: {figure(decision.crashes_if_stay)} as it is, {figure(decision.crashes_if_followed)} if this is followed."
-    return [Text(f"{head} {worth}"), Table("", columns, rows)]
+    return [Text(f"{head} {worth}"), by_column(columns)]

@@ -85,11 +85,9 @@ def describe_crash(crash: Crash) -> Text:
     lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
     what = f"{when} {place} hit {KINDS.get(crash.kind, plain_words(crash.kind))}{world}{lived}."
     points = f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)}"
-    guilty = (
-        f"{points} (kind of evidence: {plain_words(crash.guilt)})."
-        if known(crash.guilty_module)
-        else "No module could be named."
-    )
+    guilty = "No module could be named."
+    if known(crash.guilty_module):
+        guilty = f"{points} (kind of evidence: {plain_words(crash.guilt)})."
     damage = f" The text is damaged: {plain_words(crash.damage)}." if crash.damage else ""
     return Text(f"{what} The backtrace has {count(len(crash.frames), 'frame')}. {guilty}{damage}")
 
@@ -142,16 +140,18 @@ def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) ->
 # ---- the text ------------------------------------------------------------------------------------------------------------
 
 
-def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame) -> list[Block]:
-    """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them."""
-    begins = " and ".join(
-        f"{word} {crash[name]:,}" for word, name in (("line", "line"), ("byte", "offset")) if known(crash[name])
-    )
+def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame, instead: int = 0) -> list[Block]:
+    """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them; where the lines
+    are lost, this many frames instead."""
+    names = {"line": "line", "offset": "byte"}
+    begins = " and ".join(f"{word} {crash[name]:,}" for name, word in names.items() if known(crash[name]))
     place = f"{place_of(crash['source'], None, crash['host'])}{f', from {begins} on' if begins else ''}"
     place = f"{place}. SHA-256 of the lines: {literal(crash['sha256'])}"
     text = "".join(where(fleet.texts, crash_id=crash["crash_id"])["text"])
     if not text:
-        return [Text(f"The text itself is not among these tables. It stands in {place}.")]
+        lost = Text(f"The text itself is not among these tables. It stands in {place}.")
+        own = frames[frames["backtrace"] == 0] if instead else frames.iloc[:0]
+        return [lost, *([frames_table(crash, own, instead)] if len(own) else [])]
     lines = text.removesuffix("\n").split("\n")
     marks = marks_of(lines, frames, crash["guilty_module"])
     told = f" Marked: the frames of {label(crash['guilty_module'])}." if marks else ""
@@ -167,10 +167,8 @@ def marks_of(lines: Sequence[str], frames: pd.DataFrame, module: Any) -> dict[in
         for row in where(frames, module=module).head(MOST_FRAMES).itertuples()
         if known(row.address) or (known(row.function) and len(str(row.function)) > 3)
     ]
-    found = (
-        i for i, line in enumerate(lines[:MOST_LINES]) if any(sign in line or sign in line.lower() for sign in signs)
-    )
-    return {i: label(module) for i in found}
+    shown = enumerate(lines[:MOST_LINES])
+    return {i: label(module) for i, line in shown if any(sign in line or sign in line.lower() for sign in signs)}
 
 
 def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> Table | Text:

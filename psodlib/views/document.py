@@ -13,47 +13,48 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
-import pandas as pd
 import typst
 from markupsafe import Markup, escape
 
 from psodlib.errors import InputError
-from psodlib.views.words import count, literal, moment, span
+from psodlib.views.words import count, literal
 
 __all__ = [
     "Block", "Bullets", "Code", "Document", "Link", "Picture", "Script", "Section", "Steps", "Table", "Text", "html_text", "page",
-    "table_of", "to_html", "to_markdown", "to_pdf",
+    "to_html", "to_markdown", "to_pdf",
 ]  # fmt: skip
-
 
 LONGEST = 4_000  # letters of one text on a page
 
 
 class Block:
-    """A piece of a page; a notebook shows it as HTML, a terminal as plain text."""
+    """A piece of a page; a notebook shows it as HTML, a terminal as Markdown with nothing escaped."""
 
-    kind: ClassVar[str] = ""
+    @property
+    def kind(self) -> str:
+        """What sort of block it is: the name by which the templates know it."""
+        return type(self).__name__.lower()
 
     def __repr__(self) -> str:
-        return "\n".join(_plain_text(self))
+        made: Any = _environment("text").get_template("blocks.md").module
+        return _few_breaks(made.blocks(self.blocks if isinstance(self, Document) else [self], 2)).rstrip()
 
     def _repr_html_(self) -> str:
-        return str(_environment(".html").get_template("cell.html").render(block=self))
+        return str(_environment("html").get_template("cell.html").render(block=self))
 
 
 @dataclass(frozen=True, repr=False)
 class Text(Block):
     """A paragraph."""
 
-    kind = "text"
     text: str
 
 
@@ -61,7 +62,6 @@ class Text(Block):
 class Bullets(Block):
     """A list; each item is one or two sentences."""
 
-    kind = "bullets"
     items: Sequence[str | Link]
 
 
@@ -69,7 +69,6 @@ class Bullets(Block):
 class Steps(Block):
     """A runbook: what to do, the commands to the letter, and what they should answer."""
 
-    kind = "steps"
     items: Sequence[tuple[str, str, str]]
 
 
@@ -77,7 +76,6 @@ class Steps(Block):
 class Code(Block):
     """Machine text as it was printed; numbers and marks stand beside the lines and are no part of them."""
 
-    kind = "code"
     text: str
     caption: str = ""
     first: int = 0  # number of the first line; 0 shows no numbers
@@ -103,7 +101,6 @@ class Link:
 class Table(Block):
     """A small table: ``rows`` are shown, ``note`` says what is left out and where it is."""
 
-    kind = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
@@ -116,7 +113,6 @@ class Table(Block):
 class Picture(Block):
     """A chart: the PNG on disk and its twin for dark pages, its finding, its caption, the CSV with the same numbers."""
 
-    kind = "picture"
     file: Path
     title: str
     caption: str
@@ -126,8 +122,8 @@ class Picture(Block):
     @property
     def sources(self) -> list[str]:
         """The pictures as ``data:`` URIs, the light one first."""
-        known_files = [self.file, *([self.dark] if self.dark else [])]
-        return [f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}" for file in known_files]
+        pictures = [self.file, *([self.dark] if self.dark else [])]
+        return [f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}" for file in pictures]
 
     @property
     def description(self) -> str:
@@ -139,7 +135,6 @@ class Picture(Block):
 class Script(Block):
     """An ES module of ours with its data: it draws on HTML pages, and only there; ``name`` is a file in ``templates/``."""
 
-    kind = "script"
     name: str
     data: Mapping[str, Any]
     instead: Sequence[Block] = ()  # what stands there where no script runs
@@ -159,21 +154,16 @@ class Script(Block):
 class Section(Block):
     """A heading and what stands under it; sections may stand in sections."""
 
-    kind = "section"
     title: str
     blocks: Sequence[Block]
     anchor: str = ""  # the place's address on the page
     overleaf: bool = False  # in print it begins a new page
-
-    def __repr__(self) -> str:
-        return f"{self.title}: {count(len(self.blocks), 'block')}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Document(Block):
     """What a page says, whatever it is shown on."""
 
-    kind = "document"
     title: str  # what it is
     subtitle: str = ""  # of which source and when
     lead: str = ""  # the answer, in a sentence
@@ -189,37 +179,9 @@ class Document(Block):
         return [*lead, *self.sections]
 
 
-def table_of(rows: pd.DataFrame, caption: str = "", note: str = "") -> Table | Text:
-    """A DataFrame as a table: times to the second, spans in two units, unknown said so; an empty one is said."""
-    if rows.empty:  # a head over nothing looks like a fault of the page
-        return Text(f"{caption}: nothing to show." if caption else "Nothing to show: no row.")
-    cells = [[_cell(value) for value in row] for row in rows.itertuples(index=False, name=None)]
-    return Table(caption, [literal(name) for name in rows.columns], cells, note)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, pd.Timestamp):
-        return moment(value)
-    return span(value) if isinstance(value, pd.Timedelta) else literal(value)
-
-
-def _plain_text(block: Any) -> list[str]:
-    match block:
-        case Text() | Code():
-            return [literal(block.text)]
-        case Bullets():
-            return [f"- {_words(item)}" for item in block.items]
-        case Steps():
-            return [f"{number}. {' | '.join(filter(None, item))}" for number, item in enumerate(block.items, 1)]
-        case Table():
-            rows = [[_words(cell) for cell in row] for row in block.rows]
-            return [pd.DataFrame(rows, columns=list(block.columns)).to_string(index=False)]
-        case Picture():
-            return [block.description]
-        case Section() | Document():
-            return [block.title, *(line for part in block.blocks for line in _plain_text(part))]
-        case _:
-            return []
+def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = "", **more: Any) -> Table:
+    """A table from its columns: each name with its cells."""
+    return Table(more.pop("caption", ""), list(columns), list(zip(*columns.values(), strict=True)), note, **more)
 
 
 def _words(cell: Any) -> str:
@@ -259,13 +221,9 @@ def _href(value: str) -> Markup:
 def _environment(surface: str) -> jinja2.Environment:
     # Whatever a template prints goes through the surface's door; an undefined name is a mistake of ours, not an empty string.
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(template),
-        autoescape=surface == ".html",
-        finalize=html_text if surface == ".html" else _escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=jinja2.FunctionLoader(template), autoescape=surface == "html", undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize={"html": html_text, "markdown": _escape, "text": _words}[surface],
+    )  # fmt: skip
     environment.filters.update(attr=_attribute, href=_href, fence=_fence, width=_cell_class, ours=Markup)
     return environment
 
@@ -284,16 +242,15 @@ def _cell_class(cell: Any) -> Markup:
 
 def to_html(document: Document, links: Sequence[Link] = (), home: str = "") -> str:
     """A document as one HTML page with nothing to fetch: style, pictures and, where a block has one, its script inside."""
-    found = {
-        block.name: block for section in document.sections for block in section.blocks if isinstance(block, Script)
-    }
+    blocks = (block for section in document.sections for block in section.blocks)
+    found = {block.name: block for block in blocks if isinstance(block, Script)}
     frame = _frame(document.title, document.notice, home, list(found.values()))
-    return _environment(".html").get_template("document.html").render(document=document, links=links, **frame)
+    return _environment("html").get_template("document.html").render(document=document, links=links, **frame)
 
 
 def page(title: str, body: str, notice: str = "", home: str = "") -> str:
     """Already safe HTML inside the report's page."""
-    return _environment(".html").get_template("page.html").render(body=Markup(body), **_frame(title, notice, home))
+    return _environment("html").get_template("page.html").render(body=Markup(body), **_frame(title, notice, home))
 
 
 def _frame(title: str, notice: str, home: str, scripts: Sequence[Script] = ()) -> dict[str, Any]:
@@ -305,35 +262,19 @@ def _frame(title: str, notice: str, home: str, scripts: Sequence[Script] = ()) -
     return {"title": title, "notice": notice, "home": home, "scripts": scripts, "policy": policy, "css": css}
 
 
-def _still(document: Document) -> Document:
-    # For surfaces that run no script.
-    sections = [
-        replace(
-            section,
-            blocks=[
-                part for block in section.blocks for part in (block.instead if isinstance(block, Script) else [block])
-            ],
-        )
-        for section in document.sections
-    ]
-    return replace(document, sections=sections)
-
-
 def to_pdf(document: Document, out: str | Path, style: str) -> Path:
     """A document as PDF, in typst's own fonts, with no network and no system font."""
     with tempfile.TemporaryDirectory(prefix="psod-") as folder:
         root = Path(folder).resolve()
         (root / "document.typ").write_text(template("document.typ"), encoding="utf-8")
         (root / "main.typ").write_text(template(style), encoding="utf-8")
-        (root / "content.json").write_text(json.dumps(_as_data(_still(document), root)), encoding="utf-8")
+        (root / "content.json").write_text(json.dumps(_as_data(document, root)), encoding="utf-8")
         try:
-            data = typst.compile(
-                root / "main.typ", root=root, font_paths=[], ignore_system_fonts=True, package_path=root
-            )
+            here: Any = {"root": root, "package_path": root, "font_paths": [], "ignore_system_fonts": True}
+            data = typst.compile(root / "main.typ", **here)
         except typst.TypstError as error:
-            raise InputError(
-                f"{out}: typst could not lay out {document.title!r} ({error}); the HTML page says the same"
-            ) from error
+            what = f"typst could not lay out {document.title!r} ({error})"
+            raise InputError(f"{out}: {what}; the HTML page says the same") from error
     path = Path(out)
     path.write_bytes(data)
     return path
@@ -348,16 +289,13 @@ def _as_data(value: Any, root: Path) -> Any:
     if isinstance(value, Link):
         return literal(value.text)
     if isinstance(value, Code):
-        return {
-            "kind": "code",
-            "caption": literal(value.caption),
-            "numbered": value.first > 0,
-            "lines": _as_data(value.lines, root),
-        }
+        lines = _as_data(value.lines, root)
+        return {"kind": "code", "caption": literal(value.caption), "numbered": value.first > 0, "lines": lines}
     if is_dataclass(value) and isinstance(value, Block):
         return {"kind": value.kind, **{part.name: _as_data(getattr(value, part.name), root) for part in fields(value)}}
-    if isinstance(value, (list, tuple)):
-        return [_as_data(part, root) for part in value]
+    if isinstance(value, (list, tuple)):  # here no script runs
+        parts = [part for one in value for part in (one.instead if isinstance(one, Script) else [one])]
+        return [_as_data(part, root) for part in parts]
     if isinstance(value, (set, frozenset, range)):
         return sorted(value)
     return value if isinstance(value, int) else _bounded(value)
@@ -365,8 +303,11 @@ def _as_data(value: Any, root: Path) -> Any:
 
 def to_markdown(document: Document) -> str:
     """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out."""
-    text = _environment(".md").get_template("document.md").render(document=_still(document))
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return _few_breaks(_environment("markdown").get_template("document.md").render(document=document)).strip() + "\n"
+
+
+def _few_breaks(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", str(text))
 
 
 # Marks that mean something anywhere in a line; the last three keep a wiki from making a link or a mention of log text.

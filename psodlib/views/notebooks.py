@@ -43,6 +43,7 @@ matplotlib.pyplot.close("all")
 pandas.reset_option("^display")
 get_ipython().run_line_magic("reset", "-sf")"""
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+Running = dict[Path, Future[NotebookNode]]
 GIVEN = "injected-parameters"  # the tag of the cell that replaces some of a notebook's own parameters
 
 
@@ -67,9 +68,7 @@ def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, 
 
 
 @contextmanager
-def notebooks_running(
-    given: Mapping[Path, Mapping[str, Any]], kernels: int = 2, timeout: float = 120
-) -> Iterator[dict[Path, Future[NotebookNode]]]:
+def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: float = 120) -> Iterator[Running]:
     """Run notebooks side by side while the caller does something else, on fewer kernels than notebooks.
 
     Notes
@@ -77,7 +76,7 @@ def notebooks_running(
     A hang or a kernel that dies is tried once more; the second time its error is that notebook's result.
     """
     waiting = deque(given.items())
-    ran: dict[Path, Future[NotebookNode]] = {path: Future() for path in given}
+    ran: Running = {path: Future() for path in given}
     # A thread has an event loop of its own, so that a caller may have one running (a notebook has).
     with ThreadPoolExecutor(kernels) as lanes:
         for _ in range(min(kernels, len(given))):
@@ -89,7 +88,7 @@ def notebooks_running(
             raise
 
 
-async def _lane(waiting: deque[Any], ran: Mapping[Path, Future[NotebookNode]], timeout: float) -> None:
+async def _lane(waiting: deque[Any], ran: Running, timeout: float) -> None:
     # One kernel for one notebook after the other.
     client: Any = None
     with tempfile.TemporaryDirectory(prefix="psod-kernel-") as profile:
@@ -99,7 +98,9 @@ async def _lane(waiting: deque[Any], ran: Mapping[Path, Future[NotebookNode]], t
             except IndexError:  # the other lane was faster
                 break
             try:
-                node, place = _prepared(path, parameters), {"path": str(path.resolve().parent)}
+                node, place = read_notebook(path), {"path": str(path.resolve().parent)}
+                if parameters:
+                    _inject(node, parameters, path)
                 for last in (False, True):
                     if client is not None and client.resources["metadata"] != place:
                         await _stopped(client)
@@ -211,13 +212,6 @@ def parameters_of(node: NotebookNode) -> list[str]:
     own = [cell.source for cell in node.cells if "parameters" in cell.metadata.get("tags", [])]
     statements = [each for source in own for each in ast.parse(source).body if isinstance(each, ast.Assign)]
     return [target.id for each in statements for target in each.targets if isinstance(target, ast.Name)]
-
-
-def _prepared(path: Path, parameters: Mapping[str, Any]) -> NotebookNode:
-    node = read_notebook(path)
-    if parameters:
-        _inject(node, parameters, path)
-    return node
 
 
 def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> None:

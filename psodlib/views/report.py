@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -36,38 +35,25 @@ from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.store.folder import is_store
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
-from psodlib.views import brief as said
-from psodlib.views import charts
-from psodlib.views.account import Account, find_account
+from psodlib.views import brief, charts
+from psodlib.views.account import find_account
 from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
-from psodlib.views.document import (
-    Block,
-    Bullets,
-    Document,
-    Link,
-    Picture,
-    Section,
-    Table,
-    Text,
-    to_html,
-    to_markdown,
-    to_pdf,
-)
+from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
 from psodlib.views.explore.page import explorer_document, lives_picture
-from psodlib.views.nbformats import NotebookNode
 from psodlib.views.notebook_pages import notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, study
 from psodlib.views.words import day, known, label, listing, literal, moment, share, span
-from psodlib.views.writeup import SIMULATED, asked_for, choose_crash, write_up
+from psodlib.views.writeup import asked_for, choose_crash, write_up
 
 __all__ = ["Report", "report"]
 
 Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
+Sources = Sequence[str | Path]
 
 LIVES = ("rollout", "fleet_map")  # the charts that a reader can hover and zoom
 KERNELS = 2  # side by side: more only wait for each other on a laptop
@@ -189,13 +175,16 @@ def report(
     crash = choose_crash(fleet, crash_id, found.module)
     issues = load_issues(*([known_issues] if known_issues else []))
     more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
-    private = _are_private(sources)
+    # What was collected is its owner's alone, and so is what is told of it.
+    private = any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
     # Only now: what cannot be read leaves no folder.
     folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     for name in ("charts", "notebooks", "tables"):
         (folder / name).mkdir(exist_ok=True)
     fleet.save(folder / "tables")
-    pages = _notebooks() if notebooks else []
+    # Biggest first: the one with most to draw must not be the last to begin.
+    there = notebook_folder().glob("*.ipynb") if notebooks else []
+    pages = sorted(there, key=lambda path: (-path.stat().st_size, path.name))
     steps, total = itertools.count(1), 5 + len(pages)
 
     def step(what: str) -> None:
@@ -210,10 +199,10 @@ def report(
         pictures = {name: _picture(name, found, folder) for name in CHARTS}
         step("writing the brief")
         chosen = None if crash is None else str(crash["crash_id"])
-        _publish(said.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
+        _publish(brief.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
         step("writing up a crash")
         account = find_account(sources, crash, len(fleet.crashes))
-        _publish(_case(found, crash, issues, folder, more, account), folder, "writeup")
+        _publish(_case(found, crash, folder, issues=issues, more=more, account=account), folder, "writeup")
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
@@ -233,12 +222,7 @@ def report(
     return Report(folder, index, fleet, failed, first.lead)
 
 
-def _are_private(sources: Sequence[str | Path]) -> bool:
-    # What was collected is its owner's alone, and so is what is told of it.
-    return any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
-
-
-def _folder(sources: Sequence[str | Path], out: Path) -> Path:
+def _folder(sources: Sources, out: Path) -> Path:
     # A report among the evidence would be read as evidence the next time.
     for source in sources:
         place = Path(source)
@@ -273,23 +257,17 @@ def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
     return Picture(png, title, caption, data.relative_to(folder).as_posix(), charts.save_dark(ax, png))
 
 
-def _case(
-    found: Study,
-    crash: pd.Series | None,
-    issues: Sequence[Any],
-    folder: Path,
-    more: Sequence[Section],
-    account: Account,
-) -> Document:
+def _case(found: Study, crash: pd.Series | None, folder: Path, **more: Any) -> Document:
     # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
-    fleet, pictures = found.fleet, list[Block]()
+    fleet = found.fleet
+    pictures: Sequence[Any] = ()
     if crash is not None:
         timeline = incident_timeline(fleet, str(crash["crash_id"]))
         still = _saved(charts.plot_incident(timeline, simulated=fleet.simulated), folder, "incident")
         module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
         pictures = lives_picture(fleet, module, [still], crash["host"])
-    pin = said.destination(found, crash)
-    return write_up(fleet, crash, issues=issues, go_to=pin, pictures=pictures, more=more, account=account)
+    pin = brief.destination(found, crash)
+    return write_up(fleet, crash, go_to=pin, pictures=pictures, **more)
 
 
 def _publish(document: Document, folder: Path, name: str) -> None:
@@ -302,29 +280,21 @@ def _publish(document: Document, folder: Path, name: str) -> None:
 # ---- notebooks ---------------------------------------------------------------------------------------------------------
 
 
-def _notebooks() -> list[Path]:
-    # Biggest first: the one with most to draw must not be the last to begin.
-    return sorted(notebook_folder().glob("*.ipynb"), key=lambda path: (-path.stat().st_size, path.name))
-
-
 def _write_notebooks(
-    found: Study, parameters: Mapping[Path, Mapping[str, Any]], running: Mapping[Path, Future[NotebookNode]], folder: Path,
-    step: Callable[[str], None],
-) -> tuple[list[Link], tuple[str, ...]]:  # fmt: skip
+    found: Study, given: Mapping[Path, Any], running: Mapping[Path, Any], folder: Path, step: Callable[[str], None]
+) -> tuple[list[Link], tuple[str, ...]]:
     links = []
     for path in sorted(running):
         step(f"notebook {path.stem}")
         # one that does not read this fleet shows something else, such as the real incident
-        notice = SIMULATED if found.fleet.simulated and "fleet_folder" in parameters[path] else ""
+        notice = found.notice if "fleet_folder" in given[path] else ""
         title, html, trouble = notebook_page(path, running[path], notice)
         links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
         _write(folder / links[-1].href, html)
     return links, tuple(Path(link.href).stem for link in links if link.about)
 
 
-def _parameters(
-    path: Path, folder: Path, found: Study, crash: pd.Series | None, sources: Sequence[str | Path], plan: str | Path | None
-) -> dict[str, Any]:  # fmt: skip
+def _parameters(path: Path, folder: Path, found: Study, crash: Any, sources: Sources, plan: Any) -> dict[str, Any]:
     # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
     given = {
         "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.asked) or None,
@@ -338,66 +308,57 @@ def _parameters(
 
 
 def _listed(
-    title: str, none: str, caption: str, columns: Sequence[str], table: pd.DataFrame, row: Callable[[Any], list[str | Link]], file: str
-) -> Section:  # fmt: skip
+    title: str, none: str, caption: str, table: pd.DataFrame, row: Callable[[Any], Mapping[str, str | Link]], file: str
+) -> Section:
     if table.empty:
         return Section(title, [Text(none)])
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
     words = f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"
-    return Section(title, [Table(caption, columns, rows, Link(f"tables/{file}.csv", words))])
+    link = Link(f"tables/{file}.csv", words)
+    return Section(title, [Table(caption, list(rows[0]), [list(each.values()) for each in rows], link)])
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
     fleet, decision, watched = found.fleet, found.decision, _watched(found.fleet)
     newest = fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
     written = {"crashes": newest, "problems": fleet.problems, "watched": watched, "versions": _versions(found)}
-    for name, table in {
-        **written,
-        **({"moves": decision.moves, "options": decision.options} if decision else {}),
-    }.items():
+    written |= {"moves": decision.moves, "options": decision.options} if decision else {}
+    for name, table in written.items():
         write_csv(table, folder / "tables" / f"{name}.csv")
+    crashes, hosts, problems = (
+        ("Crashes", "No crash was found in the evidence.", "Crashes, newest first"),
+        ("How much of the time was watched", "No host was found in the evidence.", "Hosts, least watched first"),
+        ("Problems in the evidence", "Every file was read.", "What could not be read or believed"),
+    )
     return [
-        _listed("Crashes", "No crash was found in the evidence.", "Crashes, newest first", CRASH_COLUMNS, newest, _crash_row, "crashes"),
+        _listed(*crashes, newest, _crash_row, "crashes"),
         *([] if decision else [Section("Driver versions", rates_blocks(found.rates))]),
-        _listed("How much of the time was watched", "No host was found in the evidence.", "Hosts, least watched first", WATCHED_COLUMNS,
-                watched, _watched_row, "watched"),
-        _listed("Problems in the evidence", "Every file was read.", "What could not be read or believed", PROBLEM_COLUMNS, fleet.problems,
-                _problem_row, "problems"),
-    ]  # fmt: skip
+        _listed(*hosts, watched, _watched_row, "watched"),
+        _listed(*problems, fleet.problems, _problem_row, "problems"),
+    ]
 
 
-CRASH_COLUMNS = (
-    "When (UTC)",
-    "Host",
-    "Kind",
-    "Guilty module",
-    "Function",
-    "Known by",
-    "Uptime",
-    "Known issue",
-    "File and line",
-)
-WATCHED_COLUMNS = ("Host", "Boots", "Days up", "Days watched", "Share", "First seen", "Last seen")
-PROBLEM_COLUMNS = ("File", "Host", "Line", "Problem", "What was found")
-
-
-def _crash_row(row: Any) -> list[str | Link]:
+def _crash_row(row: Any) -> Mapping[str, str | Link]:
     guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
     when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
-    return [
-        Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
-        _host_link(row, 32), plain_words(row["kind"]), guilty or "none found", _or_dash(row["guilty_function"]), plain_words(row["guilt"]),
-        span(row["uptime"]), _or_dash(row["known_issues"]).replace(";", ", "), label(place_of(row["source"], row["line"], row["host"]), 60),
-    ]  # fmt: skip
+    return {
+        "When (UTC)": Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
+        "Host": _host_link(row, 32),
+        "Kind": plain_words(row["kind"]),
+        "Guilty module": guilty or "none found",
+        "Function": _or_dash(row["guilty_function"]),
+        "Known by": plain_words(row["guilt"]),
+        "Uptime": span(row["uptime"]),
+        "Known issue": _or_dash(row["known_issues"]).replace(";", ", "),
+        "File and line": label(place_of(row["source"], row["line"], row["host"]), 60),
+    }
 
 
 def _host_link(row: Any, most: int) -> str | Link:
-    return (
-        Link(way_to("host", row["host"], "explorer.html"), label(row["host"], most))
-        if known(row["host"])
-        else "unknown"
-    )
+    if not known(row["host"]):
+        return "unknown"
+    return Link(way_to("host", row["host"], "explorer.html"), label(row["host"], most))
 
 
 def _or_dash(value: Any) -> str:
@@ -411,9 +372,8 @@ def _versions(found: Study) -> pd.DataFrame:
 
 
 def _watched(fleet: Fleet) -> pd.DataFrame:
-    boots = fleet.uptimes.groupby("host", observed=True).agg(
-        boots=("boot", "size"), up=("uptime", "sum"), watched=("observed", "sum")
-    )
+    sums = {"boots": ("boot", "size"), "up": ("uptime", "sum"), "watched": ("observed", "sum")}
+    boots = fleet.uptimes.groupby("host", observed=True).agg(**sums)
     table = fleet.hosts[["host", "first_seen", "last_seen"]].merge(boots, how="left", left_on="host", right_index=True)
     for name in ("up", "watched"):
         table[f"days_{name}"] = (table.pop(name).dt.total_seconds() / 86400).fillna(0.0)
@@ -423,38 +383,35 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
 
 
-def _watched_row(row: Any) -> list[str | Link]:
-    return [
-        _host_link(row, 48), f"{row['boots']:,}", f"{row['days_up']:,.1f}", f"{row['days_watched']:,.1f}", share(row["days_watched"], row["days_up"]),
-        day(row["first_seen"]), day(row["last_seen"]),
-    ]  # fmt: skip
+def _watched_row(row: Any) -> Mapping[str, str | Link]:
+    days = {f"Days {word}": f"{row[f'days_{word}']:,.1f}" for word in ("up", "watched")}
+    part, first, last = share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"])
+    seen = {"Share": part, "First seen": first, "Last seen": last}
+    return {"Host": _host_link(row, 48), "Boots": f"{row['boots']:,}", **days, **seen}
 
 
-def _problem_row(row: Any) -> list[str | Link]:
+def _problem_row(row: Any) -> Mapping[str, str | Link]:
     host = label(row["host"], 32) if known(row["host"]) else "–"
-    place = place_of(row["source"], None, row["host"])
-    return [place, host, _or_dash(row["line"]), plain_words(row["problem"]), literal(row["detail"])]
+    place, what = place_of(row["source"], None, row["host"]), plain_words(row["problem"])
+    found = literal(row["detail"])
+    return {"File": place, "Host": host, "Line": _or_dash(row["line"]), "Problem": what, "What was found": found}
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------
 
 
-def _index(
-    found: Study, pictures: Mapping[str, Picture | Text], tables: Sequence[Section], sources: Sequence[str | Path]
-) -> Document:
+def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section], sources: Sources) -> Document:
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
-    over_time = (
-        [Section("Versions and crashes over time", lives_picture(found.fleet, found.module, lives))] if lives else []
-    )
+    over_time = lives_picture(found.fleet, found.module, lives) if lives else []
     return Document(
-        title="Crash report" if said.no_driver_stands_out(found) else f"Crash report: {found.module}",
-        subtitle=said.scope(found), lead=said.verdict(found), tone=said.tone(found), facts=said.facts(found),
-        notice=SIMULATED if found.fleet.simulated else "",
+        title="Crash report" if brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
+        subtitle=found.scope, lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
+        notice=found.notice,
         sections=[
-            *_answer(found), *over_time,
+            *_answer(found), *([Section("Versions and crashes over time", over_time)] if over_time else []),
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
-            Section("What could make this wrong", [Bullets(said.doubts(found))]),
-            Section("How the crashes are counted", [said.counted(found)]),
+            Section("What could make this wrong", [Bullets(brief.doubts(found))]),
+            Section("How the crashes are counted", [brief.counted(found)]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),
         ],
@@ -463,10 +420,10 @@ def _index(
 
 def _answer(found: Study) -> list[Section]:
     # The brief's own blocks, and which driver this is about.
-    league = Section("Which driver this is about", [said.league(found)])
+    league = Section("Which driver this is about", [brief.league(found)])
     if found.decision is None and found.rollout is None:
         return [league]
-    return [*said.answer(found), Section("What is open, and when we can tell", said.open_questions(found)), league]
+    return [*brief.answer(found), Section("What is open, and when we can tell", brief.open_questions(found)), league]
 
 
 def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
@@ -477,7 +434,7 @@ def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
     return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
 
 
-def _provenance(fleet: Fleet, sources: Sequence[str | Path]) -> list[Text | Table]:
+def _provenance(fleet: Fleet, sources: Sources) -> list[Text | Table]:
     names = listing(Path(source).name or str(source) for source in sources)
     read = f"Read from {names}." if sources else "Made from a fleet that was already loaded."
     kinds = fleet.drivers["evidence"].value_counts()

@@ -25,10 +25,10 @@ from psodlib.risk.rollout import RolloutPlan, read_plan
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.schema import Tables
 from psodlib.views.document import Table
-from psodlib.views.words import as_sentence, count, known, listing, share
+from psodlib.views.words import SIMULATED, as_sentence, count, known, seen, share
 
 __all__ = [
-    "Study", "doubts", "only_crashed", "reconciliation", "still_needed", "study", "unheard", "unknowns", "versions_seen",
+    "Study", "doubts", "only_crashed", "reconciliation", "still_needed", "study", "unheard", "unknowns",
 ]  # fmt: skip
 
 WEEKS = 4  # of the newest evidence whose pace is taken for today's
@@ -53,6 +53,16 @@ class Study:
     outage_hours: float = 1.0  # until the users of a crashed host work again
     rollout: RolloutWatch | None = None  # of a plan that is under way; the decision then moves no host of the plan
 
+    @property
+    def scope(self) -> str:
+        """Of which fleet and which time this speaks."""
+        return f"{count(len(self.fleet.hosts), 'host')}{seen(self.fleet.hosts)}; evidence read by psodlib"
+
+    @property
+    def notice(self) -> str:
+        """What stands at the top of every page, where the fleet is made up."""
+        return SIMULATED if self.fleet.simulated else ""
+
     @cached_property
     def counts(self) -> SimpleNamespace:
         """How the crashes are counted: a number for each name of ``STEPS``."""
@@ -62,11 +72,6 @@ class Study:
     def needed(self) -> pd.DataFrame:
         """What each version still lacks, as ``still_needed`` has it."""
         return still_needed(self.decision, self.exposure)
-
-    @property
-    def why_module(self) -> str:
-        """Why this driver, where nobody named one."""
-        return str(self.exposure.attrs.get("why", ""))
 
 
 def study(
@@ -96,9 +101,7 @@ def study(
     return Study(fleet, module, stretches, rates, decision, why_none, asked, outage_hours, running)
 
 
-def _decided(
-    stretches: pd.DataFrame, rates: pd.DataFrame, candidates: Sequence[str] | None, before: str | None
-) -> tuple[PinDecision | None, str]:
+def _decided(stretches: Any, rates: Any, candidates: Any, before: str | None) -> tuple[PinDecision | None, str]:
     module = stretches.attrs["module"]
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
     if len(watched) < 2 and not candidates:
@@ -110,11 +113,6 @@ def _decided(
         if candidates:
             raise
         return None, f"No decision can be made: {error}."
-
-
-def versions_seen(rates: pd.DataFrame) -> str:
-    """The versions that were watched, in a phrase."""
-    return listing(name for name in rates.index if known(name))
 
 
 def still_needed(decision: PinDecision | None, exposure: Any) -> pd.DataFrame:
@@ -159,8 +157,8 @@ STEPS = {
 
 def _counts(fleet: Fleet, module: str, exposure: pd.DataFrame) -> SimpleNamespace:
     crashes, ends = fleet.crashes, fleet.uptimes["end_reason"].astype("string")
-    crashed = ends == "crash"
-    lost = int((crashed & fleet.uptimes["crash_id"].isna()).sum())
+    crashed = int((ends == "crash").sum())
+    lost = int(((ends == "crash") & fleet.uptimes["crash_id"].isna()).sum())
     deliberate = crashes["deliberate"].fillna(False).astype(bool)
     hardware, nobody = ((crashes["guilt"] == word).fillna(False) & ~deliberate for word in ("hardware", "none"))
     mine = (crashes["guilty_module"] == module).fillna(False) & ~deliberate
@@ -170,7 +168,7 @@ def _counts(fleet: Fleet, module: str, exposure: pd.DataFrame) -> SimpleNamespac
     return SimpleNamespace(
         stops=int((~ends.isin(["running"])).sum()), planned=int(ends.isin(["reboot", "shutdown", "power"]).sum()),
         unexplained=int((ends == "unexplained").sum()), unclear=int((ends == "unknown").sum()),
-        no_boot=len(crashes) - (int(crashed.sum()) - lost), crashes=len(crashes) + lost, lost_text=lost, texts=len(crashes),
+        crashed=crashed, no_boot=len(crashes) - (crashed - lost), crashes=len(crashes) + lost, lost_text=lost, texts=len(crashes),
         deliberate=int(deliberate.sum()), hardware=int(hardware.sum()), nobody=int(nobody.sum()),
         others=int((~(mine | hardware | nobody | deliberate)).sum()), module=int(mine.sum()), unwatched=unwatched,
         repeats=max(int(mine.sum()) - unwatched - in_rates - no_version, 0), no_version=no_version, in_rates=in_rates,

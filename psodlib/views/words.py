@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
-    "DAYS_A_YEAR", "SIMULATED", "UNKNOWN", "as_sentence", "between", "chance", "count", "day", "days", "figure", "known", "label", "listing",
+    "DAYS_A_YEAR", "SIMULATED", "UNKNOWN", "as_sentence", "between", "chance", "count", "day", "figure", "known", "label", "listing",
     "literal", "moment", "per_year", "seen", "share", "span",
 ]  # fmt: skip
 
@@ -101,15 +101,12 @@ def day(time: Any) -> str:
     return f"{time:%Y-%m-%d}" if known(time) else UNKNOWN
 
 
-def days(first: Any, last: Any) -> str:
-    """The days from one time to another, in UTC."""
-    return day(first) if day(first) == day(last) else f"{day(first)} to {day(last)}"
-
-
 def seen(hosts: pd.DataFrame, never: str = "") -> str:
     """When hosts were seen, as the end of a phrase."""
     first, last = hosts["first_seen"].min(), hosts["last_seen"].max()
-    return f", {days(first, last)}" if known(first) and known(last) else never
+    if not (known(first) and known(last)):
+        return never
+    return f", {day(first)}{f' to {day(last)}' if day(first) != day(last) else ''}"
 
 
 def span(length: Any) -> str:

@@ -21,17 +21,7 @@ from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event, site_section
-from psodlib.views.crash import (
-    crash_title,
-    frames_table,
-    issue_lines,
-    own_text,
-    place_of,
-    plain_words,
-    release_of,
-    typed_on,
-    where,
-)
+from psodlib.views.crash import crash_title, issue_lines, own_text, place_of, plain_words, release_of, typed_on, where
 from psodlib.views.document import Block, Bullets, Code, Document, Section, Table, Text
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
 from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
@@ -166,7 +156,7 @@ def write_up(
     parts: list[tuple[str, Sequence[Block]]] = [
         ("What happened when", [_timeline_table(case), *(pictures if len(dated) > 1 else ())]),
         ("The crash's own text", _evidence(case)),
-        ("What was typed on the host", _transcripts(case)),
+        ("What was typed on the host", [Code(text, case.place(name), 1) for name, text in list(typed.items())[:2]]),
         ("Root cause, and how sure", _cause(case)),
         ("Impact", [Bullets(_impact(case))]),
         ("Known issue", _known_issue(case)),
@@ -183,10 +173,8 @@ def write_up(
 
 def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
     """What goes into a write-up only because somebody asked."""
-    from psodlib.views.explore.notes import (
-        note_section,
-        read_notes,
-    )  # brings the widgets, which a plain write-up needs not
+    # It brings the widgets, which a plain write-up needs not.
+    from psodlib.views.explore.notes import note_section, read_notes
 
     section = note_section(read_notes(notes), crash_id) if notes is not None else None
     return [*([section] if section else []), *([site_section(site)] if site is not None else [])]
@@ -217,11 +205,8 @@ def _lead(case: Case) -> str:
     if case.guilt == "hardware":
         cause = "Its message reports a hardware error, and the evidence points at no driver."
     elif case.guilt != "deliberate":
-        near = (
-            "Near certain: the cause is"
-            if certainty == "near certain"
-            else f"{certainty.capitalize()} evidence points to"
-        )
+        sure = "Near certain: the cause is"
+        near = sure if certainty == "near certain" else f"{certainty.capitalize()} evidence points to"
         version = f"{near} {case.module} {case.version or '(version unknown)'}."
         cause = version if case.module else "No evidence in hand names the module at fault."
     return " ".join(filter(None, [what, _noticed(case), cause]))
@@ -252,17 +237,13 @@ def _later(after: pd.Timedelta) -> str:
 
 def _machines(case: Case) -> str:
     # What vSphere HA did with the host's machines.
-    restarted, lost = (
-        list(dict.fromkeys(case.told.loc[case.told["what"] == what, "vm"].dropna()))
-        for what in ("vm_restarted", "vm_lost")
-    )
+    told, kinds = case.told, ("vm_restarted", "vm_lost")
+    restarted, lost = (list(dict.fromkeys(told.loc[told["what"] == kind, "vm"].dropna())) for kind in kinds)
     if not restarted and not lost:
         return ""
-    started = (
-        f"vSphere HA started {count(len(restarted), 'virtual machine')} again on other hosts: {listing(restarted, 12)}"
-    )
+    again = f"{count(len(restarted), 'virtual machine')} again on other hosts: {listing(restarted, 12)}"
     left = f"; {count(len(lost), 'machine')} could not be started: {listing(lost, 12)}" if lost else ""
-    return f"{started if restarted else 'vSphere HA started no machine again'}{left}."
+    return f"vSphere HA started {again if restarted else 'no machine again'}{left}."
 
 
 def _in_words(length: Any) -> str:
@@ -386,18 +367,11 @@ def _happening(case: Case, row: pd.Series) -> str:
 
 def _evidence(case: Case) -> list[Block]:
     frames = where(case.fleet.frames, crash_id=case.crash["crash_id"])
-    blocks = own_text(case.fleet, case.crash, frames)
-    if not any(isinstance(block, Code) for block in blocks) and len(frames):
-        blocks.append(frames_table(case.crash, frames[frames["backtrace"] == 0], 16))
+    blocks = own_text(case.fleet, case.crash, frames, 16)
     copies = case.crash["copies"]
     if known(copies) and copies > 1:
         blocks.append(Text(f"The same text was found {count(copies, 'time')}."))
     return blocks
-
-
-def _transcripts(case: Case) -> list[Block]:
-    # The commands of the remedy with their output, as they stand; only where they are of this crash's driver.
-    return [Code(text, case.place(source), 1) for source, text in list(case.typed.items())[:2]]
 
 
 def _cause(case: Case) -> list[Block]:

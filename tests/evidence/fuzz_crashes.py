@@ -36,8 +36,8 @@ from psodlib.evidence.psod_lines import ROLES
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.streams import Budget, Limits, Stream
 from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
-from psodlib.records import Problem
-from psodlib.schema import CLOSED_LISTS, DAMAGE
+from psodlib.records import DAMAGE, Problem
+from psodlib.schema import CLOSED_LISTS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from wrappings import CALM, STAMP, WRAPPINGS, behind, calm
 
 import psodlib as psod
-from psodlib.evidence import vmkernel
+from psodlib.evidence import pieces, vmkernel
 from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.sources import Item, iter_items
@@ -63,10 +64,11 @@ LINES = [
     b"cpu3:2097)VMware ESXi 5.5.0 build-1331820",
 ]  # fmt: skip
 PREFIXES = [b"", b"esx1 vmkernel: ", b"In(182) vmkernel: "]
+# One crash each, with more than frames: bare frames behind a warning are that warning's.
 TEXTS = [
-    path.read_bytes()
-    for path in GOLDEN
-    if not path.name.startswith("none_") and len(psod.parse_crashes(path.read_bytes())) == 1
+    data
+    for data in (path.read_bytes() for path in GOLDEN if not path.name.startswith("none_"))
+    if [bool(crash.message or crash.uptime) for crash in psod.parse_crashes(data)] == [True]
 ]
 
 
@@ -115,6 +117,21 @@ def test_the_search_stays_as_fast_as_it_can_be() -> None:
     assert SEARCHED[-len(WARNINGS) :] == WARNINGS
     # The kernel's own warnings must not stop it at all: four bytes decide, of which the last is the speaker's first letter.
     assert {len(word) for word in WARNED[1:]} == {4} and {word[:3] for word in WARNED} == {b"G: "}
+
+
+def test_the_quick_ways_through_a_line_read_what_the_long_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every line of the golden files, and each behind another line's text.
+    lines = [line for path in GOLDEN for line in path.read_bytes().split(b"\n")]
+    ahead = [
+        STAMP[:-1] % (1, n % 60) + b"%scpu3:66)Net: 1: up " % (b" ", b" In(182) vmkernel: ", b" Xx(1) ")[n % 3]
+        for n in range(99)
+    ]
+    text = b"\n".join([*lines, *(ahead[n % 99] + line for n, line in enumerate(lines))])
+    quick = [repr(piece) for piece in pieces.split_pieces(text, 0, 1)]
+    monkeypatch.setattr(pieces, "_CUT_WORDS", re.compile(b""))
+    monkeypatch.setattr(pieces, "_OWN_PREFIX", re.compile(r"(?!)"))
+    assert quick == [repr(piece) for piece in pieces.split_pieces(text, 0, 1)]
+    assert len(quick) > 2 * len(lines) + 100
 
 
 def test_every_anchor_is_found_by_the_search_and_no_word_hides_another() -> None:

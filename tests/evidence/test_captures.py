@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import re2
-from hypothesis import HealthCheck, given, settings
+from conftest import LONG
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psodlib import Fleet, load
-from psodlib.evidence.artifacts import KINDS
+from psodlib.evidence.artifacts import KINDS, read_artifact
 from psodlib.evidence.artifacts.commands import DEVICES
 from psodlib.evidence.artifacts.terminal import HEADINGS, has_prompt
 
@@ -105,6 +107,8 @@ MANGLED = {
     "hard blanks": lambda text: text.replace("  ", "\u00a0 "),
     "entities": lambda text: text.replace("  ", "&nbsp; ").replace("\n", "<br>\n"),
     "markdown": lambda text: re.sub(r"([\[\]~_])", r"\\\1", text),
+    "in a page": lambda text: f'<pre class="plain:false">{text}</pre>\n',
+    "in a template": lambda text: f"{{{{< highlight bash >}}}}{text}{{{{< /highlight >}}}}\n",
     "fenced": lambda text: f"```text\n{text}```\n",
     "fence by fence": lambda text: "".join(f"~~~\n[root{part}~~~\n\n" for part in text.split("[root")[1:]),
 }
@@ -438,32 +442,32 @@ def test_a_stray_mark_or_junk_hides_no_crash(tmp_path: Path, junk: bytes) -> Non
 # --- no invented row --------------------------------------------------------------------------------------------------
 
 OUTPUTS = [
-    NICS, RELEASE, HBA.format("lsi_msgpt3"), "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: bc 7.10.11\nbus-info: 0000:01:00.0\n",
+    NICS, VIBS, RELEASE, HBA.format("lsi_msgpt3"), "driver: bnx2x\nversion: 2.710.70.v55.7\nfirmware-version: bc 7.10.11\nbus-info: 0000:01:00.0\n",
     "   Driver Info:\n         Bus Info: 0000:05:00.0\n         Driver: igb\n         Firmware Version: 1.2.3\n         Version: 5.0.5.1\n   Name: vmnic0\n",
     "Name    Version                          Vendor\n------  -------------------------------  ------\nsfvmk   2.3.3.1003-1OEM.650.0.0.4598673  SFC\n",
-    "VIBs Installed: EMU_bootbank_lpfc_12.8.298.3-1OEM.670.0.0.8169922\n", "\n", "===== NEXT =====\n", "[root@esx01:~] ls\n",
+    "Message: done\nVIBs Installed: EMU_bootbank_lpfc_12.8.298.3-1OEM.670.0.0.8169922\nReboot Required: true\n", "\n", "===== NEXT =====\n", "[root@esx01:~] ls\n",
     "Name                  Used  Size (kb)\nvmkernel                 0  12\n", "  words of a person about vmnic0 and the driver bnx2\n", "Version: 1.2\n",
     "0000:31:00.0 8086:1521 103c:8157 255/   /     D V igbn         vmnic4\n", "Host Name: esx01\nDriver: none\n", "----  ----\n", "A: b\nDriver: x\n",
+    "Driver Name = lsi-mr3\nDriver Version = 7.718.02\nFirmware Version = 5.1\n", "vmnic7\n", "[root@esx01:~] vmkload_mod -s bnx2 | grep Version\n Version: Version 2.2.4f, Build: 2494585\n",
+    '[{"Name": "vmnic1", "Driver": "ixgben", "DriverInfo": {"Version": "1.7.1", "FirmwareVersion": "0x8"}}]\n', HOSTS.format("esx-a1"),
+    '"Hostname","Device","Driver","Driver Version"\n"esx-d1","vmnic4","i40en","1.8.6"\n', "NIC[0].Name.string=vmnic2\nNIC[0].Driver.string=ntg3\n",
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(OUTPUTS), st.integers(0, 400), st.booleans()), min_size=1, max_size=6))
-def test_no_driver_row_whose_words_stand_in_no_line(tmp_path: Path, pieces: list[tuple[str, int, bool]]) -> None:
-    from io import BytesIO
-
-    from psodlib.evidence.artifacts import read_artifact
-
+@settings(max_examples=120 * LONG, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(OUTPUTS), st.integers(0, 400), st.booleans()), min_size=1, max_size=6),
+    st.sampled_from([None, *MANGLED]),
+)
+def test_no_driver_row_whose_words_stand_in_no_line(pieces: list[tuple[str, int, bool]], way: str | None) -> None:
     text = "".join(output[:cut] if is_cut else output for output, cut, is_cut in pieces)
-    lines = text.split("\n")
-    for reading in read_artifact(BytesIO(text.encode()), "x", "x.txt"):
+    lines = [re.sub(r"\\|<br>", "", line) for line in (MANGLED[way](text) if way else text).split("\n")]
+    for reading in read_artifact(BytesIO("\n".join(lines).encode()), "x", "x.txt"):
         for row in reading.drivers:
-            near = "\n".join(lines[(row.line or 1) - 1 : (row.line or 1) + 8])
-            name = (row.vib or row.module).replace("_", "-") if row.vib else row.module
-            assert (
-                re.search(
-                    rf"(?<![\w-]){re.escape(name)}(?![\w-])", near.replace("_bootbank_", " ") if row.vib else near
-                )
-                or row.vib in near
-            )
-            assert row.device is None or row.device in near or any(row.device in line for line in lines)
+            near = "\n".join(lines[max(0, (row.line or 1) - 2) : (row.line or 1) + 9])  # its prompt stands above it
+            words = row.vib.rpartition("_bootbank_")[2] if row.vib else row.module
+            assert re.search(
+                rf"(?<![\w-]){re.escape(words)}(?![\w-])", near.replace("_bootbank_", " ").replace("lsi-mr3", "lsi_mr3")
+            ), row
+            assert row.version is None or row.version in near, row
+            assert row.device is None or any(row.device in line for line in lines), row

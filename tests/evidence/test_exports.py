@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from conftest import LONG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,6 +76,7 @@ FORMS = {
     "Grafana CSV": lambda rows: delimited(["Time", "Line", "labels"], [[t, m, json.dumps({"host": h, "app": "vmkernel"})] for t, h, m in rows]),
     "Sumo CSV": lambda rows: delimited(["_messagetimems", "_messagetime", "_raw", "_sourcehost"], [[int(nanos(t)) // 10**6, "02/03/2023 04:05:06", m, h] for t, h, m in rows]),
     "LogScale JSON": lambda rows: lines([{"@timestamp": int(nanos(t)) // 10**6, "host": h, "@rawstring": m} for t, h, m in rows]),
+    "Log Analytics answer": lambda rows: json.dumps({"tables": [{"name": "PrimaryResult", "columns": [{"name": "TimeGenerated"}, {"name": "Computer"}, {"name": "SyslogMessage"}], "rows": [list(row) for row in rows]}]}),
     "journal JSON": lambda rows: lines([{"__REALTIME_TIMESTAMP": nanos(t)[:-3], "_HOSTNAME": h, "SYSLOG_IDENTIFIER": "vmkernel", "MESSAGE": m} for t, h, m in rows]),
 }  # fmt: skip
 
@@ -110,15 +112,24 @@ def test_a_crash_in_an_export(form: str, own_time: bool, order: str) -> None:
     assert crash == ("esx-e1.lab", *WHOLE)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.sampled_from(sorted(FORMS)), st.randoms(use_true_random=False), st.integers(0, 20))
-def test_rows_in_any_order_among_other_hosts_rows(form: str, chance: random.Random, others: int) -> None:
+@settings(max_examples=40 * LONG, deadline=None)
+@given(
+    st.sampled_from(sorted(FORMS)), st.randoms(use_true_random=False), st.integers(0, 20),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le"]), st.booleans(),
+)  # fmt: skip
+def test_rows_in_any_order_among_other_hosts_rows(
+    tmp_path_factory: pytest.TempPathFactory, form: str, chance: random.Random, others: int, encoding: str, crlf: bool
+) -> None:
     rows = rows_of("esx-e1.lab")
     for at in range(others):
         time = STAMP.format(chance.randrange(0, 999))
         rows.append((time, chance.choice(["esx-e2.lab", "esx-e3.lab"]), f"{time} cpu1:20{at:04d})Hello: {at}: ok"))
     chance.shuffle(rows)
-    assert crashes(read(FORMS[form](rows))) == [("esx-e1.lab", *WHOLE)]
+    text = FORMS[form](rows).replace("\r\n", "\n")
+    path = tmp_path_factory.mktemp("export") / "rows.txt"
+    path.write_bytes((text.replace("\n", "\r\n") if crlf else text).encode(encoding))
+    found = load(path, jobs=1).crashes
+    assert found[["host", "world_name", "guilty_module"]].to_numpy().tolist() == [["esx-e1.lab", "ntg3-poll", "ntg3"]]
 
 
 @pytest.mark.parametrize("order", ["oldest first", "newest first"])

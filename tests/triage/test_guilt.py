@@ -168,6 +168,7 @@ def test_symbol_prefixes(function, loaded, module):
         ({"kind": "machine_check"}, "hardware"),
         ({"kind": "nmi"}, "hardware"),
         ({"kind": "other", "message": "PSOD due to PCI bus error"}, "hardware"),
+        ({"kind": "other", "message": "HW feature incompatibility detected; cannot start"}, "hardware"),
     ],
 )
 def test_the_stack_is_out_of_play(fields, expected):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ascertained import ascertainment
 from conftest import DATA
 
 import psodlib as psod
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.views.ascertained import ascertainment
 
 
 @pytest.fixture(scope="module")

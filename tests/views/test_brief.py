@@ -177,7 +177,7 @@ def test_of_crashes_of_many_causes_no_driver_is_called_the_one() -> None:
     assert page.startswith("# 3 crashes, and no driver stands out")
     assert "2 crashes blame 2 modules, 1 name none; none is blamed twice" in said.verdict(found)
     assert all(f"| {module} | 1 |" in page for module in ("i40en", "lpfc", "none found"))
-    assert found.why_module.startswith("it and 1 other caused most crashes (1 crash, 0 versions)")
+    assert found.exposure.attrs["why"].startswith("it and 1 other caused most crashes (1 crash, 0 versions)")
     twice = hand_made.strangers()
     rows = pd.concat([twice.crashes, twice.crashes.assign(crash_id="d" + twice.crashes["crash_id"]).iloc[[0, 0]]])
     rows["crash_id"] = [f"c{at}" for at in range(len(rows))]

@@ -16,7 +16,7 @@ from psodlib.risk.rollout_watch import watch_rollout
 from psodlib.views import brief as said
 from psodlib.views.charts import numbers
 from psodlib.views.document import Section, to_markdown, to_pdf
-from psodlib.views.rollout import offer, plan_blocks, plan_steps, rollout_state
+from psodlib.views.rollout import plan_blocks, rollout_state
 from psodlib.views.study import study
 
 HOSTILE = "<script>alert(1)</script>$x^2$"
@@ -61,7 +61,7 @@ def test_the_chart_counts_what_the_watch_counted(bad):
 
 
 def test_the_dry_run_stands_before_the_installation(bad):
-    text = "\n".join(map(str, plan_steps(bad.plan)))
+    text = "\n".join(map(str, rollouts.plan_steps(bad.plan)))
     commands = [line for line in text.split("\n") if "vib install" in line]
     assert "--dry-run" in commands[0] and "--dry-run" not in commands[1]
 
@@ -99,21 +99,21 @@ def test_a_store_that_nobody_loaded_for_weeks_holds_the_plan_on_every_page(bad):
 def test_hostile_names_stay_text(bad):
     plan = replace(bad.plan, notes=(HOSTILE,), waves=bad.plan.waves.assign(host=HOSTILE))
     last = replace(bad.last, sentence=HOSTILE, go_back=bad.last.go_back.assign(host=HOSTILE, cluster=HOSTILE))
-    html = page([*plan_blocks(plan), *plan_steps(plan), *rollout_state(last)])
+    html = page([*plan_blocks(plan), *rollouts.plan_steps(plan), *rollout_state(last)])
     assert "<script" not in html and "$x^2$" not in html
 
 
 def test_while_a_plan_runs_no_other_is_offered(bad, tmp_path):
-    plan, why = offer(study(bad.fleet, "i40en"), running=str(bad.plan.save(tmp_path / "plan.toml")))
+    plan, why = rollouts.offer(study(bad.fleet, "i40en"), running=str(bad.plan.save(tmp_path / "plan.toml")))
     assert plan is not None and plan.to == bad.plan.to and not why
 
 
 def test_where_nothing_can_be_planned_a_sentence_says_why():
     fleet = rollouts._fleet("good", 60, None)
-    plan, why = offer(study(fleet, "i40en"))
+    plan, why = rollouts.offer(study(fleet, "i40en"))
     assert plan is None and "nothing to choose between" in why
-    assert offer(study(fleet, "i40en"), "no version")[0] is None
-    plan, why = offer(study(fleet, "i40en"), "2.0.7.0")
+    assert rollouts.offer(study(fleet, "i40en"), "no version")[0] is None
+    plan, why = rollouts.offer(study(fleet, "i40en"), "2.0.7.0")
     assert plan is not None and not why
     assert watch_rollout(fleet, plan).word == "go_on"  # not begun yet
     assert plan_rollout(fleet, "i40en", "2.0.7.0").to_toml() == plan.to_toml()

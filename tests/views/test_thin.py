@@ -8,12 +8,12 @@ from typing import Any
 import nbformat
 import pandas as pd
 import pytest
-from prose import describe_fleet
+from prose import describe_fleet, table_of
 from views import hand_made
 
 from psodlib.fleet import Fleet
 from psodlib.views import charts
-from psodlib.views.document import table_of, to_html
+from psodlib.views.document import to_html
 from psodlib.views.explore import explorer_data, explorer_document
 from psodlib.views.notebooks import run_notebook
 from psodlib.views.study import study, unheard, unknowns

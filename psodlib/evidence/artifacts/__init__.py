@@ -30,7 +30,9 @@ MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
 
 
 _QUOTED = re.compile(r"[ \t]{0,40}(?:> ?){1,8}")
-_BLANKS = re.compile(r"\u00a0|&nbsp;|<br ?/?>")
+_BLANKS = re.compile(
+    r"\u00a0|&nbsp;|</?(?:br|pre|code|p|div|span|td|tr|tt|li)\b[^<>]{0,200}>|\{\{[<%][^{}]{0,100}[>%]\}\}"
+)
 _ESCAPED = re.compile(r"\\([\[\]_*#~|-])")
 _FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})[ \t]*[\w-]{0,20}[ \t]*$")
 
@@ -176,7 +178,7 @@ def _plain(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     for number, text in lines:
         if text.lstrip()[:1] == ">":
             text = _QUOTED.sub("", text)
-        if "\u00a0" in text or "&nbsp;" in text or "\\" in text or "<br" in text:
+        if "\u00a0" in text or "&nbsp;" in text or "\\" in text or "<" in text:
             text = _ESCAPED.sub(r"\1", _BLANKS.sub(" ", text))
         yield number, "" if text.lstrip()[:3] in ("```", "~~~") and _FENCE.match(text) else text
 

@@ -72,7 +72,10 @@ def plot_host_days(
     drawn.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     style.version_legend(drawn, names, colours)
     alone = " (no group is known)" if groups == [EVERYTHING] else ""
-    caption = f"{sums.evidence(exposure)}{alone}. {_blind_words(table, uptimes)}"
+    blind = sums.host_days(float(table.loc[table["version"] == style.NOT_WATCHED, "host_days"].sum()))
+    gaps = f"Not watched: boots lasted {blind} longer than evidence covers; these are in no rate."
+    gaps = "Time that no evidence covers is not shown." if uptimes is None else gaps
+    caption = f"{sums.evidence(exposure)}{alone}. {gaps}"
     return style.finish(drawn, _host_days_finding(table), caption, table, simulated)
 
 
@@ -89,15 +92,6 @@ def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
         keyed = pd.concat([keyed, gaps.dropna()], ignore_index=True)
     table = keyed.groupby(["group", "version"], as_index=False)["host_days"].sum()
     return table[table["host_days"] > 0].reset_index(drop=True)
-
-
-def _blind_words(table: Table, uptimes: Table | None) -> str:
-    if uptimes is None:
-        return "Time that no evidence covers is not shown."
-    blind = table.loc[table["version"] == style.NOT_WATCHED, "host_days"].sum()
-    return (
-        f"Not watched: boots lasted {sums.host_days(float(blind))} longer than evidence covers; these are in no rate."
-    )
 
 
 def _host_days_finding(table: Table) -> str:
@@ -138,8 +132,7 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
             look: Any = {"ha": "center", "va": "center", "fontsize": SMALL, "fontweight": "bold", "gid": "host"}
             drawn.text(x, y, words, color=ink, **look)
     style.name_rows(drawn, [name for name, _ in lines])
-    drawn.set_xlim(-0.5, widest - 0.5)
-    drawn.set_xticks([])
+    drawn.set(xlim=(-0.5, widest - 0.5), xticks=[])
     drawn.grid(False)
     drawn.spines[["left", "bottom"]].set_visible(False)
     drawn.set_xlabel("One tile is one host", loc="left")
@@ -195,8 +188,11 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     """
     if crashes.empty:
         raise Missing("No crash was found", "So there is no module to name.")
+    # That no driver did it is a finding, not a failure to find one.
+    no_driver = crashes["guilt"].isin(["hardware", "deliberate"])
+    nobody = pd.Series(NO_MODULE, index=crashes.index, dtype="string").mask(no_driver, NO_DRIVER)
     named = pd.DataFrame({
-        "module": crashes["guilty_module"].astype("string").fillna(crashes["guilt"].map(_nobody).astype("string")),
+        "module": crashes["guilty_module"].astype("string").fillna(nobody),
         "guilt": crashes["guilt"].astype("string").fillna("none"),
     })  # fmt: skip
     table = named.groupby(["module", "guilt"], as_index=False).size().rename(columns={"size": "crashes"})
@@ -213,8 +209,7 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
         drawn.annotate(f"{height:,.0f}", (height, y), fontsize=SMALL, color=SOFT, **place)
     style.name_rows(drawn, shown)
     drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
-    drawn.set_xlabel("Crashes")
-    drawn.set_xlim(0, float(left.max()) * 1.08)
+    drawn.set(xlabel="Crashes", xlim=(0, float(left.max()) * 1.08))
     entries = [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in kinds]
     style.add_legend(drawn, entries, "Evidence against it")
     hidden = len(totals) - len(shown)
@@ -222,11 +217,6 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     total = f"{count(len(crashes), 'crash')} on {count(crashes['host'].nunique(), 'host')}"
     caption = f"{total}. Counts rank no driver: they know no host-days.{more}"
     return style.finish(drawn, _modules_finding(totals), caption, table.sort_values(["module", "guilt"]), simulated)
-
-
-def _nobody(guilt: object) -> str:
-    # That no driver did it is a finding, not a failure to find one.
-    return NO_DRIVER if guilt in ("hardware", "deliberate") else NO_MODULE
 
 
 def _modules_finding(totals: Column) -> str:
@@ -277,8 +267,7 @@ def plot_ascertainment(
     drawn.set_xticks(range(0, len(months), step), months[::step], **turned)
     drawn.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{abs(y):,.0f}"))
     drawn.yaxis.set_major_locator(MaxNLocator(integer=True))
-    drawn.set_ylabel("Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops")
-    drawn.set_xlabel("Month (UTC)")
+    drawn.set(ylabel="Hosts without logs  |  Stops" if wide["no logs"].any() else "Stops", xlabel="Month (UTC)")
     shown = [how for how in HOW if wide[how].any()]
     style.add_legend(drawn, [Patch(label=how, **HOW[how]) for how in shown], "How it is known")
     trace, doubt = (int(wide[how].sum()) for how in ("no text", "unexplained reboot"))
@@ -298,29 +287,21 @@ def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Tabl
         (uptimes.loc[(ends == "crash") & uptimes["crash_id"].isna(), "end"], "no text"),
         (uptimes.loc[ends == "unexplained", "end"], "unexplained reboot"),
     ]
-    stops = [pd.DataFrame({"month": _month(times), "how": how}) for times, how in parts]
+    stops = [pd.DataFrame({"month": times.dt.strftime("%Y-%m").astype("string"), "how": how}) for times, how in parts]
     table = pd.concat([part for part in (*stops, _silent(coverage)) if len(part)] or stops[:1]).dropna()
     table = table.groupby(["month", "how"], as_index=False).size().rename(columns={"size": "count"})
     return table.sort_values(["month", "how"], ignore_index=True)
-
-
-def _month(times: Column) -> Column:
-    return times.dt.strftime("%Y-%m").astype("string")
 
 
 def _silent(coverage: Table | None) -> Table:
     # One row for each month, between a host's first and last sign of life, in which no evidence covers a moment of it.
     months: list[int] = []
     for _, rows in () if coverage is None else coverage.dropna(subset=["start", "end"]).groupby("host"):
-        first, last = (_serial(rows[edge]) for edge in ("start", "end"))
+        first, last = (rows[edge].dt.year * 12 + rows[edge].dt.month - 1 for edge in ("start", "end"))
         watched = {month for low, high in zip(first, last, strict=True) for month in range(low, high + 1)}
         months += sorted(set(range(min(watched), max(watched) + 1)) - watched)
     written = pd.Series([f"{m // 12:04d}-{m % 12 + 1:02d}" for m in months], dtype="string")
     return pd.DataFrame({"month": written, "how": "no logs"})
-
-
-def _serial(times: Column) -> Column:
-    return times.dt.year * 12 + times.dt.month - 1
 
 
 def _ascertainment_finding(wide: Table) -> str:

@@ -35,10 +35,8 @@ def wording(ax: Axes) -> tuple[str, str, str]:
     texts = {text.get_gid(): text.get_text() for text in ax.texts}
     remedy = "" if len(numbers(ax)) else texts.get(None, "")
     # in a chart an escaped dollar stands for a dollar
-    title, caption, inside = (
-        " ".join(words.replace("\\$", "$").split())
-        for words in (ax.get_title(loc="left"), texts.get("caption", ""), remedy)
-    )
+    said = (ax.get_title(loc="left"), texts.get("caption", ""), remedy)
+    title, caption, inside = (" ".join(words.replace("\\$", "$").split()) for words in said)
     return title, caption, inside
 
 
@@ -70,29 +68,24 @@ def save_dark(ax: Axes, png: Path) -> Path:
     undo = []
     for artist in figure.findobj():
         for name in COLOURED:
-            if not hasattr(artist, f"get_{name}") or not hasattr(artist, f"set_{name}"):
-                continue
-            before = getattr(artist, f"get_{name}")()
-            after = _on_dark(before)
-            if after is not None:
+            before = getattr(artist, f"get_{name}", lambda: None)() if hasattr(artist, f"set_{name}") else None
+            if (after := _on_dark(before)) is not None:
                 getattr(artist, f"set_{name}")(after)
-                undo.append((artist, name, before))
+                undo.append((getattr(artist, f"set_{name}"), before))
     out = png.with_name(f"{png.stem}-dark.png")
     with plt.rc_context({**STYLE, "savefig.facecolor": DARK[PAPER], "hatch.color": DARK[SOFT]}):
         figure.savefig(out, dpi=2 * STYLE["figure.dpi"], bbox_inches=figure.psod_box, metadata={"Software": None})
-    for artist, name, before in undo:
-        getattr(artist, f"set_{name}")(before)
+    for restore, before in undo:
+        restore(before)
     return out
 
 
 def _on_dark(colour: Any) -> Any:
     # The same colour or list of colours with the greys exchanged; None where nothing is to be exchanged.
-    if isinstance(colour, str) and colour in ("auto", "none", "face", "inherit"):
-        return None
     many = isinstance(colour, np.ndarray) and colour.ndim == 2
     try:
         shades = [(to_hex(each), to_rgba(each)[3]) for each in (colour if many else [colour])]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError):  # such as "auto", "none", "face", "inherit"
         return None
     if not any(shade in DARK and alpha for shade, alpha in shades):
         return None

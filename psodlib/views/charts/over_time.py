@@ -128,8 +128,8 @@ def plot_weekly_rate(
     overall = DAYS_A_YEAR * table["crashes"].sum() / table["host_days"].sum()
     drawn.axhline(overall, color=INK, linewidth=1, linestyle="--")
     # A week of few host-days has an interval that would flatten all others.
-    drawn.set_ylim(0, max(2 * float(table["rate"].max()), float(table["high"].median())))
-    drawn.set_ylabel("Crashes per host-year")
+    top = max(2 * float(table["rate"].max()), float(table["high"].median()))
+    drawn.set(ylim=(0, top), ylabel="Crashes per host-year")
     style.time_axis(drawn)
     what = " ".join(filter(None, [sums.module_of(exposure), version]))
     finding = f"{what}: {figure(overall)} crashes per host-year; {seen.sum():,} of {count(len(table), 'week')} saw one"
@@ -174,10 +174,8 @@ def plot_evidence_needed(
             _way_to_go(drawn, row, now, horizon, colour)
         entries.append(Line2D([], [], color=colour, label=f"{style.short_label(row.version)}: {_still_words(row)}"))
     drawn.axvline(now, color=SOFT, linewidth=1, linestyle=":")
-    drawn.set_xlim(dated["start"].min(), horizon)
-    drawn.set_ylim(0, None)
+    drawn.set(xlim=(dated["start"].min(), horizon), ylim=(0, None), ylabel="Host-days gathered")
     drawn.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    drawn.set_ylabel("Host-days gathered")
     style.time_axis(drawn)
     style.add_legend(drawn, entries, "Candidate")
     caption = (
@@ -259,8 +257,7 @@ def plot_waves(result: RolloutWatch, *, simulated: bool = False, ax: Axes | None
         seen = table[table[name] > 0]
         look: Any = {"s": 25 * np.sqrt(seen[name].to_numpy(dtype=float)), "facecolors": face, "edgecolors": CRASH}
         drawn.scatter(seen["week"] + WEEK / 2, [height * top] * len(seen), gid=name, **look)
-    drawn.set_ylim(0, 1.32 * top)
-    drawn.set_ylabel("Hosts moved")
+    drawn.set(ylim=(0, 1.32 * top), ylabel="Hosts moved")
     # On a logarithmic scale of its own, laid over the height of the bars: a second axis would be one more thing to read.
     heights = top * (np.clip(np.log10([*table["e_value"].astype(float), ALARM]), -1, 3) + 1) / 4
     drawn.plot(table["week"] + WEEK, heights[:-1], color=PALETTE[1], linewidth=2, gid="e_value")
@@ -342,9 +339,8 @@ def _incident_finding(dated: Table) -> str:
         return "The crash itself has no time; this is known around it"
     time = crash["time"].iloc[0]
     before = dated[dated["time"] <= time]
-    boot = before[
-        (before["lane"] == "boot") & (before["time"] < time) & (before["end"] >= time - pd.Timedelta(hours=2))
-    ]
+    lately = before["end"] >= time - pd.Timedelta(hours=2)
+    boot = before[(before["lane"] == "boot") & (before["time"] < time) & lately]
     loaded = before.loc[(before["lane"] == "driver") & before["what"].str.endswith(" loaded").fillna(False), "what"]
     with_driver = f" with {loaded.iloc[-1]}" if len(loaded) else ""
     after = f", {span(time - boot['time'].iloc[-1])} after boot" if len(boot) else ""

@@ -50,8 +50,7 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     for y, row in enumerate(table.itertuples()):
         _rate_row(drawn, y, row, style.version_fill(row.group, colours)["facecolor"])
     style.name_rows(drawn, names, notes)
-    drawn.set_xlim(0, reach)
-    drawn.set_xlabel("Crashes per host-year")
+    drawn.set(xlim=(0, reach), xlabel="Crashes per host-year")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
     caption = (
         f"{sums.crashes_in_days(table)}. Lines: Garwood 95 % intervals{bound}. The grey bars are the bare counts on their own "
@@ -133,7 +132,10 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
     table: Table = style.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     names = [str(name) for name in table["version"]]
-    notes = [_option_words(row, decision.best) for row in table.itertuples()]
+    notes = []
+    for row in table.itertuples():
+        sure = "" if row.version == decision.best else f" ({100 * min(row.p_worse, 0.99):.0f} %)"
+        notes.append(f"{count(int(row.hosts_now), 'host')}; {ADVICE[row.advice]}{sure}")
     axes = style.new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
     colours = style.version_colours(names)
     drawn = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
@@ -153,13 +155,6 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
         "hosts that differ."
     )
     return style.finish(axes, _options_finding(decision, table), caption, table, simulated)
-
-
-def _option_words(row: Any, best: str) -> str:
-    hosts = count(int(row.hosts_now), "host")
-    if row.version == best:
-        return f"{hosts}; keep"
-    return f"{hosts}; {ADVICE[row.advice]} ({100 * min(row.p_worse, 0.99):.0f} %)"
 
 
 def _options_finding(decision: PinDecision, table: Table) -> str:
@@ -199,9 +194,8 @@ def plot_ratio(
     if headlines:
         names = list(table["contrast"].str.replace(" / ", " against ", regex=False))
     elif len(several) > 1:  # the first row of each contrast bears its name
-        names = [
-            f"{row.contrast}: headline" if row.estimate == "headline" else row.estimate for row in table.itertuples()
-        ]
+        headed = table["estimate"] == "headline"
+        names = list(table["estimate"].mask(headed, table["contrast"] + ": headline"))
     drawn = style.new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
     drawn.set_xscale("log")
     low, high = _ratio_limits(table)

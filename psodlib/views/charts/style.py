@@ -97,8 +97,7 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
 
 
 def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), legend: bool = True) -> Any:
-    """Where to draw: the given Axes, else a figure that long labels and a legend widen, so that the plot keeps its
-    width."""
+    """Where to draw: the given Axes, else a figure that labels and legend widen, so that the plot keeps its width."""
     if ax is not None:
         return ax
     longest = max((len(label) for label in labels), default=6)
@@ -158,9 +157,7 @@ def add_legend(ax: Any, entries: Sequence[Any], title: str | None = None) -> Non
         ax.legend(handles=entries, title=title, title_fontsize=9, **place)
 
 
-def version_legend(
-    ax: Any, names: Iterable[str], colours: dict[str, str], title: str = "Version loaded", *more: Any
-) -> None:
+def version_legend(ax: Any, names: Any, colours: dict[str, str], title: str = "Version loaded", *more: Any) -> None:
     """A legend of versions, and of what else there is."""
     add_legend(ax, [*(version_patch(name, colours) for name in names), *more], title)
 

@@ -58,8 +58,7 @@ def days_since(times: Column, origin: pd.Timestamp) -> Any:
 
 
 def days_in_bins(start: Any, end: Any, edges: Any, group: Column) -> Table:
-    """Days that each group's stretches spend between consecutive edges (all in days): ``bin``, ``group``,
-    ``host_days``."""
+    """Days that each group's stretches spend between edges (all in days): ``bin``, ``group``, ``host_days``."""
     parts = []
     for i in range(len(edges) - 1):
         days = pd.Series(np.minimum(end, edges[i + 1]) - np.maximum(start, edges[i]), index=group.array)
@@ -70,8 +69,7 @@ def days_in_bins(start: Any, end: Any, edges: Any, group: Column) -> Table:
 
 
 def weekly_sums(exposure: Table) -> Table:
-    """``week`` (Monday, UTC), ``version``, ``host_days``, ``crashes``, ``unknown_crashes``; a crash stands at the end
-    of its stretch."""
+    """Host-days and crashes by ``week`` (its Monday) and ``version``; a crash stands at the end of its stretch."""
     monday = exposure["start"].min().normalize()
     monday -= pd.Timedelta(days=monday.weekday())
     start, end = days_since(exposure["start"], monday), days_since(exposure["end"], monday)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from psodlib.views.charts import style, sums
-from psodlib.views.charts.style import PALE, PAPER, SMALL, SOFT, Column, Missing, Table, chart
+from psodlib.views.charts.style import PALE, PAPER, SMALL, SOFT, Missing, Table, chart
 from psodlib.views.words import DAYS_A_YEAR, between, count, figure, share
 
 MOST_BESIDE = 5  # intervals beside each other in one band of uptime
@@ -45,9 +45,13 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     parts = 100 * style.spread(table, "band", "version", "crashes", bands, names) / max(crashes, 1)
     fills = {name: style.version_fill(name, colours) for name in names}
     bottom = style.stacked(drawn, parts, fills, np.arange(len(bands)) + 0.2, width=0.38)
-    _band_notes(drawn, bands, at_risk, bottom, table.groupby("band")["crashes"].sum())
-    drawn.set_ylabel("Share of all (%)")
-    drawn.set_xlabel("Uptime of the boot (days), and host-days spent at it")
+    # The host-days stand under the bands, where no bar can reach them.
+    drawn.set_xticks(range(len(bands)), [f"{band}\n{at_risk[band]:,.0f} d" for band in bands])
+    drawn.grid(False, axis="x")
+    look: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "fontsize": SMALL, "color": SOFT}
+    for x, number in enumerate(table.groupby("band")["crashes"].sum()[bands]):
+        drawn.annotate(f"{number:,}", (x + 0.2, bottom[x]), **look)
+    drawn.set(ylabel="Share of all (%)", xlabel="Uptime of the boot (days), and host-days spent at it")
     crashed = [style.version_patch(name, colours) for name in names if parts[name].any()]
     style.add_legend(drawn, [Patch(facecolor=PALE, label="host-days at risk"), *crashed], "Grey: time. Colour: crashes")
     caption = (
@@ -67,15 +71,6 @@ def _banded(exposure: Table) -> Table:
 
     table: Table = hazard_by_uptime(aged.assign(version=style.lumped(aged["version"], aged["host_days"])))
     return style.by_order(table.rename(columns={"uptime": "band"})[["band", "version", "host_days", "crashes"]], "band")
-
-
-def _band_notes(ax: Any, bands: Sequence[str], days: Column, crash_tops: Any, crashes: Column) -> None:
-    # The host-days stand under the bands, where no bar can reach them.
-    ax.set_xticks(range(len(bands)), [f"{band}\n{days[band]:,.0f} d" for band in bands])
-    ax.grid(False, axis="x")
-    place: Any = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center"}
-    for x, band in enumerate(bands):
-        ax.annotate(f"{crashes[band]:,}", (x + 0.2, crash_tops[x]), fontsize=SMALL, color=SOFT, **place)
 
 
 def _uptime_finding(table: Table) -> str:
@@ -106,8 +101,8 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
     bands = style.in_order(table["uptime"])
     colours = style.version_colours(table["version"])
-    drawn = table.groupby("version")[["crashes", "host_days"]].sum().nlargest(MOST_BESIDE, ["crashes", "host_days"])
-    versions = style.in_order(drawn.index)  # more lines beside each other nobody tells apart
+    most = table.groupby("version")[["crashes", "host_days"]].sum().nlargest(MOST_BESIDE, ["crashes", "host_days"])
+    versions = style.in_order(most.index)  # more lines beside each other nobody tells apart
     drawn = style.new_axes(ax)
     step = min(0.16, 0.8 / len(versions))
     for i, name in enumerate(versions):
@@ -121,9 +116,8 @@ def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | Non
     drawn.set_xticks(range(len(bands)), bands)
     drawn.grid(False, axis="x")
     tops = table.loc[table["crashes"] > 0, "high"]
-    drawn.set_ylim(0, 1.1 * float(tops.quantile(0.9)) if len(tops) else None)
-    drawn.set_ylabel("Crashes per host-year")
-    drawn.set_xlabel("Uptime of the boot (days)")
+    top = 1.1 * float(tops.quantile(0.9)) if len(tops) else None
+    drawn.set(ylim=(0, top), ylabel="Crashes per host-year", xlabel="Uptime of the boot (days)")
     style.version_legend(drawn, versions, colours)
     left_out = table["version"].nunique() - len(versions)
     more = f"; {count(left_out, 'version')} with fewer crashes not drawn" if left_out else ""
@@ -150,15 +144,7 @@ def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
 
 
 @chart(
-    "version",
-    "days",
-    "at_risk",
-    "crashes",
-    "survival",
-    "low",
-    "high",
-    "incidence",
-    more=" and the others of ``time_to_crash``, as far as they are drawn",
+    "version", "days", "survival", "incidence", more=" and the others of ``time_to_crash``, as far as they are drawn"
 )
 def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Share of boots that the driver has crashed by an uptime, by version, with 95 % bands.
@@ -190,14 +176,11 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
         drawn.fill_between(rows["days"], 100 * (1 - rows["high"]), 100 * (1 - rows["low"]), **band)
         drawn.step(rows["days"], 100 * (1 - rows["survival"]), linewidth=2, **steps)
         drawn.step(rows["days"], 100 * rows["incidence"], linewidth=1, linestyle="--", **steps)
-    drawn.set_xlim(0, None)
-    drawn.set_ylim(0, max(2.0, 115 * float((1 - table["survival"]).max())))
+    top = max(2.0, 115 * float((1 - table["survival"]).max()))
+    drawn.set(xlim=(0, None), ylim=(0, top), xlabel="Uptime of the boot (days)")
     drawn.set_ylabel("Boots crashed by the driver (%)")
-    drawn.set_xlabel("Uptime of the boot (days)")
-    kinds = [
-        Line2D([], [], color=SOFT, ls=line, label=label)
-        for line, label in (("-", "if nothing else ended it"), ("--", "with reboots"))
-    ]
+    lines = {"-": "if nothing else ended it", "--": "with reboots"}
+    kinds = [Line2D([], [], color=SOFT, ls=line, label=label) for line, label in lines.items()]
     style.version_legend(drawn, names, colours, by.replace("_", " ").capitalize(), *kinds)
     ends = ", ".join(f"{name} {count(rows['crashes'].sum(), 'crash')}" for name, rows in table.groupby(by))
     caption = (

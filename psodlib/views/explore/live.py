@@ -14,7 +14,7 @@ from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.risk.exposure import choose_module
 from psodlib.views.crash import crash_title, pages_of
-from psodlib.views.document import Document, Section, Text, template
+from psodlib.views.document import Section, Text, template
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.explore.notes import Note, read_notes, write_note
 from psodlib.views.explore.page import listed_crashes, offline_twin
@@ -91,11 +91,9 @@ class Explorer:
         where = "Save tags and note" if folder is not None else "Keep until the kernel ends"
         self.save = widgets.Button(description=where, icon="save", layout={"width": "230px"})
         self.save.on_click(lambda _: self._save())
-        noting = widgets.VBox(
-            [widgets.HBox([self.offered, self.tags]), self.note, widgets.HBox([self.save, self.saved])]
-        )
+        rows = [widgets.HBox([self.offered, self.tags]), self.note, widgets.HBox([self.save, self.saved])]
         notice = widgets.HTML(Text(SIMULATED)._repr_html_() if fleet.simulated else "")
-        self.view = _View([notice, self.picture, noting, self.crash], layout={"width": "100%"})
+        self.view = _View([notice, self.picture, widgets.VBox(rows), self.crash], layout={"width": "100%"})
         self.view.explorer = self
         self.picture.chosen = f"crash={next(iter(self.rows))}" if self.rows else ""
         self._draw()
@@ -116,8 +114,7 @@ class Explorer:
             self.crash.value = Text("No crash is chosen.")._repr_html_()
             return
         crash = self.rows[crash_id]
-        page = Section(crash_title(crash), self.page_of(crash))
-        self.crash.value = Document(title=page.title, sections=[page])._repr_html_()
+        self.crash.value = Section("", [Section(crash_title(crash), self.page_of(crash))])._repr_html_()
 
     def _tags(self) -> dict[str, str]:
         return {crash_id: f"[{', '.join(note.tags) or 'note'}]" for crash_id, note in self.notes.items()}

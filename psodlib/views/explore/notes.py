@@ -45,9 +45,8 @@ def read_notes(folder: str | Path) -> dict[str, Note]:
 def write_note(folder: str | Path, crash_id: str, note: Note) -> Path:
     """Save one crash's tags and note beside the store; the others' stay as they are on disk."""
     if len(note.text) > MOST_NOTE or len(note.tags) > MOST_TAGS:
-        raise InputError(
-            f"a note of {len(note.text):,} letters with {len(note.tags)} tags; at most {MOST_NOTE:,} letters and {MOST_TAGS} tags"
-        )
+        found = f"a note of {len(note.text):,} letters with {len(note.tags)} tags"
+        raise InputError(f"{found}; at most {MOST_NOTE:,} letters and {MOST_TAGS} tags")
     file = Path(folder) / NOTES_FILE
     # Read again: somebody else may have saved since.
     notes = {key: asdict(value) for key, value in read_notes(folder).items() if key != crash_id}

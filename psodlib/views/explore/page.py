@@ -10,7 +10,7 @@ import pandas as pd
 from markupsafe import escape
 
 from psodlib.fleet import Fleet
-from psodlib.views.crash import address_of, crash_title, pages_of, way_to
+from psodlib.views.crash import address_of, crash_title, pages_of, way_to, where
 from psodlib.views.document import Block, Document, Link, Script, Section, Table, Text, html_text, to_html
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.words import SIMULATED, known, label, moment
@@ -31,10 +31,7 @@ def listed_crashes(fleet: Fleet) -> pd.DataFrame:
 def lives_picture(fleet: Fleet, module: str, instead: Sequence[Block], host: Any = None) -> list[Block]:
     """Versions and crashes over time, of all hosts or of one, to hover and to zoom; its links lead to the explorer's page."""
     if known(host):
-        own = {
-            name: table[(table["host"] == host).fillna(False)] for name in LIVES if len(table := getattr(fleet, name))
-        }
-        fleet = replace(fleet, **own)
+        fleet = replace(fleet, **{name: where(getattr(fleet, name), host=host) for name in LIVES})
     if len(fleet.uptimes) > MOST_BOOTS or fleet.uptimes["end"].isna().all():
         return list(instead)
     parts = ["hosts"] if known(host) else ["months", "rollout", "hosts"]
@@ -46,13 +43,8 @@ def offline_twin(fleet: Fleet, module: str) -> str:
     if len(fleet.uptimes) > MOST_BOOTS:
         return str(html_text("This fleet is too large for a page: see explorer.html of psodlib's report."))
     script = Script("explorer.js", explorer_data(fleet, module))
-    page = to_html(
-        Document(
-            title="Crashes and hosts",
-            notice=SIMULATED if fleet.simulated else "",
-            sections=[Section("Look through", [script])],
-        )
-    )
+    notice = SIMULATED if fleet.simulated else ""
+    page = to_html(Document(title="Crashes and hosts", notice=notice, sections=[Section("Look through", [script])]))
     return f'<iframe title="Crashes and hosts" sandbox="allow-scripts" style="width: 100%; height: 60rem; border: 0" srcdoc="{escape(page)}"></iframe>'
 
 
@@ -61,23 +53,16 @@ def explorer_document(fleet: Fleet, module: str) -> Document:
     crashes = listed_crashes(fleet).head(MOST_PAGES)
     page_of = pages_of(fleet, crashes)
     pages = [
-        Section(crash_title(crash), page_of(crash), address_of("crash", crash["crash_id"]))
-        for _, crash in crashes.iterrows()
+        Section(crash_title(one), page_of(one), address_of("crash", one["crash_id"])) for _, one in crashes.iterrows()
     ]
     rows: Any = [
         [Link(way_to("crash", row.crash_id), moment(row.time) if known(row.time) else "time unknown"),
          *(label(cell) for cell in (row.host, row.guilty_module, row.driver_version, row.signature))]
         for row in crashes.itertuples()
     ]  # fmt: skip
-    instead = [
-        Table("Crashes, newest first", ["When", "Host", "Module", "Version loaded", "Signature"], rows)
-        if rows
-        else Text("No crash was found.")
-    ]
-    script = Script("explorer.js", explorer_data(fleet, module), instead)
+    listed = Table("Crashes, newest first", ["When", "Host", "Module", "Version loaded", "Signature"], rows)
+    script = Script("explorer.js", explorer_data(fleet, module), [listed if rows else Text("No crash was found.")])
     return Document(
-        title="All crashes and hosts",
-        subtitle=f"Boots are coloured by the version of {label(module)} that was loaded",
-        notice=SIMULATED if fleet.simulated else "",
-        sections=[Section("Look through", [script]), *pages],
-    )
+        title="All crashes and hosts", subtitle=f"Boots are coloured by the version of {label(module)} that was loaded",
+        notice=SIMULATED if fleet.simulated else "", sections=[Section("Look through", [script]), *pages],
+    )  # fmt: skip
