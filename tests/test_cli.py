@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pty
 import subprocess
 import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from conftest import DATA
+from conftest import DATA, here
 
 import psodlib as psod
-from psodlib.cli import main
 
 INCIDENT = DATA / "incident-2014-05-31"
 COMMANDS = str.split("anonymise case collect explain hosts lab load report simulate sql verify watch")
@@ -27,17 +23,6 @@ def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedP
         input=stdin, capture_output=True, timeout=120, env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
     )  # fmt: skip
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def here(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """The same in this process, which has imported already what each new one would import first."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("default")
-        patch.setattr(sys, "argv", ["psod", *map(str, words)])
-        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
-            main()
-    return subprocess.CompletedProcess(words, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -310,9 +310,7 @@ _SHAPED = re.compile("|".join(f"(?:{shape.pattern})" for shape in SHAPES).encode
 def _learn_parquet(names: Names, data: bytes) -> None:
     try:
         table = pd.read_parquet(BytesIO(data))
-    except (
-        Exception
-    ):  # damaged Parquet raises whatever the damage hits; it is left out when its turn comes to be written
+    except Exception:  # damaged Parquet raises whatever the damage hits; it is left out when it is to be written
         return
     for column in _VERSIONS & set(table):
         names.numbers |= {str(cell) for cell in table[column].dropna().unique()}

@@ -47,7 +47,7 @@ NO_INFORMATION = Interval(math.nan, 0.0, math.inf)
 
 
 def poisson_interval(
-    count: float, exposure: float, alpha: float = 0.05, method: Literal["garwood", "midp"] = "garwood"
+    count: float, exposure: float, alpha: float = 0.05, method: str = "garwood"
 ) -> tuple[float, float]:
     """Two-sided interval of one Poisson rate.
 

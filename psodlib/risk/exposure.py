@@ -316,9 +316,7 @@ def check_columns(table: pd.DataFrame, wanted: Iterable[str]) -> None:
     """Refuse to group by a column that is not there."""
     for name in wanted:
         if name not in table:
-            raise InputError(
-                f"the exposure table has no column {name}; group by one of {', '.join(map(str, table.columns))}"
-            )
+            raise InputError(f"the table has no column {name}; group by one of {', '.join(map(str, table.columns))}")
 
 
 def check_exposure(table: pd.DataFrame) -> pd.DataFrame:

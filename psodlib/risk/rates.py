@@ -212,14 +212,12 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
     ]
     sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     sensitivity += [("frailty shared by cluster", by_cluster)] if by_cluster else []
-    known_crashes, unknown, unplaced = (
-        (round(mine), round(other)) for mine, other in (arms.known, arms.unknown, arms.unplaced)
-    )
+    sure, unknown, unplaced = ((round(a), round(b)) for a, b in (arms.known, arms.unknown, arms.unplaced))
     return RateRatio(
         version=arms.version, reference=arms.reference, **found.interval._asdict(), alpha=alpha,
         method="exact_midp" if found.exactly else "frailty", known_only=known, with_unknown=found.with_unknown,
         adversarial=adversarial, crude=crude, mantel_haenszel=pooled, frailty_variance=found.fit.variance if found.fit else None,
-        crashes=known_crashes, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
+        crashes=sure, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
         p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=unknown, sensitivity=tuple(sensitivity), unplaced_crashes=unplaced,
     )  # fmt: skip
 

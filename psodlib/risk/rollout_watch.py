@@ -131,9 +131,7 @@ def watch_rollout(
     reasons = (*((*stops, *holds) or (_next_step(waves, plan, judged, done),)), *_named(news[aside]))
     followed = None
     if stops or done:
-        with contextlib.suppress(
-            InputError
-        ):  # with hysteresis: an advice that was followed is turned round only when sure
+        with contextlib.suppress(InputError):  # an advice that was followed is turned round only when sure
             followed = decide_pin(table, now=fleet.now(plan.module), before=plan.to)
     head = {"stop": "Stop", "hold": "Hold", "go_on": "Go on"}[word]
     return RolloutWatch(

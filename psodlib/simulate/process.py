@@ -313,9 +313,8 @@ class _Life:
         self.moves = [(day, step, False) for day, step in moves if day > plan.entry]
         self.boot, self.now, self.load_at = plan.boot, plan.entry, math.inf
         self.shape, self.scale, self.mean = rules.weibull_shape, rules.reboot_days, math.gamma(rules.weibull_shape + 1)
-        self.background_days, self.deliberate_days = (
-            YEAR / rate if rate else math.inf for rate in (rules.background_rate, rules.deliberate_rate)
-        )
+        rates = (rules.background_rate, rules.deliberate_rate)
+        self.background_days, self.deliberate_days = (YEAR / rate if rate else math.inf for rate in rates)
         ratios = (1.0, rules.ratio_58, rules.ratio_60)
         peak = math.exp(abs(rules.trend) / 2)
         self.peak_hazard = [plan.hazard * ratio * peak for ratio in ratios]
