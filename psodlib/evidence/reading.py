@@ -202,7 +202,9 @@ def _text(head: bytes) -> str:
 
 def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, found: list[int]) -> list[FileReading]:
     text_of = _recoded(stream, encoding)
-    if item.name.rpartition("/")[2] == "incident.toml":  # what people say of an incident: the write-up's, no evidence
+    name = item.name.rpartition("/")[2]
+    # What people say of an incident is the write-up's, what a collection says of itself the report's: no evidence.
+    if name == "incident.toml" or (name == "manifest.json" and b'"clock_offset"' in head):
         return [FileReading(source=item.source, kind="account", irrelevant=True)]
 
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
@@ -230,7 +232,7 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
         return _read_capture(text_of, item, head, like_vmkernel)
     kinds = [place for place in found if place < len(KINDS)]
     if kinds and not like_vmkernel:
-        kind = recognise(text, item.name.rpartition("/")[2].removesuffix(".txt"), kinds)
+        kind = recognise(text, name.removesuffix(".txt"), kinds)
         if kind is not None:
             return _less_noise(read_artifact(text_of, item.source, item.name, _taken(item), kind), item)
     if like_vmkernel:
