@@ -33,6 +33,7 @@ SHORTEST, LONGEST = 1e-14, 1e12
 
 _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.1331820
 
+Exposures = pd.DataFrame | Iterable[pd.DataFrame]  # a table, or the parts of a fleet too large for one
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
 

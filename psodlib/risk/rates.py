@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,13 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.cautions import counted
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_columns, check_exposure, parts_of
+from psodlib.risk.exposure import Exposures, check_columns, check_exposure, parts_of
 from psodlib.schema import Cell, told_first
 
 DAYS_PER_YEAR = 365.25
 
 
-def crash_rates(
-    exposure: pd.DataFrame | Iterable[pd.DataFrame], by: str | list[str] = "version", alpha: float = 0.05
-) -> pd.DataFrame:
+def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: float = 0.05) -> pd.DataFrame:
     """Crashes of the driver per host-day, by version or any other column.
 
     Parameters
@@ -158,9 +156,8 @@ class RateRatio(Cell):
 
 
 def rate_ratio(
-    exposure: pd.DataFrame | Iterable[pd.DataFrame], version: str, reference: str, adjust: Sequence[str] = ADJUST,
-    alpha: float = 0.05,
-) -> RateRatio:  # fmt: skip
+    exposure: Exposures, version: str, reference: str, adjust: Sequence[str] = ADJUST, alpha: float = 0.05
+) -> RateRatio:
     """Ratio of the driver's crash rates under two versions.
 
     Parameters

@@ -300,9 +300,8 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
     on_new = (crashes["time"] >= at).fillna(False) & (crashes["time"] >= plan.start).fillna(False)
     on_new &= crashes["driver_version"].eq(plan.to).fillna(True) | crashes["guilty_module"].ne(plan.module).fillna(True)
     known = {*crashes.loc[~on_new, "signature"].dropna(), *plan.accepted}
-    new = crashes[
-        on_new & crashes["signature"].notna() & ~crashes["signature"].isin(known) & ~crashes["deliberate"].fillna(False)
-    ]
+    unseen = crashes["signature"].notna() & ~crashes["signature"].isin(known)
+    new = crashes[on_new & unseen & ~crashes["deliberate"].fillna(False)]
     named = {issue.id for issue in exposed(issues, plan.module, plan.to)}
     stacks = stacks_of(fleet) if len(new) else {}
     likest: dict[Any, tuple[Any, float]] = {}
