@@ -31,23 +31,16 @@ app = typer.Typer(
     epilog="Exit code 0: done. 1: done, with problems that you should see. 2: wrong use.",
 )
 Sources = Annotated[
-    list[str],
-    Argument(help="Folders, files, archives or URLs of evidence; - reads standard input.", show_default=False),
+    list[str], Argument(help="Folders, files, archives or URLs; - reads standard input.", show_default=False)
 ]
 Inventory = Annotated[Path | None, Option(help="CSV with a column [b]host[/b]; cluster, model, users, vms are used.")]
 KnownIssues = Annotated[Path | None, Option(help="Your own known issues (TOML), added to those of psodlib.")]
 Store = Annotated[str | None, Option(help="Folder that keeps what was read: the next load reads only new files.")]
-AllowLoss = Annotated[
-    bool,
-    Option("--allow-loss", help="Load even if a tenth of the store's crashes or host-days would be lost."),
-]
+AllowLoss = Annotated[bool, Option("--allow-loss", help="Load even if a tenth of the store would be lost.")]
 Jobs = Annotated[int | None, Option(help="Processes to read with; default: as many as there are cores.")]
 SomeHosts = Annotated[
     list[str] | None,
-    Argument(
-        help="Host names, a file with one name per line, or an inventory (.csv, .xlsx); not with [b]--vcenter[/b].",
-        show_default=False,
-    ),
+    Argument(help="Host names, a file of them, or an inventory (.csv, .xlsx); not with --vcenter.", show_default=False),
 ]
 VCenter = Annotated[str | None, Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")]
 Thumbprint = Annotated[str | None, Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")]
@@ -56,30 +49,17 @@ User = Annotated[str, Option(help="Account on the hosts.")]
 Key = Annotated[Path | None, Option(help="Private key to log in with.")]
 Agent = Annotated[bool, Option("--agent", help="Ask the SSH agent for a key.")]
 Ask = Annotated[bool, Option("--ask-password", help="Ask for the password here, once.")]
-Keyring = Annotated[
-    str | None,
-    Option("--password-keyring", help="Take the password from the system's keyring, under this service."),
-]
+Keyring = Annotated[str | None, Option("--password-keyring", help="From the system's keyring, under this service.")]
 Command = Annotated[str | None, Option("--password-command", help="From a command, e.g. [b]pass show esxi/{user}[/b].")]
 Known = Annotated[Path, Option(help="Host keys that are trusted.")]
 Trust = Annotated[
-    bool,
-    Option(
-        "--trust-first-use",
-        help="Trust a host key that is not known yet, and print it. A changed key is always refused.",
-    ),
+    bool, Option("--trust-first-use", help="Trust and print an unknown host key. A changed one is always refused.")
 ]
 Legacy = Annotated[list[str] | None, Option(help="A host that may use SHA-1 (ESXi 5.x); may be repeated.")]
 Jump = Annotated[str | None, Option(help="Jump host to connect through.")]
 Pool = Annotated[int, Option(min=1, max=32, help="Hosts to connect to at the same time.")]
-KeyFile = Annotated[
-    Path | None,
-    Option(help="File with the key; created if missing. Without it you are asked for a passphrase."),
-]
-SiteWords = Annotated[
-    list[str] | None,
-    Option(help="Another word to replace everywhere (a company or project name); may be repeated."),
-]
+KeyFile = Annotated[Path | None, Option(help="File of the key, made if missing; else you are asked for a passphrase.")]
+SiteWords = Annotated[list[str] | None, Option(help="Another word to replace (a company, a project); may be repeated.")]
 Notes = Annotated[Path | None, Option(help="Folder of the explorer's notes; those of the crash go into its write-up.")]
 SiteFile = Annotated[Path | None, Option(help="A private site.toml, whose account and contract go into the write-up.")]
 WithSite = Annotated[bool, Option("--with-site", help="As --site, with the site.toml of this folder or your settings.")]
@@ -97,8 +77,7 @@ def load(
     cluster: Annotated[str | None, Option(help="Dask cluster to read on: tcp://..., or [b]local[/b].")] = None,
     allow_loss: AllowLoss = False,
     verify: Annotated[
-        bool,
-        Option("--verify", help="Check every file of the store against its hash, and repair what is damaged."),
+        bool, Option("--verify", help="Check every file of the store, and repair what is damaged.")
     ] = False,
 ) -> None:
     """Read evidence and print what is in it: crashes, driver versions, problems."""
