@@ -31,7 +31,7 @@ app = typer.Typer(
     epilog="Exit code 0: done. 1: done, with problems that you should see. 2: wrong use.",
 )
 Sources = Annotated[
-    list[str], Argument(help="Folders, files, archives or URLs; - reads standard input.", show_default=False)
+    list[str], Argument(help="Folders, files, archives, URLs; - is standard input.", show_default=False)
 ]
 Inventory = Annotated[Path | None, Option(help="CSV with a column [b]host[/b]; cluster, model, users, vms are used.")]
 KnownIssues = Annotated[Path | None, Option(help="Your own known issues (TOML), added to those of psodlib.")]
@@ -40,7 +40,7 @@ AllowLoss = Annotated[bool, Option("--allow-loss", help="Load even if a tenth of
 Jobs = Annotated[int | None, Option(help="Processes to read with; default: as many as there are cores.")]
 SomeHosts = Annotated[
     list[str] | None,
-    Argument(help="Host names, a file of them, or an inventory (.csv, .xlsx); not with --vcenter.", show_default=False),
+    Argument(help="Hosts, a file of them, an inventory (.csv, .xlsx); no --vcenter.", show_default=False),
 ]
 VCenter = Annotated[str | None, Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")]
 Thumbprint = Annotated[str | None, Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")]
@@ -53,7 +53,7 @@ Keyring = Annotated[str | None, Option("--password-keyring", help="From the syst
 Command = Annotated[str | None, Option("--password-command", help="From a command, e.g. [b]pass show esxi/{user}[/b].")]
 Known = Annotated[Path, Option(help="Host keys that are trusted.")]
 Trust = Annotated[
-    bool, Option("--trust-first-use", help="Trust and print an unknown host key. A changed one is always refused.")
+    bool, Option("--trust-first-use", help="Trust an unknown host key, and print it; never a changed one.")
 ]
 Legacy = Annotated[list[str] | None, Option(help="A host that may use SHA-1 (ESXi 5.x); may be repeated.")]
 Jump = Annotated[str | None, Option(help="Jump host to connect through.")]
@@ -76,9 +76,7 @@ def load(
     store: Store = None,
     cluster: Annotated[str | None, Option(help="Dask cluster to read on: tcp://..., or [b]local[/b].")] = None,
     allow_loss: AllowLoss = False,
-    verify: Annotated[
-        bool, Option("--verify", help="Check every file of the store, and repair what is damaged.")
-    ] = False,
+    verify: Annotated[bool, Option("--verify", help="Check the store's files, and mend what is damaged.")] = False,
 ) -> None:
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
@@ -133,9 +131,7 @@ def report(
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
     module: Annotated[str | None, Option(help="The driver. Default: the one that the evidence points at.")] = None,
-    candidate: Annotated[
-        list[str] | None, Option(help="Version to weigh; may be repeated. Default: all that ran.")
-    ] = None,
+    candidate: Annotated[list[str] | None, Option(help="Version to weigh; may be repeated. Default: all.")] = None,
     crash_id: Annotated[str | None, Option(help="Crash to write up. Default: the newest caused by the module.")] = None,
     plan: Annotated[Path | None, Option(help="Plan of a running roll-out (TOML), for the brief.")] = None,
     notes: Notes = None,
@@ -457,8 +453,7 @@ def _key(file: Path | None) -> bytes:
 @app.command(epilog="Example:  psod lab store/ --folder my-case")
 def lab(
     source: Annotated[
-        str | None,
-        Argument(help="Evidence, a store or a saved fleet. Default: the demo.", show_default=False),
+        str | None, Argument(help="Evidence, a store, a saved fleet. Default: the demo.", show_default=False)
     ] = None,
     folder: Annotated[Path, Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     port: Annotated[int, Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
