@@ -40,7 +40,7 @@ AllowLoss = Annotated[bool, Option("--allow-loss", help="Load even if a tenth of
 Jobs = Annotated[int | None, Option(help="Processes to read with; default: as many as there are cores.")]
 SomeHosts = Annotated[
     list[str] | None,
-    Argument(help="Hosts, a file of them, an inventory (.csv, .xlsx); no --vcenter.", show_default=False),
+    Argument(help="Hosts, a file of them, or an inventory (.csv, .xlsx)", show_default=False),
 ]
 VCenter = Annotated[str | None, Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")]
 Thumbprint = Annotated[str | None, Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")]

@@ -291,10 +291,9 @@ def _open(link: Connection, target: Target, channel: Any, access: Access) -> par
     options = transport.get_security_options()
     rsa = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # signatures of one kind of key
     known = [name for kind in access.keys.types(target.key_name) for name in (rsa if kind == "ssh-rsa" else (kind,))]
-    if wanted := [
-        name for name in known if name in options.key_types
-    ]:  # ask for the key that we know, or another one would look like a change
-        options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
+    # Ask for the key that we know, or another one would look like a change.
+    wanted = [name for name in known if name in options.key_types]
+    options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
     transport.start_client(timeout=limit)
     try:
         proved = transport.get_remote_server_key()
