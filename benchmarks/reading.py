@@ -174,19 +174,13 @@ def run(*command: str, **more: str) -> None:
     subprocess.run(command, capture_output=True, check=False, env=os.environ | more)
 
 
-def read_lines(path: Path) -> int:
-    """What a first script does: look at each line of a file."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return sum(WORD in line for line in file)
-
-
 def units_of(folder: Path) -> list[Unit]:
     """The files of a folder as ``load`` sees them."""
     return [unit for unit in iter_units(folder) if isinstance(unit, Unit)]
 
 
 def bench_raw(folder: Path, total: int, rounds: int, against: Path | None) -> None:
-    """Raw logs against ripgrep, grep and a line loop."""
+    """Raw logs against ripgrep and grep."""
     paths = write_raw(folder, total, 16)
     names, units = [str(path) for path in paths], units_of(folder)
     fleet = psod.load(folder, jobs=1)
@@ -202,12 +196,6 @@ def bench_raw(folder: Path, total: int, rounds: int, against: Path | None) -> No
         **by_tree("read_unit", "read", folder, against),
     }  # fmt: skip
     best = paired(rows, rounds)
-    once: dict[str, Callable[[], object]] = {"line loop": lambda: read_lines(paths[0])}
-    if shutil.which("lnav"):
-        once["lnav, lines with the word"] = lambda: run("lnav", "-N", "-n", "-c", f":filter-in {WORD}", names[0])
-    for name, call in once.items():
-        one = measured(call)
-        best[f"{name} (one file, times 16)"] = Best(16 * one.wall, 16 * one.cpu)
     table(f"16 raw logs, {total / 2**30:g} GiB", best, total, f"rg -c, {CORES} threads")
 
 
