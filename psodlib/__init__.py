@@ -47,23 +47,11 @@ if TYPE_CHECKING:
     from psodlib.triage.devices import device_table
     from psodlib.triage.similar import propose_merges, similar_crashes
     from psodlib.views.case import case
-    from psodlib.views.charts import (
-        plot_ascertainment,
-        plot_evidence_needed,
-        plot_fleet_map,
-        plot_hazard,
-        plot_host_days,
-        plot_incident,
-        plot_modules,
-        plot_options,
-        plot_rates,
-        plot_ratio,
-        plot_rollout,
-        plot_survival,
-        plot_uptime_at_crash,
-        plot_waves,
-        plot_weekly_rate,
-    )
+    from psodlib.views.charts import (  # isort: skip
+        plot_ascertainment, plot_evidence_needed, plot_fleet_map, plot_hazard, plot_host_days, plot_incident,
+        plot_modules, plot_options, plot_rates, plot_ratio, plot_rollout, plot_survival, plot_uptime_at_crash,
+        plot_waves, plot_weekly_rate,
+    )  # fmt: skip
     from psodlib.views.explore import explore
     from psodlib.views.report import report
 

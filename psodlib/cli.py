@@ -14,27 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from psodlib.console import (
-    MILD,
-    bar,
-    cluster_client,
-    end_collection,
-    end_report,
-    end_verify,
-    err,
-    exit_code,
-    out,
-    print_anonymised,
-    print_news,
-    print_summary,
-    print_suspects,
-    print_table,
-    print_trusted,
-    resumable,
-    say,
-    stoppable,
-)
+from psodlib.console import (  # isort: skip
+    bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
+    print_news, print_summary, print_suspects, print_table, print_trusted, resumable, say, stoppable,
+)  # fmt: skip
 from psodlib.errors import InputError, PsodError
 
 app = typer.Typer(
@@ -46,75 +31,39 @@ app = typer.Typer(
     epilog="Exit code 0: done. 1: done, with problems that you should see. 2: wrong use.",
 )
 Sources = Annotated[
-    list[str],
-    typer.Argument(help="Folders, files, archives or URLs of evidence; - reads standard input.", show_default=False),
+    list[str], Argument(help="Folders, files, archives, URLs; - is standard input.", show_default=False)
 ]
-Inventory = Annotated[
-    Path | None, typer.Option(help="CSV with at least a column [b]host[/b]; cluster, model, users, vms are used.")
-]
-KnownIssues = Annotated[
-    Path | None, typer.Option(help="Your own known issues (TOML), added to those that come with psodlib.")
-]
-Store = Annotated[str | None, typer.Option(help="Folder that keeps what was read: the next load reads only new files.")]
-AllowLoss = Annotated[
-    bool,
-    typer.Option("--allow-loss", help="Load even if a tenth of the store's crashes or host-days would be lost."),
-]
-Jobs = Annotated[int | None, typer.Option(help="Processes to read with; default: as many as there are cores.")]
+Inventory = Annotated[Path | None, Option(help="CSV with a column [b]host[/b]; cluster, model, users, vms are used.")]
+KnownIssues = Annotated[Path | None, Option(help="Your own known issues (TOML), added to those of psodlib.")]
+Store = Annotated[str | None, Option(help="Folder that keeps what was read: the next load reads only new files.")]
+AllowLoss = Annotated[bool, Option("--allow-loss", help="Load even if a tenth of the store would be lost.")]
+Jobs = Annotated[int | None, Option(help="Processes to read with; default: as many as there are cores.")]
 SomeHosts = Annotated[
     list[str] | None,
-    typer.Argument(
-        help="Host names, a file with one name per line, or an inventory (.csv, .xlsx); not with [b]--vcenter[/b].",
-        show_default=False,
-    ),
+    Argument(help="Hosts, a file of them, or an inventory (.csv, .xlsx)", show_default=False),
 ]
-VCenter = Annotated[
-    str | None, typer.Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")
-]
-Thumbprint = Annotated[
-    str | None, typer.Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")
-]
-Authorities = Annotated[Path | None, typer.Option("--ca-file", help="Authorities that sign the vCenter's certificate.")]
-User = Annotated[str, typer.Option(help="Account on the hosts.")]
-Key = Annotated[Path | None, typer.Option(help="Private key to log in with.")]
-Agent = Annotated[bool, typer.Option("--agent", help="Ask the SSH agent for a key.")]
-Ask = Annotated[bool, typer.Option("--ask-password", help="Ask for the password here, once.")]
-Keyring = Annotated[
-    str | None,
-    typer.Option("--password-keyring", help="Take the password from the system's keyring, under this service."),
-]
-Command = Annotated[
-    str | None, typer.Option("--password-command", help="Take it from a command, e.g. [b]pass show esxi/{user}[/b].")
-]
-Known = Annotated[Path, typer.Option(help="Host keys that are trusted.")]
+VCenter = Annotated[str | None, Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")]
+Thumbprint = Annotated[str | None, Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")]
+Authorities = Annotated[Path | None, Option("--ca-file", help="Authorities that sign the vCenter's certificate.")]
+User = Annotated[str, Option(help="Account on the hosts.")]
+Key = Annotated[Path | None, Option(help="Private key to log in with.")]
+Agent = Annotated[bool, Option("--agent", help="Ask the SSH agent for a key.")]
+Ask = Annotated[bool, Option("--ask-password", help="Ask for the password here, once.")]
+Keyring = Annotated[str | None, Option("--password-keyring", help="From the system's keyring, under this service.")]
+Command = Annotated[str | None, Option("--password-command", help="From a command, e.g. [b]pass show esxi/{user}[/b].")]
+Known = Annotated[Path, Option(help="Host keys that are trusted.")]
 Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust-first-use",
-        help="Trust a host key that is not known yet, and print it. A changed key is always refused.",
-    ),
+    bool, Option("--trust-first-use", help="Trust an unknown host key, and print it; never a changed one.")
 ]
-Legacy = Annotated[list[str] | None, typer.Option(help="A host that may use SHA-1 (ESXi 5.x); may be repeated.")]
-Jump = Annotated[str | None, typer.Option(help="Jump host to connect through.")]
-Pool = Annotated[int, typer.Option(min=1, max=32, help="Hosts to connect to at the same time.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(help="File with the key; created if missing. Without it you are asked for a passphrase."),
-]
-SiteWords = Annotated[
-    list[str] | None,
-    typer.Option(help="Another word to replace everywhere (a company or project name); may be repeated."),
-]
-Notes = Annotated[
-    Path | None, typer.Option(help="Folder of the explorer's tags and notes; those of the crash go into its write-up.")
-]
-SiteFile = Annotated[
-    Path | None, typer.Option(help="A private site.toml: its account and contract numbers go into the write-up.")
-]
-WithSite = Annotated[
-    bool, typer.Option("--with-site", help="As --site, with the site.toml found in this folder or in your settings.")
-]
-Module = Annotated[str, typer.Option(help="The driver module in question.")]
+Legacy = Annotated[list[str] | None, Option(help="A host that may use SHA-1 (ESXi 5.x); may be repeated.")]
+Jump = Annotated[str | None, Option(help="Jump host to connect through.")]
+Pool = Annotated[int, Option(min=1, max=32, help="Hosts to connect to at the same time.")]
+KeyFile = Annotated[Path | None, Option(help="File of the key, made if missing; else you are asked for a passphrase.")]
+SiteWords = Annotated[list[str] | None, Option(help="Another word to replace (a company, a project); may be repeated.")]
+Notes = Annotated[Path | None, Option(help="Folder of the explorer's notes; those of the crash go into its write-up.")]
+SiteFile = Annotated[Path | None, Option(help="A private site.toml, whose account and contract go into the write-up.")]
+WithSite = Annotated[bool, Option("--with-site", help="As --site, with the site.toml of this folder or your settings.")]
+Module = Annotated[str, Option(help="The driver module in question.")]
 
 
 @app.command(epilog="Example:  psod load evidence/ --inventory hosts.csv -o fleet/")
@@ -122,17 +71,12 @@ def load(
     sources: Sources,
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Save the tables there as Parquet.")] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="Save the tables there as Parquet.")] = None,
     jobs: Jobs = None,
     store: Store = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Read on a Dask cluster: its address (tcp://...), or [b]local[/b].")
-    ] = None,
+    cluster: Annotated[str | None, Option(help="Dask cluster to read on: tcp://..., or [b]local[/b].")] = None,
     allow_loss: AllowLoss = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Check every file of the store against its hash, and repair what is damaged."),
-    ] = False,
+    verify: Annotated[bool, Option("--verify", help="Check the store's files, and mend what is damaged.")] = False,
 ) -> None:
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
@@ -149,17 +93,16 @@ def load(
         say(f"Tables saved in {output}")
     if store:
         print_news(store)
-    # That a log was rotated away is no trouble where the store has kept it.
-    raise typer.Exit(exit_code(fleet, MILD | {"vanished"} if store else MILD))
+    raise typer.Exit(exit_code(fleet, sources, store))
 
 
 @app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')
 def sql(
-    store: Annotated[Path, typer.Argument(help="Folder of [b]psod load --store[/b].", show_default=False)],
-    query: Annotated[str, typer.Argument(help="One SELECT over the tables of the store.", show_default=False)],
-    form: Annotated[str, typer.Option("--format", help="table, csv or json (one object a line).")] = "table",
-    rows: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 100_000,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time, in seconds.")] = 120,
+    store: Annotated[Path, Argument(help="Folder of [b]psod load --store[/b].", show_default=False)],
+    query: Annotated[str, Argument(help="One SELECT over the tables of the store.", show_default=False)],
+    form: Annotated[str, Option("--format", help="table, csv or json (one object a line).")] = "table",
+    rows: Annotated[int, Option(min=1, help="Most rows to print.")] = 100_000,
+    seconds: Annotated[float, Option(min=0.1, help="Longest time, in seconds.")] = 120,
 ) -> None:
     """Ask the store in SQL, read-only: the seven tables, coverage and ledger."""
     from psodlib.store.sql import ask
@@ -183,21 +126,13 @@ def sql(
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
 def report(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the report.")] = Path("report"),
+    output: Annotated[Path, Option("-o", "--output", help="Folder for the report.")] = Path("report"),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
-    module: Annotated[
-        str | None, typer.Option(help="The driver in question. Default: the one that the evidence points at.")
-    ] = None,
-    candidate: Annotated[
-        list[str] | None, typer.Option(help="A version to consider; may be repeated. Default: all that ran.")
-    ] = None,
-    crash_id: Annotated[
-        str | None, typer.Option(help="Crash to write up. Default: the newest caused by the module.")
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option(help="The plan of a roll-out under way (TOML): the brief says how it stands.")
-    ] = None,
+    module: Annotated[str | None, Option(help="The driver. Default: the one that the evidence points at.")] = None,
+    candidate: Annotated[list[str] | None, Option(help="Version to weigh; may be repeated. Default: all.")] = None,
+    crash_id: Annotated[str | None, Option(help="Crash to write up. Default: the newest caused by the module.")] = None,
+    plan: Annotated[Path | None, Option(help="Plan of a running roll-out (TOML), for the brief.")] = None,
     notes: Notes = None,
     site: SiteFile = None,
     with_site: WithSite = False,
@@ -222,7 +157,7 @@ def report(
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
             before=Fleet.before(store) if store else None, progress=progress,
         )  # fmt: skip
-    end_report(written, store)
+    end_report(written, sources, store)
 
 
 @app.command(
@@ -230,9 +165,9 @@ def report(
     "\n\nExample:  psod watch store/ --plan plan.toml"
 )
 def watch(
-    source: Annotated[str, typer.Argument(help="A store or a saved fleet, as loaded last.", show_default=False)],
-    plan: Annotated[Path, typer.Option(help="The plan of the roll-out (TOML).", show_default=False)],
-    today: Annotated[str | None, typer.Option(help="Day of the look, as 2026-11-30. Default: now.")] = None,
+    source: Annotated[str, Argument(help="A store or a saved fleet, as loaded last.", show_default=False)],
+    plan: Annotated[Path, Option(help="The plan of the roll-out (TOML).", show_default=False)],
+    today: Annotated[str | None, Option(help="Day of the look, as 2026-11-30. Default: now.")] = None,
     known_issues: KnownIssues = None,
 ) -> None:
     """Look at a running roll-out: who has moved, what crashed since, and go on, hold or stop."""
@@ -269,11 +204,11 @@ def watch(
 
 @app.command(epilog="Example:  psod simulate made-up/ --hosts 60 --days 365 --seed 7")
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Where to write the evidence; must be new or empty.")],
-    hosts: Annotated[int, typer.Option(min=1, help="Number of hosts.")] = 60,
-    days: Annotated[int, typer.Option(min=1, help="Days of history.")] = 365,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
-    story: Annotated[str, typer.Option(help="What goes wrong: hpsa, nhpsa, i40en, smartpqi, or firmware.")] = "hpsa",
+    folder: Annotated[Path, Argument(help="Where to write the evidence; must be new or empty.")],
+    hosts: Annotated[int, Option(min=1, help="Number of hosts.")] = 60,
+    days: Annotated[int, Option(min=1, help="Days of history.")] = 365,
+    seed: Annotated[int, Option(help="The same seed gives the same bytes.")] = 7,
+    story: Annotated[str, Option(help="What goes wrong: hpsa, nhpsa, i40en, smartpqi, or firmware.")] = "hpsa",
 ) -> None:
     """Write a made-up fleet with known truth, in real file formats."""
     from psodlib.simulate import simulate_fleet
@@ -322,23 +257,19 @@ def _reaching(command: Callable[..., None]) -> Callable[..., None]:
 def collect(
     reach: dict[str, Any],
     hosts: SomeHosts = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Evidence folder; a second run fetches only what is new.")
-    ] = Path("evidence"),
+    output: Annotated[Path, Option("-o", "--output", help="Evidence folder, to which each run adds.")] = Path(
+        "evidence"
+    ),
     module: Module = "hpsa",
     pool: Pool = 8,
-    connect: Annotated[float, typer.Option(help="Longest time to connect, in seconds.")] = 10,
-    login: Annotated[float, typer.Option(help="Longest time to log in, in seconds.")] = 30,
-    idle: Annotated[float, typer.Option(help="Longest silence, in seconds.")] = 60,
-    total: Annotated[float, typer.Option(help="Longest time per host, in seconds.")] = 1800,
-    max_bytes: Annotated[int, typer.Option(help="Most bytes per host.")] = 4 << 30,
-    no_sftp: Annotated[bool, typer.Option("--no-sftp", help="Read files through the shell.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the hosts, what would be fetched, and the load on them.")
-    ] = False,
-    bundles: Annotated[
-        bool, typer.Option("--bundles", help="With --vcenter: also a support bundle of each host.")
-    ] = False,
+    connect: Annotated[float, Option(help="Longest time to connect, in seconds.")] = 10,
+    login: Annotated[float, Option(help="Longest time to log in, in seconds.")] = 30,
+    idle: Annotated[float, Option(help="Longest silence, in seconds.")] = 60,
+    total: Annotated[float, Option(help="Longest time per host, in seconds.")] = 1800,
+    max_bytes: Annotated[int, Option(help="Most bytes per host.")] = 4 << 30,
+    no_sftp: Annotated[bool, Option("--no-sftp", help="Read files through the shell.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only print the hosts and what would be fetched.")] = False,
+    bundles: Annotated[bool, Option("--bundles", help="With --vcenter: also a support bundle of each host.")] = False,
 ) -> None:
     """Fetch the evidence of many hosts by SSH or from their vCenter: read-only, and can be resumed."""
     from psodlib import collector
@@ -378,7 +309,7 @@ def _named_hosts(hosts: list[str] | None, reach: dict[str, Any]) -> str | list[s
 
 @app.command(name="hosts", epilog="Example:  psod hosts --vcenter vc.example.com --user reader > hosts.csv")
 def hosts_of_vcenter(
-    vcenter: Annotated[str, typer.Option("--vcenter", help="HOST or HOST:PORT of the vCenter.", show_default=False)],
+    vcenter: Annotated[str, Option("--vcenter", help="HOST or HOST:PORT of the vCenter.", show_default=False)],
     user: User = "administrator@vsphere.local",
     password_keyring: Keyring = None,
     password_command: Command = None,
@@ -403,10 +334,8 @@ def hosts_of_vcenter(
 def verify(
     reach: dict[str, Any],
     hosts: SomeHosts = None,
-    pin: Annotated[str, typer.Option(help="The version that every host should run.", show_default=False)] = "",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for what is read from the hosts.")] = Path(
-        "evidence-verify"
-    ),
+    pin: Annotated[str, Option(help="The version that every host should run.", show_default=False)] = "",
+    output: Annotated[Path, Option("-o", "--output", help="Folder for what is read.")] = Path("evidence-verify"),
     module: Module = "hpsa",
     pool: Pool = 8,
 ) -> None:
@@ -435,9 +364,7 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
         try:
             return collector.password_from_command(shlex.split(command))
         except ValueError as error:
-            raise InputError(
-                f"--password-command: {error}; it is split into words as a shell would, but no shell runs it"
-            ) from None
+            raise InputError(f"--password-command: {error}; split as a shell would, but no shell runs it") from None
     if keyring:
         return collector.password_from_keyring(keyring)
     return collector.ask_password() if ask else None
@@ -445,7 +372,7 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
 
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
 def explain(
-    crash_id: Annotated[str, typer.Argument(help="Crash id, or its first digits.")],
+    crash_id: Annotated[str, Argument(help="Crash id, or its first digits.")],
     sources: Sources,
 ) -> None:
     """Say why a crash has its signature and its guilty module."""
@@ -457,12 +384,8 @@ def explain(
 
 @app.command(epilog="Example:  psod anonymise evidence/ --inventory hosts.csv --key-file secret.key -o to-vendor/")
 def anonymise(
-    sources: Annotated[
-        list[str], typer.Argument(help="Folders and files: evidence, a saved fleet, a report.", show_default=False)
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="New folder to write; the mapping is written beside it.")
-    ],
+    sources: Annotated[list[str], Argument(help="Evidence, a saved fleet, a report.", show_default=False)],
+    output: Annotated[Path, Option("-o", "--output", help="New folder to write; the mapping is written beside it.")],
     key_file: KeyFile = None,
     inventory: Inventory = None,
     word: SiteWords = None,
@@ -482,17 +405,15 @@ def anonymise(
 
 @app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")
 def case(
-    crash_id: Annotated[str, typer.Argument(help="Crash id, or its first digits.")],
+    crash_id: Annotated[str, Argument(help="Crash id, or its first digits.")],
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The zip to write.")] = Path("case.zip"),
+    output: Annotated[Path, Option("-o", "--output", help="The zip to write.")] = Path("case.zip"),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
     notes: Notes = None,
     site: SiteFile = None,
     with_site: WithSite = False,
-    anonymise: Annotated[
-        bool, typer.Option("--anonymise", help="Replace all host and user names, and every other name of your site.")
-    ] = False,
+    anonymise: Annotated[bool, Option("--anonymise", help="Replace the names of hosts, users and your site.")] = False,
     key_file: KeyFile = None,
     word: SiteWords = None,
 ) -> None:
@@ -500,9 +421,7 @@ def case(
     from psodlib.views.case import case as write_case
 
     if (key_file or word) and not anonymise:
-        raise InputError(
-            "--key-file and --word go with --anonymise; without it the case would hold every name as it is"
-        )
+        raise InputError("--key-file and --word go with --anonymise; without it the case holds every name as it is")
     key = _key(key_file) if anonymise else None
     done = write_case(
         crash_id, *sources, out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
@@ -533,12 +452,11 @@ def _key(file: Path | None) -> bytes:
 @app.command(epilog="Example:  psod lab store/ --folder my-case")
 def lab(
     source: Annotated[
-        str | None,
-        typer.Argument(help="Evidence, a store or a saved fleet. Default: the demo.", show_default=False),
+        str | None, Argument(help="Evidence, a store, a saved fleet. Default: the demo.", show_default=False)
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
-    port: Annotated[int, typer.Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
-    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    folder: Annotated[Path, Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
+    port: Annotated[int, Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
+    browser: Annotated[bool, Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
     from psodlib.views.notebooks import notebook_folder, set_source
@@ -558,9 +476,7 @@ def lab(
 
 
 @app.callback(invoke_without_command=True)
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
+def _version(version: Annotated[bool, Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
     if version:
         from psodlib import __version__
 

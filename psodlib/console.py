@@ -73,7 +73,11 @@ def bar(task: str, at_once: bool = True) -> Iterator[Any]:
 
     def show(what: str, done: int, total: int | None) -> None:
         line.start()  # does nothing where it runs already
-        pace = _pace(getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began)
+        came, every, seconds = getattr(done, "nbytes", 0), getattr(total, "nbytes", 0), time.monotonic() - began
+        pace = ""  # how fast the bytes go, and when the last will be through
+        if came and seconds >= 1:
+            left = round((every - came) * seconds / came)
+            pace = f"{came / seconds / 1e6:,.0f} MB/s, {left // 60}:{left % 60:02d} left"
         most = max(err.width - BESIDE, 20)
         tail = what if len(what) <= most else f"...{what[-most:]}"
         line.update(row, description=escape(tail), completed=done, total=total, pace=pace)
@@ -84,14 +88,6 @@ def bar(task: str, at_once: bool = True) -> Iterator[Any]:
         yield show
     finally:
         line.stop()
-
-
-def _pace(done: int, total: int, seconds: float) -> str:
-    # How fast the bytes go, and when the last will be through.
-    if not done or seconds < 1:
-        return ""
-    left = round((total - done) * seconds / done)
-    return f"{done / seconds / 1e6:,.0f} MB/s, {left // 60}:{left % 60:02d} left"
 
 
 @contextmanager
@@ -140,9 +136,7 @@ def cluster_client(address: str | None, jobs: int | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise InputError(
-            f"--cluster needs Dask ({error}); install psodlib with its extra, from the checkout: pip install '.[cluster]'"
-        ) from error
+        raise InputError(f"--cluster needs Dask ({error}); in the checkout: pip install '.[cluster]'") from error
     with ExitStack() as opened:
         try:
             where: Any = address
@@ -168,10 +162,8 @@ def print_summary(fleet: Fleet) -> None:
         f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence), {count(len(crashes), 'crash', 'crashes')}, "
         f"{days:,.0f} host-days observed"
     )
-    if _nothing(fleet):
-        say(
-            "Nothing useful was found: expected vmkernel logs, dump logs (text), command outputs, vm-support bundles or screen text."
-        )
+    if hosts.empty and crashes.empty:
+        say("Nothing useful was found: expected vmkernel or dump logs, command outputs, support bundles, screen text.")
     if len(crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
@@ -192,7 +184,8 @@ def print_news(store: str) -> None:
     from psodlib.store.folder import read_manifest
     from psodlib.triage.changes import fleet_changes, sentences
 
-    news = ", ".join(f"{count} {what}" for what, count in read_manifest(Path(store)).news.items() if int(count))
+    told = read_manifest(Path(store)).news.items()
+    news = ", ".join(what if count is True else f"{count:,} {what}" for what, count in told if count)
     say(f"Store {store}: {news or 'nothing is new'}")
     before = Fleet.before(store)
     if before is not None:
@@ -252,25 +245,27 @@ def print_anonymised(done: Any) -> None:
 def print_suspects(done: Any) -> None:
     """What still looks like a name in what was written anew."""
     if done.suspects:
-        say(
-            f"{len(done.suspects)} words in it still look like a name; look at each, then give it as --word or let it be:"
-        )
+        say(f"{len(done.suspects)} words in it still look like a name; look at each, give it as --word or let it be:")
     for one in done.suspects[:SHOWN_SUSPECTS]:
         say(f"  {one.source}:{one.line}: {one.text} ({one.kind}, {one.times} times)")
     if len(done.suspects) > SHOWN_SUSPECTS:
         say(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {done.mapping}")
 
 
-def _nothing(fleet: Fleet) -> bool:
-    return bool(fleet.hosts.empty and fleet.crashes.empty)
+def _mild(sources: Sequence[str | Path], store: str | None) -> set[str]:
+    # That a log was rotated away is no trouble where a store has kept it.
+    from psodlib.fleet import is_saved
+
+    return MILD | {"vanished"} if store or any(map(is_saved, sources)) else MILD
 
 
-def exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
+def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:
     """1 where nothing was found or a problem cost evidence."""
-    return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - mild))
+    nothing = fleet.hosts.empty and fleet.crashes.empty
+    return int(nothing or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
 
 
-def end_report(written: Any, store: str | None) -> NoReturn:
+def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:
     """What the report says and what to open; then the exit code, and what a 1 is about."""
     from psodlib.views.words import count
 
@@ -279,16 +274,14 @@ def end_report(written: Any, store: str | None) -> NoReturn:
     say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
     for name in written.failed:
         say(f"notebook {name} failed; its page says where")
-    # That a log was rotated away is no trouble where the store has kept it.
-    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
+    mild = _mild(sources, store) | {"truncated"}
     if store:
         print_news(store)
-    if _nothing(fleet):
+    nothing = fleet.hosts.empty and fleet.crashes.empty
+    if nothing:
         say("Exit code 1: nothing useful was found in the sources.")
     counts = fleet.problems.problem.value_counts()
     grave = [f"{number} {word}" for word, number in counts.items() if number and word not in mild]
     if grave:
-        say(
-            f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the table of problems lists it."
-        )
-    raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))
+        say(f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the problems list it.")
+    raise typer.Exit(int(bool(written.failed) or nothing or bool(grave)))

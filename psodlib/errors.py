@@ -33,17 +33,7 @@ class InputError(PsodError, ValueError):
 
 
 class RuleError(InputError):
-    """A line of a rule list or known-issues file is wrong.
-
-    Parameters
-    ----------
-    file : str or Path
-        The file that holds the line.
-    line : int
-        Its number, from 1.
-    problem : str
-        What is wrong with it and what was expected.
-    """
+    """A line of a rule list or known-issues file is wrong; ``file`` and ``line`` (from 1) say which."""
 
     def __init__(self, file: str | Path, line: int, problem: str) -> None:
         super().__init__(f"{file}:{line}: {problem}")
@@ -51,15 +41,7 @@ class RuleError(InputError):
 
 
 class CollectError(PsodError, OSError):
-    """Collecting from one host failed; ``host`` says which.
-
-    Parameters
-    ----------
-    host : str
-        The host as the caller named it.
-    problem : str
-        What happened and what to do next.
-    """
+    """Collecting from one host failed; ``host`` says which, as the caller named it."""
 
     def __init__(self, host: str, problem: str) -> None:
         super().__init__(f"{host}: {problem}")

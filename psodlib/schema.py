@@ -345,7 +345,7 @@ def _cast(table: str, column: Column, values: Any) -> Any:
         return values.astype(column.dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"table {table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})"
+            f"{table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})"
         ) from error
 
 
@@ -358,7 +358,7 @@ def check(table: str, frame: pd.DataFrame) -> None:
     for column in columns:
         if frame[column.name].dtype != column.pandas_dtype:
             raise InputError(
-                f"table {table}, column {column.name}: found {frame[column.name].dtype}, expected {column.dtype}"
+                f"{table}, column {column.name}: found {frame[column.name].dtype}, expected {column.dtype}"
             )
 
 

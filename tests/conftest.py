@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
+import subprocess
 import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,22 @@ sys.path.append(str(ROOT / "notebooks"))  # what notebooks import from beside th
 SHARED = ROOT.parent / "shared"
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference folder ../shared is not at hand")
+
+
+def here(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """`psod` in this process, which has imported already what each new one would import first."""
+    from psodlib.cli import main
+
+    out, err, on_ctrl_c = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("default")
+        patch.setattr(sys, "argv", ["psod", *map(str, words)])
+        patch.setenv("COLUMNS", "200")
+        patch.chdir(cwd or Path.cwd())
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+            main()
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    return subprocess.CompletedProcess(words, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

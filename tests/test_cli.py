@@ -9,25 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DATA
+from conftest import DATA, here
 
 import psodlib as psod
 
 INCIDENT = DATA / "incident-2014-05-31"
-COMMANDS = [
-    "anonymise",
-    "case",
-    "collect",
-    "explain",
-    "hosts",
-    "lab",
-    "load",
-    "report",
-    "simulate",
-    "sql",
-    "verify",
-    "watch",
-]
+COMMANDS = str.split("anonymise case collect explain hosts lab load report simulate sql verify watch")
 
 
 def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
@@ -40,7 +27,7 @@ def run(*words: str | Path, stdin: bytes | None = None) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(command: str) -> None:
-    done = run(command, "--help")
+    done = here(command, "--help")
     assert done.returncode == 0
     assert f"psod {command}" in done.stdout and "Example:" in done.stdout
 
@@ -66,7 +53,7 @@ def test_load_reads_standard_input() -> None:
 def test_problems_that_the_user_must_see_give_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "esx01").mkdir()
     (tmp_path / "esx01" / "vmkernel.log").write_bytes(bytes(range(1, 9)) * 600)
-    done = run("load", tmp_path)
+    done = here("load", tmp_path)
     assert done.returncode == 1
     assert "not_text" in done.stdout
 
@@ -84,7 +71,7 @@ def test_problems_that_the_user_must_see_give_exit_code_1(tmp_path: Path) -> Non
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(words: list[str], told: str) -> None:
-    done = run(*words)
+    done = here(*words)
     assert done.returncode == 2
     assert told in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
@@ -92,7 +79,7 @@ def test_wrong_use_is_one_message_and_exit_code_2(words: list[str], told: str) -
 
 def test_explain_says_why() -> None:
     crash_id = psod.load(INCIDENT).crashes.crash_id[0]
-    done = run("explain", crash_id[:8], INCIDENT)
+    done = here("explain", crash_id[:8], INCIDENT)
     assert done.returncode == 0
     assert "hpsa_update_scsi_devices" in done.stdout and "symbol_prefix" in done.stdout
     assert "held: module, versions" in done.stdout  # the version comes from another file of the folder
@@ -104,19 +91,19 @@ def test_terminal_codes_in_a_log_do_not_reach_the_terminal(tmp_path: Path) -> No
     host.mkdir()
     (host / "vmkernel-log.1").write_text(log.replace("hpsa_update_scsi_devices", "hpsa_\x1b]0;owned\x07x"))
     (host / "\x1b[31mred.log").write_bytes(bytes(range(1, 9)) * 600)
-    done = run("load", tmp_path)
+    done = here("load", tmp_path)
     assert "\x1b" not in done.stdout and "\x07" not in done.stdout
 
 
 def test_a_bar_on_a_terminal_and_none_in_a_pipe() -> None:
     assert "\x1b" not in run("load", INCIDENT).stderr
-    main, child = pty.openpty()
+    terminal, child = pty.openpty()
     command = [sys.executable, "-c", "from psodlib.cli import main; main()", "load", str(INCIDENT)]
     with subprocess.Popen(
         command, stderr=child, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"}
     ) as process:
         process.wait(timeout=60)
     os.close(child)
-    shown = os.read(main, 1 << 16)
-    os.close(main)
+    shown = os.read(terminal, 1 << 16)
+    os.close(terminal)
     assert b"\x1b[" in shown

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from collector_servers import Esx, lying, make_key, needs_sshd, serving
-from conftest import DATA
+from conftest import DATA, here
 
 from psodlib.collector import Limits, collect
 from psodlib.collector.folder import Folder, Manifest
@@ -208,7 +208,7 @@ def test_verify_says_by_its_exit_code_who_runs_the_pin(
             with served["hosts"].open("a") as file:
                 file.write("gone,127.0.0.1,1\n")
         options = ["--module", "hpsa", "--pin", "5.5.0.50-1OEM.550.0.0.1331820", "--trust-first-use"]
-        done = run("verify", *words(served, tmp_path, *options), cwd=tmp_path)
+        done = here("verify", *words(served, tmp_path, *options), cwd=tmp_path)
     assert done.returncode == code, done.stdout + done.stderr
     assert re.findall(rf"\b({'|'.join({*said, 'runs', 'other', 'unknown'})})\b", done.stdout) == said
     assert done.stdout.count("trusted on first use, compare it: esx") == len(versions) and done.stderr == ""
@@ -222,13 +222,13 @@ def test_verify_says_by_its_exit_code_who_runs_the_pin(
 def test_verify_of_a_module_that_nobody_has(tmp_path: Path, host: str, module: str, why: str) -> None:
     with serving(tmp_path, Esx(tmp_path / "root", host)) as served:
         options = ["--module", module, "--pin", "5.5.0.50", "--trust-first-use"]
-        done = run("verify", *words(served, tmp_path, *options), cwd=tmp_path)
+        done = here("verify", *words(served, tmp_path, *options), cwd=tmp_path)
     assert done.returncode == (3 if "reached" in why else 2)
     assert why in " ".join((done.stdout + done.stderr).split())
 
 
 def test_a_pin_that_is_no_version_visits_nobody(tmp_path: Path) -> None:
-    done = run("verify", "esx0", "--pin", "newest", "--key", "none", cwd=tmp_path)
+    done = here("verify", "esx0", "--pin", "newest", "--key", "none", cwd=tmp_path)
     assert done.returncode == 2 and "'newest' is no version" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -245,7 +245,7 @@ def test_a_pin_that_is_no_version_visits_nobody(tmp_path: Path) -> None:
 def test_wrong_use_is_one_printable_line_without_a_secret(tmp_path: Path, words: list[str], said: str) -> None:
     make_key(tmp_path / "key")
     (tmp_path / "noise").write_bytes(bytes(range(256)))
-    done = run("collect", *words, cwd=tmp_path)
+    done = here("collect", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr and done.stderr.count("\n") == 1 and done.stderr[:-1].isprintable()
     assert "hunter2" not in done.stderr
@@ -254,13 +254,13 @@ def test_wrong_use_is_one_printable_line_without_a_secret(tmp_path: Path, words:
 
 def test_a_legacy_host_is_warned_of_in_words(tmp_path: Path) -> None:
     make_key(tmp_path / "key")
-    done = run("collect", "127.0.0.1:1", "--key", "key", "--legacy", "127.0.0.1", cwd=tmp_path)
-    assert done.stderr == "psod: 127.0.0.1: listed as legacy, SHA-1 algorithms are allowed for it\n"
+    done = here("collect", "127.0.0.1:1", "--key", "key", "--legacy", "127.0.0.1", cwd=tmp_path)
+    assert done.stderr == "psod: 127.0.0.1: listed as legacy, SHA-1 is allowed for it\n"
 
 
 def test_help_names_every_exit_code(tmp_path: Path) -> None:
     for command, codes in (("collect", "0 1 2 130"), ("verify", "0 1 2 3 130")):
-        told = " ".join(run(command, "--help", cwd=tmp_path).stdout.split())
+        told = " ".join(here(command, "--help", cwd=tmp_path).stdout.split())
         assert re.findall(r"\b(\d+): ", told.split("Exit code")[1]) == codes.split()
 
 
@@ -276,7 +276,7 @@ def test_from_the_hosts_to_the_report_with_the_incident_among_them(tmp_path: Pat
     with serving(tmp_path, *hosts) as served:
         with served["hosts"].open("a") as file:
             file.write("off,127.0.0.1,1\n")
-        done = run("collect", *words(served, tmp_path, "--trust-first-use"), cwd=tmp_path)
+        done = here("collect", *words(served, tmp_path, "--trust-first-use"), cwd=tmp_path)
         assert done.returncode == 1 and "2 of 3 hosts complete" in done.stdout, done.stderr
     done = run("report", "evidence", "--inventory", "hosts.csv", "-o", "report", cwd=tmp_path, limit=400)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,9 +25,7 @@ def unescaped(data: bytes) -> tuple[bytes, list[int]]:
 def word_around(low: bytes, at: int, end: int, floor: int) -> tuple[int, int]:
     """The word that holds an escape: to the next blank, quote or angle bracket on either side."""
     floor = max(floor, at - ESCAPED_REACH)
-    begin = max(
-        (low.rfind(mark, floor, at) + 1 for mark in (b" ", b"\n", b"\t", b"\r", b'"', b"'", b"<", b">")), default=0
-    )
+    begin = max(low.rfind(mark, floor, at) + 1 for mark in (b" ", b"\n", b"\t", b"\r", b'"', b"'", b"<", b">"))
     stop = _BREAK.search(low, end, end + ESCAPED_REACH)
     return max(begin, floor), stop.start() if stop else min(len(low), end + ESCAPED_REACH)
 

@@ -26,9 +26,7 @@ def read_key(file: str | Path) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: the key cannot be read or made ({error})") from error
     if not LEAST <= len(key) <= LARGEST:
-        raise InputError(
-            f"{path}: {len(key)} bytes; expected {LEAST} to {LARGEST:,}. Name a file that is not there to have a key made"
-        )
+        raise InputError(f"{path}: {len(key)} bytes; expected {LEAST} to {LARGEST:,}. A new name makes a key")
     return key
 
 

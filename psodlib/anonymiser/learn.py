@@ -38,52 +38,18 @@ TEXT_COLUMNS = frozenset(str.split("""
 # Every column of ours.
 OURS = frozenset(column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name))
 _NAMED_COLUMNS = {"host": "host", "serial": "serial"}
-_FILE_ENDINGS = frozenset(
-    [
-        "log",
-        "gz",
-        "tgz",
-        "zip",
-        "txt",
-        "tar",
-        "json",
-        "xml",
-        "csv",
-        "html",
-        "md",
-        "svg",
-        "py",
-        "sh",
-        "conf",
-        "cfg",
-        "parquet",
-        "bz2",
-        "xz",
-        "zst",
-    ]
-)
+_FILE_ENDINGS = frozenset(str.split("""
+    log gz tgz zip txt tar json xml csv html md svg py sh conf cfg parquet bz2 xz zst
+"""))  # fmt: skip
 _VERSIONS = frozenset({"version", "firmware", "driver_version", "module_version", "crash_id"})  # of saved tables
 _LANGUAGE = frozenset({"module", "function", "guilty_module", "guilty_function", "vib"})
 # A host's folder in a path of a saved table, which may bear another name of it than the column of hosts.
 _HOSTS_FOLDER = re.compile(r"(?:^|/)(?!var/|run/|esx-[^/!]*-\d{4}-)([^/!]+)/(?=(?:var|commands|etc|scratch)/)")
 INNER = frozenset({"commands", "core", "etc", "log", "proc", "run", "scratch", "usr", "var"})  # of a host's own folders
 _PAGES = (".parquet", ".html", ".png", ".svg", ".pdf", ".csv", ".md")
-_NOTHING = frozenset(
-    [
-        "vm network",
-        "management network",
-        "localhost",
-        "none",
-        "null",
-        "unknown",
-        "not",
-        "n/a",
-        "na",
-        "-",
-        "true",
-        "false",
-    ]
-)
+_NOTHING = frozenset(str.split("""
+    localhost none null unknown not n/a na - true false
+""")) | {"vm network", "management network"}  # fmt: skip
 # Makers' domains say nothing of the house.
 MAKERS = re.compile(r"(?:.*\.)?(?:vmware|broadcom|hpe?|dell|lenovo|cisco|intel|qlogic|emulex|w3)\.(?:com|org|net)$")
 # What hosts are called, with a number or another word behind it.
@@ -344,9 +310,7 @@ _SHAPED = re.compile("|".join(f"(?:{shape.pattern})" for shape in SHAPES).encode
 def _learn_parquet(names: Names, data: bytes) -> None:
     try:
         table = pd.read_parquet(BytesIO(data))
-    except (
-        Exception
-    ):  # damaged Parquet raises whatever the damage hits; it is left out when its turn comes to be written
+    except Exception:  # damaged Parquet raises whatever the damage hits; it is left out when it is to be written
         return
     for column in _VERSIONS & set(table):
         names.numbers |= {str(cell) for cell in table[column].dropna().unique()}

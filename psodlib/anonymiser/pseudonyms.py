@@ -13,9 +13,7 @@ from psodlib.anonymiser.shapes import listed_words
 
 PUBLIC_ENDINGS = listed_words("endings.txt")  # of domains; any other is replaced as well
 # Ends of which a name that is made of the kernel's own words is a name all the same; of any other end it is a name of code.
-SURE_ENDINGS = frozenset(
-    ["com", "org", "edu", "gov", "mil", "biz", "lan", "intranet", "swiss", "ch", "de", "at", "fr", "uk", "nl", "eu"]
-)
+SURE_ENDINGS = frozenset(str.split("com org edu gov mil biz lan intranet swiss ch de at fr uk nl eu"))
 # What a made-up label begins with; its nine hexadecimal digits make two of ten thousand agree once in a thousand exports.
 _PREFIX = {"host": "h", "vm": "vm-", "datastore": "ds-", "user": "u", "network": "net-", "word": "w", "domain": "d"}
 DIGITS = 9

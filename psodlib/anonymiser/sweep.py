@@ -28,13 +28,8 @@ _PLACES = re.compile(
     rb"""\b(?:(?:user|user ?name|account|login|owner|host|host ?name|server|vm|machine|guest|datastore|volume|port ?group|network|cluster|datacenter|"""
     rb"""contact|customer|company|site|snapshot of|clone of|for vm|tag|serial|s/n|share|domain)["']?[\s:=]{1,4}["']?|\s')(?P<word>[a-z0-9][\w.-]{2,80})"""
 )
-_LOOK = re.compile(
-    (
-        r"(?<![\w.@\\%-])(?:"
-        + "|".join(f"(?P<k{at}>{pattern})" for at, (_, pattern, _) in enumerate(LOOKS))
-        + r")(?![\w@\\]|[+]0x|\()"
-    ).encode()
-)
+_ANY = "|".join(f"(?P<k{at}>{pattern})" for at, (_, pattern, _) in enumerate(LOOKS))
+_LOOK = re.compile(rf"(?<![\w.@\\%-])(?:{_ANY})(?![\w@\\]|[+]0x|\()".encode())
 
 
 @dataclass(frozen=True)
@@ -76,30 +71,24 @@ class Sweep:
     def look(self, text: bytes, source: str, line: int) -> None:
         """One text, from a line of its file on; line 0 is the name of the file."""
         low = text.lower()
-        at = 0
+        here, at = line, 0
         for match in _LOOK.finditer(low):
             if not self._is_harmless(word := match[0].decode("utf-8", "replace"), str(match.lastgroup)):
-                line, at = line + low.count(b"\n", at, match.start()), match.start()
-                self._tell(Suspect(source, line, LOOKS[int(str(match.lastgroup)[1:])][0], word))
+                here, at = here + low.count(b"\n", at, match.start()), match.start()
+                self._tell(Suspect(source, here, LOOKS[int(str(match.lastgroup)[1:])][0], word))
+        here, at = line, 0
         for match in _PLACES.finditer(low):
             word = match["word"].decode("utf-8", "replace")
             if word not in self.found and not self._is_harmless(word, ""):
-                before = (
-                    low.count(b"\n", at, match.start()) if match.start() > at else -low.count(b"\n", match.start(), at)
-                )
-                self._tell(Suspect(source, line + before, "word where a name stands", word))
+                here, at = here + low.count(b"\n", at, match.start()), match.start()
+                self._tell(Suspect(source, here, "word where a name stands", word))
 
     def _tell(self, suspect: Suspect) -> None:
-        if suspect.text in self.found:
-            first = self.found[suspect.text]
-            self.found[suspect.text] = replace(first, times=first.times + 1)
-        elif len(self.found) < MOST:
-            self.found[suspect.text] = suspect
-        else:
-            more = self.found.setdefault(
-                "", replace(suspect, kind="more", text=f"and more words than {MOST:,}", times=0)
-            )
-            self.found[""] = replace(more, times=more.times + 1)
+        word = suspect.text
+        if word not in self.found and len(self.found) >= MOST:
+            word, suspect = "", replace(suspect, kind="more", text=f"and more words than {MOST:,}")
+        first = self.found.get(word, replace(suspect, times=0))
+        self.found[word] = replace(first, times=first.times + 1)
 
     def _is_harmless(self, word: str, group: str) -> bool:
         if word in self._harmless:

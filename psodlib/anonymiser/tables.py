@@ -34,9 +34,7 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
     return None if kind is None else lambda cell: rewriter.name(kind, cell) if cell.strip() else cell
 
 
-def rewrite_parquet(
-    file: BinaryIO, out: BinaryIO, rewriter: Rewriter, look: Callable[[bytes], None] = lambda text: None
-) -> None:
+def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter, look: Callable[[bytes], None]) -> None:
     """A Parquet file, group by group, its numbers and times untouched."""
     source = pq.ParquetFile(file)
     text = [field.name for field in source.schema_arrow if _is_text(field.type)]
@@ -47,10 +45,8 @@ def rewrite_parquet(
     with pq.ParquetWriter(out, shape, compression="snappy") as writer:
         for group in range(source.num_row_groups):
             table = source.read_row_group(group)
-            columns = [
-                _rewritten(table[name], name, rewriter, look) if name in text else table[name]
-                for name in table.column_names
-            ]
+            columns = {name: table[name] for name in table.column_names}
+            columns |= {name: _rewritten(table[name], name, rewriter, look) for name in text}
             writer.write_table(pa.table(columns, schema=shape))
 
 

@@ -105,9 +105,7 @@ class Transcoder:
             packer.add("", file, size, None)
             packer.pieces = pieces
             return
-        for piece, share in zip(
-            pieces or (place,), shares([piece.size for piece in pieces] or [size], size), strict=True
-        ):
+        for piece, share in zip(pieces or (place,), shares([p.size for p in pieces] or [size], size), strict=True):
             with spool() as part:
                 copy(file, part, share)
                 part.seek(0)

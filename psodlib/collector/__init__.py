@@ -19,20 +19,7 @@ from psodlib.collector.pool import Collection, Interrupted, collect
 from psodlib.collector.vcenter import collect_vcenter, vcenter_hosts, vcenter_plan
 
 __all__ = [
-    "Collection",
-    "Interrupted",
-    "Limits",
-    "Target",
-    "ascertainment",
-    "ask_password",
-    "collect",
-    "collect_vcenter",
-    "password_from_command",
-    "password_from_keyring",
-    "plan_table",
-    "read_hosts",
-    "vcenter_hosts",
-    "vcenter_plan",
-    "verify",
+    "Collection", "Interrupted", "Limits", "Target", "ascertainment", "ask_password", "collect", "collect_vcenter",
+    "password_from_command", "password_from_keyring", "plan_table", "read_hosts", "vcenter_hosts", "vcenter_plan", "verify",
     "verify_vcenter",
-]
+]  # fmt: skip

@@ -48,9 +48,7 @@ def password_from_keyring(service: str = "psod") -> PasswordSource:
         try:
             found = importlib.import_module("keyring").get_password(service, user)
         except ImportError:
-            raise InputError(
-                "the package keyring is not installed; install it, or take the password from a command"
-            ) from None
+            raise InputError("keyring is not installed; install it, or take the password from a command") from None
         except Exception as error:  # each backend has its own errors, and their words may hold what they were asked
             raise InputError(f"the keyring failed ({type(error).__name__}); is it unlocked?") from None
         if not found:
@@ -67,9 +65,7 @@ def password_from_command(words: Sequence[str]) -> PasswordSource:
 
     def read(user: str) -> str:
         try:
-            done = subprocess.run(
-                [word.replace("{user}", user) for word in words], stdout=subprocess.PIPE, timeout=120, check=False
-            )
+            done = subprocess.run([word.replace("{user}", user) for word in words], stdout=subprocess.PIPE, timeout=120)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InputError(f"the password command failed ({type(error).__name__}); run it by hand") from None
         first = done.stdout.decode("utf-8", "replace").split("\n")[0].rstrip("\r")

@@ -44,9 +44,7 @@ class Events:
             # Host-days are known from the oldest event that is kept, whatever it tells, and no further back.
             first = session.call(self._first)
             if not first:
-                self.missing.append(
-                    "events: none at all came, so no host-days are counted from boot times; may the user see events?"
-                )
+                self.missing.append("events: none came, so no host-days count from boot times; may the user see them?")
                 return
             self.oldest = max(self._begin, min(event.createdTime for event in first))
             types = self._types()
@@ -56,9 +54,7 @@ class Events:
         except Exception as error:
             # A crash may be among them: no host-days without it.
             self.oldest = None
-            self.missing.append(
-                f"events: the rest is missing, so no host-days are counted from boot times ({words_of(error)})"
-            )
+            self.missing.append(f"events: the rest is lost, so no host-days count from boot times ({words_of(error)})")
         if self._spoilt:
             self.missing.append(f"events: {self._spoilt} could not be read")
 

@@ -29,9 +29,7 @@ from psodlib.collector.plan import Limits
 from psodlib.errors import CollectError, InputError
 
 MAX_REFUSALS = 3
-REFUSED_TOO_OFTEN = (
-    "the run stopped after three refused logins in a row; check the password or key on one host, then run again"
-)
+REFUSED_TOO_OFTEN = "stopped after three refused logins in a row; check the password or key on one host, then run again"
 RESOLVER_LOOK = 0.1  # seconds between two looks whether a name's resolving was cut off
 # Switched off unless a host is listed as legacy: SHA-1 and older everywhere, and ciphers nobody should speak any more.
 _OLD = {
@@ -293,10 +291,9 @@ def _open(link: Connection, target: Target, channel: Any, access: Access) -> par
     options = transport.get_security_options()
     rsa = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # signatures of one kind of key
     known = [name for kind in access.keys.types(target.key_name) for name in (rsa if kind == "ssh-rsa" else (kind,))]
-    if wanted := [
-        name for name in known if name in options.key_types
-    ]:  # ask for the key that we know, or another one would look like a change
-        options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
+    # Ask for the key that we know, or another one would look like a change.
+    wanted = [name for name in known if name in options.key_types]
+    options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
     transport.start_client(timeout=limit)
     try:
         proved = transport.get_remote_server_key()
@@ -373,48 +370,39 @@ def _log_in(link: Connection, transport: paramiko.Transport, target: Target, acc
 
 def _log_in_by_password(transport: paramiko.Transport, host: str, user: str, secret: Secret) -> None:
     # ESXi offers keyboard-interactive only; asking for "none" costs no attempt and tells what is offered.
-    offered: Sequence[str] = []
     try:
         transport.auth_none(user)
         return
     except paramiko.BadAuthenticationType as error:
-        offered = error.allowed_types
+        offered: Sequence[str] = error.allowed_types
     if "keyboard-interactive" not in offered:
         transport.auth_password(user, secret.reveal(), fallback=False)
         return
-    answers = _Answers(secret)
-    try:
-        transport.auth_interactive(user, answers)
-    except Exception:
-        if answers.refused:
-            raise _Refused(host, answers.refused) from None
-        raise
+    given, refused = False, ""
 
-
-class _Answers:
-    # Answers the password's prompt once, and nothing else ever.
-    def __init__(self, secret: Secret) -> None:
-        self._secret = secret
-        self._given = False
-        self.refused = ""
-
-    def __call__(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+    def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+        # The password's prompt once, and nothing else ever.
+        nonlocal given, refused
         if not prompts:
             return []
         text, echo = prompts[0]
-        if len(prompts) == 1 and not echo and not self._given and _PASSWORD_PROMPT.fullmatch(text.strip()):
-            self._given = True
-            return [self._secret.reveal()]
+        if len(prompts) == 1 and not echo and not given and _PASSWORD_PROMPT.fullmatch(text.strip()):
+            given = True
+            return [secret.reveal()]
+        refused = f"the host asks for more than a password ({printable(text, 60)!r}); use a key for it"
+        if given and len(prompts) == 1:
+            refused = "login refused: the password was not taken; not tried again (or the host is in lockdown mode)"
         asked = " ".join((title, instructions, *(prompt for prompt, _ in prompts)))
         if _EXPIRED.search(asked[:2000]):
-            self.refused = "the password has expired: the host asks for a new one; log in by hand and change it"
-        elif self._given and len(prompts) == 1:
-            self.refused = (
-                "login refused: the password was not taken; not tried again (the host may also be in lockdown mode)"
-            )
-        else:
-            self.refused = f"the host asks for more than a password ({printable(text, 60)!r}); use a key for it"
+            refused = "the password has expired: the host asks for a new one; log in by hand and change it"
         raise paramiko.SSHException("prompt refused")  # ends the connection, so that nothing is answered
+
+    try:
+        transport.auth_interactive(user, answer)
+    except Exception:
+        if refused:
+            raise _Refused(host, refused) from None
+        raise
 
 
 def _why_not_connected(error: Exception, target: Target) -> str:

@@ -99,9 +99,8 @@ def _against(run: Collection, pin: str, module: str, readings_of: Callable[[str]
             notes.insert(0, f"two readings of one boot contradict each other: {both}")
         found = status(version, evidence, waiting, False, pin=pin)
         rows.append((host, version, evidence, waiting, found, "; ".join(filter(None, notes))))
-    table = pd.DataFrame(
-        rows, columns=["host", "version", "driver_evidence", "waiting", "status", "why"], dtype="string"
-    )
+    names = ["host", "version", "driver_evidence", "waiting", "status", "why"]
+    table = pd.DataFrame(rows, columns=names, dtype="string")
     table.attrs |= {"trusted": run.trusted, "stopped": run.stopped}
     return table
 
@@ -117,9 +116,7 @@ def _readings(folder: Path, module: str) -> list[DriverReading]:
 
 def _judge(readings: list[DriverReading]) -> tuple[str | None, str, str | None]:
     # (version loaded, by which evidence, another version that waits for the next boot)
-    loaded = [
-        (r.version, LOADED[kind]) for kind in LOADED for r in readings if r.evidence == kind and r.state == "loaded"
-    ]
+    loaded = [(r.version, LOADED[by]) for by in LOADED for r in readings if r.evidence == by and r.state == "loaded"]
     version, evidence = loaded[0] if loaded else (None, "none")
     if len({found for found, _ in loaded}) > 1:
         evidence = "conflict"  # one visit sees one boot, and a driver cannot change under a boot

@@ -130,9 +130,7 @@ def collect(
     credentials = Credentials.gather(users, key, agent, password)
     for target in targets:
         if target.legacy:
-            warnings.warn(
-                f"{target.name}: listed as legacy, SHA-1 algorithms are allowed for it", UserWarning, stacklevel=2
-            )
+            warnings.warn(f"{target.name}: listed as legacy, SHA-1 is allowed for it", UserWarning, stacklevel=2)
     access = Access(user, credentials, HostKeys(known_hosts, trust_first_use), limits or Limits())
     run = _Run(out=made_folder(out), access=access, module=module, version_only=version_only, sftp=sftp)
     with alone(run.out, partial(run.so_far, targets)):
@@ -169,9 +167,7 @@ def alone(root: Path, so_far: Callable[[], Collection]) -> Iterator[None]:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(
-                    f"{root}: another run is collecting into it; wait for its end, or give another folder"
-                ) from None
+                raise InputError(f"{root}: another run is collecting into it; wait, or give another folder") from None
             except OSError:
                 pass  # a file system without locks
         try:
@@ -328,9 +324,8 @@ class _Run(Ledger):
             manifest.why = "; ".join(words)
         except CollectError as error:
             manifest.why = str(error).removeprefix(f"{target.name}: ")
-            manifest.state = (
-                "not_tried" if isinstance(error, NotTried) else "interrupted" if self.stopped else manifest.state
-            )
+            state = "interrupted" if self.stopped else manifest.state
+            manifest.state = "not_tried" if isinstance(error, NotTried) else state
         except LocalTrouble as error:
             manifest.why = str(error)
             self.stop(str(error))

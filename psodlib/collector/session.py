@@ -46,9 +46,7 @@ class Session:
     ) -> None:
         place = _ADDRESS.fullmatch(address)
         if place is None or not 0 < int(place["port"] or PORT) < 65536:
-            raise InputError(
-                f"{printable(address)!r} is no address; expected vcenter.example.com or vcenter.example.com:443"
-            )
+            raise InputError(f"{printable(address)!r} is no address; expected vcenter.example.com, or with :443")
         check_source(password)
         if thumbprint and ca_file:
             raise InputError("give a thumbprint or a file of authorities, not both")
@@ -181,9 +179,8 @@ def _pyvmomi() -> tuple[Any, Any, Any, Any]:
     except ImportError:
         raise InputError("pyVmomi is not installed; install psodlib with its extra `vcenter`") from None
     # pyVmomi makes a class when it is first named; a fault that nobody has named yet is a KeyError when it comes.
-    assert all(
-        (vim.fault.NoPermission, vim.fault.InvalidLogin, vim.fault.NotAuthenticated, vmodl.fault.ManagedObjectNotFound)
-    )
+    fault = vim.fault
+    assert all((fault.NoPermission, fault.InvalidLogin, fault.NotAuthenticated, vmodl.fault.ManagedObjectNotFound))
     return vim, vmodl, SmartConnect, Disconnect
 
 
@@ -210,9 +207,7 @@ def _trusted(host: str, port: int, thumbprint: str | None, ca_file: str | Path |
         raise CollectError(host, why) from None
     seen = thumbprint_of(pem)
     if re.sub(r"[^0-9A-F]", "", thumbprint.upper()) != seen.replace(":", ""):
-        raise CollectError(
-            host, f"its certificate has the SHA-256 {seen}, not the one that was given; no password was sent"
-        )
+        raise CollectError(host, f"it shows the SHA-256 {seen}, not the one that was given; no password was sent")
     pinned = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     pinned.check_hostname = False
     pinned.load_verify_locations(cadata=pem)

@@ -306,15 +306,13 @@ class _Host:
             since, known = head["events_since"], {_same(row) for row in events}
             events = [*(row for row in rows if _same(row) not in known), *events]
         told = None if since is None else events  # what was read in part takes no whole one's place
-        image, kernel = (
-            self.told.get(f"configManager.{name}") for name in ("imageConfigManager", "kernelModuleSystem")
-        )
+        image, loads = (self.told.get(f"configManager.{name}") for name in ("imageConfigManager", "kernelModuleSystem"))
         names = ("config.network.pnic", "config.storageDevice.hostBusAdapter")
         cards = [card for name in names for card in self.told.get(name) or ()]
         parts: dict[str, Callable[[], list[dict[str, Any]] | None]] = {
             "host": lambda: [self.about],
             "packages": lambda: image and _told(self.session.call(image.FetchSoftwarePackages), _PACKAGE),
-            "modules": lambda: kernel and _told(self.session.call(kernel.QueryModules), _MODULE),
+            "modules": lambda: loads and _told(self.session.call(loads.QueryModules), _MODULE),
             "devices": lambda: _told(cards, _DEVICE),
             "events": lambda: told,
         }
@@ -446,13 +444,8 @@ class _Host:
 # Our names of what is told of a package, a module, a device -> vCenter's.
 _PACKAGE = {"name": "name", "version": "version", "vendor": "vendor", "built": "creationDate"}
 _MODULE = {"name": "name", "version": "version", "loaded": "loaded"}
-_DEVICE = {
-    "device": "device",
-    "driver": "driver",
-    "pci": "pci",
-    "version": "driverVersion",
-    "firmware": "firmwareVersion",
-}
+_CARD = {"version": "driverVersion", "firmware": "firmwareVersion"}
+_DEVICE = {"device": "device", "driver": "driver", "pci": "pci", **_CARD}
 
 
 def _same(row: dict[str, Any]) -> str:

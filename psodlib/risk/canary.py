@@ -24,6 +24,7 @@ GRID = np.linspace(-6, 6, 601)
 PRIOR_WIDTH = 0.7 * math.sqrt(2)
 MOST_RATIO = 1000.0
 
+Pair = tuple[float, float]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -84,9 +85,8 @@ def plan_canary(
 
 
 def ratio_seen(
-    rate: float, days: tuple[float, float], hosts: tuple[int, int], *, power: float = 0.8, variance: float = 0.5,
-    alpha: float = 0.05,
-) -> float | None:  # fmt: skip
+    rate: float, days: Pair, hosts: Pair, *, power: float = 0.8, variance: float = 0.5, alpha: float = 0.05
+) -> float | None:
     """The smallest ratio that one test of (new, old) host-days would see with the wanted chance; None where none is."""
     if not (rate > 0 and min(*days, *hosts) > 0):
         return None
@@ -110,9 +110,7 @@ def _first_week(enough: Any) -> int | None:
     return high // 2 + 1 + bisect_left(between, True, key=enough)
 
 
-def _power(
-    rate: float, ratio: float, days: tuple[float, float], hosts: tuple[int, int], variance: float, alpha: float
-) -> float:
+def _power(rate: float, ratio: float, days: Pair, hosts: Pair, variance: float, alpha: float) -> float:
     means = (rate * ratio * days[0], rate * days[1])
     # Probabilities of 0, 1, 2, ... crashes on the hosts of either arm, as far as they matter.
     law: Any = stats.poisson

@@ -31,14 +31,8 @@ def of_data(comparison: Comparison, arms: Arms) -> list[str]:
         for name, hosts in zip(names, arms.hosts, strict=True)
         if hosts < FEW_HOSTS
     ]
-    found = [
-        *few,
-        *_dominant(rows),
-        *([apart] if apart else []),
-        *_lost(comparison, arms),
-        *_gaps(comparison, arms),
-        *_snapshot(table, rows),
-    ]
+    found = [*few, *_dominant(rows), *([apart] if apart else [])]
+    found += [*_lost(comparison, arms), *_gaps(comparison, arms), *_snapshot(table, rows)]
     if "esxi_build" in comparison.terms and table.groupby("host")["esxi_build"].nunique().max() <= 1:
         found.append(
             "adjusted for esxi_build, of which the table knows one a host, its newest, for all its history: where hosts "

@@ -44,10 +44,9 @@ class HostCells:
 
     def by_version(self, matrix: Any) -> dict[Any, float]:
         """Sums of one of the matrices by version."""
-        sums = np.bincount(
-            self.cells["version"], np.asarray(matrix.sum(axis=0)).ravel(), minlength=len(self.levels["version"])
-        )
-        return dict(zip(self.levels["version"], sums.tolist(), strict=True))
+        names, by_cell = self.levels["version"], np.asarray(matrix.sum(axis=0)).ravel()
+        sums = np.bincount(self.cells["version"], by_cell, minlength=len(names))
+        return dict(zip(names, sums.tolist(), strict=True))
 
     def grouped(self, group: Whole) -> HostCells:
         """The same with one row a group of hosts; ``group`` codes shape (hosts,)."""

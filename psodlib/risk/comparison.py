@@ -76,13 +76,11 @@ class Comparison:
     """An exposure table with its sufficient rows, and every model fitted to them so far."""
 
     def __init__(self, exposure: pd.DataFrame | Iterable[pd.DataFrame], adjust: str | Sequence[str] = ADJUST) -> None:
-        gathered = _Gathered(_asked(adjust))
+        gathered = _Gathered(adjust)
         for part in parts_of(exposure):
             gathered.add(part)
         if not gathered.cells:
-            raise InputError(
-                "no host-days with a known version; give an exposure table with rows, made with exposure(fleet)"
-            )
+            raise InputError("no host-days with a known version; give an exposure table made with exposure(fleet)")
         self.attrs, self.lost, self.by_hand = gathered.attrs, gathered.lost(), gathered.by_hand
         self.table, self.cells = pd.concat(gathered.parts["sums"], ignore_index=True), joined(gathered.cells)
         self.months, self.gaps = gathered.by_version("months"), gathered.by_version("gaps")
@@ -91,9 +89,7 @@ class Comparison:
         self.adrift: Mapping[Any, int] = gathered.adrift
         varied = {term: len(self.cells.levels[term]) > 1 for term in gathered.held}
         self.terms = tuple(term for term, varies in varied.items() if varies)
-        self.absent = [
-            f"not adjusted for {term}: the table does not hold it" for term in gathered.asked if term not in varied
-        ]
+        self.absent = [f"not adjusted for {t}: the table does not hold it" for t in gathered.asked if t not in varied]
         self.absent += [f"not adjusted for {term}: it is the same everywhere" for term in varied if not varied[term]]
         self._fits: dict[tuple[Any, ...], Fit] = {}
 
@@ -260,8 +256,11 @@ def prior_rate(table: pd.DataFrame) -> float:
 
 class _Gathered:
     # What is kept of each part of an exposure.
-    def __init__(self, asked: tuple[str, ...]) -> None:
-        self.asked, self.held = asked, tuple[str, ...]()
+    def __init__(self, adjust: str | Sequence[str]) -> None:
+        self.asked = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
+        if strange := [term for term in self.asked if term not in (*OF_HOSTS, *OF_TIME)]:
+            raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join((*OF_HOSTS, *OF_TIME))}")
+        self.held = tuple[str, ...]()
         self.attrs: dict[str, Any] = {}
         self.adrift: dict[Any, int] = {}
         self.cells: list[Any] = []
@@ -301,14 +300,6 @@ class _Gathered:
         days, crashes = self.unknown_version
         said = f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had loaded"
         return [said] if days or crashes else []
-
-
-def _asked(adjust: str | Sequence[str]) -> tuple[str, ...]:
-    asked = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
-    strange = [term for term in asked if term not in (*OF_HOSTS, *OF_TIME)]
-    if strange:
-        raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join((*OF_HOSTS, *OF_TIME))}")
-    return asked
 
 
 def _columns(term: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ NO_INFORMATION = Interval(math.nan, 0.0, math.inf)
 
 
 def poisson_interval(
-    count: float, exposure: float, alpha: float = 0.05, method: Literal["garwood", "midp"] = "garwood"
+    count: float, exposure: float, alpha: float = 0.05, method: str = "garwood"
 ) -> tuple[float, float]:
     """Two-sided interval of one Poisson rate.
 
@@ -138,7 +138,7 @@ def ratio_p(
 
 
 def mantel_haenszel(
-    counts: Any, exposures: Any, reference_counts: Any, reference_exposures: Any, alpha: float = 0.05
+    counts: Any, exposures: Any, reference: Any, reference_exposures: Any, alpha: float = 0.05
 ) -> Interval:
     """Rate ratio pooled over strata, for person-time.
 
@@ -147,7 +147,7 @@ def mantel_haenszel(
     RR = sum(d1 t0 / N) / sum(d0 t1 / N) with var ln RR = sum((d1 + d0) t1 t0 / N^2) / (sum(d1 t0 / N) sum(d0 t1 / N)).
     Greenland & Robins 1985, Biometrics 41:55, doi:10.2307/2530643.
     """
-    sums = np.array([counts, exposures, reference_counts, reference_exposures], dtype=float)
+    sums = np.array([counts, exposures, reference, reference_exposures], dtype=float)
     d1, t1, d0, t0 = sums[:, sums[1] + sums[3] > 0]
     whole = t1 + t0
     top, bottom = float(np.sum(d1 * t0 / whole)), float(np.sum(d0 * t1 / whole))

@@ -33,6 +33,7 @@ SHORTEST, LONGEST = 1e-14, 1e12
 
 _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.1331820
 
+Exposures = pd.DataFrame | Iterable[pd.DataFrame]  # a table, or the parts of a fleet too large for one
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
 
@@ -316,9 +317,7 @@ def check_columns(table: pd.DataFrame, wanted: Iterable[str]) -> None:
     """Refuse to group by a column that is not there."""
     for name in wanted:
         if name not in table:
-            raise InputError(
-                f"the exposure table has no column {name}; group by one of {', '.join(map(str, table.columns))}"
-            )
+            raise InputError(f"the table has no column {name}; group by one of {', '.join(map(str, table.columns))}")
 
 
 def check_exposure(table: pd.DataFrame) -> pd.DataFrame:

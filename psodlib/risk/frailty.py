@@ -48,6 +48,7 @@ class _Best(NamedTuple):
 # Advice leans on what drivers are like; evidence should not, or it would understate large ratios (bars B5 and B6).
 ADVICE, EVIDENCE = Prior(0.7, 1.0), Prior(1.5, 3.0)
 
+Terms = tuple[str, ...]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Whole = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -190,9 +191,7 @@ class Fit:
         return {level: math.exp(at) for (term, level), at in zip(self.columns, logs, strict=True) if term == "version"}
 
 
-def fit_frailty(
-    cells: HostCells, events: Any, terms: tuple[str, ...] = (), keep: Any = None, near: Fit | None = None
-) -> Fit:
+def fit_frailty(cells: HostCells, events: Any, terms: Terms = (), keep: Any = None, near: Fit | None = None) -> Fit:
     """The model of one set of events at its most probable point, from the cells of ``keep`` or from all."""
     model = Model(cells, events, terms, EVIDENCE, keep=keep)
     best = model.mode(model.near(near))
@@ -214,9 +213,7 @@ class Draws:
     sets: tuple[slice, ...]
 
 
-def draw(
-    cells: HostCells, event_sets: list[Any], terms: tuple[str, ...], factors: Mapping[Any, float], now: Whole
-) -> Draws:
+def draw(cells: HostCells, event_sets: list[Any], terms: Terms, factors: Mapping[Any, float], now: Whole) -> Draws:
     """Draws from the posterior of each set of events in equal parts; ``now``: each host's version by code, or -1.
 
     Notes
@@ -237,15 +234,13 @@ def draw(
     return Draws(tuple(cells.levels["version"]), rate, standing, sets)
 
 
-def _draw(
-    model: Model, best: _Best, as_they_stand: tuple[Floats, Whole], now: Whole, size: int, versions: int
-) -> tuple[Floats, Floats]:
+def _draw(model: Model, best: _Best, stand: Any, now: Whole, size: int, versions: int) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(SEED)
     root = np.linalg.cholesky(np.linalg.inv(best.information))
     stretch = np.sqrt(TAILS / rng.chisquare(TAILS, size))
     students = rng.standard_normal((size, len(best.theta))) * stretch[:, None]
     theta = best.theta + students @ root.T
-    own, kind = as_they_stand
+    own, kind = stand  # as `_as_they_stand` gives it
     member = np.zeros((versions, len(now)))
     running = np.flatnonzero(now >= 0)
     member[now[running], running] = 1.0

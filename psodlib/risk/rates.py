@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,13 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.cautions import counted
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_columns, check_exposure, parts_of
+from psodlib.risk.exposure import Exposures, check_columns, check_exposure, parts_of
 from psodlib.schema import Cell, told_first
 
 DAYS_PER_YEAR = 365.25
 
 
-def crash_rates(
-    exposure: pd.DataFrame | Iterable[pd.DataFrame], by: str | list[str] = "version", alpha: float = 0.05
-) -> pd.DataFrame:
+def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: float = 0.05) -> pd.DataFrame:
     """Crashes of the driver per host-day, by version or any other column.
 
     Parameters
@@ -158,9 +156,8 @@ class RateRatio(Cell):
 
 
 def rate_ratio(
-    exposure: pd.DataFrame | Iterable[pd.DataFrame], version: str, reference: str, adjust: Sequence[str] = ADJUST,
-    alpha: float = 0.05,
-) -> RateRatio:  # fmt: skip
+    exposure: Exposures, version: str, reference: str, adjust: Sequence[str] = ADJUST, alpha: float = 0.05
+) -> RateRatio:
     """Ratio of the driver's crash rates under two versions.
 
     Parameters
@@ -212,14 +209,12 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
     ]
     sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     sensitivity += [("frailty shared by cluster", by_cluster)] if by_cluster else []
-    known_crashes, unknown, unplaced = (
-        (round(mine), round(other)) for mine, other in (arms.known, arms.unknown, arms.unplaced)
-    )
+    sure, unknown, unplaced = ((round(a), round(b)) for a, b in (arms.known, arms.unknown, arms.unplaced))
     return RateRatio(
         version=arms.version, reference=arms.reference, **found.interval._asdict(), alpha=alpha,
         method="exact_midp" if found.exactly else "frailty", known_only=known, with_unknown=found.with_unknown,
         adversarial=adversarial, crude=crude, mantel_haenszel=pooled, frailty_variance=found.fit.variance if found.fit else None,
-        crashes=known_crashes, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
+        crashes=sure, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
         p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=unknown, sensitivity=tuple(sensitivity), unplaced_crashes=unplaced,
     )  # fmt: skip
 

@@ -131,9 +131,7 @@ def watch_rollout(
     reasons = (*((*stops, *holds) or (_next_step(waves, plan, judged, done),)), *_named(news[aside]))
     followed = None
     if stops or done:
-        with contextlib.suppress(
-            InputError
-        ):  # with hysteresis: an advice that was followed is turned round only when sure
+        with contextlib.suppress(InputError):  # an advice that was followed is turned round only when sure
             followed = decide_pin(table, now=fleet.now(plan.module), before=plan.to)
     head = {"stop": "Stop", "hold": "Hold", "go_on": "Go on"}[word]
     return RolloutWatch(
@@ -302,9 +300,8 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
     on_new = (crashes["time"] >= at).fillna(False) & (crashes["time"] >= plan.start).fillna(False)
     on_new &= crashes["driver_version"].eq(plan.to).fillna(True) | crashes["guilty_module"].ne(plan.module).fillna(True)
     known = {*crashes.loc[~on_new, "signature"].dropna(), *plan.accepted}
-    new = crashes[
-        on_new & crashes["signature"].notna() & ~crashes["signature"].isin(known) & ~crashes["deliberate"].fillna(False)
-    ]
+    unseen = crashes["signature"].notna() & ~crashes["signature"].isin(known)
+    new = crashes[on_new & unseen & ~crashes["deliberate"].fillna(False)]
     named = {issue.id for issue in exposed(issues, plan.module, plan.to)}
     stacks = stacks_of(fleet) if len(new) else {}
     likest: dict[Any, tuple[Any, float]] = {}

@@ -126,9 +126,7 @@ def survival_table(
 def _aged(exposure: pd.DataFrame) -> pd.DataFrame:
     table = check_exposure(exposure)
     if "uptime_start" not in table:
-        raise InputError(
-            "the table does not say at which uptime watching began (uptime_start); make one with exposure(fleet)"
-        )
+        raise InputError("the table has no uptime_start (uptime when watching began); make one with exposure(fleet)")
     return table[table["uptime_start"].notna() & (table["host_days"] > 0)]
 
 

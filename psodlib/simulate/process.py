@@ -28,6 +28,8 @@ BASE, BAD, NEXT = 0, 1, 2
 MODULE, VERSIONS = "hpsa", story_named("hpsa").versions
 DAY_MS = 86_400_000
 YEAR = 365.25
+# Rows by table, as tuples with times in days; `_tables` gives them names and clock times.
+Record = dict[str, list[tuple[Any, ...]]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -131,21 +133,27 @@ class History:
 
     def exposure(self, known: bool = True, gaps: bool = True) -> pd.DataFrame:
         """Host-days at risk by loaded version, as a perfect reader of the evidence would find them."""
-        stretches = _stretches(self.boots, self.gaps if gaps else self.gaps.iloc[:0])
-        boots = self.boots.iloc[stretches.boot].reset_index(drop=True)
-        last = stretches.end == _ms(boots["end"])
+        rows, start, end = _stretches(self.boots, self.gaps if gaps else self.gaps.iloc[:0])
+        boots = self.boots.iloc[rows].reset_index(drop=True)
+        last = end == _ms(boots["end"])
         hosts = self.hosts.iloc[pd.Index(self.hosts["host"]).get_indexer(boots["host"])]
-        counts = self._crash_counts(known)[stretches.boot] * last[:, None]
+        # One row a boot: crashes of the driver, unknown, others. A boot ends by at most one crash.
+        crashes = self.crashes[~self.crashes["deliberate"]]
+        told = crashes["attributed"].to_numpy(dtype=bool) | (not known)
+        of_boot = np.zeros((len(self.boots), 3), dtype=np.int64)
+        cause = np.where(told, np.where(crashes["driver"].to_numpy(dtype=bool), 0, 2), 1)
+        of_boot[crashes["boot_row"].to_numpy(dtype=np.int64), cause] = 1
+        counts = of_boot[rows] * last[:, None]
         reason = boots["end_reason"].to_numpy(dtype=object)
         return schema.conform("exposure", pd.DataFrame({
             "host": boots["host"],
             "module": self.story.module,
             "version": boots["version"],
             "boot": boots["boot"],
-            "start": _utc(stretches.start),
-            "end": _utc(stretches.end),
-            "uptime_start": _utc(stretches.start) - boots["boot"],
-            "host_days": (stretches.end - stretches.start) / DAY_MS,
+            "start": _utc(start),
+            "end": _utc(end),
+            "uptime_start": _utc(start) - boots["boot"],
+            "host_days": (end - start) / DAY_MS,
             "crashes": counts[:, 0],
             "unknown_crashes": counts[:, 1],
             "other_crashes": counts[:, 2],
@@ -154,15 +162,6 @@ class History:
             "esxi_build": boots["esxi_build"],
             "cluster": hosts["cluster"].to_numpy(dtype=object),
         }))  # fmt: skip
-
-    def _crash_counts(self, known: bool) -> Integers:
-        # One row a boot: crashes of the driver, unknown, others. A boot ends by at most one crash.
-        crashes = self.crashes[~self.crashes["deliberate"]]
-        told = crashes["attributed"].to_numpy(dtype=bool) | (not known)
-        driver = crashes["driver"].to_numpy(dtype=bool)
-        counts = np.zeros((len(self.boots), 3), dtype=np.int64)
-        counts[crashes["boot_row"].to_numpy(dtype=np.int64), np.where(told, np.where(driver, 0, 2), 1)] = 1
-        return counts
 
 
 def simulate_history(
@@ -199,7 +198,7 @@ def simulate_history(
         if unknown := sorted(set(moves) - set(names_of)):
             raise InputError(f"installs names {unknown[0]}; expected hosts {names_of[0]} to {names_of[-1]}")
         plans = [plan._replace(moves=moves.get(name, ())) for name, plan in zip(names_of, plans, strict=True)]
-    record = _Record()
+    record: Record = {name: [] for name in ("boots", "crashes", "installs", "gaps")}
     for number, plan in enumerate(plans):
         # A host's own dice, where a roll-out is followed week by week: what one host lives through changes no other's past.
         own = rng if installs is None else Random(f"{seed}/{number}")
@@ -222,9 +221,6 @@ def _asked(installs: pd.DataFrame, story: Story, start: pd.Timestamp) -> dict[st
 def _names(hosts: int) -> list[str]:
     width = max(3, len(str(hosts)))
     return [f"esx{number + 1:0{width}d}" for number in range(hosts)]
-
-
-# --- The fleet before anything happens ------------------------------------------------------------------------------
 
 
 class _Plan(NamedTuple):
@@ -302,23 +298,11 @@ def _plan_cluster(rng: Random, rules: Process, frailty: float) -> _Team:
     return _Team(model, frailty, tuple(moves), patches)
 
 
-# --- The life of one host -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Record:
-    # Rows as tuples, times in days; `_tables` gives them names and clock times.
-    boots: list[tuple[Any, ...]] = field(default_factory=list)
-    crashes: list[tuple[Any, ...]] = field(default_factory=list)
-    installs: list[tuple[Any, ...]] = field(default_factory=list)
-    gaps: list[tuple[Any, ...]] = field(default_factory=list)
-
-
 class _Life:
     # One host from its entry to the end of the study; the only thing here that changes as it goes.
 
     def __init__(
-        self, rng: Random, story: Story, rules: Process, days: float, number: int, plan: _Plan, record: _Record
+        self, rng: Random, story: Story, rules: Process, days: float, number: int, plan: _Plan, record: Record
     ) -> None:
         self.story = story
         self.rng, self.rules, self.days, self.number, self.plan, self.record = rng, rules, days, number, plan, record
@@ -329,21 +313,20 @@ class _Life:
         self.moves = [(day, step, False) for day, step in moves if day > plan.entry]
         self.boot, self.now, self.load_at = plan.boot, plan.entry, math.inf
         self.shape, self.scale, self.mean = rules.weibull_shape, rules.reboot_days, math.gamma(rules.weibull_shape + 1)
-        self.background_days, self.deliberate_days = (
-            YEAR / rate if rate else math.inf for rate in (rules.background_rate, rules.deliberate_rate)
-        )
+        rates = (rules.background_rate, rules.deliberate_rate)
+        self.background_days, self.deliberate_days = (YEAR / rate if rate else math.inf for rate in rates)
         ratios = (1.0, rules.ratio_58, rules.ratio_60)
         peak = math.exp(abs(rules.trend) / 2)
         self.peak_hazard = [plan.hazard * ratio * peak for ratio in ratios]
         self.gaps = _draw_gaps(rng, rules, plan.entry, days)
 
     def live(self) -> None:
-        self.record.gaps.extend((self.number, *gap) for gap in self.gaps)
+        self.record["gaps"].extend((self.number, *gap) for gap in self.gaps)
         while self.now < self.days:
             entry = self.now
             reason, cause = self.run_boot()
             build = next(build for day, build in reversed(self.plan.patches) if day <= max(self.boot, 0.0))
-            self.record.boots.append((self.number, self.boot, entry, self.now, reason, self.loaded, build))
+            self.record["boots"].append((self.number, self.boot, entry, self.now, reason, self.loaded, build))
             if cause:
                 self.crash(cause)
             down = self.rules.reboot_minutes / 1440 + (_wait(self.rng, self.rules.crash_hours / 24) if cause else 0.0)
@@ -371,7 +354,7 @@ class _Life:
     def install(self, step: int, rollback: bool) -> None:
         if rollback and self.installed != BAD:
             return  # the third came in between
-        self.record.installs.append((self.number, self.now, step, self.installed, rollback))
+        self.record["installs"].append((self.number, self.now, step, self.installed, rollback))
         self.installed = step
         # Whoever rolls back does it in a maintenance window and reboots at once.
         wait = 0.25 / 24 if rollback else _wait(self.rng, self.rules.load_days)
@@ -415,8 +398,8 @@ class _Life:
         if not attributed and cause != "deliberate":
             kind = "page_fault"  # text that names hardware, a lock or a source line would give its module away
         in_gap = any(start <= self.now < end for start, end in self.gaps)
-        self.record.crashes.append((
-            self.number, self.now, len(self.record.boots) - 1, self.boot, self.loaded, module, kind, cause == "driver",
+        self.record["crashes"].append((
+            self.number, self.now, len(self.record["boots"]) - 1, self.boot, self.loaded, module, kind, cause == "driver",
             cause == "deliberate", attributed, in_gap,
         ))  # fmt: skip
         if cause == "driver" and self.loaded == self.installed == BAD and rng.random() < rules.rollback:
@@ -447,11 +430,8 @@ def _draw_gaps(rng: Random, rules: Process, entry: float, days: float) -> list[t
     return gaps
 
 
-# --- Tables ---------------------------------------------------------------------------------------------------------
-
-
 def _tables(
-    story: Story, rules: Process, plans: Sequence[_Plan], record: _Record, start: pd.Timestamp, days: float
+    story: Story, rules: Process, plans: Sequence[_Plan], record: Record, start: pd.Timestamp, days: float
 ) -> History:
     names = np.array(_names(len(plans)), dtype=object)
     firmware = np.array([[story.firmware(step, plan.cluster) for step in range(3)] for plan in plans], dtype=object)
@@ -485,14 +465,13 @@ def _tables(
          plan.frailty, float(rules.model_hazard[plan.model]))
         for number, plan in enumerate(plans)
     ]  # fmt: skip
+    flags = "?driver ?deliberate ?attributed ?in_gap"
     return History(
         hosts=table(fleet, "host cluster vendor model users vms @entry frailty hazard"),
-        boots=table(record.boots, "host @boot @entry @end end_reason #version esxi_build"),
-        crashes=table(
-            record.crashes, "host @time boot_row @boot #version module kind ?driver ?deliberate ?attributed ?in_gap"
-        ),
-        installs=table(record.installs, "host @time #version #removed ?rollback"),
-        gaps=table(record.gaps, "host @start @end"),
+        boots=table(record["boots"], "host @boot @entry @end end_reason #version esxi_build"),
+        crashes=table(record["crashes"], f"host @time boot_row @boot #version module kind {flags}"),
+        installs=table(record["installs"], "host @time #version #removed ?rollback"),
+        gaps=table(record["gaps"], "host @start @end"),
         start=start,
         end=start + pd.Timedelta(days=days).round("ms"),
         parameters=rules,
@@ -508,14 +487,9 @@ def _utc(ms: Integers) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(ms.astype("datetime64[ms]").astype("datetime64[ns]"), tz="UTC")
 
 
-class _Stretches(NamedTuple):
-    boot: Integers  # row of `boots`
-    start: Integers  # ms since 1970
-    end: Integers
-
-
-def _stretches(boots: pd.DataFrame, gaps: pd.DataFrame) -> _Stretches:
-    # Boots minus gaps. All hosts are laid end to end on one line, so that one sort does for the whole fleet.
+def _stretches(boots: pd.DataFrame, gaps: pd.DataFrame) -> tuple[Integers, Integers, Integers]:
+    # Boots minus gaps, as row of `boots`, start and end in ms since 1970. All hosts are laid end to end on one line, so that
+    # one sort does for the whole fleet.
     number, hosts = pd.factorize(boots["host"])
     lane = 2**43  # more milliseconds than 200 years
     offset, gap_offset = number * lane, pd.Index(hosts).get_indexer(gaps["host"]) * lane
@@ -529,4 +503,4 @@ def _stretches(boots: pd.DataFrame, gaps: pd.DataFrame) -> _Stretches:
     if len(gap_begin):
         alive &= (gap < 0) | (left >= gap_finish[gap])
     boot, left, right = boot[alive], left[alive], right[alive]
-    return _Stretches(boot, left - offset[boot], right - offset[boot])
+    return boot, left - offset[boot], right - offset[boot]

@@ -87,9 +87,7 @@ def _lines(
         pcpu=pcpu,
         other=other,
     )
-    saved = [
-        f"pcpu {other} Heartbeat NMI: {line}" for line in _frames(story, stack.saved, place, pointer + 0x40000, rng)
-    ]
+    saved = [f"pcpu {other} Heartbeat NMI: {one}" for one in _frames(story, stack.saved, place, pointer + 0x40000, rng)]
     hours, rest = divmod(uptime, 3_600_000)
     clock = f"{hours // 24}:{hours % 24:02d}:{rest // 60_000:02d}:{rest // 1000 % 60:02d}.{rest % 1000:03d}"
     return [
