@@ -147,11 +147,7 @@ def _delimited(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str
 def _first_objects(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     # The first rows of a JSON text of which only the head is at hand: whole objects, wherever they begin.
     decoder = json.JSONDecoder()
-    tried = 0
-    for match in re.finditer(r"\{", text):
-        tried += 1
-        if tried > 40:
-            return
+    for match in islice(re.finditer(r"\{", text), 40):
         try:
             value, _ = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
@@ -352,9 +348,7 @@ def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:
     yield from more
 
 
-_PROGRAMS = frozenset(
-    {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"}
-)
+_PROGRAMS = {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"}  # fmt: skip
 
 
 def _iso(micros: int | None) -> str | None:

@@ -217,15 +217,11 @@ def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
 def parse_date(text: str) -> datetime | None:
     """Output of ``date`` -> aware UTC time; None where it is none or in another zone."""
     match = _DATE.match(text)
-    if match is None:
-        return None
+    words = " ".join(match.group("day", "month", "year", "time")) if match else ""
     try:
-        stamp = datetime.strptime(
-            f"{match['day']} {match['month']} {match['year']} {match['time']}", "%d %b %Y %H:%M:%S"
-        )
+        return bounded(datetime.strptime(words, "%d %b %Y %H:%M:%S").replace(tzinfo=UTC))
     except ValueError:
         return None
-    return bounded(stamp.replace(tzinfo=UTC))
 
 
 def read_date(part: Part, found: Findings) -> None:

@@ -115,11 +115,8 @@ def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
     if not isinstance(value, dict):
         return
     row = {key_of(key): _plain(item) for key, item in value.items() if not _holds(item)}
-    inner = {
-        key: item
-        for key, item in value.items()
-        if row and isinstance(item, dict) and not any(map(_holds, item.values()))
-    }
+    objects = {key: item for key, item in value.items() if row and isinstance(item, dict)}
+    inner = {key: item for key, item in objects.items() if not any(map(_holds, item.values()))}
     row |= {key_of(key + name): _plain(cell) for key, item in inner.items() for name, cell in item.items()}
     if row:
         yield {"vmhost": host} | row if host else row
@@ -132,9 +129,7 @@ def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
 
 
 def _holds(value: Any) -> bool:
-    return isinstance(value, dict) or (
-        isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
-    )
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds, value)))
 
 
 def _plain(value: Any) -> str:
