@@ -260,11 +260,7 @@ def bench_memory(folder: Path) -> None:
         "\n### Peak memory of a process\n\n| what it read | MB at the peak | s | problems |\n| --- | --- | --- | --- |"
     )
     code = "import sys,time,resource,psodlib as p;t=time.time();f=p.load(sys.argv[1],jobs=1);print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024,'|',round(time.time()-t,1),'|',', '.join(f.problems.problem.astype(str)))"  # fmt: skip
-    giants = {
-        "line.log": "a line of 1 GiB",
-        "zeros.gz": "2 GiB of zeros in a gz",
-        "big.log": "a log of 10 GiB",
-    }
+    giants = {"line.log": "a line of 1 GiB", "zeros.gz": "2 GiB of zeros in a gz", "big.log": "a log of 10 GiB"}
     for name, what in giants.items():
         told = subprocess.run(
             [sys.executable, "-c", code, str(folder / name)], capture_output=True, text=True, check=True

@@ -19,10 +19,10 @@ from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.copies import one_host_under_two_names, one_row_a_crash
 from psodlib.triage.crashes import judge, with_issues
 from psodlib.triage.known_issues import Issue
-from psodlib.triage.precursors import Said, hear_host
+from psodlib.triage.precursors import hear_host
 
 __all__ = [
-    "Row", "Words", "assemble", "host_names", "name_hosts", "no_host", "rows_of", "said_by_host", "with_columns", "with_inventory",
+    "Row", "Words", "assemble", "host_names", "name_hosts", "no_host", "rows_of", "with_columns", "with_inventory",
 ]  # fmt: skip
 
 
@@ -41,13 +41,7 @@ def name_hosts(
     """
     hosts, problems = host_names({(reading.host, reading.hint) for reading in readings}, roster)
     named = [(hosts[reading.host, reading.hint], reading) for reading in readings]
-    for host, reading in named:
-        if (
-            host is None
-            and not reading.irrelevant
-            and (reading.crashes or reading.alive or reading.drivers or reading.facts)
-        ):
-            problems.append(no_host(reading.source))
+    problems += [no_host(reading.source) for host, reading in named if host is None and reading.needs_host]
     return named, problems
 
 
@@ -215,7 +209,7 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
     # A mirror inside one bundle is no second sighting; the same file in two places is.
     if not any(reading.crashes for reading in readings):
         return []
-    said = said_by_host(readings)
+    said = hear_host(readings)
     seen: set[Any] = set()
     out = []
     for reading in readings:
@@ -226,11 +220,6 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
             out += [judge(crash, said) for crash in reading.crashes]
         seen.add(place)
     return out
-
-
-def said_by_host(readings: Sequence[FileReading]) -> Said:
-    """One host's warnings, those before its crashes and those of its quiet days."""
-    return hear_host(readings)
 
 
 def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Sequence[Crash]) -> dict[str, list[Row]]:
@@ -268,7 +257,7 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
 
 def _is_listed(reading: FileReading) -> bool:
     # An inventory among the evidence bears no time: what a host's own files say is believed first.
-    return "table" in reading.kind.split("+")
+    return "table" in reading.kind and "table" in reading.kind.split("+")
 
 
 def _unplaced(crash: Crash) -> Problem:

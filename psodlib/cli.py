@@ -17,7 +17,7 @@ import typer
 from typer import Argument, Option
 
 from psodlib.console import (  # isort: skip
-    MILD, bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
+    bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
     print_news, print_summary, print_suspects, print_table, print_trusted, resumable, say, stoppable,
 )  # fmt: skip
 from psodlib.errors import InputError, PsodError
@@ -93,8 +93,7 @@ def load(
         say(f"Tables saved in {output}")
     if store:
         print_news(store)
-    # That a log was rotated away is no trouble where the store has kept it.
-    raise typer.Exit(exit_code(fleet, MILD | {"vanished"} if store else MILD))
+    raise typer.Exit(exit_code(fleet, sources, store))
 
 
 @app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')
@@ -158,7 +157,7 @@ def report(
             candidates=candidate or None, crash_id=crash_id, notes=notes, site=_site(site, with_site), jobs=jobs, plan=plan,
             before=Fleet.before(store) if store else None, progress=progress,
         )  # fmt: skip
-    end_report(written, store)
+    end_report(written, sources, store)
 
 
 @app.command(

@@ -162,7 +162,7 @@ def print_summary(fleet: Fleet) -> None:
         f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence), {count(len(crashes), 'crash', 'crashes')}, "
         f"{days:,.0f} host-days observed"
     )
-    if hosts.empty and crashes.empty:
+    if _nothing(fleet):
         say("Nothing useful was found: expected vmkernel or dump logs, command outputs, support bundles, screen text.")
     if len(crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
@@ -184,7 +184,8 @@ def print_news(store: str) -> None:
     from psodlib.store.folder import read_manifest
     from psodlib.triage.changes import fleet_changes, sentences
 
-    news = ", ".join(f"{count} {what}" for what, count in read_manifest(Path(store)).news.items() if int(count))
+    told = read_manifest(Path(store)).news.items()
+    news = ", ".join(what if count is True else f"{count:,} {what}" for what, count in told if count)
     say(f"Store {store}: {news or 'nothing is new'}")
     before = Fleet.before(store)
     if before is not None:
@@ -251,13 +252,23 @@ def print_suspects(done: Any) -> None:
         say(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {done.mapping}")
 
 
-def exit_code(fleet: Fleet, mild: set[str] = MILD) -> int:
+def _nothing(fleet: Fleet) -> bool:
+    return bool(fleet.hosts.empty and fleet.crashes.empty)
+
+
+def _mild(sources: Sequence[str | Path], store: str | None) -> set[str]:
+    # That a log was rotated away is no trouble where a store has kept it.
+    from psodlib.fleet import is_saved
+
+    return MILD | {"vanished"} if store or any(map(is_saved, sources)) else MILD
+
+
+def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:
     """1 where nothing was found or a problem cost evidence."""
-    nothing = fleet.hosts.empty and fleet.crashes.empty
-    return int(nothing or bool(set(fleet.problems.problem.dropna()) - mild))
+    return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
 
 
-def end_report(written: Any, store: str | None) -> NoReturn:
+def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:
     """What the report says and what to open; then the exit code, and what a 1 is about."""
     from psodlib.views.words import count
 
@@ -266,15 +277,13 @@ def end_report(written: Any, store: str | None) -> NoReturn:
     say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
     for name in written.failed:
         say(f"notebook {name} failed; its page says where")
-    # That a log was rotated away is no trouble where the store has kept it.
-    mild = MILD | {"truncated"} | ({"vanished"} if store else set())
+    mild = _mild(sources, store) | {"truncated"}
     if store:
         print_news(store)
-    nothing = fleet.hosts.empty and fleet.crashes.empty
-    if nothing:
+    if _nothing(fleet):
         say("Exit code 1: nothing useful was found in the sources.")
     counts = fleet.problems.problem.value_counts()
     grave = [f"{number} {word}" for word, number in counts.items() if number and word not in mild]
     if grave:
         say(f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the problems list it.")
-    raise typer.Exit(int(bool(written.failed) or nothing or bool(grave)))
+    raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))

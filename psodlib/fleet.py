@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path, PurePath
@@ -19,7 +21,7 @@ from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import read_unit, read_units
 from psodlib.evidence.sources import Unit, iter_units
 from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
-from psodlib.store.folder import is_store
+from psodlib.store.folder import is_store, locked
 from psodlib.store.ledger import Job, read_group, read_jobs
 from psodlib.store.opening import each_bucket, open_before, open_store
 from psodlib.store.readings import Entry
@@ -455,7 +457,7 @@ def _load_into(
 ) -> Fleet:  # fmt: skip
     if "://" in str(store):
         raise InputError(
-            f"{store}: a store is a folder that all readers see; an address cannot be locked or renamed in"
+            f"{store}: a store is a folder, for an address cannot be locked or renamed in; name one that all readers see (the evidence may lie at an address)"
         )
     if not sources:
         raise InputError("no source was given; name an evidence folder, a log, a bundle or an address")
@@ -468,10 +470,23 @@ def _load_into(
         return workers.each(function, [(task,) for task in tasks])
 
     walks = [(str(source), *_units([source])) for source in sources]
-    tables, simulated = update(
-        Path(_whole(store)), walks, read, spread, inventory=roster, issues=issues, allow_loss=allow_loss, verify=verify
-    )
+    folder = Path(_whole(store))
+    with locked(folder), _seldom_collected():
+        tables, simulated = update(
+            folder, walks, read, spread, inventory=roster, issues=issues, allow_loss=allow_loss, verify=verify
+        )
     return Fleet(**tables, simulated=simulated)
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    # A load makes hundreds of thousands of records and hardly a circle: each of the collector's rounds would go through all.
+    before = gc.get_threshold()
+    gc.set_threshold(100 * before[0], *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _looked_into(folder: Path, todo: Sequence[Job], workers: Workers, tell: Callable[[Entry], None]) -> Iterator[Entry]:

@@ -225,3 +225,8 @@ class FileReading:
     facts: tuple[HostFact, ...] = ()
     precursors: tuple[Precursor, ...] = ()
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def needs_host(self) -> bool:
+        """Whether it tells something that is of use only where it is known of whom."""
+        return not self.irrelevant and bool(self.crashes or self.alive or self.drivers or self.facts)

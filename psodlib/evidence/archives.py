@@ -31,7 +31,7 @@ from psodlib.evidence.streams import (
 )
 from psodlib.records import Problem
 
-__all__ = ["Container", "Entry", "Item", "archive_of", "expand", "tar_entries", "zip_entries"]
+__all__ = ["Container", "Entry", "Item", "archive_of", "expand", "tar_entries", "unsafe", "zip_entries"]
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
@@ -107,17 +107,19 @@ def expand(
         yield from _members(entries, place, budget, archives + 1)
         yield Container(archive, place, ends=True)
     elif wrap or archive:
-        yield Problem(
-            source=place.source,
-            problem="too_deep",
-            detail=f"more than {MAX_ARCHIVES} archives or {MAX_WRAPS} compressions in one another; unpack it first",
-        )
+        detail = f"more than {MAX_ARCHIVES} archives or {MAX_WRAPS} compressions in one another; unpack it first"
+        yield Problem(source=place.source, problem="too_deep", detail=detail)
     else:
         stream.again = reopen
         yield Item(
             source=place.source, name=place.name, hint=place.hint, hint_kind=place.hint_kind, size=place.size, mtime=place.mtime,
             collected=place.collected, opener=partial(_once, stream) if archives else reopen or partial(_once, stream), pieces=pieces,
         )  # fmt: skip
+
+
+def unsafe(source: str, detail: str) -> Problem:
+    # What an archive or a folder names and a careful reader leaves alone.
+    return Problem(source=source, problem="unsafe_member", detail=detail)
 
 
 def _once(stream: Stream) -> Stream:
@@ -148,9 +150,7 @@ def _members(
             continue
         place = entry.place
         if place.source in seen:
-            yield Problem(
-                source=place.source, problem="unsafe_member", detail="two members of the same name; both were read"
-            )
+            yield unsafe(place.source, "two members of the same name; both were read")
             place = replace(place, source=f"{place.source}#{len(seen)}")
         seen.add(place.source)
         before = budget.produced
@@ -158,8 +158,7 @@ def _members(
         try:
             raw = entry.opener()
         except Exception as error:  # encrypted, an unknown method, a damaged local header
-            problem, detail = diagnose(error)
-            yield Problem(source=place.source, problem=problem, detail=detail)
+            yield diagnose(error, place.source)
             continue
         reopen = None if entry.whole is None else partial(_from_start, entry.whole, place.source, problems, budget)
         with Stream(raw, place.source, problems, whole=entry.whole) as stream:
@@ -190,11 +189,8 @@ def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry 
             yield entry
             continue
         if size + entry.place.size > MAX_HELD:
-            yield Problem(
-                source=match["base"],
-                problem="too_large",
-                detail=f"more than {MAX_HELD} bytes of fragments in one archive (MAX_HELD); read in parts",
-            )
+            detail = f"more than {MAX_HELD} bytes of fragments in one archive (MAX_HELD); read in parts"
+            yield Problem(source=match["base"], problem="too_large", detail=detail)
             yield from _released(held)
             held, size = {}, 0
         with Stream(entry.opener(), entry.place.source) as stream:
@@ -223,18 +219,10 @@ def _safe_name(name: str, outer: Place) -> tuple[str, Problem | None]:
     # A member's name inside the archive; nothing is written, so an absolute one is only told, a climbing one left alone.
     clean = name.replace("\\", "/") if "\\" in name and "/" not in name else name
     if ".." in clean.split("/"):
-        return "", Problem(
-            source=f"{outer.source}!{shown(name)}",
-            problem="unsafe_member",
-            detail="the name climbs out of the archive; not read",
-        )
+        return "", unsafe(f"{outer.source}!{shown(name)}", "the name climbs out of the archive; not read")
     if clean.startswith("/") or re.match(r"[A-Za-z]:/", clean):
         stripped = re.sub(r"^(?:[A-Za-z]:)?/+", "", clean)
-        return stripped, Problem(
-            source=f"{outer.source}!{shown(name)}",
-            problem="unsafe_member",
-            detail=f"absolute name; read as {shown(stripped)}",
-        )
+        return stripped, unsafe(f"{outer.source}!{shown(name)}", f"absolute name; read as {shown(stripped)}")
     return clean, None
 
 
@@ -259,20 +247,12 @@ def tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[Entry 
             yield problem
         if name:
             place = member_place(outer, name, found.size, found.changed)
-            yield Entry(place, partial(_given, found.pieces), found.whole)
+            yield Entry(place, partial(iter, found.pieces), found.whole)
     for kind, names in odd.items():
-        yield Problem(
-            source=outer.source,
-            problem="unsafe_member",
-            detail=f"{len(names)} {kind}, not followed; the first: {shown(names[0])}",
-        )
+        yield unsafe(outer.source, f"{len(names)} {kind}, not followed; the first: {shown(names[0])}")
 
 
 _ODD = {"link": "links that leave the archive", "device": "devices, pipes or sparse files"}
-
-
-def _given(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
-    return pieces
 
 
 def zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[Entry | Problem]:
@@ -280,15 +260,13 @@ def zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Ite
         with closing(_seekable(stream, budget, wraps)) as file, zipfile.ZipFile(_checked(file)) as archive:
             infos = archive.infolist()
             if len(infos) > budget.limits.members:
-                raise Trouble(
-                    "too_large", f"{len(infos)} members, more than {budget.limits.members} (PSOD_MAX_MEMBERS); not read"
-                )
+                told = f"{len(infos)} members, more than {budget.limits.members} (PSOD_MAX_MEMBERS); not read"
+                raise Trouble("too_large", told)
             for info in infos:
                 if not info.is_dir():
                     yield from _zip_member(archive, info, outer, budget)
     except Exception as error:  # a damaged directory shows in many ways
-        problem, detail = diagnose(error)
-        yield Problem(source=outer.source, problem=problem, detail=detail)
+        yield diagnose(error, outer.source)
 
 
 def _checked(file: Any) -> Any:
@@ -316,10 +294,10 @@ def _seekable(stream: Stream, budget: Budget, wraps: int) -> Any:
     while data := stream.read(BLOCK):
         parts.append(data)
         if sum(map(len, parts)) > MAX_HELD:
-            raise Trouble(
-                "too_large",
-                f"a zip within an archive or a pipe of more than {MAX_HELD} bytes (MAX_HELD); save or unpack it first",
+            told = (
+                f"a zip within an archive or a pipe of more than {MAX_HELD} bytes (MAX_HELD); save or unpack it first"
             )
+            raise Trouble("too_large", told)
     return io.BytesIO(b"".join(parts))
 
 
@@ -328,11 +306,7 @@ def _zip_member(
 ) -> Iterator[Entry | Problem]:
     mode = info.external_attr >> 16
     if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        yield Problem(
-            source=f"{outer.source}!{shown(info.filename)}",
-            problem="unsafe_member",
-            detail="a link or device; not followed",
-        )
+        yield unsafe(f"{outer.source}!{shown(info.filename)}", "a link or device; not followed")
         return
     name, problem = _safe_name(info.filename, outer)
     if problem:

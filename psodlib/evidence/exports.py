@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from psodlib.evidence.artifacts.findings import ISO_STAMP, line_counter, numbered_blocks, numbered_lines, parse_micros
 from psodlib.evidence.artifacts.sheets import delimited_rows, key_of
-from psodlib.evidence.syslog import parse_host_line, read_syslog
+from psodlib.evidence.syslog import parse_host_line, read_syslog, renumbered
 from psodlib.evidence.vmkernel import opens_in
 from psodlib.records import FileReading, Problem
 
@@ -101,7 +101,7 @@ def read_export(
             lines.append(line.encode("utf-8", "backslashreplace"))
             numbers.append(row.line)
     readings = read_syslog(BytesIO(b"\n".join(lines)), source, read_part)
-    readings = [_renumbered(reading, numbers) for reading in readings]
+    readings = [renumbered(reading, numbers) for reading in readings]
     if not any(not reading.irrelevant for reading in readings):
         detail = f"an export of {len(rows)} log rows, in which nothing of an ESXi host was found"
         problems.append(Problem(source=source, problem="unused", detail=detail))
@@ -361,19 +361,3 @@ def _iso(micros: int | None) -> str | None:
     if micros is None:
         return None
     return datetime.fromtimestamp(micros / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-
-
-def _renumbered(reading: FileReading, numbers: list[int]) -> FileReading:
-    # Lines of the syslog text -> rows of the export; bytes into it mean nothing.
-    def moved(record: Any) -> Any:
-        line = getattr(record, "line", None)
-        if line is None or not 1 <= line <= len(numbers):
-            return record
-        change: dict[str, Any] = {"line": numbers[line - 1]}
-        if getattr(record, "offset", None) is not None:
-            change["offset"] = None
-        return replace(record, **change)
-
-    lists = ("crashes", "alive", "marks", "drivers", "precursors", "problems")
-    changed: dict[str, Any] = {name: tuple(moved(record) for record in getattr(reading, name)) for name in lists}
-    return replace(reading, **changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,18 +77,17 @@ def _may_name(folder: str) -> bool:
     return folder.lower() not in _NO_HOST and folder not in _INNER and not _BUNDLE.match(folder)
 
 
-def place_of(path: str, parts: Sequence[str], root: str, folder: str | None) -> Place:
+def place_of(
+    path: str, parts: Sequence[str], root: str, folder: str | None, info: os.stat_result | None = None, taken: datetime | None = None,
+) -> Place:  # fmt: skip
     """Where a file stands: `parts` are below `root`, the name of the folder that was given; `folder` is the host's that it lies in."""
     hint, kind, collected = _bundle_hint([root, *parts])
     if hint is None and folder is not None:
         hint, kind = folder, "folder"
     return Place(
-        source=shown(path),
-        name=shown("/".join(parts)),
-        hint=shown(hint) if hint else None,
-        hint_kind=kind,
-        collected=collected,
-    )
+        source=shown(path), name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
+        collected=collected or taken, mtime=stamp_of(info.st_mtime) if info else None, size=info.st_size if info else 0,
+    )  # fmt: skip
 
 
 def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:

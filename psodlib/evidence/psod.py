@@ -139,10 +139,8 @@ def _other_message(block: _Block, piece: Piece) -> bool:
     traced, ended = block.has(*_FRAMES), block.has("code_start", "uptime")
     if known is None:
         # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
-        of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details") or _near(
-            block.pieces[-1], piece
-        )
-        return ended if piece.role == "header" else traced and not of_the_dump
+        of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details")
+        return ended if piece.role == "header" else traced and not (of_the_dump or _near(block.pieces[-1], piece))
     if _alike(known, piece) or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
     if piece.role == "header" and known.role == "header":
@@ -226,14 +224,13 @@ def _is_logged(frames: list[Piece]) -> bool:
 
 def _is_joke(block: _Block) -> bool:
     # A screen of another product without one real address.
-    addresses = (piece.group(name) for piece in block.pieces for name in ("ip", "code_start", "fp"))
     if not block.has("other_product") or block.has("product"):
         return False
-    return not any(_address(text) for text in addresses) and not any(
+    return not any(
         _address(text)
         for piece in block.pieces
         if piece.role or not piece.prefixed
-        for text in re.findall(r"0x[0-9a-f]{6,16}\b", piece.body[:4096])
+        for text in re.findall(r"0x[0-9a-fA-F]{6,16}\b", piece.body[:4096])
     )
 
 
@@ -369,13 +366,9 @@ def _address(text: str | None) -> int | None:
 def _span(text: str | None) -> timedelta | None:
     if not text:
         return None
-    days, hours, minutes, seconds = text.split(":")
-    whole, milliseconds = seconds.split(".")
-    if int(days) > 73_000:
-        return None
-    return timedelta(
-        days=int(days), hours=int(hours), minutes=int(minutes), seconds=int(whole), milliseconds=int(milliseconds)
-    )
+    days, hours, minutes = map(int, text.split(":")[:3])
+    seconds = float(text.rsplit(":", 1)[1])
+    return timedelta(days, seconds, hours=hours, minutes=minutes) if days <= 73_000 else None
 
 
 def _kind_of(message: str | None, facts: _Facts, frames: list[Frame], block: _Block) -> str:

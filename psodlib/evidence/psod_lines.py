@@ -66,7 +66,7 @@ def _role(name: str, anchors: str, sample: str, pattern: str) -> Role:
 # (`vmkernel_lines.SEARCHED`).
 ROLES: tuple[Role, ...] = (
     _role("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
-          rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)(?!\s*(?:%s|\(\.))\s*(?P<message>{_SAID})"),
+          rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)(?!\s*(?:%s|\(\.)|.{{0,80}}(?: world |/)\.\.\.)\s*(?P<message>{_SAID})"),
     _role("frame", ":[0x nover #<None>", "0x4122e445b4d8:[0x418014a7b71a]PanicvPanicInt@vmkernel#nover+0x61 stack: 0x3000000008",
           rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}) ?:\s?)?\[ ?(?P<ip>{HEX}) ?\]\s?{_SYMBOL}"
           rf"(?P<stack>\s*stack:\s*(?P<word>{HEX})?.*)?"),

@@ -20,7 +20,7 @@ from typing import Any
 
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
-from psodlib.evidence.archives import Container, Item, expand
+from psodlib.evidence.archives import Container, Item, expand, unsafe
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
 from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
@@ -160,11 +160,14 @@ def _local(text: str) -> Iterator[Unit | Problem]:
     if not os.path.isdir(text):
         folder = os.path.basename(os.path.dirname(os.path.abspath(text)))
         name = os.path.basename(text)
-        place = place_of(text, [name], folder, host_of_folder(folder, (), (name,)))
+        info = _stated(text)
+        if isinstance(info, Problem):
+            yield info
+            return
+        place = place_of(text, [name], folder, host_of_folder(folder, (), (name,)), info)
         if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
             place = replace(place, hint_kind="parent")
-        place = _stated(place, text)
-        yield place if isinstance(place, Problem) else Unit(paths=(text,), place=place)
+        yield Unit(paths=(text,), place=place)
         return
     root, own_name = Path(text), os.path.basename(os.path.abspath(text))
     hosts: dict[str, str | None] = {}
@@ -182,10 +185,11 @@ def _local(text: str) -> Iterator[Unit | Problem]:
         taken = _told_time(os.path.join(folder, "date.txt")) if "date.txt" in names else None
         for name in names:
             path = os.path.join(folder, name)
-            place = _stated(place_of(path, [*above, name], own_name, hosts[folder]), path, root, taken)
-            if isinstance(place, Problem):
-                yield place
-            elif place is not None:
+            info = _stated(path, root)
+            if isinstance(info, Problem):
+                yield info
+            elif info is not None:
+                place = place_of(path, [*above, name], own_name, hosts[folder], info, taken)
                 pieces.append((path, place))
         yield from _units(pieces)
 
@@ -211,8 +215,7 @@ def _walk(root: Path) -> Iterator[tuple[Any, list[str], list[str]]]:
                 found = sorted(entries, key=lambda entry: entry.name)
             folders = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
-            problem, detail = diagnose(error)
-            yield Problem(source=shown(folder), problem=problem, detail=detail), [], []
+            yield diagnose(error, shown(folder)), [], []
             continue
         inner = set(folders)
         names = [entry.name for entry in found if entry.name not in inner]
@@ -226,25 +229,20 @@ def _is_simulated(folder: str, folders: list[str]) -> bool:
     return any(os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders])
 
 
-def _stated(place: Place, path: str, root: Path | None = None, taken: datetime | None = None) -> Any:
-    # Completes a place with size and times; a Problem for what is no plain file; None for a link to what is read anyway.
+def _stated(path: str, root: Path | None = None) -> Any:
+    # What the system says of a plain file; a Problem for another thing, None for a link to what is read anyway.
     try:
         info = os.stat(path) if root is None else os.lstat(path)
+        if stat.S_ISREG(info.st_mode):
+            return info
         if stat.S_ISLNK(info.st_mode):
-            target = os.path.realpath(path)
-            if root is not None and Path(target).is_relative_to(os.path.realpath(root)):
+            if root is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
                 return None
-            return Problem(
-                source=place.source, problem="unsafe_member", detail="a link that leaves the source; not followed"
-            )
+            return unsafe(shown(path), "a link that leaves the source; not followed")
     except OSError as error:
-        problem, detail = diagnose(error)
-        return Problem(source=place.source, problem=problem, detail=detail)
-    if not stat.S_ISREG(info.st_mode):
-        return Problem(
-            source=place.source, problem="unreadable", detail="no plain file (pipe, socket or device); not opened"
-        )
-    return replace(place, size=info.st_size, mtime=stamp_of(info.st_mtime), collected=place.collected or taken)
+        return diagnose(error, shown(path))
+    detail = "no plain file (pipe, socket or device); not opened"
+    return Problem(source=shown(path), problem="unreadable", detail=detail)
 
 
 def _units(pieces: list[tuple[str, Place]]) -> Iterator[Unit | Problem]:
@@ -281,8 +279,7 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
     try:
         raw = _open_paths(unit)
     except Exception as error:  # permission, vanished, a remote store's own errors
-        problem, detail = diagnose(error)
-        yield Problem(source=unit.source, problem=problem, detail=detail)
+        yield diagnose(error, unit.source)
         return
     budget = Budget(chosen)
     reopen = None if unit.paths == ("-",) else partial(_reopen, unit, chosen)
@@ -328,8 +325,7 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
     try:
         stream = Stream(_open_paths(unit), unit.source, problems, budget=budget)
     except Exception as error:  # it vanished since it was looked at
-        problem, detail = diagnose(error)
-        problems.append(Problem(source=unit.source, problem=problem, detail=detail))
+        problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
     if unit.size <= HASHED:
         stream.begin_hash()

@@ -13,8 +13,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from psodlib.records import Precursor
-
 __all__ = ["TAIL", "WORDS", "Speech"]
 
 TAIL = 1 << 15  # bytes before a boot, a crash or the end
@@ -37,8 +35,7 @@ _SAID = re.compile(
 class Speech:
     """What was heard so far of one file."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self) -> None:
         self._found: deque[tuple[bytes | None, str, bytes, bytes, int]] = deque(maxlen=LIMIT)
         self._last: dict[tuple[str, bytes], bytes | None] = {}  # minute in which each was heard last
         self.told: set[bytes] = set()  # the first words of the warnings of a minute
@@ -81,13 +78,11 @@ class Speech:
         text = raw[match.start(1) : end + 13] if raw[end] == 32 else b""
         self._found.append((minute, what, match[1], text, line))
 
-    def found(self) -> Iterator[Precursor]:
-        """All that is kept of it."""
+    def found(self) -> Iterator[tuple[datetime | None, str, str | None, str, int]]:
+        """All that is kept of it: time, what, module, text and line."""
         for minute, what, module, text, line in self._found:
-            yield Precursor(
-                time=_moment(minute) if minute else None, what=what, module=module.decode() or None,
-                text=text.decode("utf-8", "replace"), source=self.source, line=line,
-            )  # fmt: skip
+            moment = _moment(minute) if minute else None
+            yield moment, what, module.decode() or None, text.decode("utf-8", "replace"), line
 
 
 def _keep(known: set[Any], key: object) -> None:

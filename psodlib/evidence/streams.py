@@ -179,8 +179,7 @@ class Stream(io.RawIOBase):
         try:
             got = pull()
         except Exception as error:
-            problem, detail = diagnose(error)
-            self.problems.append(Problem(source=self.source, problem=problem, detail=detail))
+            self.problems.append(diagnose(error, self.source))
             got = b"" if self.file is None else 0
         self._ended = not got
         if self._budget is not None:
@@ -188,19 +187,21 @@ class Stream(io.RawIOBase):
         return got
 
 
-def diagnose(error: Exception) -> tuple[str, str]:
+def diagnose(error: Exception, source: str) -> Problem:
     # An exception while opening or reading -> the contract's word and what to tell.
     if isinstance(error, Trouble):
-        return error.problem, error.detail
-    if isinstance(error, FileNotFoundError):
-        return "vanished", "the file is gone since the folder was listed"
-    if isinstance(error, EOFError):
-        return "truncated", "the archive is truncated; what came before is used"
-    if isinstance(error, RuntimeError) and "encrypted" in str(error):
-        return "encrypted", "the archive member needs a password; unpack it first"
-    if isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError)):
-        return "damaged_archive", f"{error}; what came before is used"
-    return "unreadable", f"{type(error).__name__}: {error}"
+        problem, detail = error.problem, error.detail
+    elif isinstance(error, FileNotFoundError):
+        problem, detail = "vanished", "the file is gone since the folder was listed"
+    elif isinstance(error, EOFError):
+        problem, detail = "truncated", "the archive is truncated; what came before is used"
+    elif isinstance(error, RuntimeError) and "encrypted" in str(error):
+        problem, detail = "encrypted", "the archive member needs a password; unpack it first"
+    elif isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError)):
+        problem, detail = "damaged_archive", f"{error}; what came before is used"
+    else:
+        problem, detail = "unreadable", f"{type(error).__name__}: {error}"
+    return Problem(source=source, problem=problem, detail=detail)
 
 
 class DiskFile(io.FileIO):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, BinaryIO
 
 from psodlib.records import FileReading, Problem
 
-__all__ = ["SYSLOG_LINE", "HostLine", "is_syslog", "parse_host_line", "read_syslog"]
+__all__ = ["SYSLOG_LINE", "HostLine", "is_syslog", "parse_host_line", "read_syslog", "renumbered"]
 
 FLUSH = 4 << 20  # bytes of one host's lines that are read at once
 HELD = 48 << 20  # bytes of all hosts' lines that wait
@@ -87,6 +87,10 @@ class _Pending:
         self.offsets.append(offset)
         self.data += line + b"\n"
 
+    def offset_of(self, place: int) -> int:
+        at = max(0, bisect_right(self.starts, place) - 1)
+        return self.offsets[at] + place - self.starts[at]
+
     def is_due(self) -> bool:
         size = len(self.data)
         return size > 4 * FLUSH or (size > FLUSH and self.data.find(b"@BlueScreen", size - NEAR_CRASH) < 0)
@@ -105,7 +109,7 @@ def read_syslog(
         chunk = pending.pop(key)
         kind = "vmkernel" if key[1] == "vmkernel" else "artifact"
         readings = read_part(BytesIO(bytes(chunk.data)), source, kind) or [_of_yearless(source, key[1])]
-        done[key[0]] += [_moved(reading, chunk) for reading in readings]
+        done[key[0]] += [renumbered(reading, chunk.numbers, chunk.offset_of) for reading in readings]
         return len(chunk.data)
 
     for number, offset, line in _lines(stream):
@@ -157,17 +161,17 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
         yield number, offset, rest
 
 
-def _moved(reading: FileReading, chunk: _Pending) -> FileReading:
-    # Lines and offsets of a chunk -> of the file it comes from.
+def renumbered(
+    reading: FileReading, numbers: Sequence[int], offset_of: Callable[[int], int | None] = lambda _: None
+) -> FileReading:
+    """Lines and offsets of a part -> of the file it comes from; without a way to tell an offset, none."""
+
     def moved(record: Any) -> Any:
-        line = getattr(record, "line", None)
-        if line is None or not 1 <= line <= len(chunk.numbers):
+        line, offset = getattr(record, "line", None), getattr(record, "offset", None)
+        if line is None or not 1 <= line <= len(numbers):
             return record
-        change: dict[str, Any] = {"line": chunk.numbers[line - 1]}
-        if getattr(record, "offset", None) is not None:
-            at = max(0, bisect_right(chunk.starts, record.offset) - 1)
-            change["offset"] = chunk.offsets[at] + record.offset - chunk.starts[at]
-        return replace(record, **change)
+        change = {} if offset is None else {"offset": offset_of(offset)}
+        return replace(record, line=numbers[line - 1], **change)
 
     lists = ("crashes", "alive", "marks", "drivers", "precursors", "problems")
     changed: dict[str, Any] = {name: tuple(moved(record) for record in getattr(reading, name)) for name in lists}

@@ -11,29 +11,16 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from itertools import chain
 from operator import itemgetter
 from typing import BinaryIO
 
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import (
-    CENTURY,
-    Piece,
-    opens_crash,
-    read_count,
-    read_prefix,
-    regions,
-    split_pieces,
-)
-from psodlib.evidence.psod import (
-    find_crashes,
-    group_blocks,
-    is_crash,
-    looks_like_crash,
-    read_crash,
-)  # fmt: skip
+from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix, regions, split_pieces
+from psodlib.evidence.psod import find_crashes, group_blocks, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
@@ -47,7 +34,7 @@ from psodlib.evidence.vmkernel_lines import (
     WARNED,
     WARNINGS,
     LineRow,
-)
+)  # fmt: skip
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
 __all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
@@ -124,12 +111,13 @@ class _Reader:
         self.modules: list[Module] = []
         self.facts: list[HostFact] = []
         self.marks: list[Mark] = []
-        self.precursors: deque[Precursor] = deque(maxlen=_ROW_LIMIT)
-        self.foretold: set[tuple[object, ...]] = set()
+        # As they become `Precursor`s in the end, which is dear: a log may have many more than are kept.
+        self.precursors: deque[tuple[datetime | None, str, str | None, str, int]] = deque(maxlen=_ROW_LIMIT)
+        self.foretold: dict[tuple[str, str | None, str], float] = {}  # the minute in which each was said last
         # Of this minute: what each word found, and which found enough.
         self.minute, self.rows, self.full = b"", [0] * len(SEARCHED), 0
         self.problems: list[Problem] = []
-        self.speech = Speech(source)
+        self.speech = Speech()
         self.window: _Window | None = None
         self.parsed_to = 0  # no window reaches back behind this
         self.history = b""
@@ -275,12 +263,8 @@ class _Reader:
     def _involved(self, crash: Crash, time: datetime) -> None:
         # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
         for module, printed in modules_named_by_kernel(crash.text).items():
-            if printed and len(self.drivers) < _ROW_LIMIT:
-                version = normalise(printed, module)
-                self.drivers[module, version, time] = DriverReading(
-                    module=module, version=version, state="loaded", observed_at=time, evidence="banner",
-                    source=self.source, line=crash.line,
-                )  # fmt: skip
+            if printed:
+                self._note_loaded(module, normalise(printed, module), time, time, crash.line)
 
     def _unread(self, piece: Piece) -> None:
         detail = f"reads like a piece of a crash, and nothing beside it says that the host stopped: {piece.body[:120]}"
@@ -308,47 +292,37 @@ class _Reader:
             if moment := piece.time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
         else:
-            version, build = groups.get("version"), groups["build"]
-            self.facts.append(
-                HostFact(
-                    host=groups.get("host"), esxi_version=version, esxi_build=build, time=piece.time, source=self.source
-                )
-            )
+            host, version, build = groups.get("host"), groups.get("version"), groups["build"]
+            self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=piece.time, source=self.source))  # fmt: skip
         return True
 
     def _foretell(self, what: str, module: str | None, piece: Piece) -> None:
         # Once a minute, and for each device that a driver names as its own.
-        time = piece.time
-        device = piece.body[:24] if " 0000:" in piece.body[:24] else ""
-        key = (what, module, device, time and time.timestamp() // 60)
-        if time is None or key not in self.foretold:
+        key = (what, module, piece.body[:24] if " 0000:" in piece.body[:24] else "")
+        minute = piece.time.timestamp() // 60 if piece.time else None
+        if minute is None or self.foretold.get(key) != minute:
             if len(self.foretold) > _ROW_LIMIT:
                 self.foretold.clear()
-            self.foretold.add(key)
-            self.precursors.append(
-                Precursor(
-                    time=time, what=what, module=module, text=piece.body[:300], source=self.source, line=piece.line
-                )
-            )
+            if minute is not None:
+                self.foretold[key] = minute
+            self.precursors.append((piece.time, what, module, piece.body[:300], piece.line))
 
     def _loaded(self, row: LineRow, groups: dict[str, str | None], piece: Piece) -> None:
         module = (row.what or groups.get("module") or "").lower()
         version = normalise(groups.get("version"), module)
-        key = (module, version, piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None)
-        if key not in self.drivers and len(self.drivers) < _ROW_LIMIT:
-            self.drivers[key] = DriverReading(
-                module=module,
-                version=version,
-                state="loaded",
-                observed_at=piece.time,
-                evidence="banner",
-                source=self.source,
-                line=piece.line,
-            )
+        hour = piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None
+        self._note_loaded(module, version, hour, piece.time, piece.line)
         if groups.get("id"):
-            self.modules.append(
-                Module(module=module, module_id=read_count(groups["id"]), time=piece.time, source=self.source)
-            )
+            known = Module(module=module, module_id=read_count(groups["id"]), time=piece.time, source=self.source)
+            self.modules.append(known)
+
+    def _note_loaded(
+        self, module: str, version: str | None, once: datetime | None, time: datetime | None, line: int | None
+    ) -> None:
+        if (module, version, once) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
+            self.drivers[module, version, once] = DriverReading(
+                module=module, version=version, state="loaded", observed_at=time, evidence="banner", source=self.source, line=line,
+            )  # fmt: skip
 
     # -- coverage
 
@@ -420,12 +394,7 @@ def _problem_of_time(source: str, line: int) -> Problem:
 
 
 def _stamp(match: re.Match[bytes]) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat((match[1] + (match[2] or b"+00:00")).decode())
-        moment = moment.astimezone(UTC) if match[2] else moment
-    except (ValueError, OverflowError):
-        return None
-    return moment if CENTURY[0] <= moment.year < CENTURY[1] else None
+    return moment_of((match[1] + (match[2] or b"")).decode())
 
 
 def _stamp_between(view: memoryview, begin: int, end: int) -> tuple[int, datetime] | None:
@@ -569,6 +538,9 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
         drivers=tuple(reader.drivers.values()),
         modules=tuple(reader.modules) + tuple(module for crash in reader.crashes for module in crash.modules),
         facts=tuple(reader.facts),
-        precursors=(*reader.precursors, *reader.speech.found()),
+        precursors=tuple(
+            Precursor(time=time, what=what, module=module, text=text, source=source, line=line)
+            for time, what, module, text, line in chain(reader.precursors, reader.speech.found())
+        ),
         problems=tuple(reader.problems),
     )

@@ -226,4 +226,7 @@ def locked(folder: Path) -> Iterator[None]:
     with lock:
         with suppress(OSError):  # only words for whoever comes second; a full disk is told by the load itself
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{folder}: {error}; the store is as it was before, run again") from error

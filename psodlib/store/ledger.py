@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,17 +49,14 @@ class Beginning(NamedTuple):
     says_the_same: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One file to look into, and to read unless its bytes are known; many of one host share what they are held against."""
 
     unit: Unit
     entry: Entry
     same: frozenset[str] = frozenset()  # sha256 of known files of this size that say what it would say
-    sealed: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict
-    )  # time -> ends -> sha256 of those that are packed
-    begins: Mapping[str, Sequence[Beginning]] = field(default_factory=dict)  # head -> logs that it may begin with
+    sealed: Mapping[str, Mapping[str, str]] = {}  # time -> ends -> sha256 of those that are packed
+    begins: Mapping[str, Sequence[Beginning]] = {}  # head -> logs that it may begin with
 
 
 @dataclass(frozen=True)

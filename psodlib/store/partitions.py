@@ -25,17 +25,8 @@ from psodlib.errors import InputError
 from psodlib.store.folder import Part, damaged, read_checked, write_whole
 
 __all__ = [
-    "MONTHS",
-    "PARTED",
-    "as_table",
-    "bucket_of",
-    "choose",
-    "dataset_of",
-    "plain",
-    "read_parts",
-    "write_parts",
-    "write_table",
-]
+    "MONTHS", "PARTED", "Fresh", "bucket_of", "choose", "dataset_of", "plain", "read_parts", "write_parts", "write_table",
+]  # fmt: skip
 
 # Table -> the column whose month a row lies in; None: all in one. Drivers and boots are read whole with any span of time,
 # because a version is carried from boot to boot; they are kept by month only so that a new day writes little.
@@ -97,6 +88,7 @@ def write_parts(
     parts = []
     for month in sorted(new if mine is None else new.keys() | known.keys()):
         part, wanted = known.get(month), _as_arrow(table, new.get(month, ()))
+        place = f"tables/{table}/month={month}/bucket={bucket:04d}"
         if part and mine is not None:
             there = _read_part(folder, table, part)
             theirs = pc.is_in(there["host"], mine)
@@ -105,7 +97,7 @@ def write_parts(
                 continue
             wanted = pa.concat_tables([there.filter(pc.invert(theirs)), wanted])
         if len(wanted):
-            parts.append(_write_part(folder, table, month, bucket, wanted, part))
+            parts.append(_write_part(folder, place, wanted, month, bucket))
             if fresh is not None:
                 fresh[parts[-1].path] = wanted
     return parts
@@ -156,30 +148,21 @@ def _opened(folder: Path, part: Part) -> pq.ParquetFile:
     return file
 
 
-def _write_part(folder: Path, table: str, month: str, bucket: int, rows: pa.Table, old: Part | None) -> Part:
-    data = _parquet(rows)
-    digest = hashlib.sha256(data).hexdigest()
-    if old and old.sha256 == digest:
-        return old
-    path = f"tables/{table}/month={month}/bucket={bucket:04d}/{digest[:24]}.parquet"
-    write_whole(folder / path, data)
-    return Part(path=path, month=month, bucket=bucket, rows=len(rows), sha256=digest)
-
-
 def write_table(folder: Path, table: str, rows: pd.DataFrame) -> tuple[Part, ...]:
     """Write a table that is the whole fleet's as one part, columns beyond the schema's included."""
-    data = _parquet(pa.Table.from_pandas(rows, preserve_index=False, nthreads=1))
+    whole = pa.Table.from_pandas(rows, preserve_index=False, nthreads=1)
+    return (_write_part(folder, f"tables/{table}/all", whole, UNDATED, -1),)
+
+
+def _write_part(folder: Path, place: str, rows: pa.Table, month: str, bucket: int) -> Part:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    data = bytes(sink.getvalue())
     digest = hashlib.sha256(data).hexdigest()
-    path = f"tables/{table}/all/{digest[:24]}.parquet"
+    path = f"{place}/{digest[:24]}.parquet"
     if not (folder / path).exists() or (folder / path).read_bytes() != data:
         write_whole(folder / path, data)
-    return (Part(path=path, month=UNDATED, bucket=-1, rows=len(rows), sha256=digest),)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue())
+    return Part(path=path, month=month, bucket=bucket, rows=len(rows), sha256=digest)
 
 
 def dataset_of(folder: Path, table: str, parts: Sequence[Part]) -> ds.Dataset:
@@ -215,23 +198,19 @@ def read_parts(
             late = pc.greater_equal(rows[column], pa.scalar(since, pa.timestamp("ns", "UTC")))
             rows = rows.filter(pc.fill_null(late, True))
         pieces.append(rows.drop_columns(["host", "time"]) if table in schema.BY_CRASH else rows)
-    return as_table(table, pa.concat_tables(pieces))
+    return _as_table(table, pa.concat_tables(pieces))
 
 
-def as_table(table: str, rows: pa.Table) -> pd.DataFrame:
-    """Arrow -> the table of the contract, sorted."""
+def _as_table(table: str, rows: pa.Table) -> pd.DataFrame:
     if rows.schema.pandas_metadata:  # a whole table, whose further columns have dtypes of their own
         return schema.conform(plain(table), rows.to_pandas(use_threads=False))
     for column in schema.columns_of(plain(table)):
         if column.dtype == "category":  # as codes, so that no text is compared again
-            at, words = (
-                rows.schema.get_field_index(column.name),
-                pa.array(schema.CLOSED_LISTS[column.name], pa.string()),
-            )
-            codes = pc.index_in(rows.column(at), words)
-            if codes.null_count == rows.column(at).null_count:  # else `conform` says which word is strange
+            words, told = pa.array(schema.CLOSED_LISTS[column.name], pa.string()), rows[column.name]
+            codes = pc.index_in(told, words)
+            if codes.null_count == told.null_count:  # else `conform` says which word is strange
                 coded = pa.DictionaryArray.from_arrays(codes.combine_chunks(), words)
-                rows = rows.set_column(at, column.name, coded)
+                rows = rows.set_column(rows.schema.get_field_index(column.name), column.name, coded)
     return schema.conform(plain(table), rows.to_pandas(types_mapper=_PANDAS.get, use_threads=False))
 
 

@@ -128,7 +128,7 @@ def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator
             **msgspec.structs.asdict(told), host=host, hint=hint, heard=heard if warnings else None,
             crashes=tuple(sorted({c.crash_id for r in telling for c in r.crashes if c.crash_id})),
             unnamed=() if host else tuple(
-                r.source.removeprefix(entry.source) for r in telling if r.crashes or r.alive or r.drivers
+                r.source.removeprefix(entry.source) for r in telling if r.needs_host
             ),
             contents=tuple((r.size, r.sha256) for r in telling if r.sha256 and r.size),
             simulated=any(r.source.replace("\\", "/").rpartition("/")[2] == "SIMULATED" for r in group),

@@ -24,7 +24,7 @@ from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.records import Problem
 from psodlib.store import fingerprint
-from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, locked, read_checked, read_manifest, sweep
+from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, read_checked, read_manifest, sweep
 from psodlib.store.news import ReadJobs, Walk, read_new, vanished
 from psodlib.store.opening import tables_of
 from psodlib.store.partitions import PARTED, Fresh, bucket_of, dataset_of, plain, read_parts, write_parts, write_table
@@ -40,28 +40,10 @@ Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
 def update(
-    folder: Path,
-    walks: Sequence[Walk],
-    read: ReadJobs,
-    spread: Spread,
-    *,
-    inventory: pd.DataFrame | None = None,
-    issues: Sequence[Issue] = (),
-    allow_loss: bool = False,
-    verify: bool = False,
-) -> tuple[dict[str, pd.DataFrame], bool]:
-    """Bring the store up to date with the sources, and give its tables."""
-    with locked(folder):
-        try:
-            return _update(folder, walks, read, spread, inventory, issues, allow_loss, verify)
-        except OSError as error:
-            raise InputError(f"{folder}: {error}; the store is as it was before, run again") from error
-
-
-def _update(
-    folder: Path, walks: Sequence[Walk], read: ReadJobs, spread: Spread, inventory: pd.DataFrame | None,
-    issues: Sequence[Issue], allow_loss: bool, verify: bool,
+    folder: Path, walks: Sequence[Walk], read: ReadJobs, spread: Spread, *, inventory: pd.DataFrame | None = None,
+    issues: Sequence[Issue] = (), allow_loss: bool = False, verify: bool = False,
 ) -> tuple[dict[str, pd.DataFrame], bool]:  # fmt: skip
+    """Bring the store, which must be ``locked``, up to date with the sources, and give its tables."""
     before = read_manifest(folder)
     known, sound = _known(folder, before, verify)
     parser, assembler = fingerprint.parser(), fingerprint.assembler(issues)
@@ -108,28 +90,22 @@ def _known(folder: Path, before: Manifest, verify: bool) -> tuple[list[Entry], b
     known = read_entries(folder, before.ledger)
     if not verify:
         return known, True
-    sound = all(_is_whole(folder, part) for parts in before.tables.values() for part in parts)
-    return [entry if _is_readable(folder, entry) else _forgotten(entry) for entry in known], sound
+    sound = all(_holds(read_checked, folder / p.path, p.sha256) for parts in before.tables.values() for p in parts)
+    forgotten = {"stamp": "", "sha256": "", "segment": ""}
+    return [
+        entry
+        if _holds(read_pieces, folder, [(entry, piece) for piece in entry.pieces])
+        else msgspec.structs.replace(entry, **forgotten)
+        for entry in known
+    ], sound
 
 
-def _is_whole(folder: Path, part: Part) -> bool:
+def _holds(read: Callable[..., Any], *what: Any) -> bool:
     try:
-        read_checked(folder / part.path, part.sha256)
+        read(*what)
     except InputError:
         return False
     return True
-
-
-def _is_readable(folder: Path, entry: Entry) -> bool:
-    try:
-        read_pieces(folder, [(entry, piece) for piece in entry.pieces])
-    except InputError:
-        return False
-    return True
-
-
-def _forgotten(entry: Entry) -> Entry:
-    return msgspec.structs.replace(entry, stamp="", sha256="", segment="")
 
 
 def _refuse_unread(folder: Path, entries: Iterable[Entry]) -> None:

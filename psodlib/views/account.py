@@ -145,16 +145,16 @@ def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) 
 def read_account(file: str | Path) -> Account:
     """What a file says of an incident."""
     path = Path(file)
-    told = _read(path, _Incident)
-    zone = _zone(told.time_zone, path)
+    content = _read(path, _Incident)
+    zone = _zone(content.time_zone, path)
     events = (
         Event(str(each.what).strip(), str(each.why).strip(), *_time(each.at, zone, path), each.place, each.decision)
-        for each in told.event
+        for each in content.event
     )
     return Account(
-        file=path.name, zone=zone, users_hit=told.users_hit, users_possible=told.users_possible, events=tuple(events),
-        detected_at=_time(told.detected_at, zone, path)[0],
-        words={name: str(text).strip() for name in WORDS if (text := getattr(told, name)) != ""},
+        file=path.name, zone=zone, users_hit=content.users_hit, users_possible=content.users_possible, events=tuple(events),
+        detected_at=_time(content.detected_at, zone, path)[0],
+        words={name: str(text).strip() for name in WORDS if (text := getattr(content, name)) != ""},
     )  # fmt: skip
 
 

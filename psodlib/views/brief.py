@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.records import Crash
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.cautions import OVERLAP
 from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
@@ -23,6 +22,7 @@ from psodlib.views.document import Block, Bullets, Document, Picture, Section, T
 from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 from psodlib.views.words import as_sentence, between, chance, count, figure, known, listing, literal, per_year
+from psodlib.views.writeup import choose_crash
 
 __all__ = [
     "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "no_driver_stands_out", "open_questions", "orders",
@@ -174,20 +174,16 @@ def forbidden(study: Study) -> list[str]:
     if study.rollout is not None and not _done(study):
         plan, stopped = study.rollout.plan, study.rollout.word == "stop"
         which = "any further host" if stopped else "a host whose wave has not begun, or that the plan does not name"
-
         return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {which}."]
     if decision is None:
         return []
     avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
     stay = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs")) if row.hosts_now), empty="")
-    best = f"{module} {literal(decision.best)}"
+    tie = f"Do not make {module} {literal(decision.best)} the standard yet"
     lines = [
         (avoided, f"Do not install {module} {avoided} on any further host."),
         (stay, f"Do not move hosts off {stay} because of this page: there is not enough to gain from it yet."),
-        (
-            not decision.pin,
-            f"Do not make {best} the standard yet: another version may turn out to be as good or better.",
-        ),
+        (not decision.pin, f"{tie}: another version may turn out to be as good or better."),
     ]
     return [line for holds, line in lines if holds]
 
@@ -408,8 +404,8 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         cannot = ("What this cannot say", [study.why_none, *unknowns(study)])
         title = f"{len(study.fleet.crashes):,} crashes, and no driver stands out"
         return title, lead, [Section("Who is blamed", [table]), *_bullets(together, to_do, cannot)]
-    crash = study.fleet.crash(crash_id) if crash_id else _newest(study)
-    row = {"crash_id": crash.crash_id}
+    row: Any = choose_crash(study.fleet, crash_id, study.module)
+    crash = study.fleet.crash(str(row["crash_id"]))
     suspects, issues, doubtful = (reasons_of(study.fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
     many = count(study.counts.module, f"crash by {study.module}", f"crashes by {study.module}")
     what = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is"
@@ -446,14 +442,6 @@ def _scattered(study: Study) -> tuple[str, Table]:
     none = f", {nobody} name none" if nobody else ""
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
     return lead, Table("", columns, rows, note, widths=(18, 10, 44, 28))
-
-
-def _newest(study: Study) -> Crash:
-    # Of the driver in question, where it has one.
-    crashes = study.fleet.crashes
-    mine = crashes[(crashes["guilty_module"] == study.module).fillna(False).astype(bool)]
-    newest = (mine if len(mine) else crashes).sort_values("time", na_position="first")
-    return study.fleet.crash(str(newest["crash_id"].iloc[-1]))
 
 
 def _watched(study: Study) -> Any:

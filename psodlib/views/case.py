@@ -249,13 +249,13 @@ def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, 
     return {f"tables/{name}.csv": csv_text(table).encode("utf-8", "backslashreplace") for name, table in tables.items()}
 
 
-def _write_ups(fleet: Fleet, crash: pd.Series, issues: Any, more: Any, **told: Any) -> dict[str, bytes]:
+def _write_ups(fleet: Fleet, crash: pd.Series, issues: Any, more: Any, **known_of: Any) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="psod-") as place:
         ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
         png, _ = charts.save_chart(ax, Path(place) / "incident")
         title, caption, empty = charts.wording(ax)
         pictures = [] if empty else [Picture(png, title, caption)]
-        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more, **told)
+        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more, **known_of)
         return {
             "writeup.html": to_html(document).encode(), "writeup.md": to_markdown(document).encode(),
             "writeup.pdf": to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes(),

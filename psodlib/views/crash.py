@@ -154,10 +154,10 @@ def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame, instead: int = 0) -
         return [lost, *([frames_table(crash, own, instead)] if len(own) else [])]
     lines = text.removesuffix("\n").split("\n")
     marks = marks_of(lines, frames, crash["guilty_module"])
-    told = f" Marked: the frames of {label(crash['guilty_module'])}." if marks else ""
+    marked = f" Marked: the frames of {label(crash['guilty_module'])}." if marks else ""
     more = f" The first {MOST_LINES} of {len(lines):,} lines." if len(lines) > MOST_LINES else ""
     first = int(crash["line"]) if known(crash["line"]) else 1
-    return [Code("\n".join(lines[:MOST_LINES]), f"{place}.{told}{more}", first, marks)]
+    return [Code("\n".join(lines[:MOST_LINES]), f"{place}.{marked}{more}", first, marks)]
 
 
 def marks_of(lines: Sequence[str], frames: pd.DataFrame, module: Any) -> dict[int, str]:

@@ -86,7 +86,8 @@ def _effect(result: RolloutWatch) -> list[Block]:
     effect: Any = result.effect
     if effect.empty:
         return []
-    note = "Before and after differ by all that changed with the months; hosts not yet moved in the same weeks do not."
+    unmoved = "the hosts not yet moved in the same weeks do not"
+    note = f"Before and after differ by all that changed with the months; {unmoved}."
     rates = [f"{figure(row.rate)} ({between(row.low, row.high)})" for row in effect.itertuples()]
     days, hosts, crashes = (effect[name].map("{:,.0f}".format) for name in ("host_days", "hosts", "crashes"))
     columns = {"When": effect["what"], "Hosts": hosts, "Crashes": crashes, "Host-days": days}

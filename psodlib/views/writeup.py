@@ -109,7 +109,7 @@ class Case:
         return {name: value for name, value in rows[0].items() if known(value)} if rows else {}
 
     @property
-    def told(self) -> Any:
+    def events(self) -> Any:
         """What a vCenter told of the host from ten minutes before the crash to an hour after it."""
         events, time = where(self.fleet.events, host=self.crash["host"]), self.crash["time"]
         near = (events["time"] >= time - pd.Timedelta(minutes=10)) & (events["time"] <= time + pd.Timedelta(hours=1))
@@ -224,7 +224,7 @@ def _noticed(case: Case) -> str:
 
 def _noticed_by_vcenter(case: Case) -> str:
     for words, by in ((("failed_over", "failover_begun"), "vSphere HA"), (("disconnected",), "vCenter")):
-        seen = case.told.loc[case.told["what"].isin(words), "time"]
+        seen = case.events.loc[case.events["what"].isin(words), "time"]
         if len(seen):
             after = max(seen.iloc[0] - case.crash["time"], pd.Timedelta(0))
             return f"{by} noticed it {_later(after.floor('s'))}, at {moment(seen.iloc[0])}."
@@ -237,8 +237,8 @@ def _later(after: pd.Timedelta) -> str:
 
 def _machines(case: Case) -> str:
     # What vSphere HA did with the host's machines.
-    told, kinds = case.told, ("vm_restarted", "vm_lost")
-    restarted, lost = (list(dict.fromkeys(told.loc[told["what"] == kind, "vm"].dropna())) for kind in kinds)
+    events, kinds = case.events, ("vm_restarted", "vm_lost")
+    restarted, lost = (list(dict.fromkeys(events.loc[events["what"] == kind, "vm"].dropna())) for kind in kinds)
     if not restarted and not lost:
         return ""
     again = f"{count(len(restarted), 'virtual machine')} again on other hosts: {listing(restarted, 12)}"

@@ -263,6 +263,19 @@ def test_a_drivers_version_in_more_words(tmp_path: Path, form: str) -> None:
     assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "module", "version", "device", "firmware") == [wanted]
 
 
+def test_what_a_module_was_asked_for_is_its_first_line_alone(tmp_path: Path) -> None:
+    asked = "[root@esx01:~] vmkload_mod -s bnx2 | grep Version\n Version: Version 2.2.4f, Build: 2494585\n"
+    for after in (
+        "\nVersion: 1.2\n",
+        "\ndriver: bnx2x\nversion: 2.7\n",
+        "Bus Info: none\nDriver Name = tg3\nDriver Version = 3\n",
+    ):
+        fleet = fleet_of(tmp_path / str(len(after)), {"a.txt": asked + after})
+        assert {row for row in drivers(fleet, "module", "version", "device") if row[0] == "bnx2"} <= {
+            ("bnx2", "2.2.4f", "")
+        }
+
+
 def test_ansible_keys_by_host(tmp_path: Path) -> None:
     nic = '{"device": "vmnic0", "driver": "ixgbe", "location": "0000:01:00.0"}'
     text = f'{{"changed": false, "hosts_vmnics_info": {{"esx-a1": {{"num_vmnics": 1, "vmnic_details": [{nic}]}}, "esx-a2": {{"vmnic_details": []}}}}}}'

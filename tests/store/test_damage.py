@@ -16,6 +16,7 @@ from isal import isal_zlib
 import psodlib as psod
 from psodlib import schema
 from psodlib.store.folder import Manifest, read_manifest
+from psodlib.store.partitions import write_parts
 from psodlib.store.readings import Entry, Piece, read_pieces
 
 INCIDENT = DATA / "incident-2014-05-31"
@@ -208,3 +209,12 @@ def test_a_store_of_an_earlier_format_is_read_again_and_loses_nothing(former: Pa
     assert read_manifest(former).news["files read"] == 0 and "earlier" not in str(
         {what for what, count in read_manifest(former).news.items() if count}
     )
+
+
+def test_a_word_outside_its_closed_list_is_not_written(tmp_path: Path) -> None:
+    row = {"source": "a.log", "problem": "no such word"}
+    with pytest.raises(psod.InputError, match="'no such word' is not in its closed list"):
+        write_parts(tmp_path, "evidence_problems", [row], 0, [])
+    with pytest.raises(psod.InputError, match="table evidence_problems"):
+        write_parts(tmp_path, "evidence_problems", [{**row, "problem": "empty", "line": 1 << 70}], 0, [])
+    assert not list(tmp_path.iterdir())

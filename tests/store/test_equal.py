@@ -138,6 +138,13 @@ def test_days_of_news_give_what_a_full_load_gives(
     assert as_bytes(last, here / "a") == as_bytes(full, here / "b")
 
 
+def test_what_tells_nobodys_version_is_told_of_as_a_load_does(tmp_path: Path) -> None:
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose/version.txt").write_text("VMware ESXi 5.5.0 build-3248547\n")
+    plain, stored = psod.load(tmp_path / "loose", jobs=1), psod.load(tmp_path / "loose", store=tmp_path / "s", jobs=1)
+    assert plain.problems["problem"].tolist() == ["no_host"] == stored.problems["problem"].tolist()
+
+
 def test_a_second_load_reads_nothing(evidence: Path, tmp_path: Path) -> None:
     psod.load(evidence, store=tmp_path / "s", jobs=1)
     first = read_manifest(tmp_path / "s")

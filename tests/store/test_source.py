@@ -101,6 +101,9 @@ def test_the_command_line_says_what_is_new(tmp_path: Path) -> None:
     second = run("load", str(root), "--store", store)
     assert "Since the last load: 1 new crash (esx02)" in second.stdout, second.stdout
     assert run("explain", "75b6", store).stdout == run("explain", "75b6", str(root)).stdout
+    (root / "esx02/vmkernel-log.1").unlink()  # what the store has kept is no trouble, wherever it is asked for
+    third = run("load", str(root), "--store", store)
+    assert "vanished" in third.stdout and third.returncode == run("load", store).returncode == 0
     refused = run("load", str(root), "--store", "s3://bucket/store")
     assert refused.returncode == 2 and "an address cannot be locked" in refused.stderr
     assert not Path("s3:").exists()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import DATA
 from views import hand_made
-from views.test_brief import STORIES, story
+from views.test_brief import studied
 
 import psodlib as psod
 from psodlib.views.cells import bar
@@ -18,7 +18,7 @@ from psodlib.views.cells import bar
 
 @pytest.fixture(scope="module")
 def fleet() -> psod.Fleet:
-    return story(STORIES["one of three"])
+    return studied("one of three").fleet
 
 
 def test_every_result_says_its_sentence_first(fleet: psod.Fleet) -> None:
@@ -39,13 +39,8 @@ def test_every_result_says_its_sentence_first(fleet: psod.Fleet) -> None:
 
 def test_a_table_of_results_is_a_table_to_pandas(fleet: psod.Fleet) -> None:
     exposure = psod.exposure(fleet)
-    assert (
-        type(exposure)
-        is type(exposure.head())
-        is type(exposure.copy())
-        is type(exposure[exposure["crashes"] > 0])
-        is pd.DataFrame
-    )
+    kinds = {type(table) for table in (exposure, exposure.head(), exposure.copy(), exposure[exposure["crashes"] > 0])}
+    assert kinds == {pd.DataFrame}
     assert exposure.attrs["module"] == "hpsa" and exposure.head()._repr_html_().count("<tr") == 6
     assert "No host-day was watched" in psod.crash_rates(exposure.iloc[:0])._repr_html_()
 
@@ -79,13 +74,8 @@ def test_who_runs_what_now(fleet: psod.Fleet) -> None:
 def test_the_wide_table_has_each_crash_once_and_no_twin_columns(demo: psod.Fleet) -> None:
     wide = demo.wide()
     assert len(wide) == len(demo.crashes) and wide["crash_id"].is_unique
-    assert not [name for name in wide if name.endswith(("_x", "_y"))] and {
-        "cluster",
-        "model",
-        "boot",
-        "vib",
-        "firmware",
-    } <= set(wide)
+    assert not [name for name in wide if name.endswith(("_x", "_y"))]
+    assert {"cluster", "model", "boot", "vib", "firmware"} <= set(wide)
     pd.testing.assert_frame_equal(wide[list(demo.crashes)], demo.crashes)
 
 

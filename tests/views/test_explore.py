@@ -154,14 +154,9 @@ def test_any_cell_can_be_shown(value: Any) -> None:
 # --- one crash ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def incident() -> Fleet:
-    return load(DATA / "incident-2014-05-31", jobs=1)
-
-
-def test_the_text_is_shown_as_it_was_and_the_guilty_frames_beside_it(incident: Fleet) -> None:
+def test_the_text_is_shown_as_it_was_and_the_guilty_frames_beside_it(real: Fleet) -> None:
     file = DATA / "incident-2014-05-31/incident-host/var/core/vmkernel-log.1"
-    (code,) = own_text(incident, incident.crashes.iloc[0], incident.frames)
+    (code,) = own_text(real, real.crashes.iloc[0], real.frames)
     assert isinstance(code, Code)
     assert code.text + "\n" == file.read_text()
     assert (code.first, code.marks) == (1, {2: "hpsa", 3: "hpsa", 4: "hpsa"})
@@ -171,22 +166,22 @@ def test_the_text_is_shown_as_it_was_and_the_guilty_frames_beside_it(incident: F
     assert code.text in to_markdown(Document(title="t", sections=[Section("s", [code])]))
 
 
-def test_marks_need_no_address(incident: Fleet) -> None:
-    frames = incident.frames.assign(address=pd.array([None] * len(incident.frames), dtype="UInt64"))
+def test_marks_need_no_address(real: Fleet) -> None:
+    frames = real.frames.assign(address=pd.array([None] * len(real.frames), dtype="UInt64"))
     assert marks_of(["a", "0: hpsa_scan_start@x", "kthread"], frames, "hpsa") == {1: "hpsa"}
     assert marks_of(["hpsa_scan_start"], frames, pd.NA) == {}
 
 
-def test_a_crash_tells_its_issue_and_why_it_is_signed_so(incident: Fleet) -> None:
-    crash = incident.crashes.iloc[0]
-    text = repr(Document(title="t", sections=pages_of(incident)(crash)))
+def test_a_crash_tells_its_issue_and_why_it_is_signed_so(real: Fleet) -> None:
+    crash = real.crashes.iloc[0]
+    text = repr(Document(title="t", sections=pages_of(real)(crash)))
     assert "KB2075978 (reported): hpsa 5.5.0.58" in text
     assert (
         "So the signature is hpsa_update_scsi_devices." in text
         and "Left out: kthread (where a vmklinux thread begins)." in text
     )
     assert not re.search(r"drop_irrelevant|first_telling|\.txt:\d", text)
-    assert "5.5.0.58, known from /proc" in repr(facts_table(incident, crash))
+    assert "5.5.0.58, known from /proc" in repr(facts_table(real, crash))
 
 
 def test_an_unknown_host_in_the_address_and_a_crash_without_one_are_shown() -> None:

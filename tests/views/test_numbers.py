@@ -23,8 +23,8 @@ OTHER = ("06_", "01_", "07_")  # notebooks on another fleet: the incident, made-
 
 @pytest.fixture(scope="module")
 def made(demo: psod.Fleet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, psod.Fleet, Any]:
-    written = report(demo, tmp_path_factory.mktemp("numbers") / "report", notebooks=False)
-    return written.folder, demo, study(demo).counts
+    folder = report(demo, tmp_path_factory.mktemp("numbers") / "report", notebooks=False).folder
+    return folder, demo, study(demo).counts
 
 
 def _texts(folder: Path) -> dict[str, str]:

@@ -15,12 +15,11 @@ from pathlib import Path
 import mistune
 import pandas as pd
 import pytest
-from conftest import DATA
 from views import hand_made
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.fleet import Fleet, load
+from psodlib.fleet import Fleet
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.brief import brief, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
@@ -336,9 +335,8 @@ def test_the_runbook_goes_to_the_pin_and_stays_on_it() -> None:
     assert "nothing to change" in to_markdown(write_up(fleet, crash, go_to="5.5.0.58"))
 
 
-def test_a_rollback_that_the_evidence_shows_is_not_advised_again() -> None:
-    fleet = load(DATA / "incident-2014-05-31", jobs=1)
-    text = to_markdown(write_up(fleet, choose_crash(fleet), issues=load_issues()))
+def test_a_rollback_that_the_evidence_shows_is_not_advised_again(real: Fleet) -> None:
+    text = to_markdown(write_up(real, choose_crash(real), issues=load_issues()))
     assert "From hpsa 5.5.0.58 to 5.5.0.50: a known issue names the version that crashed" in text
     assert "This host has done it: 5.5.0.50 was read as loaded afterwards" in text
     assert "hosts that run hpsa 5.5.0.58 now" not in text

@@ -10,7 +10,6 @@ import pytest
 from conftest import DATA
 from views import hand_made
 
-import psodlib as psod
 from psodlib.fleet import Fleet
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.account import Account, find_account
@@ -86,10 +85,9 @@ def test_the_brief_of_the_demo_fleet_is_exactly_two_pages(demo: Fleet, tmp_path:
     assert re.search(r"^Pages:\s+2$", told, re.MULTILINE)
 
 
-def test_the_brief_of_the_incident_is_one_page_and_says_one_day_once(tmp_path: Path) -> None:
+def test_the_brief_of_the_incident_is_one_page_and_says_one_day_once(real: Fleet, tmp_path: Path) -> None:
     # One host and one crash fill no second page; an empty one would be worse than none.
-    fleet = psod.load(DATA / "incident-2014-05-31", jobs=1)
-    page = brief(study(fleet), [])
+    page = brief(study(real), [])
     # its host was given another version since, so nobody is sent there twice
     assert "was given hpsa 5.5.0.50 after the crash" in to_markdown(page)
     file = to_pdf(page, tmp_path / "brief.pdf", "brief.typ")
@@ -132,11 +130,10 @@ ACCOUNT = {
 
 
 @pytest.fixture(scope="module")
-def incident() -> str:
-    fleet = psod.load(INCIDENT, jobs=1)
-    crash = choose_crash(fleet)
-    account = find_account([INCIDENT], crash, len(fleet.crashes))
-    return to_markdown(write_up(fleet, crash, issues=load_issues(), account=account)).replace("\\", "")
+def incident(real: Fleet) -> str:
+    crash = choose_crash(real)
+    account = find_account([INCIDENT], crash, len(real.crashes))
+    return to_markdown(write_up(real, crash, issues=load_issues(), account=account)).replace("\\", "")
 
 
 @pytest.mark.parametrize("fact", ACCOUNT)
@@ -159,9 +156,8 @@ def test_no_table_of_the_incident_has_an_empty_column(incident: str) -> None:
         assert all(any(row[i].strip(" –") for row in rows) for i in range(len(rows[0])))
 
 
-def test_without_an_account_nothing_of_it_is_said() -> None:
-    fleet = psod.load(INCIDENT, jobs=1)
-    text = to_markdown(write_up(fleet, choose_crash(fleet), account=Account()))
+def test_without_an_account_nothing_of_it_is_said(real: Fleet) -> None:
+    text = to_markdown(write_up(real, choose_crash(real), account=Account()))
     assert (
         "local" not in text.partition("## What happened when")[0]
         and "Decision" not in text

@@ -305,7 +305,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
         asked = _argument(part.command)
         found.of(_host(row)).driver(
             part, line, module, version, evidence="ethtool" if version or firmware else "adapter_list",
-            device=device or (asked if DEVICE.fullmatch(asked) else None) or row.get("businfo") or None,
+            device=device or (asked if DEVICE.fullmatch(asked) else row["businfo"] if pci_address(row.get("businfo")) else None),
             # an adapter's stands in front of its description: (0000:03:00.0) HPE Smart Array
             address=pci_address(row.get("pcidevice") or row.get("address") or row.get("businfo") or row.get("description", "").partition(")")[0].lstrip("(")),
             firmware=firmware if (firmware or "").lower() not in _NOTHING else None,
@@ -394,10 +394,12 @@ def read_sheet(sheet: Sheet, part: Part, found: Findings) -> None:
 
 
 def _read_each(rows: Iterator[tuple[int, Row]], part: Part, found: Findings) -> None:
+    asked = re.search(r"vmkload_mod.* -s|module.get", part.command)  # and one line kept of its output
     for line, row in rows:
         fields = _fields(row)
         meaning = next((reader for needed, reader in MEANINGS if needed <= fields), None)
         if meaning is not None:
             meaning(row, part, line, found)
-        elif "version" in row and re.search(r"vmkload_mod.* -s|module.get", part.command):
+        elif row.keys() == {"version"} and asked:
             _read_module(row, part, line, found)
+            asked = None

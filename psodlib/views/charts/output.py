@@ -35,8 +35,8 @@ def wording(ax: Axes) -> tuple[str, str, str]:
     texts = {text.get_gid(): text.get_text() for text in ax.texts}
     remedy = "" if len(numbers(ax)) else texts.get(None, "")
     # in a chart an escaped dollar stands for a dollar
-    said = (ax.get_title(loc="left"), texts.get("caption", ""), remedy)
-    title, caption, inside = (" ".join(words.replace("\\$", "$").split()) for words in said)
+    parts = (ax.get_title(loc="left"), texts.get("caption", ""), remedy)
+    title, caption, inside = (" ".join(words.replace("\\$", "$").split()) for words in parts)
     return title, caption, inside
 
 
