@@ -162,7 +162,7 @@ def print_summary(fleet: Fleet) -> None:
         f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence), {count(len(crashes), 'crash', 'crashes')}, "
         f"{days:,.0f} host-days observed"
     )
-    if hosts.empty and crashes.empty:
+    if _nothing(fleet):
         say("Nothing useful was found: expected vmkernel or dump logs, command outputs, support bundles, screen text.")
     if len(crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
@@ -261,8 +261,12 @@ def _mild(sources: Sequence[str | Path], store: str | None) -> set[str]:
 
 def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:
     """1 where nothing was found or a problem cost evidence."""
+<<<<<<< HEAD
     nothing = fleet.hosts.empty and fleet.crashes.empty
     return int(nothing or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
+=======
+    return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
+>>>>>>> light
 
 
 def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:
@@ -277,11 +281,10 @@ def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -
     mild = _mild(sources, store) | {"truncated"}
     if store:
         print_news(store)
-    nothing = fleet.hosts.empty and fleet.crashes.empty
-    if nothing:
+    if _nothing(fleet):
         say("Exit code 1: nothing useful was found in the sources.")
     counts = fleet.problems.problem.value_counts()
     grave = [f"{number} {word}" for word, number in counts.items() if number and word not in mild]
     if grave:
         say(f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the problems list it.")
-    raise typer.Exit(int(bool(written.failed) or nothing or bool(grave)))
+    raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))
