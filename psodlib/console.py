@@ -252,6 +252,10 @@ def print_suspects(done: Any) -> None:
         say(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {done.mapping}")
 
 
+def _nothing(fleet: Fleet) -> bool:
+    return bool(fleet.hosts.empty and fleet.crashes.empty)
+
+
 def _mild(sources: Sequence[str | Path], store: str | None) -> set[str]:
     # That a log was rotated away is no trouble where a store has kept it.
     from psodlib.fleet import is_saved
@@ -261,12 +265,7 @@ def _mild(sources: Sequence[str | Path], store: str | None) -> set[str]:
 
 def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:
     """1 where nothing was found or a problem cost evidence."""
-<<<<<<< HEAD
-    nothing = fleet.hosts.empty and fleet.crashes.empty
-    return int(nothing or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
-=======
     return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
->>>>>>> light
 
 
 def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:
