@@ -45,6 +45,9 @@ TO_DO = {
     "stands above the advice in the table below.",
     "done": "Nothing is left to move.",
 }  # of a roll-out that is under way
+NOBODY = {
+    "hardware": "No module: the machine reported the error itself.", "deliberate": "No module: the crash was asked for.",
+}  # fmt: skip
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
 
@@ -130,7 +133,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
     """The few figures that stand above the fold."""
     return [
         ("Hosts", f"{len(study.fleet.hosts):,}"), ("Host-days watched", f"{study.exposure['host_days'].sum():,.0f}"),
-        ("Crashes", f"{study.counts.crashes:,}"), (f"Caused by {study.module}", f"{study.counts.module:,}"),
+        ("Crashes", f"{study.counts.crashes:,}"), (f"Caused by {study.driver}", f"{study.counts.module:,}"),
     ]  # fmt: skip
 
 
@@ -365,7 +368,7 @@ def league(study: Study) -> Table:
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
     because = study.exposure.attrs.get("why", "")  # where nobody named a driver
-    why = f"{study.module} was taken because {because}." if because else ""
+    why = f"{study.module} was taken because {because}." if because and study.module else ""
     left = len(found) - MOST_MODULES
     more = f"{left} more modules without a crash are not listed." if left > 0 else ""
     columns = ["Module", "Crashes", "Hosts", "Host-days", "Versions", "Worst against best version"]
@@ -393,7 +396,7 @@ def no_driver_stands_out(study: Study) -> bool:
 def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Section]]:
     # Title, lead and sections of the page.
     if study.fleet.crashes.empty:
-        return f"{study.module}: no crash was found", _quiet(study), _bullets(("What to do", _go_on(study)))
+        return "No crash was found", _quiet(study), _bullets(("What to do", _go_on(study)))
     together = (f"All crashes by {study.module}", _together(study))
     if no_driver_stands_out(study):
         steps = ["Look at each crash on its own: explorer.html has its text, its suspects and its known issues."]
@@ -411,8 +414,8 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     what = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is"
     title = f"{what if study.counts.module < 2 else f'{many}: what they are'}, and what to do now"
     return title, _lead(study, crash), [Section("What happened", [describe_crash(crash)]), *_bullets(
-        ("Who is suspected, and why", suspects or ["No module: the evidence names none."]), together, ("Known issues that fit", issues),
-        ("What to do now", [*_now(study, crash, bool(issues)), *_go_on(study)]),
+        ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together, ("Known issues that fit", issues),
+        ("What to do now", [*_now(study, crash, bool(issues)), *(_go_on(study) if study.module else ())]),
         ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
     )]  # fmt: skip
 
@@ -468,6 +471,10 @@ def _together(study: Study) -> list[str]:
 
 
 def _lead(study: Study, crash: Any) -> str:
+    if crash.guilt == "hardware":
+        return "The machine reported a hardware error. Open a case with its vendor; change no driver because of this crash."
+    if crash.guilt == "deliberate":
+        return "A person asked for this crash. Change no driver because of it."
     if not known(crash.guilty_module):
         return "The evidence names no driver. Keep the dump and open a case; change no driver because of this crash."
     version = f" {literal(crash.driver_version)}" if known(crash.driver_version) else ""
@@ -506,6 +513,6 @@ def _go_on(study: Study) -> list[str]:
     if _many(study):
         only = f"Only {watched} was watched, so no version can be called better"
         return [f"{only}. Try another one on a few hosts first: notebook 07 draws them."]
-    none = f"No time with a known version of {study.module} was watched."
+    none = f"No time with a known version of {study.driver} was watched."
     more = none if watched == "none" else f"Only {watched} was watched."
     return [f"{more} Collect the hosts that did not crash as well (psod collect): without them no rate can be given."]

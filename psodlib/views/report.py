@@ -367,7 +367,7 @@ def _or_dash(value: Any) -> str:
 
 def _versions(found: Study) -> pd.DataFrame:
     table = found.rates.rename_axis("version").reset_index()
-    now: Any = found.fleet.now(found.module)["version"].value_counts() if len(found.fleet.hosts) else {}
+    now: Any = found.fleet.now(found.module)["version"].value_counts() if found.module and len(found.fleet.hosts) else {}
     return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
 
 
@@ -404,7 +404,7 @@ def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section],
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
     over_time = lives_picture(found.fleet, found.module, lives) if lives else []
     return Document(
-        title="Crash report" if brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
+        title="Crash report" if not found.module or brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
         subtitle=found.scope, lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
         notice=found.notice,
         sections=[
@@ -420,10 +420,10 @@ def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section],
 
 def _answer(found: Study) -> list[Section]:
     # The brief's own blocks, and which driver this is about.
-    league = Section("Which driver this is about", [brief.league(found)])
+    league = [Section("Which driver this is about", [brief.league(found)])] if found.module else []
     if found.decision is None and found.rollout is None:
-        return [league]
-    return [*brief.answer(found), Section("What is open, and when we can tell", brief.open_questions(found)), league]
+        return league
+    return [*brief.answer(found), Section("What is open, and when we can tell", brief.open_questions(found)), *league]
 
 
 def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:

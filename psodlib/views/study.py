@@ -54,6 +54,11 @@ class Study:
     rollout: RolloutWatch | None = None  # of a plan that is under way; the decision then moves no host of the plan
 
     @property
+    def driver(self) -> str:
+        """The module in words; without one the evidence names none."""
+        return self.module or "any driver"
+
+    @property
     def scope(self) -> str:
         """Of which fleet and which time this speaks."""
         return f"{count(len(self.fleet.hosts), 'host')}{seen(self.fleet.hosts)}; evidence read by psodlib"
@@ -105,7 +110,7 @@ def _decided(stretches: Any, rates: Any, candidates: Any, before: str | None) ->
     module = stretches.attrs["module"]
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
     if len(watched) < 2 and not candidates:
-        seen = f"only {module} {watched[0]}" if watched else f"no known version of {module}"
+        seen = f"only {module} {watched[0]}" if watched else f"no known version of {module or 'any driver'}"
         return None, f"There is nothing to choose between: {seen} was watched for any length of time."
     try:
         return decide_pin(stretches, candidates, before=before), ""
@@ -183,7 +188,7 @@ def reconciliation(study: Study) -> Table:
         number = getattr(study.counts, name)
         if number or step.startswith("="):
             totals |= set() if step.startswith(("-", "+")) else {len(rows)}
-            rows.append((step.format(study.module), f"{number:,}", why.format(study.module)))
+            rows.append((step.format(study.driver), f"{number:,}", why.format(study.driver)))
     return Table("", ["Step", "Crashes", "What it means"], rows, widths=(28, 12, 60), marked=totals)
 
 
@@ -207,7 +212,7 @@ def unknowns(study: Study) -> list[str]:
     homeless, silent, only = int((problems == "no_host").sum()), len(unheard(fleet)), only_crashed(study)
     lines = [
         (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
-        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.module} was loaded."),
+        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
         (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
         (only, only),
         (homeless, f"{count(homeless, 'file names', 'files name')} no host; what they hold is in no rate."),

@@ -19,7 +19,7 @@ from views import hand_made
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.fleet import Fleet
+from psodlib.fleet import Fleet, load
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.brief import brief, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
@@ -430,3 +430,20 @@ def test_the_notebook_names_the_sections_that_the_write_up_has() -> None:
     asked = set(re.findall(r'parts\.get\(\\"([^"\\]+)\\"', notebook))
     assert len(asked) > 4
     assert asked <= titles
+
+
+@pytest.mark.parametrize(
+    ("crash", "lead"),
+    [("", "No crash in"), ("@BlueScreen: Machine Check Exception: Fatal (unrecoverable) MCE on PCPU3 in world 33000:vmm0:web01\n"
+                           "2016-03-01T10:00:00.003Z cpu3:33000)0x4390c0e9bd30:[0x41800f6b0a5c]MCE_ProcessBank@vmkernel#nover+0x1c stack: 0x0\n",
+                           "The machine reported a hardware error")],
+)  # fmt: skip
+def test_where_the_evidence_names_no_driver_the_pages_name_none(tmp_path: Path, crash: str, lead: str) -> None:
+    host = tmp_path / "evidence" / "esx01"
+    host.mkdir(parents=True)
+    (host / "vmksummary.log").write_text("2016-03-01T09:00:00Z heartbeat: up 3d0h12m5s, 2 VMs; [[1 vmx 1kB]]\n")
+    (host / "vmkernel.log").write_text(f"2016-03-01T10:00:00.000Z cpu3:33000){crash or 'ScsiDeviceIO: 1: nothing'}\n")
+    written = report(load(tmp_path / "evidence"), tmp_path / "report", notebooks=False)
+    pages = [(tmp_path / "report" / name).read_text() for name in ("index.html", "brief.html")]
+    assert lead in pages[1] and "Which driver this is about" not in pages[0]
+    assert not any(re.search(r"(?:version of|[Cc]aused by|at) (?:</|was|is|$)", page) for page in pages), written
