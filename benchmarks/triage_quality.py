@@ -22,7 +22,8 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from psodlib import schema
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import Crash
 from psodlib.triage.crashes import judge
 from psodlib.triage.frames import attribute_frames

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from psodlib.evidence.vmkernel import find_crashes
+from psodlib.evidence.psod import find_crashes
 from psodlib.records import Crash, Frame, Module, Precursor
 from psodlib.simulate.psods import dump_text
 from psodlib.simulate.stories import story_named

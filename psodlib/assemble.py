@@ -21,11 +21,6 @@ from psodlib.triage.crashes import judge, with_issues
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.precursors import hear_host
 
-__all__ = [
-    "Row", "Words", "assemble", "host_names", "name_hosts", "no_host", "rows_of", "with_columns", "with_inventory",
-]  # fmt: skip
-
-
 # ---- whose file is it -------------------------------------------------------------------------------------------------
 
 

@@ -33,8 +33,6 @@ from psodlib.triage.known_issues import Issue, load_issues
 from psodlib.triage.timeline import host_timeline
 from psodlib.workers import Workers, groups_of
 
-__all__ = ["Fleet", "explain_crash", "load"]
-
 
 def _records(kind: Any, table: pd.DataFrame) -> tuple[Any, ...]:
     # Rows as the records they came from: plain values, unknown is None.

@@ -21,8 +21,6 @@ from typing import Any, TypeVar
 
 from psodlib.errors import InputError
 
-__all__ = ["Workers", "groups_of"]
-
 GROUP = 32 << 20  # bytes of small files in one task: seconds of work, against milliseconds of overhead
 MOST = 256  # files in one task
 AHEAD = 4  # tasks waiting for each worker; a scheduler knows of no more at a time

@@ -9,8 +9,9 @@ from conftest import DATA
 
 import psodlib as psod
 from psodlib.collector import pin
+from psodlib.evidence.archives import Item
 from psodlib.evidence.reading import read_item
-from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.sources import iter_items
 from psodlib.triage.compliance import status
 
 PROC = "Drivers: HP HPSA Driver (v 5.5.0.58-1OEM)\n"

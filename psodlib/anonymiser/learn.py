@@ -17,8 +17,9 @@ from psodlib.anonymiser.escapes import ESCAPE, unescaped
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS
 from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, listed_words
 from psodlib.errors import InputError
+from psodlib.evidence.archives import Item
 from psodlib.evidence.artifacts import read_inventory
-from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
+from psodlib.evidence.sources import Unit, iter_items, iter_units
 from psodlib.fleet import Fleet, load
 from psodlib.records import Problem
 

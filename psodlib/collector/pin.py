@@ -14,8 +14,9 @@ from psodlib.collector.plan import safe_module
 from psodlib.collector.pool import MAX_POOL, Collection, collect
 from psodlib.collector.vcenter import collect_vcenter
 from psodlib.errors import InputError
+from psodlib.evidence.archives import Item
 from psodlib.evidence.reading import read_item
-from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.sources import iter_items
 from psodlib.evidence.versions import normalise
 from psodlib.records import DriverReading
 from psodlib.triage.boots import LOADED

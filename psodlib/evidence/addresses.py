@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["trouble_at"]
-
 _KEYS = "Keys are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws/credentials; the workers of a cluster need them too"
 # Words of the error -> what to say of it.
 _TROUBLES = (

@@ -31,8 +31,6 @@ from psodlib.evidence.streams import (
 )
 from psodlib.records import Problem
 
-__all__ = ["Container", "Entry", "Item", "archive_of", "expand", "tar_entries", "unsafe", "zip_entries"]
-
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from psodlib.evidence.streams import BLOCK, Stream
 
-__all__ = ["Recoded", "decoded", "encoding_of"]
-
 LOOK = 4096  # bytes that tell an encoding
 MAX_HELD = 1 << 20  # bytes of a line that wait for its end
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))

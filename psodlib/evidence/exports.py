@@ -24,8 +24,6 @@ from psodlib.evidence.syslog import parse_host_line, read_syslog, renumbered
 from psodlib.evidence.vmkernel import opens_in
 from psodlib.records import FileReading, Problem
 
-__all__ = ["COLUMNS", "is_export", "read_export"]
-
 MAX_ROWS = 2_000_000
 MAX_JSON = 256 << 20  # bytes of a JSON text that is no JSON by the line
 MAX_DEPTH = 8  # of JSON in JSON

@@ -13,8 +13,6 @@ from collections.abc import Iterable
 
 import re2  # type: ignore[import-untyped]
 
-__all__ = ["Heads", "loosened"]
-
 _AROUND = re.compile(r"\(\?<?[=!]")
 _COUNTED = re.compile(r"\{(\d+),(?:\d{2,})\}\??")
 _MEMORY = 64 << 20  # bytes of an automaton that a hostile text may make it build

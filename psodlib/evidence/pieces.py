@@ -12,8 +12,6 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
-__all__ = ["CENTURY", "Piece", "find_anchors", "moment_of", "opens_crash", "read_count", "read_prefix", "regions", "split_pieces"]  # fmt: skip
-
 LINE_LIMIT = 1 << 16
 _OWN_REACH = 256  # bytes before which a line's own prefix begins
 CENTURY = (1990, 2200)

@@ -12,8 +12,6 @@ from typing import Any
 
 from psodlib.records import Problem
 
-__all__ = ["FRAGMENT", "Place", "host_of_folder", "member_place", "place_of", "runs_of", "shown", "stamp_of"]
-
 _BUNDLE = re.compile(
     r"(?:esx-(?P<host>.+)-|(?:esx|vm-support)-)(?P<day>\d{4}-\d\d-\d\d)--(?P<hour>\d\d)\.(?P<minute>\d\d)(?:[-.]\d+)*$"
 )

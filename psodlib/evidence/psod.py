@@ -21,10 +21,6 @@ from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split
 from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
 from psodlib.records import DAMAGE, Crash, Frame, Module
 
-__all__ = [
-    "find_crashes", "group_blocks", "is_crash", "looks_like_crash", "read_crash",
-]  # fmt: skip
-
 _DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel's own source
 _FRAMES = ("frame", "symbol", *_DEBUGGED)
 _SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)

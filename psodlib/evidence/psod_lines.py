@@ -10,20 +10,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = [
-    "ANCHORS",
-    "EXCEPTIONS",
-    "HEX",
-    "ISO",
-    "KINDS",
-    "NUMBER",
-    "OPENERS",
-    "ROLES",
-    "UPTIME",
-    "Role",
-    "modules_named_by_kernel",
-]
-
 # --------------------------------------------------------------------------------------------------------------------
 # The vocabulary: what an address, a number, a stamp look like, masked or not. `(?!x)` lets a value end where a joined line
 # runs on (`0x41ffd38142980x4539..`); typography makes a multiplication sign of the x, a reader of pictures an O of the 0.

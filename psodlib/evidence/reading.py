@@ -14,19 +14,19 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
+from psodlib.evidence.archives import Item
 from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
 from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
 from psodlib.evidence.encodings import Recoded, decoded, encoding_of
 from psodlib.evidence.exports import COLUMNS, is_export, read_export
 from psodlib.evidence.heads import Heads
-from psodlib.evidence.sources import Item, Stream, Unit, open_unit
-from psodlib.evidence.streams import BLOCK, HASHED
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.sources import Unit, open_unit
+from psodlib.evidence.streams import BLOCK, HASHED, Stream
 from psodlib.evidence.syslog import SYSLOG_LINE, is_syslog, read_syslog
-from psodlib.evidence.vmkernel import find_crashes, may_tell, opens_in, read_vmkernel
+from psodlib.evidence.vmkernel import may_tell, opens_in, read_vmkernel
 from psodlib.records import FileReading, Problem
-
-__all__ = ["binary_kind", "is_vmkernel", "read_item", "read_unit", "read_units"]
 
 FIRST = 4 << 10  # bytes that tell a log
 SNIFFED = 64 << 10

@@ -26,8 +26,6 @@ from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, r
 from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
 from psodlib.records import Problem
 
-__all__ = ["Item", "Limits", "Stream", "Unit", "iter_items", "iter_units", "open_unit"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:

@@ -13,8 +13,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["TAIL", "WORDS", "Speech"]
-
 TAIL = 1 << 15  # bytes before a boot, a crash or the end
 WORDS = 24  # bytes of a warning that tell it from others of its minute
 LIMIT = 5_000  # entries of one file; the last ones, which are nearest to its crash

@@ -22,11 +22,6 @@ from isal import igzip_lib
 from psodlib.errors import InputError
 from psodlib.records import Problem
 
-__all__ = [
-    "BLOCK", "HASHED", "MAX_MEMBERS", "MAX_RATIO", "MAX_SIZE", "MAX_WRAPS", "Budget", "DiskFile", "Limits", "Stream", "Trouble",
-    "chained", "diagnose", "peeled", "unwrapped", "wrap_of",
-]  # fmt: skip
-
 MAX_SIZE = 64 << 30  # bytes that one archive or compressed file may unfold to
 MAX_RATIO = 250  # bytes unfolded for each byte read; logs reach 20, a deflate bomb 1030
 RATIO_FLOOR = 64 << 20  # below this much output no ratio is judged: a small file of blanks is no bomb

@@ -12,8 +12,6 @@ from typing import Any, BinaryIO
 
 from psodlib.records import FileReading, Problem
 
-__all__ = ["SYSLOG_LINE", "HostLine", "is_syslog", "parse_host_line", "read_syslog", "renumbered"]
-
 FLUSH = 4 << 20  # bytes of one host's lines that are read at once
 HELD = 48 << 20  # bytes of all hosts' lines that wait
 MAX_LINE = 1 << 20  # bytes of a line; the rest of it is dropped

@@ -18,8 +18,6 @@ from typing import NamedTuple
 
 from psodlib.evidence.streams import BLOCK, HASHED, Stream
 
-__all__ = ["Member", "Odd", "is_header", "members_of"]
-
 MAX_HEADER = 4 << 20  # bytes of one member's long name or other additions
 FIRST_BUFFER = 4 << 20
 _CHECKSUM = re.compile(rb" *[0-7]{1,7}[ \0]*")

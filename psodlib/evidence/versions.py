@@ -14,14 +14,6 @@ import re
 from dataclasses import dataclass
 from functools import total_ordering
 
-__all__ = [
-    "Version",
-    "compare",
-    "module_of_vib",
-    "normalise",
-    "parse_version",
-]
-
 # The family whose revision stands in the release field of old packages.
 REVISION_IN_RELEASE = frozenset({"hpsa", "hpvsa", "hpdsa"})
 

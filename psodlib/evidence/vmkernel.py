@@ -20,7 +20,7 @@ import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix, regions, split_pieces
-from psodlib.evidence.psod import find_crashes, group_blocks, is_crash, looks_like_crash, read_crash
+from psodlib.evidence.psod import group_blocks, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
@@ -36,8 +36,6 @@ from psodlib.evidence.vmkernel_lines import (
     LineRow,
 )  # fmt: skip
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
-
-__all__ = ["find_crashes", "may_tell", "modules_named_by_kernel", "opens_in", "read_vmkernel"]
 
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["BANNERS", "FACTS", "PRECURSORS", "ROWS", "SEARCHED", "SPEAKER", "WARNED", "WARNINGS", "LineRow"]
-
 
 class LineRow(NamedTuple):
     anchor: bytes

@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["assembler", "parser"]
-
 _HERE = Path(__file__).resolve().parent.parent
 _PARSER = ("evidence", "records.py")
 _ASSEMBLER = (

@@ -22,11 +22,6 @@ from filelock import FileLock, Timeout
 from psodlib.errors import InputError
 from psodlib.records import Problem
 
-__all__ = [
-    "SCHEMA", "Manifest", "Part", "commit", "damaged", "is_store", "locked", "read_checked", "read_manifest", "sweep",
-    "write_whole",
-]  # fmt: skip
-
 SCHEMA = 3  # of the store's files; tables of an earlier one are read, its readings are not; a later one is not read
 _MANIFEST = "manifest.json"
 _PART = r"tables/[a-z_]{1,40}/(?:all|month=[0-9a-z-]{4,7}/bucket=\d{4})/[0-9a-f]{24}\.parquet"

@@ -23,13 +23,12 @@ import fsspec
 import msgspec
 
 from psodlib.errors import InputError
+from psodlib.evidence.archives import Item
 from psodlib.evidence.places import shown
 from psodlib.evidence.reading import read_unit
-from psodlib.evidence.sources import Item, Unit, open_unit
+from psodlib.evidence.sources import Unit, open_unit
 from psodlib.evidence.streams import wrap_of
 from psodlib.store.readings import PASSING, Entry, Read, write_segment
-
-__all__ = ["HEAD", "Job", "Plan", "adopt", "is_output", "look", "plan", "read_group", "read_jobs", "role_of"]
 
 RACY = 2.0  # seconds: a file changed this shortly before it was looked at may change again under the same time
 HEAD = 4096  # bytes at the beginning of a log that tell it from others

@@ -22,8 +22,6 @@ from psodlib.store.folder import Manifest
 from psodlib.store.ledger import HEAD, Job, adopt, is_output, look, plan, role_of
 from psodlib.store.readings import PASSING, POOR, Entry, Read, read_contents, read_pieces, timed, write_segment
 
-__all__ = ["ReadJobs", "Walk", "read_new", "vanished"]
-
 Walk = tuple[str, list[Unit], list[Problem]]  # a source, its files, the troubles of walking it
 ReadJobs = Callable[[Path, Sequence[Job]], Iterator[Entry]]
 

@@ -17,8 +17,6 @@ from psodlib.store.folder import Manifest, is_store, read_manifest
 from psodlib.store.partitions import bucket_of, choose, read_parts
 from psodlib.store.readings import read_entries
 
-__all__ = ["each_bucket", "open_before", "open_store", "roots_of", "tables_of"]
-
 _WHOLE = ("uptimes", "drivers", "hosts")  # a version is carried from boot to boot, so these know no `since`
 
 

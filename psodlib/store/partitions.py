@@ -24,10 +24,6 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.store.folder import Part, damaged, read_checked, write_whole
 
-__all__ = [
-    "MONTHS", "PARTED", "Fresh", "bucket_of", "choose", "dataset_of", "plain", "read_parts", "write_parts", "write_table",
-]  # fmt: skip
-
 # Table -> the column whose month a row lies in; None: all in one. Drivers and boots are read whole with any span of time,
 # because a version is carried from boot to boot; they are kept by month only so that a new day writes little.
 MONTHS: dict[str, str | None] = {

@@ -21,11 +21,6 @@ from isal import isal_zlib
 from psodlib.records import FileReading, Precursor, Problem
 from psodlib.store.folder import damaged, read_checked, write_whole
 
-__all__ = [
-    "PASSING", "POOR", "Entry", "Piece", "pack", "read_contents", "read_entries", "read_pieces", "timed", "write_entries",
-    "write_segment",
-]  # fmt: skip
-
 _MAGIC = b"PSODSEG3"
 _FULL = 64 << 20  # bytes of one segment, about
 _MOST = 1 << 30  # bytes that anything of a store may unfold to

@@ -21,8 +21,6 @@ from psodlib.store.readings import read_entries
 
 T = TypeVar("T")
 
-__all__ = ["Answer", "ask"]
-
 MEMORY = 1 << 30  # bytes that a query may take
 ROWS = 100_000
 SECONDS = 120.0

@@ -31,8 +31,6 @@ from psodlib.store.partitions import PARTED, Fresh, bucket_of, dataset_of, plain
 from psodlib.store.readings import Entry, Piece, read_entries, read_pieces, write_entries
 from psodlib.triage.known_issues import Issue
 
-__all__ = ["Bucket", "assemble_bucket", "update"]
-
 HOSTS_A_BUCKET, MOST_BUCKETS = 128, 256
 MOST_LOST = 0.1  # of the known crashes or host-days: a load that would lose more stops
 

@@ -19,15 +19,6 @@ import pandas as pd
 from psodlib.records import Alive, Crash, Mark
 from psodlib.schema import CLOSED_LISTS
 
-__all__ = [
-    "boots_of_host",
-    "builds_of_boots",
-    "loaded_in_boots",
-    "loaded_versions",
-    "readings_in_their_boot",
-    "versions_now",
-]
-
 SAME_BOOT = timedelta(minutes=3)  # two derived starts this close are one boot
 BOOTING = timedelta(minutes=30)  # longest time from the start of the kernel to "Host has booted"
 STOPPING = timedelta(minutes=30)  # a host may still log this long after it said that it goes down

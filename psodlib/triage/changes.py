@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-__all__ = ["SILENT", "fleet_changes", "sentences"]
-
 SILENT = pd.Timedelta(days=2)  # behind the fleet's newest sign of life
 
 

@@ -10,8 +10,6 @@ from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
 from psodlib.triage.boots import LOADED, loaded_in_boots, readings_in_their_boot
 
-__all__ = ["fleet_compliance", "status", "version_conflicts"]
-
 
 def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     """Which hosts run the pinned version of a driver, and which do not, and why.

@@ -16,8 +16,6 @@ from typing import Any
 
 from psodlib.records import Crash, FileReading, Problem
 
-__all__ = ["one_host_under_two_names", "one_row_a_crash", "same_crash"]
-
 _SAME_MOMENT = timedelta(seconds=2)
 _SKEW = timedelta(minutes=10)  # between two clocks, or between a panic and the end of its dump
 _ZONE = timedelta(hours=26)  # the same where a clock may be wrong by its zone

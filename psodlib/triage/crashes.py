@@ -8,7 +8,8 @@ from dataclasses import replace
 from io import BytesIO
 
 from psodlib.errors import InputError
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import Crash, Frame, Precursor, Reason
 from psodlib.triage.frames import attribute_frames, irrelevant_rule, junk, telling_frames
 from psodlib.triage.guilt import weigh_evidence
@@ -16,8 +17,6 @@ from psodlib.triage.known_issues import Issue, Match, match_issues
 from psodlib.triage.modules import is_plumbing
 from psodlib.triage.precursors import Said, hear_host, heard
 from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
-
-__all__ = ["explain", "judge", "parse_crashes", "with_issues"]
 
 # What nobody would take for a log's text: one word that ends as the names of logs do.
 _PATH = re.compile(r"(?:[\w.~:-]{0,255}[/\\]){0,40}[\w.-]{0,255}(?:\.(?:log|txt|gz|tgz|zip)|(?:log|dump)\.\d{1,3})")

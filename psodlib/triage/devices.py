@@ -8,8 +8,6 @@ import pandas as pd
 
 from psodlib.triage.boots import loaded_versions
 
-__all__ = ["device_table", "devices_at_crash"]
-
 _COLUMNS = ("host", "module", "device", "version", "driver_evidence", "firmware", "firmware_read", "firmware_before")
 
 

@@ -11,11 +11,6 @@ from psodlib.records import Crash, Frame
 from psodlib.triage.lists import matcher
 from psodlib.triage.modules import Release, module_of_symbol, prefix_rule, release_of
 
-__all__ = [
-    "MAX_MESSAGE", "MAX_SEARCHED", "STALLED", "attribute_frames", "family_of", "irrelevant_rule", "is_lock", "junk", "machine_check_frame", "message_of",
-    "software_nmi", "stopped_elsewhere", "telling_frames",
-]  # fmt: skip
-
 # No module's code is longer (bytes): an address farther behind a base belongs to a module that the map lacks.
 MAX_TEXT = 16 * 2**20
 MAX_MESSAGE, MAX_SEARCHED = 2_000, 40_000  # characters of a message, of a text, that are searched

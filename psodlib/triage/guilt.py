@@ -39,8 +39,6 @@ from psodlib.triage.modules import (
 )
 from psodlib.triage.precursors import Said, Standout, heard, standouts
 
-__all__ = ["Suspect", "Verdict", "find_guilty", "weigh_evidence"]
-
 HARDWARE_KINDS = ("machine_check", "nmi")
 # (pattern, sample): the platform itself says that it failed.
 _HARDWARE = (

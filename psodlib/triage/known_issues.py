@@ -23,8 +23,6 @@ from psodlib.records import Crash
 from psodlib.schema import CLOSED_LISTS
 from psodlib.triage.lists import RULES
 
-__all__ = ["AREAS", "Issue", "Match", "exposed", "load_issues", "match_issues"]
-
 SURE = ("verified", "reported", "weak")
 AREAS = ("storage", "network", "vsan", "nsx", "hardware", "vmkernel")
 _SHIPPED = RULES / "known_issues.toml"

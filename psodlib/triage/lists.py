@@ -20,8 +20,6 @@ from pathlib import Path
 
 from psodlib.errors import RuleError
 
-__all__ = ["RULES", "Rule", "first_match", "matcher", "read_rules"]
-
 RULES = Path(__file__).parent / "rules"
 _LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)??)(?: {2,}-> (?P<value>\S(?:.*?\S)??|\"\"))?(?: {2,}# (?P<reason>\S.*))?")
 

@@ -13,10 +13,6 @@ from functools import lru_cache
 from psodlib.records import Crash
 from psodlib.triage.lists import Rule, first_match, read_rules
 
-__all__ = [
-    "DRIVERS", "Release", "class_of", "is_plumbing", "module_of_symbol", "module_of_word", "prefix_rule", "release_in", "release_of",
-]  # fmt: skip
-
 Release = tuple[int, int]  # 6.7 as (6, 7)
 
 DRIVERS = ("storage", "network", "usb", "graphics", "board")

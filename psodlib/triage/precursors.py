@@ -20,8 +20,6 @@ from psodlib.records import Alive, Crash, FileReading, Precursor
 from psodlib.triage.lists import read_rules
 from psodlib.triage.modules import Release, module_of_word, release_in
 
-__all__ = ["BEFORE", "Said", "Standout", "hear", "hear_host", "heard", "standouts"]
-
 BEFORE = timedelta(hours=24)  # listed words this long before a crash may foretell it
 BURST = timedelta(hours=1)  # any words
 WINDOWS = (timedelta(minutes=10), BURST)  # ... as bursts of this length

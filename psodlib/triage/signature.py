@@ -36,8 +36,6 @@ from psodlib.triage.frames import (
 from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 
-__all__ = ["RULES", "SIGNATURE_VERSION", "Draft", "Signature", "frame_name", "sign", "telling_names"]
-
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
 SIGNATURE_VERSION = 6
 MAX_LENGTH = 255  # characters

@@ -23,8 +23,6 @@ from psodlib.records import Crash, Frame
 from psodlib.schema import Tables
 from psodlib.triage.signature import UNREADABLE, telling_names
 
-__all__ = ["alike", "propose_merges", "similar_crashes", "stacks_of"]
-
 LEAST = 0.6  # likeness from which a merge is proposed
 SHOWN = 3  # shared functions that are named
 COMMON = 0.5  # a function on more than this share of all stacks brings no two signatures together

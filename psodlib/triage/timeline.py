@@ -10,8 +10,6 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.schema import Tables
 
-__all__ = ["DUMP_NAME", "LANES", "host_timeline", "incident_timeline", "lives_of"]
-
 DUMP_NAME = r"vmkernel-log\.\d|zdump"  # what the text of a core dump is called
 LANES = ("boot", "watched", "driver", "down", "vcenter", "crash")
 # What vCenter's events say, in words; boots stand in a lane of their own.

@@ -43,8 +43,6 @@ from psodlib.errors import InputError
 from psodlib.views.document import Section, Table
 from psodlib.views.words import known
 
-__all__ = ["PLACES", "Account", "Event", "find_account", "find_site", "read_account", "site_section"]
-
 ACCOUNT_FILE, SITE_FILE = "incident.toml", "site.toml"
 LARGEST = 1 << 16  # bytes of a file
 WORDS = ("crash", "platform", "detected_by", "users_possible_when", "vendor", "case", "severity", "contact")

@@ -24,11 +24,6 @@ from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unk
 from psodlib.views.words import as_sentence, between, chance, count, figure, known, listing, literal, per_year
 from psodlib.views.writeup import choose_crash
 
-__all__ = [
-    "brief", "calls", "counted", "destination", "doubts", "facts", "forbidden", "league", "no_driver_stands_out", "open_questions", "orders",
-    "rule", "tone", "verdict", "versions", "worth",
-]  # fmt: skip
-
 BLANK = "________"
 MOST_LINES = 17  # of orders and versions; with more the picture goes, so that two pages stay two
 MOST_CLUSTERS = 10  # rows of orders on the page; all of them are in tables/moves.csv

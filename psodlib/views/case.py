@@ -20,8 +20,9 @@ from psodlib.anonymiser.folder import write_mapping
 from psodlib.anonymiser.sweep import Suspect, Sweep
 from psodlib.anonymiser.tables import rewrite_table
 from psodlib.errors import InputError
-from psodlib.evidence.sources import Item, iter_items
-from psodlib.evidence.vmkernel import find_crashes
+from psodlib.evidence.archives import Item
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.sources import iter_items
 from psodlib.fleet import Fleet, is_saved, load
 from psodlib.store.folder import is_store
 from psodlib.store.opening import roots_of
@@ -35,8 +36,6 @@ from psodlib.views.document import Picture, Section, Text, to_html, to_markdown,
 from psodlib.views.spreadsheet import csv_text
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, write_up
-
-__all__ = ["Case", "case"]
 
 WINDOW = pd.Timedelta(minutes=30)  # of log, before and after the crash
 MOST_LOG = 4 << 20  # bytes of one file's window

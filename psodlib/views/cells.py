@@ -10,8 +10,6 @@ from psodlib.views.document import Section, Table, Text, by_column
 from psodlib.views.rollout import plan_blocks, rollout_state
 from psodlib.views.words import DAYS_A_YEAR, as_sentence, between, chance, count, figure, known, listing, literal, seen
 
-__all__ = ["bar", "html", "rates_blocks"]
-
 WIDTH = 25  # letters of a bar
 ROWS = {
     "hosts": "a host", "crashes": "a purple screen", "frames": "a stack frame", "modules": "a module in a list or map",

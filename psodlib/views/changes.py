@@ -17,10 +17,7 @@ from psodlib.views.crash import way_to
 from psodlib.views.document import Document, Link, Section, Table, Text
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, study
-from psodlib.views.words import day, known, label, literal, moment, seen, span
-from psodlib.views.writeup import SIMULATED
-
-__all__ = ["changes_since", "what_changed"]
+from psodlib.views.words import SIMULATED, day, known, label, literal, moment, seen, span
 
 ROWS = 100  # of a table on the page; the rest is in tables/
 Cell = str | Link

@@ -17,18 +17,13 @@ from urllib.parse import quote
 import pandas as pd
 
 from psodlib.evidence.artifacts.terminal import has_prompt
-from psodlib.evidence.vmkernel import find_crashes
+from psodlib.evidence.psod import find_crashes
 from psodlib.fleet import Fleet
 from psodlib.records import Crash
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Bullets, Code, Link, Section, Table, Text
 from psodlib.views.words import UNKNOWN, as_sentence, count, known, label, listing, literal, moment, span
-
-__all__ = [
-    "LONGEST_ID", "LONGEST_NAME", "address_of", "crash_title", "describe_crash", "facts_table", "frames_table", "issue_lines", "lines_before",
-    "marks_of", "own_text", "pages_of", "place_of", "plain_words", "reasons_of", "release_of", "typed_on", "way_to", "where",
-]  # fmt: skip
 
 MOST_FRAMES = 60
 MOST_LINES = 200  # of a crash's own text

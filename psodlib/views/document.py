@@ -27,11 +27,6 @@ from markupsafe import Markup, escape
 from psodlib.errors import InputError
 from psodlib.views.words import count, literal
 
-__all__ = [
-    "Block", "Bullets", "Code", "Document", "Link", "Picture", "Script", "Section", "Steps", "Table", "Text", "html_text", "page",
-    "to_html", "to_markdown", "to_pdf",
-]  # fmt: skip
-
 LONGEST = 4_000  # letters of one text on a page
 
 

@@ -11,8 +11,6 @@ import nh3
 from psodlib.views.document import Code, Document, Section, page, to_html
 from psodlib.views.nbformats import CellExecutionError, NotebookNode
 
-__all__ = ["notebook_page", "safe_html"]
-
 # What a notebook's page may hold; the rest of its markup is dropped, its text kept.
 TAGS = (
     "h1 h2 h3 h4 h5 h6 p div span a img table caption thead tbody tr th td ul ol li dl dt dd pre code em strong b i sub"

@@ -28,11 +28,6 @@ from jupyter_core.utils import ensure_async
 from psodlib.errors import InputError
 from psodlib.views.nbformats import CellTimeoutError, DeadKernelError, NotebookClient, NotebookNode, nbformat
 
-__all__ = [
-    "notebook_folder", "notebooks_running", "parameters_of", "read_notebook", "refresh_notebooks", "run_notebook", "set_source",
-    "write_notebook",
-]  # fmt: skip
-
 KERNEL_START = 60  # seconds; takes about two on a quiet machine
 # A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
 HANGS = (CellTimeoutError, DeadKernelError, RuntimeError)

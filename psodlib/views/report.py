@@ -45,11 +45,9 @@ from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.notebook_pages import notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
-from psodlib.views.study import Study, study
+from psodlib.views.study import Study, doubts, study
 from psodlib.views.words import day, known, label, listing, literal, moment, share, span
 from psodlib.views.writeup import asked_for, choose_crash, write_up
-
-__all__ = ["Report", "report"]
 
 Progress = Callable[[str, int, int], None]
 Source = str | Path | Fleet
@@ -367,7 +365,9 @@ def _or_dash(value: Any) -> str:
 
 def _versions(found: Study) -> pd.DataFrame:
     table = found.rates.rename_axis("version").reset_index()
-    now: Any = found.fleet.now(found.module)["version"].value_counts() if found.module and len(found.fleet.hosts) else {}
+    now: Any = (
+        found.fleet.now(found.module)["version"].value_counts() if found.module and len(found.fleet.hosts) else {}
+    )
     return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
 
 
@@ -410,7 +410,7 @@ def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section],
         sections=[
             *_answer(found), *([Section("Versions and crashes over time", over_time)] if over_time else []),
             Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
-            Section("What could make this wrong", [Bullets(brief.doubts(found))]),
+            Section("What could make this wrong", [Bullets(doubts(found))]),
             Section("How the crashes are counted", [brief.counted(found)]),
             *tables,
             Section("Where the data came from", _provenance(found.fleet, sources)),

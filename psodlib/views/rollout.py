@@ -12,8 +12,6 @@ from psodlib.views.words import between, count, day, figure, known, listing, lit
 if TYPE_CHECKING:
     from psodlib.risk.rollout_watch import RolloutWatch
 
-__all__ = ["plan_blocks", "rollout_state"]
-
 MOST_ROWS = 30
 STATUS = {
     "moved": "moved", "waits_for_reboot": "installed, waits for a reboot", "about_to_drift": "another version waits", "drifted_back": "went back",

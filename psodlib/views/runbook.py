@@ -12,8 +12,6 @@ from psodlib.views.words import literal
 if TYPE_CHECKING:
     from psodlib.views.writeup import Case
 
-__all__ = ["found_since", "runbook_blocks", "steps_to", "version_to_go_to", "vib_in_use"]
-
 # Bundles whose names were seen in a real roll-back; for any other version the runbook leaves the name open.
 BUNDLES = {
     ("hpsa", "5.5.0.50"): ("hpsa-5.5.0-offline_bundle-1287942.zip", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611"),

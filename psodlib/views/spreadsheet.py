@@ -9,8 +9,6 @@ import pandas as pd
 
 from psodlib.views.words import literal
 
-__all__ = ["csv_text", "write_csv"]
-
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # what makes a spreadsheet compute a cell
 
 

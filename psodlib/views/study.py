@@ -27,10 +27,6 @@ from psodlib.schema import Tables
 from psodlib.views.document import Table
 from psodlib.views.words import SIMULATED, as_sentence, count, known, seen, share
 
-__all__ = [
-    "Study", "doubts", "only_crashed", "reconciliation", "still_needed", "study", "unheard", "unknowns",
-]  # fmt: skip
-
 WEEKS = 4  # of the newest evidence whose pace is taken for today's
 WEAK_SPOTS = (
     "By design the rule acts before proof. Tried on simulated fleets without any true difference, it still moved some hosts in 4 of 10: "

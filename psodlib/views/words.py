@@ -14,11 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = [
-    "DAYS_A_YEAR", "SIMULATED", "UNKNOWN", "as_sentence", "between", "chance", "count", "day", "figure", "known", "label", "listing",
-    "literal", "moment", "per_year", "seen", "share", "span",
-]  # fmt: skip
-
 UNKNOWN = "unknown"
 DAYS_A_YEAR = 365.25
 

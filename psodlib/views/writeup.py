@@ -26,8 +26,6 @@ from psodlib.views.document import Block, Bullets, Code, Document, Section, Tabl
 from psodlib.views.runbook import found_since, runbook_blocks, version_to_go_to, vib_in_use
 from psodlib.views.words import SIMULATED, UNKNOWN, count, known, listing, literal, moment, share, span
 
-__all__ = ["CERTAINTY", "SIMULATED", "Case", "asked_for", "choose_crash", "write_up"]
-
 Row = tuple[Any, str, str, str]  # of the timeline: when, where it belongs if it has no time, what, known from
 # How far each kind of evidence carries, strongest first: certainty, and why.
 CERTAINTY = {

@@ -32,10 +32,11 @@ from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.archives import Item, expand
 from psodlib.evidence.artifacts import KINDS
 from psodlib.evidence.places import Place
+from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.psod_lines import ROLES
 from psodlib.evidence.reading import read_item
 from psodlib.evidence.streams import Budget, Limits, Stream
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import DAMAGE, Problem
 from psodlib.schema import CLOSED_LISTS
 

@@ -15,9 +15,10 @@ from wrappings import CALM, STAMP, WRAPPINGS, behind, calm
 
 import psodlib as psod
 from psodlib.evidence import pieces, vmkernel
+from psodlib.evidence.archives import Item
 from psodlib.evidence.psod_lines import ANCHORS
 from psodlib.evidence.reading import read_item
-from psodlib.evidence.sources import Item, iter_items
+from psodlib.evidence.sources import iter_items
 from psodlib.evidence.vmkernel_lines import ROWS, SEARCHED, WARNED, WARNINGS
 from psodlib.records import Crash, Problem
 

@@ -23,7 +23,8 @@ import pytest
 from conftest import SHARED, needs_shared
 
 import psodlib as psod
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import Crash
 
 pytestmark = needs_shared

@@ -10,7 +10,8 @@ import pytest
 
 import psodlib as psod
 from psodlib.evidence import psod_lines, vmkernel_lines
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.vmkernel import read_vmkernel
 
 ROWS = [*psod_lines.ROLES, *vmkernel_lines.ROWS]
 LENGTHS = (20_000, 80_000)

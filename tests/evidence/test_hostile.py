@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from psodlib.errors import InputError
 from psodlib.evidence import streams, vmkernel
 from psodlib.evidence import tar as tar_walk
+from psodlib.evidence.archives import Item
 from psodlib.evidence.reading import read_item
-from psodlib.evidence.sources import Item, Limits, iter_items
+from psodlib.evidence.sources import Limits, iter_items
 from psodlib.fleet import load
 from psodlib.records import FileReading, Problem
 from psodlib.schema import CLOSED_LISTS

@@ -13,8 +13,9 @@ from conftest import SHARED, needs_shared
 
 import psodlib as psod
 from psodlib.evidence import reading as reading_module
+from psodlib.evidence.archives import Item
 from psodlib.evidence.reading import read_item, read_unit
-from psodlib.evidence.sources import Item, Unit, iter_items, iter_units
+from psodlib.evidence.sources import Unit, iter_items, iter_units
 from psodlib.records import FileReading
 
 CRASH = (

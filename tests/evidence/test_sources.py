@@ -20,8 +20,9 @@ import pyarrow as pa
 import pytest
 
 from psodlib.errors import InputError
+from psodlib.evidence.archives import Item
 from psodlib.evidence.reading import read_unit
-from psodlib.evidence.sources import Item, iter_items, iter_units, open_unit
+from psodlib.evidence.sources import iter_items, iter_units, open_unit
 from psodlib.records import Problem
 
 TEXT = b"2014-05-31T15:57:32.579Z cpu14:960)hello\n" * 50

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from psodlib.evidence import pieces, psod_lines, vmkernel, vmkernel_lines
-from psodlib.evidence.vmkernel import find_crashes, modules_named_by_kernel, read_vmkernel
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.vmkernel import modules_named_by_kernel, read_vmkernel
 from psodlib.records import DAMAGE, Crash, FileReading
 from psodlib.schema import CLOSED_LISTS
 from psodlib.triage.copies import same_crash

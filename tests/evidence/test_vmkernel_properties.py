@@ -9,7 +9,8 @@ from conftest import LONG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from psodlib.evidence.vmkernel import find_crashes, read_vmkernel
+from psodlib.evidence.psod import find_crashes
+from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import DAMAGE
 from psodlib.schema import CLOSED_LISTS
 from psodlib.triage.copies import same_crash

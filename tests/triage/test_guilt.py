@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from psodlib.evidence.vmkernel import find_crashes
+from psodlib.evidence.psod import find_crashes
 from psodlib.records import Crash, Frame, Module, Precursor
 from psodlib.schema import CLOSED_LISTS
 from psodlib.triage import guilt

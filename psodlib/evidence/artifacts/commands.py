@@ -9,11 +9,6 @@ from psodlib.evidence.artifacts.findings import Findings, Part, bounded, parse_s
 from psodlib.evidence.artifacts.inventory import RELEASE
 from psodlib.records import Alive, Module
 
-__all__ = [
-    "DEVICES", "parse_date", "read_date", "read_devices", "read_host_name", "read_irrelevant", "read_module_names", "read_module_table",
-    "read_other_node", "read_proc_node", "read_release", "read_smbios", "read_uname", "read_uptime", "read_uptime_micros",
-]  # fmt: skip
-
 BANNER = r"(?:HPE?|Microsemi|Microchip) (?P<name>[A-Z]{2,12}) Driver \(v ?(?P<version>[^)\s]{1,60})\)"
 _BANNER = re.compile(rf"^\s*(?:Driver Version:\s*)?{BANNER}")
 _NODE = re.compile(r"^\s*(?P<device>[a-z]+\d{1,3}): (?!SCSI)(?P<model>.{0,100}?)\s*$")

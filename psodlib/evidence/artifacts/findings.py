@@ -12,11 +12,6 @@ from typing import Any, BinaryIO
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
-__all__ = [
-    "ISO_STAMP", "SECOND", "STAMP_PARTS", "Findings", "Life", "Part", "bounded", "line_counter", "moment_of", "nothing_in", "numbered_blocks",
-    "numbered_lines", "parse_micros", "parse_stamp", "stamp_micros",
-]  # fmt: skip
-
 SECOND = 1_000_000  # microseconds
 _SILENCE = 2 * 3600 * SECOND  # heartbeats come hourly: a longer silence is a gap
 _SAME_BOOT = 120 * SECOND  # boots derived from `stamp - up` closer than this are one

@@ -15,8 +15,6 @@ from psodlib.evidence.encodings import decoded
 if TYPE_CHECKING:  # the processes that read files make no table, and pandas costs each of them half a second to import
     import pandas as pd
 
-__all__ = ["COLUMNS", "RELEASE", "read_inventory"]
-
 # Our name -> the names it goes by, as `key_of` gives them. The first that a file has is taken.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "host": ("host", "vmhost", "hostname", "esxhost", "esxihost", "vmhostname", "esxihostname", "esxi", "hostsystem", "servername",

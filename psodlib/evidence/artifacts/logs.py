@@ -26,8 +26,6 @@ from psodlib.evidence.artifacts.searching import Sign, bare, follow, lines_with,
 from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
 from psodlib.records import HostFact, Mark
 
-__all__ = ["MARKS", "read_esxupdate", "read_hostd", "read_vmksummary", "read_vmksummary_classic", "read_vobd"]
-
 # 8.0 puts a severity between stamp and program: `In(14)`; `+` marks a continuation.
 LOG_GAP = r":?\s+(?:[A-Z][a-z]\(\d{1,3}\)\+?\s+)?"
 LOG_HEAD = rf"(?P<stamp>{ISO_STAMP})" + LOG_GAP

@@ -22,8 +22,6 @@ from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_v
 from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module, Problem
 
-__all__ = ["DEVICE", "KEY_VALUE", "MEANINGS", "MODULE", "Row", "read_rows", "read_sheet", "rows_of"]
-
 Row = dict[str, str]
 DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
 MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)

@@ -8,8 +8,6 @@ from typing import Any
 
 from psodlib.evidence.artifacts.findings import MAX_LINE, Life
 
-__all__ = ["Sign", "bare", "follow", "lines_with", "odd_stamps"]
-
 Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 # A line that begins with a stamp of no moment between 1990 and 2200.

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import python_calamine
 
-__all__ = ["DELIMITERS", "Sheet", "delimited_rows", "delimiter_of", "is_workbook", "key_of", "read_workbook"]
-
 DELIMITERS = ",;\t|"
 MAX_COLUMNS = 20_000
 MAX_CELLS = 20_000_000

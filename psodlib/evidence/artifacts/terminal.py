@@ -8,8 +8,6 @@ import re2  # type: ignore[import-untyped]
 
 from psodlib.evidence.artifacts.findings import Part
 
-__all__ = ["BOUNDARY", "HEADINGS", "PROMPTS", "find_prompt", "has_prompt", "output_lines", "split_terminal"]
-
 MAX_PROMPT = 2000  # characters of a line with a prompt
 
 # Words that begin a command whose prompt was lost or is a bare `#`, as people paste them.

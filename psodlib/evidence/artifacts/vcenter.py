@@ -13,8 +13,6 @@ from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import Alive, DriverReading, HostFact, Mark, Problem
 
-__all__ = ["AWAY", "OF_CLUSTER", "meaning_of", "read_vcenter"]
-
 # An event's id -> what it says, in our words. An id that ends in a dot stands for all that begin with it; capitals differ in vCenter
 # itself. `what` are marks of boots or of how they ended, or what vCenter saw of the host, which is no sign of life of it.
 MEANINGS = {

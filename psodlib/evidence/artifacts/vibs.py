@@ -10,17 +10,6 @@ from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import DriverReading
 
-__all__ = [
-    "VIB_ID",
-    "VIB_VERSION",
-    "VIB_WORD",
-    "read_vib_ids",
-    "read_vib_install",
-    "read_vib_list",
-    "reading_of_id",
-    "reading_of_vib",
-]
-
 # Vendor_type_name_version; neither the vendor nor the version holds `_`.
 VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}(?:_[A-Za-z0-9.+-]{1,40}){0,5}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
 VIB_ID = re.compile(r"(?<![\w.-])" + VIB_WORD)

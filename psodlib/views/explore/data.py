@@ -14,8 +14,6 @@ from psodlib.views.charts import PALETTE, version_colours
 from psodlib.views.crash import LONGEST_ID, LONGEST_NAME
 from psodlib.views.words import known, label
 
-__all__ = ["explorer_data"]
-
 DOTS = PALETTE[3:9]  # of the modules with most crashes; versions begin at the other end
 MOST_STRETCHES = 1_000  # of a boot's watched time; gaps narrower than this share of the whole are not to be seen
 

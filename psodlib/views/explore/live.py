@@ -20,8 +20,6 @@ from psodlib.views.explore.notes import Note, read_notes, write_note
 from psodlib.views.explore.page import listed_crashes, offline_twin
 from psodlib.views.words import SIMULATED
 
-__all__ = ["Explorer", "explore"]
-
 TAGS = ("driver fault", "hardware fault", "duplicate", "needs a dump", "reported to vendor", "explained")
 
 

@@ -13,8 +13,6 @@ import msgspec
 from psodlib.errors import InputError
 from psodlib.views.document import Block, Section, Text
 
-__all__ = ["Note", "note_section", "read_notes", "write_note"]
-
 MOST_NOTE = 20_000  # letters
 MOST_TAGS = 20
 NOTES_FILE = "crash_notes.json"

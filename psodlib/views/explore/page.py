@@ -15,8 +15,6 @@ from psodlib.views.document import Block, Document, Link, Script, Section, Table
 from psodlib.views.explore.data import explorer_data
 from psodlib.views.words import SIMULATED, known, label, moment
 
-__all__ = ["explorer_document", "listed_crashes", "lives_picture", "offline_twin"]
-
 LIVES = ("hosts", "crashes", "uptimes", "drivers", "coverage")
 MOST_BOOTS = 20_000  # in a picture beside others; the explorer's page has them all
 MOST_PAGES = 200  # crashes with a section of their own; the list, the timeline and the hosts have them all
