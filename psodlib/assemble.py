@@ -132,7 +132,7 @@ def rows_of(
     rows: dict[str, list[Row]] = {name: [] for name in [*schema.TABLES, *schema.AUXILIARY]}
     rows["problems"] = [_row(problem) for problem in (*problems, *renamed, *alike)]
     for host, found, its_crashes in _by_evidence(by_host, crashes):
-        for table, more in _rows_of_host(host, _once(found), its_crashes).items():
+        for table, more in _rows_of_host(host, _without_copies(found), its_crashes).items():
             rows[table] += more
     once = {tuple(row.items()): row for row in rows["problems"]}  # a mirror tells its trouble twice
     rows["problems"] = [*once.values(), *_conflicts(rows)]
@@ -167,7 +167,7 @@ def _row(record: Any) -> Row:
     return {name: getattr(record, name) for name in type(record).__slots__}
 
 
-def _once(readings: Sequence[FileReading]) -> list[FileReading]:
+def _without_copies(readings: Sequence[FileReading]) -> list[FileReading]:
     # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to. The same output taken
     # at two times is two observations.
     kept: dict[Any, dict[datetime | None, FileReading]] = defaultdict(dict)

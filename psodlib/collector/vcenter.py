@@ -311,9 +311,9 @@ class _Host:
         cards = [card for name in names for card in self.told.get(name) or ()]
         parts: dict[str, Callable[[], list[dict[str, Any]] | None]] = {
             "host": lambda: [self.about],
-            "packages": lambda: image and _told(self.session.call(image.FetchSoftwarePackages), _PACKAGE),
-            "modules": lambda: loads and _told(self.session.call(loads.QueryModules), _MODULE),
-            "devices": lambda: _told(cards, _DEVICE),
+            "packages": lambda: image and _rows_of(self.session.call(image.FetchSoftwarePackages), _PACKAGE),
+            "modules": lambda: loads and _rows_of(self.session.call(loads.QueryModules), _MODULE),
+            "devices": lambda: _rows_of(cards, _DEVICE),
             "events": lambda: told,
         }
         told_of = [(what, partial(self._written, what, ask, since)) for what, ask in parts.items()]
@@ -452,7 +452,7 @@ def _same(row: dict[str, Any]) -> str:
     return json.dumps([row.get(name) for name in ("time", "kind", "host", "vm", "words")])
 
 
-def _told(things: Iterable[Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows_of(things: Iterable[Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
     def value(told: Any) -> Any:
         return told if isinstance(told, bool) else stamp(told) if isinstance(told, datetime) else plain(told)
 

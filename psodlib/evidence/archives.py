@@ -111,7 +111,7 @@ def expand(
         stream.again = reopen
         yield Item(
             source=place.source, name=place.name, hint=place.hint, hint_kind=place.hint_kind, size=place.size, mtime=place.mtime,
-            collected=place.collected, opener=partial(_once, stream) if archives else reopen or partial(_once, stream), pieces=pieces,
+            collected=place.collected, opener=partial(_unless_passed, stream) if archives else reopen or partial(_unless_passed, stream), pieces=pieces,
         )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def unsafe(source: str, detail: str) -> Problem:
     return Problem(source=source, problem="unsafe_member", detail=detail)
 
 
-def _once(stream: Stream) -> Stream:
+def _unless_passed(stream: Stream) -> Stream:
     if stream.closed:
         raise InputError("an archive's member must be read before the next item is drawn")
     return stream

@@ -129,7 +129,7 @@ def read_item(item: Item) -> list[FileReading]:
             detail = f"{type(error).__name__}: {error}; please report this with the file"
             readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
     several = len({reading.host for reading in readings if reading.host}) > 1
-    placed = [_placed(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
+    placed = [_with_place(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
     # A file of several hosts, or a table of a fleet, says nothing of whose folder it lies in.
     return [
         replace(reading, hint=None)
@@ -139,7 +139,7 @@ def read_item(item: Item) -> list[FileReading]:
     ]
 
 
-def _placed(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
+def _with_place(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
     host = reading.host or next((fact.host for fact in reading.facts if fact.host), None)
     if reading.kind.startswith("syslog:") and item.hint_kind == "bundle":
         host = None  # a bundle's name is the stronger word; syslog lines often have the short name

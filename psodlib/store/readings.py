@@ -151,7 +151,7 @@ def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
             packed = list(pack(entry, readings, at))
             blobs += (blob for _, blob in packed)
             at += sum(len(blob) for _, blob in packed)
-            entries.append(_told(entry, readings, problems, tuple(piece for piece, _ in packed)))
+            entries.append(_entry_of(entry, readings, problems, tuple(piece for piece, _ in packed)))
             if at > _FULL:
                 yield from _written(folder, blobs, entries)
                 blobs, entries, at = [], [], len(_MAGIC)
@@ -161,7 +161,7 @@ def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
     yield from _written(folder, blobs, entries)
 
 
-def _told(
+def _entry_of(
     entry: Entry, readings: Sequence[FileReading], problems: Sequence[Problem], pieces: tuple[Piece, ...]
 ) -> Entry:
     # What the ledger keeps of a file that was read.
@@ -251,7 +251,7 @@ def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]], *, heard: b
             with open(folder / segment, "rb") as file:
                 for order in sorted(orders, key=lambda order: wanted[order][1].offset):
                     entry, piece = wanted[order]
-                    readings = _placed(entry, _unpacked(file, entry, piece, _READINGS))
+                    readings = _with_place_of(entry, _unpacked(file, entry, piece, _READINGS))
                     if heard and piece.heard:
                         warnings = _unpacked(file, entry, piece.heard, _HEARD)
                         readings = [replace(r, precursors=w) for r, w in zip(readings, warnings, strict=True)]
@@ -269,7 +269,7 @@ def _unpacked(file: Any, entry: Entry, blob: Blob, decoder: Any) -> Any:
     return decoder.decode(_inflated(data, blob.unpacked).replace(_MARK, _SOURCE + _quoted(entry.source)))
 
 
-def _placed(entry: Entry, readings: list[FileReading]) -> list[FileReading]:
+def _with_place_of(entry: Entry, readings: list[FileReading]) -> list[FileReading]:
     if entry.archive or all(r.hint == entry.hint and r.collected == entry.collected for r in readings):
         return readings
     return [replace(reading, hint=entry.hint, collected=entry.collected) for reading in readings]

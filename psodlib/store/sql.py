@@ -80,10 +80,10 @@ def ask(folder: Path, query: str, *, rows: int = ROWS, seconds: float = SECONDS)
                 found, cut = _interruptible(connection, lambda: _fetched(connection.sql(query), rows), seconds)
             return Answer(_in_utc(found), cut)
         except (duckdb.Error, OSError, MemoryError, pa.ArrowException) as error:  # pyarrow passes DuckDB's words on
-            raise InputError(_told(error, seconds)) from error
+            raise InputError(_explained(error, seconds)) from error
 
 
-def _told(error: Exception, seconds: float) -> str:
+def _explained(error: Exception, seconds: float) -> str:
     text = str(error)
     if "INTERRUPT" in text or "nterrupted" in text:
         return f"the query was stopped after {seconds:g} s; ask for less, or give it more (--seconds)"

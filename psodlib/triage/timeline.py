@@ -91,7 +91,7 @@ def lives_of(fleet: Tables, hosts: Iterable[Any]) -> dict[Any, Rows]:
 
 
 def _life(here: Rows, module: Any) -> list[dict[str, Any]]:
-    return [*_down(here), *_boots(here), *_watched(here), *_drivers(here, module), *_told(here)]
+    return [*_down(here), *_boots(here), *_watched(here), *_drivers(here, module), *_vcenter_events(here)]
 
 
 def _is(row: Any, crash_id: Any) -> bool:
@@ -160,7 +160,7 @@ def _drivers(here: Rows, module: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _told(here: Rows) -> list[dict[str, Any]]:
+def _vcenter_events(here: Rows) -> list[dict[str, Any]]:
     # vCenter's events; the machines of one failover together.
     rows: list[dict[str, Any]] = []
     machines: dict[str, list[str]] = {}

@@ -85,12 +85,12 @@ def read_workbook(data: bytes) -> Iterator[Sheet]:
                 continue
             begin = (sheet.start or (0, 0))[0] + 1
             rows = enumerate(sheet.to_python(skip_empty_area=True), begin)
-            yield Sheet(name, [(number, [_shown(cell) for cell in row]) for number, row in rows if any(row)])
+            yield Sheet(name, [(number, [_cell_text(cell) for cell in row]) for number, row in rows if any(row)])
     except (python_calamine.CalamineError, zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"no readable workbook ({error})") from error
 
 
-def _shown(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     # A whole number is kept as a float in a workbook.
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
