@@ -277,9 +277,9 @@ def test_a_log_and_its_compressed_copy_count_once(tmp_path: Path) -> None:
     (tmp_path / "esx01").mkdir()
     (tmp_path / "esx01" / "vmkernel.log").write_bytes(text)
     (tmp_path / "esx01" / "copy.gz").write_bytes(gzip.compress(text))
-    from psodlib.assemble import _once
+    from psodlib.assemble import _without_copies
     from psodlib.evidence.reading import read_unit
     from psodlib.evidence.sources import iter_units
 
     readings = [reading for unit in iter_units(tmp_path) for reading in read_unit(unit)[0]]
-    assert len(readings) == 2 and len(_once(readings)) == 1
+    assert len(readings) == 2 and len(_without_copies(readings)) == 1
