@@ -35,13 +35,15 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference fol
 
 def here(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """`psod` in this process, which has imported already what each new one would import first."""
+    from psodlib import console
     from psodlib.cli import main
 
     out, err, on_ctrl_c = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGINT)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("default")
         patch.setattr(sys, "argv", ["psod", *map(str, words)])
-        patch.setenv("COLUMNS", "200")
+        for each in (console.out, console.err):  # made long ago, as wide as the terminal was
+            patch.setattr(each, "_width", 200)
         patch.chdir(cwd or Path.cwd())
         with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
             main()
