@@ -20,7 +20,7 @@ CENTURY = (1990, 2200)
 _CUT = re.compile(
     rb"(?:(?:\d{4}|YYYY)-[\dM]{2}-[\dD]{2}T[\dH]{2}:[\dM]{2}:[\dS]{2}(?:\.[\dXMS]{1,9})?Z?[ \t]{1,4})?"
     rb"(?:\d{1,6}:\d\d:\d\d:\d\d\.\d{3} )?cpu[\d#X]{1,6}:[\d#X]{1,12}(?: opID=[\w@\-]{1,64})?\)"
-    rb"|(?P<banner>(?:Version Details: ?)?[\\^\x1b\[;\dm]{0,40}VMware ESX(?:i| Server)?(?: [\d.#X]{1,12})? \[(?:Release)?build-[\d#X]{1,12}(?: \w{1,12})?\]?(?:\^?\[0m)?)"
+    rb"|(?P<banner>(?:Version Details: ?)?[.\\^\x1b\[;\dm]{0,40}VMware ESX(?:i| Server)?(?: [\d.#X]{1,12})? \[(?:Release)?build-[\d#X]{1,12}(?: \w{1,12})?\]?(?:\^?\[0m)?)"
     rb"|(?:(?:Panic|PSOD|Crash) [Mm]essage: {0,4})?@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
     rb"|(?:BlueScreen: ?)?#[A-Z]{2} Exception"
     rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
