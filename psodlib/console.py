@@ -273,7 +273,9 @@ def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -
     from psodlib.views.words import count
 
     fleet = written.fleet
-    say(f"{count(len(fleet.hosts), 'host')}, {count(len(fleet.crashes), 'crash', 'crashes')}. {written.lead}")
+    lost = int(((fleet.uptimes["end_reason"] == "crash") & fleet.uptimes["crash_id"].isna()).sum())
+    more = f" and {lost} whose text is lost" if lost else ""
+    say(f"{count(len(fleet.hosts), 'host')}, {count(len(fleet.crashes), 'crash', 'crashes')}{more}. {written.lead}")
     say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
     for name in written.failed:
         say(f"notebook {name} failed; its page says where")
