@@ -395,4 +395,4 @@ def _read_each(rows: Iterator[tuple[int, Row]], part: Part, found: Findings) -> 
             meaning(row, part, line, found)
         elif row.keys() == {"version"} and asked:
             _read_module(row, part, line, found)
-            asked = None
+        asked = None
