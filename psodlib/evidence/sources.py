@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +154,27 @@ def _stamp_far(told: Any) -> datetime | None:
     return stamp_of(told.timestamp() if isinstance(told, datetime) else told) if told else None
 
 
+@lru_cache(maxsize=4)  # of a folder whose files are given one by one
+def _host_around(folder: str, changed: int) -> str | None:
+    # The host in whose folder a lone file lies; the name of a place for all sorts of things is no host's.
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: entry.is_dir() for entry in entries}
+    inner = [name for name, is_folder in kinds.items() if is_folder]
+    return host_of_folder(os.path.basename(folder), inner, kinds.keys() - set(inner))
+
+
 def _local(text: str) -> Iterator[Unit | Problem]:
     if not os.path.isdir(text):
-        folder = os.path.basename(os.path.dirname(os.path.abspath(text)))
-        name = os.path.basename(text)
+        parent, name = os.path.split(os.path.abspath(text))
         info = _stated(text)
         if isinstance(info, Problem):
             yield info
             return
-        place = place_of(text, [name], folder, host_of_folder(folder, (), (name,)), info)
+        try:
+            host = _host_around(parent, os.stat(parent).st_mtime_ns)
+        except OSError:  # its folder may be entered, and not listed
+            host = host_of_folder(os.path.basename(parent), (), (name,))
+        place = place_of(text, [name], os.path.basename(parent), host, info)
         if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
             place = replace(place, hint_kind="parent")
         yield Unit(paths=(text,), place=place)

@@ -337,3 +337,15 @@ def test_an_archive_of_many_hosts_keeps_them_apart(tmp_path: Path) -> None:
             archive.writestr(name, "2014-01-01T00:00:00.000Z cpu0:1)x\n")
     hints = [item.hint for item in iter_items(downloads / "evidence.zip") if isinstance(item, Item)]
     assert hints == ["esx-a", "esx-b", None]
+
+
+def test_a_lone_file_is_its_folders_hosts_only_where_the_folder_is_one(tmp_path: Path) -> None:
+    def host_of(folder: str, *others: str) -> list[str | None]:
+        desk = tmp_path / folder
+        desk.mkdir()
+        for name in ("crash.txt", *others):
+            (desk / name).write_text("2014-05-31T15:57:32.579Z cpu14:96)Net: 1: up\n")
+        return [unit.place.hint for unit in iter_units(desk / "crash.txt")]
+
+    assert host_of("anna", "letter.txt") == [None], "where people keep all sorts of things"
+    assert host_of("bert", "vmkernel.log", "vmksummary.log") == ["bert"], "named as a host names its logs"
