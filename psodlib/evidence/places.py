@@ -47,6 +47,7 @@ class Place:
     collected: datetime | None = None
     mtime: datetime | None = None
     size: int = 0
+    stat: tuple[int, int, int] | None = None  # of a file on this machine: its bytes' and its own time in ns, its inode
 
 
 def host_of_folder(name: str, folders: Collection[str], names: Collection[str], given: bool = False) -> str | None:
@@ -85,6 +86,7 @@ def place_of(
     return Place(
         source=shown(path), name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
         collected=collected or taken, mtime=stamp_of(info.st_mtime) if info else None, size=info.st_size if info else 0,
+        stat=(info.st_mtime_ns, info.st_ctime_ns, info.st_ino) if info else None,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from psodlib.evidence.addresses import trouble_at
 from psodlib.evidence.archives import Container, Item, expand, unsafe
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
-from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
+from psodlib.evidence.streams import BLOCK, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
 from psodlib.records import Problem
 
 
@@ -275,7 +275,7 @@ def _units(pieces: list[tuple[str, Place]]) -> Iterator[Unit | Problem]:
             source = FRAGMENT.sub(r"\g<base>", begin.source) if begin is first else begin.source
             yield Unit(
                 paths=tuple(path for path, _ in run),
-                place=replace(begin, source=source, name=name, size=sum(p.size for _, p in run)),
+                place=replace(begin, source=source, name=name, size=sum(p.size for _, p in run), stat=None),
             )
 
 
@@ -337,8 +337,6 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
     except Exception as error:  # it vanished since it was looked at
         problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
-    if unit.size <= HASHED:
-        stream.begin_hash()
     stream = peeled(stream, budget)
     stream.again = partial(_reopen, unit, limits, problems)
     return stream

@@ -80,7 +80,7 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
         yield (
             unit,
             Entry(
-                path=shown(unit.paths[0]), source=place.source, root=shown(root), name=place.name, hint=place.hint,
+                path=place.source if len(unit.paths) == 1 else shown(unit.paths[0]), source=place.source, root=shown(root), name=place.name, hint=place.hint,
                 hint_kind=place.hint_kind, collected=place.collected, stamp=stamp, size=size, parser=parser,
             ),
         )  # fmt: skip
@@ -89,6 +89,10 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
 def _stat(unit: Unit, now: float) -> tuple[int, str]:
     # Size, and what changes with the bytes: times and inode (or what a store of objects has instead), where they can be believed.
     size, told, newest = 0, [], 0.0
+    if unit.place.stat:
+        written, changed, inode = unit.place.stat
+        racy = now - max(written, changed) / 1e9 <= RACY
+        return unit.size, "" if racy else f"{unit.size}:{written}.{changed}.{inode}"
     try:
         for path in unit.paths:
             if "://" in path:
@@ -104,6 +108,17 @@ def _stat(unit: Unit, now: float) -> tuple[int, str]:
     except Exception:  # each protocol has errors of its own; the reader will say what is wrong
         return 0, ""
     return size, f"{size}:{','.join(told)}" if all(told) and now - newest > RACY else ""
+
+
+def _mark(entry: Entry) -> str:
+    # What a rename leaves as it is: size, inode, and when the bytes were written, unless that time is a copy's or an archive's.
+    size, _, times = entry.stamp.partition(":")
+    written, _, rest = times.partition(".")
+    return (
+        ""
+        if "://" in entry.path or "," in times or written.endswith("000000000")
+        else f"{size}.{written}.{rest.rpartition('.')[2]}"
+    )
 
 
 def _changed(entry: Entry) -> str:
@@ -172,26 +187,30 @@ def plan(
     it was; so is what was under another source, unless that is no more and its files are found under these.
     """
     known = {entry.path: entry for entry in entries if not entry.gone}
-    kept, fresh, seen = [], [], set()
+    marks = {mark: entry for entry in known.values() if entry.packed and (mark := _mark(entry))}
+    kept, fresh, seen, told = [], [], set(), set()
     for unit, entry in looked:
         if entry.path in seen:
             continue
         seen.add(entry.path)
         old = known.get(entry.path)
-        same = adopt(old, entry) if old and entry.stamp and old.stamp == entry.stamp else None
-        if same is None:
+        if old is None or not entry.stamp or old.stamp != entry.stamp:
+            old = marks.get(_mark(entry))
+        same = adopt(old, entry) if old else None
+        if old is None or same is None:
             fresh.append((unit, entry))
         else:
-            kept.append(msgspec.structs.replace(same, hosts=old.hosts if old else ()))
-    missing = [entry for entry in known.values() if entry.path not in seen]
+            kept.append(same)
+            told.add(old.path)
+    missing = [entry for path, entry in known.items() if path not in seen]
     shut = {e.path for e in missing for place in closed if e.path == place or e.path.startswith(f"{place}{os.sep}")}
     dead = {root for root in {e.root for e in missing} - roots if "://" not in root and not os.path.lexists(root)}
     stray = tuple(e for e in missing if e.root in dead)
     others = [e for e in missing if e.root not in roots | dead or e.path in shut]
-    changed = [known[entry.path] for _, entry in fresh if entry.path in known]
+    changed = [known[path] for path in seen if path in known]
     absent = [e for e in missing if e.root in roots and e.path not in shut]
-    went = (*changed, *absent, *(e for e in entries if e.gone))
-    index = _Index([*entries, *spare], [*went, *stray])
+    went = (*(e for e in (*changed, *absent) if e.path not in told), *(e for e in entries if e.gone))
+    index = _Index([*entries, *spare], [*went, *stray], {entry.size for _, entry in fresh})
     jobs = tuple(index.job(unit, entry) for unit, entry in fresh)
     return Plan((*kept, *others), jobs, went, stray)
 
@@ -200,12 +219,12 @@ class _Index:
     # Known files by host and size, and logs by host. What a file is held against is made once for all of its host, kind and
     # size, so that nothing grows with the square of the files; a host of an unknown name may be any that was renamed.
 
-    def __init__(self, entries: Sequence[Entry], went: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], went: Sequence[Entry], asked: set[int]) -> None:
         self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
         self.logs: dict[Any, list[Entry]] = defaultdict(list)
         self.hints = {entry.hint for entry in entries}
         for entry in entries:
-            if entry.sha256:
+            if entry.sha256 and entry.size in asked:
                 what = (entry.sha256, role_of(entry), entry.collected, entry.parser)
                 place = (_basename(entry), *_whose(entry)) if entry.archive else entry.hint
                 self.sizes[entry.size, place][what] = entry

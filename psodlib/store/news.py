@@ -77,7 +77,7 @@ def read_new(
             bool(e.sha256 and e.path in old and old[e.path].sha256 == e.sha256 and not e.known) for e in came.values()
         ),
         "files of an earlier parser, not there to be read again": sum(
-            e.parser != parser for e in [*present, *gone] if e.tells
+            e.tells for e in [*present, *gone] if e.parser != parser
         ),
     }
     return [*present, *gone], news

@@ -125,7 +125,9 @@ def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator
             unnamed=() if host else tuple(
                 r.source.removeprefix(entry.source) for r in telling if r.needs_host
             ),
-            contents=tuple((r.size, r.sha256) for r in telling if r.sha256 and r.size),
+            contents=tuple(
+                (r.size, sha) for r in telling if r.size and (sha := entry.sha256 if r.source == entry.source else r.sha256)
+            ),
             simulated=any(r.source.replace("\\", "/").rpartition("/")[2] == "SIMULATED" for r in group),
         ), text + more  # fmt: skip
         at += len(text + more)

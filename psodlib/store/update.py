@@ -108,7 +108,7 @@ def _holds(read: Callable[..., Any], *what: Any) -> bool:
 
 def _refuse_unread(folder: Path, entries: Iterable[Entry]) -> None:
     # What --verify found damaged and no file can tell again.
-    paths = sorted(entry.path for entry in entries if entry.tells and not entry.segment)
+    paths = sorted(entry.path for entry in entries if not entry.segment and entry.tells)
     if paths:
         raise InputError(
             f"{folder}: what {len(paths)} files said is damaged, and they are not there to be read again ({', '.join(paths[:3])}); "
@@ -171,8 +171,7 @@ def _extent(folder: Path, tables: Tables) -> tuple[set[str], float]:
 
 def _touched(known: Sequence[Entry], entries: Sequence[Entry]) -> set[str | None]:
     # Hosts with other pieces than before, and all that a crash binds to them, before or now.
-    before, after = _pieces(known), _pieces(entries)
-    touched = {host for host in before.keys() | after.keys() if before.get(host) != after.get(host)}
+    touched = {row[0] for row in _pieces(known) ^ _pieces(entries)}
     bound: dict[str, set[str | None]] = defaultdict(set)
     crashes: dict[str | None, set[str]] = defaultdict(set)
     for entry in [*known, *entries]:
@@ -189,13 +188,13 @@ def _touched(known: Sequence[Entry], entries: Sequence[Entry]) -> set[str | None
     return touched
 
 
-def _pieces(entries: Iterable[Entry]) -> dict[str | None, set[tuple[Any, ...]]]:
-    found: dict[str | None, set[tuple[Any, ...]]] = defaultdict(set)
-    for entry in entries:
-        for piece, host in zip(entry.pieces, entry.hosts, strict=True):
-            if piece.length:
-                found[host].add((entry.segment, piece.offset, entry.source, entry.hint, entry.collected))
-    return dict(found)
+def _pieces(entries: Iterable[Entry]) -> set[tuple[Any, ...]]:
+    return {
+        (host, entry.segment, piece.offset, entry.source, entry.hint, entry.collected)
+        for entry in entries
+        for piece, host in zip(entry.pieces, entry.hosts, strict=True)
+        if piece.length
+    }
 
 
 def _buckets(now: int, hosts: int) -> int:
