@@ -23,8 +23,8 @@ from psodlib.evidence.sources import Unit, iter_units
 from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
 from psodlib.store.folder import is_store, locked
 from psodlib.store.ledger import Job, read_group, read_jobs
-from psodlib.store.opening import each_bucket, open_before, open_store
 from psodlib.store.readings import Entry
+from psodlib.store.tables import each_bucket, open_before, open_store
 from psodlib.store.update import update
 from psodlib.triage.boots import versions_now
 from psodlib.triage.crashes import explain, with_issues

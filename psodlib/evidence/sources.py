@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,6 +36,7 @@ class Unit:
 
     paths: tuple[str, ...]
     place: Place
+    text: bytes | None = field(default=None, repr=False)  # all that it holds, unpacked, where somebody has it already
 
     @property
     def source(self) -> str:
@@ -303,6 +304,8 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
 
 
 def _open_paths(unit: Unit) -> Any:
+    if unit.text is not None:
+        return io.BytesIO(unit.text)
     if unit.paths == ("-",):
         return (
             io.FileIO(sys.stdin.buffer.fileno(), closefd=False)

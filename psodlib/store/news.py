@@ -42,35 +42,36 @@ def read_new(
         raise InputError(
             f"{len(todo.jobs)} files were to be read and {len(came)} came back; the store is as it was before, run again"
         )
-    fresh = list(_adopted(came.values(), [*known, *spare]))
     old = {entry.path: entry for entry in known if not entry.gone}
-    fresh = [_standing_in(entry, old.get(entry.path)) for entry in fresh]
+    fresh = [_standing_in(e, old.get(e.path)) for e in (*todo.named, *_adopted(came.values(), [*known, *spare]))]
     moves = _moves([*todo.went, *todo.stray], todo.kept, fresh)
     there = _There([*todo.kept, *fresh])
     elsewhere = {e.root for e in todo.stray if e.tells and there.says(_moved(e, moves))}  # folders that were moved
     present = [*todo.kept, *fresh, *(e for e in todo.stray if e.root not in elsewhere)]
-    went = [*todo.went, *(e for e in todo.stray if e.root in elsewhere)]
-    lost = [entry for entry in (_moved(e, moves) for e in went) if not there.says(entry)]
-    changed = {entry.path for entry in fresh}
-    over = [not (e.gone or e.lasting) and e.path in changed for e in lost]
-    gone = [*(e for e, printed in zip(lost, over, strict=True) if not printed)]
-    gone += _stripped(folder, [e for e, printed in zip(lost, over, strict=True) if printed])
-    paths = {entry.path for entry in present}
+    changed, paths = {entry.path for entry in fresh}, {entry.path for entry in present}
+    gone: list[Entry] = []
+    over: list[Entry] = []
+    for e in (*todo.went, *(e for e in todo.stray if e.root in elsewhere)):
+        e = _moved(e, moves)
+        if not there.says(e):
+            (gone if e.gone or e.lasting or e.path not in changed else over).append(e)
     gone = [
         e
         if e.gone
         else msgspec.structs.replace(
             e, gone=True, missed=e.path not in paths and e.hint not in moves.values() and e.root not in elsewhere
         )
-        for e in gone
+        for e in (*gone, *_stripped(folder, over))
     ]
-    unread = sum(bool(entry.known) for entry in came.values())
+    unread = len(todo.named) + sum(bool(entry.known) for entry in came.values())
     adopted = {entry.sha256 for entry in spare}
     news: dict[str, int | bool] = {
         "files read": len(fresh) - unread,
         "files adopted from a killed load": sum(e.known in adopted for e in came.values() if e.known),
         "files known": len(present) - len(fresh) + unread,
-        "files known under another name": sum(bool(e.known) and e.path not in old for e in came.values()),
+        "files known under another name": sum(
+            e.path not in old for e in (*todo.named, *(e for e in came.values() if e.known))
+        ),
         "files gone, kept": len(gone),
         "files not to be read now, as they were": sum(bool(entry.waiting) for entry in present),
         "files read again, the parser is another": sum(
@@ -126,6 +127,8 @@ def _moves(went: Sequence[Entry], kept: Sequence[Entry], fresh: Sequence[Entry])
     # one that is new. Outputs are alike on many hosts, and say nothing.
     left = {entry.hint for entry in (*kept, *fresh)}
     new = left - {entry.hint for entry in (*kept, *went)}
+    if not new:
+        return {}
     before = Counter(entry.sha256 for entry in went)
     now: dict[str, set[str | None]] = defaultdict(set)
     for entry in fresh:
