@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -36,7 +36,9 @@ class Unit:
 
     paths: tuple[str, ...]
     place: Place
-    text: bytes | None = field(default=None, repr=False)  # all that it holds, unpacked, where somebody has it already
+    watch: Callable[[], Any] | None = field(
+        default=None, repr=False, compare=False
+    )  # gives a hash for its text as it is read
 
     @property
     def source(self) -> str:
@@ -304,8 +306,6 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
 
 
 def _open_paths(unit: Unit) -> Any:
-    if unit.text is not None:
-        return io.BytesIO(unit.text)
     if unit.paths == ("-",):
         return (
             io.FileIO(sys.stdin.buffer.fileno(), closefd=False)
@@ -341,5 +341,7 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
         problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
     stream = peeled(stream, budget)
+    if unit.watch:
+        stream.begin_hash(unit.watch())
     stream.again = partial(_reopen, unit, limits, problems)
     return stream

@@ -96,9 +96,9 @@ class Stream(io.RawIOBase):
         self.again: Callable[[], Stream] | None = None
         self.problems: list[Problem] = [] if problems is None else problems
 
-    def begin_hash(self) -> None:
+    def begin_hash(self, into: Any = None) -> None:
         """Hash what is read from here on, unless it is too much."""
-        self._hash = hashlib.sha256()
+        self._hash = into or hashlib.sha256()
 
     def readable(self) -> bool:
         """Always."""

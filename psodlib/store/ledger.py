@@ -34,7 +34,6 @@ RACY = 2.0  # seconds: a file changed this shortly before it was looked at may c
 HEAD = 4096  # bytes at the beginning of a log that tell it from others
 SMALL = 4096  # bytes: below this a file of another host is read rather than searched for among all
 MOST_BEGINNINGS = 256  # known logs with one head that a file is held against, the longest
-HELD = 8 << 20  # bytes of an unpacked log that are kept for its reader
 _BLOCK = 1 << 20
 # The twelve digits are how `collect` keeps what a host threw away.
 _STEM = re.compile(r"(?:[0-9a-f]{12}-)?([A-Za-z_+-]*)")
@@ -279,11 +278,17 @@ def read_jobs(folder: Path, jobs: Iterable[Job], tell: Callable[[Entry], None] =
 
     def found() -> Iterator[Read]:
         for job in jobs:
-            entry, unit = _examined(job)
+            entry, likely = _examined(job)
             if entry.known:
                 known.append(entry)
+            elif likely:  # what is packed is held against them while it is read
+                hashed = _Hashed(likely)
+                told = read_unit(replace(job.unit, watch=hashed.begin))
+                if hashed.size < hashed.most:
+                    hashed = _unfolded(job.unit, likely)
+                yield msgspec.structs.replace(hashed.compared(entry, likely), known=""), *told
             else:
-                yield entry, *read_unit(unit)
+                yield entry, *read_unit(job.unit)
             tell(entry)
 
     yield from write_segment(folder, found())
@@ -300,55 +305,75 @@ def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
 
 
 class _Hashed:
-    # sha256 of a stream, and of its first bytes, as many as each of some sizes says.
+    # sha256 of a stream's first bytes, as many as each known log that it may begin with has, and of all where that is asked.
 
-    def __init__(self) -> None:
+    def __init__(self, likely: Sequence[Beginning], whole: bool = False) -> None:
+        self.sizes, self.whole = {one.size for one in likely}, whole
+        self.most = max(self.sizes, default=0)
+        self.begin()
+
+    def begin(self) -> _Hashed:
+        """Itself, at the start of the stream."""
         self._hash, self.size, self.passed = hashlib.sha256(), 0, dict[int, str]()
+        return self
 
-    def add(self, block: bytes, sizes: Iterable[int]) -> None:
+    def update(self, block: bytes | memoryview) -> None:
         """One block more."""
         view, at, end = memoryview(block), 0, self.size + len(block)
-        for size in sorted({size for size in sizes if self.size < size <= end}):
+        for size in sorted(size for size in self.sizes if self.size < size <= end):
             self._hash.update(view[at : size - self.size])
             at = size - self.size
             self.passed[size] = self._hash.hexdigest()
-        self._hash.update(view[at:])
+        if self.whole or end < self.most:
+            self._hash.update(view[at:])
         self.size = end
 
-    @property
-    def sha256(self) -> str:
+    def hexdigest(self) -> str:
+        """Of all."""
         return self._hash.hexdigest()
 
+    def compared(self, entry: Entry, likely: Sequence[Beginning]) -> Entry:
+        """The file with the longest of the logs that it begins with, and known where it has no other bytes."""
+        began = max((b for b in likely if self.passed.get(b.size) == b.sha256), default=None)
+        if began is None:
+            return entry
+        known = began.sha256 if began.says_the_same and began.size == self.size else ""
+        return msgspec.structs.replace(entry, began=began.sha256, known=known)
 
-def _examined(job: Job) -> tuple[Entry, Unit]:
-    # The file's hashes, none where it cannot be read, and whether one that is known says what it says; what to read else.
-    unit, entry, plain = job.unit, job.entry, _Hashed()
-    first, packed, begin, last = b"", False, b"", b""
-    likely: list[Beginning] = []
+
+def _examined(job: Job) -> tuple[Entry, Sequence[Beginning]]:
+    # The file's hashes, none where it cannot be read, and whether one that is known says what it says; else, where it is
+    # packed, the logs that it may begin with.
+    entry, whole, likely = job.entry, _Hashed((), whole=True), list[Beginning]()
+    first, wrap, begin, last = b"", None, b"", b""
     try:
-        for path in unit.paths:
+        for path in job.unit.paths:
             with fsspec.open(path, "rb") if "://" in path else open(path, "rb") as file:
                 while block := file.read(_BLOCK):
-                    if not plain.size:
-                        begin, packed = block[:HEAD], wrap_of(block) is not None
-                        first = _unpacked(block) if packed else begin
+                    if not whole.size:
+                        begin, wrap = block[:HEAD], wrap_of(block)
+                        first = _unpacked(block) if wrap else begin
                         likely = [*job.begins.get(_sha(first)[:24], ()), *job.begins.get("", ())]
+                        whole = _Hashed(() if wrap else likely, whole=True)
                     last = (last + block)[-HEAD:]
-                    plain.add(block, () if packed else [b.size for b in likely])
+                    whole.update(block)
     except Exception:  # as in `_stat`
-        return msgspec.structs.replace(entry, stamp=""), unit
+        return msgspec.structs.replace(entry, stamp=""), ()
     entry = msgspec.structs.replace(
-        entry, sha256=plain.sha256, head=_sha(first)[:24], packed=packed, ends=_sha(begin + last) if packed else ""
+        entry,
+        sha256=whole.hexdigest(),
+        head=_sha(first)[:24],
+        packed=bool(wrap),
+        ends=_sha(begin + last) if wrap else "",
     )
     if any(entry.sha256 in known for known in job.same):
-        return msgspec.structs.replace(entry, known=entry.sha256), unit
-    if packed and likely:
-        plain, unit = _unfolded(unit, {b.size for b in likely})
-    began = max((b for b in likely if plain.passed.get(b.size) == b.sha256), default=None)
-    if began is None:
-        return entry, unit
-    known = began.sha256 if began.says_the_same and began.size == plain.size else ""
-    return msgspec.structs.replace(entry, began=began.sha256, known=known), unit
+        return msgspec.structs.replace(entry, known=entry.sha256), ()
+    if not wrap:
+        return whole.compared(entry, likely), ()
+    length = int.from_bytes(last[-4:], "little")  # of what is in it, so it may be known
+    if likely and (wrap != "gz" or length in {one.size for one in likely}):
+        return _unfolded(job.unit, likely).compared(entry, likely), ()
+    return entry, likely
 
 
 def _sha(data: bytes) -> str:
@@ -362,23 +387,14 @@ def _unpacked(block: bytes) -> bytes:
         return b""
 
 
-def _unfolded(unit: Unit, sizes: set[int]) -> tuple[_Hashed, Unit]:
-    # The hashes of the text that is packed in a file; and the file with its text, where that is whole and not too much, so
-    # that it is not unpacked twice.
-    hashed, blocks, most = _Hashed(), [], max(sizes)
+def _unfolded(unit: Unit, likely: Sequence[Beginning]) -> _Hashed:
+    # The hashes of the text that is packed in a file.
+    hashed = _Hashed(likely)
     for item in open_unit(unit):
-        if not isinstance(item, Item) or item.source != unit.source:
-            break
-        with item.open() as stream:
-            while hashed.size <= max(most, HELD) and (block := stream.read(_BLOCK)):
-                if hashed.size < most:
-                    hashed.add(block, sizes)
-                else:
-                    hashed.size += len(block)
-                blocks += [block] if hashed.size <= HELD else []
-            if stream.problems:
-                hashed.size = -1
-        if 0 < hashed.size <= HELD:
-            unit = replace(unit, text=b"".join(blocks))
+        if isinstance(item, Item) and item.source == unit.source:
+            with item.open() as stream:
+                while hashed.size <= hashed.most and (block := stream.read(_BLOCK)):
+                    hashed.update(block)
+                hashed.size = -1 if stream.problems else hashed.size
         break
-    return hashed, unit
+    return hashed
