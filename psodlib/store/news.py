@@ -115,7 +115,7 @@ def _standing_in(entry: Entry, old: Entry | None) -> Entry:
     troubles = {problem.problem for problem in entry.troubles}
     if troubles & PASSING:
         entry = msgspec.structs.replace(entry, stamp="")
-    if old is None or not old.tells or not troubles & POOR or entry.began == old.sha256 != "":
+    if not troubles & POOR or old is None or not old.tells or entry.began == old.sha256 != "":
         return entry
     alike = entry.head == old.head or entry.unpacked < HEAD  # of so little a head says nothing
     less = not entry.tells or (alike and entry.unpacked < old.unpacked)
@@ -167,7 +167,7 @@ class _There:
 
     def says(self, old: Entry) -> bool:
         """True where all that a file said is still said: it was moved, packed, unpacked, or grew and was moved."""
-        if not old.tells or (old.hint, old.sha256) in self._shas:
+        if (old.hint, old.sha256) in self._shas or not old.tells:
             return True
         if not old.archive and (old.hint, old.head, old.unpacked) in self._logs:
             return True
