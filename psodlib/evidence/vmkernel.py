@@ -19,8 +19,8 @@ from typing import BinaryIO
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix, regions, split_pieces
-from psodlib.evidence.psod import group_blocks, is_crash, looks_like_crash, read_crash
+from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix
+from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
@@ -243,20 +243,19 @@ class _Reader:
             self.window = _Window(self.parsed_to, line, max(window.until, self.parsed_to + _AFTER), bytearray(rest))
 
     def _read(self, data: bytes, start: int, line: int) -> None:
-        for part, at, lines in regions(data):
-            for block in group_blocks(split_pieces(part, start + at, line + lines - 1)):
-                if not is_crash(block):
-                    if looks_like_crash(block):
-                        self._unread(block.pieces[0])
-                    continue
-                if len(self.crashes) >= _CRASH_LIMIT:
-                    self._too_many(block.pieces[0].line)
-                    return
-                crash = read_crash(block, part, start + at)
-                modules = tuple(replace(module, source=self.source) for module in crash.modules)
-                self.crashes.append(replace(crash, source=self.source, modules=modules))
-                if "involved in panic" in crash.text and crash.time is not None:
-                    self._involved(crash, crash.time)
+        for block, part, at in blocks_in(data, start, line):
+            if not is_crash(block):
+                if looks_like_crash(block):
+                    self._unread(block.pieces[0])
+                continue
+            if len(self.crashes) >= _CRASH_LIMIT:
+                self._too_many(block.pieces[0].line)
+                return
+            crash = read_crash(block, part, at)
+            modules = tuple(replace(module, source=self.source) for module in crash.modules)
+            self.crashes.append(replace(crash, source=self.source, modules=modules))
+            if "involved in panic" in crash.text and crash.time is not None:
+                self._involved(crash, crash.time)
 
     def _involved(self, crash: Crash, time: datetime) -> None:
         # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
