@@ -56,9 +56,9 @@ class Speech:
             at = match.start(1)
             line, counted = line + raw.count(b"\n", counted, at), at
             minute = _minute(raw, raw.rfind(b"\n", 0, at) + 1, at)
-            self._hear("said", match, minute, lambda _, line=line: line)
+            self._hear("said", match, minute, line)
 
-    def _hear(self, what: str, match: re.Match[bytes], minute: bytes | None, line_of: Callable[[int], int]) -> None:
+    def _hear(self, what: str, match: re.Match[bytes], minute: bytes | None, line: int | Callable[[int], int]) -> None:
         # Once a minute. Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
         name, raw, end = match[1], match.string, match.end()
         if minute and self._last.get((what, name)) == minute:
@@ -67,7 +67,7 @@ class Speech:
             self._last.clear()
         self._last[what, name] = minute
         text = raw[match.start(1) : end + 13] if raw[end] == 32 else b""
-        self._found.append((minute, what, name, text, line_of(match.start(1))))
+        self._found.append((minute, what, name, text, line if isinstance(line, int) else line(match.start(1))))
 
     def found(self) -> Iterator[tuple[datetime | None, str, str | None, str, int]]:
         """All that is kept of it: time, what, module, text and line."""
