@@ -84,10 +84,8 @@ class Stacks(dict[str, Stack]):
 
     def shared(self, one: Stack, other: Stack) -> str:
         """The weightiest functions that both stacks have."""
-        both = set(one) & set(other)
-        return ";".join(
-            sorted(both, key=lambda name: (-self.rarity.get(name, 1.0) / (1 + one.index(name)), name))[:SHOWN]
-        )
+        weights = dict(zip(reversed(one), reversed(_weights(one, self.rarity)), strict=True))
+        return ";".join(sorted(set(one) & set(other), key=lambda name: (-weights[name], name))[:SHOWN])
 
 
 def similar_crashes(
@@ -123,10 +121,9 @@ def similar_crashes(
         raise InputError(f"no crash has the id {crash_id!r}; expected one of crashes.crash_id")
     stacks = stacks if isinstance(stacks, Stacks) else stacks_of(fleet)
     mine = stacks.get(crash_id, ())
-    found = [
-        (-score, other) for stack, score in stacks.like(mine, count + 1).items() for other in stacks.crashes[stack]
-    ]
-    nearest = sorted(pair for pair in found if pair[1] != crash_id)[:count]
+    near = stacks.like(mine, count + 1).items()
+    found = ((-score, other) for stack, score in near for other in stacks.crashes[stack] if other != crash_id)
+    nearest = sorted(found)[:count]
     ids = [other for _, other in nearest]
     table = crashes.loc[ids, ["host", "time", "signature"]].reset_index().astype({"crash_id": "string"})
     table["likeness"] = pd.array([-minus for minus, _ in nearest], dtype="float64")
@@ -170,17 +167,13 @@ def propose_merges(fleet: Tables, least: float = LEAST) -> pd.DataFrame:
     rows = []
     for one, other in sorted({pair for found in rare for pair in combinations(sorted(found), 2)}):
         pairs = [(alike(a, b, stacks.rarity), stacks.shared(a, b)) for a in usual[one] for b in usual[other]]
-        rows.append((one, other, counts[one], counts[other], *max(pairs)))
+        if (best := max(pairs))[0] >= least:
+            rows.append((one, other, counts[one], counts[other], *best))
     kinds = {
-        "signature": "string",
-        "other": "string",
-        "crashes": "Int64",
-        "other_crashes": "Int64",
-        "likeness": "float64",
+        "signature": "string", "other": "string", "crashes": "Int64", "other_crashes": "Int64", "likeness": "float64",
         "shared": "string",
-    }
+    }  # fmt: skip
     table = pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
-    table = table[table["likeness"] >= least]
     return table.sort_values(["likeness", "signature", "other"], ascending=[False, True, True], ignore_index=True)
 
 
