@@ -11,11 +11,11 @@ from psodlib.errors import InputError
 from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import Crash, Frame, Precursor, Reason
-from psodlib.triage.frames import attribute_frames, irrelevant_rule, junk, telling_frames
-from psodlib.triage.guilt import weigh_evidence
+from psodlib.triage.frames import irrelevant_rule, junk, telling_frames
+from psodlib.triage.guilt import find_guilty
 from psodlib.triage.known_issues import Issue, Match, match_issues
 from psodlib.triage.modules import is_plumbing
-from psodlib.triage.precursors import Said, hear_host, heard
+from psodlib.triage.precursors import Said, hear_host
 from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
 
 # What nobody would take for a log's text: one word that ends as the names of logs do.
@@ -66,9 +66,8 @@ def parse_crashes(text: str | bytes) -> list[Crash]:
 
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     """A crash with its frames' modules, its guilty module, its signature and the reasons for both filled in."""
-    said = heard(precursors, crash)
-    crash = attribute_frames(crash, said.loaded, said.release)
-    verdict = weigh_evidence(crash, said)
+    verdict = find_guilty(crash, precursors)
+    crash = verdict.crash
     signed = sign(crash, verdict.device)
     reasons = [
         *(Reason("signature", note) for note in signed.notes),
