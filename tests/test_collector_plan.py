@@ -23,9 +23,8 @@ from psodlib.collector import (
     plan_table,
     read_hosts,
 )
-from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.login import _PASSWORD_PROMPT, Gate, HostKeys, _Refused, printable
+from psodlib.collector.login import _PASSWORD_PROMPT, Credentials, Gate, HostKeys, Secret, _Refused, printable
 from psodlib.collector.plan import COMMANDS, DUMPS, EXTRACTORS, LOGS, output_name
 from psodlib.errors import CollectError, InputError
 
