@@ -18,7 +18,7 @@ from typer import Argument, Option
 
 from psodlib.console import (  # isort: skip
     bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
-    print_news, print_summary, print_suspects, print_table, print_trusted, resumable, say, stoppable,
+    print_newest, print_news, print_summary, print_suspects, print_table, resumable, say, stoppable,
 )  # fmt: skip
 from psodlib.errors import InputError, PsodError
 
@@ -33,6 +33,8 @@ app = typer.Typer(
 Sources = Annotated[
     list[str], Argument(help="Folders, files, archives, URLs; - is standard input.", show_default=False)
 ]
+SomeSources = Annotated[list[str] | None, Argument(help="Folders, files, archives, URLs.", show_default=False)]
+CrashId = Annotated[str, Argument(help="Crash id, or its first digits.")]
 Inventory = Annotated[Path | None, Option(help="CSV with a column [b]host[/b]; cluster, model, users, vms are used.")]
 KnownIssues = Annotated[Path | None, Option(help="Your own known issues (TOML), added to those of psodlib.")]
 Store = Annotated[str | None, Option(help="Folder that keeps what was read: the next load reads only new files.")]
@@ -292,7 +294,6 @@ def collect(
             done = collector.collect(
                 source, output, module=module, pool=pool, limits=limits, sftp=not no_sftp, progress=progress, **reach
             )
-    print_trusted(done.trusted)
     end_collection(done, output)
 
 
@@ -350,10 +351,7 @@ def verify(
             table = collector.verify_vcenter(out=output, **asked)
         else:
             table = collector.verify(source, output, pool=pool, **asked)
-    print_trusted(table.attrs["trusted"])
-    end_verify(
-        f"{module} against the pin {pin}", table, f"Stopped: {table.attrs['stopped']}" if table.attrs["stopped"] else ""
-    )
+    end_verify(f"{module} against the pin {pin}", table)
 
 
 def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
@@ -370,15 +368,28 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
     return collector.ask_password() if ask else None
 
 
+def _which(word: str, sources: list[str] | None) -> None:
+    # A source without a crash id is answered with the ids of its crashes.
+    if sources:
+        return
+    if not os.path.exists(word):
+        raise InputError(f"no source was given; expected a crash id and where the crash is, as {word} evidence/")
+    from psodlib.fleet import load as load_fleet
+
+    crashes = load_fleet(word).crashes
+    if crashes.empty:
+        raise InputError(f"no crash id was given, and no crash was found in {word}")
+    print_newest(f"The newest of {word}", crashes)
+    raise InputError(f"no crash id was given; take one of {word}, as {crashes.crash_id.iloc[-1][:8]} {word}")
+
+
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
-def explain(
-    crash_id: Annotated[str, Argument(help="Crash id, or its first digits.")],
-    sources: Sources,
-) -> None:
+def explain(crash_id: CrashId, sources: SomeSources = None) -> None:
     """Say why a crash has its signature and its guilty module."""
     from psodlib.fleet import explain_crash
 
-    for line in explain_crash(crash_id, *sources).split("\n"):
+    _which(crash_id, sources)
+    for line in explain_crash(crash_id, *sources or ()).split("\n"):
         say(line)
 
 
@@ -405,8 +416,8 @@ def anonymise(
 
 @app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")
 def case(
-    crash_id: Annotated[str, Argument(help="Crash id, or its first digits.")],
-    sources: Sources,
+    crash_id: CrashId,
+    sources: SomeSources = None,
     output: Annotated[Path, Option("-o", "--output", help="The zip to write.")] = Path("case.zip"),
     inventory: Inventory = None,
     known_issues: KnownIssues = None,
@@ -420,11 +431,12 @@ def case(
     """Zip what a vendor asks for about one crash: its text, the log around it, versions, timeline and write-up."""
     from psodlib.views.case import case as write_case
 
+    _which(crash_id, sources)
     if (key_file or word) and not anonymise:
         raise InputError("--key-file and --word go with --anonymise; without it the case holds every name as it is")
     key = _key(key_file) if anonymise else None
     done = write_case(
-        crash_id, *sources, out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
+        crash_id, *sources or (), out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
         key=key, words=word or (),
     )  # fmt: skip
     say(f"{len(done.hashes)} files in {done.file}")
