@@ -260,9 +260,8 @@ def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> di
     from psodlib.fleet import is_saved
 
     mild = MILD | {"vanished"} if store or any(map(is_saved, sources)) else MILD
-    return {
-        word: number for word, number in fleet.problems.problem.value_counts().items() if number and word not in mild
-    }
+    counts = fleet.problems.problem.value_counts().items()
+    return {str(word): number for word, number in counts if number and word not in mild}
 
 
 def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:

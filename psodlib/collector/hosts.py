@@ -15,9 +15,7 @@ from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_.:-]{1,253}")
-_PLACE = re.compile(
-    r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
-)
+_PLACE = re.compile(r"(?:([\w.\\-]{1,64})@)?([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")  # user, name, port
 _USER = re.compile(r"[\w.@\\-]{1,64}")
 # Our name -> the columns it goes by, as `read_inventory` spells those that it does not know itself. The first that a row fills is taken.
 _COLUMNS = {
@@ -66,13 +64,13 @@ def read_hosts(
         each = entry if isinstance(entry, Target) else _parse(entry)
         each = replace(each, legacy=each.legacy or each.name in old, jump=each.jump or through)
         first = found.setdefault(folder_name(each.name).lower(), each)
-        if replace(each, name=first.name, address=each.address.lower()) != replace(
-            first, address=first.address.lower()
+        if replace(each, name="", address=each.address.lower()) != replace(
+            first, name="", address=first.address.lower()
         ):
             raise InputError(f"the host {each.name} stands twice with different places; give each its own name")
     if not found:
         raise InputError(
-            "no host was given; name hosts, a file with one a line, or an inventory (.csv, .xlsx) with a column 'host'"
+            "no host was given; name hosts, a file of them, or an inventory (.csv, .xlsx) with a column 'host'"
         )
     if unknown := sorted(old - {each.name for each in found.values()}):
         raise InputError(f"{', '.join(unknown)}: listed as legacy, but not among the hosts; correct the name")
@@ -84,9 +82,7 @@ def _listed(hosts: str | Path) -> list[str | Target]:
     if not path.is_file():
         # A file's name with a slip in it would pass for a host's.
         if "/" in name or name.lower().endswith((".csv", ".txt", ".xlsx")) or path.is_dir():
-            raise InputError(
-                f"{name!r}: no such file; expected a host, a file with one a line, or an inventory (.csv, .xlsx)"
-            )
+            raise InputError(f"{name!r}: no such file; expected a host, a file of hosts, or an inventory (.csv, .xlsx)")
         return [name]
     try:
         if path.suffix.lower() not in (".csv", ".xlsx"):
@@ -113,7 +109,7 @@ def _parse(text: str) -> Target:
     match = _PLACE.fullmatch(text.strip())
     if match is None:
         raise InputError(f"{text!r} is no host; expected [user@]name[:port], an IPv6 address in [ ]")
-    return _target(match["name"].strip("[]"), "", match["port"], match["user"])
+    return _target(match[2].strip("[]"), "", match[3], match[1])
 
 
 def _target(name: str, address: str, port: str | None, user: str | None) -> Target:

@@ -429,9 +429,7 @@ class Connection:
                 sock.settimeout(max(0.01, ends - time.monotonic()))
                 sock.connect(place)
                 sock.settimeout(limit)
-                sock.setsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-                )  # of many small requests none may wait for another
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no small request waits for another
                 return sock
             except OSError as error:
                 failed = error
@@ -462,9 +460,8 @@ class Connection:
                 raise _Refused(target.name, why) from None
             except paramiko.AuthenticationException as error:
                 if "timeout" in str(error).lower():
-                    raise CollectError(
-                        target.name, f"no answer to the login within {limit:.0f} s; try again later"
-                    ) from None
+                    why = f"no answer to the login within {limit:.0f} s; try again later"
+                    raise CollectError(target.name, why) from None
                 raise _Refused(target.name, "login refused: wrong user, password or key, or the host is in lockdown mode (take it out of "
                                             "lockdown or add the user to its exception users), or the account is locked (wait 15 "
                                             "minutes); not tried again")  from None  # fmt: skip

@@ -59,9 +59,8 @@ def verify(
 def verify_vcenter(address: str, out: str | Path, *, module: str = "hpsa", pin: str, **options: Any) -> pd.DataFrame:
     """The same of every host of a vCenter, with further options of ``collect_vcenter``; ``why`` says where a version is only installed."""
     wanted = _wanted(pin, module)
-    return _against(
-        collect_vcenter(address, out, version_only=True, **{"pool": MAX_POOL, **options}), wanted, module, "vcenter"
-    )
+    run = collect_vcenter(address, out, version_only=True, **{"pool": MAX_POOL, **options})
+    return _against(run, wanted, module, "vcenter")
 
 
 def _wanted(pin: str, module: str) -> str:
@@ -99,10 +98,8 @@ def _readings(folder: Folder, below: str, module: str) -> list[DriverReading]:
     # Of the latest visit alone: what older visits gave lies in folders below, or was told at another time.
     files, manifest = sorted((folder.path / below).glob("*")), folder.manifest()
     items = iter_items(*(path for path in files if path.is_file())) if files else ()
-    found = [
-        driver for item in items if isinstance(item, Item) for reading in read_item(item) for driver in reading.drivers
-    ]
-    told = [driver for driver in found if driver.module == module and driver.version]
+    found = [reading for item in items if isinstance(item, Item) for reading in read_item(item)]
+    told = [driver for reading in found for driver in reading.drivers if driver.module == module and driver.version]
     if below == "vcenter":
         told = [r for r in told if manifest and r.observed_at and r.observed_at.isoformat() == manifest.started]
     return told

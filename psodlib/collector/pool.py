@@ -156,9 +156,7 @@ class Ledger:
         try:
             self.out.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"{self.out}: {error.strerror}; expected a folder, or a place where one can be made"
-            ) from None
+            raise InputError(f"{self.out}: {error.strerror}; expected a folder, or a place for one") from None
         # Two runs that append to one .part would make nonsense of it. The lock is the folder's own and ends with the process.
         with contextlib.ExitStack() as opened:
             with contextlib.suppress(ImportError):  # Windows locks no folder
@@ -169,9 +167,8 @@ class Ledger:
                 try:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise InputError(
-                        f"{self.out}: another run is collecting into it; wait, or give another folder"
-                    ) from None
+                    why = "another run is collecting into it; wait, or give another folder"
+                    raise InputError(f"{self.out}: {why}") from None
                 except OSError:
                     pass  # a file system without locks
             try:
@@ -262,9 +259,8 @@ class _Run(Ledger):
         self.doing = f"{total / 1e6:,.1f} MB"
         if visits:
             slowest = min((link for link, _ in visits), key=lambda link: link.begun)
-            self.doing += (
-                f", slowest {slowest.target.name} ({now - slowest.begun:.0f} s, {printable(slowest.doing, 40)})"
-            )
+            doing = f"{now - slowest.begun:.0f} s, {printable(slowest.doing, 40)}"
+            self.doing += f", slowest {slowest.target.name} ({doing})"
 
     def stop(self, why: str) -> None:
         """Whoever is under way is cut off, whoever waits is not let in; both write their manifests."""
@@ -295,9 +291,8 @@ class _Run(Ledger):
                     raise NotTried(target.name, f"not tried: {self.access.gate.shut}")
                 link.open()
                 manifest.host_key, manifest.state, link.patience = link.fingerprint, "partial", limits.idle
-                Visit(Remote(link, self.sftp, limits.command), folder, manifest, limits).take(
-                    self.module, self.version_only
-                )
+                remote = Remote(link, self.sftp, limits.command)
+                Visit(remote, folder, manifest, limits).take(self.module, self.version_only)
             finally:
                 link.close()
                 del self.under_way[target.name]

@@ -102,17 +102,14 @@ def collect_vcenter(
     """
     check_pool(pool)
     with Session(address, user, password, thumbprint, ca_file) as session:
-        run = _Run(
-            out=Path(out), progress=progress, session=session, version_only=version_only, logs=logs, bundles=bundles
-        )
+        logs, bundles, events = (asked and not version_only for asked in (logs, bundles, True))
+        run = _Run(out=Path(out), progress=progress, session=session, events=events, logs=logs, bundles=bundles)
         with run.alone():
             run.visit_all(since, pool)
         return run.so_far()
 
 
-def vcenter_hosts(
-    address: str, *, thumbprint: str | None = None, ca_file: Path | None = None, **login: Any
-) -> pd.DataFrame:
+def vcenter_hosts(address: str, *, thumbprint: str | None = None, ca_file: Any = None, **login: Any) -> pd.DataFrame:
     """The hosts of a vCenter as an inventory for SSH: host, cluster, model, version, build, connection."""
     with Session(address, thumbprint=thumbprint, ca_file=ca_file, **login) as session:
         rows = [_about(found) for found in _hosts(session)]
@@ -164,7 +161,7 @@ def _about(found: Found) -> dict[str, Any]:
 @dataclass(kw_only=True)
 class _Run(Ledger):
     session: Session
-    version_only: bool
+    events: bool
     logs: bool
     bundles: bool
     taken: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -173,7 +170,7 @@ class _Run(Ledger):
         found = _hosts(self.session)
         hosts = list(self._with_folders(found))
         oldest, events = None, dict[str, list[dict[str, Any]]]()
-        if not self.version_only:
+        if self.events:
             read = Events(self.session, since, self.taken)
             clusters = {host._moId: getattr(told.get("parent"), "_moId", None) for host, told in found}
             events, gone = read.by_host(clusters, {host.name: host.id for host in hosts})
@@ -182,7 +179,7 @@ class _Run(Ledger):
                 self.missing.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
         told_of = [host.snapshot(oldest, events.get(host.id, [])) for host in hosts]
         self.at_once([partial(host.visit, steps) for host, steps in zip(hosts, told_of, strict=True)], pool)
-        if self.bundles and not self.version_only:
+        if self.bundles:
             by_cluster: dict[str, list[_Host]] = defaultdict(list)
             for host in hosts:
                 by_cluster[host.about["cluster"] or host.id].append(host)
@@ -284,7 +281,7 @@ class _Host:
             "events": lambda: told,
         }
         told_of = [(what, partial(self._written, what, ask, since)) for what, ask in parts.items()]
-        logs = LOGS.items() if self.run.logs and not self.run.version_only else ()
+        logs = LOGS.items() if self.run.logs else ()
         return [*told_of, *((f"log {key}", partial(self._log, key, local)) for key, local in logs)]
 
     def _before(self, what: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

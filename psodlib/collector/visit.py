@@ -128,9 +128,8 @@ class Visit:
             if not (old and old.state == "whole"):
                 manifest.put(Record(entry.path, None, entry.size, entry.mtime, None, "skipped", why))
             return False
-        record = manifest.put(
-            Record(entry.path, local, entry.size, entry.mtime, state="partial", detail="not finished")
-        )
+        begun = Record(entry.path, local, entry.size, entry.mtime, None, "partial", "not finished")
+        record = manifest.put(begun)
         try:
             return self._bring(record, entry, self._begin(entry, old), siblings)
         except RemoteError as error:
@@ -201,9 +200,7 @@ class Visit:
             said = remote.hash_of(entry.path, entry.size)
             with self.folder.open(part, "rb") as file:
                 if said and hashlib.file_digest(file, said[0]).hexdigest() != said[1]:  # type: ignore[arg-type]
-                    record.detail = (
-                        f"the bytes differ from the {said[0]} that the host computes; fetched anew next time"
-                    )
+                    record.detail = f"the bytes differ from the {said[0]} of the host; fetched anew next time"
                     return False
             record.detail = "" if said else "size checked, the host has no tool for a hash"
         if rotated and not self._still_agrees(part, entry):

@@ -131,9 +131,8 @@ def _lives(history: History, seed: int, no_dump: float, cut_dump: float, bundled
         # A host that is down when the study ends was asked a minute before.
         collected = lived[-1].end - (0 if lived[-1].end_reason == "running" else 60_000)
         chatty = number == 0 and bundled > 0
-        yield text.Life(
-            history.story, host.host, host.model, host.vms, lived, crashed, installs, gaps, collected, chatty
-        )
+        told_of = (lived, crashed, installs, gaps)
+        yield text.Life(history.story, host.host, host.model, host.vms, *told_of, collected, chatty)
 
 
 def _in_ms(table: pd.DataFrame) -> pd.DataFrame:
