@@ -141,28 +141,16 @@ class History:
         # One row a boot: crashes of the driver, unknown, others. A boot ends by at most one crash.
         crashes = self.crashes[~self.crashes["deliberate"]]
         told = crashes["attributed"].to_numpy(dtype=bool) | (not known)
-        of_boot = np.zeros((len(self.boots), 3), dtype=np.int64)
         cause = np.where(told, np.where(crashes["driver"].to_numpy(dtype=bool), 0, 2), 1)
+        of_boot = np.zeros((len(self.boots), 3), dtype=np.int64)
         of_boot[crashes["boot_row"].to_numpy(dtype=np.int64), cause] = 1
-        counts = of_boot[rows] * last[:, None]
-        reason = boots["end_reason"].to_numpy(dtype=object)
-        return schema.conform("exposure", pd.DataFrame({
-            "host": boots["host"],
-            "module": self.story.module,
-            "version": boots["version"],
-            "boot": boots["boot"],
-            "start": _utc(start),
-            "end": _utc(end),
-            "uptime_start": _utc(start) - boots["boot"],
-            "host_days": (end - start) / DAY_MS,
-            "crashes": counts[:, 0],
-            "unknown_crashes": counts[:, 1],
-            "other_crashes": counts[:, 2],
-            "end_reason": np.where(last, reason, "unknown"),
-            "model": hosts["model"].to_numpy(dtype=object),
-            "esxi_build": boots["esxi_build"],
-            "cluster": hosts["cluster"].to_numpy(dtype=object),
-        }))  # fmt: skip
+        crashed, unknown, others = (of_boot[rows] * last[:, None]).T
+        return schema.conform("exposure", boots[["host", "version", "boot", "esxi_build"]].assign(
+            module=self.story.module, start=_utc(start), end=_utc(end), uptime_start=_utc(start) - boots["boot"],
+            host_days=(end - start) / DAY_MS, crashes=crashed, unknown_crashes=unknown, other_crashes=others,
+            end_reason=np.where(last, boots["end_reason"].to_numpy(dtype=object), "unknown"),
+            model=hosts["model"].to_numpy(dtype=object), cluster=hosts["cluster"].to_numpy(dtype=object),
+        ))  # fmt: skip
 
 
 def simulate_history(
