@@ -16,7 +16,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +58,7 @@ _WHY_NOT: tuple[tuple[Any, str], ...] = (
     ((EOFError, ConnectionError), "{place} closed the connection before the login ({told}); is it an SSH server?"),
 )  # fmt: skip
 PasswordSource = Callable[[str], str]  # user -> password
+LogIn = Callable[[paramiko.Transport, str, str], object]  # (transport, host, user): one attempt
 
 # Where nobody set up logging, Python would print paramiko's tracebacks, with a server's words in them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -135,28 +136,19 @@ def check_source(password: object) -> None:
                          "password_from_command([...])), never the password itself")  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """The one way to log in of a run: a key, the agent's keys, or a password."""
-
-    key: paramiko.PKey | None = field(default=None, repr=False)
-    agent: bool = False
-    passwords: dict[str, Secret] = field(default_factory=dict, repr=False)  # by user
-
-    @classmethod
-    def gather(
-        cls, users: Sequence[str], key: str | Path | None, agent: bool, password: PasswordSource | None
-    ) -> Credentials:
-        """Load the key or ask for each user's password, before any host is visited."""
-        if password is not None:
-            check_source(password)
-        if agent + (key is not None or password is not None) != 1:
-            raise InputError("give one way to log in: a key, the agent, or a source of the password")
-        if key is not None:
-            return cls(key=_load_key(Path(key), password))
-        if password is None:
-            return cls(agent=True)
-        return cls(passwords={user: Secret(password(user)) for user in dict.fromkeys(users)})
+def way_in(users: Iterable[str], key: str | Path | None, agent: bool, password: PasswordSource | None) -> LogIn:
+    """The one way to log in of a run; the key is loaded, or each user's password asked for, before any host is visited."""
+    if password is not None:
+        check_source(password)
+    if agent + (key is not None or password is not None) != 1:
+        raise InputError("give one way to log in: a key, the agent, or a source of the password")
+    if key is not None:
+        loaded = _load_key(Path(key), password)
+        return lambda transport, host, user: transport.auth_publickey(user, loaded)
+    if password is None:
+        return _by_agent
+    secrets = {user: Secret(password(user)) for user in dict.fromkeys(users)}
+    return lambda transport, host, user: _by_password(transport, host, user, secrets[user])
 
 
 def _load_key(path: Path, password: PasswordSource | None) -> paramiko.PKey:
@@ -314,7 +306,7 @@ class Access:
     """How a run logs in to its hosts."""
 
     user: str  # of hosts that name none
-    credentials: Credentials = field(repr=False)
+    log_in: LogIn
     keys: HostKeys
     limits: Limits
     gate: Gate = field(default_factory=Gate)
@@ -437,23 +429,13 @@ class Connection:
         raise failed
 
     def _log_in(self, transport: paramiko.Transport, target: Target) -> None:
-        user, credentials, limit = target.user or self.access.user, self.access.credentials, self.access.limits.login
-        transport.auth_timeout = limit
+        transport.auth_timeout = limit = self.access.limits.login
         self.patience = float("inf")  # waiting for the gate is not the host's fault
         with self.access.gate.attempt(target.name):
             self.patience = limit
             self.touch("logging in")
             try:
-                if credentials.key is not None:
-                    transport.auth_publickey(user, credentials.key)
-                elif credentials.agent:
-                    with contextlib.closing(paramiko.Agent()) as agent:
-                        keys = agent.get_keys()
-                        if not keys:
-                            raise CollectError(target.name, "the SSH agent holds no key; add one with ssh-add")
-                        transport.auth_publickey(user, keys[0])  # one key: each further one would be a further attempt
-                else:
-                    _log_in_by_password(transport, target.name, user, credentials.passwords[user])
+                self.access.log_in(transport, target.name, target.user or self.access.user)
             except paramiko.BadAuthenticationType as error:
                 offered = printable(", ".join(error.allowed_types))
                 why = f"the host does not take this way of logging in; it offers: {offered}"
@@ -467,7 +449,15 @@ class Connection:
                                             "minutes); not tried again")  from None  # fmt: skip
 
 
-def _log_in_by_password(transport: paramiko.Transport, host: str, user: str, secret: Secret) -> None:
+def _by_agent(transport: paramiko.Transport, host: str, user: str) -> None:
+    with contextlib.closing(paramiko.Agent()) as agent:
+        keys = agent.get_keys()
+        if not keys:
+            raise CollectError(host, "the SSH agent holds no key; add one with ssh-add")
+        transport.auth_publickey(user, keys[0])  # one key: each further one would be a further attempt
+
+
+def _by_password(transport: paramiko.Transport, host: str, user: str, secret: Secret) -> None:
     # ESXi offers keyboard-interactive only; asking for "none" costs no attempt and tells what is offered.
     try:
         transport.auth_none(user)

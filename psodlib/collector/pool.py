@@ -18,7 +18,7 @@ import pandas as pd
 
 from psodlib.collector.folder import Folder, Manifest
 from psodlib.collector.hosts import Target, read_hosts
-from psodlib.collector.login import Access, Connection, Credentials, HostKeys, NotTried, PasswordSource, printable
+from psodlib.collector.login import Access, Connection, HostKeys, NotTried, PasswordSource, printable, way_in
 from psodlib.collector.plan import Limits, safe_module
 from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Visit
@@ -117,11 +117,11 @@ def collect(
     safe_module(module)
     check_pool(pool)
     users = [t.user or user for target in targets for t in (target, target.jump) if t is not None]
-    credentials = Credentials.gather(users, key, agent, password)
+    log_in = way_in(users, key, agent, password)
     for target in targets:
         if target.legacy:
             warnings.warn(f"{target.name}: listed as legacy, SHA-1 is allowed for it", UserWarning, stacklevel=2)
-    access = Access(user, credentials, HostKeys(known_hosts, trust_first_use), limits or Limits())
+    access = Access(user, log_in, HostKeys(known_hosts, trust_first_use), limits or Limits())
     run = _Run(
         out=Path(out), progress=progress, names=[target.name for target in targets], trusted=access.keys.trusted, access=access,
         module=module, version_only=version_only, sftp=sftp,

@@ -36,8 +36,7 @@ HASHES = ("sha256sum", "md5sum")  # busybox has at least the second
 _LACKS = re.compile(rb"not found|invalid option|unrecognized|illegal option")
 _STAT_ROW = re.compile(r"(?P<size>\d{1,18}) (?P<mtime>\d{1,12}) (?P<mode>[0-9a-f]{1,8}) (?P<name>.+)", re.ASCII)
 _LS_ROW = re.compile(
-    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)",
-    re.ASCII,
+    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)", re.ASCII
 )
 
 
@@ -234,10 +233,7 @@ class Remote:
         # A channel that the host closes costs what it was for, no more.
         transport = self.link.transport
         assert transport is not None
-        with (
-            self._asked(Exception),
-            contextlib.closing(transport.open_session(timeout=self.link.patience)) as channel,
-        ):
+        with self._asked(Exception), contextlib.closing(transport.open_session(timeout=self.link.patience)) as channel:
             channel.exec_command(command)
             yield channel
 
