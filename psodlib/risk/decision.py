@@ -63,8 +63,6 @@ class PinDecision(Cell):
         }
         return "\n".join([head[self.verdict], *(f"- {reason}" for reason in self.reasons)])
 
-    __repr__ = __str__
-
     def as_frame(self) -> pd.DataFrame:
         """The evidence, one row a contrast.
 
@@ -135,7 +133,7 @@ def decide_pin(
         raise InputError(f"reboot_cost is {reboot_cost!r}; expected crashes risked by moving a host, 0 or more")
     comparison = Comparison(exposure, adjust)
     names = _candidates(comparison, candidates, reference)
-    found = comparison.attrs.get("known_issues", {}) if known is None else known
+    found = comparison.known_issues if known is None else known
     issues = {str(name): (ids,) if isinstance(ids, str) else tuple(ids) for name, ids in found.items() if len(ids)}
     running = comparison.last  # host, version, cluster of today
     if now is not None:

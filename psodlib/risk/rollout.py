@@ -52,8 +52,6 @@ class RolloutPlan(Cell):
         head = f"{self.module} to {self.to}: {counted(len(self.waves), 'host')} in {counted(len(self.learn), 'wave')}."
         return "\n".join([head, *(f"- {line}" for line in (*said, *self.notes))])
 
-    __repr__ = __str__
-
     @property
     def start(self) -> pd.Timestamp:
         """First day of the first wave."""

@@ -71,8 +71,6 @@ class RolloutWatch(Cell):
     def __str__(self) -> str:
         return "\n".join([self.sentence, *(f"- {reason}" for reason in self.reasons[1:])])
 
-    __repr__ = __str__
-
 
 def watch_rollout(
     fleet: Any, plan: RolloutPlan | str | Path, *, today: Any = None, issues: Sequence[Issue] | None = None
