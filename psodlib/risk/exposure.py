@@ -34,6 +34,8 @@ SHORTEST, LONGEST = 1e-14, 1e12
 _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.1331820
 
 Exposures = pd.DataFrame | Iterable[pd.DataFrame]  # a table, or the parts of a fleet too large for one
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Whole = np.ndarray[Any, np.dtype[np.int64]]
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
 
@@ -432,10 +434,6 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
         code = _code(quarters, middle)
         pieces["quarter"] = np.where(code < 0, code, code + before)  # 4 * year + quarter - 1, the same in every part
     return pd.DataFrame(pieces, copy=False)
-
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Whole = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _cut(pieces: tuple[Whole, Floats, Floats], edges: Floats, shift: Floats) -> tuple[Whole, Floats, Floats]:
