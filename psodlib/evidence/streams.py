@@ -175,9 +175,9 @@ class Stream(io.RawIOBase):
         return got
 
 
-def noted(source: str, problem: str, detail: str) -> Problem:
+def noted(source: str, problem: str, detail: str, line: int | None = None) -> Problem:
     # The contract's word, and what to tell of it.
-    return Problem(source=source, problem=problem, detail=detail)
+    return Problem(source=source, problem=problem, detail=detail, line=line)
 
 
 def diagnose(error: Exception, source: str) -> Problem:
