@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -127,21 +127,21 @@ def stamp_of(seconds: float) -> datetime | None:
     return datetime.fromtimestamp(seconds, UTC) if 631_152_000 <= seconds < 7_258_118_400 else None
 
 
-def runs_of(numbered: Mapping[int, Any], source: str) -> Iterator[Any]:
-    """Pieces by number -> runs without a hole, and a Problem for each hole."""
-    run: list[Any] = []
-    expected = 0
-    for number in sorted(numbered):
-        if number != expected:
-            if run:
-                yield run
-            missing = f"FRAG-{expected:05d}" + (f" to {number - 1:05d}" if number - 1 > expected else "")
-            detail = f"{missing} missing; nothing is glued over the hole"
-            yield Problem(source=source, problem="fragment_missing", detail=detail)
-            run = []
-        run.append(numbered[number])
-        expected = number + 1
-    yield run
+def joined_runs(held: Mapping[str, Mapping[int, tuple[Place, Any]]]) -> Iterator[tuple[Place, list[Any]] | Problem]:
+    """Fragments by file and number, each with its place first -> runs without a hole as one place, and a Problem for each hole."""
+    for base, numbered in sorted(held.items()):
+        numbers = sorted(numbered)
+        begins = [at for at, number in enumerate(numbers) if at == 0 or number != numbers[at - 1] + 1]
+        for begin, end in zip(begins, [*begins[1:], len(numbers)], strict=True):
+            first, expected = numbers[begin], numbers[begin - 1] + 1 if begin else 0
+            if first != expected:
+                missing = f"FRAG-{expected:05d}" + (f" to {first - 1:05d}" if first - 1 > expected else "")
+                detail = f"{missing} missing; nothing is glued over the hole"
+                yield Problem(source=shown(base), problem="fragment_missing", detail=detail)
+            run = [numbered[number] for number in numbers[begin:end]]
+            place, size = run[0][0], sum(one[0].size for one in run)
+            source = place.source if begin else FRAGMENT.sub(r"\g<base>", place.source)
+            yield replace(place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=size), run
 
 
 def shown(text: str) -> str:
