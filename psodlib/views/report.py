@@ -41,7 +41,7 @@ from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
-from psodlib.views.explore.page import explorer_document, lives_picture
+from psodlib.views.explore import explorer_document, lives_picture
 from psodlib.views.notebook_pages import notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
