@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from psodlib.triage.timeline import DUMP_NAME, LANES
 from psodlib.views.charts import frame
-from psodlib.views.charts.frame import CRASH, DAY, INK, PALE, PALETTE, PAPER, SMALL, SOFT, Fills, Missing, Table, chart
+from psodlib.views.charts.frame import CRASH, DAY, INK, PALE, PALETTE, PAPER, SMALL, SOFT, Fills, Table, chart
 from psodlib.views.words import count, day, figure, known, moment, share, span
 
 if TYPE_CHECKING:
@@ -52,27 +52,15 @@ def plot_host_days(
     exposure: pd.DataFrame, uptimes: pd.DataFrame | None = None, *, by: str = "cluster",
     simulated: bool = False, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
-    """Host-days by loaded version, one stacked bar a group; unknown versions and unwatched time are drawn, not dropped.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        Exposure table.
-    uptimes : pandas.DataFrame, optional
-        The fleet's ``uptimes``: gives the time that a boot lasted and no evidence covers.
-    by : str
-        Column of ``exposure`` to group by (``cluster``, ``model``, ``esxi_build``); where it holds nothing, one bar for
-        all.
-    """
-    if not len(exposure) or not exposure["host_days"].sum() > 0:
-        raise Missing("No host-days at all", "No stretch of any boot is covered by evidence.")
+    """Host-days by loaded version, one stacked bar a group; unknown versions and unwatched time are drawn, not dropped."""
+    lived = exposure if exposure["host_days"].sum() > 0 else ()
+    frame.some(lived, "No host-days at all", "No stretch of any boot is covered by evidence.")
     stretches = frame.completed(exposure, by)
     table = _grouped_days(stretches, uptimes, by)
     groups, names = frame.in_order(table["group"]), frame.in_order(table["version"])
     fills = frame.version_fills(exposure["version"])
-    drawn = frame.new_axes(ax, 0.9 + 0.34 * len(groups), groups)
+    drawn = frame.rows(ax, groups, (), 0.9, 0.34, legend=True)
     frame.stacked(drawn, frame.spread(table, groups, names), fills, range(len(groups)), lying=True, height=0.74)
-    frame.name_rows(drawn, groups)
     drawn.set_xlabel("Host-days")
     drawn.xaxis.set_major_formatter("{x:,.0f}")
     frame.add_legend(drawn, frame.patches(names, fills))
@@ -111,16 +99,8 @@ def _host_days_finding(watched: Table) -> str:
 
 @chart("cluster", "host", "version", "crashes", "host_days")
 def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """One tile a host in its cluster's row, coloured by the version last loaded; a number counts its crashes.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        Exposure table.
-    """
-    if exposure.empty:
-        raise Missing("No host to show", "No host has a host-day at risk.")
-    stretches = frame.completed(exposure)
+    """One tile a host in its cluster's row, coloured by the version last loaded; a number counts its crashes."""
+    stretches = frame.completed(frame.some(exposure, "No host to show", "No host has a host-day at risk."))
     table = _last_loaded(stretches)
     fills = frame.version_fills(exposure["version"])
     # A big cluster goes on in the next line, under no name.
@@ -129,8 +109,8 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
         for name, hosts in table.groupby("cluster", sort=False)
         for at in range(0, len(hosts), MAP_WIDTH)
     ]
-    names, widest = [name for name, _ in lines], max(len(hosts) for _, hosts in lines)
-    drawn = frame.new_axes(ax, max(0.6 + 0.26 * len(lines), 1.2), names)
+    widest = max(len(hosts) for _, hosts in lines)
+    drawn = frame.rows(ax, [name for name, _ in lines], (), max(0.6, 1.2 - 0.26 * len(lines)), 0.26, legend=True)
     look: Any = {"ha": "center", "va": "center", "fontsize": SMALL, "fontweight": "bold", "gid": "host"}
     for y, (_, hosts) in enumerate(lines):
         for x, host in enumerate(hosts.itertuples()):
@@ -138,7 +118,6 @@ def plot_fleet_map(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes 
             name = frame.shown_text(host.host)[-NAME_IN_TILE:] if widest <= WIDE_TILES else ""
             words = "  ×".join(filter(None, (name, f"{host.crashes:,}" if host.crashes else "")))
             drawn.text(x, y, words, color=INK if host.shown in frame.QUIET else PAPER, **look)
-    frame.name_rows(drawn, names)
     drawn.set(xlim=(-0.5, widest - 0.5), xticks=[])
     drawn.grid(False)
     drawn.spines[["left", "bottom"]].set_visible(False)
@@ -175,15 +154,8 @@ def _map_finding(table: Table) -> str:
 
 @chart("module", "guilt", "crashes", more='; "hardware, or asked for" and "no module found" are modules here')
 def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """Crashes by guilty module, stacked by the kind of evidence against it.
-
-    Parameters
-    ----------
-    crashes : pandas.DataFrame
-        The fleet's ``crashes``.
-    """
-    if crashes.empty:
-        raise Missing("No crash was found", "So there is no module to name.")
+    """Crashes by guilty module, stacked by the kind of evidence against it."""
+    frame.some(crashes, "No crash was found", "So there is no module to name.")
     guilt: Table = crashes["guilt"].astype("string").fillna("none")
     # That no driver did it is a finding, not a failure to find one.
     nobody = guilt.isin(["hardware", "deliberate"]).map({True: NO_DRIVER, False: NO_MODULE})
@@ -194,12 +166,11 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     shown = [*(name for name in totals.index[:MOST_ROWS] if name not in last), *last]
     kinds = [kind for kind in GUILT_COLOURS if kind in set(table["guilt"])]
     fills: Fills = {kind: {"facecolor": GUILT_COLOURS[kind], "edgecolor": PAPER} for kind in kinds}
-    drawn = frame.new_axes(ax, 0.8 + 0.32 * len(shown), shown)
+    drawn = frame.rows(ax, shown, (), 0.8, 0.32, legend=True)
     wide = frame.spread(table, shown, kinds)
     ends = frame.stacked(drawn, wide, fills, range(len(shown)), lying=True, height=0.72)
     for y, end in enumerate(ends):
         frame.beside(drawn, f"{end:,.0f}", (end, y), (3, 0), va="center")
-    frame.name_rows(drawn, shown)
     drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn.set(xlabel="Crashes", xlim=(0, float(ends.max()) * 1.08))
     entries = [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in kinds]
@@ -227,21 +198,13 @@ def plot_ascertainment(
 ) -> Axes:  # fmt: skip
     """How each month's stops are known, crashes and unexplained reboots; and below zero the hosts without any log.
 
-    Parameters
-    ----------
-    crashes, uptimes : pandas.DataFrame
-        The fleet's tables.
-    coverage : pandas.DataFrame, optional
-        The fleet's ``coverage``: says which hosts left no log in a month.
-
     Notes
     -----
     "No text" is a boot that ended in a crash of which only a trace is left, such as a line that a core dump was found.
     """
+    what = "No stop has a known time" if len(crashes) else "Nothing stopped, and no host was seen"
     table = _ascertained(crashes, uptimes, coverage)
-    if table.empty:
-        what = "No stop has a known time" if len(crashes) else "Nothing stopped, and no host was seen"
-        raise Missing(what, "There is neither a crash nor a boot with a time.")
+    frame.some(table, what, "There is neither a crash nor a boot with a time.")
     drawn = frame.new_axes(ax)
     months = pd.period_range(table["month"].min(), table["month"].max(), freq="M").strftime("%Y-%m")
     wide = frame.spread(table, months, list(HOW))
@@ -305,16 +268,11 @@ def _ascertainment_finding(totals: Table) -> str:
 
 @chart("week", "version", "host_days", "crashes", "unknown_crashes", more="; ``week`` is its Monday")
 def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """Host-days a week by loaded version, stacked, with each crash as a point above its week.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        Exposure table with ``start`` and ``end``.
-    """
+    """Host-days a week by loaded version, stacked, with each crash as a point above its week."""
     stretches = frame.dated(frame.completed(exposure))
-    if stretches.empty:
-        raise Missing("No host-days to show over time", "The exposure table has no stretch with a start and an end.")
+    frame.some(
+        stretches, "No host-days to show over time", "The exposure table has no stretch with a start and an end."
+    )
     table = weekly_sums(stretches)
     fills, names = frame.version_fills(exposure["version"]), frame.in_order(table["version"])
     drawn = frame.new_axes(ax, 2.1)
@@ -396,17 +354,9 @@ def _rollout_finding(exposure: Table) -> str:
     more="; ``hosts`` moved by the week's end, ``crashes`` of hosts whose first crash was on the new version",
 )  # fmt: skip
 def plot_waves(result: RolloutWatch, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """Hosts on the new version week by week, the crashes on either side, and the e-value against its alarm.
-
-    Parameters
-    ----------
-    result : RolloutWatch
-        What ``watch_rollout`` gives.
-    """
-    weeks: Table = result.weeks
-    if weeks.empty:
-        remedy = "No host of the plan was seen on the new version beside others on the old one."
-        raise Missing("The roll-out has not begun", remedy)
+    """Hosts on the new version week by week, the crashes on either side, and the e-value against its alarm."""
+    remedy = "No host of the plan was seen on the new version beside others on the old one."
+    weeks = frame.some(result.weeks, "The roll-out has not begun", remedy)
     moved = result.hosts["moved_at"].dropna()
     table = weeks[["week"]].assign(hosts=[int((moved < week + WEEK).sum()) for week in weeks["week"]])
     table = table.join(weeks[["crashes", "reference_crashes", "e_value"]])
@@ -445,28 +395,19 @@ def plot_waves(result: RolloutWatch, *, simulated: bool = False, ax: Axes | None
 
 @chart("time", "end", "lane", "what", "detail", "source", "line", "sha256", more=": the timeline's dated facts, sorted")
 def plot_incident(timeline: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """What is known of one host up to its crash and after, one line of time a kind of fact.
-
-    Parameters
-    ----------
-    timeline : pandas.DataFrame
-        What ``incident_timeline`` gives: ``time``, ``end``, ``lane``, ``what``, ``detail``, ``source``, ``line``,
-        ``sha256``.
-    """
-    facts = timeline[timeline["time"].notna()].sort_values("time", kind="stable", ignore_index=True)
-    if facts.empty:
-        raise Missing("No moment of this incident is known", "No fact about this host has a time.")
+    """What is known of one host up to its crash and after, one line of time a kind of fact."""
+    facts: Table = timeline[timeline["time"].notna()].sort_values("time", kind="stable", ignore_index=True)
+    frame.some(facts, "No moment of this incident is known", "No fact about this host has a time.")
     lanes = [lane for lane in LANES if (facts["lane"] == lane).any()]
     begin, end = facts["time"].min(), facts["end"].fillna(facts["time"]).max()
     reach = max(end - begin, pd.Timedelta(hours=1))
-    drawn = frame.new_axes(ax, 0.5 + 0.34 * len(lanes), lanes, legend=False)
+    drawn = frame.rows(ax, lanes, (), 0.5, 0.34)
     drawn.set_xlim(begin - 0.03 * reach, end + 0.16 * reach)
     crash = facts.loc[facts["what"] == "crash", "time"]
     for y, lane in enumerate(lanes):
         _lane(drawn, y, facts[facts["lane"] == lane], reach, LANE_COLOURS[lane], crash)
     for time in crash:
         drawn.axvline(time, color=PALETTE[1], linewidth=1.2, zorder=0.6)
-    frame.name_rows(drawn, lanes)
     frame.time_axis(drawn, "Time (UTC)")
     number = f"{count(len(facts), 'dated fact')} from {count(facts['source'].nunique(), 'file')}"
     caption = f"{number}, {moment(begin)} to {moment(end)}. Bars last, points are moments."

@@ -63,26 +63,61 @@ WIDTH = 4.7  # inches of the plot itself; with labels and legend about a printed
 LEGEND = 1.6  # inches beside it
 EDGE = 0.1  # inches of paper around a saved chart
 SMALL = 8.5  # points; no text of a chart is smaller
-ALIKE = """
-simulated : bool
-    True prints "simulated fleet" in the caption.
-ax : matplotlib.axes.Axes, optional
-    Where to draw; a new figure by default.
+# What the arguments of the ``plot_*`` are, for their docstrings.
+PARAMETERS = {
+    "exposure": (
+        "pandas.DataFrame",
+        "Exposure table; ``start`` and ``end`` place it in time, ``uptime_start`` in a boot.",
+    ),
+    "crashes": ("pandas.DataFrame", "The fleet's ``crashes``."),
+    "uptimes": (
+        "pandas.DataFrame",
+        "The fleet's ``uptimes``: which boots lasted longer than evidence covers, and their ends.",
+    ),
+    "coverage": ("pandas.DataFrame, optional", "The fleet's ``coverage``: says which hosts left no log in a month."),
+    "by": ("str", "Column of ``exposure`` to group by, such as ``model``; where it holds nothing, one bar for all."),
+    "version": ("str, optional", "Only the time with this version loaded."),
+    "rates": (
+        "pandas.DataFrame",
+        "What ``crash_rates`` gives: the group as index; crashes, host-days, rates per host-day.",
+    ),
+    "decision": ("PinDecision or None", "What ``decide_pin`` gives; None where there is nothing to decide."),
+    "ratios": ("RateRatio or sequence of RateRatio", "What ``rate_ratio`` gives, or ``PinDecision.ratios``."),
+    "headlines": ("bool", "True draws one row a contrast, its headline: for whoever decides."),
+    "hazard": ("pandas.DataFrame", "What ``risk.survival.hazard_by_uptime`` gives."),
+    "survival": ("pandas.DataFrame", "What ``time_to_crash`` gives."),
+    "timeline": ("pandas.DataFrame", "What ``incident_timeline`` gives."),
+    "result": ("RolloutWatch", "What ``watch_rollout`` gives."),
+    "simulated": ("bool", 'True prints "simulated fleet" in the caption.'),
+    "ax": ("matplotlib.axes.Axes, optional", "Where to draw; a new figure by default."),
+}
+DOC = """{own}
+
+Parameters
+----------
+{parameters}
 
 Returns
 -------
 matplotlib.axes.Axes
-    ``numbers(ax)``: {}.
-"""  # what every ``plot_*`` takes and gives, in its docstring behind its own parameters
+    ``numbers(ax)``: {columns}{more}.
+{heading}{notes}"""
 
 
 class Missing(Exception):
     """What a chart has nothing to show of, and what would help: two sentences."""
 
 
+def some(table: Table, what: str, remedy: str) -> Table:
+    """A table that holds something; of an empty one the chart says what is missing, and what would help."""
+    if not len(table):
+        raise Missing(what, remedy)
+    return table
+
+
 def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callable[P, Axes]]:
-    """What makes a ``plot_*`` of a function: the style, a panel where something is ``Missing``, and the docstring's common
-    parts with the columns of ``numbers(ax)``."""
+    """What makes a ``plot_*`` of a function: the style, a panel where something is ``Missing``, and the rest of its docstring:
+    what it takes, and the columns of ``numbers(ax)``."""
 
     def dressed(plot: Callable[P, Axes]) -> Callable[P, Axes]:
         @functools.wraps(plot)
@@ -97,8 +132,14 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
             matplotlib.interactive(interactive)
             return made
 
-        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\n\nNotes\n")
-        drawn.__doc__ = f"{own}{ALIKE.format(', '.join(f'``{name}``' for name in columns) + more)}{heading[1:]}{notes}"
+        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\nNotes\n")
+        taken = [
+            f"{name} : {PARAMETERS[name][0]}\n    {PARAMETERS[name][1]}" for name in inspect.signature(plot).parameters
+        ]
+        drawn.__doc__ = DOC.format(
+            own=own.rstrip(), parameters="\n".join(taken), columns=", ".join(f"``{name}``" for name in columns), more=more,
+            heading=heading, notes=notes,
+        )  # fmt: skip
         return drawn
 
     return dressed
@@ -109,10 +150,8 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
 
 def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), legend: bool = True) -> Any:
     """Where to draw: the given Axes, else a figure that labels and legend widen, so that the plot keeps its width."""
-    if ax is not None:
-        return ax
     width = WIDTH + 0.075 * max(map(len, labels), default=6) + (LEGEND if legend else 0.2)
-    return plt.subplots(figsize=(width, height + 0.9), layout="constrained")[1]
+    return plt.subplots(figsize=(width, height + 0.9), layout="constrained")[1] if ax is None else ax
 
 
 def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -> Axes:
@@ -199,15 +238,18 @@ def beside(ax: Any, words: str, at: tuple[Any, Any], points: tuple[float, float]
     ax.annotate(words, at, xytext=points, textcoords="offset points", **{"fontsize": SMALL, "color": SOFT, **look})
 
 
-def name_rows(ax: Any, names: Iterable[str], notes: Iterable[str] = ()) -> None:
-    """One name a row, read from the top; a note stands under its name."""
+def rows(ax: Any, names: Iterable[Any], notes: Sequence[str], first: float, each: float, legend: bool = False) -> Any:
+    """Axes of one row a name, read from the top; a note stands under its name. The height is that of the frame and a row."""
+    names = [str(name) for name in names]
+    drawn = new_axes(ax, first + each * len(names), [*names, *notes], legend)
     labels = [short_label(name) for name in names]
     labels = [f"{label}\n{shown_text(note)}" for label, note in zip(labels, notes, strict=True)] if notes else labels
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.grid(False, axis="y")
+    drawn.set_yticks(range(len(labels)), labels)
+    drawn.set_ylim(len(labels) - 0.5, -0.5)
+    drawn.tick_params(axis="y", length=0)
+    drawn.grid(axis="x")
+    drawn.grid(False, axis="y")
+    return drawn
 
 
 def time_axis(ax: Any, words: str = "Week (UTC)") -> None:

@@ -40,19 +40,11 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
     """Crash rates per host-year with intervals, the naive count ghosted beside each.
 
     A group without a crash is shown by its one-sided 95 % upper bound, an open triangle that points to lower rates.
-
-    Parameters
-    ----------
-    rates : pandas.DataFrame
-        What ``crash_rates`` gives: the group as index, ``crashes``, ``host_days``, and per host-day ``rate``, ``low``,
-        ``high``, ``upper_at_zero``.
     """
-    table = _per_host_year(rates)
-    if table.empty:
-        raise Missing("No rate can be given", "No group has any host-day at risk.")
-    names, fills = list(table["group"]), frame.version_fills(table["group"])
+    table = frame.some(_per_host_year(rates), "No rate can be given", "No group has any host-day at risk.")
+    fills = frame.version_fills(table["group"])
     notes = [f"{count(row.crashes, 'crash')} in {frame.host_days(row.host_days)}" for row in table.itertuples()]
-    drawn = frame.new_axes(ax, 0.62 + 0.42 * len(names), [*names, *notes], legend=False)
+    drawn = frame.rows(ax, table["group"], notes, 0.62, 0.42)
     ceiling = table["high"].where(table["crashes"] > 0, table["upper_at_zero"])
     # Far enough for every rate and for most intervals; one group of few days must not flatten the others.
     wanted = max(float(table["rate"].max()) * 1.5, float(ceiling.median()) * 2.5)
@@ -69,7 +61,6 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
         elif known(row.upper_at_zero):
             drawn.plot([0, row.upper_at_zero], [y, y], color=colour, linewidth=1.6, linestyle=":", gid="interval")
             frame.mark(drawn, row.upper_at_zero, y, colour, "<", markerfacecolor=PAPER, gid="upper bound")
-    frame.name_rows(drawn, names, notes)
     drawn.set(xlim=(0, reach), xlabel="Crashes per host-year")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
     caption = (
@@ -113,21 +104,12 @@ def _rates_finding(table: Table, ceiling: Table) -> str:
 def plot_weekly_rate(
     exposure: pd.DataFrame, *, version: str | None = None, simulated: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Crashes per host-year week by week, with Garwood 95 % intervals.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        Exposure table with ``start`` and ``end``.
-    version : str, optional
-        Only the time with this version loaded.
-    """
+    """Crashes per host-year week by week, with Garwood 95 % intervals."""
     from psodlib.risk.exact import poisson_interval  # brings scipy, which most charts do without
 
     whole = frame.completed(exposure)
     stretches = frame.dated(whole if version is None else frame.of_version(whole, version))
-    if stretches.empty:
-        raise Missing("No host-days to show a weekly rate of", "No stretch with a start and an end matches.")
+    frame.some(stretches, "No host-days to show a weekly rate of", "No stretch with a start and an end matches.")
     table = weekly_sums(stretches).groupby("week", as_index=False)[["crashes", "host_days"]].sum()
     limits = [poisson_interval(row.crashes, row.host_days / DAYS_A_YEAR) for row in table.itertuples()]
     table["rate"] = table["crashes"] * DAYS_A_YEAR / table["host_days"]
@@ -156,28 +138,21 @@ def plot_weekly_rate(
     more="; ``avoided`` in crashes a year with its 90 % range, by moving its hosts to the best version",
 )  # fmt: skip
 def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """What to do with each version: its advice, how likely the best version is better, and what moving its hosts is worth.
-
-    Parameters
-    ----------
-    decision : PinDecision or None
-        What ``decide_pin`` gives; None where there is nothing to decide.
-    """
+    """What to do with each version: its advice, how likely the best version is better, and what moving its hosts is worth."""
     if decision is None:
         raise Missing("There is nothing to choose between", "Two versions that were watched are needed.")
     columns = ["version", "hosts_now", "advice", "p_worse", "avoided", "avoided_low", "avoided_high"]
     table: Table = frame.by_order(decision.options[columns].astype({"advice": "string"}), "version")
-    names, fills, notes = list(map(str, table["version"])), frame.version_fills(table["version"]), []
+    fills, notes = frame.version_fills(table["version"]), []
     for row in table.itertuples():
         sure = "" if row.version == decision.best else f" ({100 * min(row.p_worse, 0.99):.0f} %)"
         notes.append(f"{count(row.hosts_now, 'host')}; {ADVICE[row.advice]}{sure}")
-    drawn = frame.new_axes(ax, 0.5 + 0.46 * len(names), notes, legend=False)
+    drawn = frame.rows(ax, table["version"], notes, 0.5, 0.46)
     others = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
     for row in others.itertuples():
         colour = fills[row.version]["facecolor"]
         frame.interval(drawn, [row.avoided_low, row.avoided_high], row.Index, colour)
         frame.mark(drawn, row.avoided, row.Index, colour, markerfacecolor=colour if row.advice in MOVES else PAPER)
-    frame.name_rows(drawn, names, notes)
     drawn.axvline(0, color=INK, linewidth=1)
     low, high = (others["avoided_low"].min(), others["avoided_high"].max()) if len(others) else (0.0, 1.0)
     reach = max(high, -low, 0.5)
@@ -199,23 +174,14 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
 def plot_ratio(
     ratios: RateRatio | Sequence[RateRatio], *, headlines: bool = False, simulated: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Forest plot of a rate ratio: headline, known crashes only, with unknown, worst case, crude, other adjustments.
-
-    Parameters
-    ----------
-    ratios : RateRatio or sequence of RateRatio
-        What ``rate_ratio`` gives, or ``PinDecision.ratios``. Several are drawn one below the other.
-    headlines : bool
-        True draws one row a contrast, its headline: for whoever decides.
-    """
+    """Forest plot of a rate ratio: headline, known crashes only, with unknown, worst case, crude, other adjustments."""
     several: Any = [ratios] if hasattr(ratios, "reference") else list(ratios)
     columns = ["contrast", "estimate", "ratio", "low", "high"]
     table = pd.DataFrame([row for one in several for row in _forest(one)], columns=columns)
     if headlines or len(several) > 1:
         shown = MAIN_ESTIMATES[:1] if headlines else MAIN_ESTIMATES
         table = table[table["estimate"].isin(shown)].reset_index(drop=True)
-    if table.empty:
-        raise Missing("No two versions to compare", "Two versions with host-days are needed for a ratio.")
+    frame.some(table, "No two versions to compare", "Two versions with host-days are needed for a ratio.")
     if not any(sum(one.crashes) for one in several) and table.apply(_tells_nothing, axis=1).all():
         remedy = f"{_arms(several)}. No crash on either side gives no ratio."
         raise Missing("Nothing can be said of any ratio yet", remedy)
@@ -224,7 +190,7 @@ def plot_ratio(
         names = table["contrast"].str.replace(" / ", " against ", regex=False)
     elif len(several) > 1:  # the first row of each contrast bears its name
         names = names.mask(names == "headline", table["contrast"] + ": headline")
-    drawn = frame.new_axes(ax, 0.8 + 0.21 * len(names), names, legend=False)
+    drawn = frame.rows(ax, names, (), 0.8, 0.21)
     drawn.set_xscale("log")
     # All that is finite, 1 always, and never more than three powers of ten to a side.
     values = table[["ratio", "low", "high"]].to_numpy(dtype=float)
@@ -235,7 +201,6 @@ def plot_ratio(
     for y, row in enumerate(table.itertuples()):
         _forest_row(drawn, y, row, low, high)
     drawn.axvline(1, color=INK, linewidth=1)
-    frame.name_rows(drawn, names)
     drawn.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     drawn.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     drawn.xaxis.set_minor_locator(NullLocator())
@@ -315,16 +280,11 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     """Share of crashes beside share of host-days, by band of uptime.
 
     If uptime did not matter, the two bars of each band would be alike.
-
-    Parameters
-    ----------
-    exposure : pandas.DataFrame
-        Exposure table with ``uptime_start``; a crash ends its stretch.
     """
     stretches = frame.completed(exposure)
-    aged = frame.dated(stretches[stretches["uptime_start"].notna()])
-    if aged.empty:
-        raise Missing("Uptime at crash is not known", NO_UPTIME)
+    aged = frame.some(
+        frame.dated(stretches[stretches["uptime_start"].notna()]), "Uptime at crash is not known", NO_UPTIME
+    )
     from psodlib.risk.survival import hazard_by_uptime  # brings scipy, which most charts do without
 
     named = aged.assign(version=frame.lumped(aged["version"], aged["host_days"]))
@@ -369,15 +329,8 @@ def _uptime_finding(whole: Table) -> str:
 
 @chart("version", "uptime", "crashes", "host_days", "rate", "low", "high", more=" (rates per host-year)")
 def plot_hazard(hazard: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
-    """Crashes per host-year by band of uptime and version, with Garwood 95 % intervals.
-
-    Parameters
-    ----------
-    hazard : pandas.DataFrame
-        What ``risk.survival.hazard_by_uptime`` gives.
-    """
-    if hazard.empty:
-        raise Missing("No hazard by uptime", NO_UPTIME)
+    """Crashes per host-year by band of uptime and version, with Garwood 95 % intervals."""
+    frame.some(hazard, "No hazard by uptime", NO_UPTIME)
     yearly = {name: hazard[name] * DAYS_A_YEAR for name in ("rate", "low", "high")}
     table: Table = hazard.assign(**yearly).rename(columns={hazard.columns[0]: "version"})
     bands, fills = frame.in_order(table["uptime"]), frame.version_fills(table["version"])
@@ -429,11 +382,6 @@ def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
 def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Share of boots that the driver has crashed by an uptime, by version, with 95 % bands.
 
-    Parameters
-    ----------
-    survival : pandas.DataFrame
-        What ``time_to_crash`` gives.
-
     Notes
     -----
     Solid with its band: 1 - Kaplan-Meier, as if nothing but the driver could end a boot. Dashed: Aalen-Johansen, the
@@ -443,9 +391,8 @@ def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes |
     by = str(survival.columns[0])
     table: Table = survival[survival["at_risk"] >= MANY_AT_RISK]
     table = table[table.groupby(by)["days"].transform("count") > 1]
-    if table.empty:
-        remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would mean little."
-        raise Missing("No curve of time to crash", remedy)
+    remedy = f"At no uptime were {MANY_AT_RISK} boots under watch; a curve of fewer would mean little."
+    frame.some(table, "No curve of time to crash", remedy)
     names, fills = frame.in_order(table[by]), frame.version_fills(survival[by])
     drawn = frame.new_axes(ax)
     for name in names:
@@ -491,22 +438,13 @@ def _survival_finding(table: Table, by: str) -> str:
 def plot_evidence_needed(
     decision: PinDecision | None, exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Host-days gathered by each candidate over time, and what is still missing for a decision.
-
-    Parameters
-    ----------
-    decision : PinDecision or None
-        What ``decide_pin`` gives; None where there is nothing to decide.
-    exposure : pandas.DataFrame
-        The exposure it was made from: gives the host-days so far and the pace of the last four weeks.
-    """
+    """Host-days gathered by each candidate over time, and what is still missing for a decision."""
     from psodlib.views.study import still_needed  # brings scipy, too
 
     stretches = frame.dated(frame.completed(exposure))
-    table: Table = still_needed(decision, stretches)
-    if stretches.empty or table.empty:
-        remedy = "Candidates and an exposure table with starts and ends are needed."
-        raise Missing("How long a verdict will take is not known", remedy)
+    remedy = "Candidates and an exposure table with starts and ends are needed."
+    frame.some(stretches, "How long a verdict will take is not known", remedy)
+    table = frame.some(still_needed(decision, stretches), "How long a verdict will take is not known", remedy)
     drawn = frame.new_axes(ax)
     begin, now, colours = stretches["start"].min(), stretches["end"].max(), frame.version_colours(exposure["version"])
     horizon = now + min(max(table["weeks"].fillna(0).max(), 4), MOST_WEEKS) * 1.04 * WEEK
