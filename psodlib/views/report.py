@@ -10,7 +10,7 @@
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
 The one script (``templates/explorer.js``) draws the explorer and the pictures to hover and zoom; no page fetches anything, and all
-text of the evidence reaches every surface as text: ``document.py`` for HTML, PDF and Markdown, ``notebook_pages.py`` for what
+text of the evidence reaches every surface as text: ``document.py`` for HTML, PDF and Markdown, ``notebooks.py`` for what
 notebooks print, ``spreadsheet.py`` for CSV.
 """
 
@@ -41,9 +41,8 @@ from psodlib.views.cells import rates_blocks
 from psodlib.views.changes import what_changed
 from psodlib.views.crash import place_of, plain_words, way_to
 from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
-from psodlib.views.explore.page import explorer_document, lives_picture
-from psodlib.views.notebook_pages import notebook_page
-from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
+from psodlib.views.explore import explorer_document, lives_picture
+from psodlib.views.notebooks import notebook_folder, notebook_page, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, doubts, study
 from psodlib.views.words import day, known, label, listing, literal, moment, share, span
