@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,8 +56,7 @@ class Job(NamedTuple):
     begins: Mapping[str, Sequence[Beginning]] = {}  # head -> logs that it may begin with
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What one load has to do: ``kept`` are as they were, ``named`` have another name, ``jobs`` are looked into.
 
     ``went`` are not there as they were; ``stray`` were under a source that is no more: moved, or thrown away.
@@ -75,15 +74,12 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
     now = time.time()
     for root, unit in units:
         size, stamp = _stat(unit, now)
-        place = unit.place
-        path = place.source if len(unit.paths) == 1 else shown(unit.paths[0])
-        yield (
-            unit,
-            Entry(
-                path=path, source=place.source, root=shown(root), name=place.name, hint=place.hint,
-                hint_kind=place.hint_kind, collected=place.collected, stamp=stamp, size=size, parser=parser,
-            ),
+        place, path = unit.place, unit.source if len(unit.paths) == 1 else shown(unit.paths[0])
+        entry = Entry(
+            path=path, source=place.source, root=shown(root), name=place.name, hint=place.hint, hint_kind=place.hint_kind,
+            collected=place.collected, stamp=stamp, size=size, parser=parser,
         )  # fmt: skip
+        yield unit, entry
 
 
 def _stat(unit: Unit, now: float) -> tuple[int, str]:
@@ -96,15 +92,14 @@ def _stat(unit: Unit, now: float) -> tuple[int, str]:
                 info = files.info(name)
                 size += int(info.get("size") or 0)
                 told.append(str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""))
-                continue
-            if unit.place.stat:
-                length, times = unit.size, unit.place.stat
             else:
-                stat = os.stat(path)
-                length, times = stat.st_size, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            size += length
-            told.append(".".join(map(str, times)))
-            newest = max(newest, *times[:2])
+                times, length = unit.place.stat, unit.size
+                if times is None:
+                    stat = os.stat(path)
+                    times, length = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino), stat.st_size
+                size += length
+                told.append(".".join(map(str, times)))
+                newest = max(newest, *times[:2])
     except Exception:  # each protocol has errors of its own; the reader will say what is wrong
         return 0, ""
     return size, f"{size}:{','.join(told)}" if all(told) and now - newest / 1e9 > RACY else ""
@@ -158,25 +153,14 @@ def _member_of(entry: Entry) -> tuple[Any, ...]:
     return entry.name.rpartition("/")[2], entry.hint, entry.hint_kind, entry.collected
 
 
-class _Packed:
-    # Known packed logs by what a rename, or a copy that keeps times, leaves as it is. Their last bytes are CRC and length.
-
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self._inodes: dict[Any, Entry] = {}
-        self._ends: dict[Any, dict[str, Entry]] = defaultdict(dict)
-        for entry in entries:
-            if entry.ends and (written := _written(entry)):
-                self._inodes[written] = entry
-                self._ends[written[:2]][entry.ends] = entry
-
-    def find(self, entry: Entry, path: str) -> Entry | None:
-        """The log that has another name now; its ends are looked at where it is another file, or its time came from elsewhere."""
-        written = _written(entry)
-        if not written or written[:2] not in self._ends:
-            return None
-        if not written[1].endswith("000000000") and written in self._inodes:
-            return self._inodes[written]
-        return self._ends[written[:2]].get(_ends_of(path, entry.size))
+def _packed_logs(entries: Iterable[Entry]) -> dict[Any, Entry]:
+    # Packed logs by what a rename leaves as it is, and by what a copy that keeps times does.
+    found: dict[Any, Entry] = {}
+    for entry in entries:
+        if entry.ends and (written := _written(entry)):
+            for key in (written[:2], written, (*written[:2], entry.ends)):
+                found[key] = entry
+    return found
 
 
 def _written(entry: Entry) -> tuple[int, str, str] | None:
@@ -185,14 +169,21 @@ def _written(entry: Entry) -> tuple[int, str, str] | None:
     return (entry.size, times[0], times[2]) if len(times) == 3 and "://" not in entry.path else None
 
 
-def _ends_of(path: str, size: int) -> str:
+def _renamed(logs: Mapping[Any, Entry], entry: Entry, path: str) -> Entry | None:
+    # The packed log that has this name now: the same inode with the same time of writing, unless that time is an archive's or a
+    # collector's, in whole seconds; or one with the same ends, the last of which are CRC and length of all that is in it.
+    written = _written(entry)
+    if not written or written[:2] not in logs:
+        return None
+    if not written[1].endswith("000000000") and written in logs:
+        return logs[written]
     try:
         with open(path, "rb", buffering=0) as file:
             begin = file.read(HEAD)
-            file.seek(max(size - HEAD, 0))
-            return _sha(begin + file.read(HEAD))
+            file.seek(max(entry.size - HEAD, 0))
+            return logs.get((*written[:2], _sha(begin + file.read(HEAD))))
     except OSError:  # the reader will say what is wrong
-        return ""
+        return None
 
 
 def plan(
@@ -204,7 +195,7 @@ def plan(
     it was; so is what was under another source, unless that is no more and its files are found under these.
     """
     known = {entry.path: entry for entry in entries if not entry.gone}
-    packed = _Packed(known.values())
+    logs = _packed_logs(known.values())
     kept, named, fresh, seen = [], [], [], set()
     for unit, entry in looked:
         if entry.path in seen:
@@ -213,7 +204,7 @@ def plan(
         old = known.get(entry.path)
         if old and entry.stamp and old.stamp == entry.stamp and (same := adopt(old, entry)):
             kept.append(same)
-        elif (old := packed.find(entry, unit.paths[0])) and (same := adopt(old, entry)):
+        elif (old := _renamed(logs, entry, unit.paths[0])) and (same := adopt(old, entry)):
             named.append(same)
         else:
             fresh.append((unit, entry))
@@ -235,13 +226,12 @@ class _Index:
 
     def __init__(self, entries: Sequence[Entry], went: Sequence[Entry], sizes: set[int]) -> None:
         self.hints = {entry.hint for entry in entries}
-        self.same: dict[Any, dict[Any, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self.same: dict[Any, set[str]] = defaultdict(set)
         self.logs: dict[Any, list[Entry]] = defaultdict(list)
         for old in entries:
             if old.sha256 and old.size in sizes:
-                places = [_member_of(old)] if old.archive else [old.hint, *([...] if old.size > SMALL else [])]
-                for place in places:
-                    self.same[old.size, place, role_of(old)][_dated(old, old.parser), old.parser].add(old.sha256)
+                for place in [_member_of(old)] if old.archive else [old.hint, *([...] if old.size > SMALL else [])]:
+                    self.same[old.size, place, role_of(old), _dated(old, old.parser), old.parser].add(old.sha256)
         for old in went:
             if old.sha256 and old.tells and not (old.packed or old.archive):
                 for place in (old.hint, ...):
@@ -251,13 +241,8 @@ class _Index:
     def job(self, unit: Unit, entry: Entry) -> Job:
         """The file with all that it is held against."""
         hint, role = entry.hint if entry.hint in self.hints else ..., role_of(entry)
-        found = [self.same.get((entry.size, place, role), {}) for place in (hint, _member_of(entry))]
-        same = [
-            sets[when, entry.parser]
-            for sets in found
-            for when in (..., entry.collected)
-            if (when, entry.parser) in sets
-        ]
+        places = [(place, role, when) for place in (hint, _member_of(entry)) for when in (..., entry.collected)]
+        same = [self.same[key] for place in places if (key := (entry.size, *place, entry.parser)) in self.same]
         return Job(unit, entry, same, self._begins(hint, role, entry.collected, entry.parser))
 
     def _begun_by(self, hint: Any, role: Any, collected: Any, parser: str) -> dict[str, list[Beginning]]:

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow.compute as pc
 
 from psodlib import schema
-from psodlib.assemble import host_names, no_host, rows_of, with_columns, with_inventory
+from psodlib.assemble import host_names, no_host, roster_of, rows_of, with_columns, with_inventory
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.records import Problem
@@ -140,8 +140,8 @@ def _forgotten(entry: Entry) -> Entry:
 
 def _named(entries: Sequence[Entry], inventory: pd.DataFrame | None) -> tuple[list[Entry], list[Problem]]:
     # The entries with each piece's host, which the words of all of them tell together.
-    roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
-    names, troubles = host_names({(piece.host, piece.hint) for entry in entries for piece in entry.pieces}, roster)
+    words = {(piece.host, piece.hint) for entry in entries for piece in entry.pieces}
+    names, troubles = host_names(words, roster_of(inventory))
     named = []
     for entry in entries:
         hosts = tuple(names[piece.host, piece.hint] for piece in entry.pieces)
