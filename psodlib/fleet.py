@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -53,10 +54,6 @@ def _plain(value: Any) -> Any:
 _NAMES = (*schema.TABLES, *schema.AUXILIARY)
 
 
-def _empty(table: str) -> Callable[[], pd.DataFrame]:
-    return lambda: schema.empty(table)
-
-
 @dataclass(frozen=True, repr=False)
 class Fleet(schema.Cell):
     """The seven tables of a fleet, and what stands behind them.
@@ -79,17 +76,17 @@ class Fleet(schema.Cell):
         True when any of the evidence is made up (a ``SIMULATED`` marker stood beside it): pages must say so.
     """
 
-    hosts: pd.DataFrame = field(default_factory=_empty("hosts"))
-    crashes: pd.DataFrame = field(default_factory=_empty("crashes"))
-    frames: pd.DataFrame = field(default_factory=_empty("frames"))
-    modules: pd.DataFrame = field(default_factory=_empty("modules"))
-    uptimes: pd.DataFrame = field(default_factory=_empty("uptimes"))
-    drivers: pd.DataFrame = field(default_factory=_empty("drivers"))
-    problems: pd.DataFrame = field(default_factory=_empty("problems"))
-    coverage: pd.DataFrame = field(default_factory=_empty("coverage"))
-    reasons: pd.DataFrame = field(default_factory=_empty("reasons"))
-    texts: pd.DataFrame = field(default_factory=_empty("texts"))
-    events: pd.DataFrame = field(default_factory=_empty("events"))
+    hosts: pd.DataFrame = field(default_factory=partial(schema.empty, "hosts"))
+    crashes: pd.DataFrame = field(default_factory=partial(schema.empty, "crashes"))
+    frames: pd.DataFrame = field(default_factory=partial(schema.empty, "frames"))
+    modules: pd.DataFrame = field(default_factory=partial(schema.empty, "modules"))
+    uptimes: pd.DataFrame = field(default_factory=partial(schema.empty, "uptimes"))
+    drivers: pd.DataFrame = field(default_factory=partial(schema.empty, "drivers"))
+    problems: pd.DataFrame = field(default_factory=partial(schema.empty, "problems"))
+    coverage: pd.DataFrame = field(default_factory=partial(schema.empty, "coverage"))
+    reasons: pd.DataFrame = field(default_factory=partial(schema.empty, "reasons"))
+    texts: pd.DataFrame = field(default_factory=partial(schema.empty, "texts"))
+    events: pd.DataFrame = field(default_factory=partial(schema.empty, "events"))
     simulated: bool = False
 
     @property

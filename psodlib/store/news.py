@@ -52,31 +52,25 @@ def read_new(
     gone: list[Entry] = []
     over: list[Entry] = []
     for e in (*todo.went, *(e for e in todo.stray if e.root in elsewhere)):
-        e = _moved(e, moves)
-        if not there.says(e):
-            (gone if e.gone or e.lasting or e.path not in changed else over).append(e)
-    gone = [
-        e
-        if e.gone
-        else msgspec.structs.replace(
-            e, gone=True, missed=e.path not in paths and e.hint not in moves.values() and e.root not in elsewhere
-        )
-        for e in (*gone, *_stripped(folder, over))
-    ]
-    unread = len(todo.named) + sum(bool(entry.known) for entry in came.values())
-    adopted = {entry.sha256 for entry in spare}
+        one = _moved(e, moves)
+        if there.says(one):
+            continue
+        if not e.gone:
+            missed = e.path not in paths and one.hint not in moves.values() and e.root not in elsewhere
+            one = msgspec.structs.replace(one, gone=True, missed=missed)
+        (over if not (e.gone or e.lasting) and e.path in changed else gone).append(one)
+    gone += _stripped(folder, over)
+    again = [*todo.named, *(entry for entry in came.values() if entry.known)]
+    adopted = {entry.sha256 for entry in spare} - {""}
+    others = [e for e in came.values() if not e.known and e.sha256 and e.path in old and old[e.path].sha256 == e.sha256]
     news: dict[str, int | bool] = {
-        "files read": len(fresh) - unread,
-        "files adopted from a killed load": sum(e.known in adopted for e in came.values() if e.known),
-        "files known": len(present) - len(fresh) + unread,
-        "files known under another name": sum(
-            e.path not in old for e in (*todo.named, *(e for e in came.values() if e.known))
-        ),
+        "files read": len(fresh) - len(again),
+        "files adopted from a killed load": sum(entry.known in adopted for entry in again),
+        "files known": len(present) - len(fresh) + len(again),
+        "files known under another name": sum(entry.path not in old for entry in again),
         "files gone, kept": len(gone),
         "files not to be read now, as they were": sum(bool(entry.waiting) for entry in present),
-        "files read again, the parser is another": sum(
-            bool(e.sha256 and e.path in old and old[e.path].sha256 == e.sha256 and not e.known) for e in came.values()
-        ),
+        "files read again, the parser is another": len(others),
         "files of an earlier parser, not there to be read again": sum(
             e.tells for e in [*present, *gone] if e.parser != parser
         ),
@@ -137,13 +131,8 @@ def _moves(went: Sequence[Entry], kept: Sequence[Entry], fresh: Sequence[Entry])
     votes: dict[str, Counter[str | None]] = defaultdict(Counter)
     for entry in went:
         found = now.get(entry.sha256, set()) & new
-        if (
-            entry.hint
-            and entry.hint not in left
-            and entry.tells
-            and not is_output(entry)
-            and before[entry.sha256] == 1 == len(found)
-        ):
+        alone = before[entry.sha256] == 1 == len(found) and entry.hint not in left
+        if alone and entry.hint and entry.tells and not is_output(entry):
             votes[entry.hint].update(found)
     return {hint: names.most_common(1)[0][0] for hint, names in votes.items()}
 
@@ -171,10 +160,8 @@ class _There:
             return True
         if not old.archive and (old.hint, old.head, old.unpacked) in self._logs:
             return True
-        telling = [piece for piece in old.pieces if piece.length]
-        return all(
-            piece.contents and {(old.hint, one) for one in piece.contents} <= self._contents for piece in telling
-        )
+        contents = [piece.contents for piece in old.pieces if piece.length]
+        return all(told and {(old.hint, one) for one in told} <= self._contents for told in contents)
 
 
 def _stripped(folder: Path, entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -194,6 +181,5 @@ def vanished(entries: Iterable[Entry]) -> Iterator[Problem]:
         if entry.gone and entry.missed:
             by_folder[str(PurePath(entry.path).parent)].add(entry.path)
     for folder, paths in by_folder.items():
-        number = f"{len(paths)} files" if len(paths) > 1 else "1 file"
-        detail = f"{number} read before, no longer there ({min(paths)}); what they said is kept"
+        detail = f"{len(paths)} file{'s' if len(paths) > 1 else ''} read before, no longer there ({min(paths)}); what they said is kept"
         yield Problem(source=folder, problem="vanished", detail=detail)

@@ -119,9 +119,7 @@ def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator
         yield Piece(
             **msgspec.structs.asdict(told), host=host, hint=hint, heard=heard if warnings else None,
             crashes=tuple(sorted({c.crash_id for r in telling for c in r.crashes if c.crash_id})),
-            unnamed=() if host else tuple(
-                r.source.removeprefix(entry.source) for r in telling if r.needs_host
-            ),
+            unnamed=() if host else tuple(r.source.removeprefix(entry.source) for r in telling if r.needs_host),
             contents=tuple(
                 (r.size, sha) for r in telling if r.size and (sha := entry.sha256 if r.source == entry.source else r.sha256)
             ),
@@ -243,9 +241,8 @@ def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]], *, heard: b
                 for order in sorted(orders, key=lambda order: wanted[order][1].offset):
                     entry, piece = wanted[order]
                     readings = _unpacked(file, entry, piece, _READINGS)
-                    if not entry.archive and any(
-                        (r.hint, r.collected) != (entry.hint, entry.collected) for r in readings
-                    ):
+                    here = entry.hint, entry.collected
+                    if not entry.archive and any((r.hint, r.collected) != here for r in readings):
                         readings = [replace(r, hint=entry.hint, collected=entry.collected) for r in readings]
                     if heard and piece.heard:
                         warnings = _unpacked(file, entry, piece.heard, _HEARD)
