@@ -99,22 +99,9 @@ class Fleet(schema.Cell):
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
 
     def crash(self, crash_id: str) -> Crash:
-        """One crash with all that the tables hold of it.
+        """One crash with all that the tables hold of it: ``frames``, ``modules``, ``text``, ``reasons``; unknown is None.
 
-        Parameters
-        ----------
-        crash_id : str
-            The crash, or the first digits of its id.
-
-        Returns
-        -------
-        Crash
-            With ``frames``, ``modules``, ``text`` and ``reasons``; unknown is None.
-
-        Raises
-        ------
-        InputError
-            No crash, or more than one, has an id that begins so.
+        ``crash_id`` may be the first digits of an id; where no crash, or more than one, has them, it is an ``InputError``.
         """
         ids = self.crashes["crash_id"]
         found = self.crashes[ids.str.startswith(crash_id).fillna(False)] if crash_id else self.crashes
@@ -132,59 +119,30 @@ class Fleet(schema.Cell):
         return replace(crash, text="".join(text), **parts)
 
     def host(self, name: str) -> pd.DataFrame:
-        """One host's story.
+        """One host's story, named as in ``hosts``; an ``InputError`` names the nearest.
 
-        Parameters
-        ----------
-        name : str
-            The host, as ``hosts`` names it.
-
-        Returns
-        -------
-        pandas.DataFrame
-            In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
-            ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
-
-        Raises
-        ------
-        InputError
-            No such host; the message names the nearest.
+        In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
+        ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
         """
         return host_timeline(self, known_name(name, self.hosts["host"], "host"))
 
     def now(self, module: str) -> pd.DataFrame:
-        """Who runs which version of a driver today.
+        """Who runs which version of a driver today, by host; unknown is ``NA``.
 
-        Parameters
-        ----------
-        module : str
-            Bare module name.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a host of ``hosts``, by host: ``host``, ``version`` (loaded in its last boot), ``since`` (start of the
-            first boot of the run that had it), ``evidence`` (how that is known), ``pending`` (another version that waits
-            for the next boot). Unknown is ``NA``.
-
-        Raises
-        ------
-        InputError
-            No evidence speaks of such a module.
+        Columns ``host``, ``version`` (loaded in its last boot), ``since`` (start of the first boot of the run that had it),
+        ``evidence`` (how that is known), ``pending`` (another version that waits for the next boot). ``module`` is a bare name;
+        one of which no evidence speaks is an ``InputError``.
         """
         # a crash may blame a module of which no host says which version it runs
         known_name(module, [*self.drivers["module"], *self.crashes["guilty_module"]], "module")
         return versions_now(self.hosts, self.uptimes, self.drivers, module)
 
     def wide(self) -> pd.DataFrame:
-        """The crashes with host, cluster, model, ESXi version and driver side by side.
+        """The crashes with host, cluster, model, ESXi version and driver side by side, one row a crash.
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a crash, the columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``,
-            ``cluster``, ...), then ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and
-            ``firmware`` of the guilty module as last read on that host before the crash, else as first read after it.
+        The columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``, ``cluster``, ...), then
+        ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and ``firmware`` of the guilty module as
+        last read on that host before the crash, else as first read after it.
         """
         hosts = self.hosts.drop(columns=[name for name in self.hosts if name in self.crashes and name != "host"])
         boots = self.uptimes.loc[self.uptimes["crash_id"].notna(), ["crash_id", "boot", "end_reason"]]
@@ -193,22 +151,9 @@ class Fleet(schema.Cell):
         return table.join(devices_at_crash(self.crashes, self.drivers))
 
     def save(self, folder: str | Path) -> Path:
-        """Write the tables as Parquet, one dataset a table.
+        """Write the tables as Parquet, one file a table, into a folder that is made if need be; its path.
 
-        Parameters
-        ----------
-        folder : str or Path
-            Made if need be; a dataset of the same name in it is replaced as a whole.
-
-        Returns
-        -------
-        Path
-            The folder.
-
-        Raises
-        ------
-        InputError
-            The folder cannot be written.
+        A table of the same name in it is replaced as a whole. ``InputError`` where the folder cannot be written.
         """
         out = Path(folder)
         try:
@@ -227,22 +172,15 @@ class Fleet(schema.Cell):
     def open(
         cls, folder: str | Path, *, hosts: Collection[str] | None = None, since: str | datetime | None = None
     ) -> Fleet:
-        """Read back what ``save`` wrote, or any part of a store.
+        """Read back what ``save`` wrote, dtypes included, or any part of what ``load(store=...)`` wrote.
 
         Parameters
         ----------
-        folder : str or Path
-            A folder that ``save`` or ``load(store=...)`` wrote.
         hosts : collection of str, optional
             Of a store: only these hosts, named as in its ``hosts``; only the parts that hold them are read.
         since : str or datetime, optional
             Of a store: only crashes, frames, module lists and coverage that end at this time (UTC) or later. Boots and
             driver versions are whole, because a version is carried from boot to boot.
-
-        Returns
-        -------
-        Fleet
-            Equal to the one saved, dtypes included.
 
         Raises
         ------
@@ -277,44 +215,18 @@ class Fleet(schema.Cell):
 
     @classmethod
     def before(cls, store: str | Path) -> Fleet | None:
-        """The fleet as a store had it before the last load that changed it.
+        """The fleet as a store had it before the last load that changed it; None after the first.
 
-        Parameters
-        ----------
-        store : str or Path
-            A folder that ``load(store=...)`` wrote.
-
-        Returns
-        -------
-        Fleet or None
-            None after the first load. ``triage.changes.fleet_changes`` tells what is new since.
-
-        Raises
-        ------
-        InputError
-            No store, or a damaged one.
+        ``triage.changes.fleet_changes`` tells what is new since. ``InputError`` for no store, or a damaged one.
         """
         found = open_before(Path(store))
         return None if found is None else cls(**found[0], simulated=found[1])
 
     @classmethod
     def each(cls, store: str | Path) -> Iterator[Fleet]:
-        """A store's fleet in parts that fit into memory, no host in two.
+        """A store's fleet in parts that fit into memory: the hosts of one bucket after another, no host in two.
 
-        Parameters
-        ----------
-        store : str or Path
-            A folder that ``load(store=...)`` wrote.
-
-        Yields
-        ------
-        Fleet
-            The hosts of one bucket. ``rate_ratio`` and ``decide_pin`` take the exposures of all parts.
-
-        Raises
-        ------
-        InputError
-            No store, or a damaged one.
+        ``rate_ratio`` and ``decide_pin`` take the exposures of all parts. ``InputError`` for no store, or a damaged one.
         """
         for tables, simulated in each_bucket(Path(store)):
             yield cls(**tables, simulated=simulated)
