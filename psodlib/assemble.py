@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
-from psodlib.errors import InputError
 from psodlib.records import Crash, FileReading, HostFact, Problem
 from psodlib.triage.boots import boots_of_host, builds_of_boots, loaded_versions
 from psodlib.triage.compliance import version_conflicts
@@ -92,22 +91,19 @@ Row = dict[str, Any]
 
 def assemble(
     readings: Sequence[FileReading],
-    *,
-    inventory: pd.DataFrame | None = None,
-    issues: Sequence[Issue] = (),
-    problems: Iterable[Problem] = (),
+    inventory: pd.DataFrame | None,
+    issues: Sequence[Issue],
+    problems: Iterable[Problem],
 ) -> dict[str, pd.DataFrame]:
     """What the files say, one by one -> what happened to the fleet."""
-    if inventory is not None and "host" not in inventory:
-        raise InputError(f"the inventory has columns {list(inventory.columns)}; expected one named host")
     hosts, troubles = host_names({(reading.host, reading.hint) for reading in readings}, roster_of(inventory))
     in_order = sorted(readings, key=lambda reading: (reading.source, reading.host or ""))
     named = [(hosts[reading.host, reading.hint], reading) for reading in in_order]
     troubles += [no_host(reading.source) for host, reading in named if host is None and reading.needs_host]
     rows = rows_of(named, issues, [*problems, *troubles])
     tables = {name: schema.build(name, told) for name, told in rows.items()}
-    told = {row["host"]: row["columns"] for row in rows["hosts"]}
-    seen = tables["hosts"].assign(columns=tables["hosts"]["host"].map(told).astype("string"))
+    columns = {row["host"]: row["columns"] for row in rows["hosts"]}
+    seen = tables["hosts"].assign(columns=tables["hosts"]["host"].map(columns).astype("string"))
     tables["hosts"], missing = with_inventory(with_columns(seen), inventory)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
     return tables
@@ -178,12 +174,7 @@ def _without_copies(readings: Sequence[FileReading]) -> list[FileReading]:
     for reading in readings:
         size = reading.kind, reading.size
         kept[size if reading.size and sizes[size] == 1 else _content(reading)].setdefault(reading.collected, reading)
-    return [
-        reading
-        for copies in kept.values()
-        for taken, reading in copies.items()
-        if taken is not None or len(copies) == 1
-    ]
+    return [one for copies in kept.values() for taken, one in copies.items() if taken is not None or len(copies) == 1]
 
 
 def _content(reading: FileReading) -> Any:
@@ -198,16 +189,11 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
     if not any(reading.crashes for reading in readings):
         return []
     said = hear_host(readings)
-    seen: set[Any] = set()
-    out = []
+    once: dict[Any, FileReading] = {}
     for reading in readings:
-        if not reading.crashes:
-            continue
-        place = (reading.source.rpartition("!")[0] or reading.source, _content(reading))
-        if place not in seen:
-            out += [judge(crash, said) for crash in reading.crashes]
-        seen.add(place)
-    return out
+        if reading.crashes:
+            once.setdefault((reading.source.rpartition("!")[0] or reading.source, _content(reading)), reading)
+    return [judge(crash, said) for reading in once.values() for crash in reading.crashes]
 
 
 def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Sequence[Crash]) -> dict[str, list[Row]]:
@@ -223,7 +209,7 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     rows: dict[str, list[Row]] = {"uptimes": uptimes, "coverage": coverage}
     ended = {row["crash_id"]: builds.get(row["boot"]) for row in uptimes if row["crash_id"]}
     rows["crashes"] = [_row(_with_facts(crash, facts, ended.get(crash.crash_id))) for crash in crashes]
-    rows["frames"] = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
+    rows["frames"] = [_row(frame) | {"crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
     rows["texts"] = [{"crash_id": crash.crash_id, "text": crash.text[:MOST_TEXT]} for crash in crashes if crash.text]
     rows["modules"] = [_row(m) for reading in readings for m in reading.modules if m.crash_id is None]
     for crash in crashes:
@@ -233,15 +219,12 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     told = {(mark.time, mark.what, mark.vm, mark.text): mark for mark in marks if mark.text}  # by two runs, twice
     rows["events"] = [{**_row(mark), "detail": mark.text} for mark in told.values()]
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
-    placed, rate = (
-        {row["crash_id"] for row in uptimes},
-        "no boot of this host is known to have ended in it, so it is in no rate",
-    )
-    rows["problems"] += [
-        _row(Problem(source=crash.source or "", problem="unplaced_crash", line=crash.line, detail=f"crash {crash.crash_id}: {rate}"))
-        for crash in crashes
-        if crash.crash_id not in placed
-    ]  # fmt: skip
+    placed = {row["crash_id"] for row in uptimes}
+    for crash in crashes:
+        if crash.crash_id not in placed:
+            detail = f"crash {crash.crash_id}: no boot of this host is known to have ended in it, so it is in no rate"
+            problem = Problem(source=crash.source or "", problem="unplaced_crash", line=crash.line, detail=detail)
+            rows["problems"].append(_row(problem))
     if host is not None and (facts or listed or uptimes or crashes or rows["drivers"] or rows["modules"]):
         rows["hosts"] = [_host_row(host, facts, listed, coverage, crashes)]
     for row in [row for table in rows.values() for row in table]:

@@ -314,7 +314,7 @@ def load(
         named = [str(one) if "://" in str(one) or str(one) == "-" else os.path.abspath(one) for one in named]
     if store is None:
         readings, problems = _read(named, workers, progress)
-        tables = assemble(readings, inventory=roster, issues=issues, problems=problems)
+        tables = assemble(readings, roster, issues, problems)
         return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
     if "://" in str(store):
         raise InputError(
