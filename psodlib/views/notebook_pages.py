@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nh3
 
-from psodlib.views.document import Code, Document, Section, page, to_html
+from psodlib.views.document import Code, Document, Section, to_html
 from psodlib.views.nbformats import CellExecutionError, NotebookNode
 
 # What a notebook's page may hold; the rest of its markup is dropped, its text kept.
@@ -28,7 +28,7 @@ def notebook_page(path: Path, ran: Future[NotebookNode], notice: str) -> tuple[s
     """A notebook that ran, as a page of the report: title, HTML, and what to say where it did not run to its end."""
     try:
         title, html = _notebook_html(ran.result())
-        return title, page(title, html, notice, home="../index.html"), ""
+        return title, to_html(Document(title=title, notice=notice), home="../index.html", body=html), ""
     except (CellExecutionError, TimeoutError, RuntimeError) as error:
         title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
         sections = [Section("What happened", [Code(_last_lines(error))])]
