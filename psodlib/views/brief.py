@@ -13,16 +13,14 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
-from psodlib.risk.cautions import OVERLAP
-from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
-from psodlib.views.crash import describe_crash, reasons_of, where
-from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
+from psodlib.views.crash import reasons_of, where
+from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
 from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 from psodlib.views.words import as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year
-from psodlib.views.writeup import choose_crash
+from psodlib.views.writeup import choose_crash, write_up
 
 BLANK = "________"
 MOST_LINES = 17  # of orders and versions; with more the picture goes, so that two pages stay two
@@ -49,30 +47,29 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str |
     """The two pages; where there is nothing to choose between, one page about the newest crash and what to do now."""
     title, lead = f"{study.module}: what we run", verdict(study)
     if study.decision is None and study.rollout is None:
-        title, lead, sections = _no_choice(study, crash_id)
+        title, lead, parts = _no_choice(study, crash_id)
     else:
         # About how many lines of print the two tables of the first page take.
         rows = [row for table in [*orders(study), versions(study)] if isinstance(table, Table) for row in table.rows]
         lines = sum(max(math.ceil(len(str(cell)) / 34) for cell in row) for row in rows)
-        sections = [
-            *answer(study, pictures[:1] if lines <= MOST_LINES else ()),
-            Section("What is open, and when we can tell", open_questions(study), overleaf=True),
-            Section("What could make this wrong", [Bullets(doubts(study)[:MOST_DOUBTS])]),
-            Section("How the crashes are counted", [counted(study)]),
-            Section("When to stop and call", [Bullets(calls(study))]),
-        ]
+        still = Section("What is open, and when we can tell", open_questions(study), overleaf=True)
+        parts = [*answer(study, pictures[:1] if lines <= MOST_LINES else ()), still, *sections(
+            ("What could make this wrong", doubts(study)[:MOST_DOUBTS]),
+            ("How the crashes are counted", [counted(study)]),
+            ("When to stop and call", calls(study)),
+        )]  # fmt: skip
     return Document(
-        title=title, subtitle=study.scope, lead=lead, tone=tone(study), facts=facts(study), sections=sections, notice=study.notice
+        title=title, subtitle=study.scope, lead=lead, tone=tone(study), facts=facts(study), sections=parts, notice=study.notice
     )  # fmt: skip
 
 
 def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Section]:
     """What to do, the one table and what it is worth; of a roll-out that is under way first how it stands."""
-    this_week = Section("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))])
-    table = [Section("The versions", [versions(study)])] if study.decision else []
+    this_week = ("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))])
+    table = ("The versions", [versions(study)] if study.decision else [])
     if study.rollout is None:
-        return [this_week, *table, Section("What it is worth", [Bullets(worth(study)), *pictures])]
-    return [Section("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, *table]
+        return sections(this_week, table, ("What it is worth", [Bullets(worth(study)), *pictures]))
+    return sections(("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, table)
 
 
 # ---- page one --------------------------------------------------------------------------------------------------------
@@ -204,20 +201,6 @@ def versions(study: Study) -> Table:
     columns.append(f"Chance that {best} is better")
     marked = {at for at, row in enumerate(options) if row.advice in MOVES}
     return Table("", columns, rows, " ".join(note), widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
-
-
-def rule() -> Table:
-    """The thresholds of the advice, as the decision has them."""
-    gain = f"the crashes avoided outweigh {REBOOT_COST:g} crash for each host moved"
-    shared = f"{gain}, and the two versions shared hardware and months for {100 * OVERLAP:.0f} % or more"
-    least = {"move_now": (SURE, shared), "next_reboot": (LIKELY, gain), "no_new_installs": (RATHER, "")}
-    rows = [(ADVICE[word], f"at least {100 * level:.0f} %", also) for word, (level, also) in least.items()]
-    pin = (
-        f"The best version is made the standard where it is, with a chance of {100 * SURE:.0f} % or more, at most {NEAR:g} times as bad as the "
-        f"truly best. Advice that was followed is turned round only at {100 * SURE:.0f} %."
-    )
-    columns = ["Advice for a version", "Chance that the best one is better", "And"]
-    return Table("", columns, [*rows, (ADVICE["leave"], "less", "")], pin, widths=(26, 22, 52))
 
 
 def worth(study: Study) -> list[str]:
@@ -381,7 +364,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
             f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in watched
         )
         lead = f"No crash in {count(study.exposure['host_days'].sum(), 'host-day')} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
-        return "No crash was found", lead, _bullets(("What to do", [go_on]))
+        return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [
         f"{study.module} {literal(row.Index)}: {count(row.crashes, 'crash')} in {count(row.host_days, 'host-day')}, "
@@ -397,24 +380,21 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
             (issue, "Where a known issue matches, check its conditions first."), (True, KEEP), (True, go_on),
         )  # fmt: skip
         lead, table = _scattered(crashes)
-        cannot = ("What this cannot say", [study.why_none, *unknowns(study)])
-        sections = [Section("Who is blamed", [table]), *_bullets(together, ("What to do now", steps), cannot)]
-        return f"{len(crashes):,} crashes, and no driver stands out", lead, sections
+        return f"{len(crashes):,} crashes, and no driver stands out", lead, sections(
+            ("Who is blamed", [table]), together, ("What to do now", steps), ("What this cannot say", [study.why_none, *unknowns(study)])
+        )  # fmt: skip
     row: Any = choose_crash(fleet, crash_id, study.module)
     crash = fleet.crash(str(row["crash_id"]))
     suspects, issues, doubtful = (reasons_of(fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
     what = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is"
     all_of_them = f"{count(study.counts.module, '', f'crashes by {study.module}')}: what they are"
     title = f"{what if study.counts.module < 2 else all_of_them}, and what to do now"
-    return title, _lead(study, crash), [Section("What happened", [describe_crash(crash)]), *_bullets(
+    return title, _lead(study, crash), sections(
+        ("What happened", [Text(write_up(fleet, row).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
         ("Known issues that fit", issues), ("What to do now", [*_now(study, crash, bool(issues)), *([go_on] if study.module else ())]),
         ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
-    )]  # fmt: skip
-
-
-def _bullets(*parts: tuple[str, list[str]]) -> list[Section]:
-    return [Section(title, [Bullets(lines)]) for title, lines in parts if lines]
+    )  # fmt: skip
 
 
 def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:

@@ -7,6 +7,7 @@ those of ``fleet.texts`` and ``fleet.reasons``, likeness that of ``similar_crash
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,18 +20,16 @@ import pandas as pd
 from psodlib.evidence.artifacts.terminal import has_prompt
 from psodlib.evidence.psod import find_crashes
 from psodlib.fleet import Fleet
-from psodlib.records import Crash
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
-from psodlib.views.document import Block, Bullets, Code, Link, Section, Table, Text
-from psodlib.views.words import as_sentence, count, joined, known, label, listing, literal, moment, span, together
+from psodlib.views.document import Block, Code, Link, Section, Table, Text, sections
+from psodlib.views.words import as_sentence, count, joined, known, label, listing, literal, moment, span
 
 MOST_FRAMES = 60
 MOST_LINES = 200  # of a crash's own text
 MOST_ALIKE = 8
 MOST_REASONS = 40
 LONGEST_ID, LONGEST_NAME = 80, 200  # letters, in addresses and in the explorer's data
-KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
 SOURCES = {
     "banner": "the driver's line at boot", "proc": "/proc", "live_module": "the list of loaded modules", "vib_of_boot": "the VIB installed at boot",
     "esxupdate_before_boot": "the install log before that boot", "esxupdate": "the install log", "install_date": "the VIB's install date",
@@ -90,23 +89,6 @@ def link_to(kind: str, name: Any, text: str, page: str = "", about: str = "") ->
     return Link(way_to(kind, name, page), text, about) if known(name) else text
 
 
-def describe_crash(crash: Crash) -> Text:
-    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
-    if not crash.text:
-        return Text("There is no crash in this text.")
-    at = f"On {moment(crash.time)}" if known(crash.time) else "At a time that the text does not tell"
-    place = f"PCPU {crash.pcpu}" if known(crash.pcpu) else "a PCPU that the text does not name"
-    world = f" in world {literal(crash.world_name)}" if known(crash.world_name) else ""
-    lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
-    points = f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)}"
-    return Text(together(
-        f"{at} {place} hit {KINDS.get(crash.kind, plain_words(crash.kind))}{world}{lived}.",
-        f"The backtrace has {count(len(crash.frames), 'frame')}.",
-        f"{points} (kind of evidence: {plain_words(crash.guilt)})." if known(crash.guilty_module) else "No module could be named.",
-        f"The text is damaged: {plain_words(crash.damage)}." if crash.damage else "",
-    ))  # fmt: skip
-
-
 KEYS = {
     "hosts": "host", "crashes": "host", "uptimes": "host", "drivers": "host", "coverage": "host",
     "frames": "crash_id", "reasons": "crash_id", "texts": "crash_id",
@@ -124,16 +106,15 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
         keys = {name: key for name, key in KEYS.items() if known(crash[key]) or name != "crashes"}
         rows = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
         own = replace(fleet, **rows)
-        parts: list[tuple[str, Sequence[Block]]] = [
+        return sections(
             ("What it is", [facts_table(own, crash)]),
             ("Its own text", own_text(own, crash)),
             ("Frames", [frames_table(crash, own.frames)]),
             ("Before the crash", _before(own, crash, lives)),
-            ("Known issues", [Bullets(issue_lines(own, crash) or ["No known issue matches."])]),
+            ("Known issues", issue_lines(own, crash) or ["No known issue matches."]),
             ("Similar crashes", _similar(fleet, crash, stacks)),
-            ("Why this signature and this module", [Bullets(reasons_of(own, crash) or ["No reason is on record."])]),
-        ]
-        return [Section(title, blocks) for title, blocks in parts]
+            ("Why this signature and this module", reasons_of(own, crash) or ["No reason is on record."]),
+        )
 
     return page_of
 
@@ -197,7 +178,7 @@ def frames_table(crash: Any, frames: Any, most: int = MOST_FRAMES) -> Table | Te
 def lines_before(source: Any, offset: Any, sha256: Any, most: int = 20) -> tuple[str, ...]:
     """The lines of the log just before a crash; none unless the crash is still there, by the hash of its lines."""
     # A path from a table may be anything: only a regular file is opened.
-    if not (known(source) and known(offset) and known(sha256)) or not _is_file(str(source)) or int(offset) < 0:
+    if not (known(source) and known(offset) and known(sha256)) or not os.path.isfile(str(source)) or int(offset) < 0:
         return ()
     start = max(int(offset) - BEFORE, 0)
     try:
@@ -218,18 +199,11 @@ def typed_on(fleet: Fleet, crash: Any) -> Mapping[str, str]:
     found = {}
     own = where(fleet.drivers, host=crash["host"], module=crash["guilty_module"])
     for source in list(dict.fromkeys(own["source"].dropna().astype(str)))[:MOST_FILES]:
-        if _is_file(source) and Path(source).stat().st_size <= MOST_TYPED:
+        if os.path.isfile(source) and Path(source).stat().st_size <= MOST_TYPED:
             text = Path(source).read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
             if "\0" not in text and has_prompt(text):
                 found[source] = text
     return found
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return "\0" not in path and Path(path).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 # ---- the tables ----------------------------------------------------------------------------------------------------------

@@ -163,6 +163,13 @@ class Document(Block, frozen=True, kw_only=True):
         return [*([Text(self.lead)] if self.lead else []), *self.sections]
 
 
+def sections(*parts: tuple[str, Sequence[Any]]) -> list[Section]:
+    """Sections of blocks, or of sentences, which become a list; one with nothing in it is left out."""
+    return [
+        Section(title, [Bullets(blocks)] if isinstance(blocks[0], str) else blocks) for title, blocks in parts if blocks
+    ]
+
+
 def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = "", **more: Any) -> Table:
     """A table from its columns: each name with its cells."""
     return Table(more.pop("caption", ""), list(columns), list(zip(*columns.values(), strict=True)), note, **more)

@@ -37,23 +37,11 @@ from psodlib.store.folder import is_store
 from psodlib.triage.changes import fleet_changes, sentences
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
-from psodlib.views import brief, charts
+from psodlib.views import brief, charts, document
 from psodlib.views.account import find_account
 from psodlib.views.cells import ADVICE, rates_blocks
 from psodlib.views.crash import link_to, place_of, plain_words, when
-from psodlib.views.document import (
-    Block,
-    Bullets,
-    Document,
-    Link,
-    Picture,
-    Section,
-    Table,
-    Text,
-    to_html,
-    to_markdown,
-    to_pdf,
-)
+from psodlib.views.document import Block, Bullets, Document, Link, Picture, Section, Table, Text, sections
 from psodlib.views.explore.page import explorer_document, lives_picture
 from psodlib.views.notebook_pages import notebook_page
 from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
@@ -247,7 +235,7 @@ def report(
         links.insert(0, CHANGES)
     first = _index(found, pictures, tables, sources)
     index = folder / "index.html"
-    _write(index, to_html(first, [*DOCUMENTS, *links]))
+    _write(index, document.to_html(first, [*DOCUMENTS, *links]))
     if private:
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o700 if path.is_dir() else 0o600)
@@ -270,12 +258,12 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _publish(document: Document, folder: Path, name: str, *more: str) -> None:
-    _write(folder / f"{name}.html", to_html(document, home="index.html"))
+def _publish(page: Document, folder: Path, name: str, *more: str) -> None:
+    _write(folder / f"{name}.html", document.to_html(page, home="index.html"))
     if "pdf" in more:
-        to_pdf(document, folder / f"{name}.pdf", f"{name}.typ")
+        document.to_pdf(page, folder / f"{name}.pdf", f"{name}.typ")
     if "md" in more:
-        _write(folder / f"{name}.md", to_markdown(document))
+        _write(folder / f"{name}.md", document.to_markdown(page))
 
 
 def picture(name: str, folder: Path, *data: Any, simulated: bool) -> Picture | Text:
@@ -329,10 +317,10 @@ def _tables(found: Study, folder: Path) -> list[Section]:
         _listed(watched, _watched_row, "No host was found in the evidence.", "watched", "Hosts, least watched first"),
         _listed(fleet.problems, _problem_row, "Every file was read.", "problems", "What could not be read or believed"),
     )
-    return [
-        Section("Crashes", crashes), *([] if decision else [Section("Driver versions", rates_blocks(found.rates))]),
-        Section("How much of the time was watched", hosts), Section("Problems in the evidence", problems),
-    ]  # fmt: skip
+    return sections(
+        ("Crashes", crashes), ("Driver versions", [] if decision else rates_blocks(found.rates)),
+        ("How much of the time was watched", hosts), ("Problems in the evidence", problems),
+    )  # fmt: skip
 
 
 def _crash_row(row: Any) -> Cells:
@@ -446,21 +434,17 @@ def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section],
         if missing
         else []
     )
-    over_time = lives_picture(found.fleet, found.module, lives) if lives else []
-    league = [Section("Which driver this is about", [brief.league(found)])] if found.module else []
     # The brief's own blocks.
-    answer = []
-    if found.decision or found.rollout:
-        answer = [*brief.answer(found), Section("What is open, and when we can tell", brief.open_questions(found))]
+    answer = brief.answer(found) if found.decision or found.rollout else []
     return Document(
         title="Crash report" if not found.module or brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
         subtitle=found.scope, lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found), notice=found.notice,
-        sections=[
-            *answer, *league, *([Section("Versions and crashes over time", over_time)] if over_time else []), Section("Charts", shown),
-            Section("What could make this wrong", [Bullets(doubts(found))]),
-            Section("How the crashes are counted", [brief.counted(found)]), *tables,
-            Section("Where the data came from", _provenance(found.fleet, sources)),
-        ],
+        sections=[*answer, *sections(
+            ("What is open, and when we can tell", brief.open_questions(found) if answer else []),
+            ("Which driver this is about", [brief.league(found)] if found.module else []),
+            ("Versions and crashes over time", lives_picture(found.fleet, found.module, lives) if lives else []), ("Charts", shown),
+            ("What could make this wrong", doubts(found)), ("How the crashes are counted", [brief.counted(found)]),
+        ), *tables, *sections(("Where the data came from", _provenance(found.fleet, sources)))],
     )  # fmt: skip
 
 

@@ -43,11 +43,6 @@ def holding(*lines: tuple[Any, str]) -> list[str]:
     return [line for holds, line in lines if holds and line]
 
 
-def together(*sentences: str) -> str:
-    """Sentences as one paragraph; those that say nothing are left out."""
-    return " ".join(filter(None, sentences))
-
-
 def count(number: Any, one: str, many: str = "") -> str:
     """A number with its noun, as English has it."""
     whole = round(float(number))

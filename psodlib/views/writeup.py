@@ -21,20 +21,8 @@ from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, Event, site_section
 from psodlib.views.crash import crash_title, issue_lines, own_text, place_of, plain_words, typed_on, where
-from psodlib.views.document import Block, Bullets, Code, Document, Section, Steps, Table, Text
-from psodlib.views.words import (
-    SIMULATED,
-    count,
-    holding,
-    joined,
-    known,
-    listing,
-    literal,
-    moment,
-    share,
-    span,
-    together,
-)
+from psodlib.views.document import Block, Code, Document, Section, Steps, Table, Text, sections
+from psodlib.views.words import SIMULATED, count, holding, joined, known, listing, literal, moment, share, span
 
 # How far each kind of evidence carries, strongest first: certainty, and why.
 CERTAINTY = {
@@ -148,26 +136,26 @@ def write_up(
             "/var/core, the rotated vmkernel logs, or vm-support bundles. The report's list of problems says what could not be read."
         )
         lead = f"No crash was found on {count(len(fleet.hosts), 'host')}."
-        meant = [Section("What this means", [Text(why)])]
+        meant = sections(("What this means", [Text(why)]))
         return Document(title="No crash to write up", lead=lead, notice=notice, sections=meant)
     case = _case(fleet, crash, issues, go_to, account, typed)
     dated = case.timeline["lane"].isin(["boot", "driver"]) & case.timeline["time"].notna()
     copies = crash["copies"] if known(crash["copies"]) else 1
     again = [Text(f"The same text was found {count(copies, 'time')}.")] if copies > 1 else []
-    parts: list[tuple[str, Sequence[Block]]] = [
+    parts = sections(
         ("What happened when", [_timeline_table(case), *(pictures if dated.sum() > 1 else ())]),
         ("The crash's own text", [*own_text(fleet, crash, 16), *again]),
         ("What was typed on the host", [Code(text, case.place(name), 1) for name, text in list(case.typed.items())[:2]]),
         ("Root cause, and how sure", _cause(case)),
-        ("Impact", [Bullets(_impact(case))]),
-        ("Known issue", [Bullets(_known_issue(case))]),
+        ("Impact", _impact(case)),
+        ("Known issue", _known_issue(case)),
         ("What to do", _runbook(case)),
-        ("Open questions", [Bullets(_open_questions(case))]),
+        ("Open questions", _open_questions(case)),
         ("For the support case", [_support_table(case)]),
-    ]  # fmt: skip
+    )  # fmt: skip
     return Document(
         title=crash_title(crash), subtitle=f"Post-incident write-up of crash {literal(crash['crash_id'])}", lead=_lead(case),
-        tone="bad", notice=notice, facts=_facts(case), sections=[*(Section(title, blocks) for title, blocks in parts if blocks), *more],
+        tone="bad", notice=notice, facts=_facts(case), sections=[*parts, *more],
     )  # fmt: skip
 
 
@@ -197,7 +185,7 @@ def _lead(case: Case) -> str:
         near = certainty == "near certain"
         sure = "Near certain: the cause is" if near else f"{certainty.capitalize()} evidence points to"
         cause = f"{sure} {case.module} {case.version or '(version unknown)'}."
-    return together(what, _noticed(case), cause)
+    return " ".join(filter(None, [what, _noticed(case), cause]))
 
 
 def _noticed(case: Case) -> str:
@@ -271,9 +259,10 @@ def _timeline_table(case: Case) -> Table:
     dated = sorted((row for row in rows if known(row[0])), key=lambda row: row[0])
     undated = sorted([*_undated(case), *((0.0, *row[1:]) for row in rows if not known(row[0]))], key=lambda row: row[0])
     left = len(news) - MOST_FACTS
-    note = together(
-        f"{count(left, 'earlier fact')} left out." if left > 0 else "", "Of facts without a date only the order is known." if undated else ""
-    )  # fmt: skip
+    note = holding(
+        (left > 0, f"{count(left, 'earlier fact')} left out."),
+        (undated, "Of facts without a date only the order is known."),
+    )
     zone = f"Local ({account.time_zone})" if account.time_zone and dated else ""
     whens = [
         *((moment(row[0]).removesuffix(" UTC"), account.local(row[0])[5:]) for row in dated),
@@ -284,7 +273,7 @@ def _timeline_table(case: Case) -> Table:
         for (when, local), (_, _, what, source) in zip(whens, [*dated, *undated], strict=True)
     ]
     columns = ["When (UTC)", *([zone] if zone else []), "What", "Known from"]
-    return Table("", columns, cells, note, widths=(18, 14, 42, 26) if zone else (20, 50, 30))
+    return Table("", columns, cells, " ".join(note), widths=(18, 14, 42, 26) if zone else (20, 50, 30))
 
 
 def _event(event: Event) -> str:
@@ -347,16 +336,16 @@ def _happening(case: Case, row: pd.Series) -> str:
 # ---- cause, impact, known issue --------------------------------------------------------------------------------------------
 
 
-def _cause(case: Case) -> list[Block]:
+def _cause(case: Case) -> list[Any]:
     (certainty, why), crash = CERTAINTY[case.guilt], case.crash
     if case.guilt == "deliberate":
         return [Text("A person asked for this crash, for a test or to have a dump. Nothing was at fault.")]
     if case.guilt == "hardware":
-        return [Bullets([
+        return [
             f"Certainty that hardware is at fault: {certainty}, because {why}.",
             "Which part failed is not in these tables: the error banks are in the log's MCE lines, the part in the server's own log.",
             "The evidence points to no driver, and none need be changed because of this crash.",
-        ])]  # fmt: skip
+        ]  # fmt: skip
     if case.module is None:
         because = f"{why[0].upper()}{why[1:]}, so no root cause can be stated from this evidence."
         return [Text(f"Certainty: {certainty}. {because}")]
@@ -369,11 +358,15 @@ def _cause(case: Case) -> list[Block]:
         how = f"known from {plain_words(crash['driver_evidence'])}{place}"
         version = f"Version {case.version} was loaded in the boot that crashed; {how}."
     damage = f"The crash's text is not whole ({plain_words(crash['damage'])})."
-    return [Bullets(holding(
-        (True, f"Certainty that {case.module} is at fault: {certainty}, because {why}."), (True, version),
+    return holding(
+        (True, f"Certainty that {case.module} is at fault: {certainty}, because {why}."),
+        (True, version),
         (known(crash["damage"]) and str(crash["damage"]), damage),
-        (True, "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."),
-    ))]  # fmt: skip
+        (
+            True,
+            "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same.",
+        ),
+    )
 
 
 def _impact(case: Case) -> list[str]:
@@ -448,7 +441,7 @@ def _runbook(case: Case) -> list[Block]:
     issue = f"a known issue names the version that crashed, and {target} is the version to go back to"
     why = "the pin decision of this report favours it" if target == case.pin else issue
     way = f"From {module} {version or 'of unknown version'} to {target}: {why}. One host first, then the rest in waves."
-    return [Text(together(way, case.done)), Steps(steps_to(module, target, version, case.vib))]
+    return [Text(f"{way} {case.done}".rstrip()), Steps(steps_to(module, target, version, case.vib))]
 
 
 def steps_to(module: str, target: str, version: str | None, removed: str) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from prose import rule
 from views import hand_made
 
 from psodlib import schema
@@ -158,7 +159,7 @@ def test_the_pace_of_thousands_of_hosts_is_more_than_a_span_can_hold() -> None:
 
 
 def test_the_thresholds_shown_are_those_of_the_rule() -> None:
-    table = said.rule()
+    table = rule()
     assert [row[1] for row in table.rows] == ["at least 95 %", "at least 80 %", "at least 60 %", "less"]
 
 
