@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from psodlib.evidence.artifacts.findings import Findings, Part
@@ -29,9 +28,8 @@ _RESULT = re.compile(
 def reading_of_vib(name: str, version: str, vib: str | None = None, **fields: object) -> list[DriverReading]:
     """One VIB's name and version as a reading of its module; none for a name that is no VIB's."""
     module = module_of_vib(name)
-    if not module:
-        return []
-    return [DriverReading(module=module, version=normalise(version, module), vib=vib or name, **fields)]  # type: ignore[arg-type]
+    told = {"version": normalise(version, module), "vib": vib or name, **fields}
+    return [DriverReading(module=module, **told)] if module else []  # type: ignore[arg-type]
 
 
 def reading_of_id(vib: str, **fields: object) -> list[DriverReading]:
@@ -54,13 +52,12 @@ def read_vib_list(part: Part, found: Findings) -> None:
             return
         match = _ROW.match(line) if len(line) < MAX_ROW else None
         version = _VERSION.search(match["rest"] + " ") if match else None
-        if match is None or version is None:
-            continue
-        vib = VIB_ID.search(match["rest"])
-        found.drivers += reading_of_vib(
-            match["name"], version[0], vib[0] if vib else None, state=state, evidence=evidence,
-            installed_on=parse_day(match["day"]), source=part.source, line=number,
-        )  # fmt: skip
+        if match and version:
+            vib = VIB_ID.search(match["rest"])
+            found.drivers += reading_of_vib(
+                match["name"], version[0], vib[0] if vib else None, state=state, evidence=evidence,
+                installed_on=parse_day(match["day"]), source=part.source, line=number,
+            )  # fmt: skip
 
 
 def parse_day(text: str) -> datetime | None:
@@ -91,29 +88,26 @@ def read_vib_install(part: Part, found: Findings) -> None:
         reboots = told.get("Reboot Required", (0, ""))[1].strip().lower().startswith("true")
         for key, state in (("VIBs Installed", "pending" if reboots else "installed"), ("VIBs Removed", "removed")):
             number, value = told.get(key, (0, ""))
+            at = {"state": state, "evidence": "vib_install", "source": part.source, "line": number}
             for hit in VIB_ID.finditer(value):
-                found.drivers += reading_of_id(
-                    hit[0], state=state, evidence="vib_install", source=part.source, line=number
-                )
+                found.drivers += reading_of_id(hit[0], **at)
 
 
-def _result_fields(part: Part) -> Iterator[tuple[int, str, str]]:
+def _result_fields(part: Part) -> list[tuple[int, str, str]]:
     # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID, at its width.
-    number, key, pieces = 0, "", list[str]()
-    before = ""
-    for line_number, line in part.lines:
+    fields: list[tuple[int, str, list[str]]] = []
+    is_open, before = False, ""
+    for number, line in part.lines:
         last, before = before, line
-        match = _RESULT.match(line)
-        if match:
-            if key:
-                yield number, key, "".join(pieces)
-            number, key, pieces = line_number, match["key"], [match["value"]]
-        elif key and (last.rstrip().endswith(",") or not pieces[-1].strip()):
-            pieces.append(" " + line.strip())
-        elif key and line[:1].strip() and (len(last) >= MIN_WIDTH or not VIB_ID.fullmatch(last.split()[-1])):
-            pieces.append(line.strip())
-        elif key:
-            yield number, key, "".join(pieces)
-            key = ""
-    if key:
-        yield number, key, "".join(pieces)
+        if match := _RESULT.match(line):
+            fields.append((number, match["key"], [match["value"]]))
+            is_open = True
+        elif is_open:
+            pieces = fields[-1][2]
+            if last.rstrip().endswith(",") or not pieces[-1].strip():
+                pieces.append(" " + line.strip())
+            elif line[:1].strip() and (len(last) >= MIN_WIDTH or not VIB_ID.fullmatch(last.split()[-1])):
+                pieces.append(line.strip())
+            else:
+                is_open = False
+    return [(number, key, "".join(pieces)) for number, key, pieces in fields]
