@@ -97,10 +97,8 @@ class Findings:
         """The findings as records, one a host. A kind that was recognised and gave nothing is no silence."""
         told = [self, *(found for _, found in sorted(self.others.items()))]
         given = [found.reading(source, kind) for found in told if found or found.problems or found.bad_times]
-        if given:
-            return given
-        if irrelevant or self.understood:
-            return [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
+        if given or irrelevant or self.understood:
+            return given or [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
         unused = noted(source, "unused", f"looks like {kind.replace('_', ' ')}, and nothing was found in it")
         return [FileReading(source=source, kind=kind, host=self.host, problems=(unused,))]
 
@@ -115,18 +113,19 @@ class Findings:
         )  # fmt: skip
 
 
+@dataclass(slots=True)
 class Life:
     """Signs of life in the order of a log -> ``Alive`` stretches, merged while reading. Times are whole microseconds."""
 
-    def __init__(self, source: str, evidence: str) -> None:
-        self._source, self._evidence = source, evidence
-        self._start: int | None = None
-        self._boot: int | None = None
-        self._up: int | None = None
-        self._vms: int | None = None
-        self._line: int | None = None
-        self._end = 0
-        self.stretches: list[Alive] = []
+    source: str
+    evidence: str
+    stretches: list[Alive] = field(default_factory=list)
+    _start: int | None = None
+    _end: int = 0
+    _boot: int | None = None
+    _up: int | None = None
+    _vms: int | None = None
+    _line: int | None = None
 
     def add(
         self, stamp: int, up: int | None = None, vms: int | None = None, line: int | None = None, runs_on: bool = False
@@ -156,8 +155,8 @@ class Life:
         if self._start is not None:
             boot = None if self._boot is None else bounded(moment_of(self._boot))
             self.stretches.append(Alive(
-                start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self._evidence, vms=self._vms,
-                source=self._source, line=self._line,
+                start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self.evidence, vms=self._vms,
+                source=self.source, line=self._line,
             ))  # fmt: skip
             self._start = None
         return self.stretches
