@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from psodlib.evidence.streams import noted
-from psodlib.evidence.versions import normalise
+from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
 SECOND = 1_000_000  # microseconds
@@ -75,6 +75,15 @@ class Findings:
         """What a line tells of a driver, loaded where it does not say otherwise."""
         told = {"state": "loaded", "source": part.source} | told
         self.drivers.append(DriverReading(module=module, version=normalise(version, module), line=line, **told))
+
+    def vib(self, part: Part, line: int, name: str, version: str | None = None, vib: str = "", **told: Any) -> None:
+        """What a line tells of a VIB by its name and version, or by its full ID alone
+        (``Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM...``); nothing for a name that is no VIB's."""
+        vib = vib or name
+        if version is None:
+            name, version = name.split("_", 2)[2].rsplit("_", 1)
+        if module := module_of_vib(name):
+            self.driver(part, line, module, version, **{"state": "installed", "vib": vib} | told)
 
     def note_bad_time(self, line: int) -> None:
         """A line whose stamp cannot be, or bears no year: its sign of life is lost, and the file's problems say so."""

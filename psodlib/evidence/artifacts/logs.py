@@ -26,7 +26,7 @@ from psodlib.evidence.artifacts.findings import (
     parse_micros,
     parse_stamp,
 )  # fmt: skip
-from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
+from psodlib.evidence.artifacts.vibs import VIB_ID
 from psodlib.records import HostFact, Mark
 
 Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up
@@ -319,7 +319,6 @@ def _read_change(
         elif state:
             named[hit["vib"]] = (state, line)
     if _FINISHED.search(text):
-        done = {"observed_at": parse_stamp(stamp), "evidence": "esxupdate", "source": part.source}
         for vib, (state, where) in named.items():
-            found.drivers += reading_of_id(vib, state=state, line=where, **done)
+            found.vib(part, where, vib, state=state, observed_at=parse_stamp(stamp), evidence="esxupdate")
         named.clear()

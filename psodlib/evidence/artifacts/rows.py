@@ -18,7 +18,7 @@ from psodlib.evidence.artifacts.commands import pci_address
 from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Numbered, Row, delimited_rows, delimiter_of, headed, json_values, key_of
-from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
+from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, state_of
 from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module
@@ -230,13 +230,9 @@ def _read_host_name(row: Row, part: Part, line: int, found: Findings) -> None:
 
 def _read_vib(row: Row, part: Part, line: int, found: Findings) -> None:
     name, version = row.get("vibname") or row["name"], row.get("vibversion") or row["version"]
-    if not VIB_VERSION.fullmatch(version):
-        return
-    state, evidence = state_of(part)
-    found.of(_host(row)).drivers += reading_of_vib(
-        name, version, row.get("id") or None, state=state, evidence=evidence, installed_on=parse_day(row.get("installdate", "")),
-        source=part.source, line=line,
-    )  # fmt: skip
+    if VIB_VERSION.fullmatch(version):
+        day = parse_day(row.get("installdate", ""))
+        found.of(_host(row)).vib(part, line, name, version, row.get("id", ""), installed_on=day, **state_of(part))
 
 
 def _read_module(row: Row, part: Part, line: int, found: Findings) -> None:
