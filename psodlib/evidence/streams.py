@@ -71,15 +71,9 @@ class Stream(io.RawIOBase):
     """
 
     def __init__(
-        self,
-        raw: Any,
-        source: str,
-        problems: list[Problem] | None = None,
-        *,
-        stored: Stream | None = None,
-        budget: Budget | None = None,
-        whole: memoryview | None = None,
-    ) -> None:
+        self, raw: Any, source: str, problems: list[Problem] | None = None, *, stored: Stream | None = None,
+        budget: Budget | None = None, whole: memoryview | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self._raw, self.file = raw, raw if hasattr(raw, "readinto") else None
         self._blocks: Iterator[Any] = iter(()) if self.file is not None else filter(len, raw)
@@ -91,9 +85,9 @@ class Stream(io.RawIOBase):
         self.again: Callable[[], Stream] | None = None
         self.problems: list[Problem] = [] if problems is None else problems
 
-    def begin_hash(self, into: Any = None) -> None:
+    def begin_hash(self, size: int = 0, into: Any = None) -> None:
         """Hash what is read from here on, unless it is too much."""
-        self._hash = into or hashlib.sha256()
+        self._hash = (into or hashlib.sha256()) if size <= HASHED else None
 
     def readable(self) -> bool:
         """Always."""
