@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
@@ -31,6 +32,9 @@ _BESIDE = {
     "product": ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES),
     "uptime": ("product", "title", "backtrace", "saved", "cpu_list", "world", *_FRAMES),
 }
+# Of these the prefix and the words tell who crashed.
+_SPEAKING = ("code_start", "message", "fatal", "requested", *_FRAMES)
+_PRINTING = (("details",), ("backtrace",), ("cpu_list",), ("other_cpu",))
 _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
@@ -65,11 +69,10 @@ class _Block:
             self.last = piece if piece.time else self.last
 
     def first(self, *roles: str) -> Piece | None:
-        found = (self.firsts[role] for role in roles if role in self.firsts)
-        return min(found, key=lambda piece: piece.start, default=None)
+        return next((piece for role, piece in self.firsts.items() if role in roles), None)
 
     def has(self, *roles: str) -> bool:
-        return any(role in self.firsts for role in roles)
+        return not self.firsts.keys().isdisjoint(roles)
 
     def ends_before(self, piece: Piece) -> bool:
         if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot" or _far(self.last, piece, _ANOTHER_DAY):
@@ -233,21 +236,27 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     raw = data[pieces[0].start - offset : pieces[-1].end - offset]
     message = _message_of(block.first("header") or block.first("message") or block.first("requested"), pieces)
     facts = _message_facts(message)
-    pcpu = _of_whom(pieces, "pcpu", facts["pcpu"])
+    spoken = [_first(pieces, attrgetter(what), ("header",), _SPEAKING) for what in ("pcpu", "world")]
+    printed = [_first(pieces, _told(what, read_count), *_PRINTING) for what in ("pcpu", "world")]
+    # The PCPU and the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
+    pcpu = _either(spoken[0], facts["pcpu"], printed[0])
     frames = _frames_of(pieces, pcpu)
+    product = block.firsts.get("product")
+    version, build = ((product and product.group(name)) or "#" for name in ("version", "build"))
     crash = facts | {
         "host": next((piece.host for piece in pieces if piece.role and piece.host), None),
-        "time": _time_of(pieces),
-        "esxi_version": _unmasked(block, "version"),
-        "esxi_build": _unmasked(block, "build"),
+        "time": _first(pieces, attrgetter("time"), ("header",), ("code_start",), ("message", *_FRAMES), roles)
+        or moment_of(_first(pieces, _told("time", str), ("details",)) or ""),
+        "esxi_version": None if re.search("[#X]", version) else version,
+        "esxi_build": None if re.search("[#X]", build) else build,
         "kind": _kind_of(message, facts["exception"], frames, block),
         "message": message,
         "pcpu": pcpu,
-        "world_id": _of_whom(pieces, "world", facts["world_id"]),
-        "world_name": facts["world_name"] or _first_told(pieces, "name", "details", "cpu_list"),
-        "ip": facts["ip"] if facts["ip"] is not None else _register_ip(pieces),
-        "code_start": _address(_first_told(pieces, "code_start", "code_start")),
-        "uptime": _span(_first_told(pieces, "uptime", "code_start", "uptime", "details")),
+        "world_id": _either(facts["world_id"], spoken[1], printed[1]),
+        "world_name": facts["world_name"] or _first(pieces, _told("name", str), ("details",), ("cpu_list",)),
+        "ip": _either(facts["ip"], _first(pieces, _register_ip, ("registers", "arm_pc", "other_cpu"))),
+        "code_start": _first(pieces, _told("code_start", _address), ("code_start",)),
+        "uptime": _first(pieces, _told("uptime", _span), ("code_start",), ("uptime",), ("details",)),
     }
     identity = _identity(crash, facts["ip"], frames)
     return Crash(
@@ -277,13 +286,21 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     )
 
 
-def _first_told(pieces: list[Piece], name: str, *roles: str) -> str | None:
-    return next((text for role in roles for p in pieces if p.role == role and (text := p.group(name))), None)
+def _first(pieces: list[Piece], told: Callable[[Piece], Any], *roles: Collection[str]) -> Any:
+    # What the first of these pieces tells that tells it at all; those of the first roles before all others.
+    return next((value for role in roles for p in pieces if p.role in role and (value := told(p)) is not None), None)
 
 
-def _unmasked(block: _Block, name: str) -> str | None:
-    text = block.firsts["product"].group(name) if block.has("product") else None
-    return None if text is None or re.search("[#X]", text) else text
+def _told(name: str, read: Callable[[Any], Any]) -> Callable[[Piece], Any]:
+    return lambda piece: read(text) if (text := piece.group(name)) else None
+
+
+def _either(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _register_ip(piece: Piece) -> Any:
+    return _either(_address(piece.group("ip")), _address(_found(_REGISTER_IP, piece.body)))
 
 
 def _message_of(told: Piece | None, pieces: list[Piece]) -> str | None:
@@ -370,33 +387,6 @@ def _kind_of(message: str | None, exception: int | None, frames: list[dict[str, 
         return "machine_check"
     main = [frame["function"] or "" for frame in frames if frame["backtrace"] == 0]
     return "panic" if any(map(_PANICKING.match, main[:6])) else "other"
-
-
-def _time_of(pieces: list[Piece]) -> datetime | None:
-    for roles in (("header",), ("code_start",), ("message", *_FRAMES), None):
-        for piece in pieces:
-            if piece.time and (roles is None or piece.role in roles):
-                return piece.time
-    return moment_of(_first_told(pieces, "time", "details") or "")
-
-
-def _of_whom(pieces: list[Piece], what: str, told: int | None) -> int | None:
-    # The PCPU or the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
-    speaking = (("header",), ("code_start", "message", "fatal", "requested", *_FRAMES))
-    spoken = [getattr(piece, what) for roles in speaking for piece in pieces if piece.role in roles]
-    printing = ("details", "backtrace", "cpu_list", "other_cpu")
-    printed = [read_count(piece.group(what)) for role in printing for piece in pieces if piece.role == role]
-    own = [*spoken, told] if what == "pcpu" else [told, *spoken]
-    return next((value for value in (*own, *printed) if value is not None), None)
-
-
-def _register_ip(pieces: list[Piece]) -> int | None:
-    for piece in pieces:
-        if piece.role in ("registers", "arm_pc", "other_cpu"):
-            for text in (piece.group("ip"), _found(_REGISTER_IP, piece.body)):
-                if (address := _address(text)) is not None:
-                    return address
-    return None
 
 
 @dataclass(slots=True, eq=False)
