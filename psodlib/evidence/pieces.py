@@ -150,20 +150,15 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
         return cuts
     for match in _CUT.finditer(data, start, end):
         begin = match.start()
+        before = data[start:begin] if first and begin - start <= _PREFIX_REACH else b"x"
         own_prefix = first and b"cpu" in match[0] and begin - start < _OWN_REACH
-        if not (_BLANK.fullmatch(data, previous_end, begin) or own_prefix or (first and _is_prefix(data[start:begin]))):
+        # What stands before it may be nothing, its own prefix or a receiver's.
+        if not (_BLANK.fullmatch(data, previous_end, begin) or own_prefix or not read_line(before).body):
             cuts.append(begin)
         if match["banner"] and _TITLE.match(data, match.end(), end):
             cuts.append(match.end())
         previous_end, first = match.end(), False
     return cuts
-
-
-def _is_prefix(raw: bytes) -> bool:
-    # Whether all that stands there is a receiver's prefix.
-    piece = Piece(0, 0, 1, raw[: _PREFIX_REACH + 1].decode("utf-8", "backslashreplace"))
-    read_prefix(piece)
-    return len(raw) <= _PREFIX_REACH and not piece.body
 
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
@@ -183,7 +178,7 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
     piece.damage |= {"garbled"} if guarded else set()
-    read_prefix(piece)
+    _read_prefix(piece)
     for role in ROLES:
         if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
@@ -192,8 +187,15 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     return piece
 
 
-def read_prefix(piece: Piece) -> None:
-    """Read and take off what stands before `cpuN:W)` or the program's name: stamps, host and the like, in whatever order a receiver put them."""
+def read_line(raw: bytes, line: int = 0) -> Piece:
+    """A line as it stands, with its prefix read."""
+    piece = Piece(0, 0, line, raw.decode("utf-8", "backslashreplace"))
+    _read_prefix(piece)
+    return piece
+
+
+def _read_prefix(piece: Piece) -> None:
+    # Everything before `cpuN:W)` or the program's name is stamps, host and the like, in whatever order a receiver put them.
     text = piece.body
     if own := _OWN_PREFIX.match(text):
         piece.time, piece.prefixed, piece.received = moment_of(own[1]), True, own[2] is not None

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix
+from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_line
 from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
@@ -248,10 +248,8 @@ class _Reader:
         self.problems.append(Problem(source=self.source, problem=problem, line=line, detail=detail))
 
     def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
-        text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
-        piece = Piece(0, 0, line, text)
-        read_prefix(piece)
-        match = row.pattern.search(text if row.what in _TOLD else piece.body)
+        piece = read_line(raw.rstrip(b"\r"), line)
+        match = row.pattern.search(raw.decode("utf-8", "backslashreplace") if row.what in _TOLD else piece.body)
         if not match:
             return False
         groups = match.groupdict()
@@ -314,9 +312,8 @@ class _Reader:
         if not _OWN_LINE.match(
             view
         ):  # who speaks in the first line: a receiver's file of one host says the same everywhere
-            piece = Piece(0, 0, 0, bytes(view[:1024]).split(b"\n", 1)[0].decode("utf-8", "backslashreplace"))
-            read_prefix(piece)
-            self.hosts |= {piece.host.lower()} if piece.host else set()
+            host = read_line(bytes(view[:1024]).split(b"\n", 1)[0]).host
+            self.hosts |= {host.lower()} if host else set()
 
     def _see(self, moment: datetime) -> None:
         self.last_time = moment
