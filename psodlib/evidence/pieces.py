@@ -59,9 +59,9 @@ _OWN_PREFIX = re.compile(
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
 _PREFIX_ENDS = (
-    re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)"),
-    re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)"),
-    re.compile(r"(?:^|\s)(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?Log[A-Z]\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)"),
+    ("cpu", re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)")),
+    ("vmk", re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)")),
+    ("Log", re.compile(r"(?:^|\s)(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?Log[A-Z]\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)")),
 )  # fmt: skip
 _STAMP = re.compile(ISO)
 _PRIORITY = re.compile(r"(?:\d{1,5} )?<\d{1,3}>(?:1 )?")
@@ -201,8 +201,10 @@ def _read_prefix(piece: Piece) -> None:
         piece.time, piece.prefixed, piece.received = moment_of(own[1]), True, own[2] is not None
         piece.pcpu, piece.world, piece.body = int(own[3]), int(own[4]), text[own.end() :].strip()
         return
-    end = _end_of_prefix(text[:_PREFIX_REACH])
-    if end is None:
+    # The first of its ends that is there, unless a header stands before it: then it is of a line joined behind.
+    head = text[:_PREFIX_REACH]
+    end = next((found for word, ends in _PREFIX_ENDS if word in head and (found := ends.search(head))), None)
+    if end is None or "@BlueScreen" in head[: end.start()]:
         stamp = _STAMP.match(text)
         if stamp and text[stamp.end() : stamp.end() + 1] in ("", " ", "\t"):
             piece.time, piece.prefixed, text = moment_of(stamp[0]), True, text[stamp.end() :]
@@ -224,15 +226,6 @@ def _read_prefix(piece: Piece) -> None:
     program = program or "cpu" not in end[0]
     piece.received &= program
     piece.host = host if program and "garbled" not in piece.damage else None
-
-
-def _end_of_prefix(head: str) -> re.Match[str] | None:
-    # The first of its ends that is there, unless a header stands before it: then it is of a line joined behind.
-    for needle, pattern in zip(("cpu", "vmk", "Log"), _PREFIX_ENDS, strict=True):
-        found = pattern.search(head) if needle in head else None
-        if found:
-            return None if "@BlueScreen" in head[: found.start()] else found
-    return None
 
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", re.ASCII)

@@ -39,6 +39,7 @@ _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.{0,80}Backtrace|Backtrace_Log")
+_TABLES = re.compile(r"\s+PTEs:")  # of pages; what stands behind is no message
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
@@ -75,9 +76,9 @@ class _Block:
         return not self.firsts.keys().isdisjoint(roles)
 
     def ends_before(self, piece: Piece) -> bool:
-        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot" or _far(self.last, piece, _ANOTHER_DAY):
+        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot" or _apart(self.last, piece, _ANOTHER_DAY):
             return True
-        if self.gap > _GAP and (self.gap > _LONG_GAP or not _near(self.last, piece, _MOMENTS)):
+        if self.gap > _GAP and (self.gap > _LONG_GAP or _apart(self.last, piece, _MOMENTS) is not False):
             return True
         return _begins_another(self, piece)
 
@@ -121,7 +122,7 @@ def _begins_another(block: _Block, piece: Piece) -> bool:
     if piece.role in ("header", "message", "requested"):
         return _is_other_message(block, piece)
     if piece.role in ("product", "details"):
-        if _near(block.last, piece, _NESTED):
+        if _apart(block.last, piece, _NESTED) is False:
             return False
         first = block.firsts.get(piece.role)
         whole = block.has("registers", *_FRAMES) and block.has(*_MESSAGES)
@@ -138,43 +139,34 @@ def _is_other_message(block: _Block, piece: Piece) -> bool:
     if known is None:
         # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
         of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details")
-        return ended if piece.role == "header" else traced and not (of_the_dump or _near(block.pieces[-1], piece))
+        return (
+            ended
+            if piece.role == "header"
+            else traced and not of_the_dump and _apart(block.pieces[-1], piece) is not False
+        )
     one, other = _plain(known.group("message") or known.body), _plain(piece.group("message") or piece.body)
-    alike = one and other and (one.startswith(other) or other.startswith(one)) and not _far(known, piece, _NESTED)
+    alike = one and other and (one.startswith(other) or other.startswith(one)) and not _apart(known, piece, _NESTED)
     if alike or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
+    nested = _apart(known, piece, _NESTED) is False
     if piece.role == "header" and known.role == "header":
-        return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
+        return not (ended and nested and known.host == piece.host)
     told = [_message_facts(said.group("message")) for said in (known, piece)]
     worlds = {facts["world_id"] for facts in told if None not in (facts["exception"], facts["world_id"])}
-    return (traced or ended or len(worlds) == 2) and not _near(known, piece, _NESTED)
+    return (traced or ended or len(worlds) == 2) and not nested
 
 
-def _apart(one: Piece | None, other: Piece) -> timedelta | None:
-    # None where nothing tells: a receiver's stamp and the host's own differ by whatever the clocks do.
+def _apart(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool | None:
+    # By more than this? None where nothing tells: a receiver's stamp and the host's own differ by whatever the clocks do.
     if one is None or one.time is None or other.time is None or one.received != other.received:
         return None
-    return abs(one.time - other.time)
-
-
-def _near(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    apart = _apart(one, other)
-    return apart is not None and apart <= span
-
-
-def _far(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    apart = _apart(one, other)
-    return apart is not None and apart > span
+    return abs(one.time - other.time) > span
 
 
 def _plain(message: str | None) -> str:
     # Letters and figures alone: what two prints of one message share.
-    text = _without_tables(message or "").replace("\\x", "")
+    text = _TABLES.split(message or "", 1)[0].replace("\\x", "")
     return re.sub(r"[^0-9a-z]", "", text.lower())[:200]
-
-
-def _without_tables(message: str) -> str:
-    return re.split(r"\s+PTEs:", message, maxsplit=1)[0]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -197,7 +189,7 @@ def is_crash(block: _Block) -> bool:
     # Whether a line that tells of a living host speaks of these frames: written as they are, and in their moment.
     head = frames[0]
     lives_on = any(
-        piece.prefixed == head.prefixed and not _far(piece, head) for piece in block.pieces if piece.role in _LIVES_ON
+        piece.prefixed == head.prefixed and not _apart(piece, head) for piece in block.pieces if piece.role in _LIVES_ON
     )
     # A host that lives on prints several words of the stack, a purple screen one; the last line may be cut, and tells neither.
     logged = head.pcpu is not None and head.role == "frame"
@@ -308,7 +300,7 @@ def _message_of(told: Piece | None, pieces: list[Piece]) -> str | None:
     if piece is None:
         return None
     text = (piece.match.groupdict() if piece.match else {}).get("message", piece.body[:4000]) or ""
-    return re.sub(r"\.{3}\s*\Z", "", _without_tables(text).strip()).rstrip() or None
+    return re.sub(r"\.{3}\s*\Z", "", _TABLES.split(text, 1)[0].strip()).rstrip() or None
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:

@@ -303,8 +303,10 @@ class _Reader:
         spans = [(first, _last_stamp(view) or first)] if first else []
         while spans:
             one, other = spans.pop()
-            calm = _NONE <= other[1] - one[1] <= _SILENCE
-            if not calm and (middle := _stamp_between(view, one[0], other[0])):
+            # A stamped line between them, from the middle if there is one there.
+            origins = () if _NONE <= other[1] - one[1] <= _SILENCE else ((one[0] + other[0]) // 2, one[0] + 1)
+            between = (_stamp(_STAMP.search(view, origin, other[0])) for origin in origins)
+            if middle := next((at for at in between if at and one[0] < at[0] < other[0]), None):
                 spans += [(middle, other), (one, middle)]
             else:
                 self._see(one[1])
@@ -364,15 +366,6 @@ def _stamp(match: re.Match[bytes] | None) -> tuple[int, datetime] | None:
     # Where it stands, and the moment that it tells if there can be such a one.
     moment = moment_of((match[1] + (match[2] or b"")).decode()) if match else None
     return (match.start(), moment) if match and moment else None
-
-
-def _stamp_between(view: memoryview, begin: int, end: int) -> tuple[int, datetime] | None:
-    # A stamped line after `begin` and before `end`, from the middle if there is one there.
-    for origin in ((begin + end) // 2, begin + 1):
-        found = _stamp(_STAMP.search(view, origin, end))
-        if found and begin < found[0] < end:
-            return found
-    return None
 
 
 def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
