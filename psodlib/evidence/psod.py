@@ -139,11 +139,9 @@ def _is_other_message(block: _Block, piece: Piece) -> bool:
     if known is None:
         # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
         of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details")
-        return (
-            ended
-            if piece.role == "header"
-            else traced and not of_the_dump and _apart(block.pieces[-1], piece) is not False
-        )
+        if piece.role == "header":
+            return ended
+        return traced and not of_the_dump and _apart(block.pieces[-1], piece) is not False
     one, other = _plain(known.group("message") or known.body), _plain(piece.group("message") or piece.body)
     alike = one and other and (one.startswith(other) or other.startswith(one)) and not _apart(known, piece, _NESTED)
     if alike or not _plain(piece.group("message")):  # nothing is said where a text is cut
@@ -218,7 +216,7 @@ def _is_joke(block: _Block) -> bool:
 # Crash: what a block says.
 
 
-def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
+def read_crash(block: _Block, data: bytes, offset: int, source: str | None = None) -> Crash:
     """What a block says, whose stretch of text begins at a byte of its file."""
     # It begins behind the warnings that foretold it, and ends with its last line of a known role.
     roles = [piece.role for piece in block.pieces]
@@ -256,6 +254,7 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         crash_id=identity,
         deliberate=bool(message and KINDS[0][2].search(message)),
         damage=_damage(pieces, crash, frames, raw),
+        source=source,
         line=pieces[0].line,
         offset=pieces[0].start,
         sha256=hashlib.sha256(raw).hexdigest(),
@@ -271,6 +270,7 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
                 base=_address(piece.group("base")) or None,
                 data=_address(piece.group("data")) or None,
                 bss=_address(piece.group("bss")) or None,
+                source=source,
             )
             for piece in pieces
             if piece.role == "module_map"

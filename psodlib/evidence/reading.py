@@ -218,11 +218,10 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
             # Else it may be another host's, another day's: nobody took it as evidence.
             if not (crashes or has_outputs):
                 return _nothing(item, "document")
-            of_crash = "a crash, no evidence of a host; `parse_crashes` reads what it quotes"
-            quoted = (
-                of_crash if crashes else "outputs of a host, no evidence; put what it quotes into a file of its own"
-            )
-            return _nothing(item, "", "unknown_format", f"a document that quotes {quoted}")
+            detail = "outputs of a host, no evidence; put what it quotes into a file of its own"
+            if crashes:
+                detail = "a crash, no evidence of a host; `parse_crashes` reads what it quotes"
+            return _nothing(item, "", "unknown_format", f"a document that quotes {detail}")
     if has_outputs or (crashes and not like_vmkernel):
         # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
         seen: list[bytes] = []
@@ -236,25 +235,16 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     kinds = [place for place in found if place < len(KINDS)]
     kind = recognise(text, name.removesuffix(".txt"), kinds) if kinds and not like_vmkernel else None
     if kind is not None:
-        readings = read_artifact(text_of, item.source, item.name, _taken(item), kind)
-        return [
-            replace(reading, problems=(), irrelevant=True)
-            if _is_one_of_hundreds(item)
-            and not reading.facts
-            and [one.problem for one in reading.problems] == ["unused"]
-            else reading
-            for reading in readings
-        ]
+        told = read_artifact(text_of, item.source, item.name, _taken(item), kind)
+        silent = [one for one in told if not one.facts and [problem.problem for problem in one.problems] == ["unused"]]
+        noise = silent if _is_one_of_hundreds(item) else []
+        return [replace(one, problems=(), irrelevant=True) if one in noise else one for one in told]
     if like_vmkernel:
         return [read_vmkernel(text_of, item.source)]
     reading = _searched(stream, encoding, item)
     # A text that does not look like vmkernel's: a stamp alone makes no sign of life.
-    if reading and (
-        reading.crashes
-        or reading.drivers
-        or reading.modules
-        or any(p.problem == "unread_crash" for p in reading.problems)
-    ):
+    unread = reading and any(problem.problem == "unread_crash" for problem in reading.problems)
+    if reading and (unread or reading.crashes or reading.drivers or reading.modules):
         return [reading]
     return _of_unknown(head, item)
 
@@ -323,12 +313,9 @@ def _of_binary(kind: str, item: Item) -> list[FileReading]:
 def _of_unknown(head: bytes, item: Item) -> list[FileReading]:
     if _is_one_of_hundreds(item) and not head.isspace():
         return _nothing(item, "other_output")
-    kind = _irrelevant_kind(_text(head))
-    return (
-        _nothing(item, kind)
-        if kind
-        else [FileReading(source=item.source, kind="", problems=(problem_of_unknown(item.source),))]
-    )
+    if kind := _irrelevant_kind(_text(head)):
+        return _nothing(item, kind)
+    return [FileReading(source=item.source, kind="", problems=(problem_of_unknown(item.source),))]
 
 
 def _irrelevant_kind(text: str) -> str | None:

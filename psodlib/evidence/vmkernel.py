@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from operator import itemgetter
@@ -208,19 +208,17 @@ class _Reader:
         if window is None:
             return
         data = bytes(window.data)
-        if not last:
-            data = data[: data.rfind(b"\n") + 1] or data
+        end = len(data) if last else data.rfind(b"\n") + 1 or len(data)
         if resume:
-            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1
-            data = data[:keep] if keep > _WINDOW_LIMIT // 2 else data
-        skip = 0
-        if window.start > self.parsed_to and not data.startswith(b"\0"):  # behind a run of NULs a line begins
-            skip = data.find(b"\n") + 1
-        self._read(data[skip:], window.start + skip, window.line + (1 if skip else 0))
-        self.parsed_to = window.start + len(data)
-        if resume and (rest := window.data[len(data) :]):
-            line = window.line + data.count(b"\n")
-            self.window = _Window(self.parsed_to, line, max(window.until, self.parsed_to + _AFTER), bytearray(rest))
+            header = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:", 0, end)) + 1
+            end = header if header > _WINDOW_LIMIT // 2 else end
+        # Behind a run of NULs a line begins.
+        skip = data.find(b"\n", 0, end) + 1 if window.start > self.parsed_to and not data.startswith(b"\0") else 0
+        self._read(data[skip:end], window.start + skip, window.line + (1 if skip else 0))
+        self.parsed_to = window.start + end
+        if resume and end < len(data):
+            until = max(window.until, self.parsed_to + _AFTER)
+            self.window = _Window(self.parsed_to, window.line + data.count(b"\n", 0, end), until, bytearray(data[end:]))
 
     def _read(self, data: bytes, start: int, line: int) -> None:
         for block, part, at in blocks_in(data, start, line):
@@ -235,14 +233,13 @@ class _Reader:
                     detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
                     self._complain("too_large", detail, first.line)
                 return
-            crash = read_crash(block, part, at)
-            modules = tuple(replace(module, source=self.source) for module in crash.modules)
-            self.crashes.append(replace(crash, source=self.source, modules=modules))
+            crash = read_crash(block, part, at, self.source)
+            self.crashes.append(crash)
             if "involved in panic" in crash.text and crash.time is not None:
                 # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
                 for module, printed in modules_named_by_kernel(crash.text).items():
                     if printed:
-                        self._note_loaded(module, printed, crash.time, crash.time, crash.line)
+                        self._note_loaded(module, printed, crash.time, crash.line)
 
     def _complain(self, problem: str, detail: str, line: int | None = None) -> None:
         self.problems.append(Problem(source=self.source, problem=problem, line=line, detail=detail))
@@ -265,8 +262,7 @@ class _Reader:
             self.facts.append(fact)
         else:
             module = (row.what or module or "").lower()
-            hour = time.replace(minute=0, second=0, microsecond=0) if time else None
-            self._note_loaded(module, version, hour, time, line)
+            self._note_loaded(module, version, time, line)
             if number := groups.get("id"):
                 self.modules.append(Module(module=module, module_id=read_count(number), time=time, source=self.source))
         return True
@@ -282,12 +278,10 @@ class _Reader:
                 self.foretold[key] = minute
             self.precursors.append((piece.time, what, module, piece.body[:300], piece.line))
 
-    def _note_loaded(
-        self, module: str, printed: str | None, once: datetime | None, time: datetime | None, line: int | None
-    ) -> None:
-        version = normalise(printed, module)
-        if (module, version, once) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
-            self.drivers[module, version, once] = DriverReading(
+    def _note_loaded(self, module: str, printed: str | None, time: datetime | None, line: int | None) -> None:
+        version, hour = normalise(printed, module), time and time.replace(minute=0, second=0, microsecond=0)
+        if (module, version, hour) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
+            self.drivers[module, version, hour] = DriverReading(
                 module=module, version=version, state="loaded", observed_at=time, evidence="banner", source=self.source, line=line,
             )  # fmt: skip
 
@@ -311,11 +305,9 @@ class _Reader:
             else:
                 self._see(one[1])
                 self._see(other[1])
-        if not _OWN_LINE.match(
-            view
-        ):  # who speaks in the first line: a receiver's file of one host says the same everywhere
-            host = read_line(bytes(view[:1024]).split(b"\n", 1)[0]).host
-            self.hosts |= {host.lower()} if host else set()
+        # Who speaks in the first line: a receiver's file of one host says the same everywhere.
+        if not _OWN_LINE.match(view) and (host := read_line(bytes(view[:1024]).split(b"\n", 1)[0]).host):
+            self.hosts.add(host.lower())
 
     def _see(self, moment: datetime) -> None:
         self.last_time = moment
