@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -228,20 +228,17 @@ def _read_prefix(piece: Piece) -> None:
     piece.host = host if program and "garbled" not in piece.damage else None
 
 
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", re.ASCII)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[+-]\d\d:?\d\d)?", re.ASCII)
 
 
 def moment_of(text: str) -> datetime | None:
     """The moment that a stamp names, in UTC; None for a masked one or one that cannot be."""
-    parts = _MOMENT.match(text)
-    if not parts or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
+    found = _MOMENT.match(text)
+    if not found or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
         return None
     try:
-        moment = datetime.fromisoformat(f"{parts[1]}.{parts[2] or '':0<6.6}+00:00")
-        if parts[3]:
-            zone = timedelta(hours=int(parts[4]), minutes=int(parts[5]))
-            moment -= zone if parts[3] == "+" else -zone
-        return moment
+        moment = datetime.fromisoformat(found[0])
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
 
