@@ -235,7 +235,7 @@ def read_crash(block: _Block, data: bytes, offset: int, source: str | None = Non
     version, build = ((product and product.group(name)) or "#" for name in ("version", "build"))
     crash = facts | {
         "host": next((piece.host for piece in pieces if piece.role and piece.host), None),
-        "time": _first(pieces, attrgetter("time"), ("header",), ("code_start",), ("message", *_FRAMES), roles)
+        "time": _first(pieces, attrgetter("time"), ("header",), ("code_start",), ("message", *_FRAMES), {*roles})
         or moment_of(_first(pieces, _told("time", str), ("details",)) or ""),
         "esxi_version": None if re.search("[#X]", version) else version,
         "esxi_build": None if re.search("[#X]", build) else build,
@@ -263,19 +263,13 @@ def read_crash(block: _Block, data: bytes, offset: int, source: str | None = Non
         # The vmkernel prints 0 for itself in its map: that is "not said", its place is `Code start`.
         modules=tuple(
             Module(
-                crash_id=identity,
-                host=crash["host"],
-                time=crash["time"],
-                module=piece.group("module") or "",
-                base=_address(piece.group("base")) or None,
-                data=_address(piece.group("data")) or None,
-                bss=_address(piece.group("bss")) or None,
-                source=source,
+                crash_id=identity, host=crash["host"], time=crash["time"], module=piece.group("module") or "", source=source,
+                base=_address(piece.group("base")) or None, data=_address(piece.group("data")) or None, bss=_address(piece.group("bss")) or None,
             )
             for piece in pieces
             if piece.role == "module_map"
         ),
-    )
+    )  # fmt: skip
 
 
 def _first(pieces: list[Piece], told: Callable[[Piece], Any], *roles: Collection[str]) -> Any:

@@ -327,23 +327,16 @@ class _Reader:
         hosts = sorted(self.hosts | {crash.host.lower() for crash in self.crashes if crash.host})
         if len(hosts) > 1:
             self._complain("host_conflict", f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}")
-        return FileReading(
-            source=self.source,
-            kind="vmkernel",
-            host=hosts[0] if len(hosts) == 1 else None,
-            size=self.size,
-            crashes=tuple(self.crashes),
-            alive=tuple(Alive(start=start, end=end, source=self.source) for start, end in self.stretches),
-            marks=tuple(self.marks),
-            drivers=tuple(self.drivers.values()),
-            modules=tuple(self.modules) + tuple(module for crash in self.crashes for module in crash.modules),
-            facts=tuple(self.facts),
-            precursors=tuple(
-                Precursor(time=time, what=what, module=module, text=text, source=self.source, line=line)
-                for time, what, module, text, line in chain(self.precursors, self.speech.found())
-            ),
-            problems=tuple(self.problems),
+        alive = tuple(Alive(start=start, end=end, source=self.source) for start, end in self.stretches)
+        precursors = tuple(
+            Precursor(time=time, what=what, module=module, text=text, source=self.source, line=line)
+            for time, what, module, text, line in chain(self.precursors, self.speech.found())
         )
+        return FileReading(
+            source=self.source, kind="vmkernel", host=hosts[0] if len(hosts) == 1 else None, size=self.size, crashes=tuple(self.crashes),
+            alive=alive, marks=tuple(self.marks), drivers=tuple(self.drivers.values()), facts=tuple(self.facts), precursors=precursors,
+            modules=tuple(chain(self.modules, *(crash.modules for crash in self.crashes))), problems=tuple(self.problems),
+        )  # fmt: skip
 
 
 def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
