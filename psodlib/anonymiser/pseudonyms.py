@@ -18,6 +18,7 @@ SURE_ENDINGS = frozenset(str.split("com org edu gov mil biz lan intranet swiss c
 _PREFIX = {"host": "h", "vm": "vm-", "datastore": "ds-", "user": "u", "network": "net-", "word": "w", "domain": "d"}
 DIGITS = 9
 REMOVED = "[removed]"
+_HEXADECIMAL = "0123456789abcdef"
 
 
 class Pseudonyms:
@@ -113,7 +114,7 @@ class Pseudonyms:
         if "0x" in name.lower():
             digest = self._digest("uuid", name)
             return " ".join(f"{byte:#x}" for byte in digest[:16])
-        return self._scrambled(name, string.hexdigits[:16])
+        return self._scrambled(name, _HEXADECIMAL)
 
     def _world_wide(self, name: str) -> str:
         # The family and its first digit say which kind of identifier it is, and nothing of the device.
@@ -121,9 +122,9 @@ class Pseudonyms:
             return name[:3] + self._world_wide(name[2:])[1:]
         family, dot, rest = name.partition(".")
         if not dot or ":" in family:
-            return name[:1] + self._scrambled(name[1:], string.hexdigits[:16])
+            return name[:1] + self._scrambled(name[1:], _HEXADECIMAL)
         if family.lower() in ("naa", "eui", "vml"):
-            return f"{family}.{rest[:1]}{self._scrambled(rest[1:], string.hexdigits[:16])}"
+            return f"{family}.{rest[:1]}{self._scrambled(rest[1:], _HEXADECIMAL)}"
         return f"{family}.{self._scrambled(rest)}"
 
     def _scrambled(self, name: str, hexadecimal: str = "") -> str:
@@ -134,13 +135,9 @@ class Pseudonyms:
         while len(stream) < len(name):
             stream += hmac.digest(self._key, stream[-64:], "sha512")
         for letter, byte in zip(name, stream, strict=False):
-            if hexadecimal and letter.lower() in hexadecimal:
-                new = hexadecimal[byte % 16]
-            elif letter.isdigit():
-                new = string.digits[byte % 10]
-            elif letter.isalpha():
-                new = string.ascii_lowercase[byte % 26]
-            else:
-                new = letter
+            is_hex, is_digit = letter.lower() in hexadecimal, letter.isdigit()
+            others = string.digits if is_digit else string.ascii_lowercase if letter.isalpha() else letter
+            alphabet = hexadecimal if is_hex else others
+            new = alphabet[byte % len(alphabet)]
             made.append(new.upper() if letter.isupper() else new)
         return "".join(made)

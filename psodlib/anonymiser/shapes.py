@@ -96,22 +96,12 @@ def _at(signs: str, pattern: str, sample: str, *found: str, weak: bool = False, 
 
 _END = r"""(?=["'\s,;.:)\]<]|$)"""
 _WORD = r"[^\s\"'<>,;:()\[\]=]{2,80}"
-_NAME = rf"""['"]?(?P<{{}}>(?!is\b|was\b|has\b|on\b|not\b)[a-z0-9_][^\s"'<>,;:()\[\]=]{{{{1,80}}}}?)['"]?{_END}"""
-
-
-def _named(kind: str) -> str:
-    # A name of one word, with or without quotes.
-    return _NAME.format(kind)
-
-
-def _quoted(kind: str) -> str:
-    return rf"""\\?(?:"(?P<{kind}>[^"\n\\]{{1,128}})\\?"|'(?P<{kind}1>[^'\n]{{1,128}})')"""
-
-
-def _rest(kind: str) -> str:
-    # All that is left of the line, or what stands in quotes.
-    return rf"""(?P<{kind}>[^\s"'<>{{}}][^\n"<>{{}}]{{0,400}})"""
-
+# Of a kind that is filled in: a name of one word, with or without quotes; a name in quotes; all that is left of the line.
+_named = (
+    rf"""['"]?(?P<{{}}>(?!is\b|was\b|has\b|on\b|not\b)[a-z0-9_][^\s"'<>,;:()\[\]=]{{{{1,80}}}}?)['"]?{_END}""".format
+)
+_quoted = r"""\\?(?:"(?P<{0}>[^"\n\\]{{1,128}})\\?"|'(?P<{0}1>[^'\n]{{1,128}})')""".format
+_rest = r"""(?P<{}>[^\s"'<>{{}}][^\n"<>{{}}]{{0,400}})""".format
 
 POSITIONS = (
     # who sent a line of syslog, as the receiver and as the sender has it

@@ -144,15 +144,10 @@ def _wrong(entry: Any) -> Iterator[tuple[str, str]]:
 # ---- matching --------------------------------------------------------------------------------------------------------
 
 
-def match_issues(
-    crash: Crash,
-    driver_version: str | None = None,
-    issues: Sequence[Issue] | None = None,
-    esxi_build: str | None = None,
-) -> tuple[Match, ...]:
+def match_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> tuple[Match, ...]:
     """The issues of which a crash bears a sign and whose other conditions it does not contradict, surest first."""
     given = tuple(issues) if issues is not None else _shipped()
-    facts = _Facts(crash, driver_version or crash.driver_version, esxi_build or crash.esxi_build)
+    facts = _Facts(crash)
     if not any(facts.bears(sign, patterns) for sign, patterns in _signs(given)):
         return ()  # most crashes bear no sign of anything known
     matches = []
@@ -187,8 +182,8 @@ def _shipped() -> tuple[Issue, ...]:
 class _Facts:
     # A crash as the conditions ask for it; its texts are encoded once, and only when an issue asks.
 
-    def __init__(self, crash: Crash, version: str | None, build: str | None) -> None:
-        self.crash, self.module, self.version, self.build = crash, crash.guilty_module, version, build
+    def __init__(self, crash: Crash) -> None:
+        self.crash, self.module = crash, crash.guilty_module
         self.texts: dict[str, bytes | None] = {}
 
     def bears(self, sign: str, patterns: tuple[str, ...]) -> bool | None:
@@ -207,8 +202,8 @@ _CONDITIONS: dict[str, Callable[[_Facts, Issue], bool | None]] = {
     "kinds": lambda facts, issue: None if facts.crash.kind == "other" else facts.crash.kind in issue.kinds,
     "module": lambda facts, issue: None if facts.module is None else facts.module == issue.module,
     "esxi": lambda facts, issue: _begins(issue.esxi, facts.crash.esxi_version),
-    "versions": lambda facts, issue: _in_ranges(issue.versions, facts.version, issue.module),
-    "builds": lambda facts, issue: _in_ranges(issue.builds, facts.build, None),
+    "versions": lambda facts, issue: _in_ranges(issue.versions, facts.crash.driver_version, issue.module),
+    "builds": lambda facts, issue: _in_ranges(issue.builds, facts.crash.esxi_build, None),
     "stack": lambda facts, issue: facts.bears("stack", issue.stack),
     "message": lambda facts, issue: facts.bears("message", issue.message),
     "text": lambda facts, issue: facts.bears("text", issue.text),
