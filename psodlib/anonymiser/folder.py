@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psodlib.anonymiser.key import LEAST
 from psodlib.anonymiser.learn import in_a_hosts_folder, learn_names
-from psodlib.anonymiser.pseudonyms import Pseudonyms
+from psodlib.anonymiser.pseudonyms import LEAST, Pseudonyms
 from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.anonymiser.sweep import Suspect
 from psodlib.anonymiser.transcode import Transcoder, copy, free_name, shares, spool
