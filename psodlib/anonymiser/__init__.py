@@ -5,7 +5,6 @@
     pseudonyms.py  a name -> another of the same shape, by the key: a file or a passphrase, never an argument
     rewrite.py     text -> the same text with its names replaced, as a stream
     tables.py      Parquet and inventories, cell by cell
-    transcode.py   a file -> a file of the same form: gz, tar, zip, fragments, one in another
     folder.py      sources -> a folder beside them, the owner's mapping, and what was left out
 
 What a name is comes from two looks: by shape (an address is one wherever it stands) and by place (whoever stands where a host's
