@@ -169,11 +169,8 @@ def match_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> tuple[M
 
 def exposed(issues: Iterable[Issue], module: str, version: str | None) -> tuple[Issue, ...]:
     """The issues that name this version of this driver as affected; not knowing the version exposes to none."""
-    return tuple(
-        issue
-        for issue in issues
-        if issue.module == module and issue.versions and version and _in_ranges(issue.versions, version, module)
-    )
+    named = (issue for issue in issues if issue.module == module and version)
+    return tuple(issue for issue in named if _in_ranges(issue.versions, version, module))
 
 
 @cache

@@ -80,10 +80,9 @@ def release_of(crash: Crash) -> Release | None:
 @lru_cache(maxsize=1 << 16)
 def prefix_rule(function: str) -> Rule | None:
     """The line of ``rules/symbol_prefixes.txt`` with the longest prefix of a symbol."""
-    rules = [
-        rule for rule in read_rules("symbol_prefixes.txt", mapped=True, plain=True) if function.startswith(rule.pattern)
-    ]
-    return max(rules, key=lambda rule: len(rule.pattern), default=None)
+    rules = read_rules("symbol_prefixes.txt", mapped=True, plain=True)
+    fitting = (rule for rule in rules if function.startswith(rule.pattern))
+    return max(fitting, key=lambda rule: len(rule.pattern), default=None)
 
 
 @lru_cache(maxsize=1 << 16)
