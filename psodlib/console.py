@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -93,11 +94,7 @@ def bar(task: str, at_once: bool = True) -> Iterator[Any]:
 @contextmanager
 def stoppable(store: str | None) -> Iterator[None]:
     """SIGTERM ends as Ctrl-C does: worker processes end, locks are freed, half-written files go; the exit code is the shell's."""
-
-    def end(number: int, where: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except KeyboardInterrupt:
@@ -141,9 +138,12 @@ def cluster_client(address: str | None, jobs: int | None) -> Iterator[Any]:
         try:
             where: Any = address
             if address == "local":
-                workers = jobs or os.cpu_count() or 1
-                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")  # type: ignore[no-untyped-call]
-                where = opened.enter_context(local)
+                how = {
+                    "n_workers": jobs or os.cpu_count() or 1,
+                    "threads_per_worker": 1,
+                    "dashboard_address": "127.0.0.1:0",
+                }
+                where = opened.enter_context(LocalCluster(**how))  # type: ignore[no-untyped-call]
             client = opened.enter_context(Client(where, timeout=10))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
@@ -166,18 +166,14 @@ def print_summary(fleet: Fleet) -> None:
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
         print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
-        print_newest("The newest (psod explain CRASH_ID says why)", crashes)
+        newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
+        newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
+        columns = ["crash_id", "host", "time", "guilty_module", "signature"]
+        print_table("The newest (psod explain CRASH_ID says why)", newest[columns])
     if len(problems):
         rows = problems.groupby("problem", observed=True)["source"].transform("size")
         firsts = problems.assign(rows=rows).drop_duplicates("problem")
         print_table("Problems", firsts[["problem", "rows", "source", "detail"]])
-
-
-def print_newest(title: str, crashes: pd.DataFrame) -> None:
-    """The last crashes, one a row."""
-    newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
-    newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
-    print_table(title, newest[["crash_id", "host", "time", "guilty_module", "signature"]])
 
 
 def print_news(store: str) -> None:

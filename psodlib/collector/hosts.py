@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -94,15 +93,14 @@ def _listed(hosts: str | Path) -> list[str | Target]:
     if twice := table.attrs["duplicates"]:
         shown = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
         warnings.warn(f"{path}: several rows each for {shown}; the first counts", UserWarning, stacklevel=3)
-    return [_from_row(row) for row in table.to_dict("records")]
-
-
-def _from_row(row: dict[Any, Any]) -> Target:
-    cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}
-    told = {name: next((cells[key] for key in keys if key in cells), "") for name, keys in _COLUMNS.items()}
-    jump, legacy = _parse(told["jump"]) if told["jump"] else None, told["legacy"].lower() in _TRUE
-    found = _target(cells["host"], told["address"], told["port"].removesuffix(".0"), told["user"])
-    return replace(found, jump=jump, legacy=legacy)
+    found: list[str | Target] = []
+    for row in table.to_dict("records"):
+        cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}
+        told = {name: next((cells[key] for key in keys if key in cells), "") for name, keys in _COLUMNS.items()}
+        each = _target(cells["host"], told["address"], told["port"].removesuffix(".0"), told["user"])
+        jump, legacy = _parse(told["jump"]) if told["jump"] else None, told["legacy"].lower() in _TRUE
+        found.append(replace(each, jump=jump, legacy=legacy))
+    return found
 
 
 def _parse(text: str) -> Target:
