@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
+from psodlib.collector.session import CallFailed, Session, name_of, plain, words_of
 from psodlib.errors import CollectError
 from psodlib.evidence.artifacts.vcenter import AWAY, OF_CLUSTER, meaning_of
 
@@ -158,7 +158,7 @@ def _row(event: Any) -> Row:
     cluster = event.computeResource
     return {
         "id": host.host._moId if host is not None else None, "host": name_of(host.name) if host is not None else None,
-        "cluster": cluster.computeResource._moId if cluster is not None else None, "time": stamp(event.createdTime),
+        "cluster": cluster.computeResource._moId if cluster is not None else None, "time": plain(event.createdTime),
         "kind": plain(getattr(event, "eventTypeId", None) or _short(type(event))),
         "vm": name_of(event.vm.name) if event.vm is not None else None, "words": plain(event.fullFormattedMessage),
     }  # fmt: skip

@@ -26,6 +26,7 @@ PAGE = 100  # objects a page of properties
 MOST_NAME = 255
 LOGINS = 2  # of one run: a session that ends in the middle is opened again once
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
+Found = tuple[Any, dict[str, Any]]  # an object and its properties
 T = TypeVar("T")
 
 
@@ -118,7 +119,7 @@ class Session:
         silent = isinstance(error, TimeoutError)
         return CallFailed(f"no answer within {ANSWER:.0f} s" if silent else type(error).__name__, silent)
 
-    def objects(self, kind: Any, properties: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+    def objects(self, kind: Any, properties: tuple[str, ...]) -> list[Found]:
         """Every object of a kind with these properties."""
         # Views and pages end with their session: after another login the list begins anew.
         try:
@@ -130,10 +131,8 @@ class Session:
         except (CollectError, CallFailed, self.fault):
             raise
         except Exception:  # one value that pyVmomi does not know spoils the page that it comes in
-            return [
-                (found, self._one_by_one(found, properties))
-                for found, _ in self.call(lambda: self._listed(kind, ("name",)))
-            ]
+            named = self.call(lambda: self._listed(kind, ("name",)))
+            return [(found, self._one_by_one(found, properties)) for found, _ in named]
 
     def _one_by_one(self, found: Any, properties: tuple[str, ...]) -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -144,7 +143,7 @@ class Session:
                 break
         return told
 
-    def _listed(self, kind: Any, properties: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+    def _listed(self, kind: Any, properties: tuple[str, ...]) -> list[Found]:
         view = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)
         try:
             step = self.query.TraversalSpec(name="view", path="view", skip=False, type=type(view))
@@ -153,7 +152,7 @@ class Session:
             with contextlib.suppress(Exception):
                 view.Destroy()
 
-    def _pages(self, kind: Any, properties: tuple[str, ...], begin: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    def _pages(self, kind: Any, properties: tuple[str, ...], begin: dict[str, Any]) -> list[Found]:
         asked = self.query.FilterSpec(
             objectSet=[self.query.ObjectSpec(**begin)],
             propSet=[self.query.PropertySpec(type=kind, pathSet=list(properties), all=False)],
@@ -215,20 +214,17 @@ def thumbprint_of(pem: str) -> str:
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
 
 
-def plain(value: Any) -> str | None:
-    """A word of vCenter as one line that a terminal can bear."""
-    return None if value is None or value == "" else printable(str(value), 1000)
+def plain(value: Any) -> Any:
+    """A word of vCenter as one line that a terminal can bear; a time as text, where it bears its zone."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat() if value.tzinfo else None
+    return value if isinstance(value, bool) else printable(str(value), 1000) if value not in (None, "") else None
 
 
 def name_of(value: Any) -> str | None:
     """A name of the inventory, which comes with %2f, %5c and %25 for what a path cannot hold."""
     words = "" if value is None else str(value).replace("%2f", "/").replace("%5c", "\\").replace("%25", "%")
     return printable(words, MOST_NAME) or None
-
-
-def stamp(value: Any) -> str | None:
-    """A time, where it bears its zone."""
-    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) and value.tzinfo else None
 
 
 def words_of(error: Exception) -> str:
