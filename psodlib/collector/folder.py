@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal
 import msgspec
 import pandas as pd
 
-from psodlib.collector.hosts import folder_name
+from psodlib.collector.plan import folder_name
 
 MANIFEST = "manifest.json"
 

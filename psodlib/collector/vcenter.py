@@ -21,12 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.hosts import folder_name
 from psodlib.collector.login import PasswordSource
+from psodlib.collector.plan import folder_name
 from psodlib.collector.pool import Collection, Ledger, Progress, check_pool
-from psodlib.collector.session import CallFailed, Found, Session, name_of, plain, words_of
+from psodlib.collector.session import CallFailed, Events, Found, Session, name_of, plain, words_of
 from psodlib.errors import CollectError
 
 LINES = 500  # of a log a call; what vCenter gives

@@ -17,7 +17,6 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.simulate import text
 from psodlib.simulate.process import History, Process, simulate_history
-from psodlib.simulate.psods import stamp
 from psodlib.simulate.stories import story_named
 
 MARKER = "This fleet is made up: psodlib's simulate_fleet wrote these files, and no such hosts exist.\n"
@@ -176,7 +175,7 @@ def _rotate(lines: Sequence[text.Line], now: int, newest: int, each: int) -> lis
 
 
 def _join(lines: Sequence[text.Line], fraction: bool) -> bytes:
-    return "".join(f"{stamp(line.time, fraction)} {line.text}\n" for line in lines).encode()
+    return "".join(f"{text.stamp(line.time, fraction)} {line.text}\n" for line in lines).encode()
 
 
 def _write_plain(folder: Path, files: dict[str, bytes]) -> None:
@@ -188,7 +187,7 @@ def _write_plain(folder: Path, files: dict[str, bytes]) -> None:
 
 def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> None:
     # As vm-support packs it: one top folder, logs in var/run/log with links from var/log, large files in fragments.
-    moment, top = stamp(life.collected), _bundle_name(life, life.collected)
+    moment, top = text.stamp(life.collected), _bundle_name(life, life.collected)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, content in files.items():
@@ -209,7 +208,7 @@ def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> Non
 
 
 def _bundle_name(life: text.Life, time: int) -> str:
-    moment = stamp(time)
+    moment = text.stamp(time)
     return f"esx-{life.host}-{moment[:10]}--{moment[11:13]}.{moment[14:16]}-{34000 + len(life.host)}"
 
 
@@ -250,5 +249,5 @@ def _rates(history: History) -> pd.DataFrame:
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
     in_ms = _in_ms(table)
-    times = {str(name): in_ms[name].map(stamp) for name in table.select_dtypes("datetimetz")}
+    times = {str(name): in_ms[name].map(text.stamp) for name in table.select_dtypes("datetimetz")}
     path.write_text(table.assign(**times).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
