@@ -111,11 +111,8 @@ def _lives(history: History, seed: int, no_dump: float, cut_dump: float, bundled
         of_host = _in_ms(table).groupby("host", sort=False)
         return {str(host): list(mine.itertuples(index=False)) for host, mine in of_host}
 
-    boots, crashes = (
-        history.boots.rename(columns={"boot": "start", "esxi_build": "build"}),
-        history.crashes.assign(form=""),
-    )
-    told = [rows(table) for table in (boots, crashes, history.installs, history.gaps)]
+    boots = history.boots.rename(columns={"boot": "start", "esxi_build": "build"})
+    told = [rows(table) for table in (boots, history.crashes.assign(form=""), history.installs, history.gaps)]
     hosts: Any = history.hosts.itertuples()
     for number, host in enumerate(hosts):
         lived, crashed, installs, gaps = (table.get(host.host, []) for table in told)
@@ -192,12 +189,10 @@ def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> Non
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, content in files.items():
             real = path.replace("var/log/", "var/run/log/")
-            pieces = [(real, content)]
-            if len(content) > FRAGMENT:
-                starts = enumerate(range(0, len(content), FRAGMENT))
-                pieces = [(f"{real}.FRAG-{n:05d}", content[start : start + FRAGMENT]) for n, start in starts]
-            for name, piece in pieces:
-                _add(archive, f"{top}/{name}", life.collected, piece)
+            large = len(content) > FRAGMENT
+            for number, start in enumerate(range(0, max(len(content), 1), FRAGMENT)):
+                name = f"{real}.FRAG-{number:05d}" if large else real
+                _add(archive, f"{top}/{name}", life.collected, content[start : start + FRAGMENT])
                 if real != path:
                     link = name.replace("var/run/log/", "../run/log/")
                     _add(archive, f"{top}/{name.replace('var/run/', 'var/')}", life.collected, link=link)
@@ -230,7 +225,7 @@ def _write_truth(folder: Path, history: History, lives: Sequence[text.Life], giv
     for name, table in tables.items():
         _write_table(folder / f"{name}.csv", table)
     parameters = json.dumps({**given, **asdict(history.parameters)}, indent=1)
-    (folder / "parameters.json").write_text(parameters + "\n", encoding="utf-8", newline="\n")
+    (folder / "parameters.json").write_text(f"{parameters}\n", encoding="utf-8", newline="\n")
 
 
 def _rates(history: History) -> pd.DataFrame:
