@@ -50,11 +50,8 @@ class Life:
 
     def seen(self, lines: Iterable[Line]) -> list[Line]:
         """Lines in order of time, without those in a gap or after the collection."""
-        return [
-            line
-            for line in sorted(lines, key=lambda line: line.time)
-            if line.time <= self.collected and not any(gap.start <= line.time < gap.end for gap in self.gaps)
-        ]
+        said = sorted((line for line in lines if line.time <= self.collected), key=lambda line: line.time)
+        return [line for line in said if not any(gap.start <= line.time < gap.end for gap in self.gaps)]
 
 
 def vmksummary_log(life: Life) -> list[Line]:
@@ -147,32 +144,29 @@ def _precursors(story: Story, crash: Any, rng: Random) -> Iterator[Line]:
 
 def esxupdate_log(life: Life) -> list[Line]:
     """Every change of the installed driver, from the day the host was built; flashing a firmware leaves no line."""
-    first = life.boots[0]
-    installs = [] if life.story.of_firmware else list(life.installs)
+    story, first, lines = life.story, life.boots[0], list[Line]()
+    name, installs = f"{story.vib_vendor}_bootbank_{story.vib}_", [] if story.of_firmware else life.installs
     built = (first.start - DAY, installs[0].removed if installs else first.version, "")
-    changes = (built, *((install.time, install.version, install.removed) for install in installs))
-    lines = [line for change in changes for line in _install_lines(life, *change)]
+    for time, version, removed in (built, *((install.time, install.version, install.removed) for install in installs)):
+        said = (
+            f"HostImage: INFO: Attempting to download VIB {story.vib}",
+            f"Transaction: INFO: Final list of VIBs being installed is {name}{_vib(story, version)}",
+            *(
+                [f"Transaction: INFO: Final list of VIBs being removed is {name}{_vib(story, removed)}"]
+                if removed
+                else []
+            ),
+            "HostImage: DEBUG: Host is remediated by installer: locker, boot",
+            "vmware.runcommand: INFO: runcommand called with: args = '/sbin/backup.sh 0 /altbootbank', outfile = 'None', "
+            "returnoutput = 'True', timeout = '0.0'.",
+            "BootBankInstaller.pyc: INFO: boot config of '/altbootbank' is being updated, 5",
+            "root: DEBUG: Finished execution of command = vib.install",
+        )
+        pid = 60_000 + time // DAY % 9_000
+        head = "esxupdate: " if story.release < "6" else f"esxupdate: {pid}: "
+        head = f"In(14) esxupdate[{pid}]: " if story.release >= "8" else head
+        lines += [Line(time + (number - len(said)) * 2000, f"{head}{text}") for number, text in enumerate(said)]
     return [line for line in lines if line.time <= life.collected]
-
-
-def _install_lines(life: Life, time: int, version: str, removed: str) -> Iterator[Line]:
-    story = life.story
-    name = f"{story.vib_vendor}_bootbank_{story.vib}_"
-    said = (
-        f"HostImage: INFO: Attempting to download VIB {story.vib}",
-        f"Transaction: INFO: Final list of VIBs being installed is {name}{_vib(story, version)}",
-        *([f"Transaction: INFO: Final list of VIBs being removed is {name}{_vib(story, removed)}"] if removed else []),
-        "HostImage: DEBUG: Host is remediated by installer: locker, boot",
-        "vmware.runcommand: INFO: runcommand called with: args = '/sbin/backup.sh 0 /altbootbank', outfile = 'None', "
-        "returnoutput = 'True', timeout = '0.0'.",
-        "BootBankInstaller.pyc: INFO: boot config of '/altbootbank' is being updated, 5",
-        "root: DEBUG: Finished execution of command = vib.install",
-    )
-    pid = 60_000 + time // DAY % 9_000
-    head = "esxupdate: " if story.release < "6" else f"esxupdate: {pid}: "
-    head = f"In(14) esxupdate[{pid}]: " if story.release >= "8" else head
-    for number, text in enumerate(said):
-        yield Line(time + (number - len(said)) * 2000, f"{head}{text}")
 
 
 def _vib(story: Story, version: str) -> str:
