@@ -138,12 +138,9 @@ def cluster_client(address: str | None, jobs: int | None) -> Iterator[Any]:
         try:
             where: Any = address
             if address == "local":
-                how = {
-                    "n_workers": jobs or os.cpu_count() or 1,
-                    "threads_per_worker": 1,
-                    "dashboard_address": "127.0.0.1:0",
-                }
-                where = opened.enter_context(LocalCluster(**how))  # type: ignore[no-untyped-call]
+                workers = jobs or os.cpu_count() or 1
+                local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")  # type: ignore[no-untyped-call]
+                where = opened.enter_context(local)
             client = opened.enter_context(Client(where, timeout=10))  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise InputError(f"{address}: no cluster there ({error}); expected tcp://host:8786 or local") from error
