@@ -17,9 +17,8 @@ from scipy import optimize, special, stats
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.risk import exact
-from psodlib.risk.cells import tabulate
 from psodlib.risk.exposure import UPTIME_BANDS, Floats, Whole, check_columns, check_exposure, in_days, split_stretches
-from psodlib.risk.frailty import fit_frailty
+from psodlib.risk.frailty import fit_frailty, tabulate
 from psodlib.risk.rates import DAYS_PER_YEAR, with_limits
 
 DRIVER, OTHER, REBOOT = 1, 2, 3  # causes that end a boot; 0 is censored

@@ -15,7 +15,7 @@ import pandas as pd
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.cautions import OVERLAP
 from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
-from psodlib.risk.league import driver_league
+from psodlib.risk.rates import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.crash import describe_crash, reasons_of
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
