@@ -19,7 +19,7 @@ import psodlib as psod
 from psodlib.errors import InputError
 from psodlib.views.account import find_site, site_section
 from psodlib.views.document import Section, Text, to_html, to_markdown, to_pdf
-from psodlib.views.explore.notes import Note, write_note
+from psodlib.views.explore import Note, write_note
 from psodlib.views.writeup import asked_for, choose_crash, write_up
 
 INCIDENT = DATA / "incident-2014-05-31"
@@ -271,7 +271,7 @@ def test_hostile_text_is_text_in_a_case(planted):
 
     _, _, fleet, _, folder = planted
     crash = choose_crash(fleet, "c000000000000000")
-    files = _tables(fleet, crash, []) | _write_ups(fleet, crash, [], [])
+    files = _tables(fleet, crash, []) | _write_ups(fleet, crash)
     for name, data in files.items():
         if name.endswith(".csv"):
             for row in csv.reader(io.StringIO(data.decode())):
