@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
-from psodlib.risk.league import driver_league
+from psodlib.risk.rates import driver_league
 from psodlib.views.cells import ADVICE, MOVES
 from psodlib.views.crash import reasons_of, where
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
