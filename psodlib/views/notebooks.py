@@ -43,6 +43,7 @@ finally:
     if modules[EXTRA] is None:
         del modules[EXTRA]
 
+TIMEOUT = 120  # seconds of a cell
 KERNEL_START = 60  # seconds; takes about two on a quiet machine
 # A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
 HANGS = (CellTimeoutError, DeadKernelError, RuntimeError)
@@ -71,15 +72,8 @@ PNG = "data:image/png;base64,"
 # ---- running -------------------------------------------------------------------------------------------------------------
 
 
-def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, timeout: float = 120) -> NotebookNode:
-    """Run a notebook from top to bottom in a kernel of its own, with some of its parameters replaced."""
-    path = Path(path)
-    with notebooks_running({path: parameters or {}}, 1, timeout) as running:
-        return running[path].result()
-
-
 @contextmanager
-def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: float = 120) -> Iterator[Running]:
+def notebooks_running(given: Mapping[Path, Any], kernels: int = 2) -> Iterator[Running]:
     """Run notebooks side by side while the caller does something else, on fewer kernels than notebooks.
 
     Notes
@@ -92,7 +86,7 @@ def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: floa
     # A thread has an event loop of its own, so that a caller may have one running (a notebook has).
     with ThreadPoolExecutor(kernels) as lanes:
         for _ in range(min(kernels, len(given))):
-            lanes.submit(lambda: asyncio.run(_lane(waiting, ran, timeout)))
+            lanes.submit(lambda: asyncio.run(_lane(waiting, ran)))
         try:
             yield ran
         except BaseException:
@@ -100,7 +94,7 @@ def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: floa
             raise
 
 
-async def _lane(waiting: Iterator[Any], ran: Running, timeout: float) -> None:
+async def _lane(waiting: Iterator[Any], ran: Running) -> None:
     # One kernel for one notebook after the other.
     client: Any = None
     with tempfile.TemporaryDirectory(prefix="psod-kernel-") as profile:
@@ -115,7 +109,7 @@ async def _lane(waiting: Iterator[Any], ran: Running, timeout: float) -> None:
                         client = None
                     used = client is not None
                     client = client or NotebookClient(
-                        node, timeout=timeout, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"],
+                        node, timeout=TIMEOUT, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"],
                         coalesce_streams=True, record_timing=False, resources={"metadata": place},
                     )  # fmt: skip
                     try:
@@ -188,7 +182,7 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def write_notebook(node: NotebookNode, path: str | Path) -> Path:
-    """Write a notebook as ``run_notebook`` gave it."""
+    """Write a notebook as it ran."""
     out = Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(FORMAT.writes(node) + "\n", encoding="utf-8", newline="\n")

@@ -53,7 +53,7 @@ def plot_host_days(
     simulated: bool = False, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Host-days by loaded version, one stacked bar a group; unknown versions and unwatched time are drawn, not dropped."""
-    lived = exposure if exposure["host_days"].sum() > 0 else ()
+    lived = exposure if len(exposure) and exposure["host_days"].sum() > 0 else ()
     frame.some(lived, "No host-days at all", "No stretch of any boot is covered by evidence.")
     stretches = frame.completed(exposure, by)
     table = _grouped_days(stretches, uptimes, by)

@@ -91,17 +91,7 @@ PARAMETERS = {
     "simulated": ("bool", 'True prints "simulated fleet" in the caption.'),
     "ax": ("matplotlib.axes.Axes, optional", "Where to draw; a new figure by default."),
 }
-DOC = """{own}
-
-Parameters
-----------
-{parameters}
-
-Returns
--------
-matplotlib.axes.Axes
-    ``numbers(ax)``: {columns}{more}.
-{heading}{notes}"""
+RETURNS = "Returns\n-------\nmatplotlib.axes.Axes\n    ``numbers(ax)``"
 
 
 class Missing(Exception):
@@ -132,14 +122,13 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
             matplotlib.interactive(interactive)
             return made
 
-        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\nNotes\n")
+        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\n\nNotes\n")
         taken = [
             f"{name} : {PARAMETERS[name][0]}\n    {PARAMETERS[name][1]}" for name in inspect.signature(plot).parameters
         ]
-        drawn.__doc__ = DOC.format(
-            own=own.rstrip(), parameters="\n".join(taken), columns=", ".join(f"``{name}``" for name in columns), more=more,
-            heading=heading, notes=notes,
-        )  # fmt: skip
+        given = f"{RETURNS}: {', '.join(f'``{name}``' for name in columns)}{more}."
+        parts = (own, "Parameters\n----------\n" + "\n".join(taken), f"{given}{heading}{notes}")
+        drawn.__doc__ = "\n\n".join(parts)
         return drawn
 
     return dressed
@@ -387,14 +376,9 @@ def wording(ax: Axes) -> tuple[str, str, str]:
 
 
 def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
-    """Write the figure of a chart as PNG at twice the screen's resolution, and as SVG.
-
-    The figure is taken off pyplot's list, so that many charts do not pile up in memory; the Axes stay usable.
-    """
-    out = Path(path)
-    stem = out.name.removesuffix(".png").removesuffix(".svg")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = out.with_name(f"{stem}.png"), out.with_name(f"{stem}.svg")
+    """Write the figure of a chart as PNG at twice the screen's resolution and as SVG; the Axes stay usable."""
+    png, svg = (Path(f"{path}.{kind}") for kind in ("png", "svg"))
+    png.parent.mkdir(parents=True, exist_ok=True)
     figure: Any = ax.figure
     with plt.rc_context(STYLE):
         # Laid out once for both files: left to savefig, each would draw the figure twice more.
@@ -403,7 +387,7 @@ def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
         figure.set_layout_engine("none")
         figure.savefig(png, dpi=2 * STYLE["figure.dpi"], bbox_inches=figure.psod_box, metadata={"Software": None})
         figure.savefig(svg, bbox_inches=figure.psod_box, metadata={"Date": None})
-    plt.close(figure)
+    plt.close(figure)  # off pyplot's list, so that many charts do not pile up in memory
     return png, svg
 
 

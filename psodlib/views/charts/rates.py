@@ -59,7 +59,7 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
             frame.interval(drawn, [row.low, row.high], y, colour)
             frame.mark(drawn, row.rate, y, colour, markeredgecolor=PAPER)
         elif known(row.upper_at_zero):
-            drawn.plot([0, row.upper_at_zero], [y, y], color=colour, linewidth=1.6, linestyle=":", gid="interval")
+            frame.interval(drawn, [0, row.upper_at_zero], y, colour, 1.6, ":")
             frame.mark(drawn, row.upper_at_zero, y, colour, "<", markerfacecolor=PAPER, gid="upper bound")
     drawn.set(xlim=(0, reach), xlabel="Crashes per host-year")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
@@ -282,9 +282,8 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     If uptime did not matter, the two bars of each band would be alike.
     """
     stretches = frame.completed(exposure)
-    aged = frame.some(
-        frame.dated(stretches[stretches["uptime_start"].notna()]), "Uptime at crash is not known", NO_UPTIME
-    )
+    aged = frame.dated(stretches[stretches["uptime_start"].notna()])
+    frame.some(aged, "Uptime at crash is not known", NO_UPTIME)
     from psodlib.risk.survival import hazard_by_uptime  # brings scipy, which most charts do without
 
     named = aged.assign(version=frame.lumped(aged["version"], aged["host_days"]))
