@@ -143,7 +143,7 @@ def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), le
     return plt.subplots(figsize=(width, height + 0.9), layout="constrained")[1] if ax is None else ax
 
 
-def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -> Axes:
+def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool, remedy: str = "") -> Axes:
     """Title, caption and table twin of a chart; the last thing that every ``plot_*`` does."""
     left, inches = 0.0, max(ax.get_window_extent().width / ax.figure.dpi, 3.0)
     if ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1:
@@ -152,15 +152,15 @@ def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -
         plot, labels = ax.get_window_extent(), ax.yaxis.get_tightbbox(ax.figure.canvas.get_renderer())
         start = min(labels.x0, plot.x0) if labels is not None else plot.x0
         left, inches = (start - plot.x0) / plot.width, (ax.figure.bbox.x1 - start) / ax.figure.dpi - 0.1
+    caption = f"Simulated fleet. {caption}" if simulated else caption
     # About 10.5 and 15 letters an inch in these sizes.
     ax.set_title(_wrapped(finding, inches * 10.5), loc="left", x=left)
     # Hung on the x label, so that it stays below it whatever the ticks do.
     ax.annotate(
-        _wrapped(f"Simulated fleet. {caption}" if simulated else caption, inches * 15), xy=(left, 0), xytext=(0, -8),
-        xycoords=("axes fraction", ax.xaxis.label), textcoords="offset points", ha="left", va="top", fontsize=SMALL,
-        color=SOFT, annotation_clip=False, gid="caption",
+        _wrapped(caption, inches * 15), xy=(left, 0), xytext=(0, -8), xycoords=("axes fraction", ax.xaxis.label),
+        textcoords="offset points", ha="left", va="top", fontsize=SMALL, color=SOFT, annotation_clip=False, gid="caption",
     )  # fmt: skip
-    ax.psod_numbers = table.reset_index(drop=True)
+    ax.psod_numbers, ax.psod_words = table.reset_index(drop=True), (finding, caption, remedy)
     # At a cell's end the backend shows the figure; the Axes adds no line of its own.
     ax._ipython_display_ = lambda: None
     done: Axes = ax
@@ -179,7 +179,7 @@ def _panel(missing: Missing, columns: Sequence[str], ax: Any, simulated: bool) -
     panel.spines[:].set_visible(False)
     panel.text(0.0, 0.6, _wrapped(remedy, 80), transform=panel.transAxes, color=SOFT, va="center")
     empty = pd.DataFrame(columns=list(columns))
-    return finish(panel, what, "Nothing is drawn because nothing is known.", empty, simulated)
+    return finish(panel, what, "Nothing is drawn because nothing is known.", empty, simulated, remedy)
 
 
 def add_legend(ax: Any, entries: Sequence[Any], title: str | None = "Version loaded") -> None:
@@ -366,12 +366,9 @@ def numbers(ax: Axes) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def wording(ax: Axes) -> tuple[str, str, str]:
+def wording(ax: Any) -> tuple[str, str, str]:
     """What a chart says of itself, for whoever cannot see it: title, caption, and what would help where nothing is shown."""
-    texts = {text.get_gid(): text.get_text() for text in ax.texts}
-    parts = (ax.get_title(loc="left"), texts.get("caption", ""), "" if len(numbers(ax)) else texts.get(None, ""))
-    # In a chart an escaped dollar stands for a dollar.
-    title, caption, remedy = (" ".join(words.replace("\\$", "$").split()) for words in parts)
+    title, caption, remedy = (" ".join(words.split()) for words in ax.psod_words)
     return title, caption, remedy
 
 

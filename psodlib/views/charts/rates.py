@@ -71,13 +71,15 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
 
 
 def _per_host_year(rates: Table) -> Table:
-    table = rates.reset_index() if rates.index.name is not None else rates.reset_index(drop=True)
     measured = ["crashes", "host_days", "rate", "low", "high", "upper_at_zero"]
-    by = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")][:1]
-    groups = table[by[0]].astype("string").fillna(frame.UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)
+    named = rates.index.names != [None]
+    table = rates.reset_index(drop=not named)
+    others = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")]
+    by = table[list(rates.index.names) if named else others[:1]].astype("string").fillna(frame.UNKNOWN_VERSION)
     out = table.reindex(columns=measured).apply(pd.to_numeric).astype("float64")
     out[measured[2:]] *= DAYS_A_YEAR
-    out.insert(0, "group", groups)
+    groups = [", ".join(row) for row in by.itertuples(index=False)] if len(by.columns) else "all"
+    out.insert(0, "group", pd.Series(groups, index=out.index, dtype="string"))
     return frame.by_order(out[out["host_days"] > 0], "group")
 
 
