@@ -11,18 +11,22 @@ from typing import Any
 import pandas as pd
 
 from psodlib.records import Crash, Frame
+from psodlib.risk.cautions import OVERLAP
+from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
 from psodlib.schema import Tables
-from psodlib.views.crash import describe_crash
+from psodlib.views.cells import ADVICE
+from psodlib.views.crash import plain_words
 from psodlib.views.document import Bullets, Table, Text
 from psodlib.views.study import unheard
 from psodlib.views.words import SIMULATED, count, known, listing, literal, moment, seen, share, span
 
 __all__ = [
     "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
-    "line_by_line", "notice", "say", "signature_table", "table_of", "unheard",
+    "line_by_line", "notice", "rule", "say", "signature_table", "table_of", "unheard",
 ]  # fmt: skip
 
 DAY = pd.Timedelta(days=1)
+KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
 OWNED_BY = {"symbol_prefix": "by the symbol's prefix", "module_map": "by the module map"}
 
 
@@ -62,6 +66,23 @@ TextTable = table_of  # the notebooks' name for it
 
 
 # --- one crash ------------------------------------------------------------------------------------------------------
+
+
+def describe_crash(crash: Crash) -> Text:
+    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
+    if not crash.text:
+        return Text("There is no crash in this text.")
+    when = f"On {moment(crash.time)}" if known(crash.time) else "At a time that the text does not tell"
+    place = f"PCPU {crash.pcpu}" if known(crash.pcpu) else "a PCPU that the text does not name"
+    world = f" in world {literal(crash.world_name)}" if known(crash.world_name) else ""
+    lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
+    what = f"{when} {place} hit {KINDS.get(crash.kind, plain_words(crash.kind))}{world}{lived}."
+    points = f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)}"
+    guilty = "No module could be named."
+    if known(crash.guilty_module):
+        guilty = f"{points} (kind of evidence: {plain_words(crash.guilt)})."
+    damage = f" The text is damaged: {plain_words(crash.damage)}." if crash.damage else ""
+    return Text(f"{what} The backtrace has {count(len(crash.frames), 'frame')}. {guilty}{damage}")
 
 
 def line_by_line(crash: Crash) -> pd.DataFrame:
@@ -184,3 +205,20 @@ def describe_signatures(crashes: pd.DataFrame) -> Text:
         f"{count(unnamed, 'crash names', 'crashes name')} no module;",
         f"{count(issues, 'crash matches', 'crashes match')} a known issue.",
     )
+
+
+# --- the decision ----------------------------------------------------------------------------------------------------
+
+
+def rule() -> Table:
+    """The thresholds of the advice, as the decision has them."""
+    gain = f"the crashes avoided outweigh {REBOOT_COST:g} crash for each host moved"
+    shared = f"{gain}, and the two versions shared hardware and months for {100 * OVERLAP:.0f} % or more"
+    least = {"move_now": (SURE, shared), "next_reboot": (LIKELY, gain), "no_new_installs": (RATHER, "")}
+    rows = [(ADVICE[word], f"at least {100 * level:.0f} %", also) for word, (level, also) in least.items()]
+    pin = (
+        f"The best version is made the standard where it is, with a chance of {100 * SURE:.0f} % or more, at most {NEAR:g} times as bad as the "
+        f"truly best. Advice that was followed is turned round only at {100 * SURE:.0f} %."
+    )
+    columns = ["Advice for a version", "Chance that the best one is better", "And"]
+    return Table("", columns, [*rows, (ADVICE["leave"], "less", "")], pin, widths=(26, 22, 52))

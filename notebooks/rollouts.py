@@ -20,9 +20,9 @@ from psodlib.risk.rollout import WEEK, RolloutPlan, learnt, plan_rollout, read_p
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.simulate.process import simulate_history
 from psodlib.views.document import Block, Steps, Text
-from psodlib.views.runbook import steps_to
 from psodlib.views.study import Study
 from psodlib.views.words import count, known, listing, literal
+from psodlib.views.writeup import steps_to
 
 __all__ = ["KINDS", "RollOut", "lived_through", "offer", "plan_steps"]
 

@@ -30,14 +30,14 @@ import os
 import re
 import tomllib
 import zoneinfo
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import pandas as pd
+from msgspec.structs import asdict, replace
 
 from psodlib.errors import InputError
 from psodlib.views.document import Section, Table
@@ -45,7 +45,6 @@ from psodlib.views.words import known
 
 ACCOUNT_FILE, SITE_FILE = "incident.toml", "site.toml"
 LARGEST = 1 << 16  # bytes of a file
-WORDS = ("crash", "platform", "detected_by", "users_possible_when", "vendor", "case", "severity", "contact")
 FACTS = {
     "vendor": "Vendor", "account": "Account", "customer": "Customer number", "contract": "Contract", "orders": "Orders",
     "contact": "Contact", "case": "Case opened",
@@ -56,66 +55,51 @@ _Place = Literal["after the crash", "before the reboot", "after the reboot"]
 PLACES: tuple[str, ...] = get_args(_Place)
 
 
-class _Event(msgspec.Struct, forbid_unknown_fields=True):
+class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     what: _Text
     why: _Text = ""
-    at: Any = None
-    place: _Place = "after the crash"
+    at: Any = None  # in UTC, once it is read
+    place: _Place = "after the crash"  # where it belongs, if it has no time
     decision: bool = False
 
 
-_Incident = msgspec.defstruct(
-    "_Incident",
-    [
-        *((name, _Text, "") for name in WORDS), ("users_hit", _People, None), ("users_possible", _People, None), ("time_zone", Any, None),
-        ("detected_at", Any, None), ("event", Annotated[list[_Event], msgspec.Meta(max_length=100)], []),
-    ],
-    forbid_unknown_fields=True,
-)  # fmt: skip
-_Support = msgspec.defstruct(
-    "_Support",
-    [(name, _Text | Annotated[list[_Text], msgspec.Meta(max_length=20)], "") for name in FACTS],
-    forbid_unknown_fields=True,
-)
-
-
-@dataclass(frozen=True)
-class Event:
+class Event(_Event, frozen=True):
     """Something that happened or was decided."""
 
-    what: str
-    why: str = ""
-    at: pd.Timestamp | None = None  # in UTC
     whole_day: bool = False  # only the date is known
-    place: str = PLACES[0]  # where it belongs, if it has no time
-    decided: bool = False
 
 
-@dataclass(frozen=True)
-class Account:
-    """What ``incident.toml`` says; empty where it says nothing."""
+class _Incident(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    crash: _Text = ""
+    platform: _Text = ""
+    detected_by: _Text = ""
+    users_possible_when: _Text = ""
+    vendor: _Text = ""
+    case: _Text = ""
+    severity: _Text = ""
+    contact: _Text = ""
+    users_hit: _People = None
+    users_possible: _People = None
+    time_zone: Any = None
+    detected_at: Any = None  # in UTC, once it is read
+    event: Annotated[list[_Event], msgspec.Meta(max_length=100)] = []
+
+
+class Account(_Incident, frozen=True):
+    """What ``incident.toml`` says, its texts stripped and its times read; empty where it says nothing."""
 
     file: str = ""
-    zone: tzinfo | None = None
-    words: Mapping[str, str] = field(default_factory=dict)
-    users_hit: int | None = None
-    users_possible: int | None = None
-    detected_at: pd.Timestamp | None = None
     events: tuple[Event, ...] = ()
-
-    def word(self, name: str) -> str:
-        """One of its texts; "" where it has none."""
-        return self.words.get(name, "")
 
     def local(self, time: Any) -> str:
         """A time where the people were, to the second; "" where the zone is not known."""
-        return f"{time.astimezone(self.zone):%Y-%m-%d %H:%M:%S}" if self.zone and known(time) else ""
+        return f"{time.astimezone(self.time_zone):%Y-%m-%d %H:%M:%S}" if self.time_zone and known(time) else ""
 
     def renamed(self, rewrite: Callable[[str], str]) -> Account:
         """The same with every text rewritten, and without case and contact."""
-        kept = {name: rewrite(text) for name, text in self.words.items() if name not in ("case", "contact")}
-        events = tuple(replace(event, what=rewrite(event.what), why=rewrite(event.why)) for event in self.events)
-        return replace(self, words=kept, events=events)
+        texts = {name: rewrite(text) for name, text in asdict(self).items() if isinstance(text, str) and name != "file"}
+        events = tuple(replace(each, what=rewrite(str(each.what)), why=rewrite(str(each.why))) for each in self.events)
+        return replace(self, **{**texts, "case": "", "contact": "", "events": events})
 
 
 def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) -> Account:
@@ -134,8 +118,7 @@ def find_account(sources: Sequence[Any], crash: pd.Series | None, crashes: int) 
     for folder, alone in places:
         if (folder / ACCOUNT_FILE).is_file():
             account = read_account(folder / ACCOUNT_FILE)
-            named = account.word("crash")
-            if str(crash["crash_id"]).startswith(named) if named else alone:
+            if str(crash["crash_id"]).startswith(str(account.crash)) if account.crash else alone:
                 return account
     return Account()
 
@@ -145,15 +128,23 @@ def read_account(file: str | Path) -> Account:
     path = Path(file)
     content = _read(path, _Incident)
     zone = _zone(content.time_zone, path)
-    events = (
-        Event(str(each.what).strip(), str(each.why).strip(), *_time(each.at, zone, path), each.place, each.decision)
-        for each in content.event
-    )
-    return Account(
-        file=path.name, zone=zone, users_hit=content.users_hit, users_possible=content.users_possible, events=tuple(events),
-        detected_at=_time(content.detected_at, zone, path)[0],
-        words={name: str(text).strip() for name in WORDS if (text := getattr(content, name)) != ""},
-    )  # fmt: skip
+    read: dict[str, Any] = {
+        "time_zone": zone,
+        "detected_at": _time(content.detected_at, zone, path)[0],
+        "file": path.name,
+    }
+    times = [dict(zip(("at", "whole_day"), _time(event.at, zone, path), strict=True)) for event in content.event]
+    events = tuple(Event(**{**_stripped(each), **time}) for each, time in zip(content.event, times, strict=True))
+    return Account(**{**_stripped(content), **read, "event": [], "events": events})
+
+
+def _stripped(form: msgspec.Struct) -> dict[str, Any]:
+    counts = ("users_hit", "users_possible")  # a text may be a number too, such as that of a case
+    values = asdict(form).items()
+    return {
+        name: str(value).strip() if type(value) in (str, int) and name not in counts else value
+        for name, value in values
+    }
 
 
 def find_site() -> Path:
@@ -170,15 +161,16 @@ def find_site() -> Path:
 
 def site_section(file: str | Path) -> Section:
     """The facts of a site's file as a section of the write-up that asked for them."""
-    support = _read(Path(file), msgspec.defstruct("_Site", [("support", _Support)])).support
-    rows = []
-    for name, label in FACTS.items():
-        value = getattr(support, name)
-        parts = [str(part).strip() for part in (value if isinstance(value, list) else [value])]
-        rows += [[label, ", ".join(filter(None, parts))]] if any(parts) else []
+    value = _Text | Annotated[list[_Text], msgspec.Meta(max_length=20)]
+    form = msgspec.defstruct("_Support", [(name, value, "") for name in FACTS], forbid_unknown_fields=True)
+    support = asdict(_read(Path(file), msgspec.defstruct("_Site", [("support", form)])).support)
+    listed = {FACTS[name]: value if isinstance(value, list) else [value] for name, value in support.items()}
+    facts = {label: ", ".join(filter(None, (str(part).strip() for part in parts))) for label, parts in listed.items()}
+    rows = [[label, value] for label, value in facts.items() if value]
     note = "Private: these lines are in this write-up because it was asked for them, and nowhere else."
-    table = Table("What the case form asks for", ["Fact", "Value"], rows, note, widths=(24, 76))
-    return Section("Support case", [table])
+    return Section(
+        "Support case", [Table("What the case form asks for", ["Fact", "Value"], rows, note, widths=(24, 76))]
+    )
 
 
 def _read(path: Path, form: Any) -> Any:

@@ -13,16 +13,14 @@ from typing import Any
 import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
-from psodlib.risk.cautions import OVERLAP
-from psodlib.risk.decision import LIKELY, NEAR, RATHER, REBOOT_COST, SURE
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES
-from psodlib.views.crash import describe_crash, reasons_of
-from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text
+from psodlib.views.crash import reasons_of, where
+from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
 from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
-from psodlib.views.words import as_sentence, between, chance, count, figure, known, listing, literal, per_year
-from psodlib.views.writeup import choose_crash
+from psodlib.views.words import as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year
+from psodlib.views.writeup import choose_crash, write_up
 
 BLANK = "________"
 MOST_LINES = 17  # of orders and versions; with more the picture goes, so that two pages stay two
@@ -38,7 +36,6 @@ TO_DO = {
     "hold": "Begin no further wave until what is named above is answered; hosts that have moved stay where they are.",
     "stop": "Move nobody else. Hosts go back in the order above, one turn after the other, never two of a cluster at once. This "
     "stands above the advice in the table below.",
-    "done": "Nothing is left to move.",
 }  # of a roll-out that is under way
 NOBODY = {
     "hardware": "No module: the machine reported the error itself.", "deliberate": "No module: the crash was asked for.",
@@ -50,34 +47,29 @@ def brief(study: Study, pictures: Sequence[Picture | Text] = (), crash_id: str |
     """The two pages; where there is nothing to choose between, one page about the newest crash and what to do now."""
     title, lead = f"{study.module}: what we run", verdict(study)
     if study.decision is None and study.rollout is None:
-        title, lead, sections = _no_choice(study, crash_id)
+        title, lead, parts = _no_choice(study, crash_id)
     else:
-        sections = [
-            *answer(study, pictures[:1] if _lines(study) <= MOST_LINES else ()),
-            Section("What is open, and when we can tell", open_questions(study), overleaf=True),
-            Section("What could make this wrong", [Bullets(doubts(study)[:MOST_DOUBTS])]),
-            Section("How the crashes are counted", [counted(study)]),
-            Section("When to stop and call", [Bullets(calls(study))]),
-        ]
+        # About how many lines of print the two tables of the first page take.
+        rows = [row for table in [*orders(study), versions(study)] if isinstance(table, Table) for row in table.rows]
+        lines = sum(max(math.ceil(len(str(cell)) / 34) for cell in row) for row in rows)
+        still = Section("What is open, and when we can tell", open_questions(study), overleaf=True)
+        parts = [*answer(study, pictures[:1] if lines <= MOST_LINES else ()), still, *sections(
+            ("What could make this wrong", doubts(study)[:MOST_DOUBTS]),
+            ("How the crashes are counted", [counted(study)]),
+            ("When to stop and call", calls(study)),
+        )]  # fmt: skip
     return Document(
-        title=title, subtitle=study.scope, lead=lead, tone=tone(study), facts=facts(study), sections=sections,
-        notice=study.notice,
+        title=title, subtitle=study.scope, lead=lead, tone=tone(study), facts=facts(study), sections=parts, notice=study.notice
     )  # fmt: skip
-
-
-def _lines(study: Study) -> int:
-    # About how many lines of print the two tables of the first page take.
-    rows = [row for table in [*orders(study), versions(study)] if isinstance(table, Table) for row in table.rows]
-    return sum(max(math.ceil(len(str(cell)) / 34) for cell in row) for row in rows)
 
 
 def answer(study: Study, pictures: Sequence[Picture | Text] = ()) -> list[Section]:
     """What to do, the one table and what it is worth; of a roll-out that is under way first how it stands."""
-    this_week = Section("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))])
-    table = [Section("The versions", [versions(study)])] if study.decision else []
+    this_week = ("This week", [*orders(study), Text("Not to do:"), Bullets(forbidden(study))])
+    table = ("The versions", [versions(study)] if study.decision else [])
     if study.rollout is None:
-        return [this_week, *table, Section("What it is worth", [Bullets(worth(study)), *pictures])]
-    return [Section("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, *table]
+        return sections(this_week, table, ("What it is worth", [Bullets(worth(study)), *pictures]))
+    return sections(("The roll-out under way", rollout_state(study.rollout, MOST_BACK)[1:]), this_week, table)
 
 
 # ---- page one --------------------------------------------------------------------------------------------------------
@@ -91,20 +83,15 @@ def verdict(study: Study) -> str:
         return f"Roll-out of {literal(plan.module)} {literal(plan.to)}. {literal(study.rollout.sentence)}"
     if decision is None:
         return _no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
-    best, sentences = literal(decision.best), []
+    best, pin = literal(decision.best), f"Standardise on {module} {literal(decision.pin)}."
+    moves = []
     for row in _by_advice(study, MOVES):
-        now = row.advice == "move_now"
-        if row.hosts_now:
-            who = f"{'Move' if now else 'At their next planned reboot, move'} {_the_hosts(row)}"
-            sentences.append(f"{who} on {module} {literal(row.version)} to {best}{' now' if now else ''}.")
-    if decision.pin:
-        sentences.insert(0, f"Standardise on {module} {literal(decision.pin)}.")
-    if not sentences:
-        sentences = [f"Change no {module} driver this week: no move is likely enough to help."]
-    if rest := _by_advice(study, ("leave", "no_new_installs")):
-        which = listing(row.version for row in rest)
-        sentences.append(f"Leave hosts on {which} where they are: whether {best} is better is still open.")
-    return " ".join(sentences)
+        who, end = ("Move", " now") if row.advice == "move_now" else ("At their next planned reboot, move", "")
+        moves += holding((row.hosts_now, f"{who} {_the_hosts(row)} on {module} {literal(row.version)} to {best}{end}."))
+    rest = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs"))), empty="")
+    nothing = f"Change no {module} driver this week: no move is likely enough to help."
+    left = (rest, f"Leave hosts on {rest} where they are: whether {best} is better is still open.")
+    return " ".join([*holding((decision.pin, pin)), *moves, *holding((not decision.pin and not moves, nothing), left)])
 
 
 def _the_hosts(row: Any) -> str:
@@ -119,8 +106,7 @@ def _by_advice(study: Study, words: Sequence[str]) -> list[Any]:
 
 def tone(study: Study) -> str:
     """The colour beside the verdict: ``good`` for a pin, ``bad`` for hosts to move or a stop, else ``open``."""
-    word = study.decision.verdict if study.decision else ""
-    word = word if study.rollout is None else study.rollout.word
+    word = study.rollout.word if study.rollout else study.decision.verdict if study.decision else ""
     return {"go_on": "good", "pin": "good", "stop": "bad", "avoid": "bad"}.get(word, "open")
 
 
@@ -132,38 +118,39 @@ def facts(study: Study) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def orders(study: Study) -> list[Block]:
-    """Who moves, cluster by cluster, with host names and empty places for owner and date."""
-    moves: Any = study.decision.moves if study.decision else pd.DataFrame()
-    if study.rollout is not None:
-        step = Text(TO_DO["done" if _done(study) else study.rollout.word])
-        return [step] if moves.empty else [step, Text("Hosts that the plan does not name:"), *_ordered(study, moves)]
-    if len(moves):
-        return _ordered(study, moves)
-    if study.decision is not None and (study.decision.options["hosts_now"] > 0).any():
-        return [Text("No host changes its driver this week.")]
-    return [Text("It is not known which version any host runs today.")]
-
-
 def _done(study: Study) -> bool:
     # A roll-out that is complete orders nothing more.
     return study.rollout is not None and study.rollout.word == "go_on" and len(study.rollout.effect) > 0
 
 
-def _ordered(study: Study, moves: Any) -> list[Block]:
-    rows = []
-    keys = ["advice", "cluster", "from_version", "to_version"]
-    for (advice, cluster, old, new), group in moves.groupby(keys, observed=True, dropna=False, sort=False):
-        change, when = f"{literal(old)} → {literal(new)}", "now" if advice == "move_now" else "next reboot"
-        names = listing(group["host"], MOST_HOSTS)
-        rows.append([literal(cluster, "no cluster known"), names, change, when, BLANK, BLANK])
+def orders(study: Study) -> list[Block]:
+    """Who moves, cluster by cluster, with host names and empty places for owner and date."""
+    decision, blocks = study.decision, []
+    moves: Any = decision.moves if decision else pd.DataFrame()
+    if study.rollout is not None:
+        blocks = [Text("Nothing is left to move." if _done(study) else TO_DO[study.rollout.word])]
+        blocks += [Text("Hosts that the plan does not name:")] if len(moves) else []
+    elif moves.empty:
+        runs = decision is not None and (decision.options["hosts_now"] > 0).any()
+        nobody = (
+            "No host changes its driver this week." if runs else "It is not known which version any host runs today."
+        )
+        blocks = [Text(nobody)]
+    if moves.empty:
+        return list(blocks)
+    rows = [
+        [literal(cluster, "no cluster known"), listing(group["host"], MOST_HOSTS), f"{literal(old)} → {literal(new)}",
+         "now" if advice == "move_now" else "next reboot", BLANK, BLANK]
+        for (advice, cluster, old, new), group in moves.groupby(
+            ["advice", "cluster", "from_version", "to_version"], observed=True, dropna=False, sort=False)
+    ]  # fmt: skip
     columns = ["Cluster", "Hosts", study.module, "When", "Owner", "Date"]
     left = f"{len(rows) - MOST_CLUSTERS} more clusters are in tables/moves.csv." if len(rows) > MOST_CLUSTERS else ""
     how = (
         f"Begin with one host ({literal(moves['host'].iloc[0])}) and watch it for a week. Then go cluster by cluster, never two hosts of "
         "a cluster at once. The write-up has the commands and the check after each reboot."
     )
-    return [Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10)), Text(how)]
+    return [*blocks, Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10)), Text(how)]
 
 
 def forbidden(study: Study) -> list[str]:
@@ -178,65 +165,42 @@ def forbidden(study: Study) -> list[str]:
     avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
     stay = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs")) if row.hosts_now), empty="")
     tie = f"Do not make {module} {literal(decision.best)} the standard yet"
-    lines = [
+    return holding(
         (avoided, f"Do not install {module} {avoided} on any further host."),
         (stay, f"Do not move hosts off {stay} because of this page: there is not enough to gain from it yet."),
         (not decision.pin, f"{tie}: another version may turn out to be as good or better."),
-    ]
-    return [line for holds, line in lines if holds]
+    )
 
 
 def versions(study: Study) -> Table:
     """The one table: a row a version, as measured, with what to do."""
-    options: Any = study.decision.options if study.decision else pd.DataFrame()
+    decision = study.decision
+    options: list[Any] = list(decision.options.itertuples()) if decision else []
+    best = literal(decision.best) if decision else ""
     rows = [
-        [
-            literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}", f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else f"0 (0 to {figure(row.high)})",
-            f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse),
-        ]
-        for row in options.itertuples()
+        [literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}",
+         f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else f"0 (0 to {figure(row.high)})",
+         f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse)]
+        for row in options
     ]  # fmt: skip
-    best = literal(study.decision.best) if study.decision else ""
+    lowest: Any = min(options, key=lambda row: float(row.rate) if known(row.rate) else math.inf, default=None)
+    other = decision is not None and str(lowest.version) != decision.best
+    # Whoever sees a lower rate in the table than that of the version to move to wants to know why not that one.
+    tried = other and (
+        f"{literal(lowest.version)} has the lowest measured rate, from {count(lowest.crashes, 'crash')} in "
+        f"{count(lowest.host_days, 'host-day')} ({between(lowest.low, lowest.high)} is possible). Adjusted, and with what each may "
+        f"still turn out to be, {best} has the lowest rate to expect."
+    )
+    note = holding(
+        (True, "Measured rates: crashes over host-days of the loaded version, not adjusted."),
+        (True, "The chance is adjusted for hardware, uptime, season and for hosts that differ."),
+        (study.rollout, "The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."),
+        (tried, tried or ""),
+    )  # fmt: skip
     columns = ["Version", "Crashes", "Host-days", "Crashes per host-year (95 % interval)", "Hosts now", "Advice"]
     columns.append(f"Chance that {best} is better")
-    marked = {at for at, row in enumerate(options.itertuples()) if row.advice in MOVES}
-    note = "Measured rates: crashes over host-days of the loaded version, not adjusted. The chance is adjusted for hardware, uptime, season and for hosts that differ."
-    if study.rollout is not None:
-        note += " The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."
-    return Table("", columns, rows, f"{note}{_not_the_lowest(study)}", widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
-
-
-def rule() -> Table:
-    """The thresholds of the advice, as the decision has them."""
-    gain = f"the crashes avoided outweigh {REBOOT_COST:g} crash for each host moved"
-    rows = [
-        (ADVICE["move_now"], f"at least {100 * SURE:.0f} %", f"{gain}, and the two versions shared hardware and months for {100 * OVERLAP:.0f} % or more"),
-        (ADVICE["next_reboot"], f"at least {100 * LIKELY:.0f} %", gain),
-        (ADVICE["no_new_installs"], f"at least {100 * RATHER:.0f} %", ""),
-        (ADVICE["leave"], "less", ""),
-    ]  # fmt: skip
-    pin = (
-        f"The best version is made the standard where it is, with a chance of {100 * SURE:.0f} % or more, at most {NEAR:g} times as bad as the "
-        f"truly best. Advice that was followed is turned round only at {100 * SURE:.0f} %."
-    )
-    columns = ["Advice for a version", "Chance that the best one is better", "And"]
-    return Table("", columns, rows, pin, widths=(26, 22, 52))
-
-
-def _not_the_lowest(study: Study) -> str:
-    # Whoever sees a lower rate in the table than that of the version to move to wants to know why not that one.
-    if study.decision is None:
-        return ""
-    options: Any = study.decision.options.set_index("version")
-    lowest, best = str(options["rate"].astype(float).idxmin()), study.decision.best
-    if lowest == best:
-        return ""
-    tried = options.loc[lowest]
-    return (
-        f" {literal(lowest)} has the lowest measured rate, from {count(tried['crashes'], 'crash')} in "
-        f"{count(tried['host_days'], 'host-day')} ({between(tried['low'], tried['high'])} is possible). Adjusted, and with what each may "
-        f"still turn out to be, {literal(best)} has the lowest rate to expect."
-    )
+    marked = {at for at, row in enumerate(options) if row.advice in MOVES}
+    return Table("", columns, rows, " ".join(note), widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
 
 
 def worth(study: Study) -> list[str]:
@@ -248,18 +212,26 @@ def worth(study: Study) -> list[str]:
     if_not = f"If nothing changes, expect {_crashes(stay)} by {study.module} a year in the whole fleet"
     lines = [f"{if_not}; with the moves above, {figure(follow)}."]
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
-    for row in moved:
+    if not moved:
+        return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
+    people = [_people(study, row) for row in moved]
+    for row, hours in zip(moved, people, strict=True):
         off = f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year"
         low, high = row.avoided_low, row.avoided_high
         reach = between(low, high) if low >= 0 else f"from {figure(-low)} more to {figure(max(high, 0))} fewer"
-        lines.append(f"{off} (90 % range {reach}){_people(study, row)}.")
-    if not moved:
-        return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
-    if not _people(study, moved[0]):
-        lines.append("Hours of users cannot be given: no inventory with numbers in a column users.")
+        lines.append(f"{off} (90 % range {reach}){hours}.")
+    lines += holding((not people[0], "Hours of users cannot be given: no inventory with numbers in a column users."))
+    # What waiting until the usual proof would take, at today's pace.
+    needed: Any = study.needed
+    waits = needed.loc[
+        needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False), "weeks"
+    ]
+    proof = ""
+    if len(waits):
+        cost = _crashes(sum(row.avoided for row in moved) * float(waits.max()) / 52)
+        proof = f"; waiting for proof would take about {_weeks(float(waits.max()))} and {cost}"
     reboots = count(sum(row.hosts_now for row in moved), "reboot")
-    month = f"Each month of waiting costs {_crashes((stay - follow) / 12)}{_proof(study, moved)}."
-    return [*lines, f"It costs {reboots}. {month}"]
+    return [*lines, f"It costs {reboots}. Each month of waiting costs {_crashes((stay - follow) / 12)}{proof}."]
 
 
 def _crashes(number: float) -> str:
@@ -280,17 +252,6 @@ def _people(study: Study, row: Any) -> str:
     return f": about {middle} user-hours ({low} to {high}), at {hours:g} h for each of the {users:,.0f} users a host"
 
 
-def _proof(study: Study, moved: Sequence[Any]) -> str:
-    # What waiting until the usual proof would take, at today's pace.
-    needed: Any = study.needed
-    waiting = needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False)
-    waits = needed.loc[waiting, "weeks"]
-    if waits.empty:
-        return ""
-    cost = sum(row.avoided for row in moved) * float(waits.max()) / 52
-    return f"; waiting for proof would take about {_weeks(float(waits.max()))} and {_crashes(cost)}"
-
-
 def _weeks(weeks: float) -> str:
     whole = math.ceil(weeks)
     return count(whole, "week") if whole <= MOST_WEEKS else f"{whole / 52:,.0f} years"
@@ -304,8 +265,7 @@ def open_questions(study: Study) -> list[Block]:
     decision = study.decision
     if decision is None:
         return [Text(study.why_none)]
-    needed: Any = study.needed.set_index("version")
-    best = literal(decision.best)
+    needed, best = study.needed.set_index("version"), literal(decision.best)
     rows = [
         [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(needed.loc[row.version], row.p_worse)]
         for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot"))
@@ -344,38 +304,31 @@ def calls(study: Study) -> list[str]:
 
 def destination(study: Study, crash: Any) -> str | None:
     """The version that this brief sends a crash's host to; None where it lets the host stay."""
-    if crash is None:
-        return None
-    ordered = [each.moves for each in [study.decision] if each] + [each.go_back for each in [study.rollout] if each]
-    moves = pd.concat(ordered) if ordered else pd.DataFrame({"host": [], "to_version": []})
-    mine = moves.loc[(moves["host"] == crash["host"]).fillna(False), "to_version"]
-    return str(mine.iloc[0]) if len(mine) else None
+    for way, table in ((study.decision, "moves"), (study.rollout, "go_back")):
+        if crash is not None and way is not None:
+            for version in where(getattr(way, table), host=crash["host"])["to_version"].head(1):
+                return str(version)
+    return None
 
 
 def league(study: Study) -> Table:
     """All modules side by side: is it a driver at all, and which."""
     found: Any = driver_league(study.fleet)
     rows = [
-        [
-            literal(row.module), f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}", _worst(row),
-            literal(row.known_issues, "–"),
-        ]
+        [literal(row.module), f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}",
+         f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, row.high if known(row.high) else math.inf)})"
+         if known(row.ratio) else "–", literal(row.known_issues, "–")]
         for row in found.head(MOST_MODULES).itertuples()
     ]  # fmt: skip
     because = study.exposure.attrs.get("why", "")  # where nobody named a driver
-    why = f"{study.module} was taken because {because}." if because and study.module else ""
     left = len(found) - MOST_MODULES
-    more = f"{left} more modules without a crash are not listed." if left > 0 else ""
+    note = holding(
+        (because and study.module, f"{study.module} was taken because {because}."),
+        (left > 0, f"{left} more modules without a crash are not listed."),
+    )
     columns = ["Module", "Crashes", "Hosts", "Host-days", "Versions", "Worst against best version"]
     columns.append("Known issues matched")
-    return Table("", columns, rows, " ".join(filter(None, [why, more])), widths=(14, 10, 8, 12, 10, 26, 20))
-
-
-def _worst(row: Any) -> str:
-    if not known(row.ratio):
-        return "–"
-    high = row.high if known(row.high) else math.inf
-    return f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, high)})"
+    return Table("", columns, rows, " ".join(note), widths=(14, 10, 8, 12, 10, 26, 20))
 
 
 # ---- where there is nothing to choose between --------------------------------------------------------------------------
@@ -390,38 +343,62 @@ def no_driver_stands_out(study: Study) -> bool:
 
 def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Section]]:
     # Title, lead and sections of the page.
-    if study.fleet.crashes.empty:
-        return "No crash was found", _quiet(study), _bullets(("What to do", _go_on(study)))
-    together = (f"All crashes by {study.module}", _together(study))
+    fleet, crashes = study.fleet, study.fleet.crashes
+    rates: Any = study.rates
+    watched = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
+    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
+    many = study.counts.in_rates >= FEW and not only_crashed(study)
+    names = listing(name for name in rates.index if known(name))
+    only = (
+        f"Only {names} was watched"
+        if len(rates.index.dropna())
+        else f"No time with a known version of {study.driver} was watched"
+    )
+    try_another = (
+        f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
+    )
+    collect = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
+    go_on = try_another if many else collect
+    if crashes.empty:
+        bounds = "; ".join(
+            f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in watched
+        )
+        lead = f"No crash in {count(study.exposure['host_days'].sum(), 'host-day')} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
+        return "No crash was found", lead, sections(("What to do", [go_on]))
+    # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
+    often = [
+        f"{study.module} {literal(row.Index)}: {count(row.crashes, 'crash')} in {count(row.host_days, 'host-day')}, "
+        f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
+        for row in watched
+    ]
+    story = [*often, literal(attributes_of_driver(fleet, study.module).attrs["says"])] if many else []
+    together = (f"All crashes by {study.module}", story)
     if no_driver_stands_out(study):
-        steps = ["Look at each crash on its own: explorer.html has its text, its suspects and its known issues."]
-        if (study.fleet.crashes["known_issues"].fillna("") != "").any():
-            steps.append("Where a known issue matches, check its conditions first.")
-        lead, table = _scattered(study)
-        to_do = ("What to do now", [*steps, KEEP, *_go_on(study)])
-        cannot = ("What this cannot say", [study.why_none, *unknowns(study)])
-        title = f"{len(study.fleet.crashes):,} crashes, and no driver stands out"
-        return title, lead, [Section("Who is blamed", [table]), *_bullets(together, to_do, cannot)]
-    row: Any = choose_crash(study.fleet, crash_id, study.module)
-    crash = study.fleet.crash(str(row["crash_id"]))
-    suspects, issues, doubtful = (reasons_of(study.fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
-    many = count(study.counts.module, f"crash by {study.module}", f"crashes by {study.module}")
+        issue = (crashes["known_issues"].fillna("") != "").any()
+        steps = holding(
+            (True, "Look at each crash on its own: explorer.html has its text, its suspects and its known issues."),
+            (issue, "Where a known issue matches, check its conditions first."), (True, KEEP), (True, go_on),
+        )  # fmt: skip
+        lead, table = _scattered(crashes)
+        return f"{len(crashes):,} crashes, and no driver stands out", lead, sections(
+            ("Who is blamed", [table]), together, ("What to do now", steps), ("What this cannot say", [study.why_none, *unknowns(study)])
+        )  # fmt: skip
+    row: Any = choose_crash(fleet, crash_id, study.module)
+    crash = fleet.crash(str(row["crash_id"]))
+    suspects, issues, doubtful = (reasons_of(fleet, row, about) for about in ("suspect", "known_issue", "doubt"))
     what = f"The crash of {literal(crash.host, 'a host that the text does not name')}: what it is"
-    title = f"{what if study.counts.module < 2 else f'{many}: what they are'}, and what to do now"
-    return title, _lead(study, crash), [Section("What happened", [describe_crash(crash)]), *_bullets(
-        ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together, ("Known issues that fit", issues),
-        ("What to do now", [*_now(study, crash, bool(issues)), *(_go_on(study) if study.module else ())]),
+    all_of_them = f"{count(study.counts.module, '', f'crashes by {study.module}')}: what they are"
+    title = f"{what if study.counts.module < 2 else all_of_them}, and what to do now"
+    return title, _lead(study, crash), sections(
+        ("What happened", [Text(write_up(fleet, row).lead)]),
+        ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
+        ("Known issues that fit", issues), ("What to do now", [*_now(study, crash, bool(issues)), *([go_on] if study.module else ())]),
         ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
-    )]  # fmt: skip
+    )  # fmt: skip
 
 
-def _bullets(*parts: tuple[str, list[str]]) -> list[Section]:
-    return [Section(title, [Bullets(lines)]) for title, lines in parts if lines]
-
-
-def _scattered(study: Study) -> tuple[str, Table]:
+def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     # Crashes of many causes, as a folder of other people's texts has them: none is the one to act on.
-    crashes = study.fleet.crashes
     blamed = crashes["guilty_module"].astype("string")
     most, nobody = blamed.value_counts(), int(blamed.isna().sum())
     groups = sorted(crashes.groupby(blamed.fillna("none found"), sort=False), key=lambda pair: -len(pair[1]))
@@ -433,36 +410,14 @@ def _scattered(study: Study) -> tuple[str, Table]:
         rows.append([literal(module), f"{len(group):,}", signature, literal(", ".join(issues) or None, "–")])
     left = len(groups) - MOST_BLAMED
     note = f"The signature seen most.{f' {left} more modules stand in tables/crashes.csv.' if left > 0 else ''}"
-    columns = ["Module", "Crashes", "Signature", "Known issues matched"]
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
     none = f", {nobody} name none" if nobody else ""
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
-    return lead, Table("", columns, rows, note, widths=(18, 10, 44, 28))
-
-
-def _watched(study: Study) -> Any:
-    # The rates of the versions that are known and were watched.
-    rates: Any = study.rates
-    return rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples()
-
-
-def _many(study: Study) -> bool:
-    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
-    return study.counts.in_rates >= FEW and not only_crashed(study)
-
-
-def _together(study: Study) -> list[str]:
-    # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
-    if not _many(study):
-        return []
-    often = [
-        f"{study.module} {literal(row.Index)}: {count(row.crashes, 'crash')} in {count(row.host_days, 'host-day')}, "
-        f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
-        for row in _watched(study)
-    ]
-    return [*often, literal(attributes_of_driver(study.fleet, study.module).attrs["says"])]
+    return lead, Table(
+        "", ["Module", "Crashes", "Signature", "Known issues matched"], rows, note, widths=(18, 10, 44, 28)
+    )
 
 
 def _lead(study: Study, crash: Any) -> str:
@@ -474,40 +429,22 @@ def _lead(study: Study, crash: Any) -> str:
         return "The evidence names no driver. Keep the dump and open a case; change no driver because of this crash."
     version = f" {literal(crash.driver_version)}" if known(crash.driver_version) else ""
     issue = " A known issue fits: check it first." if crash.known_issues else ""
-    one = "One crash ranks no versions; it says where to look."
-    ranks = one if len(study.fleet.crashes) == 1 else study.why_none
+    alone = len(study.fleet.crashes) == 1
+    ranks = "One crash ranks no versions; it says where to look." if alone else study.why_none
     return f"The evidence points at {literal(crash.guilty_module)}{version}.{issue} {ranks}"
 
 
-def _quiet(study: Study) -> str:
-    rates = _watched(study)
-    bounds = "; ".join(f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in rates)
-    days = count(study.exposure["host_days"].sum(), "host-day")
-    return f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
-
-
 def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    remedy = "Follow the remedy of the known issue above; check its conditions against this host first."
-    steps = [remedy] if issue else []
+    steps = holding(
+        (issue, "Follow the remedy of the known issue above; check its conditions against this host first.")
+    )
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)
-        waiting = now.loc[now["host"] == crash.host, "pending"].dropna()
-        if len(waiting):
-            given = f"{literal(crash.host)} was given {module} {literal(waiting.iloc[0])} after the crash"
+        for waiting in where(now, host=crash.host)["pending"].dropna().head(1):
+            given = f"{literal(crash.host)} was given {module} {literal(waiting)} after the crash"
             steps.append(f"{given}. Check that it is the one loaded; the steps are for the other hosts.")
-        same = now.loc[(now["version"] == version).fillna(False), "host"]
-        if others := [host for host in same if host != crash.host]:
+        if others := [host for host in where(now, version=version)["host"] if host != crash.host]:
             too = f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too"
             steps.append(f"{too}: {listing(others)}. Install it nowhere else until the case is answered.")
     return [*steps, KEEP]
-
-
-def _go_on(study: Study) -> list[str]:
-    watched = listing(name for name in study.rates.index if known(name))
-    if _many(study):
-        only = f"Only {watched} was watched, so no version can be called better"
-        return [f"{only}. Try another one on a few hosts first: notebook 07 draws them."]
-    none = f"No time with a known version of {study.driver} was watched."
-    more = none if watched == "none" else f"Only {watched} was watched."
-    return [f"{more} Collect the hosts that did not crash as well (psod collect): without them no rate can be given."]

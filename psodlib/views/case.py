@@ -32,10 +32,10 @@ from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
 from psodlib.views.account import find_account
 from psodlib.views.crash import typed_on, where
-from psodlib.views.document import Picture, Section, Text, to_html, to_markdown, to_pdf
+from psodlib.views.document import Block, Picture, Section, Text, to_html, to_markdown, to_pdf
 from psodlib.views.spreadsheet import csv_text
 from psodlib.views.words import known, literal
-from psodlib.views.writeup import asked_for, write_up
+from psodlib.views.writeup import asked_for, choose_crash, write_up
 
 WINDOW = pd.Timedelta(minutes=30)  # of log, before and after the crash
 MOST_LOG = 4 << 20  # bytes of one file's window
@@ -97,54 +97,47 @@ def case(
     if key is not None and any(map(is_saved, sources)):
         raise InputError("names are learned from the logs: to anonymise a case, name the evidence itself, not a store")
     fleet = load(*sources, inventory=inventory, known_issues=known_issues)
-    crash = _chosen(fleet, crash_id)
-    whole_id = str(crash["crash_id"])
+    crash: Any = choose_crash(fleet, crash_id)
+    whole = fleet.crash(crash["crash_id"])
     files = _texts(crash, _evidence(sources))
-    files.setdefault("crash.txt", fleet.crash(whole_id).text.encode("utf-8", "backslashreplace"))
-    files["explain.txt"] = explain(fleet.crash(whole_id)).encode("utf-8", "backslashreplace")
-    more, typed = asked_for(whole_id, notes, None), typed_on(fleet, crash)
+    files.setdefault("crash.txt", whole.text.encode("utf-8", "backslashreplace"))
+    files["explain.txt"] = explain(whole).encode("utf-8", "backslashreplace")
+    more, typed = asked_for(crash["crash_id"], notes, None), typed_on(fleet, crash)
     account = find_account(sources, crash, len(fleet.crashes))
-    pseudonyms = None
     if key is not None:
         pseudonyms = Pseudonyms(key)
         rewriter = Rewriter(learn_names(sources, inventory, words), pseudonyms)
-        fleet = _renamed(fleet, rewriter)
-        crash = fleet.crashes[fleet.crashes["crash_id"] == whole_id].iloc[0]
+        tables = {name: rewrite_table(getattr(fleet, name), rewriter) for name in (*schema.TABLES, *schema.AUXILIARY)}
+        fleet = Fleet(**tables, simulated=fleet.simulated)
+        crash = fleet.crashes[fleet.crashes["crash_id"] == crash["crash_id"]].iloc[0]
         files = {rewriter.path(name): b"".join(rewriter.stream([data])) for name, data in files.items()}
-        more = [_renamed_section(section, rewriter) for section in more]
+        more = [Section(each.title, [_renamed(block, rewriter) for block in each.blocks]) for each in more]
         typed = {rewriter.path(name): rewriter.text(text) for name, text in typed.items()}
         account = account.renamed(rewriter.text)
-        sweep = Sweep(rewriter.names, pseudonyms)
-    more += asked_for(whole_id, None, site)  # whoever asks for the site's facts means them
+    more += asked_for(crash["crash_id"], None, site)  # whoever asks for the site's facts means them
     issues = load_issues(*([known_issues] if known_issues else []))
-    files |= _tables(fleet, crash, issues) | _write_ups(fleet, crash, issues, more, account=account, typed=typed)
+    files |= _tables(fleet, crash, issues) | _write_ups(
+        fleet, crash, issues=issues, more=more, account=account, typed=typed
+    )
     files["README.md"] = _readme(crash, files, key is not None, site is not None).encode()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
-    file = _zipped(files, Path(out), f"psod-case-{whole_id}")
-    if pseudonyms is None:
+    file = _zipped(files, Path(out), f"psod-case-{crash['crash_id']}")
+    if key is None:
         return Case(file, hashes)
-    suspects = _suspects(files, sweep)
-    mapping = write_mapping(file.with_name(f"{file.name}.mapping.json"), pseudonyms, (), suspects)
-    return Case(file, hashes, mapping, suspects)
-
-
-def _suspects(files: Mapping[str, bytes], sweep: Sweep) -> tuple[Suspect, ...]:
     # What the evidence said, as it is in the zip: the pages are made of it, and what explains it is in our own words.
+    sweep = Sweep(rewriter.names, pseudonyms)
     for name, data in sorted(files.items()):
         sweep.look(name.encode("utf-8", "surrogateescape"), name, 0)
         if name.endswith(".txt") and name != "explain.txt":
             sweep.look(data, name, 1)
-    return tuple(sorted(sweep.found.values(), key=lambda one: (one.source, one.line)))
+    suspects = tuple(sorted(sweep.found.values(), key=lambda one: (one.source, one.line)))
+    mapping = write_mapping(file.with_name(f"{file.name}.mapping.json"), pseudonyms, (), suspects)
+    return Case(file, hashes, mapping, suspects)
 
 
-def _chosen(fleet: Fleet, crash_id: str) -> pd.Series:
-    ids = fleet.crashes["crash_id"]
-    found = fleet.crashes[ids.str.startswith(crash_id).fillna(False)]
-    if len(found) != 1:
-        some = ", ".join(list(found["crash_id"])[:5] or list(ids)[:5]) or "none"
-        raise InputError(f"{len(found)} crashes have an id that begins with {crash_id!r}; here are: {some}")
-    return found.iloc[0]
+def _renamed(block: Block, rewriter: Rewriter) -> Block:
+    return Text(rewriter.text(block.text)) if isinstance(block, Text) else block
 
 
 # ---- machine text --------------------------------------------------------------------------------------------------------
@@ -168,14 +161,13 @@ def _texts(crash: pd.Series, sources: Sequence[str | Path]) -> dict[str, bytes]:
             continue
         if item.source == crash["source"]:
             hint = item.hint
-            text, around = _around(item, int(crash["offset"]) if known(crash["offset"]) else 0, crash["sha256"])
-            files["crash.txt"] = text
-            files["log-around-the-crash.txt"] = around
+            files["crash.txt"], files["log-around-the-crash.txt"] = _around(item, crash["offset"], crash["sha256"])
         elif known(crash["time"]) and _may_be_of(item, crash["host"]) and (found := _in_window(item, crash["time"])):
-            others.append((item.hint, item.name, found))
+            # A name that every system can unpack, and that leads nowhere.
+            safe = re.sub(r"[^A-Za-z0-9._-]+", "_", item.name.replace("/", "-"))[-80:].lstrip(".-_") or "log"
+            others.append((item.hint, safe, found))
     own = [(name, found) for its_hint, name, found in others if its_hint == hint]
-    files |= {f"logs/{number:02d}-{_safe(name)}.txt": found for number, (name, found) in enumerate(own, 1)}
-    return files
+    return files | {f"logs/{number:02d}-{name}.txt": found for number, (name, found) in enumerate(own, 1)}
 
 
 def _may_be_of(item: Item, host: Any) -> bool:
@@ -184,9 +176,9 @@ def _may_be_of(item: Item, host: Any) -> bool:
     return item.hint is None or not known(host) or short[0] == short[1]
 
 
-def _around(item: Item, offset: int, sha256: Any) -> tuple[bytes, bytes]:
+def _around(item: Item, offset: Any, sha256: Any) -> tuple[bytes, bytes]:
     with item.open() as stream:
-        before, after, left = b"", b"", offset
+        before, after, left = b"", b"", int(offset) if known(offset) else 0
         while left > 0 and (data := stream.read(min(left, BLOCK))):
             before, left = (before + data)[-MOST_TEXT:], left - len(data)
         while len(after) < MOST_TEXT and (data := stream.read(BLOCK)):
@@ -214,51 +206,39 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
     return b"".join(kept)
 
 
-def _safe(name: str) -> str:
-    # A name that every system can unpack, and that leads nowhere.
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name.replace("/", "-"))[-80:].lstrip(".-_") or "log"
-
-
 # ---- tables, write-up ----------------------------------------------------------------------------------------------------
 
 
-def _renamed(fleet: Fleet, rewriter: Rewriter) -> Fleet:
-    tables = {name: rewrite_table(table, rewriter) for name, table in fleet.tables.items()}
-    tables |= {name: rewrite_table(getattr(fleet, name), rewriter) for name in schema.AUXILIARY}
-    return Fleet(**tables, simulated=fleet.simulated)
-
-
-def _renamed_section(section: Section, rewriter: Rewriter) -> Section:
-    blocks = [Text(rewriter.text(block.text)) if isinstance(block, Text) else block for block in section.blocks]
-    return Section(section.title, blocks)
-
-
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
-    mine = {name: where(table, host=crash["host"]) for name, table in fleet.tables.items() if "host" in table}
-    crash_id = crash["crash_id"]
-    own = {name: where(table, crash_id=crash_id) for name, table in fleet.tables.items() if "crash_id" in table}
-    named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
+    hosts, drivers, uptimes = (
+        where(table, host=crash["host"]) for table in (fleet.hosts, fleet.drivers, fleet.uptimes)
+    )
+    own, frames, modules = (
+        where(table, crash_id=crash["crash_id"]) for table in (fleet.crashes, fleet.frames, fleet.modules)
+    )
     columns = ["id", "title", "fixed_in", "remedy", "source", "sure"]
+    named = [one for one in issues if one.id in literal(crash["known_issues"], "").split(";")]
     tables = {
-        "host": mine["hosts"], "crash": own["crashes"], "backtrace": own["frames"], "module-map": own["modules"],
-        "versions": mine["drivers"].drop_duplicates(["module", "version", "state", "vib", "firmware"]),
-        "uptimes": mine["uptimes"], "timeline": incident_timeline(fleet, str(crash["crash_id"])),
-        "known-issues": pd.DataFrame([[getattr(one, name) for name in columns] for one in issues if one.id in named], columns=columns),
+        "host": hosts, "crash": own, "backtrace": frames, "module-map": modules, "uptimes": uptimes,
+        "versions": drivers.drop_duplicates(["module", "version", "state", "vib", "firmware"]),
+        "timeline": incident_timeline(fleet, str(crash["crash_id"])),
+        "known-issues": pd.DataFrame([[getattr(one, name) for name in columns] for one in named], columns=columns),
     }  # fmt: skip
     return {f"tables/{name}.csv": csv_text(table).encode("utf-8", "backslashreplace") for name, table in tables.items()}
 
 
-def _write_ups(fleet: Fleet, crash: pd.Series, issues: Any, more: Any, **known_of: Any) -> dict[str, bytes]:
+def _write_ups(fleet: Fleet, crash: pd.Series, **known_of: Any) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="psod-") as place:
         ax = charts.plot_incident(incident_timeline(fleet, str(crash["crash_id"])), simulated=fleet.simulated)
         png, _ = charts.save_chart(ax, Path(place) / "incident")
         title, caption, empty = charts.wording(ax)
-        pictures = [] if empty else [Picture(png, title, caption)]
-        document = write_up(fleet, crash, issues=issues, pictures=pictures, more=more, **known_of)
+        document = write_up(fleet, crash, pictures=[] if empty else [Picture(png, title, caption)], **known_of)
+        pdf = to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes()
         return {
-            "writeup.html": to_html(document).encode(), "writeup.md": to_markdown(document).encode(),
-            "writeup.pdf": to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes(),
-        }  # fmt: skip
+            "writeup.html": to_html(document).encode(),
+            "writeup.md": to_markdown(document).encode(),
+            "writeup.pdf": pdf,
+        }
 
 
 ABOUT = {
@@ -273,16 +253,21 @@ ABOUT = {
 
 def _readme(crash: pd.Series, files: Mapping[str, bytes], renamed: bool, with_site: bool) -> str:
     other = "lines of another log of the host, half an hour before to half an hour after"
+    lines = "\n".join(f"- `{name}`: {ABOUT.get(name, other)}" for name in sorted(files))
     names = (
-        "\n\nNames of hosts, people, machines and places are replaced, the same name by the same word everywhere. The SHA-256 of the"
+        "Names of hosts, people, machines and places are replaced, the same name by the same word everywhere. The SHA-256 of the"
         " crash in the write-up is of the original lines, which the owner keeps."
     )
+    check = "`sha256sum -c MANIFEST.sha256`, run in this folder, checks that every file is as it was packed."
     own = "The write-up holds the account and contract of the owner's site."
-    return "\n".join([
-        f"# Crash {literal(crash['crash_id'])}", "", "What is in this case:", "", *(f"- `{name}`: {ABOUT.get(name, other)}" for name in sorted(files)), "",
-        f"`sha256sum -c MANIFEST.sha256`, run in this folder, checks that every file is as it was packed.{names if renamed else ''}", "",
-        own if with_site else "No account or contract number is in it.", "",
-    ])  # fmt: skip
+    parts = [
+        f"# Crash {literal(crash['crash_id'])}",
+        "What is in this case:",
+        lines,
+        check,
+        *([names] if renamed else []),
+    ]
+    return "\n\n".join([*parts, own if with_site else "No account or contract number is in it."]) + "\n"
 
 
 def _zipped(files: Mapping[str, bytes], out: Path, top: str) -> Path:

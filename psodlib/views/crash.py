@@ -7,6 +7,7 @@ those of ``fleet.texts`` and ``fleet.reasons``, likeness that of ``similar_crash
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,18 +20,16 @@ import pandas as pd
 from psodlib.evidence.artifacts.terminal import has_prompt
 from psodlib.evidence.psod import find_crashes
 from psodlib.fleet import Fleet
-from psodlib.records import Crash
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
-from psodlib.views.document import Block, Bullets, Code, Link, Section, Table, Text
-from psodlib.views.words import UNKNOWN, as_sentence, count, known, label, listing, literal, moment, span
+from psodlib.views.document import Block, Code, Link, Section, Table, Text, sections
+from psodlib.views.words import as_sentence, count, joined, known, label, listing, literal, moment, span
 
 MOST_FRAMES = 60
 MOST_LINES = 200  # of a crash's own text
 MOST_ALIKE = 8
 MOST_REASONS = 40
 LONGEST_ID, LONGEST_NAME = 80, 200  # letters, in addresses and in the explorer's data
-KINDS = {"page_fault": "a page fault", "machine_check": "a machine check", "nmi": "a non-maskable interrupt"}
 SOURCES = {
     "banner": "the driver's line at boot", "proc": "/proc", "live_module": "the list of loaded modules", "vib_of_boot": "the VIB installed at boot",
     "esxupdate_before_boot": "the install log before that boot", "esxupdate": "the install log", "install_date": "the VIB's install date",
@@ -65,26 +64,14 @@ def plain_words(value: Any) -> str:
     return SOURCES.get(str(value)) or literal(value).replace(";", ", ").replace("_", " ")
 
 
+def when(crash: Any) -> str:
+    """The time of a crash, to the second."""
+    return moment(crash["time"]) if known(crash["time"]) else "time unknown"
+
+
 def crash_title(crash: Any) -> str:
     """A crash in a line."""
-    return f"Crash of {label(crash['host'], 60)}, {moment(crash['time']) if known(crash['time']) else 'time unknown'}"
-
-
-def describe_crash(crash: Crash) -> Text:
-    """One crash in a paragraph: what stopped where, after how long, and which module the evidence points at."""
-    if not crash.text:
-        return Text("There is no crash in this text.")
-    when = f"On {moment(crash.time)}" if known(crash.time) else "At a time that the text does not tell"
-    place = f"PCPU {crash.pcpu}" if known(crash.pcpu) else "a PCPU that the text does not name"
-    world = f" in world {literal(crash.world_name)}" if known(crash.world_name) else ""
-    lived = f", {span(crash.uptime)} after boot" if known(crash.uptime) else ""
-    what = f"{when} {place} hit {KINDS.get(crash.kind, plain_words(crash.kind))}{world}{lived}."
-    points = f"The evidence points at module {literal(crash.guilty_module)}, function {literal(crash.guilty_function)}"
-    guilty = "No module could be named."
-    if known(crash.guilty_module):
-        guilty = f"{points} (kind of evidence: {plain_words(crash.guilt)})."
-    damage = f" The text is damaged: {plain_words(crash.damage)}." if crash.damage else ""
-    return Text(f"{what} The backtrace has {count(len(crash.frames), 'frame')}. {guilty}{damage}")
+    return f"Crash of {label(crash['host'], 60)}, {when(crash)}"
 
 
 def address_of(kind: str, name: Any) -> str:
@@ -95,6 +82,11 @@ def address_of(kind: str, name: Any) -> str:
 def way_to(kind: str, name: Any, page: str = "") -> str:
     """A link to the place of a crash or host."""
     return f"{page}#{quote(address_of(kind, name), safe='=')}"
+
+
+def link_to(kind: str, name: Any, text: str, page: str = "", about: str = "") -> str | Link:
+    """A crash or host as a link to its place; one without a name is text alone."""
+    return Link(way_to(kind, name, page), text, about) if known(name) else text
 
 
 KEYS = {
@@ -112,37 +104,34 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
 
     def page_of(crash: Any) -> list[Section]:
         keys = {name: key for name, key in KEYS.items() if known(crash[key]) or name != "crashes"}
-        own = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
-        return _sections(replace(fleet, **own), crash, _similar(fleet, crash, stacks), lives)
+        rows = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
+        own = replace(fleet, **rows)
+        return sections(
+            ("What it is", [facts_table(own, crash)]),
+            ("Its own text", own_text(own, crash)),
+            ("Frames", [frames_table(crash, own.frames)]),
+            ("Before the crash", _before(own, crash, lives)),
+            ("Known issues", issue_lines(own, crash) or ["No known issue matches."]),
+            ("Similar crashes", _similar(fleet, crash, stacks)),
+            ("Why this signature and this module", reasons_of(own, crash) or ["No reason is on record."]),
+        )
 
     return page_of
-
-
-def _sections(fleet: Fleet, crash: Any, similar: Sequence[Block], lives: Any) -> list[Section]:
-    return [
-        Section("What it is", [facts_table(fleet, crash)]),
-        Section("Its own text", own_text(fleet, crash, fleet.frames)),
-        Section("Frames", [frames_table(crash, fleet.frames)]),
-        Section("Before the crash", _before(fleet, crash, lives)),
-        Section("Known issues", [Bullets(issue_lines(fleet, crash) or ["No known issue matches."])]),
-        Section("Similar crashes", similar),
-        Section(
-            "Why this signature and this module", [Bullets(reasons_of(fleet, crash) or ["No reason is on record."])]
-        ),
-    ]
 
 
 # ---- the text ------------------------------------------------------------------------------------------------------------
 
 
-def own_text(fleet: Fleet, crash: Any, frames: pd.DataFrame, instead: int = 0) -> list[Block]:
+def own_text(fleet: Fleet, crash: Any, instead: int = 0) -> list[Block]:
     """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them; where the lines
     are lost, this many frames instead."""
-    names = {"line": "line", "offset": "byte"}
-    begins = " and ".join(f"{word} {crash[name]:,}" for name, word in names.items() if known(crash[name]))
+    begins = " and ".join(
+        f"{word} {crash[name]:,}" for name, word in (("line", "line"), ("offset", "byte")) if known(crash[name])
+    )
     place = f"{place_of(crash['source'], None, crash['host'])}{f', from {begins} on' if begins else ''}"
     place = f"{place}. SHA-256 of the lines: {literal(crash['sha256'])}"
-    text = "".join(where(fleet.texts, crash_id=crash["crash_id"])["text"])
+    frames, texts = (where(table, crash_id=crash["crash_id"]) for table in (fleet.frames, fleet.texts))
+    text = "".join(texts["text"])
     if not text:
         lost = Text(f"The text itself is not among these tables. It stands in {place}.")
         own = frames[frames["backtrace"] == 0] if instead else frames.iloc[:0]
@@ -166,23 +155,21 @@ def marks_of(lines: Sequence[str], frames: pd.DataFrame, module: Any) -> dict[in
     return {i: label(module) for i, line in shown if any(sign in line or sign in line.lower() for sign in signs)}
 
 
-def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> Table | Text:
+def frames_table(crash: Any, frames: Any, most: int = MOST_FRAMES) -> Table | Text:
     """A crash's frames, innermost first; the guilty module's stand out, in words too."""
     if frames.empty:
         return Text("No frame could be read, so no stack tells who was running.")
-    rows, marked = [], set()
-    guilty_module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else None
-    shown: Any = frames.head(most).itertuples()
-    for place, row in enumerate(shown):
-        guilty = known(row.module) and str(row.module) == guilty_module
-        marked |= {place} if guilty else set()
-        module = f"{label(row.module, unknown='module unknown')}{' ◀ guilty' if guilty else ''}"
-        function = f"{label(row.function, 120)}{f'+0x{int(row.offset):x}' if known(row.offset) else ''}"
-        how = plain_words(row.module_evidence) if known(row.module_evidence) else "–"
-        rows.append([f"{row.backtrace}.{row.index}", function, module, how])
+    shown = list(frames.head(most).itertuples())
+    guilty = set(where(frames.head(most).reset_index(), module=crash["guilty_module"]).index)
+    rows = [
+        [f"{row.backtrace}.{row.index}", f"{label(row.function, 120)}{f'+0x{int(row.offset):x}' if known(row.offset) else ''}",
+         f"{label(row.module, unknown='module unknown')}{' ◀ guilty' if place in guilty else ''}",
+         plain_words(row.module_evidence) if known(row.module_evidence) else "–"]
+        for place, row in enumerate(shown)
+    ]  # fmt: skip
     note = f"{count(len(frames) - most, 'more frame')} in tables/frames.parquet." if len(frames) > most else ""
     columns = ["#", "Function", "Module", "Known by"]
-    return Table("Backtrace and number, innermost first", columns, rows, note, (8, 46, 28, 18), marked)
+    return Table("Backtrace and number, innermost first", columns, rows, note, (8, 46, 28, 18), guilty)
 
 
 # ---- beside it in the evidence -------------------------------------------------------------------------------------------
@@ -191,7 +178,7 @@ def frames_table(crash: Any, frames: pd.DataFrame, most: int = MOST_FRAMES) -> T
 def lines_before(source: Any, offset: Any, sha256: Any, most: int = 20) -> tuple[str, ...]:
     """The lines of the log just before a crash; none unless the crash is still there, by the hash of its lines."""
     # A path from a table may be anything: only a regular file is opened.
-    if not (known(source) and known(offset) and known(sha256)) or not _is_file(str(source)) or int(offset) < 0:
+    if not (known(source) and known(offset) and known(sha256)) or not os.path.isfile(str(source)) or int(offset) < 0:
         return ()
     start = max(int(offset) - BEFORE, 0)
     try:
@@ -212,51 +199,35 @@ def typed_on(fleet: Fleet, crash: Any) -> Mapping[str, str]:
     found = {}
     own = where(fleet.drivers, host=crash["host"], module=crash["guilty_module"])
     for source in list(dict.fromkeys(own["source"].dropna().astype(str)))[:MOST_FILES]:
-        if _is_file(source) and Path(source).stat().st_size <= MOST_TYPED:
+        if os.path.isfile(source) and Path(source).stat().st_size <= MOST_TYPED:
             text = Path(source).read_bytes().decode("utf-8", "replace").replace("\r\n", "\n")
             if "\0" not in text and has_prompt(text):
                 found[source] = text
     return found
 
 
-def _is_file(path: str) -> bool:
-    try:
-        return "\0" not in path and Path(path).is_file()
-    except (OSError, ValueError):
-        return False
-
-
 # ---- the tables ----------------------------------------------------------------------------------------------------------
-
-
-def release_of(crash: Any) -> str:
-    """The ESXi release and build of a crash, as far as they are known."""
-    return " build ".join(label(crash[name]) for name in ("esxi_version", "esxi_build") if known(crash[name]))
 
 
 def facts_table(fleet: Fleet, crash: Any) -> Table:
     """Where and when it crashed, on which versions, known how."""
     host: Mapping[str, Any] = next(iter(where(fleet.hosts, host=crash["host"]).to_dict("records")), {})
-    own = [f"{word} {label(host[word])}" for word in ("cluster", "model") if known(host.get(word))]
-    link = Link(way_to("host", crash["host"]), label(crash["host"], 90), f"({'; '.join(own)})" if own else "")
+    own = "; ".join(f"{word} {label(host[word])}" for word in ("cluster", "model") if known(host.get(word)))
+    guilty = known(crash["guilty_module"])
     by = f", known from {plain_words(crash['driver_evidence'])}" if known(crash["driver_version"]) else ""
-    driver = f"{label(crash['driver_version'], unknown='version unknown')}{by}"
-    kind = f" (evidence: {plain_words(crash['guilt'])})" if known(crash["guilty_module"]) else ""
+    kind = f" (evidence: {plain_words(crash['guilt'])})" if guilty else ""
     rows: list[tuple[str, str | Link]] = [
-        ("Host", link if known(crash["host"]) else UNKNOWN),
-        ("Time", moment(crash["time"])),
-        ("Uptime", span(crash["uptime"])),
-        ("Kind", plain_words(crash["kind"])),
-        ("Message", literal(crash["message"])[:1000] if known(crash["message"]) else ""),
-        ("World", " ".join(label(crash[name], 80) for name in ("world_id", "world_name") if known(crash[name]))),
-        ("ESXi", release_of(crash) or UNKNOWN),
+        ("Host", link_to("host", crash["host"], label(crash["host"], 90), about=f"({own})" if own else "")),
+        ("Time", moment(crash["time"])), ("Uptime", span(crash["uptime"])), ("Kind", plain_words(crash["kind"])),
+        ("Message", joined(crash, "message")[:1000]), ("World", joined(crash, "world_id", "world_name")),
+        ("ESXi", literal(joined(crash, "esxi_version", "esxi_build", by=" build ") or None)),
         ("Guilty module", f"{label(crash['guilty_module'], unknown='none found')}{kind}"),
-        ("Loaded driver", driver if known(crash["guilty_module"]) else ""),
+        ("Loaded driver", f"{label(crash['driver_version'], unknown='version unknown')}{by}" if guilty else ""),
         ("Signature", label(crash["signature"], 260)),
-        ("Damage of the text", plain_words(crash["damage"]) if known(crash["damage"]) and crash["damage"] else ""),
+        ("Damage of the text", plain_words(crash["damage"]) if known(crash["damage"]) else ""),
         ("Copies found", f"{crash['copies']:,}" if known(crash["copies"]) and crash["copies"] > 1 else ""),
         ("Crash id", label(crash["crash_id"], LONGEST_ID)),
-    ]
+    ]  # fmt: skip
     return Table("", ["Fact", "Value"], [[name, value] for name, value in rows if value], widths=(24, 76))
 
 
@@ -267,8 +238,10 @@ def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
         first = max(int(crash["line"]) - len(lines), 1) if known(crash["line"]) else 1
         blocks.append(Code("\n".join(lines), "The last lines of the log before it", first))
     facts = incident_timeline(fleet, str(crash["crash_id"]), lives=lives)
-    past = facts["time"].notna() & ~facts["what"].isin(["evidence", "crash", "down"]) & ~(facts["time"] > crash["time"])
-    rows: Any = [
+    past: Any = (
+        facts["time"].notna() & ~facts["what"].isin(["evidence", "crash", "down"]) & ~(facts["time"] > crash["time"])
+    )
+    rows = [
         [moment(row.time), literal(row.what), plain_words(row.detail) if known(row.detail) else "–"]
         for row in facts[past].tail(10).itertuples()
     ]
@@ -277,24 +250,25 @@ def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
     return blocks or [Text("Nothing dated is known of the host before this crash.")]
 
 
-def issue_lines(fleet: Fleet, crash: Any) -> list[str]:
-    """The known issues that the crash does not contradict, in the words of its judgement."""
-    named = str(crash["known_issues"]).split(";") if known(crash["known_issues"]) else []
-    return reasons_of(fleet, crash, "known_issue") or [word for word in named if word]
-
-
 def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]:
     table = similar_crashes(fleet, str(crash["crash_id"]), MOST_ALIKE, stacks=stacks)
-    same = max(len(where(fleet.crashes, signature=crash["signature"])) - 1, 0)
-    have = count(same, "other crash has", "other crashes have") if same else "No other crash has"
-    words = f"{have} this signature."
+    same = len(where(fleet.crashes, signature=crash["signature"])) - 1
+    have = count(same, "other crash has", "other crashes have") if same > 0 else "No other crash has"
     rows: Any = [
-        [Link(way_to("crash", row.crash_id), label(row.crash_id, LONGEST_ID)), moment(row.time), label(row.host), label(row.signature, 80),
+        [link_to("crash", row.crash_id, label(row.crash_id, LONGEST_ID)), moment(row.time), label(row.host), label(row.signature, 80),
          f"{row.likeness:.0%}", label(row.shared, 120).replace(";", ", ")]
         for row in table[table["proposal"].notna()].itertuples()
     ]  # fmt: skip
     columns = ["Crash", "Time", "Host", "Signature", "Alike", "Functions shared"]
-    return [Text(words), *([Table("The most alike stacks", columns, rows)] if rows else [])]
+    return [Text(f"{have} this signature."), *([Table("The most alike stacks", columns, rows)] if rows else [])]
+
+
+# ---- why -----------------------------------------------------------------------------------------------------------------
+
+
+def issue_lines(fleet: Fleet, crash: Any) -> list[str]:
+    """The known issues that the crash does not contradict, in the words of its judgement."""
+    return reasons_of(fleet, crash, "known_issue") or [*filter(None, literal(crash["known_issues"], "").split(";"))]
 
 
 def _fit(issue: str, held: str, open_: str | None, remedy: str) -> str:
@@ -318,17 +292,12 @@ def reasons_of(fleet: Fleet, crash: Any, *about: str) -> list[str]:
     """Why the crash has its signature and its guilty module, as ``fleet.reasons`` has it, without names of our rules."""
     rows = where(fleet.reasons, crash_id=crash["crash_id"])
     rows = rows[rows["about"].isin(about or ("signature", "suspect", "doubt"))].head(MOST_REASONS)
-    return [
-        _reason(f"{row.module}: {row.text}" if row.about == "suspect" and known(row.module) else literal(row.text))
-        for row in rows.itertuples()
-    ]
-
-
-def _reason(text: str) -> str:
-    words = re.sub(r"\b\w{1,40}\.txt:\d{1,6}(?:, )?", "", text).replace(" ()", "")
-    for pattern, phrase in _RULES:
-        if match := re.fullmatch(pattern, words, re.DOTALL):
-            words = phrase(match)
-            break
-    # A module's name stays as it is.
-    return f"{words.rstrip('.')}." if re.match(r"[\w.-]{1,60}: ", words) else as_sentence(words)
+    lines = []
+    for row in rows.itertuples():
+        text = f"{row.module}: {row.text}" if row.about == "suspect" and known(row.module) else literal(row.text)
+        words = re.sub(r"\b\w{1,40}\.txt:\d{1,6}(?:, )?", "", text).replace(" ()", "")
+        rules = ((re.fullmatch(pattern, words, re.DOTALL), phrase) for pattern, phrase in _RULES)
+        words = next((phrase(match) for match, phrase in rules if match), words)
+        # A module's name stays as it is.
+        lines.append(f"{words.rstrip('.')}." if re.match(r"[\w.-]{1,60}: ", words) else as_sentence(words))
+    return lines

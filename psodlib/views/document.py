@@ -14,13 +14,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import msgspec
 import typst
 from markupsafe import Markup, escape
 
@@ -30,7 +30,7 @@ from psodlib.views.words import count, literal
 LONGEST = 4_000  # letters of one text on a page
 
 
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """A piece of a page; a notebook shows it as HTML, a terminal as Markdown with nothing escaped."""
 
     @property
@@ -46,35 +46,31 @@ class Block:
         return str(_environment("html").get_template("cell.html").render(block=self))
 
 
-@dataclass(frozen=True, repr=False)
-class Text(Block):
+class Text(Block, frozen=True):
     """A paragraph."""
 
     text: str
 
 
-@dataclass(frozen=True, repr=False)
-class Bullets(Block):
+class Bullets(Block, frozen=True):
     """A list; each item is one or two sentences."""
 
     items: Sequence[str | Link]
 
 
-@dataclass(frozen=True, repr=False)
-class Steps(Block):
+class Steps(Block, frozen=True):
     """A runbook: what to do, the commands to the letter, and what they should answer."""
 
     items: Sequence[tuple[str, str, str]]
 
 
-@dataclass(frozen=True, repr=False)
-class Code(Block):
+class Code(Block, frozen=True):
     """Machine text as it was printed; numbers and marks stand beside the lines and are no part of them."""
 
     text: str
     caption: str = ""
     first: int = 0  # number of the first line; 0 shows no numbers
-    marks: Mapping[int, str] = field(default_factory=dict)  # place of a line in the text, from 0 -> a word beside it
+    marks: Mapping[int, str] = {}  # place of a line in the text, from 0 -> a word beside it
 
     @property
     def lines(self) -> list[tuple[int, str, str]]:
@@ -83,8 +79,7 @@ class Code(Block):
         return [(self.first + i, line.removesuffix("\r"), self.marks.get(i, "")) for i, line in enumerate(lines)]
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """A way to another page or place: a path relative to this page, or ``#...``."""
 
     href: str
@@ -92,8 +87,7 @@ class Link:
     about: str = ""
 
 
-@dataclass(frozen=True, repr=False)
-class Table(Block):
+class Table(Block, frozen=True):
     """A small table: ``rows`` are shown, ``note`` says what is left out and where it is."""
 
     caption: str
@@ -104,8 +98,7 @@ class Table(Block):
     marked: Collection[int] = ()  # rows that stand out
 
 
-@dataclass(frozen=True, repr=False)
-class Picture(Block):
+class Picture(Block, frozen=True):
     """A chart: the PNG on disk and its twin for dark pages, its finding, its caption, the CSV with the same numbers."""
 
     file: Path
@@ -126,8 +119,7 @@ class Picture(Block):
         return f"Chart: {self.title}. {self.caption}".replace("..", ".")
 
 
-@dataclass(frozen=True, repr=False)
-class Script(Block):
+class Script(Block, frozen=True):
     """An ES module of ours with its data: it draws on HTML pages, and only there; ``name`` is a file in ``templates/``."""
 
     name: str
@@ -145,8 +137,7 @@ class Script(Block):
         return Markup(json.dumps(self.data, allow_nan=False).replace("<", "\\u003c"))
 
 
-@dataclass(frozen=True, repr=False)
-class Section(Block):
+class Section(Block, frozen=True):
     """A heading and what stands under it; sections may stand in sections."""
 
     title: str
@@ -155,8 +146,7 @@ class Section(Block):
     overleaf: bool = False  # in print it begins a new page
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Document(Block):
+class Document(Block, frozen=True, kw_only=True):
     """What a page says, whatever it is shown on."""
 
     title: str  # what it is
@@ -170,8 +160,14 @@ class Document(Block):
     @property
     def blocks(self) -> Sequence[Block]:
         """What a notebook shows of it."""
-        lead = [Text(self.lead)] if self.lead else []
-        return [*lead, *self.sections]
+        return [*([Text(self.lead)] if self.lead else []), *self.sections]
+
+
+def sections(*parts: tuple[str, Sequence[Any]]) -> list[Section]:
+    """Sections of blocks, or of sentences, which become a list; one with nothing in it is left out."""
+    return [
+        Section(title, [Bullets(blocks)] if isinstance(blocks[0], str) else blocks) for title, blocks in parts if blocks
+    ]
 
 
 def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = "", **more: Any) -> Table:
@@ -179,13 +175,12 @@ def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = ""
     return Table(more.pop("caption", ""), list(columns), list(zip(*columns.values(), strict=True)), note, **more)
 
 
-def _words(cell: Any) -> str:
-    return literal(cell.text if isinstance(cell, Link) else cell)
-
-
 def template(name: str) -> str:
     """The text of a file in ``templates/``."""
     return (files("psodlib.views") / "templates" / name).read_text(encoding="utf-8")
+
+
+# ---- the doors for text ------------------------------------------------------------------------------------------------
 
 
 def html_text(value: Any) -> Markup:
@@ -212,97 +207,8 @@ def _href(value: str) -> Markup:
     return _attribute("#" if re.match(r"[^#]*:|//|\\", value) else value)
 
 
-@cache
-def _environment(surface: str) -> jinja2.Environment:
-    # Whatever a template prints goes through the surface's door; an undefined name is a mistake of ours, not an empty string.
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(template), autoescape=surface == "html", undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize={"html": html_text, "markdown": _escape, "text": _words}[surface],
-    )  # fmt: skip
-    environment.filters.update(attr=_attribute, href=_href, fence=_fence, width=_cell_class, ours=Markup)
-    return environment
-
-
-_NO_BREAK = re.compile(r"\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d)?(?: UTC)?)?$")
-_BREAKS = re.compile(r"[0-9a-f]{40,128}")
-
-
-def _cell_class(cell: Any) -> Markup:
-    # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers.
-    words = _words(cell)
-    if "─" in words:
-        return Markup("bar")  # an interval drawn in letters
-    return Markup("whole" if _NO_BREAK.match(words) else "hash" if _BREAKS.search(words) else "")
-
-
-def to_html(document: Document, links: Sequence[Link] = (), home: str = "") -> str:
-    """A document as one HTML page with nothing to fetch: style, pictures and, where a block has one, its script inside."""
-    blocks = (block for section in document.sections for block in section.blocks)
-    found = {block.name: block for block in blocks if isinstance(block, Script)}
-    frame = _frame(document.title, document.notice, home, list(found.values()))
-    return _environment("html").get_template("document.html").render(document=document, links=links, **frame)
-
-
-def page(title: str, body: str, notice: str = "", home: str = "") -> str:
-    """Already safe HTML inside the report's page."""
-    return _environment("html").get_template("page.html").render(body=Markup(body), **_frame(title, notice, home))
-
-
-def _frame(title: str, notice: str, home: str, scripts: Sequence[Script] = ()) -> dict[str, Any]:
-    # The policy names our own source, never the finished page: that would bless whatever got into it.
-    hashes = [base64.b64encode(hashlib.sha256(f"\n{one.source}\n".encode()).digest()).decode() for one in scripts]
-    allowed = f"script-src {' '.join(f'{chr(39)}sha256-{each}{chr(39)}' for each in hashes)}; " if hashes else ""
-    policy = Markup(f"default-src 'none'; {allowed}img-src data:; style-src 'unsafe-inline'")
-    css = Markup("".join(map(template, ["report.css", *(one.name.replace(".js", ".css") for one in scripts)])))
-    return {"title": title, "notice": notice, "home": home, "scripts": scripts, "policy": policy, "css": css}
-
-
-def to_pdf(document: Document, out: str | Path, style: str) -> Path:
-    """A document as PDF, in typst's own fonts, with no network and no system font."""
-    with tempfile.TemporaryDirectory(prefix="psod-") as folder:
-        root = Path(folder).resolve()
-        (root / "document.typ").write_text(template("document.typ"), encoding="utf-8")
-        (root / "main.typ").write_text(template(style), encoding="utf-8")
-        (root / "content.json").write_text(json.dumps(_as_data(document, root)), encoding="utf-8")
-        try:
-            here: Any = {"root": root, "package_path": root, "font_paths": [], "ignore_system_fonts": True}
-            data = typst.compile(root / "main.typ", **here)
-        except typst.TypstError as error:
-            what = f"typst could not lay out {document.title!r} ({error})"
-            raise InputError(f"{out}: {what}; the HTML page says the same") from error
-    path = Path(out)
-    path.write_bytes(data)
-    return path
-
-
-def _as_data(value: Any, root: Path) -> Any:
-    # For typst: the same tree as plain data. It may read nothing outside its root, so pictures go there under numbers of ours.
-    if isinstance(value, Picture):
-        file = root / f"{len(list(root.glob('*.png')))}.png"
-        shutil.copyfile(value.file, file)
-        return {"kind": "picture", "file": file.name, "description": literal(value.description)}
-    if isinstance(value, Link):
-        return literal(value.text)
-    if isinstance(value, Code):
-        lines = _as_data(value.lines, root)
-        return {"kind": "code", "caption": literal(value.caption), "numbered": value.first > 0, "lines": lines}
-    if is_dataclass(value) and isinstance(value, Block):
-        return {"kind": value.kind, **{part.name: _as_data(getattr(value, part.name), root) for part in fields(value)}}
-    if isinstance(value, (list, tuple)):  # here no script runs
-        parts = [part for one in value for part in (one.instead if isinstance(one, Script) else [one])]
-        return [_as_data(part, root) for part in parts]
-    if isinstance(value, (set, frozenset, range)):
-        return sorted(value)
-    return value if isinstance(value, int) else _bounded(value)
-
-
-def to_markdown(document: Document) -> str:
-    """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out."""
-    return _few_breaks(_environment("markdown").get_template("document.md").render(document=document)).strip() + "\n"
-
-
-def _few_breaks(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", str(text))
+def _words(cell: Any) -> str:
+    return literal(cell.text if isinstance(cell, Link) else cell)
 
 
 # Marks that mean something anywhere in a line; the last three keep a wiki from making a link or a mention of log text.
@@ -324,6 +230,97 @@ def _escape(value: Any) -> str:
 def _fence(machine_text: str) -> Markup:
     text = literal(machine_text.removesuffix("\n"))
     # longer than any run of backticks inside, so that nothing inside can close it
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return Markup(f"{fence}text\n{text}\n{fence}")
+
+
+def _cell_class(cell: Any) -> Markup:
+    # A hash that cannot break takes the width of all other columns; a time that breaks becomes a column of numbers; "─" is
+    # an interval drawn in letters.
+    words = _words(cell)
+    time, digest = r"\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d)?(?: UTC)?)?$", r"[0-9a-f]{40,128}"
+    kind = "bar" if "─" in words else "whole" if re.match(time, words) else "hash" if re.search(digest, words) else ""
+    return Markup(kind)
+
+
+@cache
+def _environment(surface: str) -> jinja2.Environment:
+    # Whatever a template prints goes through the surface's door; an undefined name is a mistake of ours, not an empty string.
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(template), autoescape=surface == "html", undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize={"html": html_text, "markdown": _escape, "text": _words}[surface],
+    )  # fmt: skip
+    environment.filters.update(attr=_attribute, href=_href, fence=_fence, width=_cell_class, ours=Markup)
+    return environment
+
+
+# ---- the surfaces ------------------------------------------------------------------------------------------------------
+
+
+def to_html(document: Document, links: Sequence[Link] = (), home: str = "", body: str = "") -> str:
+    """A document as one HTML page with nothing to fetch: style, pictures and, where a block has one, its script inside;
+    already safe markup may stand in place of its blocks."""
+    blocks = (block for section in document.sections for block in section.blocks)
+    scripts = list({block.name: block for block in blocks if isinstance(block, Script)}.values())
+    # The policy names our own source, never the finished page: that would bless whatever got into it.
+    digests = (hashlib.sha256(f"\n{one.source}\n".encode()).digest() for one in scripts)
+    hashes = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+    allowed = f"script-src {' '.join(hashes)}; " if hashes else ""
+    policy = Markup(f"default-src 'none'; {allowed}img-src data:; style-src 'unsafe-inline'")
+    css = Markup("".join(map(template, ["report.css", *(one.name.replace(".js", ".css") for one in scripts)])))
+    return (
+        _environment("html")
+        .get_template("page.html" if body else "document.html")
+        .render(document=document, links=links, home=home, scripts=scripts, policy=policy, css=css, body=Markup(body))
+    )
+
+
+def to_pdf(document: Document, out: str | Path, style: str) -> Path:
+    """A document as PDF, in typst's own fonts, with no network and no system font."""
+    with tempfile.TemporaryDirectory(prefix="psod-") as folder:
+        root = Path(folder).resolve()
+        for name, text in {
+            "document.typ": template("document.typ"), "main.typ": template(style), "content.json": json.dumps(_as_data(document, root)),
+        }.items():  # fmt: skip
+            (root / name).write_text(text, encoding="utf-8")
+        try:
+            here: Any = {"root": root, "package_path": root, "font_paths": [], "ignore_system_fonts": True}
+            data = typst.compile(root / "main.typ", **here)
+        except typst.TypstError as error:
+            what = f"typst could not lay out {document.title!r} ({error})"
+            raise InputError(f"{out}: {what}; the HTML page says the same") from error
+    Path(out).write_bytes(data)
+    return Path(out)
+
+
+def _as_data(value: Any, root: Path) -> Any:
+    # For typst: the same tree as plain data. It may read nothing outside its root, so pictures go there under numbers of ours.
+    if isinstance(value, Picture):
+        file = root / f"{len(list(root.glob('*.png')))}.png"
+        shutil.copyfile(value.file, file)
+        return {"kind": "picture", "file": file.name, "description": literal(value.description)}
+    if isinstance(value, Link):
+        return literal(value.text)
+    if isinstance(value, Code):
+        lines = _as_data(value.lines, root)
+        return {"kind": "code", "caption": literal(value.caption), "numbered": value.first > 0, "lines": lines}
+    if isinstance(value, Block):
+        return {
+            "kind": value.kind,
+            **{name: _as_data(part, root) for name, part in msgspec.structs.asdict(value).items()},
+        }
+    if isinstance(value, (list, tuple)):  # here no script runs
+        parts = [part for one in value for part in (one.instead if isinstance(one, Script) else [one])]
+        return [_as_data(part, root) for part in parts]
+    if isinstance(value, (set, frozenset, range)):
+        return sorted(value)
+    return value if isinstance(value, int) else _bounded(value)
+
+
+def to_markdown(document: Document) -> str:
+    """A document as Markdown for a wiki; every mark in its text is escaped, pictures are left out."""
+    return _few_breaks(_environment("markdown").get_template("document.md").render(document=document)).strip() + "\n"
+
+
+def _few_breaks(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", str(text))

@@ -26,7 +26,7 @@ from typing import Any
 import nh3
 
 from psodlib.errors import InputError
-from psodlib.views.document import Code, Document, Section, page, to_html
+from psodlib.views.document import Code, Document, Section, to_html
 
 # jsonschema, which checks notebooks, builds a grammar of all internationalised addresses when it finds this module, for three
 # seconds. No notebook's schema asks for that format, so for the time of the import it is said to be missing, as it may be.
@@ -251,7 +251,7 @@ def notebook_page(path: Path, ran: Future[NotebookNode], notice: str) -> tuple[s
     """A notebook that ran, as a page of the report: title, HTML, and what to say where it did not run to its end."""
     try:
         title, html = _notebook_html(ran.result())
-        return title, page(title, html, notice, home="../index.html"), ""
+        return title, to_html(Document(title=title, notice=notice), home="../index.html", body=html), ""
     except (CellExecutionError, TimeoutError, RuntimeError) as error:
         title, about = path.stem.replace("_", " "), "Could not be run to its end; the page says why."
         # A traceback's end says what happened; its colours are for terminals.

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -33,24 +34,24 @@ from psodlib.fleet import Fleet, load
 from psodlib.risk.rollout import read_plan
 from psodlib.risk.survival import hazard_by_uptime, time_to_crash
 from psodlib.store.folder import is_store
+from psodlib.triage.changes import fleet_changes, sentences
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
-from psodlib.views import brief, charts
+from psodlib.views import brief, charts, document
 from psodlib.views.account import find_account
-from psodlib.views.cells import rates_blocks
-from psodlib.views.changes import what_changed
-from psodlib.views.crash import place_of, plain_words, way_to
-from psodlib.views.document import Bullets, Document, Link, Picture, Section, Table, Text, to_html, to_markdown, to_pdf
+from psodlib.views.cells import ADVICE, rates_blocks
+from psodlib.views.crash import link_to, place_of, plain_words, when
+from psodlib.views.document import Block, Bullets, Document, Link, Picture, Section, Table, Text, sections
 from psodlib.views.explore import explorer_document, lives_picture
 from psodlib.views.notebooks import notebook_folder, notebook_page, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, doubts, study
-from psodlib.views.words import day, known, label, listing, literal, moment, share, span
+from psodlib.views.words import day, joined, known, label, listing, literal, moment, seen, share, span
 from psodlib.views.writeup import asked_for, choose_crash, write_up
 
 Progress = Callable[[str, int, int], None]
-Source = str | Path | Fleet
 Sources = Sequence[str | Path]
+Cells = Mapping[str, str | Link]  # of a row, by column
 
 LIVES = ("rollout", "fleet_map")  # the charts that a reader can hover and zoom
 KERNELS = 2  # side by side: more only wait for each other on a laptop
@@ -104,7 +105,7 @@ class Report:
 
 
 def report(
-    source: Source | Sequence[str | Path], out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
+    source: str | Path | Fleet | Sources, out: str | Path, *, inventory: str | Path | pd.DataFrame | None = None,
     known_issues: str | Path | None = None, module: str | None = None, candidates: Sequence[str] | None = None,
     crash_id: str | None = None, outage_hours: float = 1.0, jobs: int | None = None, notebooks: bool = True,
     notes: str | Path | None = None, site: str | Path | None = None, plan: str | Path | None = None,
@@ -170,8 +171,9 @@ def report(
         before = Fleet.before(sources[0])
     found = study(fleet, module, candidates, outage_hours, under_way)
     crash = choose_crash(fleet, crash_id, found.module)
+    chosen = None if crash is None else str(crash["crash_id"])
     issues = load_issues(*([known_issues] if known_issues else []))
-    more = [] if crash is None else asked_for(str(crash["crash_id"]), notes, site)
+    more = asked_for(chosen, notes, site) if chosen else []
     # What was collected is its owner's alone, and so is what is told of it.
     private = any(path.exists() and not path.stat().st_mode & 0o077 for path in map(Path, sources))
     # Only now: what cannot be read leaves no folder.
@@ -188,31 +190,51 @@ def report(
         if progress:
             progress(what, next(steps), total)
 
-    given = {path: _parameters(path, folder, found, crash, sources, plan) for path in pages}
+    # What a notebook has a parameter for. It reads the tables that were just saved: the evidence is read once.
+    values = {
+        "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.asked) or None,
+        "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
+        "plan_file": str(Path(plan).resolve()) if plan else None, "outage_hours": found.outage_hours, "crash_id": chosen,
+    }  # fmt: skip
+    has = {path: parameters_of(read_notebook(path)) for path in pages}
+    given = {path: {name: values[name] for name in names if name in values} for path, names in has.items()}
     import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
     # The kernels are processes of their own and run while the charts are drawn.
     with notebooks_running(given, KERNELS) as running:
         step("drawing charts")
-        pictures = {name: _picture(name, found, folder) for name in CHARTS}
+        drawn = ((name, draw(found)) for name, draw in CHARTS.items())
+        pictures = {name: picture(name, folder, *data, simulated=fleet.simulated) for name, data in drawn}
         step("writing the brief")
-        chosen = None if crash is None else str(crash["crash_id"])
-        _publish(brief.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief")
+        _publish(brief.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief", "pdf")
         step("writing up a crash")
         account = find_account(sources, crash, len(fleet.crashes))
-        _publish(_case(found, crash, folder, issues=issues, more=more, account=account), folder, "writeup")
+        # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
+        written = write_up(
+            fleet, crash, go_to=brief.destination(found, crash), pictures=_life(found, crash, folder), issues=issues, more=more,
+            account=account,
+        )  # fmt: skip
+        _publish(written, folder, "writeup", "pdf", "md")
         step("writing tables")
         tables = _tables(found, folder)
         step("writing the explorer's pages")
-        _write(folder / "explorer.html", to_html(explorer_document(fleet, found.module), home="index.html"))
-        links, failed = _write_notebooks(found, given, running, folder, step)
-    changed = None if before is None else what_changed(before, found, folder / "tables")
-    if changed is not None:
-        _write(folder / "changes.html", to_html(changed, home="index.html"))
+        _publish(explorer_document(fleet, found.module), folder, "explorer")
+        links = []
+        for path in sorted(running):
+            step(f"notebook {path.stem}")
+            # one that does not read this fleet shows something else, such as the real incident
+            notice = found.notice if "fleet_folder" in given[path] else ""
+            title, html, trouble = notebook_page(path, running[path], notice)
+            links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
+            _write(folder / links[-1].href, html)
+    failed = tuple(Path(link.href).stem for link in links if link.about)
+    if before is not None:
+        changed = what_changed(before, found, folder / "tables")
+        _publish(changed, folder, "changes")
         tables.insert(0, Section(changed.title, [Bullets([changed.lead, CHANGES])]))
         links.insert(0, CHANGES)
-    index = folder / "index.html"
     first = _index(found, pictures, tables, sources)
-    _write(index, to_html(first, [*DOCUMENTS, *links]))
+    index = folder / "index.html"
+    _write(index, document.to_html(first, [*DOCUMENTS, *links]))
     if private:
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o700 if path.is_dir() else 0o600)
@@ -235,139 +257,87 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-# ---- charts, documents -------------------------------------------------------------------------------------------------
+def _publish(page: Document, folder: Path, name: str, *more: str) -> None:
+    _write(folder / f"{name}.html", document.to_html(page, home="index.html"))
+    if "pdf" in more:
+        document.to_pdf(page, folder / f"{name}.pdf", f"{name}.typ")
+    if "md" in more:
+        _write(folder / f"{name}.md", document.to_markdown(page))
 
 
-def _picture(name: str, found: Study, folder: Path) -> Picture | Text:
+def picture(name: str, folder: Path, *data: Any, simulated: bool) -> Picture | Text:
+    """A chart by the name of its ``plot_*``: the picture, its SVG, its numbers, and in words what it says of itself, for whoever
+    cannot see it; one with nothing to show is said, not shown."""
     draw: Callable[..., charts.Axes] = getattr(charts, f"plot_{name}")
-    return _saved(draw(*CHARTS[name](found), simulated=found.fleet.simulated), folder, name)
-
-
-def _saved(ax: charts.Axes, folder: Path, name: str) -> Picture | Text:
-    # The picture, its SVG, its numbers; and in words, for whoever cannot see it, what the chart says of itself. A chart
-    # with nothing to show is said, not shown.
+    ax = draw(*data, simulated=simulated)
     png, _ = charts.save_chart(ax, folder / "charts" / name)
-    data = write_csv(charts.numbers(ax), png.with_suffix(".csv"))
+    numbers = write_csv(charts.numbers(ax), png.with_suffix(".csv"))
     title, caption, inside = charts.wording(ax)
     if inside:
         return Text(f"{title}. {inside}")
-    return Picture(png, title, caption, data.relative_to(folder).as_posix(), charts.save_dark(ax, png))
+    return Picture(png, title, caption, numbers.relative_to(folder).as_posix(), charts.save_dark(ax, png))
 
 
-def _case(found: Study, crash: pd.Series | None, folder: Path, **more: Any) -> Document:
-    # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
-    fleet = found.fleet
-    pictures: Sequence[Any] = ()
-    if crash is not None:
-        timeline = incident_timeline(fleet, str(crash["crash_id"]))
-        still = _saved(charts.plot_incident(timeline, simulated=fleet.simulated), folder, "incident")
-        module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
-        pictures = lives_picture(fleet, module, [still], crash["host"])
-    pin = brief.destination(found, crash)
-    return write_up(fleet, crash, go_to=pin, pictures=pictures, **more)
-
-
-def _publish(document: Document, folder: Path, name: str) -> None:
-    _write(folder / f"{name}.html", to_html(document, home="index.html"))
-    to_pdf(document, folder / f"{name}.pdf", f"{name}.typ")
-    if name == "writeup":
-        _write(folder / f"{name}.md", to_markdown(document))
-
-
-# ---- notebooks ---------------------------------------------------------------------------------------------------------
-
-
-def _write_notebooks(
-    found: Study, given: Mapping[Path, Any], running: Mapping[Path, Any], folder: Path, step: Callable[[str], None]
-) -> tuple[list[Link], tuple[str, ...]]:
-    links = []
-    for path in sorted(running):
-        step(f"notebook {path.stem}")
-        # one that does not read this fleet shows something else, such as the real incident
-        notice = found.notice if "fleet_folder" in given[path] else ""
-        title, html, trouble = notebook_page(path, running[path], notice)
-        links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
-        _write(folder / links[-1].href, html)
-    return links, tuple(Path(link.href).stem for link in links if link.about)
-
-
-def _parameters(path: Path, folder: Path, found: Study, crash: Any, sources: Sources, plan: Any) -> dict[str, Any]:
-    # Those that this notebook has. It reads the tables that were just saved: the evidence is read once.
-    given = {
-        "fleet_folder": str((folder / "tables").resolve()), "module": found.module, "candidates": list(found.asked) or None,
-        "collection": str(Path(sources[0]).resolve()) if len(sources) == 1 and Path(sources[0]).is_dir() else None,
-        "plan_file": str(Path(plan).resolve()) if plan else None, "outage_hours": found.outage_hours, "crash_id": None if crash is None else str(crash["crash_id"]),
-    }  # fmt: skip
-    return {name: given[name] for name in parameters_of(read_notebook(path)) if name in given}
+def _life(found: Study, crash: Any, folder: Path) -> list[Block]:
+    if crash is None:
+        return []
+    timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
+    still = picture("incident", folder, timeline, simulated=found.fleet.simulated)
+    module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
+    return lives_picture(found.fleet, module, [still], crash["host"])
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------
 
 
-def _listed(
-    title: str, none: str, caption: str, table: pd.DataFrame, row: Callable[[Any], Mapping[str, str | Link]], file: str
-) -> Section:
+def _listed(table: pd.DataFrame, row: Callable[[Any], Cells], none: str, file: str, caption: str = "") -> list[Block]:
+    # The first rows of a table, and a way to the whole of it.
     if table.empty:
-        return Section(title, [Text(none)])
+        return [Text(none)]
     rows = [row(entry) for _, entry in table.head(ROWS).iterrows()]
     more = len(table) - len(rows)
     words = f"{more:,} more, all as a table (CSV)" if more else "The same as a table (CSV)"
-    link = Link(f"tables/{file}.csv", words)
-    return Section(title, [Table(caption, list(rows[0]), [list(each.values()) for each in rows], link)])
+    cells = [list(each.values()) for each in rows]
+    return [Table(caption, list(rows[0]), cells, Link(f"tables/{file}.csv", words))]
 
 
 def _tables(found: Study, folder: Path) -> list[Section]:
     fleet, decision, watched = found.fleet, found.decision, _watched(found.fleet)
     newest = fleet.crashes.sort_values("time", ascending=False, na_position="last", kind="stable")
-    written = {"crashes": newest, "problems": fleet.problems, "watched": watched, "versions": _versions(found)}
+    now: Any = fleet.now(found.module)["version"].value_counts() if found.module and len(fleet.hosts) else {}
+    rates = found.rates.rename_axis("version").reset_index()
+    versions = rates.assign(hosts_now=rates["version"].map(now).fillna(0).astype("Int64"))
+    written = {"crashes": newest, "problems": fleet.problems, "watched": watched, "versions": versions}
     written |= {"moves": decision.moves, "options": decision.options} if decision else {}
     for name, table in written.items():
         write_csv(table, folder / "tables" / f"{name}.csv")
     crashes, hosts, problems = (
-        ("Crashes", "No crash was found in the evidence.", "Crashes, newest first"),
-        ("How much of the time was watched", "No host was found in the evidence.", "Hosts, least watched first"),
-        ("Problems in the evidence", "Every file was read.", "What could not be read or believed"),
+        _listed(newest, _crash_row, "No crash was found in the evidence.", "crashes", "Crashes, newest first"),
+        _listed(watched, _watched_row, "No host was found in the evidence.", "watched", "Hosts, least watched first"),
+        _listed(fleet.problems, _problem_row, "Every file was read.", "problems", "What could not be read or believed"),
     )
-    return [
-        _listed(*crashes, newest, _crash_row, "crashes"),
-        *([] if decision else [Section("Driver versions", rates_blocks(found.rates))]),
-        _listed(*hosts, watched, _watched_row, "watched"),
-        _listed(*problems, fleet.problems, _problem_row, "problems"),
-    ]
+    return sections(
+        ("Crashes", crashes), ("Driver versions", [] if decision else rates_blocks(found.rates)),
+        ("How much of the time was watched", hosts), ("Problems in the evidence", problems),
+    )  # fmt: skip
 
 
-def _crash_row(row: Any) -> Mapping[str, str | Link]:
-    guilty = " ".join(literal(row[name]) for name in ("guilty_module", "driver_version") if known(row[name]))
-    when = moment(row["time"]).removesuffix(" UTC") if known(row["time"]) else "time unknown"
+def _crash_row(row: Any) -> Cells:
     return {
-        "When (UTC)": Link(way_to("crash", row["crash_id"], "explorer.html"), when) if known(row["crash_id"]) else when,
-        "Host": _host_link(row, 32),
-        "Kind": plain_words(row["kind"]),
-        "Guilty module": guilty or "none found",
-        "Function": _or_dash(row["guilty_function"]),
-        "Known by": plain_words(row["guilt"]),
-        "Uptime": span(row["uptime"]),
+        "When (UTC)": link_to("crash", row["crash_id"], when(row).removesuffix(" UTC"), "explorer.html"),
+        "Host": _host(row, 32), "Kind": plain_words(row["kind"]), "Guilty module": joined(row, "guilty_module", "driver_version") or "none found",
+        "Function": _or_dash(row["guilty_function"]), "Known by": plain_words(row["guilt"]), "Uptime": span(row["uptime"]),
         "Known issue": _or_dash(row["known_issues"]).replace(";", ", "),
         "File and line": label(place_of(row["source"], row["line"], row["host"]), 60),
-    }
+    }  # fmt: skip
 
 
-def _host_link(row: Any, most: int) -> str | Link:
-    if not known(row["host"]):
-        return "unknown"
-    return Link(way_to("host", row["host"], "explorer.html"), label(row["host"], most))
+def _host(row: Any, most: int = 48) -> str | Link:
+    return link_to("host", row["host"], label(row["host"], most), "explorer.html")
 
 
 def _or_dash(value: Any) -> str:
     return literal(value) if known(value) and value != "" else "–"
-
-
-def _versions(found: Study) -> pd.DataFrame:
-    table = found.rates.rename_axis("version").reset_index()
-    now: Any = (
-        found.fleet.now(found.module)["version"].value_counts() if found.module and len(found.fleet.hosts) else {}
-    )
-    return table.assign(hosts_now=table["version"].map(now).fillna(0).astype("Int64"))
 
 
 def _watched(fleet: Fleet) -> pd.DataFrame:
@@ -382,18 +352,71 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
     return table[order].sort_values(["share", "host"], kind="stable", ignore_index=True)
 
 
-def _watched_row(row: Any) -> Mapping[str, str | Link]:
-    days = {f"Days {word}": f"{row[f'days_{word}']:,.1f}" for word in ("up", "watched")}
-    part, first, last = share(row["days_watched"], row["days_up"]), day(row["first_seen"]), day(row["last_seen"])
-    seen = {"Share": part, "First seen": first, "Last seen": last}
-    return {"Host": _host_link(row, 48), "Boots": f"{row['boots']:,}", **days, **seen}
+def _watched_row(row: Any) -> Cells:
+    return {
+        "Host": _host(row), "Boots": f"{row['boots']:,}", "Days up": f"{row['days_up']:,.1f}", "Days watched": f"{row['days_watched']:,.1f}",
+        "Share": share(row["days_watched"], row["days_up"]), "First seen": day(row["first_seen"]), "Last seen": day(row["last_seen"]),
+    }  # fmt: skip
 
 
-def _problem_row(row: Any) -> Mapping[str, str | Link]:
-    host = label(row["host"], 32) if known(row["host"]) else "–"
-    place, what = place_of(row["source"], None, row["host"]), plain_words(row["problem"])
-    found = literal(row["detail"])
-    return {"File": place, "Host": host, "Line": _or_dash(row["line"]), "Problem": what, "What was found": found}
+def _problem_row(row: Any) -> Cells:
+    return {
+        "File": place_of(row["source"], None, row["host"]), "Host": label(row["host"], 32, "–"), "Line": _or_dash(row["line"]),
+        "Problem": plain_words(row["problem"]), "What was found": literal(row["detail"]),
+    }  # fmt: skip
+
+
+# ---- what changed since last time --------------------------------------------------------------------------------------
+
+
+def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
+    """A fleet as it was before its store's last load, and as it is; the tables are written to ``folder``."""
+    decision, earlier = found.decision, None
+    with suppress(InputError):  # nothing was known of the driver, or of a version that is asked about
+        earlier = study(before, found.module, found.asked or None, found.outage_hours).decision
+    advice = None if decision is None or earlier is None else (earlier.options, decision.options)
+    changes = fleet_changes(before.tables, found.fleet.tables, advice)
+    for name, table in changes.items():
+        if len(table):
+            write_csv(table, folder / f"new_{name}.csv")
+    uncompared = Text(f"There was no advice on {found.module} to compare, before or now.")
+    said = sentences(changes)
+    return Document(
+        title="What changed since last time",
+        subtitle=f"Before: {len(before.hosts):,} hosts{seen(before.hosts)}. Now: {len(found.fleet.hosts):,} hosts{seen(found.fleet.hosts)}",
+        lead=f"{'; '.join(said)}." if said else "Nothing that matters: no new crash, no host in another version, none fallen silent.",
+        tone="bad" if len(changes["crashes"]) or len(changes["silent"]) else "good" if not said else "open", notice=found.notice,
+        sections=[
+            Section(title, _listed(changes[name], row, none, f"new_{name}") if name in changes else [uncompared])
+            for name, title, none, row in _PARTS
+        ],
+    )  # fmt: skip
+
+
+def _advice(word: Any) -> str:
+    return ADVICE.get(str(word), literal(word)) if known(word) else "not among the versions"
+
+
+_PARTS: tuple[tuple[str, str, str, Callable[[Any], Cells]], ...] = (
+    ("crashes", "New crashes", "None.", lambda row: {
+        "When": link_to("crash", row["crash_id"], when(row), "explorer.html"), "Host": _host(row),
+        "Guilty module": joined(row, "guilty_module", "driver_version") or "none found", "Signature": label(row["signature"], 80),
+        "Known issue": literal(row["known_issues"], "–"),
+    }),
+    ("signatures", "Signatures seen for the first time", "None.", lambda row: {
+        "Signature": label(row["signature"], 120), "Crashes": f"{row['crashes']:,}", "Hosts": f"{row['hosts']:,}", "First": moment(row["first"]),
+    }),
+    ("versions", "Hosts in another version of a driver", "None.", lambda row: {
+        "Host": _host(row), "Module": literal(row["module"]), "From": literal(row["from_version"]), "To": literal(row["to_version"]),
+        "First seen": day(row["since"]),
+    }),
+    ("silent", "Hosts that fell silent", "None: every host that was alive with the fleet still is.", lambda row: {
+        "Host": _host(row), "Last seen": moment(row["last_seen"]), "Behind the fleet": span(row["behind"]),
+    }),
+    ("advice", "How the advice changed", "It is the same for every version.", lambda row: {
+        "Version": literal(row["version"]), "Before": _advice(row["before"]), "Now": _advice(row["now"]),
+    }),
+)  # fmt: skip
 
 
 # ---- the first page ----------------------------------------------------------------------------------------------------
@@ -401,46 +424,34 @@ def _problem_row(row: Any) -> Mapping[str, str | Link]:
 
 def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section], sources: Sources) -> Document:
     lives = [picture for name in LIVES if isinstance(picture := pictures[name], Picture)]
-    over_time = lives_picture(found.fleet, found.module, lives) if lives else []
+    others = [each for each in pictures.values() if each not in lives]
+    # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
+    missing = dict.fromkeys(each.text.split(". ")[0] for each in others if isinstance(each, Text))
+    shown: list[Block] = [each for each in others if isinstance(each, Picture)]
+    shown += (
+        [Text(f"Not drawn for want of evidence: {'; '.join(f'{one[:1].lower()}{one[1:]}' for one in missing)}.")]
+        if missing
+        else []
+    )
+    # The brief's own blocks.
+    answer = brief.answer(found) if found.decision or found.rollout else []
     return Document(
         title="Crash report" if not found.module or brief.no_driver_stands_out(found) else f"Crash report: {found.module}",
-        subtitle=found.scope, lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found),
-        notice=found.notice,
-        sections=[
-            *_answer(found), *([Section("Versions and crashes over time", over_time)] if over_time else []),
-            Section("Charts", _drawn_first([picture for name, picture in pictures.items() if picture not in lives])),
-            Section("What could make this wrong", [Bullets(doubts(found))]),
-            Section("How the crashes are counted", [brief.counted(found)]),
-            *tables,
-            Section("Where the data came from", _provenance(found.fleet, sources)),
-        ],
+        subtitle=found.scope, lead=brief.verdict(found), tone=brief.tone(found), facts=brief.facts(found), notice=found.notice,
+        sections=[*answer, *sections(
+            ("What is open, and when we can tell", brief.open_questions(found) if answer else []),
+            ("Which driver this is about", [brief.league(found)] if found.module else []),
+            ("Versions and crashes over time", lives_picture(found.fleet, found.module, lives) if lives else []), ("Charts", shown),
+            ("What could make this wrong", doubts(found)), ("How the crashes are counted", [brief.counted(found)]),
+        ), *tables, *sections(("Where the data came from", _provenance(found.fleet, sources)))],
     )  # fmt: skip
 
 
-def _answer(found: Study) -> list[Section]:
-    # The brief's own blocks, and which driver this is about.
-    league = [Section("Which driver this is about", [brief.league(found)])] if found.module else []
-    if found.decision is None and found.rollout is None:
-        return league
-    return [*brief.answer(found), Section("What is open, and when we can tell", brief.open_questions(found)), *league]
-
-
-def _drawn_first(pictures: Sequence[Picture | Text]) -> list[Picture | Text]:
-    # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
-    drawn: list[Picture | Text] = [each for each in pictures if isinstance(each, Picture)]
-    missing = list(dict.fromkeys(each.text.split(". ")[0] for each in pictures if isinstance(each, Text)))
-    missing = [f"{words[:1].lower()}{words[1:]}" for words in missing]
-    return [*drawn, Text(f"Not drawn for want of evidence: {'; '.join(missing)}.")] if missing else drawn
-
-
-def _provenance(fleet: Fleet, sources: Sources) -> list[Text | Table]:
+def _provenance(fleet: Fleet, sources: Sources) -> list[Block]:
     names = listing(Path(source).name or str(source) for source in sources)
     read = f"Read from {names}." if sources else "Made from a fleet that was already loaded."
-    kinds = fleet.drivers["evidence"].value_counts()
-    rows = [[plain_words(kind), f"{number:,}"] for kind, number in kinds.items()]
+    rows = [[plain_words(kind), f"{number:,}"] for kind, number in fleet.drivers["evidence"].value_counts().items()]
     made = f"Made on {datetime.now(UTC):%Y-%m-%d} by psodlib {version('psodlib')}."
-    blocks: list[Text | Table] = [Text(f"{read} {made} The tables behind every number are in tables/, as Parquet.")]
-    if rows:
-        caption = "Observations of driver versions, by kind of evidence"
-        blocks.append(Table(caption, ["Kind", "Observations"], rows))
-    return blocks
+    said = Text(f"{read} {made} The tables behind every number are in tables/, as Parquet.")
+    caption = "Observations of driver versions, by kind of evidence"
+    return [said, *([Table(caption, ["Kind", "Observations"], rows)] if rows else [])]

@@ -1,9 +1,5 @@
-"""Values -> the words a reader reads: counts, rates, times, spans, and hostile text made literal.
-
-Every sentence of the brief, the write-up and the index page is put together from these, so that one number reads alike on
-every page. Nothing here escapes for a surface: HTML, Markdown, typst and CSV each do that where they are written
-(``document.py``, ``spreadsheet.py``).
-"""
+"""Values -> the words a reader reads: counts, rates, times, spans, and hostile text made literal, so that one number reads
+alike on every page. Nothing here escapes for a surface: ``document.py`` and ``spreadsheet.py`` do, where they write."""
 
 from __future__ import annotations
 
@@ -35,6 +31,16 @@ def literal(value: Any, unknown: str = UNKNOWN) -> str:
     if not known(value):
         return unknown
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode("ascii"), str(value))
+
+
+def joined(row: Any, *names: str, by: str = " ") -> str:
+    """What is known of some cells, one behind the other."""
+    return by.join(literal(row[name]) for name in names if known(row[name]))
+
+
+def holding(*lines: tuple[Any, str]) -> list[str]:
+    """The sentences whose condition holds."""
+    return [line for holds, line in lines if holds and line]
 
 
 def count(number: Any, one: str, many: str = "") -> str:
@@ -81,9 +87,7 @@ def share(part: float, whole: float) -> str:
     if not whole:
         return "no information"
     percent = 100 * part / whole
-    if 0 < percent < 1:
-        return "under 1 %"
-    return f"{math.floor(percent) if 99 < percent < 100 else round(percent)} %"
+    return "under 1 %" if 0 < percent < 1 else f"{math.floor(percent) if 99 < percent < 100 else round(percent)} %"
 
 
 def moment(time: Any) -> str:
@@ -136,8 +140,6 @@ def as_sentence(words: Any) -> str:
 def listing(things: Iterable[Any], most: int = 6, empty: str = "none") -> str:
     """A few things in one phrase."""
     names = [literal(thing) for thing in things]
-    if not names:
-        return empty
     if len(names) > most:
-        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1:,} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        names = [*names[: most - 1], f"{len(names) - most + 1:,} more"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else empty

@@ -47,7 +47,7 @@ decision = true
     ]
     assert (
         account.events[1].whole_day
-        and account.events[1].decided
+        and account.events[1].decision
         and account.local(account.detected_at) == "2014-05-31 11:58:00"
     )
 

@@ -271,7 +271,7 @@ def test_hostile_text_is_text_in_a_case(planted):
 
     _, _, fleet, _, folder = planted
     crash = choose_crash(fleet, "c000000000000000")
-    files = _tables(fleet, crash, []) | _write_ups(fleet, crash, [], [])
+    files = _tables(fleet, crash, []) | _write_ups(fleet, crash)
     for name, data in files.items():
         if name.endswith(".csv"):
             for row in csv.reader(io.StringIO(data.decode())):

@@ -157,7 +157,7 @@ def test_any_cell_can_be_shown(value: Any) -> None:
 
 def test_the_text_is_shown_as_it_was_and_the_guilty_frames_beside_it(real: Fleet) -> None:
     file = DATA / "incident-2014-05-31/incident-host/var/core/vmkernel-log.1"
-    (code,) = own_text(real, real.crashes.iloc[0], real.frames)
+    (code,) = own_text(real, real.crashes.iloc[0])
     assert isinstance(code, Code)
     assert code.text + "\n" == file.read_text()
     assert (code.first, code.marks) == (1, {2: "hpsa", 3: "hpsa", 4: "hpsa"})

@@ -373,7 +373,7 @@ def test_the_brief_is_two_pages_with_words_that_can_be_read(tmp_path: Path) -> N
 
 
 def test_a_crash_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(InputError, match="'nope': not among the 8 crashes found"):
+    with pytest.raises(InputError, match="0 crashes have an id that begins with 'nope'"):
         choose_crash(hand_made.fleet(), "nope")
 
 

@@ -15,7 +15,7 @@ from psodlib.triage.known_issues import load_issues
 from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
 from psodlib.views.document import to_markdown, to_pdf
-from psodlib.views.report import IN_BRIEF, _picture
+from psodlib.views.report import CHARTS, IN_BRIEF, picture
 from psodlib.views.study import study
 from psodlib.views.writeup import choose_crash, write_up
 
@@ -79,7 +79,7 @@ def test_without_an_inventory_nobody_is_counted() -> None:
 def test_the_brief_of_the_demo_fleet_is_exactly_two_pages(demo: Fleet, tmp_path: Path) -> None:
     (tmp_path / "charts").mkdir()
     found = study(demo)
-    pictures = [_picture(IN_BRIEF, found, tmp_path)]
+    pictures = [picture(IN_BRIEF, tmp_path, *CHARTS[IN_BRIEF](found), simulated=True)]
     file = to_pdf(brief(found, pictures), tmp_path / "brief.pdf", "brief.typ")
     told = subprocess.run(["pdfinfo", str(file)], capture_output=True, text=True, check=True, timeout=30).stdout
     assert re.search(r"^Pages:\s+2$", told, re.MULTILINE)
