@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import copy
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,34 +98,31 @@ async def _lane(waiting: Iterator[Any], ran: Running) -> None:
     client: Any = None
     with tempfile.TemporaryDirectory(prefix="psod-kernel-") as profile:
         for path, parameters in waiting:
-            try:
-                node, place = read_notebook(path), {"path": str(path.resolve().parent)}
-                if parameters:
-                    _inject(node, parameters, path)
-                for last in (False, True):
+            place = {"path": str(path.resolve().parent)}
+            for last in (False, True):
+                try:
+                    node = _given(read_notebook(path), parameters, path)
                     if client is not None and client.resources["metadata"] != place:
                         await _stopped(client)
                         client = None
-                    used = client is not None
                     client = client or NotebookClient(
                         node, timeout=TIMEOUT, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"],
                         coalesce_streams=True, record_timing=False, resources={"metadata": place},
                     )  # fmt: skip
-                    try:
-                        ran[path].set_result(await _ran(client, copy.deepcopy(node), used, profile))
-                        break
-                    except HANGS:
+                    ran[path].set_result(await _ran(client, node, profile))
+                    break
+                except BaseException as error:
+                    if isinstance(error, HANGS):
                         await _stopped(client)
                         client = None
-                        if last:
-                            raise
-            except BaseException as error:
-                ran[path].set_exception(error)
+                    if last or not isinstance(error, HANGS):
+                        ran[path].set_exception(error)
+                        break
         await _stopped(client)
 
 
-async def _ran(client: Any, node: NotebookNode, used: bool, profile: str) -> NotebookNode:
-    client.nb = node
+async def _ran(client: Any, node: NotebookNode, profile: str) -> NotebookNode:
+    client.nb, used = node, client.kc is not None
     if used:
         node.cells.insert(0, FORMAT.v4.new_code_cell(EMPTY))
     ours = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -149,13 +145,11 @@ async def _ran(client: Any, node: NotebookNode, used: bool, profile: str) -> Not
 
 
 async def _stopped(client: Any) -> None:
-    if client is None or client.km is None:
-        return
-    try:
-        if client.kc is not None:
-            await ensure_async(client.kc.stop_channels())
+    with suppress(Exception):  # it may never have begun, or be gone already
+        await ensure_async(client.kc.stop_channels())
+    with suppress(Exception):
         await ensure_async(client.km.shutdown_kernel(now=True))
-    finally:
+    with suppress(Exception):
         await ensure_async(client.km.cleanup_resources())
 
 
@@ -206,8 +200,7 @@ def set_source(folder: Path, source: str) -> None:
         node = _without_given(read_notebook(path))
         names = parameters_of(node)
         if "source" in names:
-            _inject(node, {name: given[name] for name in given if name in names}, path)
-            write_notebook(node, path)
+            write_notebook(_given(node, {name: given[name] for name in given if name in names}, path), path)
 
 
 def parameters_of(node: NotebookNode) -> list[str]:
@@ -226,7 +219,10 @@ def _without_given(node: NotebookNode) -> NotebookNode:
     return node
 
 
-def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> None:
+def _given(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> NotebookNode:
+    # With some of its parameters replaced.
+    if not parameters:
+        return node
     at = next((i for i, cell in enumerate(node.cells) if OWN in _tags(cell)), None)
     if at is None:
         raise InputError(f"{path}: no cell is tagged `parameters`; tag the one with the plain assignments")
@@ -242,6 +238,7 @@ def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> No
             raise InputError(f"parameter {name}: found {type(value).__name__}, {expected}") from error
         lines.append(f"{name} = {plain!r}")
     node.cells.insert(at + 1, FORMAT.v4.new_code_cell("\n".join(lines), metadata={"tags": [GIVEN]}))
+    return node
 
 
 # ---- pages of the report -------------------------------------------------------------------------------------------------
