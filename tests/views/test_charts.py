@@ -262,6 +262,12 @@ def test_a_version_without_a_crash_is_shown_by_its_upper_bound_alone():
     assert bound.get_marker() == "<"
 
 
+def test_rates_by_two_columns_name_both(exposure):
+    rates = crash_rates(exposure, by=["version", "model"])
+    names = charts.numbers(charts.plot_rates(rates))["group"]
+    assert sorted(names) == ["5.5.0.50, Gen8", "5.5.0.58, Gen8", "version unknown, Gen8"]
+
+
 @pytest.mark.parametrize(
     ("crashes", "words"),
     [((0, 40), "lies above every other"), ((3, 4), "not enough to rank them")],

@@ -264,13 +264,11 @@ def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
 
 def _arms(ratios: Sequence[RateRatio]) -> str:
     # Each version once: three contrasts of three versions name each twice.
-    arms = {
-        name: f"{name}: {count(crashes, 'crash')} in {frame.host_days(days)} on {count(hosts, 'host')}"
-        for one in ratios
-        for name, crashes, days, hosts in zip(
-            (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True
-        )
-    }
+    arms = {}
+    for one in ratios:
+        for name, *numbers in zip((one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True):
+            crashes, days, hosts = numbers
+            arms[name] = f"{name}: {count(crashes, 'crash')} in {frame.host_days(days)} on {count(hosts, 'host')}"
     return "; ".join(arms.values())
 
 
@@ -377,9 +375,7 @@ def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
     return f"The crash rate of {worst} {course} with uptime: {ends}"
 
 
-@chart(
-    "version", "days", "survival", "incidence", more=" and the others of ``time_to_crash``, as far as they are drawn"
-)
+@chart("version", "days", "survival", "incidence", more=" and the others of ``time_to_crash``, where drawn")
 def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Share of boots that the driver has crashed by an uptime, by version, with 95 % bands.
 
