@@ -65,33 +65,24 @@ EDGE = 0.1  # inches of paper around a saved chart
 SMALL = 8.5  # points; no text of a chart is smaller
 # What the arguments of the ``plot_*`` are, for their docstrings.
 PARAMETERS = {
-    "exposure": (
-        "pandas.DataFrame",
-        "Exposure table; ``start`` and ``end`` place it in time, ``uptime_start`` in a boot.",
-    ),
-    "crashes": ("pandas.DataFrame", "The fleet's ``crashes``."),
-    "uptimes": (
-        "pandas.DataFrame",
-        "The fleet's ``uptimes``: which boots lasted longer than evidence covers, and their ends.",
-    ),
-    "coverage": ("pandas.DataFrame, optional", "The fleet's ``coverage``: says which hosts left no log in a month."),
-    "by": ("str", "Column of ``exposure`` to group by, such as ``model``; where it holds nothing, one bar for all."),
-    "version": ("str, optional", "Only the time with this version loaded."),
-    "rates": (
-        "pandas.DataFrame",
-        "What ``crash_rates`` gives: the group as index; crashes, host-days, rates per host-day.",
-    ),
-    "decision": ("PinDecision or None", "What ``decide_pin`` gives; None where there is nothing to decide."),
-    "ratios": ("RateRatio or sequence of RateRatio", "What ``rate_ratio`` gives, or ``PinDecision.ratios``."),
-    "headlines": ("bool", "True draws one row a contrast, its headline: for whoever decides."),
-    "hazard": ("pandas.DataFrame", "What ``risk.survival.hazard_by_uptime`` gives."),
-    "survival": ("pandas.DataFrame", "What ``time_to_crash`` gives."),
-    "timeline": ("pandas.DataFrame", "What ``incident_timeline`` gives."),
-    "result": ("RolloutWatch", "What ``watch_rollout`` gives."),
-    "simulated": ("bool", 'True prints "simulated fleet" in the caption.'),
-    "ax": ("matplotlib.axes.Axes, optional", "Where to draw; a new figure by default."),
+    "exposure": "Exposure table; ``start`` and ``end`` place it in time, ``uptime_start`` in a boot.",
+    "crashes": "The fleet's ``crashes``.",
+    "uptimes": "The fleet's ``uptimes``: which boots lasted longer than evidence covers, and how each ended.",
+    "coverage": "The fleet's ``coverage``: says which hosts left no log in a month.",
+    "by": "Column of ``exposure`` to group by, such as ``model``; where it holds nothing, one bar for all.",
+    "version": "Only the time with this version loaded.",
+    "rates": "What ``crash_rates`` gives: the group as index; ``crashes``, ``host_days``, and the rest per host-day.",
+    "decision": "What ``decide_pin`` gives; None where there is nothing to decide.",
+    "ratios": "What ``rate_ratio`` gives, or ``PinDecision.ratios``: several are drawn one below the other.",
+    "headlines": "True draws one row a contrast, its headline: for whoever decides.",
+    "hazard": "What ``risk.survival.hazard_by_uptime`` gives.",
+    "survival": "What ``time_to_crash`` gives.",
+    "timeline": "What ``incident_timeline`` gives.",
+    "result": "What ``watch_rollout`` gives.",
+    "simulated": 'True prints "simulated fleet" in the caption.',
+    "ax": "Where to draw; a new figure by default.",
 }
-RETURNS = "Returns\n-------\nmatplotlib.axes.Axes\n    ``numbers(ax)``"
+PARTS = "Parameters\n----------\n", "Returns\n-------\nmatplotlib.axes.Axes\n    ``numbers(ax)``: "
 
 
 class Missing(Exception):
@@ -123,12 +114,10 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
             return made
 
         own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\n\nNotes\n")
-        taken = [
-            f"{name} : {PARAMETERS[name][0]}\n    {PARAMETERS[name][1]}" for name in inspect.signature(plot).parameters
-        ]
-        given = f"{RETURNS}: {', '.join(f'``{name}``' for name in columns)}{more}."
-        parts = (own, "Parameters\n----------\n" + "\n".join(taken), f"{given}{heading}{notes}")
-        drawn.__doc__ = "\n\n".join(parts)
+        taken = inspect.signature(plot).parameters.items()
+        takes = "\n".join(f"{name} : {one.annotation}\n    {PARAMETERS[name]}" for name, one in taken)
+        gives = ", ".join(f"``{name}``" for name in columns) + more
+        drawn.__doc__ = f"{own}\n\n{PARTS[0]}{takes}\n\n{PARTS[1]}{gives}.{heading}{notes}"
         return drawn
 
     return dressed
