@@ -239,9 +239,6 @@ def time_axis(ax: Any, words: str = "Week (UTC)") -> None:
     ax.set_xlabel(words)
 
 
-# ---- names and versions --------------------------------------------------------------------------------------------------
-
-
 @functools.cache
 def _glyphs() -> frozenset[int]:
     return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
@@ -342,9 +339,6 @@ def evidence(exposure: Table) -> str:
     more = f" and {count(unknown, 'crash')} with no module found" if unknown else ""
     days = f"{host_days(exposure['host_days'].sum())} on {count(exposure['host'].nunique(), 'host')}"
     return f"{count(crashes, f'{module_of(exposure)} crash')}{more} in {days}"
-
-
-# ---- what a caller takes out of a chart ----------------------------------------------------------------------------------
 
 
 def numbers(ax: Axes) -> pd.DataFrame:
