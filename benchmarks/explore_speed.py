@@ -23,8 +23,7 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.fleet import Fleet
-from psodlib.views.explore import explore
-from psodlib.views.explore.live import Explorer
+from psodlib.views.explore import Explorer, explore
 
 LIMIT = 300  # milliseconds
 START = pd.Timestamp("2025-01-01", tz="UTC")
@@ -84,7 +83,7 @@ def _crash(rows: dict[str, list[dict[str, Any]]], crash_id: str, host: str, rng:
 
 def clicks(explorer: Explorer) -> dict[str, Iterable[Callable[[], None]]]:
     """What a click asks of Python, by name; filters, zoom and sorting are the script's, in the browser."""
-    ids = list(explorer.rows)
+    ids = list(explorer.crashes)
 
     def choose(place: str) -> Callable[[], None]:
         return lambda: setattr(explorer.picture, "chosen", place)

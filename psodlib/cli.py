@@ -18,7 +18,7 @@ from typer import Argument, Option
 
 from psodlib.console import (  # isort: skip
     bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
-    print_news, print_summary, print_suspects, print_table, print_trusted, resumable, say, stoppable,
+    print_newest, print_news, print_summary, print_suspects, print_table, resumable, say, stoppable,
 )  # fmt: skip
 from psodlib.errors import InputError, PsodError
 
@@ -30,18 +30,17 @@ app = typer.Typer(
     help="From a folder of ESXi crash evidence to a driver-pinning decision.",
     epilog="Exit code 0: done. 1: done, with problems that you should see. 2: wrong use.",
 )
-Sources = Annotated[
-    list[str], Argument(help="Folders, files, archives, URLs; - is standard input.", show_default=False)
-]
+_PLACES = Argument(help="Folders, files, archives, URLs; - is standard input.", show_default=False)
+Sources = Annotated[list[str], _PLACES]
+SomeSources = Annotated[list[str] | None, _PLACES]
+CrashId = Annotated[str, Argument(help="Crash id, or its first digits.")]
 Inventory = Annotated[Path | None, Option(help="CSV with a column [b]host[/b]; cluster, model, users, vms are used.")]
 KnownIssues = Annotated[Path | None, Option(help="Your own known issues (TOML), added to those of psodlib.")]
 Store = Annotated[str | None, Option(help="Folder that keeps what was read: the next load reads only new files.")]
 AllowLoss = Annotated[bool, Option("--allow-loss", help="Load even if a tenth of the store would be lost.")]
 Jobs = Annotated[int | None, Option(help="Processes to read with; default: as many as there are cores.")]
-SomeHosts = Annotated[
-    list[str] | None,
-    Argument(help="Hosts, a file of them, or an inventory (.csv, .xlsx)", show_default=False),
-]
+_HOSTS = Argument(help="Hosts, a file of them, or an inventory (.csv, .xlsx)", show_default=False)
+SomeHosts = Annotated[list[str] | None, _HOSTS]
 VCenter = Annotated[str | None, Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")]
 Thumbprint = Annotated[str | None, Option(help="SHA-256 of the vCenter's certificate, if no authority signed it.")]
 Authorities = Annotated[Path | None, Option("--ca-file", help="Authorities that sign the vCenter's certificate.")]
@@ -52,9 +51,7 @@ Ask = Annotated[bool, Option("--ask-password", help="Ask for the password here, 
 Keyring = Annotated[str | None, Option("--password-keyring", help="From the system's keyring, under this service.")]
 Command = Annotated[str | None, Option("--password-command", help="From a command, e.g. [b]pass show esxi/{user}[/b].")]
 Known = Annotated[Path, Option(help="Host keys that are trusted.")]
-Trust = Annotated[
-    bool, Option("--trust-first-use", help="Trust an unknown host key, and print it; never a changed one.")
-]
+Trust = Annotated[bool, Option("--trust-first-use", help="Trust an unknown host key, print it; never a changed one.")]
 Legacy = Annotated[list[str] | None, Option(help="A host that may use SHA-1 (ESXi 5.x); may be repeated.")]
 Jump = Annotated[str | None, Option(help="Jump host to connect through.")]
 Pool = Annotated[int, Option(min=1, max=32, help="Hosts to connect to at the same time.")]
@@ -68,16 +65,13 @@ Module = Annotated[str, Option(help="The driver module in question.")]
 
 @app.command(epilog="Example:  psod load evidence/ --inventory hosts.csv -o fleet/")
 def load(
-    sources: Sources,
-    inventory: Inventory = None,
-    known_issues: KnownIssues = None,
+    sources: Sources, inventory: Inventory = None, known_issues: KnownIssues = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Save the tables there as Parquet.")] = None,
-    jobs: Jobs = None,
-    store: Store = None,
+    jobs: Jobs = None, store: Store = None,
     cluster: Annotated[str | None, Option(help="Dask cluster to read on: tcp://..., or [b]local[/b].")] = None,
     allow_loss: AllowLoss = False,
     verify: Annotated[bool, Option("--verify", help="Check the store's files, and mend what is damaged.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Read evidence and print what is in it: crashes, driver versions, problems."""
     from psodlib.fleet import load as load_fleet
 
@@ -106,11 +100,10 @@ def sql(
 ) -> None:
     """Ask the store in SQL, read-only: the seven tables, coverage and ledger."""
     from psodlib.store.sql import ask
+    from psodlib.views.spreadsheet import csv_text
 
     if form not in ("table", "csv", "json"):
         raise InputError(f"--format {form}; expected table, csv or json")
-    from psodlib.views.spreadsheet import csv_text
-
     found = ask(store, query, rows=rows, seconds=seconds)
     answer = found.table
     if found.cut:
@@ -125,21 +118,15 @@ def sql(
 
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
 def report(
-    sources: Sources,
-    output: Annotated[Path, Option("-o", "--output", help="Folder for the report.")] = Path("report"),
-    inventory: Inventory = None,
-    known_issues: KnownIssues = None,
+    sources: Sources, output: Annotated[Path, Option("-o", "--output", help="Folder for the report.")] = Path("report"),
+    inventory: Inventory = None, known_issues: KnownIssues = None,
     module: Annotated[str | None, Option(help="The driver. Default: the one that the evidence points at.")] = None,
     candidate: Annotated[list[str] | None, Option(help="Version to weigh; may be repeated. Default: all.")] = None,
     crash_id: Annotated[str | None, Option(help="Crash to write up. Default: the newest caused by the module.")] = None,
     plan: Annotated[Path | None, Option(help="Plan of a running roll-out (TOML), for the brief.")] = None,
-    notes: Notes = None,
-    site: SiteFile = None,
-    with_site: WithSite = False,
-    jobs: Jobs = None,
-    store: Store = None,
+    notes: Notes = None, site: SiteFile = None, with_site: WithSite = False, jobs: Jobs = None, store: Store = None,
     allow_loss: AllowLoss = False,
-) -> None:
+) -> None:  # fmt: skip
     """Run the notebooks on any source and write HTML, PDF, PNG, CSV and Parquet."""
     from psodlib.fleet import Fleet
     from psodlib.fleet import load as load_fleet
@@ -255,13 +242,9 @@ def _reaching(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_reaching
 def collect(
-    reach: dict[str, Any],
-    hosts: SomeHosts = None,
-    output: Annotated[Path, Option("-o", "--output", help="Evidence folder, to which each run adds.")] = Path(
-        "evidence"
-    ),
-    module: Module = "hpsa",
-    pool: Pool = 8,
+    reach: dict[str, Any], hosts: SomeHosts = None,
+    output: Annotated[Path, Option("-o", "--output", help="Evidence folder, to which each run adds.")] = Path("evidence"),
+    module: Module = "hpsa", pool: Pool = 8,
     connect: Annotated[float, Option(help="Longest time to connect, in seconds.")] = 10,
     login: Annotated[float, Option(help="Longest time to log in, in seconds.")] = 30,
     idle: Annotated[float, Option(help="Longest silence, in seconds.")] = 60,
@@ -270,13 +253,13 @@ def collect(
     no_sftp: Annotated[bool, Option("--no-sftp", help="Read files through the shell.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Only print the hosts and what would be fetched.")] = False,
     bundles: Annotated[bool, Option("--bundles", help="With --vcenter: also a support bundle of each host.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Fetch the evidence of many hosts by SSH or from their vCenter: read-only, and can be resumed."""
     from psodlib import collector
 
     source = _named_hosts(hosts, reach)
     if dry_run:
-        if source is None:
+        if not source:
             plan, names = collector.vcenter_plan(), list(collector.vcenter_hosts(**reach)["host"])
         else:
             targets = collector.read_hosts(source, legacy=reach["legacy"], jump=reach["jump"])
@@ -286,36 +269,29 @@ def collect(
         return
     limits = collector.Limits(connect=connect, login=login, idle=idle, total=total, bytes=max_bytes)
     with resumable(output), bar("collecting", at_once=False) as progress:
-        if source is None:
+        if not source:
             done = collector.collect_vcenter(out=output, bundles=bundles, pool=pool, progress=progress, **reach)
         else:
-            done = collector.collect(
-                source, output, module=module, pool=pool, limits=limits, sftp=not no_sftp, progress=progress, **reach
-            )
-    print_trusted(done.trusted)
+            how = {"module": module, "limits": limits, "sftp": not no_sftp, **reach}
+            done = collector.collect(source, output, pool=pool, progress=progress, **how)
     end_collection(done, output)
 
 
 def _named_hosts(hosts: list[str] | None, reach: dict[str, Any]) -> str | list[str] | None:
     # None where the vCenter names them.
-    if "address" in reach:
-        if hosts:
-            raise InputError("give hosts or --vcenter, not both")
-        return None
-    if not hosts:
+    if "address" in reach and hosts:
+        raise InputError("give hosts or --vcenter, not both")
+    if "address" not in reach and not hosts:
         raise InputError("no host was named; give host names, a file of them, an inventory, or --vcenter")
-    return hosts[0] if len(hosts) == 1 else hosts
+    return hosts[0] if hosts and len(hosts) == 1 else hosts
 
 
 @app.command(name="hosts", epilog="Example:  psod hosts --vcenter vc.example.com --user reader > hosts.csv")
 def hosts_of_vcenter(
     vcenter: Annotated[str, Option("--vcenter", help="HOST or HOST:PORT of the vCenter.", show_default=False)],
-    user: User = "administrator@vsphere.local",
-    password_keyring: Keyring = None,
-    password_command: Command = None,
-    thumbprint: Thumbprint = None,
-    ca_file: Authorities = None,
-) -> None:
+    user: User = "administrator@vsphere.local", password_keyring: Keyring = None, password_command: Command = None,
+    thumbprint: Thumbprint = None, ca_file: Authorities = None,
+) -> None:  # fmt: skip
     """Print a vCenter's hosts as an inventory: host, cluster, model, version, connection state."""
     from psodlib import collector
     from psodlib.views.spreadsheet import csv_text
@@ -346,14 +322,11 @@ def verify(
         raise InputError("no --pin was given; expected the version that every host should run, as 5.5.0.50")
     with resumable(output), bar("asking", at_once=False) as progress:
         asked = {"module": module, "pin": pin, "progress": progress, **reach}
-        if (source := _named_hosts(hosts, reach)) is None:
+        if not (source := _named_hosts(hosts, reach)):
             table = collector.verify_vcenter(out=output, **asked)
         else:
             table = collector.verify(source, output, pool=pool, **asked)
-    print_trusted(table.attrs["trusted"])
-    end_verify(
-        f"{module} against the pin {pin}", table, f"Stopped: {table.attrs['stopped']}" if table.attrs["stopped"] else ""
-    )
+    end_verify(f"{module} against the pin {pin}", table)
 
 
 def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
@@ -370,15 +343,28 @@ def _password(ask: bool, keyring: str | None, command: str | None) -> Any:
     return collector.ask_password() if ask else None
 
 
+def _which(word: str, sources: list[str] | None) -> None:
+    # A source without a crash id is answered with the ids of its crashes.
+    if sources:
+        return
+    if not os.path.exists(word):
+        raise InputError(f"no source was given; expected a crash id and where the crash is, as {word} evidence/")
+    from psodlib.fleet import load as load_fleet
+
+    crashes = load_fleet(word).crashes
+    if crashes.empty:
+        raise InputError(f"no crash id was given, and no crash was found in {word}")
+    print_newest(f"The newest of {word}", crashes)
+    raise InputError(f"no crash id was given; take one of {word}, as {crashes.crash_id.iloc[-1][:8]} {word}")
+
+
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
-def explain(
-    crash_id: Annotated[str, Argument(help="Crash id, or its first digits.")],
-    sources: Sources,
-) -> None:
+def explain(crash_id: CrashId, sources: SomeSources = None) -> None:
     """Say why a crash has its signature and its guilty module."""
     from psodlib.fleet import explain_crash
 
-    for line in explain_crash(crash_id, *sources).split("\n"):
+    _which(crash_id, sources)
+    for line in explain_crash(crash_id, *sources or ()).split("\n"):
         say(line)
 
 
@@ -386,10 +372,8 @@ def explain(
 def anonymise(
     sources: Annotated[list[str], Argument(help="Evidence, a saved fleet, a report.", show_default=False)],
     output: Annotated[Path, Option("-o", "--output", help="New folder to write; the mapping is written beside it.")],
-    key_file: KeyFile = None,
-    inventory: Inventory = None,
-    word: SiteWords = None,
-) -> None:
+    key_file: KeyFile = None, inventory: Inventory = None, word: SiteWords = None,
+) -> None:  # fmt: skip
     """Copy evidence with all names of hosts, users and places replaced; the same key gives the same names every time.
 
     Not seen: names inside base64. Links in tars are not written.
@@ -405,26 +389,22 @@ def anonymise(
 
 @app.command(epilog="Example:  psod case 75b6d986 evidence/ -o case.zip --anonymise --key-file secret.key")
 def case(
-    crash_id: Annotated[str, Argument(help="Crash id, or its first digits.")],
-    sources: Sources,
+    crash_id: CrashId, sources: SomeSources = None,
     output: Annotated[Path, Option("-o", "--output", help="The zip to write.")] = Path("case.zip"),
-    inventory: Inventory = None,
-    known_issues: KnownIssues = None,
-    notes: Notes = None,
-    site: SiteFile = None,
+    inventory: Inventory = None, known_issues: KnownIssues = None, notes: Notes = None, site: SiteFile = None,
     with_site: WithSite = False,
     anonymise: Annotated[bool, Option("--anonymise", help="Replace the names of hosts, users and your site.")] = False,
-    key_file: KeyFile = None,
-    word: SiteWords = None,
-) -> None:
+    key_file: KeyFile = None, word: SiteWords = None,
+) -> None:  # fmt: skip
     """Zip what a vendor asks for about one crash: its text, the log around it, versions, timeline and write-up."""
     from psodlib.views.case import case as write_case
 
+    _which(crash_id, sources)
     if (key_file or word) and not anonymise:
         raise InputError("--key-file and --word go with --anonymise; without it the case holds every name as it is")
     key = _key(key_file) if anonymise else None
     done = write_case(
-        crash_id, *sources, out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
+        crash_id, *sources or (), out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
         key=key, words=word or (),
     )  # fmt: skip
     say(f"{len(done.hashes)} files in {done.file}")
@@ -452,7 +432,7 @@ def _key(file: Path | None) -> bytes:
 @app.command(epilog="Example:  psod lab store/ --folder my-case")
 def lab(
     source: Annotated[
-        str | None, Argument(help="Evidence, a store, a saved fleet. Default: the demo.", show_default=False)
+        str | None, Argument(help="Evidence, a store, a fleet. Default: the demo.", show_default=False)
     ] = None,
     folder: Annotated[Path, Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     port: Annotated[int, Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,

@@ -158,24 +158,26 @@ def print_summary(fleet: Fleet) -> None:
         say("Simulated fleet: made up, not measured.")
     hosts, crashes, problems = fleet.hosts, fleet.crashes, fleet.problems
     days = fleet.uptimes.observed.dt.total_seconds().sum() / 86_400
-    say(
-        f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence), {count(len(crashes), 'crash', 'crashes')}, "
-        f"{days:,.0f} host-days observed"
-    )
+    seen = f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence)"
+    say(f"{seen}, {count(len(crashes), 'crash', 'crashes')}, {days:,.0f} host-days observed")
     if _nothing(fleet):
         say("Nothing useful was found: expected vmkernel or dump logs, command outputs, support bundles, screen text.")
     if len(crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
         print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
-        newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
-        newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
-        columns = ["crash_id", "host", "time", "guilty_module", "signature"]
-        print_table("The newest (psod explain CRASH_ID says why)", newest[columns])
+        print_newest("The newest (psod explain CRASH_ID says why)", crashes)
     if len(problems):
         rows = problems.groupby("problem", observed=True)["source"].transform("size")
         firsts = problems.assign(rows=rows).drop_duplicates("problem")
         print_table("Problems", firsts[["problem", "rows", "source", "detail"]])
+
+
+def print_newest(title: str, crashes: pd.DataFrame) -> None:
+    """The last crashes, one a row."""
+    newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
+    newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
+    print_table(title, newest[["crash_id", "host", "time", "guilty_module", "signature"]])
 
 
 def print_news(store: str) -> None:
@@ -201,33 +203,30 @@ def print_trusted(lines: Sequence[str]) -> None:
 
 def end_collection(done: Any, output: Path) -> NoReturn:
     """How many hosts gave all, what the others lack; then the exit code."""
-    wanting = done.hosts[done.hosts["state"] != "complete"]
-    came = done.hosts[done.hosts["bytes"] > 0].sort_values("bytes", ascending=False, kind="stable")
+    print_trusted(done.trusted)
+    hosts = done.hosts
+    wanting, fetched = hosts[hosts["state"] != "complete"], f"{hosts['bytes'].sum():,} bytes fetched into {output}"
+    came = hosts[hosts["bytes"] > 0].sort_values("bytes", ascending=False, kind="stable")
     if len(came):
         most = f", the {NEWEST} with most of {len(came)}" if len(came) > NEWEST else ""
-        new = (
-            came[["host", "bytes", "files"]]
-            .head(NEWEST)
-            .rename(columns={"bytes": "new bytes", "files": "files in all"})
-        )
-        print_table(f"New in this run{most}", new.assign(**{"new bytes": new["new bytes"].map("{:,}".format)}))
-    say(
-        f"{len(done.hosts) - len(wanting)} of {len(done.hosts)} hosts complete, {done.hosts['bytes'].sum():,} bytes fetched into {output}"
-    )
+        new = came.assign(**{"new bytes": came["bytes"].map("{:,}".format), "files in all": came["files"]}).head(NEWEST)
+        print_table(f"New in this run{most}", new[["host", "new bytes", "files in all"]])
+    say(f"{len(hosts) - len(wanting)} of {len(hosts)} hosts complete, {fetched}")
     if len(wanting):
         print_table("Not complete", wanting[["host", "state", "why"]])
     if done.stopped:
         say(f"Stopped: {done.stopped}")
-    if done.hosts["files"].sum():
+    if hosts["files"].sum():
         say(f"Next: psod report {shlex.quote(str(output))} --store store")
     raise typer.Exit(0 if done.complete else 1)
 
 
-def end_verify(title: str, table: pd.DataFrame, note: str) -> NoReturn:
+def end_verify(title: str, table: pd.DataFrame) -> NoReturn:
     """Which host runs the pin; then the exit code: 0 all, 1 not all, 3 some are unknown."""
+    print_trusted(table.attrs["trusted"])
     print_table(title, table)
-    if note:
-        say(note)
+    if table.attrs["stopped"]:
+        say(f"Stopped: {table.attrs['stopped']}")
     found = set(table["status"])
     raise typer.Exit(1 if found - {"runs", "unknown"} else 3 if "unknown" in found else 0)
 
@@ -256,16 +255,18 @@ def _nothing(fleet: Fleet) -> bool:
     return bool(fleet.hosts.empty and fleet.crashes.empty)
 
 
-def _mild(sources: Sequence[str | Path], store: str | None) -> set[str]:
-    # That a log was rotated away is no trouble where a store has kept it.
+def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> dict[str, int]:
+    # The problems that cost evidence, with their number. That a log was rotated away is no trouble where a store has kept it.
     from psodlib.fleet import is_saved
 
-    return MILD | {"vanished"} if store or any(map(is_saved, sources)) else MILD
+    mild = MILD | {"vanished"} if store or any(map(is_saved, sources)) else MILD
+    counts = fleet.problems.problem.value_counts().items()
+    return {str(word): number for word, number in counts if number and word not in mild}
 
 
 def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:
     """1 where nothing was found or a problem cost evidence."""
-    return int(_nothing(fleet) or bool(set(fleet.problems.problem.dropna()) - _mild(sources, store)))
+    return int(_nothing(fleet) or bool(_grave(fleet, sources, store)))
 
 
 def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:
@@ -279,13 +280,11 @@ def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -
     say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
     for name in written.failed:
         say(f"notebook {name} failed; its page says where")
-    mild = _mild(sources, store) | {"truncated"}
+    grave = [f"{number} {word}" for word, number in _grave(fleet, sources, store).items() if word != "truncated"]
     if store:
         print_news(store)
     if _nothing(fleet):
         say("Exit code 1: nothing useful was found in the sources.")
-    counts = fleet.problems.problem.value_counts()
-    grave = [f"{number} {word}" for word, number in counts.items() if number and word not in mild]
     if grave:
         say(f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the problems list it.")
     raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))

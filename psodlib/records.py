@@ -104,14 +104,11 @@ class Crash:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
-    """The host ran from ``start`` to ``end`` without a break in the evidence.
-
-    ``boot`` is when that run began, where the evidence counts uptime (heartbeat, vobd, uptime reading).
-    """
+    """The host ran from ``start`` to ``end`` without a break in the evidence."""
 
     start: datetime
     end: datetime
-    boot: datetime | None = None
+    boot: datetime | None = None  # when that run began, where the evidence counts uptime
     evidence: str = "vmkernel"  # heartbeat, vmkernel, uptime, vobd, hostd
     vms: int | None = None
     source: str | None = None
@@ -120,16 +117,12 @@ class Alive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """One moment in a host's life: it booted, or something says how it stopped.
-
-    ``what``: booted, rebooting, powering_off, halting, core_dump_found, power_button, poweroff_unexplained, and what a vCenter
-    tells (``evidence/artifacts/vcenter.py``), which alone has a ``text``, its own words.
-    """
+    """One moment in a host's life: it booted, or something says how it stopped."""
 
     time: datetime
-    what: str
+    what: str  # booted, rebooting, powering_off, halting, core_dump_found, power_button, poweroff_unexplained; a vCenter's own
     evidence: str = "vmksummary"
-    text: str | None = None
+    text: str | None = None  # a vCenter's own words
     vm: str | None = None
     source: str | None = None
     line: int | None = None
@@ -137,20 +130,17 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverReading:
-    """One observation of a driver's version; fields as the columns of ``drivers`` without ``host`` and ``boot``.
-
-    ``evidence``: banner, proc, live_module, vib_list, esxupdate, vib_install, rebooting_image, adapter_list, ethtool.
-    ``observed_at`` is None where the file bears no time of its own (a command output): the loader gives it the time of
-    the collection.
-    """
+    """One observation of a driver's version; fields as the columns of ``drivers`` without ``host`` and ``boot``."""
 
     module: str
     version: str | None = None  # normal form, `versions.normalise`
     vib: str | None = None  # name or full ID as printed
     state: str = "installed"  # loaded, installed, pending, removed
-    observed_at: datetime | None = None
+    observed_at: datetime | None = None  # None in an output without a time: the loader gives it the collection's
     installed_on: datetime | None = None  # VIB table's day, where it has one
-    evidence: str = "vib_list"
+    evidence: str = (
+        "vib_list"  # banner, proc, live_module, esxupdate, vib_install, rebooting_image, adapter_list, ethtool
+    )
     device: str | None = None
     address: str | None = None  # the device's on the PCI bus, `0000:03:00.0`
     firmware: str | None = None
@@ -175,15 +165,11 @@ class HostFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precursor:
-    """A line that may foretell a crash: heap at maximum, LinDMA, out of memory, device reset, lock-up.
-
-    ``what`` is a word of the table in ``evidence/vmkernel.py``; ``module`` is the driver it speaks of, where it names
-    one.
-    """
+    """A line that may foretell a crash: heap at maximum, LinDMA, out of memory, device reset, lock-up."""
 
     time: datetime | None
-    what: str
-    module: str | None = None
+    what: str  # a word of the table in ``evidence/vmkernel_lines.py``
+    module: str | None = None  # the driver it speaks of, where it names one
     text: str = ""
     source: str | None = None
     line: int | None = None
@@ -202,21 +188,17 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReading:
-    """All that one file says: the unit of work, on one core or on a cluster.
-
-    ``host`` is the file's own word for the host; ``hint`` what its place says (bundle name, folder), and how.
-    ``irrelevant`` is True for a file that is recognised and holds nothing for us.
-    """
+    """All that one file says: the unit of work, on one core or on a cluster."""
 
     source: str
     kind: str  # vmkernel, vmksummary, esxupdate, vib_list, ... ; "" when nothing was recognised
-    host: str | None = None
-    hint: str | None = None
+    host: str | None = None  # the file's own word for it
+    hint: str | None = None  # what its place says: bundle name, folder
     sha256: str | None = None
     size: int = 0
     mtime: datetime | None = None  # the file's own stamp
     collected: datetime | None = None  # when it was taken off the host, by the bundle's name or a `date` beside it
-    irrelevant: bool = False
+    irrelevant: bool = False  # it is recognised and holds nothing for us
     crashes: tuple[Crash, ...] = ()
     alive: tuple[Alive, ...] = ()
     marks: tuple[Mark, ...] = ()

@@ -46,7 +46,10 @@ CLOSED_LISTS: dict[str, tuple[str, ...]] = {
 
 
 class Cell:
-    """What a notebook shows as a sentence and a small table."""
+    """What a notebook shows as a sentence and a small table, and a prompt as its sentences."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         import psodlib  # what a notebook shows is the last wing's business

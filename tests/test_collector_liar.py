@@ -211,7 +211,7 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_came(tmp_path: Path, key: Path) -> N
     with lying("stall") as liar:
         words = [sys.executable, "-c", script, str(liar.port), str(key), str(tmp_path)]
         process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         part = tmp_path / "out/liar" / f"{LOG}.part"
         while time.monotonic() < end and not (part.exists() and part.stat().st_size):
             time.sleep(0.05)

@@ -23,9 +23,8 @@ from psodlib.collector import (
     plan_table,
     read_hosts,
 )
-from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.login import _PASSWORD_PROMPT, Gate, HostKeys, _Refused, printable
+from psodlib.collector.login import _PASSWORD_PROMPT, Gate, HostKeys, Secret, _Refused, printable, way_in
 from psodlib.collector.plan import COMMANDS, DUMPS, EXTRACTORS, LOGS, output_name
 from psodlib.errors import CollectError, InputError
 
@@ -277,7 +276,7 @@ def test_wrong_use_is_found_before_any_host_is_visited(tmp_path: Path) -> None:
 
 def test_a_secret_shows_itself_to_nobody() -> None:
     secret = Secret("hunter2")
-    for text in (repr(secret), str(secret), f"{secret}", repr([secret]), repr(Credentials(passwords={"root": secret}))):
+    for text in (repr(secret), str(secret), f"{secret}", repr([secret]), repr({"root": secret})):
         assert "hunter2" not in text
     with pytest.raises(TypeError):
         pickle.dumps(secret)
@@ -412,8 +411,8 @@ def test_bytes_that_a_host_threw_away_are_kept(tmp_path: Path) -> None:
 def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
     path = tmp_path / "key"
     paramiko.ECDSAKey.generate().write_private_key_file(str(path), password="open-sesame-99")
-    assert Credentials.gather(["root"], path, False, lambda user: "open-sesame-99").key is not None
+    assert "open-sesame" not in repr(way_in(["root"], path, False, lambda user: "open-sesame-99"))
     for source in (None, lambda user: "wrong-44"):
         with pytest.raises(InputError) as caught:
-            Credentials.gather(["root"], path, False, source)
+            way_in(["root"], path, False, source)
         assert "wrong-44" not in str(caught.value) and "passphrase" in str(caught.value)

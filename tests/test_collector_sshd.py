@@ -240,13 +240,13 @@ def test_rotation_under_our_hands_is_noticed(
     esx: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The log is replaced by a shorter one after its listing, before its reading.
-    from psodlib.collector import fetch as visiting
+    from psodlib.collector.visit import Visit
 
     host = esx()
-    logs, real, done = host.root / "run/log", visiting._begin, []
+    logs, real, done = host.root / "run/log", Visit._begin, []
     old = (logs / "vmkernel.log").read_bytes()
 
-    def rotate_first(visit: Any, entry: Any, known: Any) -> int:
+    def rotate_first(visit: Visit, entry: Any, known: Any) -> int:
         if entry.path.endswith("vmkernel.log") and not done:
             done.append(1)
             os.replace(logs / "vmkernel.1.gz", logs / "vmkernel.2.gz")
@@ -255,7 +255,7 @@ def test_rotation_under_our_hands_is_noticed(
             host.log("vmkernel.log", "2014-06-01T00:00:00.000Z cpu1:4097)a new log\n")
         return real(visit, entry, known)
 
-    monkeypatch.setattr(visiting, "_begin", rotate_first)
+    monkeypatch.setattr(Visit, "_begin", rotate_first)
     assert run(host).complete
     ours = tmp_path / "evidence/esx01/var/run/log"
     assert {p.name: p.read_bytes() for p in ours.iterdir()} == {p.name: p.read_bytes() for p in logs.iterdir()}

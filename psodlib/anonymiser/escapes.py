@@ -13,13 +13,21 @@ _BREAK = re.compile(rb"[\s\"'<>]")
 
 def unescaped(data: bytes) -> tuple[bytes, list[int]]:
     """The text without escapes, and for each of its bytes where it came from (one more for the end)."""
-    plain, origin = _one_layer_less(data)
-    for _ in range(ROUNDS - 1):
-        inner, inner_origin = _one_layer_less(plain)
-        if inner == plain:
+    origin = list(range(len(data) + 1))
+    for _ in range(ROUNDS):
+        out, places, at = bytearray(), list[int](), 0
+        for match in ESCAPE.finditer(data.lower()):
+            raw = data[match.start() : match.end()]
+            if (made := _meaning(raw)) == raw:
+                continue  # `&web01;` is no escape
+            out += data[at : match.start()] + made
+            places += [*range(at, match.start()), *[match.start()] * len(made)]
+            at = match.end()
+        if not at:
             break
-        plain, origin = inner, [origin[place] for place in inner_origin]
-    return plain, origin
+        places += range(at, len(data) + 1)
+        data, origin = bytes(out + data[at:]), [origin[place] for place in places]
+    return data, origin
 
 
 def word_around(low: bytes, at: int, end: int, floor: int) -> tuple[int, int]:
@@ -30,29 +38,9 @@ def word_around(low: bytes, at: int, end: int, floor: int) -> tuple[int, int]:
     return max(begin, floor), stop.start() if stop else min(len(low), end + ESCAPED_REACH)
 
 
-def _one_layer_less(data: bytes) -> tuple[bytes, list[int]]:
-    out, at = bytearray(), 0
-    origin: list[int] = []
-    for match in ESCAPE.finditer(data.lower()):
-        if match.start() < at:
-            continue
-        raw = data[at : match.start()]
-        origin += range(at, match.start())
-        out += raw
-        made = _meaning(data[match.start() : match.end()])
-        origin += [match.start()] * len(made)
-        out += made
-        at = match.end()
-    origin += range(at, len(data) + 1)
-    out += data[at:]
-    return bytes(out), origin
-
-
 def _meaning(escape: bytes) -> bytes:
     if escape.startswith(b"%"):
         return bytes([int(escape[1:], 16)])
     if escape.startswith(b"&"):
         return html.unescape(escape.decode("ascii")).encode("utf-8", "surrogatepass")
-    if escape == b"\\/":
-        return b"/"
-    return chr(int(escape[2:], 16)).encode("utf-8", "surrogatepass")
+    return b"/" if escape == b"\\/" else chr(int(escape[2:], 16)).encode("utf-8", "surrogatepass")

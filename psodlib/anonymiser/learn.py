@@ -20,7 +20,7 @@ from psodlib.errors import InputError
 from psodlib.evidence.archives import Item
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.sources import Unit, iter_items, iter_units
-from psodlib.fleet import Fleet, load
+from psodlib.fleet import load
 from psodlib.records import Problem
 
 BLOCK = 256 << 10
@@ -38,7 +38,6 @@ TEXT_COLUMNS = frozenset(str.split("""
 """))  # fmt: skip
 # Every column of ours.
 OURS = frozenset(column.name for name in [*schema.TABLES, *schema.AUXILIARY] for column in schema.columns_of(name))
-_NAMED_COLUMNS = {"host": "host", "serial": "serial"}
 _FILE_ENDINGS = frozenset(str.split("""
     log gz tgz zip txt tar json xml csv html md svg py sh conf cfg parquet bz2 xz zst
 """))  # fmt: skip
@@ -72,6 +71,13 @@ _VERSION = re.compile(
 )  # fmt: skip
 
 
+# Files that every host has: whose name is one of them is no host's.
+LOGS = frozenset(str.split("""
+    vmkernel vmkwarning vmksummary vmkernel-log hostd vpxa vobd syslog esxupdate shell auth fdm sysboot messages date
+    uptime
+"""))  # fmt: skip
+
+
 @dataclass
 class Names:
     """What is known of the names in some evidence; all in small letters."""
@@ -85,35 +91,33 @@ class Names:
     # words of the kernel, its modules and functions: in ``words`` none of them stands
     kept: set[str] = field(default_factory=lambda: set(listed_words("kept_words.txt")))
     site: set[str] = field(default_factory=set)  # words given by the user, replaced inside other words as well
-    logs: frozenset[str] = frozenset(str.split("""
-        vmkernel vmkwarning vmksummary vmkernel-log hostd vpxa vobd syslog esxupdate shell auth fdm sysboot messages date
-        uptime
-"""))  # fmt: skip
 
     def add(self, kind: str, name: str) -> None:
         """Remember a name."""
         name = name.strip()
         low = plain(name)
-        if kind == "host" and MAKERS.match(low):
-            return
         if kind == "path":
             for part in low.split("/"):
                 self.add("word", part)
             return
-        if (kind in _LETTERED and not any(map(str.isalpha, low))) or (
-            kind == "secret" and (len(low) < 6 or self.is_language(low))
-        ):
-            return
-        if not low or len(low) > LONGEST or low in SYSTEM_USERS or low in _NOTHING or not any(map(str.isalnum, low)):
+        if (
+            len(low) > LONGEST or low in SYSTEM_USERS or low in _NOTHING or not any(map(str.isalnum, low))
+            or (kind in _LETTERED and not any(map(str.isalpha, low)))
+            or (kind == "secret" and (len(low) < 6 or self.is_language(low)))
+            or (kind == "host" and MAKERS.match(low))
+        ):  # fmt: skip
             return
         if kind == "host":
             self._add_host(low)
         elif kind == "domain":
             self._add_domain(low)
         for spelling in _spellings(name):
-            self.kinds.setdefault(spelling, kind)
-            if self.stands_out(low):
-                self.words.add(spelling)
+            self._know(spelling, kind, self.stands_out(low))
+
+    def _know(self, low: str, kind: str, everywhere: bool) -> None:
+        self.kinds.setdefault(low, kind)
+        if everywhere:
+            self.words.add(low)
 
     def _add_host(self, low: str) -> None:
         self.hosts.add(low)
@@ -121,21 +125,15 @@ class Names:
         is_domain = re.fullmatch(r"(?:[a-z0-9_-]+\.)*[a-z][a-z0-9-]*", rest)
         if is_domain and rest.rpartition(".")[2] not in _FILE_ENDINGS:
             self.hosts.add(label)
-            self.kinds.setdefault(label, "host")
-            if self.stands_out(label):
-                self.words.add(label)
+            self._know(label, "host", self.stands_out(label))
             self._add_domain(rest)
 
     def _add_domain(self, low: str) -> None:
         labels = low.split(".")
-        for at in range(len(labels)):
-            suffix = ".".join(labels[at:])
-            if suffix not in PUBLIC_ENDINGS:
-                self.domains.add(suffix)
+        self.domains |= {".".join(labels[at:]) for at in range(len(labels))} - PUBLIC_ENDINGS
         for label in labels:
             if label not in PUBLIC_ENDINGS and self.stands_out(label):
-                self.kinds.setdefault(label, "domain")
-                self.words.add(label)
+                self._know(label, "domain", True)
 
     def stands_out(self, low: str) -> bool:
         """Whether a name may be replaced wherever it stands."""
@@ -174,8 +172,8 @@ def _spellings(name: str) -> set[str]:
 
 def column_kind(column: str, text: bool = True) -> str | None:
     """What the cells of a column are: a kind of name, or None where they are none."""
-    if column in _NAMED_COLUMNS:
-        return _NAMED_COLUMNS[column]
+    if column in ("host", "serial"):
+        return column
     return "word" if text and column not in SAFE_COLUMNS else None
 
 
@@ -183,7 +181,17 @@ def learn_names(sources: Sequence[str | Path], inventory: str | Path | None = No
     """The names in some evidence."""
     names = Names()
     fleet = load(*sources, inventory=inventory)
-    _learn_fleet(names, fleet)
+    # What must stay first, so that no name of it is replaced everywhere.
+    modules, frames, drivers, crashes = fleet.modules, fleet.frames, fleet.drivers, fleet.crashes
+    for cells in (modules.module, frames.module, frames.function, drivers.module, drivers.vib, crashes.guilty_module,
+                  crashes.guilty_function, fleet.hosts.vendor, fleet.hosts.model):  # fmt: skip
+        names.keep(cells.dropna().unique())
+    for cells in (drivers.version, drivers.firmware, frames.module_version, crashes.crash_id):
+        names.numbers |= set(cells.dropna().astype(str))
+    for kind, cells in (("host", fleet.hosts.host), ("word", fleet.events.vm)):
+        for name in cells.dropna().unique():
+            names.add(kind, str(name))
+    _learn_columns(names, fleet.hosts)
     for unit in iter_units(*sources):
         if not isinstance(unit, Problem) and unit.place.hint and in_a_hosts_folder(unit):
             names.add("host", unit.place.hint)
@@ -214,53 +222,37 @@ def in_a_hosts_folder(unit: Unit) -> bool:
     return unit.place.hint_kind in ("folder", "bundle") and not unit.source.lower().endswith(_PAGES)
 
 
-def _learn_fleet(names: Names, fleet: Fleet) -> None:
-    # What must stay first, so that no name of it is replaced everywhere.
-    modules, frames, drivers, crashes = fleet.modules, fleet.frames, fleet.drivers, fleet.crashes
-    for cells in (modules.module, frames.module, frames.function, drivers.module, drivers.vib, crashes.guilty_module,
-                  crashes.guilty_function, fleet.hosts.vendor, fleet.hosts.model):  # fmt: skip
-        names.keep(cells.dropna().unique())
-    for cells in (drivers.version, drivers.firmware, frames.module_version, crashes.crash_id):
-        names.numbers |= {str(cell) for cell in cells.dropna().unique()}
-    for host in fleet.hosts["host"].dropna():
-        names.add("host", str(host))
-    for machine in fleet.events["vm"].dropna().unique():
-        names.add("word", str(machine))
-    _learn_columns(names, fleet.hosts)
-
-
 def _learn_columns(names: Names, table: pd.DataFrame) -> None:
     own = {column.name for column in schema.columns_of("hosts")} - {"host"}
-    for column in table:
+    for column in map(str, table):
         text = pd.api.types.is_string_dtype(table[column]) or isinstance(table[column].dtype, pd.CategoricalDtype)
-        kind = column_kind(str(column), bool(text))
-        if kind and str(column) not in own:
+        if column not in own and (kind := column_kind(column, text)):
             for cell in table[column].dropna().unique():
                 names.add(kind, str(cell))
 
 
 def _learn_item(names: Names, item: Item) -> None:
     with item.open() as stream:
-        if stream.peek(4) == b"PAR1":
-            if item.size <= LARGEST_TABLE:
-                _learn_parquet(names, stream.readall())
-            return
-        data = b""
-        while block := stream.read(BLOCK):
-            data = data[-OVERLAP:] + block
-            learn_text(names, data)
+        if stream.peek(4) != b"PAR1":
+            data = b""
+            while block := stream.read(BLOCK):
+                data = data[-OVERLAP:] + block
+                learn_text(names, data)
+        elif item.size <= LARGEST_TABLE:
+            _learn_parquet(names, stream.readall())
 
 
 def learn_text(names: Names, data: bytes) -> None:
     """Remember the names in a text."""
-    _learn_plain(names, data, data.lower())
+    _learn_plain(names, data)
     for begin, end in _lines_with(data, (b"%", b"\\u", b"\\/", b"&"), 0):
-        if ESCAPE.search(data, begin, min(end, begin + OVERLAP)):
-            plain_line = unescaped(data[begin : min(end, begin + OVERLAP)])[0]
-            _learn_plain(names, plain_line, plain_line.lower())
+        line = data[begin : min(end, begin + OVERLAP)]
+        if ESCAPE.search(line):
+            _learn_plain(names, unescaped(line)[0])
 
 
-def _learn_plain(names: Names, data: bytes, low: bytes) -> None:
+def _learn_plain(names: Names, data: bytes) -> None:
+    low = data.lower()
     for kind, at, end, weak in places(data, low):
         name = data[at:end].decode("utf-8", "surrogateescape")
         if not (weak and names.is_language(plain(name))) and (kind == "secret" or not _SHAPED.fullmatch(low, at, end)):
@@ -314,7 +306,7 @@ def _learn_parquet(names: Names, data: bytes) -> None:
     except Exception:  # damaged Parquet raises whatever the damage hits; it is left out when it is to be written
         return
     for column in _VERSIONS & set(table):
-        names.numbers |= {str(cell) for cell in table[column].dropna().unique()}
+        names.numbers |= set(table[column].dropna().astype(str))
     for column in _LANGUAGE & set(table):
         names.keep(table[column].dropna().unique())
     for source in table["source"].dropna().unique() if "source" in table else ():
@@ -323,5 +315,4 @@ def _learn_parquet(names: Names, data: bytes) -> None:
     for column in TEXT_COLUMNS & set(table):
         for cell in table[column].dropna().unique():
             learn_text(names, str(cell).encode("utf-8", "surrogatepass"))
-    known = OURS - {"host"}
-    _learn_columns(names, table[[column for column in table if column not in known]])
+    _learn_columns(names, table[[column for column in table if column not in OURS - {"host"}]])

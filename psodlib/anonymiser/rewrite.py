@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from psodlib.anonymiser.escapes import ESCAPE, unescaped, word_around
-from psodlib.anonymiser.learn import INNER, MAKERS, PRIVATE, Names, places, plain
+from psodlib.anonymiser.learn import INNER, LOGS, MAKERS, PRIVATE, Names, places, plain
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, SURE_ENDINGS, Pseudonyms
 from psodlib.anonymiser.shapes import SHAPES, SYSTEM_USERS
 
@@ -65,11 +65,15 @@ class Rewriter:
         low = plain(name)
         if not name.strip() or low in SYSTEM_USERS or low.startswith("localhost"):
             return name
-        if kind == "host" and _address(low) is not None:
-            return self._of_address(name)
-        if kind in ("serial", "user", "host") and (whole := self._whole_shape(name)) is not None:
-            return whole
-        return self.pseudonyms.of(self.names.kinds.get(low, kind), name)
+        new = self._of_address(name) if kind == "host" else None
+        if new is None and kind in ("serial", "user", "host"):
+            # A name that is nothing but an address or an identifier.
+            data = name.encode("utf-8", "surrogatepass")
+            match = self._pattern.fullmatch(data.lower())
+            group = str(match.lastgroup) if match else "word"
+            if group.partition("_")[0] not in ("word", "site", "fqdn", "mail"):
+                new = self._replaced(group, data, data.lower(), 0, len(data))
+        return self.pseudonyms.of(self.names.kinds.get(low, kind), name) if new is None else new
 
     def path(self, text: str) -> str:
         """A path, component by component; members of archives stand behind ``!``."""
@@ -93,11 +97,9 @@ class Rewriter:
         )
         if bundle:
             return bundle[1] + self.name("host", bundle[2]) + bundle[3]
-        if not inside and part.lower() in self.names.hosts and not (is_last and part.lower() in self.names.logs):
-            return self.name("host", part)
-        stem, dot, rest = part.partition(".")
-        if is_last and not inside and stem.lower() in self.names.hosts and stem.lower() not in self.names.logs:
-            return self.name("host", stem) + dot + self.text(rest)
+        for host, dot, rest in () if inside else ((part, "", ""), part.partition("."))[: 1 + is_last]:
+            if host.lower() in self.names.hosts and not (is_last and host.lower() in LOGS):
+                return self.name("host", host) + dot + self.text(rest)
         return self.text(part)
 
     def _until(self, data: bytes, start: int, limit: int) -> tuple[bytes, int]:
@@ -118,7 +120,7 @@ class Rewriter:
         # What stands in a name's place goes first, then escaped words, then names wherever they are.
         low = data.lower()
         taken = self._in_places(data, low, start)
-        for more in ([] if is_plain else self._escaped(data, low, start), self._found(data, low, start)):
+        for more in (() if is_plain else self._escaped(data, low, start), self._found(data, low, start)):
             taken = sorted([*taken, *[span for span in more if not _overlaps(taken, span)]])
         return taken
 
@@ -128,60 +130,46 @@ class Rewriter:
         spans: list[Span] = []
         for at, minus_end, kind in sorted(found, key=lambda one: (one[0], one[2] != "secret", one[1])):
             name = _decode(data[at:-minus_end])
-            if (not spans or at >= spans[-1].end) and self.names.is_name(kind, name):
-                new = self.name(kind, name)
-                if new != name:
-                    spans.append(Span(at, -minus_end, _encode(new)))
+            is_free = not spans or at >= spans[-1].end
+            if is_free and self.names.is_name(kind, name) and (new := self.name(kind, name)) != name:
+                spans.append(Span(at, -minus_end, _encode(new)))
         return spans
 
     def _found(self, data: bytes, low: bytes, start: int) -> Iterator[Span]:
         for match in self._pattern.finditer(low, start):
             at, end = match.span()
-            new = self._replaced(str(match.lastgroup), data, low, at, end)
-            if new is not None:
+            if (new := self._replaced(str(match.lastgroup), data, low, at, end)) is not None:
                 yield Span(at, end, _encode(new))
 
     def _replaced(self, group: str, data: bytes, low: bytes, at: int, end: int) -> str | None:
+        # What stands there instead of what a branch of the pattern found; None where that is no name.
         name, kind = _decode(data[at:end]), group.partition("_")[0]
+        is_register = kind in ("wwn", "mac") and _REGISTER_BEFORE.search(low, max(0, at - 16), at)
+        if is_register or (kind in ("wwn", "mac") and name.lower() in self.names.numbers):
+            return None
         if kind == "ipv4":
             return self._of_ipv4(name, low, at, end)
         if kind == "ipv6":
-            return None if _address(name.lower()) is None else self._of_address(name)
-        if kind in ("wwn", "mac") and (
-            name.lower() in self.names.numbers or _REGISTER_BEFORE.search(low, max(0, at - 16), at)
-        ):
-            return None
+            return self._of_address(name)
         if kind == "fqdn":
             return self._of_domain(name)
-        if kind == "mail":
-            return None if MAKERS.match(name.rpartition("@")[2].lower()) else self.pseudonyms.of("mail", name)
-        if kind == "word":
-            known = self.names.kinds.get(_decode(low[at:end]))
-            return None if known is None else self.pseudonyms.of(known, name)
-        if kind == "site":
-            return self.pseudonyms.of("word", name)
-        return self.pseudonyms.of(kind, name)
-
-    def _whole_shape(self, name: str) -> str | None:
-        # A name that is nothing but an address or an identifier.
-        data = name.encode("utf-8", "surrogatepass")
-        match = self._pattern.fullmatch(data.lower())
-        if match is None or str(match.lastgroup).partition("_")[0] in ("word", "site", "fqdn", "mail"):
+        if kind == "mail" and MAKERS.match(name.rpartition("@")[2].lower()):
             return None
-        return self._replaced(str(match.lastgroup), data, data.lower(), 0, len(data))
+        known = {"site": "word", "word": self.names.kinds.get(_decode(low[at:end]))}.get(kind, kind)
+        return None if known is None else self.pseudonyms.of(known, name)
 
     def _of_ipv4(self, name: str, low: bytes, at: int, end: int) -> str | None:
         mark = name[:1] if name[:1] in "vV" else ""
         bare = name.removeprefix(mark)
-        if "." not in bare:  # in dashes, or hexadecimal
-            is_other = bare.isdecimal() or (bare[:1] == "0" and _REGISTER_BEFORE.search(low, max(0, at - 16), at))
+        if "." in bare:
+            new = None if self._is_version(low, at, end, bare, bool(mark)) else self._of_address(bare)
+            return None if new is None else mark + new
+        if bare[:1] == "0":  # hexadecimal
+            is_other = bare.isdecimal() or bool(_REGISTER_BEFORE.search(low, max(0, at - 16), at))
+        else:  # in dashes
             dotted = re.sub("[-_]", ".", bare)
-            if is_other or (bare[:1] != "0" and (_address(dotted) is None or dotted in self.names.numbers)):
-                return None
-            return self.pseudonyms.of("ipv4", bare)
-        if _address(bare) is None or self._is_version(low, at, end, bare, bool(mark)):
-            return None
-        return mark + self._of_address(bare)
+            is_other = bare.isdecimal() or _address(dotted) is None or dotted in self.names.numbers
+        return None if is_other else self.pseudonyms.of("ipv4", bare)
 
     def _is_version(self, low: bytes, at: int, end: int, bare: str, marked: bool) -> bool:
         # `5.5.0.58` is a driver's version or somebody's address: the text around it tells, or what the evidence calls one.
@@ -191,10 +179,10 @@ class Rewriter:
         told = marked or longer or _VERSION_AFTER.match(low, end) or _VERSION_BEFORE.search(low, max(0, at - 16), at)
         return bool(told) and (longer or not PRIVATE.match(bare))
 
-    def _of_address(self, name: str) -> str:
-        address = ipaddress.ip_address(_plain_address(name))
-        if address.is_loopback or address.is_unspecified or name.startswith("255."):
-            return name
+    def _of_address(self, name: str) -> str | None:
+        address = _address(name.lower())
+        if address is None or address.is_loopback or address.is_unspecified or name.startswith("255."):
+            return None if address is None else name
         return self.pseudonyms.of("ipv4" if address.version == 4 else "ipv6", name)
 
     def _of_domain(self, name: str) -> str | None:
@@ -209,14 +197,11 @@ class Rewriter:
                 return None
         return self.pseudonyms.of("domain" if low in self.names.domains else "host", name)
 
-    def _escaped(self, data: bytes, low: bytes, start: int) -> list[Span]:
+    def _escaped(self, data: bytes, low: bytes, start: int) -> Iterator[Span]:
         # A word with escapes in it (a link's %2d, JSON's \u002d or \/, a page's &amp;) is read without them; only what a name
         # covers is written anew, so that the rest keeps its escapes.
-        spans: list[Span] = []
-        if b"%" not in low and b"\\" not in low and b"&" not in low:
-            return spans
         end = start
-        for match in ESCAPE.finditer(low, start):
+        for match in ESCAPE.finditer(low, start) if any(mark in low for mark in (b"%", b"\\", b"&")) else ():
             if match.start() < end:
                 continue
             begin, end = word_around(low, match.start(), match.end(), max(start, end))
@@ -226,8 +211,7 @@ class Rewriter:
                 # The others are found as they stand, where no digit of an escape is beside them.
                 beside = data[at - 1 : at].isalnum() or data[stop : stop + 1].isalnum()
                 if beside or data[at:stop] != plain[inner.start : inner.end]:
-                    spans.append(Span(at, stop, inner.new))
-        return spans
+                    yield Span(at, stop, inner.new)
 
 
 def _decode(data: bytes) -> str:
@@ -240,14 +224,8 @@ def _encode(text: str) -> bytes:
 
 def _overlaps(taken: list[Span], span: Span) -> bool:
     place = bisect_right(taken, span.start, key=lambda one: one.start)
-    before = taken[place - 1] if place else None
-    after = taken[place] if place < len(taken) else None
-    return bool((before and before.end > span.start) or (after and after.start < span.end))
-
-
-def _plain_address(name: str) -> str:
-    bare = name.partition("%")[0]
-    return bare if ":" in bare else ".".join(str(int(part)) for part in bare.split("."))
+    is_before = place > 0 and taken[place - 1].end > span.start
+    return is_before or (place < len(taken) and taken[place].start < span.end)
 
 
 def _address(name: str) -> Any:
@@ -255,8 +233,9 @@ def _address(name: str) -> Any:
         return None
     if ":" in name and not any(letter.isdigit() for letter in name):
         return None  # `add::dead` is a name of C++ as well
+    bare = name.partition("%")[0]
     try:
-        return ipaddress.ip_address(_plain_address(name))
+        return ipaddress.ip_address(bare if ":" in bare else ".".join(str(int(part)) for part in bare.split(".")))
     except ValueError:
         return None
 
@@ -264,13 +243,11 @@ def _address(name: str) -> Any:
 def _everything(names: Names) -> bytes:
     # One pattern for all that is found by its own form: identifiers, the names that were learned, mail, domains.
     ends = sorted({*PUBLIC_ENDINGS, *(domain.rpartition(".")[2] for domain in names.domains)} - {"arpa"})
-    shapes = [f"(?P<{shape.kind}_{number}>{shape.pattern})" for number, shape in enumerate(SHAPES)]
+    branches = [f"(?P<{shape.kind}_{number}>{shape.pattern})" for number, shape in enumerate(SHAPES)]
     words = sorted(word for word in names.words if word)
-    branches = [*shapes]
     # a name that begins as an identifier does ("10.0.0.5-web") must be tried before it
-    begins = re.compile(rb"(?:%s)" % "|".join(shape.pattern for shape in SHAPES).encode())
-    odd = [word for word in words if begins.match(_encode(word))]
-    if odd:
+    begins = re.compile("|".join(shape.pattern for shape in SHAPES).encode())
+    if odd := [word for word in words if begins.match(_encode(word))]:
         branches.insert(0, f"(?P<word_first>{_trie(odd)})")
     if words:
         branches.append(f"(?P<word_any>{_trie(words)})")

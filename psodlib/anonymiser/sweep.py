@@ -71,17 +71,16 @@ class Sweep:
     def look(self, text: bytes, source: str, line: int) -> None:
         """One text, from a line of its file on; line 0 is the name of the file."""
         low = text.lower()
-        here, at = line, 0
-        for match in _LOOK.finditer(low):
-            if not self._is_harmless(word := match[0].decode("utf-8", "replace"), str(match.lastgroup)):
+        for pattern in (_LOOK, _PLACES):
+            here, at = line, 0
+            for match in pattern.finditer(low):
+                group = str(match.lastgroup)
+                word = match[group].decode("utf-8", "replace")
+                if (group == "word" and word in self.found) or self._is_harmless(word, group):
+                    continue
                 here, at = here + low.count(b"\n", at, match.start()), match.start()
-                self._tell(Suspect(source, here, LOOKS[int(str(match.lastgroup)[1:])][0], word))
-        here, at = line, 0
-        for match in _PLACES.finditer(low):
-            word = match["word"].decode("utf-8", "replace")
-            if word not in self.found and not self._is_harmless(word, ""):
-                here, at = here + low.count(b"\n", at, match.start()), match.start()
-                self._tell(Suspect(source, here, "word where a name stands", word))
+                kind = "word where a name stands" if group == "word" else LOOKS[int(group[1:])][0]
+                self._tell(Suspect(source, here, kind, word))
 
     def _tell(self, suspect: Suspect) -> None:
         word = suspect.text
@@ -91,23 +90,18 @@ class Sweep:
         self.found[word] = replace(first, times=first.times + 1)
 
     def _is_harmless(self, word: str, group: str) -> bool:
-        if word in self._harmless:
-            return True
-        if word in self.found or not self._is_known(word, group):
-            return False
-        if len(self._harmless) >= REMEMBERED:
-            self._harmless.clear()
-        self._harmless.add(word)
-        return True
+        if word not in self._harmless and word not in self.found and self._is_known(word, group):
+            if len(self._harmless) >= REMEMBERED:
+                self._harmless.clear()
+            self._harmless.add(word)
+        return word in self._harmless
 
     def _is_known(self, word: str, group: str) -> bool:
         if group == "k2":  # an address: ours, or a version
             return not PRIVATE.match(word) or word in self.names.numbers or word in self._ours()
-        if word in self.names.numbers or word in self.names.kept:
-            return True
-        if group == "k4" and word.rpartition(".")[2] not in PUBLIC_ENDINGS and word.count(".") < 2:
-            return True
-        return all(self._is_part(part) for part in re.findall(r"[^\W_]+", word))
+        is_code = group == "k4" and word.rpartition(".")[2] not in PUBLIC_ENDINGS and word.count(".") < 2
+        is_ours = is_code or word in self.names.numbers or word in self.names.kept
+        return is_ours or all(self._is_part(part) for part in re.findall(r"[^\W_]+", word))
 
     def _is_part(self, part: str) -> bool:
         if part in self.names.kept or part in self._ours() or self.names.is_language(part):

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, BinaryIO
 
 import pandas as pd
@@ -18,13 +18,12 @@ from psodlib.anonymiser.rewrite import Rewriter
 from psodlib.evidence.artifacts.inventory import COLUMNS
 
 _PLAIN = re.compile(r"[-+]?[\d.,: ]+(?:e[+-]?\d+)?(?:\+00:00)?|true|false|\d{4}-\d\d-\d\d.*", re.IGNORECASE)
-_PATHS = frozenset({"source"})
 _ALIASES = {alias: name for name, aliases in COLUMNS.items() for alias in aliases}
 
 
 def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
     # What is done to a cell of this column; None where nothing may be.
-    if column in _PATHS:
+    if column == "source":
         return rewriter.path
     if column in TEXT_COLUMNS:
         return rewriter.text
@@ -37,17 +36,26 @@ def _cell(rewriter: Rewriter, column: str) -> Callable[[str], str] | None:
 def rewrite_parquet(file: BinaryIO, out: BinaryIO, rewriter: Rewriter, look: Callable[[bytes], None]) -> None:
     """A Parquet file, group by group, its numbers and times untouched."""
     source = pq.ParquetFile(file)
-    text = [field.name for field in source.schema_arrow if _is_text(field.type)]
-    shape = pa.schema(
-        [pa.field(field.name, pa.string() if field.name in text else field.type) for field in source.schema_arrow],
-        source.schema_arrow.metadata,
-    )
+    text = {field.name for field in source.schema_arrow if _is_text(field.type)}
+    fields = [field.with_type(pa.string()) if field.name in text else field for field in source.schema_arrow]
+    shape = pa.schema(fields, source.schema_arrow.metadata)
     with pq.ParquetWriter(out, shape, compression="snappy") as writer:
         for group in range(source.num_row_groups):
             table = source.read_row_group(group)
             columns = {name: table[name] for name in table.column_names}
-            columns |= {name: _rewritten(table[name], name, rewriter, look) for name in text}
+            for name in text:
+                change = _cell(rewriter, name)
+                cells = columns[name].to_pylist()
+                made = {cell: change(cell) if change else cell for cell in set(cells) if cell is not None}
+                for cell in made.values() if change else ():
+                    look(cell.encode("utf-8", "surrogateescape"))
+                columns[name] = pa.array(map(made.get, cells), pa.string())
             writer.write_table(pa.table(columns, schema=shape))
+
+
+def _is_text(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def rewrite_table(table: pd.DataFrame, rewriter: Rewriter) -> pd.DataFrame:
@@ -59,22 +67,6 @@ def rewrite_table(table: pd.DataFrame, rewriter: Rewriter) -> pd.DataFrame:
             made = {cell: change(str(cell)) for cell in table[column].dropna().unique()}
             out[column] = table[column].map(made, na_action="ignore").astype(table[column].dtype)
     return out
-
-
-def _is_text(kind: Any) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        or (pa.types.is_dictionary(kind) and _is_text(kind.value_type))
-    )  # fmt: skip
-
-
-def _rewritten(column: Any, name: str, rewriter: Rewriter, look: Callable[[bytes], None]) -> Any:
-    change = _cell(rewriter, name)
-    cells = column.to_pylist()
-    made = {cell: change(cell) if change else cell for cell in set(cells) if cell is not None}
-    for cell in made.values() if change else ():
-        look(cell.encode("utf-8", "surrogateescape"))
-    return pa.array([None if cell is None else made[cell] for cell in cells], pa.string())
 
 
 def is_inventory(name: str, head: bytes) -> bool:
@@ -92,21 +84,19 @@ def _key(cell: str) -> str:
 
 def rewrite_csv(blocks: Iterator[bytes], rewriter: Rewriter) -> Iterator[bytes]:
     """An inventory or a table as CSV, row by row."""
-    lines = _lines(blocks)
+    lines = (line.decode("utf-8", "surrogateescape") for line in _lines(blocks))
     first = next(lines, "")
     delimiter = max(",;\t|", key=first.count)
     rows = csv.reader(chain([first], lines), delimiter=delimiter)
     header = next(rows, [])
-    changes = [
-        _cell(rewriter, _ALIASES.get(_key(cell)) or re.sub(r"[^a-z0-9]+", "_", cell.lower()).strip("_"))
-        for cell in header
-    ]
+    names = (_ALIASES.get(_key(cell)) or re.sub(r"[^a-z0-9]+", "_", cell.lower()).strip("_") for cell in header)
+    changes = [_cell(rewriter, name) for name in names]
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
     writer.writerow([rewriter.text(cell) for cell in header])
     for row in rows:
-        made = [_in_cell(cell, changes[at] if at < len(changes) else rewriter.text) for at, cell in enumerate(row)]
-        writer.writerow(made)
+        known = chain(changes, repeat(rewriter.text))
+        writer.writerow([_in_cell(cell, change) for cell, change in zip(row, known, strict=False)])
         if out.tell() > 1 << 16:
             yield out.getvalue().encode("utf-8", "surrogateescape")
             out.seek(0)
@@ -123,10 +113,9 @@ def _in_cell(cell: str, change: Callable[[str], str] | None) -> str:
     return cell.replace(bare, change(bare), 1)
 
 
-def _lines(blocks: Iterator[bytes]) -> Iterator[str]:
+def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     for block in blocks:
         *lines, rest = (rest + block).split(b"\n")
-        yield from (line.decode("utf-8", "surrogateescape") + "\n" for line in lines)
-    if rest:
-        yield rest.decode("utf-8", "surrogateescape")
+        yield from (line + b"\n" for line in lines)
+    yield from filter(None, [rest])

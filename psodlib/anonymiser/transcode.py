@@ -12,7 +12,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -154,8 +154,9 @@ class Transcoder:
             yield b"".join(parts)
         yield held
         if pictures:
-            why = f"{pictures} pictures inside the page: no text, so they cannot be judged"
-            self.left_out.append((place.source, why))
+            self.left_out.append(
+                (place.source, f"{pictures} pictures inside the page: no text, so they cannot be judged")
+            )
 
     def _parquet(self, stream: Stream, place: Item, out: BinaryIO) -> None:
         with spool() as file:
@@ -175,7 +176,7 @@ class _Packer:
         self.filled = self.cut = False  # `cut`: it ended before its time
         self.pieces: tuple[Place, ...] = ()  # what the one below is to cut it into
         self._names: set[str] = set()
-        self._made: Any = file if not kind else _made(kind, file)
+        self._made = _MADE[kind](file)
 
     def add(self, name: str, file: BinaryIO, size: int, changed: datetime | None) -> None:
         self.filled = True
@@ -203,18 +204,15 @@ class _Packer:
         return max(size - 9, 1) if self.is_wrap and self.cut else size
 
 
-def _made(kind: str, file: BinaryIO) -> Any:
-    if kind == "tar":
-        return tarfile.open(fileobj=cast(Any, file), mode="w|", format=tarfile.PAX_FORMAT)
-    if kind == "zip":
-        return zipfile.ZipFile(cast(Any, file), "w", zipfile.ZIP_DEFLATED)
-    if kind == "gz":
-        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6)
-    if kind == "bz2":
-        return bz2.BZ2File(file, "wb")
-    if kind == "xz":
-        return lzma.LZMAFile(file, "wb")
-    return pa.CompressedOutputStream(pa.PythonFile(_Open(file), mode="w"), "zstd")
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "": lambda file: file,
+    "tar": lambda file: tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT),  # noqa: SIM115
+    "zip": partial(zipfile.ZipFile, mode="w", compression=zipfile.ZIP_DEFLATED),
+    "gz": lambda file: gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6),
+    "bz2": partial(bz2.BZ2File, mode="wb"),
+    "xz": partial(lzma.LZMAFile, mode="wb"),
+    "zst": lambda file: pa.CompressedOutputStream(pa.PythonFile(_Open(file), mode="w"), "zstd"),
+}
 
 
 def shares(sizes: list[int], total: int) -> list[int]:

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,10 +19,8 @@ MOST = 500_000
 KEPT_DAYS = 30  # vCenter's own default
 MOST_SPOILT = 1_000  # that cannot be read
 LOST = 3  # times that a collector may be lost
-BEFORE, AFTER = (
-    timedelta(minutes=10),
-    timedelta(hours=1),
-)  # how far a failover may lie from the event that names the host
+# How far a failover may lie from the event that names the host.
+BEFORE, AFTER = timedelta(minutes=10), timedelta(hours=1)
 MOST_LOST = 200  # events of lost hosts around one failover that are looked at
 Row = dict[str, Any]
 
@@ -34,7 +32,7 @@ class Events:
         self.session, self.missing = session, list[str]()
         self.oldest: datetime | None = None
         self._rows: dict[int, Row] = {}
-        self._spoilt = self._lost = 0
+        self._spoilt = 0
         days = KEPT_DAYS
         with contextlib.suppress(Exception):
             days = max(int(session.content.setting.QueryOptions("event.maxAge")[0].value), 1)
@@ -59,12 +57,8 @@ class Events:
             self.missing.append(f"events: {self._spoilt} could not be read")
 
     def _first(self) -> list[Any]:
-        collector = self._collector([])
-        try:
+        with self._collector([]) as collector:
             return list(collector.ReadNextEvents(PAGE) or ())
-        finally:
-            with contextlib.suppress(Exception):
-                collector.DestroyCollector()
 
     def _types(self) -> list[str]:
         # The ids that mean something to us, of those that this vCenter knows; all events where it does not say.
@@ -75,51 +69,57 @@ class Events:
             return sorted(word for word in words if meaning_of(word))
         return []
 
-    def _collector(self, types: list[str]) -> Any:
-        event, create = self.session.vim.event, self.session.content.eventManager.CreateCollectorForEvents
-        span = event.EventFilterSpec.ByTime(beginTime=self._begin)
-        if types:
-            try:
-                return create(event.EventFilterSpec(time=span, eventTypeId=types, disableFullMessage=False))
-            except self.session.vim.fault.NotAuthenticated:
+    @contextlib.contextmanager
+    def _collector(self, types: list[str]) -> Iterator[Any]:
+        session, spec, create = (
+            self.session,
+            self.session.vim.event.EventFilterSpec,
+            self.session.content.eventManager.CreateCollectorForEvents,
+        )
+        asked = {"time": spec.ByTime(beginTime=self._begin), "disableFullMessage": False}
+        try:
+            collector = create(spec(eventTypeId=types, **asked) if types else spec(**asked))
+        except session.fault as error:
+            if not types or isinstance(error, session.vim.fault.NotAuthenticated):
                 raise
-            except self.session.fault:
-                types.clear()  # this vCenter does not take such a filter
-        return create(event.EventFilterSpec(time=span, disableFullMessage=False))
+            types.clear()  # this vCenter does not take such a filter
+            collector = create(spec(**asked))
+        try:
+            yield collector
+        finally:
+            with contextlib.suppress(Exception):
+                collector.DestroyCollector()
 
     def _read(self, types: list[str]) -> None:
         # A collector may be lost, and one event spoils its page: both go on from the last event that was read, the second in
         # smaller pages.
-        size = PAGE
+        size, lost = PAGE, 0
         while True:
-            collector = self._collector(types)
             try:
-                while len(self._rows) < MOST:
-                    try:
-                        page = collector.ReadNextEvents(size)
-                    except (OSError, http.client.HTTPException, self.session.fault):
-                        raise
-                    except Exception:
-                        if size > 1:
-                            size //= 10
-                            break
-                        self._spoilt, size = self._spoilt + 1, PAGE
-                        if self._spoilt > MOST_SPOILT:
+                with self._collector(types) as collector:
+                    while len(self._rows) < MOST:
+                        try:
+                            page = collector.ReadNextEvents(size)
+                        except (OSError, http.client.HTTPException, self.session.fault):
                             raise
-                        continue
-                    if not page:
-                        return
-                    self._rows |= {event.key: _row(event) for event in page}
-                    self._begin = max(self._begin, *(event.createdTime for event in page))
-                else:
-                    raise CallFailed(f"more than {MOST:,}; give a later since")
+                        except Exception:
+                            if size > 1:
+                                size //= 10
+                                break
+                            self._spoilt, size = self._spoilt + 1, PAGE
+                            if self._spoilt > MOST_SPOILT:
+                                raise
+                            continue
+                        if not page:
+                            return
+                        self._rows |= {event.key: _row(event) for event in page}
+                        self._begin = max(self._begin, *(event.createdTime for event in page))
+                    else:
+                        raise CallFailed(f"more than {MOST:,}; give a later since")
             except self.session.lost:
-                self._lost += 1
-                if self._lost > LOST:
+                lost += 1
+                if lost > LOST:
                     raise
-            finally:
-                with contextlib.suppress(Exception):
-                    collector.DestroyCollector()
 
     def by_host(
         self, clusters: Mapping[str, str | None], names: Mapping[str, str]

@@ -24,7 +24,6 @@ import pandas as pd
 from psodlib.collector.hosts import folder_name
 
 MANIFEST = "manifest.json"
-_Word = Literal["whole", "partial", "absent", "failed", "skipped", "earlier"]
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Record:
     size: int | None = None
     mtime: int | None = None
     sha256: str | None = None
-    state: _Word = "failed"
+    state: Literal["whole", "partial", "absent", "failed", "skipped", "earlier"] = "failed"
     detail: str = ""
 
 
@@ -69,8 +68,7 @@ class Manifest:
 
     def put(self, record: Record) -> Record:
         """Set the record of its path."""
-        self.files = [old for old in self.files if old.path != record.path or old.state == "earlier"]
-        self.files.append(record)
+        self.files = [old for old in self.files if old.path != record.path or old.state == "earlier"] + [record]
         return record
 
 
@@ -127,22 +125,26 @@ class Folder:
         with self.open(name, "rb") as source, self.open(to, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
+    def keep(self, record: Record, manifest: Manifest, data: bytes) -> None:
+        """Write a file whose bytes are all here."""
+        with self.open(f"{record.local}.part", "wb") as file:
+            file.write(data)
+        self.finish(record, manifest)
+        manifest.bytes += len(data)
+
     def finish(self, record: Record, manifest: Manifest) -> None:
         """A whole ``.part`` takes its name; other bytes that had it are kept in ``earlier/``."""
-        assert record.local is not None
-        part, final = self.path / f"{record.local}.part", self.path / record.local
+        part, final = self.path / f"{record.local}.part", self.path / str(record.local)
         with part.open("rb") as file:
             record.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if self.size(record.local) is not None:
-            self._keep(record, manifest, part)
+        if self.size(str(record.local)) is not None:
+            self._set_aside(record, manifest, final, part)
         os.replace(part, final)
         if record.mtime is not None and 0 < record.mtime < 7_258_118_400:
             os.utime(final, (record.mtime, record.mtime))
         record.size, record.state = os.path.getsize(final), "whole"
 
-    def _keep(self, record: Record, manifest: Manifest, part: Path) -> None:
-        assert record.local is not None
-        old = self.path / record.local
+    def _set_aside(self, record: Record, manifest: Manifest, old: Path, part: Path) -> None:
         with old.open("rb") as before, part.open("rb") as after:
             while (block := before.read(1 << 20)) and after.read(len(block)) == block:
                 pass
@@ -168,11 +170,10 @@ class Folder:
         """Move the outputs of the run before into a folder of their time: an older version is evidence too."""
         old = self.path / "commands"
         names = [entry.name for entry in old.iterdir() if entry.is_file()] if old.is_dir() else []
-        if names:
-            stamp = re.sub(r"[^0-9T]", "", started)[:15] or datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        stamp = re.sub(r"[^0-9T]", "", started)[:15] or datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        for name in names:
             (old / stamp).mkdir(mode=0o700, exist_ok=True)
-            for name in names:
-                os.replace(old / name, old / stamp / name)
+            os.replace(old / name, old / stamp / name)
 
 
 def ascertainment(out: str | Path) -> pd.DataFrame:
@@ -191,6 +192,8 @@ def ascertainment(out: str | Path) -> pd.DataFrame:
         troubled = [r for r in manifest.files if r.detail and r.state in ("partial", "failed", "skipped")]
         why = "; ".join(filter(None, [manifest.why, *(f"{r.path}: {r.detail}" for r in troubled)]))
         rows.append((manifest.host, gave, manifest.state, dumps, logs, outputs, partial, manifest.clock_offset, why))
-    kinds = {**dict.fromkeys(["host", "gave", "state"], "string"), **dict.fromkeys(["dumps", "logs", "outputs", "partial"], "Int64"),
-             "clock_offset": "Float64", "why": "string"}  # fmt: skip
+    kinds = dict.fromkeys(["host", "gave", "state"], "string") | dict.fromkeys(
+        ["dumps", "logs", "outputs", "partial"], "Int64"
+    )
+    kinds |= {"clock_offset": "Float64", "why": "string"}
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)

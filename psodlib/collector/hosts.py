@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -16,9 +15,7 @@ from psodlib.errors import InputError
 from psodlib.evidence.artifacts import read_inventory
 
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_.:-]{1,253}")
-_PLACE = re.compile(
-    r"(?:(?P<user>[\w.\\-]{1,64})@)?(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
-)
+_PLACE = re.compile(r"(?:([\w.\\-]{1,64})@)?([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")  # user, name, port
 _USER = re.compile(r"[\w.@\\-]{1,64}")
 # Our name -> the columns it goes by, as `read_inventory` spells those that it does not know itself. The first that a row fills is taken.
 _COLUMNS = {
@@ -35,8 +32,7 @@ _TRUE = {"1", "true", "yes", "y", "x"}
 class Target:
     """One host to visit: its name (and folder), where its SSH server is, and how to treat it.
 
-    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first and only passes
-    on.
+    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first and only passes on.
     """
 
     name: str
@@ -61,63 +57,33 @@ def read_hosts(
     hosts: str | Path | Iterable[str | Target], *, legacy: Iterable[str] = (), jump: str | None = None
 ) -> list[Target]:
     """Resolve what a caller names as hosts."""
-    if isinstance(hosts, (str, Path)):
-        listed: list[str | Target] = _from_file(Path(hosts)) if os.path.isfile(hosts) else [_no_file(str(hosts))]
-    else:
-        listed = list(hosts)
-    old = set(legacy)
+    listed: Iterable[str | Target] = _listed(hosts) if isinstance(hosts, (str, Path)) else hosts
+    old, through = set(legacy), _parse(jump) if jump else None
     found: dict[str, Target] = {}
     for entry in listed:
-        target = entry if isinstance(entry, Target) else _parse(entry)
-        target = replace(
-            target, legacy=target.legacy or target.name in old, jump=target.jump or (_parse(jump) if jump else None)
-        )
-        if _place(found.setdefault(folder_name(target.name).lower(), target)) != _place(target):
-            raise InputError(f"the host {target.name} stands twice with different places; give each its own name")
+        each = entry if isinstance(entry, Target) else _parse(entry)
+        each = replace(each, legacy=each.legacy or each.name in old, jump=each.jump or through)
+        first = found.setdefault(folder_name(each.name).lower(), each)
+        if replace(each, name="", address=each.address.lower()) != replace(
+            first, name="", address=first.address.lower()
+        ):
+            raise InputError(f"the host {each.name} stands twice with different places; give each its own name")
     if not found:
         raise InputError(
-            "no host was given; name hosts, a file with one a line, or an inventory (.csv, .xlsx) with a column 'host'"
+            "no host was given; name hosts, a file of them, or an inventory (.csv, .xlsx) with a column 'host'"
         )
-    if unknown := sorted(old - {target.name for target in found.values()}):
+    if unknown := sorted(old - {each.name for each in found.values()}):
         raise InputError(f"{', '.join(unknown)}: listed as legacy, but not among the hosts; correct the name")
     return list(found.values())
 
 
-def _place(target: Target) -> tuple[object, ...]:
-    return target.address.lower(), target.port, target.user, target.legacy, target.jump
-
-
-def _parse(text: str) -> Target:
-    match = _PLACE.fullmatch(text.strip())
-    if match is None:
-        raise InputError(f"{text!r} is no host; expected [user@]name[:port], an IPv6 address in [ ]")
-    name = match["name"].strip("[]")
-    return Target(name=_checked(name), address=name, port=_port(match["port"] or "22", name), user=match["user"])
-
-
-def _checked(name: str) -> str:
-    # The name becomes a folder: nothing that could leave it, and not the simulator's answer key.
-    if not _NAME.fullmatch(name) or not name.strip(".") or name.lower() in {"truth", "simulated"}:
-        raise InputError(f"{name!r} cannot name a host; expected letters, digits, dots, - and _")
-    return name
-
-
-def _port(text: str, name: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise InputError(f"{name}: {text!r} is no port; expected 1 to 65535")
-    return int(text)
-
-
-def _no_file(name: str) -> str:
-    # A file's name with a slip in it would pass for a host's.
-    if "/" in name or name.lower().endswith((".csv", ".txt", ".xlsx")) or os.path.isdir(name):
-        raise InputError(
-            f"{name!r}: no such file; expected a host, a file with one a line, or an inventory (.csv, .xlsx)"
-        )
-    return name
-
-
-def _from_file(path: Path) -> list[str | Target]:
+def _listed(hosts: str | Path) -> list[str | Target]:
+    path, name = Path(hosts), str(hosts)
+    if not path.is_file():
+        # A file's name with a slip in it would pass for a host's.
+        if "/" in name or name.lower().endswith((".csv", ".txt", ".xlsx")) or path.is_dir():
+            raise InputError(f"{name!r}: no such file; expected a host, a file of hosts, or an inventory (.csv, .xlsx)")
+        return [name]
     try:
         if path.suffix.lower() not in (".csv", ".xlsx"):
             lines = (line.split("#")[0].strip() for line in path.read_text("utf-8-sig", "replace").split("\n"))
@@ -134,9 +100,25 @@ def _from_file(path: Path) -> list[str | Target]:
 def _from_row(row: dict[Any, Any]) -> Target:
     cells = {key: str(value) for key, value in row.items() if not pd.isna(value)}
     told = {name: next((cells[key] for key in keys if key in cells), "") for name, keys in _COLUMNS.items()}
-    host = _checked(cells["host"])
-    if told["user"] and not _USER.fullmatch(told["user"]):
-        raise InputError(f"{host}: {told['user']!r} is no user; expected letters, digits, dots, -, _, @ and \\")
-    port, jump = _port(told["port"].removesuffix(".0") or "22", host), _parse(told["jump"]) if told["jump"] else None
-    address, legacy = _checked(told["address"] or host), told["legacy"].lower() in _TRUE
-    return Target(name=host, address=address, port=port, user=told["user"] or None, legacy=legacy, jump=jump)
+    jump, legacy = _parse(told["jump"]) if told["jump"] else None, told["legacy"].lower() in _TRUE
+    found = _target(cells["host"], told["address"], told["port"].removesuffix(".0"), told["user"])
+    return replace(found, jump=jump, legacy=legacy)
+
+
+def _parse(text: str) -> Target:
+    match = _PLACE.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is no host; expected [user@]name[:port], an IPv6 address in [ ]")
+    return _target(match[2].strip("[]"), "", match[3], match[1])
+
+
+def _target(name: str, address: str, port: str | None, user: str | None) -> Target:
+    # The name becomes a folder: nothing that could leave it, and not the simulator's answer key.
+    for each in (name, address or name):
+        if not _NAME.fullmatch(each) or not each.strip(".") or each.lower() in {"truth", "simulated"}:
+            raise InputError(f"{each!r} cannot name a host; expected letters, digits, dots, - and _")
+    if user and not _USER.fullmatch(user):
+        raise InputError(f"{name}: {user!r} is no user; expected letters, digits, dots, -, _, @ and \\")
+    if port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        raise InputError(f"{name}: {port!r} is no port; expected 1 to 65535")
+    return Target(name=name, address=address or name, port=int(port or 22), user=user or None)

@@ -1,19 +1,22 @@
-"""Host keys, credentials, and one attempt a host.
+"""How one gets into a host: secrets that show themselves to nobody, host keys, and one attempt a host.
 
-A login that is refused is never tried again: ESXi locks an account after a few failures, and a wrong password tried on a
-fleet would lock them all.
+A login that is refused is never tried again: ESXi locks an account after a few failures, and a wrong password tried on a fleet
+would lock them all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import getpass
+import importlib
 import logging
 import os
 import re
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +26,6 @@ from typing import Any
 import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
-from psodlib.collector.credentials import Credentials, Secret
 from psodlib.collector.hosts import Target
 from psodlib.collector.plan import Limits
 from psodlib.errors import CollectError, InputError
@@ -45,7 +47,18 @@ _PASSWORD_PROMPT = re.compile(
     r"(?!.*\b(?:new|current|old|retype|re-enter|again|change|one-time|otp)\b).{0,80}password.{0,80}", re.I | re.S
 )
 _EXPIRED = re.compile(r"\b(?:new|current|old|retype|change|expired)\b", re.I)
-
+# What happened on the way -> what to do. Only our own words and a server's made printable.
+_WHY_NOT: tuple[tuple[Any, str], ...] = (
+    (ConnectionRefusedError, "SSH is off: {place} refuses connections; start the service TSM-SSH (Host > Services > SSH), then run again"),
+    ((socket.gaierror, UnicodeError), "the name {name} does not resolve; correct it or give an address"),
+    (TimeoutError, "no answer from {place}; is the host up, is it an SSH server, does a firewall let SSH through?"),
+    (paramiko.ssh_exception.IncompatiblePeer,
+     "no common algorithms: the host only speaks SHA-1 SSH (ESXi 5.x); list it as legacy if you accept that"),
+    (paramiko.ssh_exception.ChannelException, "the jump host does not pass on to {place}; check AllowTcpForwarding there"),
+    ((EOFError, ConnectionError), "{place} closed the connection before the login ({told}); is it an SSH server?"),
+)  # fmt: skip
+PasswordSource = Callable[[str], str]  # user -> password
+LogIn = Callable[[paramiko.Transport, str, str], object]  # (transport, host, user): one attempt
 
 # Where nobody set up logging, Python would print paramiko's tracebacks, with a server's words in them.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -57,6 +70,112 @@ def printable(text: object, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
 
 
+class Secret:
+    """A password that shows itself to nobody: not in a repr, a format, a pickle or a traceback of its holder."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The password; the one place to call it is the login itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a secret is not pickled")
+
+
+def ask_password() -> PasswordSource:
+    """Ask for the password at the terminal, once a user."""
+    return lambda user: getpass.getpass(f"Password of {user}: ")
+
+
+def password_from_keyring(service: str = "psod") -> PasswordSource:
+    """Take the password from the system's keyring, by the package ``keyring`` where it is installed."""
+
+    def read(user: str) -> str:
+        try:
+            found = importlib.import_module("keyring").get_password(service, user)
+        except ImportError:
+            raise InputError("keyring is not installed; install it, or take the password from a command") from None
+        except Exception as error:  # each backend has its own errors, and their words may hold what they were asked
+            raise InputError(f"the keyring failed ({type(error).__name__}); is it unlocked?") from None
+        if not found:
+            raise InputError(f"the keyring holds nothing for {user}; store it with: keyring set {service} {user}")
+        return str(found)
+
+    return read
+
+
+def password_from_command(words: Sequence[str]) -> PasswordSource:
+    """Take the password from the first line that a command prints, e.g. a password manager's."""
+    if isinstance(words, str) or not words:
+        raise InputError("a password command is a list of words, e.g. ['pass', 'show', 'esxi/{user}']")
+
+    def read(user: str) -> str:
+        try:
+            done = subprocess.run([word.replace("{user}", user) for word in words], stdout=subprocess.PIPE, timeout=120)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InputError(f"the password command failed ({type(error).__name__}); run it by hand") from None
+        first = done.stdout.decode("utf-8", "replace").split("\n")[0].rstrip("\r")
+        if done.returncode or not first:
+            raise InputError(f"the password command gave no password (exit code {done.returncode}); run it by hand")
+        return first
+
+    return read
+
+
+def check_source(password: object) -> None:
+    """Refuse what is no way to get a password."""
+    if not callable(password):
+        raise InputError("password must be a way to get it (ask_password(), password_from_keyring(), "
+                         "password_from_command([...])), never the password itself")  # fmt: skip
+
+
+def way_in(users: Iterable[str], key: str | Path | None, agent: bool, password: PasswordSource | None) -> LogIn:
+    """The one way to log in of a run; the key is loaded, or each user's password asked for, before any host is visited."""
+    if password is not None:
+        check_source(password)
+    if agent + (key is not None or password is not None) != 1:
+        raise InputError("give one way to log in: a key, the agent, or a source of the password")
+    if key is not None:
+        loaded = _load_key(Path(key), password)
+        return lambda transport, host, user: transport.auth_publickey(user, loaded)
+    if password is None:
+        return _by_agent
+    secrets = {user: Secret(password(user)) for user in dict.fromkeys(users)}
+    return lambda transport, host, user: _by_password(transport, host, user, secrets[user])
+
+
+def _load_key(path: Path, password: PasswordSource | None) -> paramiko.PKey:
+    wrong = "no private key that can be used"
+    try:
+        try:
+            return paramiko.PKey.from_path(path)
+        except (paramiko.PasswordRequiredException, TypeError):  # cryptography says TypeError of an encrypted key
+            if password is None:
+                raise InputError(f"{path}: the key is encrypted; also give a source of its passphrase") from None
+            wrong = "the passphrase does not open the key"
+            return paramiko.PKey.from_path(path, passphrase=password(str(path)).encode())
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: {wrong} ({type(error).__name__})") from None
+
+
+class NotTried(CollectError):
+    """The run stopped before this host's login."""
+
+
+class _Refused(CollectError):
+    # The server looked at the credential and said no.
+    pass
+
+
 class Gate:
     """Lets logins through, and shuts after three refusals in a row.
 
@@ -66,8 +185,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._state = threading.Condition()
-        self._refused = 0
-        self._under_way = 0
+        self._refused = self._under_way = 0
         self._proven = False
         self.shut = ""  # why nobody is let through any more
 
@@ -92,8 +210,7 @@ class Gate:
                 if outcome is not None:
                     self._proven = outcome or (self._proven and self._refused == 0)
                     self._refused = 0 if outcome else self._refused + 1
-                    if self._refused >= MAX_REFUSALS:
-                        self.shut = self.shut or REFUSED_TOO_OFTEN
+                self.shut = self.shut or (REFUSED_TOO_OFTEN if self._refused >= MAX_REFUSALS else "")
                 self._state.notify_all()
 
     def _open(self) -> bool:
@@ -105,18 +222,6 @@ class Gate:
         with self._state:
             self.shut = self.shut or why
             self._state.notify_all()
-
-
-class NotTried(CollectError):
-    """The run stopped before this host's login."""
-
-
-class _Refused(CollectError):
-    # The server looked at the credential and said no.
-    pass
-
-
-# --- host keys --------------------------------------------------------------------------------------------------------
 
 
 def _add(keys: paramiko.HostKeys, line: str, number: int) -> None:
@@ -131,24 +236,22 @@ class HostKeys:
 
     def __init__(self, path: str | Path, trust_first_use: bool = False) -> None:
         self.path, self.trust = Path(path), trust_first_use
-        self._lock = threading.Lock()
-        self._keys = paramiko.HostKeys()
+        self._lock, self._keys = threading.Lock(), paramiko.HostKeys()
         self.trusted: list[str] = []  # "host fingerprint", for the user to compare
         self._revoked: set[str] = set()  # in base64, of whatever host: what somebody lost is good nowhere
-        if self.path.exists():
-            try:
-                for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
-                    self._learn(line.strip(), number)
-            except Exception as error:
-                raise InputError(f"{self.path}: not a known_hosts file ({type(error).__name__})") from None
+        try:
+            for number, line in self._lines() if self.path.exists() else ():
+                # A certificate authority's line makes no key known: this library cannot check what it signed.
+                words = line.split()
+                if words[:1] == ["@revoked"] and len(words) > 3:
+                    self._revoked.add(words[3])
+                elif words and not line.startswith(("#", "@")):
+                    _add(self._keys, line, number)
+        except Exception as error:
+            raise InputError(f"{self.path}: not a known_hosts file ({type(error).__name__})") from None
 
-    def _learn(self, line: str, number: int) -> None:
-        # A certificate authority's line makes no key known: this library cannot check what it signed.
-        words = line.split()
-        if words[:1] == ["@revoked"] and len(words) > 3:
-            self._revoked.add(words[3])
-        elif words and not line.startswith(("#", "@")):
-            _add(self._keys, line, number)
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        return enumerate(map(str.strip, self.path.read_text("utf-8").splitlines()), start=1)
 
     def types(self, name: str) -> list[str]:
         """Key types that are known of a host."""
@@ -157,96 +260,45 @@ class HostKeys:
 
     def check(self, target: Target, key: paramiko.PKey) -> str:
         """Compare a server's key with what is known; give its fingerprint."""
+        name, shown = target.key_name, str(key.fingerprint)
         with self._lock:
+            known = self._keys.lookup(name)
             if key.get_base64() in self._revoked:
-                raise CollectError(target.name, f"host key REVOKED ({key.fingerprint}): {self.path} says so. Nothing was sent; the host "
-                                                "needs a new key")  # fmt: skip
-            known = self._keys.lookup(target.key_name)
-            if known and self._keys.check(target.key_name, key):
-                return str(key.fingerprint)
-            if known:
-                raise CollectError(target.name, f"host key CHANGED, now {key.fingerprint}: a reinstalled host, or somebody in "
-                                                f"between. Nothing was sent. If the host was reinstalled, remove {self._lines_of(target.key_name)} of {self.path}")  # fmt: skip
-            if not self.trust:
-                raise CollectError(target.name, f"host key unknown ({key.fingerprint}); compare it at the host's console, then add it "
-                                                f"to {self.path} or run once with trust on first use")  # fmt: skip
-            line = f"{target.key_name} {key.get_name()} {key.get_base64()}\n"
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("ab+") as file:
-                    if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                        line = f"\n{line}"  # or it would spoil the line of another host
-                    file.write(line.encode("ascii"))
-            except OSError as error:
-                raise CollectError(target.name, f"its host key cannot be written to {self.path} ({error.strerror}), so it is not "
-                                                "trusted; nothing was sent") from None  # fmt: skip
-            self._keys.add(target.key_name, key.get_name(), key)
-            self.trusted.append(f"{target.name} {key.fingerprint}")
-            return str(key.fingerprint)
+                why = f"host key REVOKED ({shown}): {self.path} says so. Nothing was sent; the host needs a new key"
+            elif known and self._keys.check(name, key):
+                return shown
+            elif known:
+                why = (f"host key CHANGED, now {shown}: a reinstalled host, or somebody in between. Nothing was sent. If the host was "
+                       f"reinstalled, remove {self._lines_of(name)} of {self.path}")  # fmt: skip
+            elif not self.trust:
+                why = (f"host key unknown ({shown}); compare it at the host's console, then add it to {self.path} or run once with "
+                       "trust on first use")  # fmt: skip
+            else:
+                why = self._write(f"{name} {key.get_name()} {key.get_base64()}\n")
+            if why:
+                raise CollectError(target.name, why)
+            self._keys.add(name, key.get_name(), key)
+            self.trusted.append(f"{target.name} {shown}")
+            return shown
+
+    def _write(self, line: str) -> str:
+        # Gives why it could not be done.
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                    line = f"\n{line}"  # or it would spoil the line of another host
+                file.write(line.encode("ascii"))
+        except OSError as error:
+            return f"its host key cannot be written to {self.path} ({error.strerror}), so it is not trusted; nothing was sent"
+        return ""
 
     def _lines_of(self, name: str) -> str:
         found = []
-        for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
-            _add(alone := paramiko.HostKeys(), line.strip(), number)
+        for number, line in self._lines():
+            _add(alone := paramiko.HostKeys(), line, number)
             found += [str(number)] if alone.lookup(name) else []
         return f"line{'s' * (len(found) > 1)} {', '.join(found)}"
-
-
-# --- connecting -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Connection:
-    """One host's connection, watched from outside: whoever waits too long is cut off.
-
-    The clock of ``patience`` starts anew with every sign of life; ``ends`` is the end of the whole visit. Both in
-    seconds of ``time.monotonic``.
-    """
-
-    target: Target
-    ends: float
-    patience: float
-    doing: str = "connecting"
-    transport: paramiko.Transport | None = None
-    fingerprint: str = ""
-    why: str = ""  # set by who cut it off
-    last: float = field(default_factory=time.monotonic)
-    socks: list[Any] = field(default_factory=list, repr=False)
-
-    def touch(self, doing: str = "") -> None:
-        """A sign of life; raises where the connection was cut off meanwhile."""
-        self.last = time.monotonic()
-        self.doing = doing or self.doing
-        self.check()
-
-    def check(self) -> None:
-        """Raise where the connection was cut off meanwhile."""
-        if self.why:
-            raise CollectError(self.target.name, self.why)
-
-    def overdue(self, now: float) -> str:
-        """Why it should be cut off; "" while all is well."""
-        if now > self.ends:
-            return f"the time limit of the visit passed while {self.doing}; what came is kept, the next run goes on"
-        if now - self.last > self.patience:
-            return f"nothing came for {self.patience:.0f} s while {self.doing}; what came is kept, the next run goes on"
-        return ""
-
-    def cut(self, why: str) -> None:
-        """End it from another thread; whoever waits on it wakes with an error."""
-        self.why = self.why or why
-        for sock in self.socks:
-            for end in (partial(sock.shutdown, socket.SHUT_RDWR), sock.close):
-                with contextlib.suppress(OSError):
-                    end()
-
-    def close(self) -> None:
-        """The ordinary end."""
-        if self.transport is not None:
-            self.transport.close()
-        for sock in self.socks:
-            with contextlib.suppress(OSError):
-                sock.close()
 
 
 @dataclass(frozen=True)
@@ -254,121 +306,158 @@ class Access:
     """How a run logs in to its hosts."""
 
     user: str  # of hosts that name none
-    credentials: Credentials = field(repr=False)
+    log_in: LogIn
     keys: HostKeys
     limits: Limits
     gate: Gate = field(default_factory=Gate)
 
 
-def connect(link: Connection, access: Access) -> None:
-    """Connect, check the host's key, log in once."""
-    target, through = link.target, None
-    try:
-        if target.jump is not None:
-            jump = _open(link, target.jump, None, access)
-            _log_in(link, jump, target.jump, access)
-            place, here = (target.address, target.port), ("127.0.0.1", 0)
-            through = jump.open_channel("direct-tcpip", place, here, timeout=access.limits.connect)
-        link.transport = _open(link, target, through, access)
-        _log_in(link, link.transport, target, access)
-    except CollectError:
-        raise
-    except Exception as error:  # paramiko raises whatever its threads met
-        raise CollectError(target.name, link.why or _why_not_connected(error, target)) from None
+class Connection:
+    """One host's connection, watched from outside: whoever waits too long is cut off.
 
+    The clock of ``patience`` starts anew with every sign of life; ``ends`` is the end of the whole visit. Both in
+    seconds of ``time.monotonic``.
+    """
 
-def _open(link: Connection, target: Target, channel: Any, access: Access) -> paramiko.Transport:
-    # A transport whose server has proved a key that we know.
-    limit = access.limits.connect
-    sock = channel or _dialled(link, target, limit)
-    if channel is not None:
-        link.socks.append(sock)
-    else:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # many small requests: none may wait for another
-    link.touch()
-    transport = paramiko.Transport(sock, disabled_algorithms=_LEGACY if target.legacy else _OLD)
-    transport.banner_timeout = transport.handshake_timeout = limit
-    options = transport.get_security_options()
-    rsa = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # signatures of one kind of key
-    known = [name for kind in access.keys.types(target.key_name) for name in (rsa if kind == "ssh-rsa" else (kind,))]
-    # Ask for the key that we know, or another one would look like a change.
-    wanted = [name for name in known if name in options.key_types]
-    options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
-    transport.start_client(timeout=limit)
-    try:
-        proved = transport.get_remote_server_key()
-    except paramiko.SSHException:  # start_client returns as if all were well when its time is over
-        raise TimeoutError from None
-    link.fingerprint = access.keys.check(target, proved)
-    return transport
+    def __init__(self, target: Target, access: Access) -> None:
+        self.target, self.access = target, access
+        self.begun = self.last = time.monotonic()
+        self.ends, self.patience = self.begun + access.limits.total, access.limits.connect + 5
+        self.doing, self.fingerprint = "connecting", ""
+        self.why = ""  # set by who cut it off
+        self.transport: paramiko.Transport | None = None
+        self._socks: list[Any] = []
 
+    def touch(self, doing: str = "") -> None:
+        """A sign of life; raises where the connection was cut off meanwhile."""
+        self.last, self.doing = time.monotonic(), doing or self.doing
+        if self.why:
+            raise CollectError(self.target.name, self.why)
 
-def _dialled(link: Connection, target: Target, limit: float) -> socket.socket:
-    # As socket.create_connection, but within one limit for all addresses, and whoever cuts the link off ends it at once. A
-    # resolver without an answer waits longer than any limit of ours, and nothing wakes it: it is left behind in its thread.
-    ends, failed = time.monotonic() + limit, OSError("no address")
-    places: Future[list[Any]] = Future()
+    def overdue(self, now: float) -> str:
+        """Why it should be cut off; "" while all is well."""
+        why = "the time limit of the visit passed" if now > self.ends else ""
+        if not why and now - self.last > self.patience:
+            why = f"nothing came for {self.patience:.0f} s"
+        return why and f"{why} while {self.doing}; what came is kept, the next run goes on"
 
-    def resolve() -> None:
+    def cut(self, why: str) -> None:
+        """End it from another thread; whoever waits on it wakes with an error."""
+        self.why = self.why or why
+        for sock in self._socks:
+            for end in (partial(sock.shutdown, socket.SHUT_RDWR), sock.close):
+                with contextlib.suppress(OSError):
+                    end()
+
+    def close(self) -> None:
+        """The ordinary end."""
+        for end in filter(None, (self.transport, *self._socks)):
+            with contextlib.suppress(OSError):
+                end.close()
+
+    def open(self) -> None:
+        """Connect, check the host's key, log in once."""
+        target, through = self.target, None
         try:
-            places.set_result(socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM))
-        except OSError as error:
-            places.set_exception(error)
-        except UnicodeError:  # a part of the name is empty, or longer than DNS knows
-            places.set_exception(socket.gaierror("no such name"))
+            if target.jump is not None:
+                jump = self._logged_in(target.jump, None)
+                there, here = (target.address, target.port), ("127.0.0.1", 0)
+                through = jump.open_channel("direct-tcpip", there, here, timeout=self.access.limits.connect)
+                self._socks.append(through)
+            self._logged_in(target, through)
+        except CollectError:
+            raise
+        except Exception as error:  # paramiko raises whatever its threads met
+            kind = EOFError() if "banner" in str(error).lower() else error
+            words = next((words for kinds, words in _WHY_NOT if isinstance(kind, kinds)), "{kind}: {told}")
+            place, told = f"{target.address}:{target.port}", printable(error) or type(error).__name__
+            why = words.format(place=place, name=target.address, told=told, kind=type(error).__name__)
+            raise CollectError(target.name, self.why or why) from None
 
-    threading.Thread(target=resolve, daemon=True).start()
-    while not wait([places], timeout=RESOLVER_LOOK).done:
-        link.check()
-        if time.monotonic() > ends:
-            raise socket.gaierror("no answer from the resolver")
-    for family, kind, protocol, _, place in places.result():
-        sock = socket.socket(family, kind, protocol)
-        link.socks.append(sock)
-        link.touch()
+    def _logged_in(self, target: Target, channel: Any) -> paramiko.Transport:
+        # A transport whose server has proved a key that we know, and took our credential.
+        limit, keys = self.access.limits.connect, self.access.keys
+        sock = channel or self._dialled(target, limit)
+        self.touch()
+        self.transport = transport = paramiko.Transport(sock, disabled_algorithms=_LEGACY if target.legacy else _OLD)
+        transport.banner_timeout = transport.handshake_timeout = limit
+        options = transport.get_security_options()
+        rsa = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")  # signatures of one kind of key
+        known = [name for kind in keys.types(target.key_name) for name in (rsa if kind == "ssh-rsa" else (kind,))]
+        # Ask for the key that we know, or another one would look like a change.
+        wanted = [name for name in known if name in options.key_types]
+        options.key_types = (*wanted, *(name for name in options.key_types if name not in wanted))
+        transport.start_client(timeout=limit)
         try:
-            sock.settimeout(max(0.01, ends - time.monotonic()))
-            sock.connect(place)
-            sock.settimeout(limit)
-            return sock
-        except OSError as error:
-            failed = error
-            sock.close()
-    raise failed
+            proved = transport.get_remote_server_key()
+        except paramiko.SSHException:  # start_client returns as if all were well when its time is over
+            raise TimeoutError from None
+        self.fingerprint = keys.check(target, proved)
+        self._log_in(transport, target)
+        return transport
+
+    def _dialled(self, target: Target, limit: float) -> socket.socket:
+        # As socket.create_connection, but within one limit for all addresses, and whoever cuts the link off ends it at once. A
+        # resolver without an answer waits longer than any limit of ours, and nothing wakes it: it is left behind in its thread.
+        ends, failed = time.monotonic() + limit, OSError("no address")
+        places: Future[list[Any]] = Future()
+
+        def resolve() -> None:
+            try:
+                places.set_result(socket.getaddrinfo(target.address, target.port, type=socket.SOCK_STREAM))
+            except (OSError, UnicodeError) as error:  # a part of the name is empty, or longer than DNS knows
+                places.set_exception(error)
+
+        threading.Thread(target=resolve, daemon=True).start()
+        while not wait([places], timeout=RESOLVER_LOOK).done:
+            self.touch()
+            if time.monotonic() > ends:
+                raise socket.gaierror("no answer from the resolver")
+        for family, kind, protocol, _, place in places.result():
+            sock = socket.socket(family, kind, protocol)
+            self._socks.append(sock)
+            self.touch()
+            try:
+                sock.settimeout(max(0.01, ends - time.monotonic()))
+                sock.connect(place)
+                sock.settimeout(limit)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no small request waits for another
+                return sock
+            except OSError as error:
+                failed = error
+                sock.close()
+        raise failed
+
+    def _log_in(self, transport: paramiko.Transport, target: Target) -> None:
+        transport.auth_timeout = limit = self.access.limits.login
+        self.patience = float("inf")  # waiting for the gate is not the host's fault
+        with self.access.gate.attempt(target.name):
+            self.patience = limit
+            self.touch("logging in")
+            try:
+                self.access.log_in(transport, target.name, target.user or self.access.user)
+            except paramiko.BadAuthenticationType as error:
+                offered = printable(", ".join(error.allowed_types))
+                why = f"the host does not take this way of logging in; it offers: {offered}"
+                raise _Refused(target.name, why) from None
+            except paramiko.AuthenticationException as error:
+                if "timeout" in str(error).lower():
+                    why = f"no answer to the login within {limit:.0f} s; try again later"
+                    raise CollectError(target.name, why) from None
+                raise _Refused(target.name, "login refused: wrong user, password or key, or the host is in lockdown mode (take it out of "
+                                            "lockdown or add the user to its exception users), or the account is locked (wait 15 "
+                                            "minutes); not tried again")  from None  # fmt: skip
 
 
-def _log_in(link: Connection, transport: paramiko.Transport, target: Target, access: Access) -> None:
-    user, credentials, limit = target.user or access.user, access.credentials, access.limits.login
-    transport.auth_timeout = limit
-    link.patience = float("inf")  # waiting for the gate is not the host's fault
-    with access.gate.attempt(target.name):
-        link.patience = limit
-        link.touch("logging in")
-        try:
-            if credentials.key is not None:
-                transport.auth_publickey(user, credentials.key)
-            elif credentials.agent:
-                with contextlib.closing(paramiko.Agent()) as agent:
-                    keys = agent.get_keys()
-                    if not keys:
-                        raise CollectError(target.name, "the SSH agent holds no key; add one with ssh-add")
-                    transport.auth_publickey(user, keys[0])  # one key: each further one would be a further attempt
-            else:
-                _log_in_by_password(transport, target.name, user, credentials.passwords[user])
-        except paramiko.BadAuthenticationType as error:
-            offered = printable(", ".join(error.allowed_types))
-            words = f"the host does not take this way of logging in; it offers: {offered}"
-            raise _Refused(target.name, words) from None
-        except paramiko.AuthenticationException as error:
-            if "timeout" in str(error).lower():
-                words = f"no answer to the login within {limit:.0f} s; try again later"
-                raise CollectError(target.name, words) from None
-            raise _Refused(target.name, "login refused: wrong user, password or key, or the host is in lockdown mode (take it out of "
-                                        "lockdown or add the user to its exception users), or the account is locked (wait 15 "
-                                        "minutes); not tried again")  from None  # fmt: skip
+def _by_agent(transport: paramiko.Transport, host: str, user: str) -> None:
+    with contextlib.closing(paramiko.Agent()) as agent:
+        keys = agent.get_keys()
+        if not keys:
+            raise CollectError(host, "the SSH agent holds no key; add one with ssh-add")
+        transport.auth_publickey(user, keys[0])  # one key: each further one would be a further attempt
 
 
-def _log_in_by_password(transport: paramiko.Transport, host: str, user: str, secret: Secret) -> None:
+def _by_password(transport: paramiko.Transport, host: str, user: str, secret: Secret) -> None:
     # ESXi offers keyboard-interactive only; asking for "none" costs no attempt and tells what is offered.
     try:
         transport.auth_none(user)
@@ -403,21 +492,3 @@ def _log_in_by_password(transport: paramiko.Transport, host: str, user: str, sec
         if refused:
             raise _Refused(host, refused) from None
         raise
-
-
-def _why_not_connected(error: Exception, target: Target) -> str:
-    # What happened on the way -> what to do. Only our own words and a server's made printable.
-    place = f"{target.address}:{target.port}"
-    if isinstance(error, ConnectionRefusedError):
-        return f"SSH is off: {place} refuses connections; start the service TSM-SSH (Host > Services > SSH), then run again"
-    if isinstance(error, socket.gaierror):
-        return f"the name {target.address} does not resolve; correct it or give an address"
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return f"no answer from {place}; is the host up, is it an SSH server, does a firewall let SSH through?"
-    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return "no common algorithms: the host only speaks SHA-1 SSH (ESXi 5.x); list it as legacy if you accept that"
-    if isinstance(error, paramiko.ssh_exception.ChannelException):
-        return f"the jump host does not pass on to {place}; check AllowTcpForwarding there"
-    if isinstance(error, (EOFError, ConnectionError)) or "banner" in str(error).lower():
-        return f"{place} closed the connection before the login ({printable(error) or type(error).__name__}); is it an SSH server?"
-    return f"{type(error).__name__}: {printable(error)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,8 @@ def verify(
     ----------
     hosts, out
         As for ``collect``; only the outputs that tell versions are fetched.
-    module : str
-        Bare module name.
-    pin : str
-        Version that every host should run, in any form.
+    module, pin : str
+        Bare module name; version that every host should run, in any form.
     **options
         Further options of ``collect``.
 
@@ -50,29 +48,19 @@ def verify(
 
     Raises
     ------
-    InputError
+    InputError, Interrupted
         As ``collect``, or a pin that is no version.
-    Interrupted
-        As ``collect``.
     """
     wanted = _wanted(pin, module)
     run = collect(hosts, out, module=module, version_only=True, **options)
-    return _against(run, wanted, module, lambda host: _readings(Folder(run.out, host).path / "commands", module))
+    return _against(run, wanted, module, "commands")
 
 
 def verify_vcenter(address: str, out: str | Path, *, module: str = "hpsa", pin: str, **options: Any) -> pd.DataFrame:
     """The same of every host of a vCenter, with further options of ``collect_vcenter``; ``why`` says where a version is only installed."""
     wanted = _wanted(pin, module)
     run = collect_vcenter(address, out, version_only=True, **{"pool": MAX_POOL, **options})
-
-    def readings(host: str) -> list[DriverReading]:
-        # What an earlier run was told is not of now.
-        folder = Folder(run.out, host)
-        manifest = folder.manifest()
-        found = _readings(folder.path / "vcenter", module)
-        return [r for r in found if manifest and r.observed_at and r.observed_at.isoformat() == manifest.started]
-
-    return _against(run, wanted, module, readings)
+    return _against(run, wanted, module, "vcenter")
 
 
 def _wanted(pin: str, module: str) -> str:
@@ -82,11 +70,11 @@ def _wanted(pin: str, module: str) -> str:
     return wanted
 
 
-def _against(run: Collection, pin: str, module: str, readings_of: Callable[[str], list[DriverReading]]) -> pd.DataFrame:
+def _against(run: Collection, pin: str, module: str, below: str) -> pd.DataFrame:
     rows = []
     for host, state, why in zip(run.hosts["host"], run.hosts["state"], run.hosts["why"], strict=True):
         reached = state in ("complete", "partial")
-        readings = readings_of(host) if reached else []
+        readings = _readings(Folder(run.out, host), below, module) if reached else []
         version, evidence, waiting = _judge(readings)
         notes = [why]
         if version is None and waiting and not any(r.evidence != "vib_list" for r in readings):
@@ -106,13 +94,15 @@ def _against(run: Collection, pin: str, module: str, readings_of: Callable[[str]
     return table
 
 
-def _readings(folder: Path, module: str) -> list[DriverReading]:
-    # Of the latest visit alone: what older visits gave lies in folders below.
-    if not folder.is_dir():
-        return []
-    items = iter_items(*(path for path in sorted(folder.iterdir()) if path.is_file()))
+def _readings(folder: Folder, below: str, module: str) -> list[DriverReading]:
+    # Of the latest visit alone: what older visits gave lies in folders below, or was told at another time.
+    files, manifest = sorted((folder.path / below).glob("*")), folder.manifest()
+    items = iter_items(*(path for path in files if path.is_file())) if files else ()
     found = [reading for item in items if isinstance(item, Item) for reading in read_item(item)]
-    return [driver for reading in found for driver in reading.drivers if driver.module == module and driver.version]
+    told = [driver for reading in found for driver in reading.drivers if driver.module == module and driver.version]
+    if below == "vcenter":
+        told = [r for r in told if manifest and r.observed_at and r.observed_at.isoformat() == manifest.started]
+    return told
 
 
 def _judge(readings: list[DriverReading]) -> tuple[str | None, str, str | None]:

@@ -1,14 +1,14 @@
-"""Many hosts at once, with honest bounds: the main thread watches, the workers visit."""
+"""Many hosts at once, with honest bounds: the main thread watches, the workers visit, and what became of each is booked."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -16,14 +16,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from psodlib.collector.credentials import Credentials, PasswordSource
-from psodlib.collector.fetch import Visit
 from psodlib.collector.folder import Folder, Manifest
 from psodlib.collector.hosts import Target, read_hosts
-from psodlib.collector.login import Access, Connection, HostKeys, NotTried, connect, printable
+from psodlib.collector.login import Access, Connection, HostKeys, NotTried, PasswordSource, printable, way_in
 from psodlib.collector.plan import Limits, safe_module
 from psodlib.collector.remote import Remote
-from psodlib.collector.visit import LocalTrouble, visit_host
+from psodlib.collector.visit import Visit
 from psodlib.errors import CollectError, InputError
 
 Progress = Callable[[str, int, int | None], None]
@@ -31,6 +29,11 @@ Progress = Callable[[str, int, int | None], None]
 MAX_POOL = 32
 CLOCK_WARNED = 60.0  # seconds
 TICK = 0.2  # seconds between two looks of the watch
+Row = tuple[str, str, int, int, float, float | None, str]  # of a host, as `_COLUMNS` names them
+_COLUMNS = {
+    "host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64", "clock_offset": "Float64",
+    "why": "string",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,36 +76,23 @@ def collect(
     Parameters
     ----------
     hosts : str, Path or iterable of str or Target
-        As ``read_hosts`` takes them: names, a file, or an inventory (.csv, .xlsx).
+        Names, a file with one a line, or an inventory (.csv, .xlsx).
     out : str or Path
         The evidence folder; made if need be. Files are readable by their owner only.
-    user : str
-        Of hosts that name none.
-    key : str or Path, optional
-        File of a private key.
-    agent : bool
-        Log in with the first key of the SSH agent.
-    password : callable, optional
-        ``ask_password()``, ``password_from_keyring()`` or ``password_from_command([...])``; beside ``key`` the source of
-        its passphrase. The password itself is never taken. Just one of key, agent and password logs in.
-    known_hosts : str or Path
-        The project's file of host keys.
-    trust_first_use : bool
-        Write keys of unknown hosts there. A changed key is refused always.
+    user, key, agent, password : str, path, bool, callable
+        Who logs in where a host names nobody, and the one way: a private key's file, the SSH agent's first key, or a source of the
+        password (``ask_password()``, ``password_from_keyring()``, ``password_from_command([...])``), which beside a key is that of
+        its passphrase. The password itself is never taken.
+    known_hosts, trust_first_use : str or Path, bool
+        The project's file of host keys, and whether unknown hosts' keys are written there. A changed key is refused always.
     legacy : iterable of str
         Hosts that may use SHA-1 algorithms (ESXi 5.x); each is named in a warning.
     jump : str, optional
         ``[user@]name[:port]`` to go through, where a host names none; logged in with the same credential.
-    module : str
-        The driver whose version is asked for.
-    version_only : bool
-        Only the outputs that tell versions.
-    pool : int
-        Hosts at a time, 1 to 32.
-    limits : Limits, optional
-        Seconds and bytes of each host's visit.
-    sftp : bool
-        False reads by the shell at once.
+    module, version_only : str, bool
+        The driver whose version is asked for; whether only the outputs that tell versions are fetched.
+    pool, limits, sftp : int, Limits, bool
+        Hosts at a time, 1 to 32; seconds and bytes of each host's visit; False reads by the shell at once.
     progress : callable, optional
         Called with (what, hosts done, hosts), from the calling thread; ``what`` has the bytes and the slowest host.
 
@@ -127,15 +117,18 @@ def collect(
     safe_module(module)
     check_pool(pool)
     users = [t.user or user for target in targets for t in (target, target.jump) if t is not None]
-    credentials = Credentials.gather(users, key, agent, password)
+    log_in = way_in(users, key, agent, password)
     for target in targets:
         if target.legacy:
             warnings.warn(f"{target.name}: listed as legacy, SHA-1 is allowed for it", UserWarning, stacklevel=2)
-    access = Access(user, credentials, HostKeys(known_hosts, trust_first_use), limits or Limits())
-    run = _Run(out=made_folder(out), access=access, module=module, version_only=version_only, sftp=sftp)
-    with alone(run.out, partial(run.so_far, targets)):
-        run.visit_all(targets, pool, progress)
-    return run.so_far(targets)
+    access = Access(user, log_in, HostKeys(known_hosts, trust_first_use), limits or Limits())
+    run = _Run(
+        out=Path(out), progress=progress, names=[target.name for target in targets], trusted=access.keys.trusted, access=access,
+        module=module, version_only=version_only, sftp=sftp,
+    )  # fmt: skip
+    with run.alone():
+        run.at_once([partial(run.visit, target) for target in targets], pool)
+    return run.so_far()
 
 
 def check_pool(pool: int) -> None:
@@ -144,95 +137,109 @@ def check_pool(pool: int) -> None:
         raise InputError(f"a pool of {pool}: expected 1 to {MAX_POOL} hosts at a time")
 
 
-def made_folder(out: str | Path) -> Path:
-    """The evidence folder."""
-    root = Path(out)
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{root}: {error.strerror}; expected a folder, or a place where one can be made") from None
-    return root
-
-
-@contextlib.contextmanager
-def alone(root: Path, so_far: Callable[[], Collection]) -> Iterator[None]:
-    """One run at a time in a folder; after Ctrl-C what it did so far."""
-    # Two runs that append to one .part would make nonsense of it. The lock is the folder's own and ends with the process.
-    with contextlib.ExitStack() as opened:
-        with contextlib.suppress(ImportError):  # Windows locks no folder
-            import fcntl
-
-            held = os.open(root, os.O_RDONLY)
-            opened.callback(os.close, held)
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{root}: another run is collecting into it; wait, or give another folder") from None
-            except OSError:
-                pass  # a file system without locks
-        try:
-            yield
-        except KeyboardInterrupt:
-            raise Interrupted(so_far()) from None
-
-
-def at_once(
-    tasks: Sequence[Callable[[], None]], pool: int, look: Callable[[int], None], stop: Callable[[str], None]
-) -> None:
-    """Run tasks, some at a time; ``look`` is called with the number done again and again, ``stop`` where that is the end."""
-    executor = ThreadPoolExecutor(pool, thread_name_prefix="psod-collect")
-    futures: set[Future[None]] = set()
-    try:
-        for task in tasks:
-            futures.add(executor.submit(task))
-        while futures:
-            done, futures = wait(futures, timeout=TICK, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            look(len(tasks) - len(futures))
-    except BaseException:
-        stop("interrupted; what came is kept, run again to go on")
-        raise
-    finally:
-        executor.shutdown(wait=True)
-
-
 @dataclass(kw_only=True)
 class Ledger:
-    """What became of each host of a run, and why the run ended early, if it did."""
+    """One run: what became of each host, and why it ended early, if it did."""
 
     out: Path
+    progress: Progress | None
+    names: list[str] = field(default_factory=list)  # of the hosts, in the order given
+    trusted: Sequence[str] = ()
+    missing: list[str] = field(default_factory=list)  # of the whole
     stopped: str = ""
-    rows: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    doing: str = ""  # for the progress bar
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make the evidence folder, and hold it: one run at a time. After Ctrl-C what the run did so far."""
+        try:
+            self.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.out}: {error.strerror}; expected a folder, or a place for one") from None
+        # Two runs that append to one .part would make nonsense of it. The lock is the folder's own and ends with the process.
+        with contextlib.ExitStack() as opened:
+            with contextlib.suppress(ImportError):  # Windows locks no folder
+                import fcntl
+
+                held = os.open(self.out, os.O_RDONLY)
+                opened.callback(os.close, held)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    why = "another run is collecting into it; wait, or give another folder"
+                    raise InputError(f"{self.out}: {why}") from None
+                except OSError:
+                    pass  # a file system without locks
+            try:
+                yield
+            except KeyboardInterrupt:
+                raise Interrupted(self.so_far()) from None
+
+    def at_once(self, tasks: Sequence[Callable[[], None]], pool: int) -> None:
+        """Run tasks, some at a time, and watch."""
+        with ThreadPoolExecutor(pool, thread_name_prefix="psod-collect") as executor:
+            try:
+                left = {executor.submit(task) for task in tasks}
+                while left:
+                    done, left = wait(left, timeout=TICK, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    self.watch()
+                    if self.progress:
+                        self.progress(self.doing, len(tasks) - len(left), len(tasks))
+            except BaseException:
+                self.stop("interrupted; what came is kept, run again to go on")
+                raise
+
+    def watch(self) -> None:
+        """What is looked after meanwhile, again and again."""
 
     def stop(self, why: str) -> None:
         """Begin nothing any more; the first reason counts."""
         self.stopped = self.stopped or why
 
+    def unwritable(self, where: Path, error: OSError) -> str:
+        """Stop, because our own side cannot go on: no other host will fare better."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.stop(f"the disk is full ({where}); make room, then run again: it goes on where it stopped")
+        else:
+            self.stop(f"cannot write to {where}: {error.strerror or type(error).__name__}")
+        return self.stopped
+
+    @contextlib.contextmanager
+    def booked(self, folder: Folder, manifest: Manifest, lacking: list[str]) -> Iterator[None]:
+        """A visit that is written down however it ends; ``lacking`` says what it did not bring."""
+        name, begun = manifest.host, time.monotonic()
+        try:
+            yield
+        except CollectError as error:
+            lacking.append(str(error).removeprefix(f"{name}: "))
+            state = "interrupted" if self.stopped else manifest.state
+            manifest.state = "not_tried" if isinstance(error, NotTried) else state
+        except OSError as error:
+            lacking.append(self.unwritable(folder.path, error))
+        except Exception as error:  # a server found a way that we did not think of: it costs this host only
+            lacking.append(f"{type(error).__name__}: {printable(error)}; please report this")
+        manifest.why, manifest.finished = "; ".join(lacking), datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            folder.save(manifest)
+        except OSError as error:
+            manifest.state, manifest.why = "failed", self.unwritable(folder.path, error)
+        files = sum(record.state == "whole" for record in manifest.files)
+        seconds = time.monotonic() - begun + (self.rows[name][4] if name in self.rows else 0)
+        self.rows[name] = (name, manifest.state, files, manifest.bytes, seconds, manifest.clock_offset, manifest.why)
+
     def failed(self, name: str, why: str) -> None:
         """A host that was not visited at all."""
         self.rows[name] = (name, "failed", 0, 0, 0.0, None, why)
 
-    def finish(self, folder: Folder, manifest: Manifest, seconds: float) -> None:
-        """Write down how a visit ended."""
-        manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            folder.save(manifest)
-        except OSError as error:
-            self.stop(f"cannot write to {folder.path}: {os.strerror(error.errno or 0)}; make room, then run again")
-            manifest.state, manifest.why = "failed", self.stopped
-        files = sum(record.state == "whole" for record in manifest.files)
-        told = manifest.state, files, manifest.bytes, round(seconds, 1), manifest.clock_offset, manifest.why
-        self.rows[manifest.host] = (manifest.host, *told)
-
-    def collection(self, names: Iterable[str], trusted: Iterable[str] = (), missing: Iterable[str] = ()) -> Collection:
-        """The run so far, a row a name."""
-        kinds = {"host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64",
-                 "clock_offset": "Float64", "why": "string"}  # fmt: skip
+    def so_far(self) -> Collection:
+        """The run, a row a name."""
         why = f"the run had stopped: {self.stopped}"
-        rows = [self.rows.get(name, (name, "not_tried", 0, 0, 0.0, None, why)) for name in names]
-        hosts = pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
-        return Collection(self.out, hosts, tuple(trusted), "; ".join(filter(None, [self.stopped, *missing])))
+        rows = [self.rows.get(name, (name, "not_tried", 0, 0, 0.0, None, why)) for name in self.names]
+        hosts = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS).round({"seconds": 1})
+        return Collection(self.out, hosts, tuple(self.trusted), "; ".join(filter(None, [self.stopped, *self.missing])))
 
 
 @dataclass(kw_only=True)
@@ -241,93 +248,57 @@ class _Run(Ledger):
     module: str
     version_only: bool
     sftp: bool
-    under_way: dict[str, tuple[Connection, Manifest, float]] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    bytes_done: int = 0
+    under_way: dict[str, tuple[Connection, Manifest]] = field(default_factory=dict)
 
-    def visit_all(self, targets: list[Target], pool: int, progress: Progress | None) -> None:
-        def look(done: int) -> None:
-            now = time.monotonic()
-            for link in self._links():
-                if why := link.overdue(now):
-                    link.cut(why)
-            if progress:
-                progress(self._doing(), done, len(targets))
-
-        at_once([partial(self.visit_one, target) for target in targets], pool, look, self.stop)
-
-    def _links(self) -> list[Connection]:
-        with self.lock:
-            return [link for link, _, _ in self.under_way.values()]
+    def watch(self) -> None:
+        now, visits = time.monotonic(), tuple(self.under_way.values())
+        for link, _ in visits:
+            if why := link.overdue(now):
+                link.cut(why)
+        total = sum(row[3] for row in tuple(self.rows.values())) + sum(manifest.bytes for _, manifest in visits)
+        self.doing = f"{total / 1e6:,.1f} MB"
+        if visits:
+            slowest = min((link for link, _ in visits), key=lambda link: link.begun)
+            doing = f"{now - slowest.begun:.0f} s, {printable(slowest.doing, 40)}"
+            self.doing += f", slowest {slowest.target.name} ({doing})"
 
     def stop(self, why: str) -> None:
         """Whoever is under way is cut off, whoever waits is not let in; both write their manifests."""
         super().stop(why)
         self.access.gate.close(f"the run had stopped: {self.stopped}")
-        for link in self._links():
+        for link, _ in tuple(self.under_way.values()):
             link.cut(self.stopped)
 
-    def _doing(self) -> str:
-        with self.lock:
-            total = self.bytes_done + sum(manifest.bytes for _, manifest, _ in self.under_way.values())
-            slowest = min(self.under_way.values(), key=lambda entry: entry[2], default=None)
-        text = f"{total / 1e6:,.1f} MB"
-        if slowest is not None:
-            text += f", slowest {slowest[0].target.name} ({time.monotonic() - slowest[2]:.0f} s, {printable(slowest[0].doing, 40)})"
-        return text
-
-    def so_far(self, targets: list[Target]) -> Collection:
+    def so_far(self) -> Collection:
         self.stopped = self.stopped or ("three refused logins in a row" if self.access.gate.shut else "")
-        return self.collection([target.name for target in targets], self.access.keys.trusted)
+        return super().so_far()
 
-    def visit_one(self, target: Target) -> None:
-        begun = time.monotonic()
-        link = Connection(target, begun + self.access.limits.total, self.access.limits.connect + 5)
+    def visit(self, target: Target) -> None:
+        link, limits, lacking = Connection(target, self.access), self.access.limits, list[str]()
         try:
             folder = Folder(self.out, target.name)
-            manifest = folder.manifest() or Manifest(target.name)
         except OSError as error:
-            self.stop(f"cannot write to {self.out}: {error.strerror}")
-            self.failed(target.name, self.stopped)
+            self.failed(target.name, self.unwritable(self.out, error))
             return
-        manifest.bytes, manifest.why, manifest.clock_offset = 0, "", None
-        with self.lock:
-            self.under_way[target.name] = (link, manifest, begun)
-        try:
-            self._visit(link, folder, manifest)
-        finally:
-            link.close()
-            with self.lock:
-                del self.under_way[target.name]
-                self.bytes_done += manifest.bytes
-            self.finish(folder, manifest, time.monotonic() - begun)
-
-    def _visit(self, link: Connection, folder: Folder, manifest: Manifest) -> None:
-        target, limits = link.target, self.access.limits
+        manifest = folder.manifest() or Manifest(target.name)
         manifest.host, manifest.address, manifest.port = target.name, target.address, target.port
         manifest.user, manifest.state = target.user or self.access.user, "failed"
-        if self.access.gate.shut:
-            manifest.state, manifest.why = "not_tried", f"not tried: {self.access.gate.shut}"
-            return
-        try:
-            connect(link, self.access)
-            manifest.host_key = link.fingerprint
-            manifest.state, link.patience = "partial", limits.idle
-            remote = Remote(link, self.sftp, limits.command)
-            visit_host(Visit(remote, folder, manifest, limits), self.module, self.version_only)
+        manifest.bytes, manifest.clock_offset = 0, None
+        with self.booked(folder, manifest, lacking):
+            self.under_way[target.name] = link, manifest
+            try:
+                if self.access.gate.shut:
+                    raise NotTried(target.name, f"not tried: {self.access.gate.shut}")
+                link.open()
+                manifest.host_key, manifest.state, link.patience = link.fingerprint, "partial", limits.idle
+                remote = Remote(link, self.sftp, limits.command)
+                Visit(remote, folder, manifest, limits).take(self.module, self.version_only)
+            finally:
+                link.close()
+                del self.under_way[target.name]
             open_ends = [r for r in manifest.files if r.state in ("partial", "failed", "skipped")]
             manifest.state = "partial" if open_ends else "complete"
-            words, ahead = [f"{r.path}: {r.detail}" for r in open_ends[:3]], manifest.clock_offset or 0.0
-            if abs(ahead) > CLOCK_WARNED:
+            lacking += [f"{r.path}: {r.detail}" for r in open_ends[:3]]
+            if abs(ahead := manifest.clock_offset or 0.0) > CLOCK_WARNED:
                 side = "ahead" if ahead > 0 else "behind"
-                words.append(f"its clock is {abs(ahead):.0f} s {side}; its times are as it tells them")
-            manifest.why = "; ".join(words)
-        except CollectError as error:
-            manifest.why = str(error).removeprefix(f"{target.name}: ")
-            state = "interrupted" if self.stopped else manifest.state
-            manifest.state = "not_tried" if isinstance(error, NotTried) else state
-        except LocalTrouble as error:
-            manifest.why = str(error)
-            self.stop(str(error))
-        except Exception as error:  # a server found a way that we did not think of: it costs this host only
-            manifest.why = f"{type(error).__name__}: {printable(error)}; please report this"
+                lacking.append(f"its clock is {abs(ahead):.0f} s {side}; its times are as it tells them")

@@ -7,7 +7,6 @@ bytes in files, never a command, a path of ours or something printed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shlex
 import stat
@@ -37,8 +36,7 @@ HASHES = ("sha256sum", "md5sum")  # busybox has at least the second
 _LACKS = re.compile(rb"not found|invalid option|unrecognized|illegal option")
 _STAT_ROW = re.compile(r"(?P<size>\d{1,18}) (?P<mtime>\d{1,12}) (?P<mode>[0-9a-f]{1,8}) (?P<name>.+)", re.ASCII)
 _LS_ROW = re.compile(
-    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)",
-    re.ASCII,
+    r"(?P<kind>[-bcdlps])\S{9,11} +\d+ +\S+ +\S+ +(?P<size>\d{1,18}) +\w{3} +\d+ +[\d:]{4,5} (?P<name>.+)", re.ASCII
 )
 
 
@@ -134,7 +132,8 @@ class Remote:
                 hung = time.monotonic() - heard > quiet
                 time.sleep(0.003)
         told = not cut and not hung and channel.status_event.wait(STATUS_LIMIT)
-        self._check_alive()
+        if not self._alive():
+            self._lost(EOFError())
         code = channel.exit_status if told and channel.exit_status != -1 else None
         error = b"".join(parts[True])[:4096]
         if hung and not cut:
@@ -170,14 +169,18 @@ class Remote:
     def listing(self, folder: str, name: re.Pattern[str]) -> list[Entry] | None:
         """The plain files of a folder whose names match, links followed."""
         self.link.touch(f"listing {folder}")
-        rows = self._listed_by_sftp(folder, name) if self.sftp else self._listed_by_shell(folder, "*")
+        rows = self._listed_by_sftp(folder) if self.sftp else self._listed_by_shell(folder, "*")
         if rows is None:
             return None
         found: dict[str, Entry] = {}
-        for told, size, mtime, mode in rows:
+        for told, *info in rows:
             if len(told) > LONGEST_NAME or not name.fullmatch(told):
                 self._note_odd(told)
-            elif stat.S_ISREG(mode) and size >= 0:
+                continue
+            if self.sftp and not stat.S_ISREG(info[2]):
+                info = self._stat(f"{folder}/{told}") or info
+            size, mtime, mode = info
+            if stat.S_ISREG(mode) and size >= 0:
                 found.setdefault(told, Entry(f"{folder}/{told}", size, mtime))
         return [found[key] for key in sorted(found)]
 
@@ -211,40 +214,33 @@ class Remote:
             return rows[0][1] if rows and rows[0][0] == name else None
         self.link.touch(f"looking at {path}")
         info = self._stat(path)
-        return None if info is None else int(info.st_size or 0)
+        return None if info is None else info[0]
 
     @contextlib.contextmanager
-    def _channel(self, command: str) -> Iterator[paramiko.Channel]:
-        transport = self.link.transport
-        assert transport is not None
-        try:
-            channel = transport.open_session(timeout=self.link.patience)
-            try:
-                channel.exec_command(command)
-                yield channel
-            finally:
-                channel.close()
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            if self._alive():  # a channel that the host closes costs what it was for, no more
-                raise RemoteError(printable(error) or type(error).__name__) from None
-            self._lost(error)
-
-    @contextlib.contextmanager
-    def _asked(self) -> Iterator[None]:
-        # By SFTP: what the server refuses costs what was asked for; all else is the connection's end.
+    def _asked(self, *bearable: type[Exception]) -> Iterator[None]:
+        # What can be borne costs what was asked for; all else is the connection's end.
         try:
             yield
         except CollectError:
             raise
         except (paramiko.SSHException, EOFError, OSError) as error:
-            if isinstance(error, OSError) and self._alive():
-                raise RemoteError(printable(error)) from None
+            if isinstance(error, bearable) and self._alive():
+                raise RemoteError(printable(error) or type(error).__name__) from None
             self._lost(error)
 
-    def _stat(self, path: str) -> Any:
-        # Of what a link leads to; None where it leads nowhere.
-        with contextlib.suppress(RemoteError), self._asked():
-            return self._files.stat(path)
+    @contextlib.contextmanager
+    def _channel(self, command: str) -> Iterator[paramiko.Channel]:
+        # A channel that the host closes costs what it was for, no more.
+        transport = self.link.transport
+        assert transport is not None
+        with self._asked(Exception), contextlib.closing(transport.open_session(timeout=self.link.patience)) as channel:
+            channel.exec_command(command)
+            yield channel
+
+    def _stat(self, path: str) -> list[int] | None:
+        # Size, mtime and mode of what a link leads to; None where it leads nowhere.
+        with contextlib.suppress(RemoteError), self._asked(OSError):
+            return _numbers(self._files.stat(path))
         return None
 
     def _lost(self, error: Exception) -> None:
@@ -260,52 +256,66 @@ class Remote:
         if not honest and shown not in self.odd_names and len(self.odd_names) < 50:
             self.odd_names.append(shown)
 
-    def _listed_by_sftp(self, folder: str, name: re.Pattern[str]) -> list[tuple[str, int, int, int]] | None:
-        rows = []
-        with contextlib.suppress(RemoteError), self._asked():
-            told, names, letters = [], 0, 0
+    def _listed_by_sftp(self, folder: str) -> list[tuple[Any, ...]] | None:
+        rows, letters = [], 0
+        with contextlib.suppress(RemoteError), self._asked(OSError):
             # To its end: answers of other requests may not come between. One answer holds a log folder's names and the next
             # its end; paramiko's 50 requests at once were three quarters of the processor time of a visit without commands.
             for info in self._files.listdir_iter(folder, read_aheads=2):
                 self.link.touch()
-                names, letters = names + 1, letters + len(info.filename) + len(info.longname or "")
-                if names > MAX_LISTED or letters > MAX_LISTING:
+                rows.append((info.filename, *_numbers(info)))
+                letters += len(info.filename) + len(info.longname or "")
+                if len(rows) > MAX_LISTED or letters > MAX_LISTING:
                     most = f"{MAX_LISTED:,} names, or names of {MAX_LISTING:,} letters"
                     raise CollectError(self.link.target.name, f"{folder} lists more than {most}; not collected from")
-                if len(info.filename) > LONGEST_NAME or not name.fullmatch(info.filename):
-                    self._note_odd(info.filename)
-                else:
-                    told.append(info)
-            for info in told:
-                filename = info.filename
-                if not stat.S_ISREG(info.st_mode or 0):
-                    info = self._stat(f"{folder}/{filename}") or info
-                rows.append((filename, info.st_size or 0, info.st_mtime or 0, info.st_mode or 0))
             return rows
-        return rows or None
+        return None
 
-    def _listed_by_shell(self, folder: str, names: str) -> list[tuple[str, int, int, int]] | None:
+    def _listed_by_shell(self, folder: str, names: str) -> list[tuple[Any, ...]] | None:
+        place = f"cd {shlex.quote(folder)} &&"
         if self._has_stat:
-            said = self.run(f"cd {shlex.quote(folder)} && stat -L -c '%s %Y %f %n' -- {names}", 4 << 20)
+            said = self.run(f"{place} stat -L -c '%s %Y %f %n' -- {names}", MAX_LISTING)
             self._has_stat = bool(said.data) or not _LACKS.search(said.error)
         if not self._has_stat:
-            said = self.run(f"cd {shlex.quote(folder)} && ls -lnLd -- {names}", 4 << 20)
+            said = self.run(f"{place} ls -lnLd -- {names}", MAX_LISTING)
         rows = []
         for line in said.data.decode("utf-8", "surrogateescape").split("\n")[:MAX_LISTED]:
-            match = (_STAT_ROW if self._has_stat else _LS_ROW).fullmatch(line)
-            if match and self._has_stat:
-                rows.append((match["name"], int(match["size"]), int(match["mtime"]), int(match["mode"], 16)))
-            elif match:
-                rows.append((match["name"], int(match["size"]), 0, stat.S_IFREG if match["kind"] == "-" else 0))
+            if match := (_STAT_ROW if self._has_stat else _LS_ROW).fullmatch(line):
+                row = match.groupdict()
+                mode = int(row["mode"], 16) if self._has_stat else stat.S_IFREG * (row["kind"] == "-")
+                rows.append((row["name"], int(row["size"]), int(row.get("mtime", 0)), mode))
             elif line:
                 self._note_odd(line)  # the second half of a name with a line break
         return rows if rows or said.code == 0 else None
 
     def _read_by_sftp(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
-        with self._asked():
+        # With a bounded number of requests under way. paramiko's own prefetch asks for a whole file at once, from a thread of its own,
+        # and waits for ever where a server ends a file early; so its two lower calls are used here, in the order of the requests.
+        end, asked, step, waiting = offset + size, offset, BLOCK, deque[int]()
+        with self._asked(OSError):
             file = self._files.open(path, "rb")
             try:
-                yield from _Ahead(self._files, file.handle).blocks(offset, size)
+                while offset < end:
+                    while asked < end and len(waiting) < AHEAD:
+                        wanted = min(step, end - asked)
+                        waiting.append(
+                            self._files._async_request(type(None), CMD_READ, file.handle, int64(asked), wanted)
+                        )
+                        asked += wanted
+                    kind, message = self._files._read_response(waiting.popleft())
+                    if kind != CMD_DATA:
+                        raise OSError("neither data nor an error came")
+                    block = message.get_string()
+                    if not block:
+                        return
+                    wanted = min(step, end - offset)
+                    offset += min(wanted, len(block))
+                    yield block[:wanted]
+                    if len(block) < wanted:  # a server may give less: what else is under way is not where we go on from
+                        asked, step = offset, len(block)
+                        waiting.clear()
+            except EOFError:
+                return
             finally:
                 if self._alive():
                     file.close()
@@ -321,69 +331,16 @@ class Remote:
                 skip = max(0, skip - len(block))
                 left -= len(wanted)
                 yield wanted
-            self._check_alive()
+            if not self._alive():
+                self._lost(EOFError())
             if left == size and size:
                 told = channel.recv_stderr(400).decode("utf-8", "replace").strip()
                 raise RemoteError(printable(told) or "nothing came")
-
-    def _check_alive(self) -> None:
-        if not self._alive():
-            self._lost(EOFError())
 
     def _alive(self) -> bool:
         transport = self.link.transport
         return transport is not None and transport.is_active() and not self.link.why
 
 
-class _Ahead:
-    # Reads a file with a bounded number of requests under way. paramiko's own prefetch asks for a whole file at once, from a
-    # thread of its own, and waits for ever where a server ends a file early; so its two lower calls are used here.
-    def __init__(self, files: Any, handle: bytes) -> None:
-        self._files, self._handle = files, handle
-        self._answers: dict[int, bytes | Exception] = {}
-
-    def blocks(self, offset: int, size: int) -> Iterator[bytes]:
-        end, asked = offset + size, offset
-        waiting: deque[tuple[int, int, int]] = deque()
-        while waiting or asked < end:
-            while asked < end and len(waiting) < AHEAD:
-                wanted = min(BLOCK, end - asked)
-                waiting.append((self._ask(asked, wanted), asked, wanted))
-                asked += wanted
-            number, at, wanted = waiting.popleft()
-            while wanted:  # a server may give less than was asked for
-                block = self._take(number)
-                if not block:
-                    return
-                yield block[:wanted]
-                at, wanted = at + len(block), max(0, wanted - len(block))
-                number = self._ask(at, wanted) if wanted else 0
-
-    def _ask(self, offset: int, size: int) -> int:
-        return int(self._files._async_request(self, CMD_READ, self._handle, int64(offset), size))
-
-    def _take(self, number: int) -> bytes:
-        while number not in self._answers:
-            self._files._read_response()
-        answer = self._answers.pop(number)
-        if isinstance(answer, EOFError):
-            return b""
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def _async_response(self, kind: int, message: Any, number: int) -> None:
-        # Called by paramiko for every answer to one of our numbers.
-        if kind == CMD_DATA:
-            self._answers[number] = message.get_string()
-            return
-        try:
-            self._files._convert_status(message)
-            self._answers[number] = OSError("neither data nor an error came")
-        except Exception as error:
-            self._answers[number] = error
-
-
-def same_hash(data: Any, said: tuple[str, str]) -> bool:
-    """Whether a local file has the hash that the host said."""
-    return hashlib.file_digest(data, said[0]).hexdigest() == said[1]
+def _numbers(info: Any) -> list[int]:
+    return [info.st_size or 0, info.st_mtime or 0, info.st_mode or 0]

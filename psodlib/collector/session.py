@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from psodlib.collector.credentials import PasswordSource, Secret, check_source
-from psodlib.collector.login import printable
+from psodlib.collector.login import PasswordSource, Secret, check_source, printable
 from psodlib.collector.pool import MAX_POOL
 from psodlib.errors import CollectError, InputError
 
@@ -84,11 +83,6 @@ class Session:
     def error(self, why: str) -> CollectError:
         """What ends the whole run."""
         return CollectError(self.host, why)
-
-    @property
-    def cookie(self) -> str:
-        """For what is downloaded beside the calls."""
-        return str(self.service._stub.cookie).split(";")[0]
 
     def call(self, ask: Callable[[], T]) -> T:
         """A call that only reads: where the session has ended it is opened again, once, and the call made again."""

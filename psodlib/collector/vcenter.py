@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,11 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.collector.credentials import PasswordSource
 from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
 from psodlib.collector.hosts import folder_name
-from psodlib.collector.pool import Collection, Ledger, Progress, alone, at_once, check_pool, made_folder
+from psodlib.collector.login import PasswordSource
+from psodlib.collector.pool import Collection, Ledger, Progress, check_pool
 from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
 from psodlib.errors import CollectError
 
@@ -71,25 +70,19 @@ def collect_vcenter(
         ``vcenter.example.com`` or ``vcenter.example.com:8443``.
     out : str or Path
         The evidence folder; made if need be. Files are readable by their owner only. A second run adds to it.
-    user : str
-        Account with read-only rights, and Global.Diagnostics for logs, Host.Config.Image for packages, Host.Config.Settings
-        for loaded modules; what is missing is said and left out.
-    password : callable
-        ``ask_password()``, ``password_from_keyring()`` or ``password_from_command([...])``.
-    thumbprint : str, optional
-        SHA-256 of the certificate that is expected, for one that no authority signed.
-    ca_file : str or Path, optional
-        Authorities to trust instead of the system's.
+    user, password : str, callable
+        Account with read-only rights, and Global.Diagnostics for logs, Host.Config.Image for packages, Host.Config.Settings for
+        loaded modules; what is missing is said and left out. The password comes from ``ask_password()``,
+        ``password_from_keyring()`` or ``password_from_command([...])``.
+    thumbprint, ca_file : str, str or Path, optional
+        SHA-256 of the certificate that is expected, for one that no authority signed; authorities to trust instead of the system's.
     since : datetime, optional
         Events from here on; by default as far back as vCenter keeps them.
-    logs : bool
-        False leaves out the current vmkernel and hostd logs.
-    bundles : bool
-        True asks for a support bundle of each host, one host at a time in a cluster.
-    version_only : bool
-        Only what tells versions: no events, no logs.
+    logs, bundles, version_only : bool
+        False leaves out the current vmkernel and hostd logs; True asks for a support bundle of each host, one host at a time in a
+        cluster; True fetches only what tells versions, no events and no logs.
     pool : int
-        Hosts that are asked about at a time.
+        Hosts that are asked about at a time, 1 to 32.
     progress : callable, optional
         Called with (what, hosts done, hosts).
 
@@ -109,20 +102,16 @@ def collect_vcenter(
     """
     check_pool(pool)
     with Session(address, user, password, thumbprint, ca_file) as session:
-        run = _Run(
-            out=made_folder(out), session=session, logs=logs and not version_only, bundles=bundles,
-            version_only=version_only, progress=progress,
-        )  # fmt: skip
-        with alone(run.out, run.so_far):
+        logs, bundles, events = (asked and not version_only for asked in (logs, bundles, True))
+        run = _Run(out=Path(out), progress=progress, session=session, events=events, logs=logs, bundles=bundles)
+        with run.alone():
             run.visit_all(since, pool)
         return run.so_far()
 
 
-def vcenter_hosts(
-    address: str, *, user: str, password: PasswordSource, thumbprint: str | None = None, ca_file: str | Path | None = None
-) -> pd.DataFrame:  # fmt: skip
+def vcenter_hosts(address: str, *, thumbprint: str | None = None, ca_file: Any = None, **login: Any) -> pd.DataFrame:
     """The hosts of a vCenter as an inventory for SSH: host, cluster, model, version, build, connection."""
-    with Session(address, user, password, thumbprint, ca_file) as session:
+    with Session(address, thumbprint=thumbprint, ca_file=ca_file, **login) as session:
         rows = [_about(found) for found in _hosts(session)]
     return pd.DataFrame(rows, columns=HOST_COLUMNS).sort_values("host", ignore_index=True)
 
@@ -172,29 +161,24 @@ def _about(found: Found) -> dict[str, Any]:
 @dataclass(kw_only=True)
 class _Run(Ledger):
     session: Session
+    events: bool
     logs: bool
     bundles: bool
-    version_only: bool
-    progress: Progress | None
     taken: datetime = field(default_factory=lambda: datetime.now(UTC))
-    missing: list[str] = field(default_factory=list)  # of the whole
-    names: list[str] = field(default_factory=list)
-    doing: str = ""
 
     def visit_all(self, since: datetime | None, pool: int) -> None:
         found = _hosts(self.session)
-        hosts = self._with_folders(found)
-        if self.version_only:
-            self._each([partial(host.visit, host.snapshot(None, None)) for host in hosts], pool)
-            return
-        read = Events(self.session, since, self.taken)
-        clusters = {host._moId: getattr(told.get("parent"), "_moId", None) for host, told in found}
-        events, gone = read.by_host(clusters, {host.name: host.id for host in hosts})
-        self.missing += read.missing
-        if gone:
-            self.missing.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
-        steps = [host.snapshot(read.oldest, events.get(host.id, [])) for host in hosts]
-        self._each([partial(host.visit, each) for host, each in zip(hosts, steps, strict=True)], pool)
+        hosts = list(self._with_folders(found))
+        oldest, events = None, dict[str, list[dict[str, Any]]]()
+        if self.events:
+            read = Events(self.session, since, self.taken)
+            clusters = {host._moId: getattr(told.get("parent"), "_moId", None) for host, told in found}
+            events, gone = read.by_host(clusters, {host.name: host.id for host in hosts})
+            oldest, self.missing = read.oldest, read.missing
+            if gone:
+                self.missing.append(f"events of {len(gone)} hosts that are no longer in the inventory were left out")
+        told_of = [host.snapshot(oldest, events.get(host.id, [])) for host in hosts]
+        self.at_once([partial(host.visit, steps) for host, steps in zip(hosts, told_of, strict=True)], pool)
         if self.bundles:
             by_cluster: dict[str, list[_Host]] = defaultdict(list)
             for host in hosts:
@@ -204,35 +188,24 @@ class _Run(Ledger):
                 for host in members:
                     host.visit([("bundle", host.bundle)])
 
-            self._each([partial(one_by_one, members) for members in by_cluster.values()], pool)
+            self.at_once([partial(one_by_one, members) for members in by_cluster.values()], pool)
 
-    def _with_folders(self, found: Sequence[Found]) -> list[_Host]:
-        hosts, seen = [], set[str]()
+    def _with_folders(self, found: Sequence[Found]) -> Iterator[_Host]:
+        seen = set[str]()
         for one in found:
             about = _about(one)
             name, folder, why = about["host"], folder_name(about["host"]).lower(), ""
             try:
-                if not folder.strip(".") or folder in seen:
-                    name, why = f"{name} ({one[0]._moId})", "its name gives no folder of its own"
+                if folder.strip(".") and folder not in seen:
+                    yield _Host(self, one, about)
                 else:
-                    hosts.append(_Host(self, one, about))
+                    name, why = f"{name} ({one[0]._moId})", "its name gives no folder of its own"
             except OSError as error:
                 why = f"its folder cannot be made ({error.strerror})"
             if why:
                 self.failed(name, why)
             seen.add(folder)
             self.names.append(name)
-        return hosts
-
-    def _each(self, tasks: Sequence[Callable[[], None]], pool: int) -> None:
-        def look(done: int) -> None:
-            if self.progress:
-                self.progress(self.doing, done, len(tasks))
-
-        at_once(tasks, pool, look, self.stop)
-
-    def so_far(self) -> Collection:
-        return self.collection(self.names, missing=self.missing)
 
 
 # ---- one host ----------------------------------------------------------------------------------------------------------
@@ -248,7 +221,6 @@ class _Host:
         self.host, self.told = found
         self.id, self.name = str(self.host._moId), str(about["host"])
         self.lacking: list[str] = []
-        self.seconds = 0.0
         if about["connection"] not in ("connected", None):
             self.lacking.append(f"{about['connection']}: only what vCenter itself keeps of it")
         self.asks = not self.lacking
@@ -260,24 +232,13 @@ class _Host:
         """Take these steps; whatever happens, the manifest says how far they came."""
         if self.run.stopped:
             return
-        began, self.run.doing, manifest = time.monotonic(), self.name, self.manifest
+        manifest = self.manifest
         manifest.host, manifest.address, manifest.port = self.name, self.session.host, self.session.port
         manifest.transfer, manifest.started, manifest.state = "vcenter", self.run.taken.isoformat(), "partial"
-        try:
+        with self.run.booked(self.folder, manifest, self.lacking):
             for what, step in steps:
                 self._take(what, step)
             manifest.state = "partial" if self.lacking else "complete"
-        except CollectError as error:
-            manifest.state = "interrupted"
-            self.run.stop(str(error).removeprefix(f"{self.session.host}: "))
-            self.lacking.append(self.run.stopped)
-        except OSError as error:
-            manifest.state = "failed"
-            self.run.stop(f"cannot write to {self.run.out}: {os.strerror(error.errno or 0)}; make room, then run again")
-            self.lacking.append(self.run.stopped)
-        manifest.why = "; ".join(self.lacking)
-        self.seconds += time.monotonic() - began
-        self.run.finish(self.folder, manifest, self.seconds)
 
     def _take(self, what: str, step: Callable[[], None]) -> None:
         # A right that is missing costs its part; a host that answers nothing is asked nothing more. Both are told.
@@ -290,18 +251,21 @@ class _Host:
         except CallFailed as error:
             self.asks = not error.silent
             self.lacking.append(f"{what}: {error.msg}{'; it was asked no more' if error.silent else ''}")
-        except (CollectError, OSError):
+        except CollectError as error:
+            self.run.stop(str(error).removeprefix(f"{self.session.host}: "))
+            raise CollectError(self.name, self.run.stopped) from None
+        except OSError:
             raise
         except Exception as error:
             self.lacking.append(f"{what}: {words_of(error)}")
 
-    def snapshot(self, oldest: datetime | None, events: list[dict[str, Any]] | None) -> list[Step]:
+    def snapshot(self, oldest: datetime | None, events: list[dict[str, Any]]) -> list[Step]:
         """What vCenter and the host tell of now, the events of it, and the logs."""
         # A host that was added later tells nothing of the days before.
-        added = [datetime.fromisoformat(row["time"]) for row in events or () if row["kind"] == "HostAddedEvent"]
+        added = [datetime.fromisoformat(row["time"]) for row in events if row["kind"] == "HostAddedEvent"]
         since = stamp(max([oldest, *added])) if oldest else None
         head, rows = self._before("events")
-        if since and events is not None and str(head.get("taken", "")) >= since >= str(head.get("events_since")):
+        if since and str(head.get("taken", "")) >= since >= str(head.get("events_since")):
             # vCenter forgets what we keep: the events of the last run go on in these.
             since, known = head["events_since"], {_same(row) for row in events}
             events = [*(row for row in rows if _same(row) not in known), *events]
@@ -343,10 +307,7 @@ class _Host:
         same = before == [json.loads(line) for line in lines[1:]] and boot and str(old.get("taken", "")) >= boot
         if old and (same or (what == "events" and old.get("events_since") == since)):
             (folder.path / local).unlink(missing_ok=True)
-        with folder.open(f"{local}.part", "wb") as file:
-            file.write(data)
-        folder.finish(self.manifest.put(Record(f"/{local}", local)), self.manifest)
-        self.manifest.bytes += len(data)
+        folder.keep(self.manifest.put(Record(f"/{local}", local)), self.manifest, data)
 
     def _log(self, key: str, local: str) -> None:
         # By as many lines as came, until nothing comes: what an answer says of its end is not believed. It goes on behind the lines
@@ -421,7 +382,7 @@ class _Host:
         at = self.session
         link = http.client.HTTPSConnection(at.host, at.port, timeout=DOWNLOAD, context=at.context)
         with contextlib.closing(link):
-            link.request("GET", path, headers={"Cookie": self.session.cookie})
+            link.request("GET", path, headers={"Cookie": str(at.service._stub.cookie).split(";")[0]})
             answer = link.getresponse()
             if answer.status != 200:
                 raise CallFailed(f"the download answered {answer.status}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from psodlib.errors import InputError
 from psodlib.evidence import tar
-from psodlib.evidence.places import FRAGMENT, Place, member_place, runs_of, shown
+from psodlib.evidence.places import FRAGMENT, Place, joined_runs, member_place, shown
 from psodlib.evidence.streams import (
     BLOCK,
     HASHED,
@@ -25,6 +25,7 @@ from psodlib.evidence.streams import (
     Stream,
     Trouble,
     diagnose,
+    noted,
     peeled,
     unwrapped,
     wrap_of,
@@ -100,13 +101,14 @@ def expand(
         yield from expand(inner, place, budget, reopen=reopen, wraps=wraps + 1, archives=archives, pieces=pieces)
         yield Container(wrap, place, ends=True)
     elif archive and archives < MAX_ARCHIVES:
-        entries = tar_entries(stream, place, budget) if archive == "tar" else zip_entries(stream, place, budget, wraps)
+        is_tar, most = archive == "tar", budget.limits.members
+        found = tar.members_of(stream, place.source, most) if is_tar else _of_zip(stream, place, budget, wraps)
         yield Container(archive, place)
-        yield from _members(entries, place, budget, archives + 1)
+        yield from _members(found, place, budget, archives + 1)
         yield Container(archive, place, ends=True)
     elif wrap or archive:
         detail = f"more than {MAX_ARCHIVES} archives or {MAX_WRAPS} compressions in one another; unpack it first"
-        yield Problem(source=place.source, problem="too_deep", detail=detail)
+        yield noted(place.source, "too_deep", detail)
     else:
         stream.again = reopen
         yield Item(
@@ -115,23 +117,15 @@ def expand(
         )  # fmt: skip
 
 
-def unsafe(source: str, detail: str) -> Problem:
-    # What an archive or a folder names and a careful reader leaves alone.
-    return Problem(source=source, problem="unsafe_member", detail=detail)
-
-
 def _unless_passed(stream: Stream) -> Stream:
     if stream.closed:
         raise InputError("an archive's member must be read before the next item is drawn")
     return stream
 
 
-# --- archives ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
-    # A member's place and bytes, good until the next entry is drawn (tar) or as long as the archive is open (zip).
+    # A member with its place, or the fragments of one.
     place: Place
     opener: Callable[[], Any]
     whole: memoryview | None = None
@@ -139,16 +133,16 @@ class Entry:
 
 
 def _members(
-    entries: Iterator[Entry | Problem], outer: Place, budget: Budget, archives: int
+    found: Iterator[tar.Member | Problem], outer: Place, budget: Budget, archives: int
 ) -> Iterator[Item | Problem | Container]:
     seen: set[str] = set()
-    for entry in _joined(entries, outer):
+    for entry in _joined(_placed(found, outer), outer):
         if isinstance(entry, Problem):
             yield entry
             continue
         place = entry.place
         if place.source in seen:
-            yield unsafe(place.source, "two members of the same name; both were read")
+            yield noted(place.source, "unsafe_member", "two members of the same name; both were read")
             place = replace(place, source=f"{place.source}#{len(seen)}")
         seen.add(place.source)
         before = budget.produced
@@ -173,12 +167,30 @@ def _members(
 def _from_start(whole: memoryview, source: str, problems: list[Problem], budget: Budget) -> Stream:
     # A member that lies in memory, once more; what its first reading told is told again.
     problems.clear()
-    stored = Stream((whole,), source, problems, whole=whole)
-    return peeled(stored, Budget(budget.limits, budget.consumed))
+    return peeled(Stream((whole,), source, problems, whole=whole), Budget(budget.limits, budget.consumed))
+
+
+def _placed(found: Iterator[tar.Member | Problem], outer: Place) -> Iterator[Entry | Problem]:
+    # Nothing is written, so an absolute name is only told; one that climbs is left alone.
+    for member in found:
+        if isinstance(member, Problem):
+            yield member
+            continue
+        name = member.name.replace("\\", "/") if "/" not in member.name else member.name
+        source = f"{outer.source}!{shown(member.name)}"
+        if ".." in name.split("/"):
+            yield noted(source, "unsafe_member", "the name climbs out of the archive; not read")
+            continue
+        if name.startswith("/") or re.match(r"[A-Za-z]:/", name):
+            name = re.sub(r"^(?:[A-Za-z]:)?/+", "", name)
+            yield noted(source, "unsafe_member", f"absolute name; read as {shown(name)}")
+        if name:
+            place = member_place(outer, name, member.size, member.changed)
+            yield Entry(place, member.opener, member.whole)
 
 
 def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry | Problem]:
-    # Fragments of a tar come in any order, so they wait in memory for each other; all else passes.
+    # Fragments of an archive come in any order, so they wait in memory for each other; all else passes.
     held: dict[str, dict[int, tuple[Place, bytes]]] = {}
     size = 0
     for entry in entries:
@@ -188,7 +200,7 @@ def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry 
             continue
         if size + entry.place.size > MAX_HELD:
             detail = f"more than {MAX_HELD} bytes of fragments in one archive (MAX_HELD); read in parts"
-            yield Problem(source=match["base"], problem="too_large", detail=detail)
+            yield noted(match["base"], "too_large", detail)
             yield from _released(held)
             held, size = {}, 0
         with Stream(entry.opener(), entry.place.source) as stream:
@@ -200,69 +212,35 @@ def _joined(entries: Iterator[Entry | Problem], outer: Place) -> Iterator[Entry 
 
 
 def _released(held: dict[str, dict[int, tuple[Place, bytes]]]) -> Iterator[Entry | Problem]:
-    for base, numbered in sorted(held.items()):
-        for run in runs_of(numbered, base):
-            if isinstance(run, Problem):
-                yield run
-                continue
-            place = run[0][0]
-            source = base if run[0] is numbered[min(numbered)] else place.source
-            place = replace(
-                place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=sum(p.size for p, _ in run)
+    for found in joined_runs(held):
+        if isinstance(found, Problem):
+            yield found
+        else:
+            place, run = found
+            yield Entry(
+                place, partial(iter, [data for _, data in run if data]), pieces=tuple(piece for piece, _ in run)
             )
-            yield Entry(place, partial(iter, [data for _, data in run if data]), pieces=tuple(p for p, _ in run))
 
 
-def _safe_name(name: str, outer: Place) -> tuple[str, Problem | None]:
-    # A member's name inside the archive; nothing is written, so an absolute one is only told, a climbing one left alone.
-    clean = name.replace("\\", "/") if "\\" in name and "/" not in name else name
-    if ".." in clean.split("/"):
-        return "", unsafe(f"{outer.source}!{shown(name)}", "the name climbs out of the archive; not read")
-    if clean.startswith("/") or re.match(r"[A-Za-z]:/", clean):
-        stripped = re.sub(r"^(?:[A-Za-z]:)?/+", "", clean)
-        return stripped, unsafe(f"{outer.source}!{shown(name)}", f"absolute name; read as {shown(stripped)}")
-    return clean, None
-
-
-def tar_entries(stream: Stream, outer: Place, budget: Budget) -> Iterator[Entry | Problem]:
-    odd: dict[str, list[str]] = {}
-    count = 0
-    for found in tar.members_of(stream):
-        count += 1
-        if count > budget.limits.members:
-            detail = f"more than {budget.limits.members} members (PSOD_MAX_MEMBERS); the rest is not read"
-            yield Problem(source=outer.source, problem="too_large", detail=detail)
-            break
-        if isinstance(found, tar.Odd):
-            if found.what in _ODD:
-                odd.setdefault(_ODD[found.what], []).append(found.name)
-            else:
-                source = f"{outer.source}!{shown(found.name)}" if found.name else outer.source
-                yield Problem(source=source, problem=found.what, detail=found.detail)
-            continue
-        name, problem = _safe_name(found.name, outer)
-        if problem:
-            yield problem
-        if name:
-            place = member_place(outer, name, found.size, found.changed)
-            yield Entry(place, partial(iter, found.pieces), found.whole)
-    for kind, names in odd.items():
-        yield unsafe(outer.source, f"{len(names)} {kind}, not followed; the first: {shown(names[0])}")
-
-
-_ODD = {"link": "links that leave the archive", "device": "devices, pipes or sparse files"}
-
-
-def zip_entries(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[Entry | Problem]:
+def _of_zip(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterator[tar.Member | Problem]:
     try:
         with closing(_seekable(stream, budget, wraps)) as file, zipfile.ZipFile(_checked(file)) as archive:
-            infos = archive.infolist()
-            if len(infos) > budget.limits.members:
-                told = f"{len(infos)} members, more than {budget.limits.members} (PSOD_MAX_MEMBERS); not read"
-                raise Trouble("too_large", told)
+            infos, most = archive.infolist(), budget.limits.members
+            if len(infos) > most:
+                raise Trouble("too_large", f"{len(infos)} members, more than {most} (PSOD_MAX_MEMBERS); not read")
             for info in infos:
-                if not info.is_dir():
-                    yield from _zip_member(archive, info, outer, budget)
+                if info.is_dir():
+                    continue
+                if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                    source = f"{outer.source}!{shown(info.filename)}"
+                    yield noted(source, "unsafe_member", "a link or device; not followed")
+                    continue
+                try:
+                    changed = datetime(*info.date_time, tzinfo=UTC).timestamp()
+                except ValueError:
+                    changed = -1.0
+                opener = partial(_metered, archive, info, budget)
+                yield tar.Member(info.filename, info.file_size, changed, opener)
     except Exception as error:  # a damaged directory shows in many ways
         yield diagnose(error, outer.source)
 
@@ -288,39 +266,25 @@ def _seekable(stream: Stream, budget: Budget, wraps: int) -> Any:
         raw.seek(0)
         # Without its bound of size, which seeking would confuse.
         return os.fdopen(os.dup(raw.fileno()), "rb", BLOCK) if isinstance(raw, io.FileIO) else raw
-    parts: list[bytes] = []
+    held = io.BytesIO()
     while data := stream.read(BLOCK):
-        parts.append(data)
-        if sum(map(len, parts)) > MAX_HELD:
-            told = (
+        if held.tell() + len(data) > MAX_HELD:
+            detail = (
                 f"a zip within an archive or a pipe of more than {MAX_HELD} bytes (MAX_HELD); save or unpack it first"
             )
-            raise Trouble("too_large", told)
-    return io.BytesIO(b"".join(parts))
+            raise Trouble("too_large", detail)
+        held.write(data)
+    return held
 
 
-def _zip_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, outer: Place, budget: Budget
-) -> Iterator[Entry | Problem]:
-    mode = info.external_attr >> 16
-    if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        yield unsafe(f"{outer.source}!{shown(info.filename)}", "a link or device; not followed")
-        return
-    name, problem = _safe_name(info.filename, outer)
-    if problem:
-        yield problem
-    if not name:
-        return
-    try:
-        changed = datetime(*info.date_time, tzinfo=UTC).timestamp()
-    except ValueError:
-        changed = -1.0
-    yield Entry(member_place(outer, name, info.file_size, changed), lambda: _metered(archive.open(info), budget))
+def _metered(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[bytes]:
+    # A member of a zip, whose unfolding counts; what is wrong with it shows at once.
+    data = archive.open(info)
 
+    def blocks() -> Iterator[bytes]:
+        with data:
+            while block := data.read(BLOCK):
+                budget.add(len(block))
+                yield block
 
-def _metered(data: Any, budget: Budget) -> Iterator[bytes]:
-    # A zip's member, whose unfolding counts.
-    with data:
-        while block := data.read(BLOCK):
-            budget.add(len(block))
-            yield block
+    return blocks()

@@ -14,8 +14,7 @@ from psodlib.evidence.streams import BLOCK, Stream
 
 LOOK = 4096  # bytes that tell an encoding
 MAX_HELD = 1 << 20  # bytes of a line that wait for its end
-_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_WIDE = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"))
+_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # PowerShell's `>>` goes on in UTF-16 whatever a file began with. Four characters of it are no accident.
 _APPENDED = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r -~]\0){4,}")
 
@@ -23,23 +22,21 @@ _APPENDED = re.compile(rb"(?:\xff\xfe)?(?:[\t\n\r -~]\0){4,}")
 def encoding_of(head: bytes) -> str | None:
     """How a whole text is encoded, if not in ASCII or UTF-8. A mark of UTF-16 counts only where every other byte is zero."""
     look = head[:LOOK]
-    mark, named = next(((mark, name) for mark, name in _MARKS if look.startswith(mark)), (b"", None))
-    if named == "utf-8-sig":
-        return named
+    if look.startswith(b"\xef\xbb\xbf"):
+        return "utf-8-sig"
     # four bytes a letter, of which two or three are zero in every one
-    if len(look) >= 16 and not any(look[5::4] + look[6::4]) and (any(look[4::4]) != any(look[7::4])):
-        return next(
-            (name for wide, name in _WIDE if look.startswith(wide)), "utf-32-le" if any(look[4::4]) else "utf-32-be"
-        )
-    even, odd = look[len(mark) :: 2], look[len(mark) + 1 :: 2]
+    low, high = any(look[4::4]), any(look[7::4])
+    if len(look) >= 16 and not any(look[5::4] + look[6::4]) and low != high:
+        return "utf-32" if look.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) else "utf-32-le" if low else "utf-32-be"
+    text = _without_mark(look)
+    even, odd = text[::2], text[1::2]
     little, big = odd.count(0), even.count(0)
     if len(odd) < 2 or min(little, big) * 4 > max(little, big) or 2 * max(little, big) < len(odd):
         return None
-    zero_at = 1 if little > big else 0
-    begin = look[len(mark) : len(mark) + 16]
-    if 2 * begin[zero_at::2].count(0) < len(begin[zero_at::2]):  # it begins in single bytes and was appended to
+    begin = text[1 if little > big else 0 : 16 : 2]
+    if 2 * begin.count(0) < len(begin):  # it begins in single bytes and was appended to
         return None
-    return named or ("utf-16-le" if zero_at else "utf-16-be")
+    return "utf-16" if len(text) < len(look) else "utf-16-le" if little > big else "utf-16-be"
 
 
 def decoded(data: bytes) -> str:
@@ -51,7 +48,7 @@ def decoded(data: bytes) -> str:
 
 
 def _without_mark(data: bytes) -> bytes:
-    return data[2:] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else data
+    return data[2:] if data[:2] in _MARKS else data
 
 
 def _plain(data: bytes) -> bytes:
@@ -72,8 +69,7 @@ class Recoded:
             got = self._stream.readinto(view)
             if not self._is_mixed(view[:got]):
                 return got
-            self._rest = self._from(bytes(view[:got]))
-        return self._rest.readinto(view)
+        return self._rest.readinto(view) if self._rest else 0
 
     def read(self, size: int) -> bytes:
         """The next bytes, up to ``size``."""
@@ -81,17 +77,16 @@ class Recoded:
             data = self._stream.read(size)
             if not self._is_mixed(data):
                 return data
-            self._rest = self._from(data)
-        return self._rest.read(size)
+        return self._rest.read(size) if self._rest else b""
 
     def _is_mixed(self, data: bytes | memoryview) -> bool:
-        # With single bytes and others in it, or a mark that says nothing.
-        marked, self._at_start = self._at_start and bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff"), False
-        return marked or (len(data) > 0 and not np.frombuffer(data, np.uint8).min())
-
-    def _from(self, first: bytes) -> Stream:
-        blocks = chain([_without_mark(first)], iter(partial(self._stream.read, BLOCK), b""))
-        return Stream(_unmixed(blocks), self._stream.source)
+        # With single bytes and others in it, or a mark that says nothing: then the rest comes another way.
+        marked, self._at_start = self._at_start and bytes(data[:2]) in _MARKS, False
+        if not marked and (not data or np.frombuffer(data, np.uint8).min()):
+            return False
+        blocks = chain([_without_mark(bytes(data))], iter(partial(self._stream.read, BLOCK), b""))
+        self._rest = Stream(_unmixed(blocks), self._stream.source)
+        return True
 
 
 def _by_the_block(stream: Stream, encoding: str) -> Iterator[bytes]:

@@ -18,8 +18,9 @@ from io import BytesIO
 from itertools import chain, islice, pairwise
 from typing import Any, BinaryIO
 
-from psodlib.evidence.artifacts.findings import ISO_STAMP, line_counter, numbered_blocks, numbered_lines, parse_micros
-from psodlib.evidence.artifacts.sheets import delimited_rows, key_of
+from psodlib.evidence.artifacts.findings import ISO_STAMP, numbered_blocks, numbered_lines, parse_micros
+from psodlib.evidence.artifacts.sheets import Row, delimited_rows, headed, json_values, key_of
+from psodlib.evidence.streams import noted
 from psodlib.evidence.syslog import parse_host_line, read_syslog, renumbered
 from psodlib.evidence.vmkernel import opens_in
 from psodlib.records import FileReading, Problem
@@ -57,7 +58,7 @@ _FORMATS = ("%b %d, %Y @ %H:%M:%S.%f", "%b %d, %Y @ %H:%M:%S", "%m/%d/%Y, %I:%M:
 
 
 @dataclass(slots=True)
-class _Row:
+class _Line:
     line: int
     host: str
     program: str
@@ -70,7 +71,7 @@ def is_export(text: str) -> bool:
     """Whether a text begins like rows with a message and a host or a time."""
     first = text.lstrip("\ufeff \n\r\t")
     if first[:1] in ("{", "["):
-        return any(_is_row(row) for _, row in _first_objects(first))
+        return any(_is_row(row) for row in _first_objects(first))
     lines = list(enumerate(text.split("\n", 20)[:20], 1))
     try:
         cells = next(delimited_rows(line for line in lines if len(line[1]) < 20_000), (1, []))[1]
@@ -79,7 +80,7 @@ def is_export(text: str) -> bool:
     return _is_row(dict.fromkeys((key_of(cell) for cell in cells), "x"))
 
 
-def _is_row(row: dict[str, str]) -> bool:
+def _is_row(row: Row) -> bool:
     # A message alone is any table's; with a time, or with a host, it is a log's.
     has = {name: any(alias in row for alias in aliases) for name, aliases in COLUMNS.items()}
     return has["message"] and (has["time"] or has["host"]) and len(row) > 1
@@ -93,7 +94,7 @@ def read_export(
     rows = _in_order(list(_rows(stream, source, problems)))
     lines: list[bytes] = []
     numbers: list[int] = []
-    last: dict[str, str] = {}
+    last: Row = {}
     for row in rows:
         for line in _as_syslog(row, last):
             lines.append(line.encode("utf-8", "backslashreplace"))
@@ -102,7 +103,7 @@ def read_export(
     readings = [renumbered(reading, numbers) for reading in readings]
     if not any(not reading.irrelevant for reading in readings):
         detail = f"an export of {len(rows)} log rows, in which nothing of an ESXi host was found"
-        problems.append(Problem(source=source, problem="unused", detail=detail))
+        problems.append(noted(source, "unused", detail))
     if problems:
         readings.append(FileReading(source=source, kind="export", problems=tuple(problems)))
     return [replace(reading, kind=reading.kind.replace("syslog:", "export:", 1)) for reading in readings]
@@ -111,7 +112,7 @@ def read_export(
 # --- syntaxes -> rows -------------------------------------------------------------------------------------------------
 
 
-def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_Row]:
+def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_Line]:
     lines = numbered_lines(numbered_blocks(stream))
     first = next((line for line in lines if line[1].strip()), (1, ""))
     given = chain([first], lines)
@@ -128,84 +129,45 @@ def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_R
             yield row
     except (ValueError, RecursionError, csv.Error) as error:
         detail = f"an export that is damaged, cut short or too long ({str(error)[:200]}); the {count} rows before that are used"
-        problems.append(Problem(source=source, problem="truncated", line=first[0], detail=detail))
+        problems.append(noted(source, "truncated", detail, first[0]))
 
 
-def _delimited(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
-    rows = delimited_rows(lines)
-    names = [key_of(cell) for cell in next(rows, (1, []))[1]]
-    for number, cells in rows:
-        fields = dict(zip(names, cells, strict=False))
+def _delimited(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
+    for number, fields in headed(delimited_rows(lines)):
         if fields.get("labels", "").startswith("{"):  # Grafana
             with suppress(ValueError, AttributeError, RecursionError):
                 _collect(json.loads(fields["labels"]), "labels", fields, 0)
         yield number, fields
 
 
-def _first_objects(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _first_objects(text: str) -> Iterator[Row]:
     # The first rows of a JSON text of which only the head is at hand: whole objects, wherever they begin.
     decoder = json.JSONDecoder()
     for match in islice(re.finditer(r"\{", text), 40):
-        try:
-            value, _ = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            continue
-        found = list(islice(_flattened(value), 5))
-        if found:
-            yield from ((1, fields) for fields in found)
-            return
+        with suppress(ValueError, RecursionError):
+            yield from islice(_flattened(decoder.raw_decode(text, match.start())[0]), 5)
 
 
-def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     # One object a line, or one JSON text over all lines.
-    decoder = json.JSONDecoder()
     held: list[str] = []
     begin, size = 1, 0
     for number, line in lines:
         if not held and line.lstrip("\ufeff ").startswith("{") and line.rstrip().endswith(("}", "},")):
-            try:
-                yield from ((number, fields) for fields in _flattened(json.loads(line.strip("\ufeff \r,"))))
+            with suppress(ValueError):
+                value = json.loads(line.strip("\ufeff \r,"))
+                yield from ((number, fields) for fields in _flattened(value))
                 continue
-            except ValueError:
-                pass
         begin = begin if held else number
         held.append(line)
         size += len(line) + 1
         if size > MAX_JSON:
             raise ValueError(f"JSON of more than {MAX_JSON >> 20} MB in one piece; export it by the line")
-    text = "\n".join(held)
-    line_of = line_counter(text, begin)
-    at = 0
-    while at < len(text):
-        # Past what stands between objects: a list that was cut short gives the objects before the cut.
-        match = re.compile(r"[\s,\[\]\ufeff]*").match(text, at)
-        at = match.end() if match else at
-        if at >= len(text):
-            return
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except ValueError:
-            yield from _whole_ones(text, at, line_of, decoder)
-            raise
-        yield from ((line_of(at), fields) for fields in _flattened(value))
-        at = end
+    for number, value in json_values("\n".join(held), begin, within=True):
+        yield from ((number, fields) for fields in _flattened(value))
 
 
-def _whole_ones(
-    text: str, at: int, line_of: Callable[[int], int], decoder: json.JSONDecoder
-) -> Iterator[tuple[int, dict[str, str]]]:
-    # Of a JSON text that was cut: the objects of its first list that are whole.
-    inner = re.compile(r"\[\s*(?=\{)").search(text, at)
-    while inner is not None:
-        try:
-            value, end = decoder.raw_decode(text, inner.end())
-        except ValueError:
-            return
-        yield from ((line_of(inner.end()), fields) for fields in _flattened(value))
-        inner = re.compile(r"\s*,\s*(?=\{)").match(text, end)
-
-
-def _flattened(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
+def _flattened(value: Any, depth: int = 0) -> Iterator[Row]:
     # Objects that have a message, however deep in answers and hits they stand; fields by their joined names.
     if depth > MAX_DEPTH:
         return
@@ -223,13 +185,13 @@ def _flattened(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
             if isinstance(row, list):
                 yield {name: _text(cell) for name, cell in zip(names, row, strict=False)}
         return
-    fields: dict[str, str] = {}
+    fields: Row = {}
     _collect(value, "", fields, 0)
     if _is_row(fields):
         yield fields
         return
     if isinstance(value.get("stream"), dict) and isinstance(value.get("values"), list):  # Loki
-        labels: dict[str, str] = {}
+        labels: Row = {}
         _collect(value["stream"], "", labels, 0)
         for pair in value["values"]:
             if isinstance(pair, list) and len(pair) > 1:
@@ -239,7 +201,7 @@ def _flattened(value: Any, depth: int = 0) -> Iterator[dict[str, str]]:
         yield from _flattened(item, depth + 1)
 
 
-def _collect(value: dict[str, Any], prefix: str, fields: dict[str, str], depth: int) -> None:
+def _collect(value: dict[str, Any], prefix: str, fields: Row, depth: int) -> None:
     for name, item in value.items():
         key = prefix if name in _WRAPS else prefix + key_of(str(name))
         if isinstance(item, dict) and depth < MAX_DEPTH:
@@ -260,7 +222,7 @@ def _text(value: Any) -> str:
 # --- rows -> lines ----------------------------------------------------------------------------------------------------
 
 
-def _row(line: int, fields: dict[str, str]) -> _Row | None:
+def _row(line: int, fields: Row) -> _Line | None:
     told = {
         name: next((fields[alias] for alias in aliases if fields.get(alias)), "") for name, aliases in COLUMNS.items()
     }
@@ -268,7 +230,7 @@ def _row(line: int, fields: dict[str, str]) -> _Row | None:
     if not message.strip():
         return None
     host, program = told["host"].strip(), told["program"].strip()
-    return _Row(
+    return _Line(
         line=line, host=host if _HOST.fullmatch(host) and (":" not in host or host.count(":") > 1) else "",
         program=program if _PROGRAM_NAME.fullmatch(program) else "", message=message, column_time=_moment(told["time"]),
         own_time=parse_micros(message),
@@ -295,7 +257,7 @@ def _moment(text: str) -> int | None:
     return None
 
 
-def _in_order(rows: list[_Row]) -> list[_Row]:
+def _in_order(rows: list[_Line]) -> list[_Line]:
     # Oldest first. A row whose message bears no time of its own stays behind the one that it followed.
     times = [row.own_time if row.own_time is not None else row.column_time for row in rows]
     known = [time for time in times if time is not None]
@@ -318,7 +280,7 @@ def _is_backwards(messages: list[str]) -> bool:
     return 0 <= places[0] < places[1]
 
 
-def _as_syslog(row: _Row, last: dict[str, str]) -> Iterator[str]:
+def _as_syslog(row: _Line, last: Row) -> Iterator[str]:
     # `stamp host program: text`, from the message's own head or from the columns.
     first, *more = row.message.split("\n")
     if parse_host_line(first.encode("utf-8", "backslashreplace")) is not None:

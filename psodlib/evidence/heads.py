@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import re2  # type: ignore[import-untyped]
 
 _AROUND = re.compile(r"\(\?<?[=!]")
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _COUNTED = re.compile(r"\{(\d+),(?:\d{2,})\}\??")
 _MEMORY = 64 << 20  # bytes of an automaton that a hostile text may make it build
 
@@ -37,24 +38,12 @@ class Heads:
 def loosened(pattern: str) -> str:
     """A pattern that RE2 knows and that finds all that this one finds."""
     while around := _AROUND.search(pattern):
-        pattern = pattern[: around.start()] + pattern[_closing(pattern, around.end()) :]
+        depth, end = 1, around.end()
+        for token in _TOKEN.finditer(pattern, end):  # to the bracket that ends it, past what is escaped or in a class
+            depth += {"(": 1, ")": -1}.get(token[0], 0)
+            end = token.end()
+            if not depth:
+                break
+        pattern = pattern[: around.start()] + pattern[end:]
     pattern = _COUNTED.sub(lambda match: {"0": "*", "1": "+"}.get(match[1], f"{{{match[1]},}}"), pattern)
     return re.sub(r"\(\?P<\w+>", "(?:", pattern).replace(r"\Z", r"\z")
-
-
-def _closing(pattern: str, at: int) -> int:
-    # Behind the bracket that ends the group that `at` stands in.
-    depth, inside = 1, False
-    while depth:
-        sign = pattern[at]
-        if sign == "\\":
-            at += 1
-        elif inside:
-            inside = sign != "]"
-        elif sign == "[":
-            inside = True
-            at += pattern[at + 1 : at + 2] == "]" or 2 * (pattern[at + 1 : at + 3] == "^]")
-        else:
-            depth += (sign == "(") - (sign == ")")
-        at += 1
-    return at

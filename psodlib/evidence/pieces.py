@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
@@ -34,9 +35,8 @@ _CUT = re.compile(
 _CUT_WORDS = re.compile(
     rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:|Backtrace for|aved backtrace|\[ ?0x"
 )
-_SUMMARY = re.compile(
-    rb"\s*(?:Panic|PSOD|Crash) Details: "
-)  # its second half may stand on the same line, and was not joined
+# Its second half may stand on the same line, and was not joined.
+_SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")
 _TITLE = re.compile(rb"\s{0,8}[A-Z#]\w")  # behind a banner
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
@@ -76,33 +76,26 @@ _TOKENS: tuple[tuple[str, re.Pattern[str]], ...] = (
 )  # fmt: skip
 
 
-_FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
-
-
-def find_anchors(data: bytes | memoryview) -> list[int]:
-    # Where something stands that can open a crash: the one search on which both readers rest.
-    return [at for _, at, _ in _FINDER.find_matches_as_indexes(data)]
+FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
 
 
 def regions(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    # The stretches worth a closer look, at whole lines, each with its offset and its first line's number.
+    """The stretches worth a closer look, at whole lines, each with its offset and its first line's number."""
     spans: list[tuple[int, int]] = []
-    for at in find_anchors(data):
-        begin, stop = max(0, at - 4096), at + 8192
-        if spans and begin <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], stop)
-        else:
-            spans.append((begin, stop))
+    for _, at, _ in FINDER.find_matches_as_indexes(data):
+        joins = spans and at - 4096 <= spans[-1][1]
+        spans[-1:] = [(spans[-1][0], at + 8192)] if joins else [*spans[-1:], (max(0, at - 4096), at + 8192)]
     line, counted = 1, 0
     for begin, stop in spans:
-        begin = data.rfind(b"\n", 0, begin) + 1
-        end = data.find(b"\n", stop)
+        begin, end = data.rfind(b"\n", 0, begin) + 1, data.find(b"\n", stop)
         line, counted = line + data.count(b"\n", counted, begin), begin
         yield data[begin : end if end >= 0 else len(data)], begin, line
 
 
 @dataclass(slots=True)
 class Piece:
+    """One log line, or what was one before a scraper joined it to another."""
+
     start: int  # bytes into the input
     end: int
     line: int
@@ -118,11 +111,12 @@ class Piece:
     damage: set[str] = field(default_factory=set)
 
     def group(self, name: str) -> str | None:
+        """What its role's pattern calls so, if it does."""
         return self.match.groupdict().get(name) if self.match else None
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    # Split on "\n" alone: CR, NEL and their like stand inside messages.
+    """The pieces of a text that begins at a byte and a line. Split on ``\\n`` alone: CR, NEL and their like stand inside messages."""
     position = 0
     while position < len(data):
         end = data.find(b"\n", position)
@@ -132,7 +126,7 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
         cuts = _cuts(data, position, end)
         joined = len(cuts) > (2 if _SUMMARY.match(data, position, end) else 1)
         before: Piece | None = None
-        for start, stop in zip(cuts, [*cuts[1:], end], strict=True):
+        for start, stop in pairwise([*cuts, end]):
             piece = _piece(data[start:stop], offset + start, line)
             if joined:
                 piece.damage.add("joined_lines")
@@ -144,7 +138,7 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
 
 
 def opens_crash(data: bytes) -> bool:
-    # Whether one of these lines can open a crash: an anchor alone may stand in any line.
+    """Whether one of these lines can open a crash: an anchor alone may stand in any line."""
     return any(piece.role in OPENERS for piece in split_pieces(data, 0, 1))
 
 
@@ -155,10 +149,10 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
     if data.find(b"cpu", behind, end) < 0 and not _CUT_WORDS.search(data, start, end):
         return cuts
     for match in _CUT.finditer(data, start, end):
-        own_prefix = first and b"cpu" in match[0] and match.start() - start < _OWN_REACH
-        joined = not _BLANK.fullmatch(data, previous_end, match.start())
-        if joined and not own_prefix and not (first and _is_prefix(data[start : match.start()])):
-            cuts.append(match.start())
+        begin = match.start()
+        own_prefix = first and b"cpu" in match[0] and begin - start < _OWN_REACH
+        if not (_BLANK.fullmatch(data, previous_end, begin) or own_prefix or (first and _is_prefix(data[start:begin]))):
+            cuts.append(begin)
         if match["banner"] and _TITLE.match(data, match.end(), end):
             cuts.append(match.end())
         previous_end, first = match.end(), False
@@ -167,16 +161,13 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
 
 def _is_prefix(raw: bytes) -> bool:
     # Whether all that stands there is a receiver's prefix.
-    if len(raw) > _PREFIX_REACH:
-        return False
-    piece = Piece(0, 0, 1, raw.decode("utf-8", "backslashreplace"))
+    piece = Piece(0, 0, 1, raw[: _PREFIX_REACH + 1].decode("utf-8", "backslashreplace"))
     read_prefix(piece)
-    return not piece.body
+    return len(raw) <= _PREFIX_REACH and not piece.body
 
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
     text = raw[:LINE_LIMIT].decode("utf-8", "backslashreplace").replace("\0", "").removesuffix("\r")
-    damage: set[str] = set()
     if "[" in text:
         text = _ANSI.sub("", text)
     if "&" in text:
@@ -189,23 +180,20 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     if "\\" in text:
         text = _ESCAPED.sub(r"\1", text)
     text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
-    if "[email" in text:
-        text = _MAIL_GUARD.sub("@", text)
-        damage.add("garbled")
-    piece = Piece(start, start + len(raw), line, text, damage=damage)
+    guarded = "[email" in text
+    piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
+    piece.damage |= {"garbled"} if guarded else set()
     read_prefix(piece)
     for role in ROLES:
-        match = role.pattern.match(piece.body)
-        if match:
+        if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
-            if _MASKED.search(piece.body[:4096]):
-                piece.damage.add("masked")
+            piece.damage |= {"masked"} if _MASKED.search(piece.body[:4096]) else set()
             break
     return piece
 
 
 def read_prefix(piece: Piece) -> None:
-    # Everything before `cpuN:W)` or the program's name is stamps, host and the like, in whatever order a receiver put them.
+    """Read and take off what stands before `cpuN:W)` or the program's name: stamps, host and the like, in whatever order a receiver put them."""
     text = piece.body
     if own := _OWN_PREFIX.match(text):
         piece.time, piece.prefixed, piece.received = moment_of(own[1]), True, own[2] is not None
@@ -219,22 +207,20 @@ def read_prefix(piece: Piece) -> None:
         piece.body = text.strip()
         return
     piece.prefixed, piece.body = True, text[end.end() :].strip()
-    groups = end.groupdict()
-    piece.pcpu, piece.world = read_count(groups.get("pcpu")), read_count(groups.get("world"))
-    if groups and not (groups["pcpu"].isdigit() and groups["world"].isdigit()):
-        piece.damage.add("masked")
+    if counts := end.groupdict():
+        piece.pcpu, piece.world = read_count(counts["pcpu"]), read_count(counts["world"])
+        piece.damage |= set() if counts["pcpu"].isdigit() and counts["world"].isdigit() else {"masked"}
     host, program = None, False
     for token in _PRIORITY.sub("", text[: end.start()], count=2).split():
         meaning = next((name for name, pattern in _TOKENS if pattern.fullmatch(token)), "garbled")
         if meaning == "time":
             piece.time, piece.received = moment_of(token) or piece.time, not program
             meaning = "nothing" if token[0].isdigit() else "masked"
-        if meaning in ("masked", "garbled"):
-            piece.damage.add(meaning)
+        piece.damage |= {meaning} & {"masked", "garbled"}
         program = program or meaning == "program"
         host = token if meaning == "host" else host
     program = program or "cpu" not in end[0]
-    piece.received = piece.received and program
+    piece.received &= program
     piece.host = host if program and "garbled" not in piece.damage else None
 
 
@@ -251,7 +237,7 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([+
 
 
 def moment_of(text: str) -> datetime | None:
-    # The moment that a stamp names, in UTC; None for a masked one or one that cannot be.
+    """The moment that a stamp names, in UTC; None for a masked one or one that cannot be."""
     parts = _MOMENT.match(text)
     if not parts or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
         return None
@@ -266,5 +252,5 @@ def moment_of(text: str) -> datetime | None:
 
 
 def read_count(text: str | None) -> int | None:
-    # A number that a 64-bit column holds.
+    """A number that a 64-bit column holds."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None

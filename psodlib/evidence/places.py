@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -56,18 +57,13 @@ def host_of_folder(name: str, folders: Collection[str], names: Collection[str], 
     source, but that lies in one, the name counts too, and that it holds one thing alone.
     """
     inner = {folder for folder in folders if not folder.startswith(".")}
-    collected = "manifest.json" in names and bool(inner & {"vcenter", "earlier"})
-    looks = (
-        collected
-        or bool(inner & {"commands", "var"})
-        or (not inner - _INNER and any(_HOSTS_OWN.fullmatch(one) for one in names))
-    )
+    own = any(map(_HOSTS_OWN.fullmatch, names))
+    looks = bool(inner & {"commands", "var"}) or (own and not inner - _INNER)
+    looks |= "manifest.json" in names and bool(inner & {"vcenter", "earlier"})  # collected
     if not looks and not given:
         alone = len(names) == 1 and not inner
-        named = (
-            bool(names) and not _NO_HOSTS_FOLDER.fullmatch(name) and (alone or _LIKE_A_HOST.search(name) is not None)
-        )
-        looks = named or any(map(_HOSTS_OWN.fullmatch, names)) or any(map(_BUNDLE.match, inner))
+        named = names and not _NO_HOSTS_FOLDER.fullmatch(name) and (alone or _LIKE_A_HOST.search(name))
+        looks = bool(named) or own or any(map(_BUNDLE.match, inner))
     return name if looks and _may_name(name) else None
 
 
@@ -89,20 +85,17 @@ def place_of(
 
 
 def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
-    # A member of the archive at `outer`; the innermost bundle name wins, a plain folder only where nothing else is known.
+    """Where a member of the archive at ``outer`` stands; the innermost bundle name wins, a plain folder only where nothing else is known."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     hint, kind, collected = _bundle_hint([outer.name.rstrip("/").rpartition("/")[2], *parts])
-    if hint is None and outer.hint is not None and outer.hint_kind != "parent":
+    if hint is None:
         hint, kind = outer.hint, outer.hint_kind
-    elif hint is None:
+    if hint is None or kind == "parent":
         inner = next((index for index, part in enumerate(parts[:-1]) if part in _INNER), len(parts) - 1)
-        folder = parts[inner - 1] if inner > 0 else None
-        if inner == len(parts) - 1 and folder is not None and not host_of_folder(folder, ["-"], [parts[-1]]):
-            folder = None  # one of several that may only share it
-        if folder is not None and _may_name(folder):
+        folder = parts[inner - 1] if inner > 0 else ""
+        # One of several may only share it.
+        if _may_name(folder) and (inner < len(parts) - 1 or host_of_folder(folder, ["-"], [parts[-1]])):
             hint, kind = folder, "folder"
-        else:
-            hint, kind = outer.hint, outer.hint_kind
     return Place(
         source=f"{outer.source}!{shown(name)}", name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
         collected=collected or outer.collected, mtime=stamp_of(mtime), size=size,
@@ -113,62 +106,48 @@ def _bundle_hint(parts: Sequence[str]) -> tuple[str | None, str | None, datetime
     # Host and time as the innermost bundle name among the parts tells them; read from the right, hosts contain `-`.
     host, collected = None, None
     for part in reversed(parts):
-        match, named = _matched(part)
-        if match and collected is None:
-            collected = _bundle_time(match)
-        if named and host is None and (named["host"] or "").lower() not in _NO_HOST:
-            host = named["host"]
+        found, moment = _matched(part)
+        collected = collected or moment
+        host = host or (found if found and found.lower() not in _NO_HOST else None)
     return host, "bundle" if host else None, collected
 
 
 @lru_cache(1 << 14)  # a fleet's paths are made of few words
-def _matched(part: str) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+def _matched(part: str) -> tuple[str | None, datetime | None]:
+    # The host and the time that a bundle's name tells.
     match = _BUNDLE.match(re.sub(r"\.(tgz|tar\.gz|tar|zip)$", "", part))
-    return match, match or _VCENTER.match(part)
-
-
-def _bundle_time(match: re.Match[str]) -> datetime | None:
-    return _moment(f"{match['day']}T{match['hour']}:{match['minute']}+00:00")
-
-
-@lru_cache(1 << 10)
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
+    named, moment = match or _VCENTER.match(part), None
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(f"{match['day']}T{match['hour']}:{match['minute']}+00:00") if match else None
+    return named["host"] if named else None, moment
 
 
 def stamp_of(seconds: float) -> datetime | None:
-    # A file's stamp as UTC; None outside 1990..2200, where it is no stamp.
+    """A file's stamp as UTC; None outside 1990..2200, where it is no stamp."""
     return datetime.fromtimestamp(seconds, UTC) if 631_152_000 <= seconds < 7_258_118_400 else None
 
 
-def runs_of(numbered: Mapping[int, Any], source: str) -> Iterator[Any]:
-    # Pieces by number -> runs without a hole, and a Problem for each hole.
-    run: list[Any] = []
-    expected = 0
-    for number in sorted(numbered):
-        if number != expected:
-            if run:
-                yield run
-            missing = f"FRAG-{expected:05d}" + (f" to {number - 1:05d}" if number - 1 > expected else "")
-            yield Problem(
-                source=source, problem="fragment_missing", detail=f"{missing} missing; nothing is glued over the hole"
-            )
-            run = []
-        run.append(numbered[number])
-        expected = number + 1
-    yield run
+def joined_runs(held: Mapping[str, Mapping[int, tuple[Place, Any]]]) -> Iterator[tuple[Place, list[Any]] | Problem]:
+    """Fragments by file and number, each with its place first -> runs without a hole as one place, and a Problem for each hole."""
+    for base, numbered in sorted(held.items()):
+        numbers = sorted(numbered)
+        begins = [at for at, number in enumerate(numbers) if at == 0 or number != numbers[at - 1] + 1]
+        for begin, end in zip(begins, [*begins[1:], len(numbers)], strict=True):
+            first, expected = numbers[begin], numbers[begin - 1] + 1 if begin else 0
+            if first != expected:
+                missing = f"FRAG-{expected:05d}" + (f" to {first - 1:05d}" if first - 1 > expected else "")
+                detail = f"{missing} missing; nothing is glued over the hole"
+                yield Problem(source=shown(base), problem="fragment_missing", detail=detail)
+            run = [numbered[number] for number in numbers[begin:end]]
+            place, size = run[0][0], sum(one[0].size for one in run)
+            source = place.source if begin else FRAGMENT.sub(r"\g<base>", place.source)
+            yield replace(place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=size), run
 
 
 def shown(text: str) -> str:
-    # A path as a table can hold it: undecodable bytes and control characters escaped.
-    if text.isascii() and text.isprintable():
+    """A path as a table can hold it: undecodable bytes and control characters escaped."""
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    if text.isprintable():
         return text
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

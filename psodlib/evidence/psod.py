@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
 from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
@@ -23,11 +23,14 @@ from psodlib.records import DAMAGE, Crash, Frame, Module
 
 _DEBUGGED = ("debugged", "gdb")  # a debugger's frames, the former in the kernel's own source
 _FRAMES = ("frame", "symbol", *_DEBUGGED)
-_SCREEN = ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES)
 _MESSAGES = ("header", "message", "requested", "title")
-_SHOWN = ("product", "title", "backtrace", "saved", "cpu_list", "world", *_FRAMES)
 # Any of these says that the host stopped, whatever stands beside it.
 _FATAL = ("header", "message", "code_start", "details", "other_cpu", "fatal", "requested")
+# What says so only where one of the others stands beside it, as on a purple screen.
+_BESIDE = {
+    "product": ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES),
+    "uptime": ("product", "title", "backtrace", "saved", "cpu_list", "world", *_FRAMES),
+}
 _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
@@ -42,7 +45,6 @@ _NESTED = timedelta(minutes=1)  # a second panic while the first is being dumped
 _ANOTHER_DAY = timedelta(minutes=10)
 _FORETOLD = 40  # lines of hardware errors that belong to the crash behind them
 _PIECE_LIMIT = 20_000  # lines of one crash; 512 PCPUs with 30 frames each stay below
-_ADDRESS_LIMIT = 1 << 64
 
 # --------------------------------------------------------------------------------------------------------------------
 # Blocks: the pieces of one crash.
@@ -63,108 +65,113 @@ class _Block:
             self.last = piece if piece.time else self.last
 
     def first(self, *roles: str) -> Piece | None:
-        found = [self.firsts[role] for role in roles if role in self.firsts]
-        return min(found, key=lambda piece: piece.start) if found else None
+        found = (self.firsts[role] for role in roles if role in self.firsts)
+        return min(found, key=lambda piece: piece.start, default=None)
 
     def has(self, *roles: str) -> bool:
         return any(role in self.firsts for role in roles)
 
-    def is_over(self, piece: Piece) -> bool:
-        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot":
+    def ends_before(self, piece: Piece) -> bool:
+        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot" or _far(self.last, piece, _ANOTHER_DAY):
             return True
-        if self.gap <= _GAP:
-            return False
-        return not self.is_near(piece, _MOMENTS) or self.gap > _LONG_GAP
-
-    def is_near(self, piece: Piece, span: timedelta) -> bool:
-        return self.last is not None and _near(self.last, piece, span)
+        if self.gap > _GAP and (self.gap > _LONG_GAP or not _near(self.last, piece, _MOMENTS)):
+            return True
+        return _begins_another(self, piece)
 
 
-def group_blocks(pieces: Iterable[Piece]) -> Iterator[_Block]:
+def blocks_in(data: bytes, offset: int = 0, line: int = 1) -> Iterator[tuple[_Block, bytes, int]]:
+    """The blocks of a text that begins at a byte and a line of its file, each with its stretch of the text and where that begins."""
+    for part, at, lines in regions(data):
+        for block in _grouped(split_pieces(part, offset + at, line + lines - 1)):
+            yield block, part, offset + at
+
+
+def _grouped(pieces: Iterable[Piece]) -> Iterator[_Block]:
     block: _Block | None = None
     previous: Piece | None = None
     foretold: list[Piece] = []  # what the hardware reported right before
     for piece in pieces:
         if piece.role == "bare_symbol":  # a name alone is a frame only below something that says so
             piece.role = "symbol" if block and block.has(*_FATAL, *_FRAMES, *_LIVES_ON) else ""
-        if block and (block.is_over(piece) or _begins_another(block, piece)):
+        if block and block.ends_before(piece):
             yield block
             block = None
         if block:
             block.add(piece)
         elif piece.role in _BEGINS:
             block = _Block()
-            for told in foretold:
-                block.add(told)
-            if previous and piece.role in ("code_start", "uptime") and _is_title(previous):
+            # A panic text that no table knows stands, alone and without prefix, right before `Code start`.
+            alone = previous and previous.body and not (previous.role or previous.prefixed)
+            if previous and alone and piece.role in ("code_start", "uptime"):
                 previous.role = "title"
-                block.add(previous)
-            block.add(piece)
+                foretold = [previous]
+            for told in (*foretold, piece):
+                block.add(told)
         foretold = [*foretold, piece][-_FORETOLD:] if piece.role == "detail" and not block else []
         previous = piece
     if block:
         yield block
 
 
-def _is_title(piece: Piece) -> bool:
-    # A panic text that no table knows stands, alone and without prefix, right before `Code start`.
-    return not piece.role and bool(piece.body) and not piece.prefixed
-
-
 def _begins_another(block: _Block, piece: Piece) -> bool:
     # Does this piece open the next crash, or does it belong to the block? It belongs until something contradicts.
-    if block.last and _comparable(block.last, piece) and not block.is_near(piece, _ANOTHER_DAY):
-        return True
     if piece.role in ("header", "message", "requested"):
-        return _other_message(block, piece)
+        return _is_other_message(block, piece)
     if piece.role in ("product", "details"):
-        if block.is_near(piece, _NESTED):
+        if _near(block.last, piece, _NESTED):
             return False
-        first = block.first(piece.role)
+        first = block.firsts.get(piece.role)
         whole = block.has("registers", *_FRAMES) and block.has(*_MESSAGES)
         return (first is not None and block.pieces[-1] is not first) or (whole and not piece.prefixed)
-    if piece.role in ("code_start", "uptime"):
-        known = block.first("code_start", "uptime")
-        uptimes = [_span(one.group("uptime")) for one in (known, piece) if one]
-        return len(uptimes) == 2 and None not in uptimes and abs(uptimes[0] - uptimes[1]) > _NESTED  # type: ignore[operator]
+    if piece.role in ("code_start", "uptime") and (known := block.first("code_start", "uptime")):
+        before, now = _span(known.group("uptime")), _span(piece.group("uptime"))
+        return before is not None and now is not None and abs(before - now) > _NESTED
     return False
 
 
-def _other_message(block: _Block, piece: Piece) -> bool:
+def _is_other_message(block: _Block, piece: Piece) -> bool:
     known = block.first("header") or block.first("message", "requested", "title")
     traced, ended = block.has(*_FRAMES), block.has("code_start", "uptime")
     if known is None:
         # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
         of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details")
         return ended if piece.role == "header" else traced and not (of_the_dump or _near(block.pieces[-1], piece))
-    if _alike(known, piece) or not _plain(piece.group("message")):  # nothing is said where a text is cut
+    one, other = _plain(known.group("message") or known.body), _plain(piece.group("message") or piece.body)
+    alike = one and other and (one.startswith(other) or other.startswith(one)) and not _far(known, piece, _NESTED)
+    if alike or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
     if piece.role == "header" and known.role == "header":
         return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
-    told = [_message_facts(one.group("message")) for one in (known, piece)]
-    elsewhere = len({one.world_id for one in told if None not in (one.exception, one.world_id)}) == 2
-    return (traced or ended or elsewhere) and not _near(known, piece, _NESTED)
+    told = [_message_facts(said.group("message")) for said in (known, piece)]
+    worlds = {facts["world_id"] for facts in told if None not in (facts["exception"], facts["world_id"])}
+    return (traced or ended or len(worlds) == 2) and not _near(known, piece, _NESTED)
 
 
-def _comparable(one: Piece, other: Piece) -> bool:
-    # A receiver's stamp and the host's own differ by whatever the clocks do.
-    return one.time is not None and other.time is not None and one.received == other.received
+def _apart(one: Piece | None, other: Piece) -> timedelta | None:
+    # None where nothing tells: a receiver's stamp and the host's own differ by whatever the clocks do.
+    if one is None or one.time is None or other.time is None or one.received != other.received:
+        return None
+    return abs(one.time - other.time)
 
 
-def _near(one: Piece, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    return _comparable(one, other) and abs(one.time - other.time) <= span  # type: ignore[operator]
+def _near(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
+    apart = _apart(one, other)
+    return apart is not None and apart <= span
 
 
-def _alike(one: Piece, other: Piece) -> bool:
-    a, b = _plain(one.group("message") or one.body), _plain(other.group("message") or other.body)
-    together = not _comparable(one, other) or _near(one, other, _NESTED)
-    return together and bool(a) and bool(b) and (a.startswith(b) or b.startswith(a))
+def _far(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
+    apart = _apart(one, other)
+    return apart is not None and apart > span
 
 
 def _plain(message: str | None) -> str:
     # Letters and figures alone: what two prints of one message share.
-    text = re.split(r"\s+PTEs:", message or "", maxsplit=1)[0].replace("\\x", "")
+    text = _without_tables(message or "").replace("\\x", "")
     return re.sub(r"[^0-9a-z]", "", text.lower())[:200]
+
+
+def _without_tables(message: str) -> str:
+    return re.split(r"\s+PTEs:", message, maxsplit=1)[0]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -172,50 +179,32 @@ def _plain(message: str | None) -> str:
 
 
 def is_crash(block: _Block) -> bool:
-    # A fatal form, a product line with what a purple screen shows around it, or a backtrace of a host that panics.
+    """A fatal form, a product line with what a purple screen shows around it, or a backtrace of a host that panics."""
     if _is_joke(block):
         return False
-    if (
-        block.has(*_FATAL)
-        or (block.has("product") and block.has(*_SCREEN))
-        or (block.has("uptime") and block.has(*_SHOWN))
-    ):
+    if block.has(*_FATAL) or any(block.has(role) and block.has(*beside) for role, beside in _BESIDE.items()):
         return True
-    return _is_backtrace_of_a_panic([piece for piece in block.pieces if piece.role in _FRAMES], block)
+    frames = [piece for piece in block.pieces if piece.role in _FRAMES]
+    if all(piece.role in _DEBUGGED for piece in frames):
+        return any(piece.role == "debugged" for piece in frames)  # of a core dump of the vmkernel
+    functions = [piece.group("function") or "" for piece in frames]
+    # Where each PCPU's own area and tables lie, the kernel prints on its way into a panic alone.
+    if block.has("world") or any(map(_PANICKING.match, functions[:6])):
+        return True
+    # Whether a line that tells of a living host speaks of these frames: written as they are, and in their moment.
+    head = frames[0]
+    lives_on = any(
+        piece.prefixed == head.prefixed and not _far(piece, head) for piece in block.pieces if piece.role in _LIVES_ON
+    )
+    # A host that lives on prints several words of the stack, a purple screen one; the last line may be cut, and tells neither.
+    logged = head.pcpu is not None and head.role == "frame"
+    logged &= len(frames) == 1 or any("," in (piece.group("stack") or "") for piece in frames[:-1])
+    return not (lives_on or logged or any(map(_LOGGING.search, functions)))
 
 
 def looks_like_crash(block: _Block) -> bool:
-    # Worth a word where it is not taken: more than the banner of a boot, and no backtrace of a host that lives on.
-    if _is_joke(block) or block.has("saved"):
-        return True
-    frames = [piece for piece in block.pieces if piece.role in _FRAMES]
-    return bool(frames) and not block.has(*_LIVES_ON)
-
-
-def _is_backtrace_of_a_panic(frames: list[Piece], block: _Block) -> bool:
-    if not frames or all(piece.role in _DEBUGGED for piece in frames):
-        return any(piece.role == "debugged" for piece in frames)  # of a core dump of the vmkernel
-    functions = [piece.group("function") or "" for piece in frames]
-    if any(_PANICKING.match(function) for function in functions[:6]):
-        return True
-    # Where each PCPU's own area and tables lie, the kernel prints on its way into a panic alone.
-    lives_on = any(_goes_with(piece, frames[0]) for piece in block.pieces if piece.role in _LIVES_ON)
-    return block.has("world") or not (_is_logged(frames) or lives_on)
-
-
-def _goes_with(said: Piece, frame: Piece) -> bool:
-    # Whether a line that tells of a living host speaks of these frames: written as they are, and in their moment.
-    return said.prefixed == frame.prefixed and (not _comparable(said, frame) or _near(said, frame))
-
-
-def _is_logged(frames: list[Piece]) -> bool:
-    # A host that lives on prints several words of the stack, a purple screen one; the last line may be cut, and tells neither.
-    if any(_LOGGING.search(piece.group("function") or "") for piece in frames):
-        return True
-    if frames[0].pcpu is None or frames[0].role != "frame":
-        return False
-    whole = frames[:-1]
-    return not whole or any("," in (piece.group("stack") or "") for piece in whole)
+    """Worth a word where it is not taken: more than the banner of a boot, and no backtrace of a host that lives on."""
+    return _is_joke(block) or block.has("saved") or (block.has(*_FRAMES) and not block.has(*_LIVES_ON))
 
 
 def _is_joke(block: _Block) -> bool:
@@ -235,90 +224,85 @@ def _is_joke(block: _Block) -> bool:
 
 
 def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
-    pieces = _trimmed(block.pieces)
+    """What a block says, whose stretch of text begins at a byte of its file."""
+    # It begins behind the warnings that foretold it, and ends with its last line of a known role.
+    roles = [piece.role for piece in block.pieces]
+    first = next(i for i, role in enumerate(roles) if role not in ("", "lockup"))
+    last = max(i for i, role in enumerate(roles) if role not in ("", "elided", "screen"))
+    pieces = block.pieces[first : last + 1]
     raw = data[pieces[0].start - offset : pieces[-1].end - offset]
-    message = _message_of(
-        block.first("header") or block.first("message") or block.first("requested") or _screen_message(pieces)
-    )
+    message = _message_of(block.first("header") or block.first("message") or block.first("requested"), pieces)
     facts = _message_facts(message)
-    pcpu = _of_whom(pieces, "pcpu", facts.pcpu)
-    frames = _frames_of(_traces(pieces), pcpu)
-    if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
-        lost = dict.fromkeys(("function", "module", "module_version", "offset", "module_evidence"))
-        frames[-1] = replace(frames[-1], **lost)  # type: ignore[arg-type]
-    main = [frame for frame in frames if frame.backtrace == 0]
-    product = block.first("product")
-    crash = Crash(
-        host=next((piece.host for piece in pieces if piece.role and piece.host), None),
-        time=_time_of(pieces),
-        esxi_version=_unmasked(product, "version"),
-        esxi_build=_unmasked(product, "build"),
-        kind=_kind_of(message, facts, main, block),
-        message=message,
-        exception=facts.exception,
-        pcpu=pcpu,
-        world_id=_of_whom(pieces, "world", facts.world_id),
-        world_name=facts.world_name or _first_told(pieces, "name", "details", "cpu_list"),
-        ip=facts.ip if facts.ip is not None else _register_ip(pieces),
-        fault_address=facts.fault_address,
-        code_start=_address(_first_told(pieces, "code_start", "code_start")),
-        uptime=_span(_first_told(pieces, "uptime", "code_start", "uptime", "details")),
+    pcpu = _of_whom(pieces, "pcpu", facts["pcpu"])
+    frames = _frames_of(pieces, pcpu)
+    crash = facts | {
+        "host": next((piece.host for piece in pieces if piece.role and piece.host), None),
+        "time": _time_of(pieces),
+        "esxi_version": _unmasked(block, "version"),
+        "esxi_build": _unmasked(block, "build"),
+        "kind": _kind_of(message, facts["exception"], frames, block),
+        "message": message,
+        "pcpu": pcpu,
+        "world_id": _of_whom(pieces, "world", facts["world_id"]),
+        "world_name": facts["world_name"] or _first_told(pieces, "name", "details", "cpu_list"),
+        "ip": facts["ip"] if facts["ip"] is not None else _register_ip(pieces),
+        "code_start": _address(_first_told(pieces, "code_start", "code_start")),
+        "uptime": _span(_first_told(pieces, "uptime", "code_start", "uptime", "details")),
+    }
+    identity = _identity(crash, facts["ip"], frames)
+    return Crash(
+        **crash,
+        crash_id=identity,
         deliberate=bool(message and KINDS[0][2].search(message)),
-        damage="",
+        damage=_damage(pieces, crash, frames, raw),
         line=pieces[0].line,
         offset=pieces[0].start,
         sha256=hashlib.sha256(raw).hexdigest(),
         text=raw.decode("utf-8", "backslashreplace"),
-    )
-    identity = _identity(crash, facts, main)
-    return replace(
-        crash,
-        crash_id=identity,
-        damage=_damage(pieces, crash, frames, raw),
-        frames=tuple(replace(frame, crash_id=identity) for frame in frames),
+        frames=tuple(Frame(crash_id=identity, **frame) for frame in frames),
+        # The vmkernel prints 0 for itself in its map: that is "not said", its place is `Code start`.
         modules=tuple(
-            replace(module, crash_id=identity, host=crash.host, time=crash.time) for module in _module_map(pieces)
+            Module(
+                crash_id=identity,
+                host=crash["host"],
+                time=crash["time"],
+                module=piece.group("module") or "",
+                base=_address(piece.group("base")) or None,
+                data=_address(piece.group("data")) or None,
+                bss=_address(piece.group("bss")) or None,
+            )
+            for piece in pieces
+            if piece.role == "module_map"
         ),
     )
-
-
-def _trimmed(pieces: list[Piece]) -> list[Piece]:
-    # A crash begins behind the warnings that foretold it, and ends with its last line of a known role.
-    first = next(i for i, piece in enumerate(pieces) if piece.role and piece.role != "lockup")
-    last = max(i for i, piece in enumerate(pieces) if piece.role and piece.role not in ("elided", "screen"))
-    return pieces[first : last + 1]
 
 
 def _first_told(pieces: list[Piece], name: str, *roles: str) -> str | None:
     return next((text for role in roles for p in pieces if p.role == role and (text := p.group(name))), None)
 
 
-def _screen_message(pieces: list[Piece]) -> Piece | None:
-    told = [piece for piece in pieces if piece.role or piece.body]
-    for before, piece in zip([None, *told], told, strict=False):
-        if piece.role == "title" or (piece.role == "lockup" and piece.body.startswith("NMI IPI")):
-            return piece
-        if before and before.role == "product" and piece.role in ("", "detail") and not piece.prefixed:
-            return piece
-    return None
+def _unmasked(block: _Block, name: str) -> str | None:
+    text = block.firsts["product"].group(name) if block.has("product") else None
+    return None if text is None or re.search("[#X]", text) else text
 
 
-def _message_of(piece: Piece | None) -> str | None:
+def _message_of(told: Piece | None, pieces: list[Piece]) -> str | None:
+    piece = told or _screen_message(pieces)
     if piece is None:
         return None
     text = (piece.match.groupdict() if piece.match else {}).get("message", piece.body[:4000]) or ""
-    text = re.split(r"\s+PTEs:", text, maxsplit=1)[0]
-    text = re.sub(r"\.{3}\s*\Z", "", text.strip()).rstrip()
-    return text or None
+    return re.sub(r"\.{3}\s*\Z", "", _without_tables(text).strip()).rstrip() or None
 
 
-class _Facts(NamedTuple):
-    exception: int | None = None
-    pcpu: int | None = None
-    world_id: int | None = None
-    world_name: str | None = None
-    ip: int | None = None
-    fault_address: int | None = None
+def _screen_message(pieces: list[Piece]) -> Piece | None:
+    before = None
+    for piece in pieces:
+        if piece.role == "title" or (piece.role == "lockup" and piece.body.startswith("NMI IPI")):
+            return piece
+        if before and before.role == "product" and piece.role in ("", "detail") and piece.body and not piece.prefixed:
+            return piece
+        before = piece if piece.role or piece.body else before
+    return None
 
 
 _EXCEPTION = re.compile(r"[Ee]xception\s*(?:type\s*)?\(?(\d{1,3})\)?(?:\s|$)")
@@ -331,24 +315,25 @@ _MESSAGE_ADDRESS = re.compile(rf"\baddr[:=]?\s*({HEX})|far_el2 ({HEX})")
 _ON_PCPU = re.compile(
     r"\bon (?:PCPU|pcpu|CPU|cpu)\s*(\d{1,5})\b|\bCPU (\d{1,5}) / World|\(Src 0x[0-9a-f]{1,8}, CPU(\d{1,5})\b|\(cpu (\d{1,5}), world"
 )
+_REGISTER_IP = re.compile(rf"\b(?:r|e)?ip=({HEX})")
 
 
-def _message_facts(message: str | None) -> _Facts:
+def _message_facts(message: str | None) -> dict[str, Any]:
     text = message or ""
-    exception, world, pcpu = _EXCEPTION.search(text), _IN_WORLD.search(text), _ON_PCPU.search(text)
-    return _Facts(
-        exception=int(exception[1]) if exception else None,
-        pcpu=read_count(pcpu[pcpu.lastindex or 0]) if pcpu else None,
-        world_id=read_count(world["world"]) if world else None,
-        world_name=_told_name(world["name"]) if world else None,
-        ip=_found_address(_MESSAGE_IP, text),
-        fault_address=_found_address(_MESSAGE_ADDRESS, text),
-    )
+    exception, world = _found(_EXCEPTION, text), _IN_WORLD.search(text)
+    return {
+        "exception": int(exception) if exception else None,
+        "pcpu": read_count(_found(_ON_PCPU, text)),
+        "world_id": read_count(world["world"]) if world else None,
+        "world_name": _told_name(world["name"]) if world else None,
+        "ip": _address(_found(_MESSAGE_IP, text)),
+        "fault_address": _address(_found(_MESSAGE_ADDRESS, text)),
+    }
 
 
-def _found_address(pattern: re.Pattern[str], text: str) -> int | None:
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
     found = pattern.search(text)
-    return _address(found[found.lastindex or 0]) if found else None
+    return found[found.lastindex or 0] if found else None
 
 
 def _address(text: str | None) -> int | None:
@@ -356,7 +341,7 @@ def _address(text: str | None) -> int | None:
         value = int(text.replace("×", "x").replace("O", "0", 1), 16) if text else None
     except ValueError:
         return None
-    return value if value is not None and value < _ADDRESS_LIMIT else None
+    return value if value is not None and value < 1 << 64 else None
 
 
 def _span(text: str | None) -> timedelta | None:
@@ -367,17 +352,24 @@ def _span(text: str | None) -> timedelta | None:
     return timedelta(days, seconds, hours=hours, minutes=minutes) if days <= 73_000 else None
 
 
-def _kind_of(message: str | None, facts: _Facts, frames: list[Frame], block: _Block) -> str:
-    if message:
-        for kind, _, pattern in KINDS:
-            if pattern.search(message):
-                return kind
-    if facts.exception is not None:
-        return EXCEPTIONS.get(facts.exception, "other")
-    if block.first("fatal"):
+# What masks, scrapers and the vmkernel print for "not told".
+_PLACEHOLDER = re.compile(r"[#X*]{1,80}|x{3,80}|<None>|<[A-Z][A-Z_ ]{0,20}>|example\.com|")
+
+
+def _told_name(text: str | None) -> str | None:
+    return None if text is None or _PLACEHOLDER.fullmatch(text) else text
+
+
+def _kind_of(message: str | None, exception: int | None, frames: list[dict[str, Any]], block: _Block) -> str:
+    for kind, _, pattern in KINDS:
+        if message and pattern.search(message):
+            return kind
+    if exception is not None:
+        return EXCEPTIONS.get(exception, "other")
+    if block.has("fatal"):
         return "machine_check"
-    panicking = any(_PANICKING.match(frame.function or "") for frame in frames[:6])
-    return "panic" if panicking else "other"
+    main = [frame["function"] or "" for frame in frames if frame["backtrace"] == 0]
+    return "panic" if any(map(_PANICKING.match, main[:6])) else "other"
 
 
 def _time_of(pieces: list[Piece]) -> datetime | None:
@@ -388,98 +380,80 @@ def _time_of(pieces: list[Piece]) -> datetime | None:
     return moment_of(_first_told(pieces, "time", "details") or "")
 
 
-def _unmasked(piece: Piece | None, name: str) -> str | None:
-    text = piece.group(name) if piece else None
-    return None if text is None or re.search("[#X]", text) else text
-
-
-_SPEAKING = (("header",), ("code_start", "message", "fatal", "requested", *_FRAMES))
-
-
-def _of_whom(pieces: list[Piece], what: Literal["pcpu", "world"], told: int | None) -> int | None:
+def _of_whom(pieces: list[Piece], what: str, told: int | None) -> int | None:
     # The PCPU or the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
-    spoken = [getattr(piece, what) for roles in _SPEAKING for piece in pieces if piece.role in roles]
-    printed = [
-        read_count(piece.group(what))
-        for role in ("details", "backtrace", "cpu_list", "other_cpu")
-        for piece in pieces
-        if piece.role == role
-    ]
+    speaking = (("header",), ("code_start", "message", "fatal", "requested", *_FRAMES))
+    spoken = [getattr(piece, what) for roles in speaking for piece in pieces if piece.role in roles]
+    printing = ("details", "backtrace", "cpu_list", "other_cpu")
+    printed = [read_count(piece.group(what)) for role in printing for piece in pieces if piece.role == role]
     own = [*spoken, told] if what == "pcpu" else [told, *spoken]
     return next((value for value in (*own, *printed) if value is not None), None)
 
 
-_INNER_IP = re.compile(rf"\b(?:r|e)?ip=({HEX})")
-
-
 def _register_ip(pieces: list[Piece]) -> int | None:
     for piece in pieces:
-        if piece.role in ("registers", "arm_pc", "other_cpu") and (found := _address(piece.group("ip"))) is not None:
-            return found
-        if piece.role == "registers" and (found := _found_address(_INNER_IP, piece.body)) is not None:
-            return found
+        if piece.role in ("registers", "arm_pc", "other_cpu"):
+            for text in (piece.group("ip"), _found(_REGISTER_IP, piece.body)):
+                if (address := _address(text)) is not None:
+                    return address
     return None
 
 
-class _Trace(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Trace:
     # A run of frames of one PCPU. A saved one was logged for another PCPU than the one that panicked.
-    pcpu: int | None
-    saved: bool
-    announced: bool  # stands behind the header or `Code start`
-    pieces: list[Piece]
-
-    def goes_on_with(self, frame: Piece) -> bool:
-        # `pcpu 118 Heartbeat NMI: 0x...` says at each frame whose it is; a frame without that ends such a run.
-        if frame.group("why"):
-            return self.saved and self.pcpu == read_count(frame.group("pcpu"))
-        if self.pieces and (self.pieces[-1].role in _DEBUGGED) is not (frame.role in _DEBUGGED):
-            return False  # the same stack again, by a debugger
-        return not (self.saved and self.pieces and self.pieces[-1].group("why"))
+    pcpu: int | None = None
+    saved: bool = False
+    announced: bool = False  # stands behind the header or `Code start`
+    pieces: list[Piece] = field(default_factory=list)
 
 
 def _traces(pieces: list[Piece]) -> list[_Trace]:
-    traces = [_Trace(None, False, False, [])]
+    traces = [_Trace()]
     for piece in pieces:
         trace = traces[-1]
         if piece.role in ("saved", "backtrace"):
-            traces.append(_Trace(read_count(piece.group("pcpu")), piece.role == "saved", trace.announced, []))
+            traces.append(_Trace(read_count(piece.group("pcpu")), piece.role == "saved", trace.announced))
         elif piece.role in ("header", "code_start", "uptime"):
-            traces.append(_Trace(None, False, True, []))
+            traces.append(_Trace(announced=True))
         elif piece.role in _FRAMES:
-            if not trace.goes_on_with(piece):
-                tagged = read_count(piece.group("pcpu")) if piece.group("why") else None
-                traces.append(_Trace(tagged, tagged is not None, trace.announced, []))
+            # `pcpu 118 Heartbeat NMI: 0x...` says at each frame whose it is; a frame without that ends such a run.
+            tagged = read_count(piece.group("pcpu")) if piece.group("why") else None
+            if piece.group("why"):
+                goes_on = trace.saved and trace.pcpu == tagged
+            else:  # a debugger prints the same stack again
+                end = trace.pieces[-1] if trace.pieces else None
+                twice = end and (end.role in _DEBUGGED) is not (piece.role in _DEBUGGED)
+                goes_on = not twice and not (end and trace.saved and end.group("why"))
+            if not goes_on:
+                traces.append(_Trace(tagged, tagged is not None, trace.announced))
             traces[-1].pieces.append(piece)
     return [trace for trace in traces if trace.pieces]
 
 
-def _frames_of(traces: list[_Trace], pcpu: int | None) -> list[Frame]:
+def _frames_of(pieces: list[Piece], pcpu: int | None) -> list[dict[str, Any]]:
+    traces = _traces(pieces)
     main = [trace for trace in traces if not trace.saved]
     if not main and pcpu is not None:  # the only trace of the panicking PCPU is the one its NMI saved
         main = [trace for trace in traces if trace.pcpu == pcpu]
-    frames: list[Frame] = []
+    frames = []
     if main:
-        chosen = _fullest(main)
-        frames = [_frame(piece, 0, index, chosen.pcpu) for index, piece in enumerate(chosen.pieces)]
+        # The same stack may be logged twice: with five words before the header, with one behind it. The latter counts,
+        # unless it is only the beginning of the former.
+        best = next((trace for trace in main if trace.announced), main[0])
+        for trace in main:
+            same = (a.group("ip") == b.group("ip") for a, b in zip(best.pieces, trace.pieces, strict=False))
+            best = trace if len(trace.pieces) > len(best.pieces) and all(same) else best
+        frames = [_frame(piece, 0, index, best.pcpu) for index, piece in enumerate(best.pieces)]
     saved: dict[int | None, list[Piece]] = {}
     for trace in traces:
-        if trace.saved and not any(trace is other for other in main):
+        if trace.saved and trace not in main:
             saved.setdefault(trace.pcpu, []).extend(trace.pieces)
-    for number, (other, pieces) in enumerate(saved.items(), start=1):
-        frames += [_frame(piece, number, index, other) for index, piece in enumerate(pieces)]
+    for number, (other, told) in enumerate(saved.items(), start=1):
+        frames += [_frame(piece, number, index, other) for index, piece in enumerate(told)]
+    if frames and _ends_in_a_frame(pieces):  # how much of the symbol is left, nobody knows
+        frames[-1] |= dict.fromkeys(("function", "module", "module_version", "offset", "module_evidence"))
     return frames
-
-
-def _fullest(traces: list[_Trace]) -> _Trace:
-    # The same stack may be logged twice: with five words before the header, with one behind it. The latter counts, unless it
-    # is only the beginning of the former.
-    best = next((trace for trace in traces if trace.announced), traces[0])
-    for trace in traces:
-        if len(trace.pieces) > len(best.pieces) and all(
-            a.group("ip") == b.group("ip") for a, b in zip(best.pieces, trace.pieces, strict=False)
-        ):
-            best = trace
-    return best
 
 
 def _ends_in_a_frame(pieces: list[Piece]) -> bool:
@@ -488,90 +462,63 @@ def _ends_in_a_frame(pieces: list[Piece]) -> bool:
     return before and pieces[-1].role == "frame" and not pieces[-1].group("stack")
 
 
-# What masks, scrapers and the vmkernel print for "not told".
-_PLACEHOLDER = re.compile(r"[#X*]{1,80}|x{3,80}|<None>|<[A-Z][A-Z_ ]{0,20}>|example\.com|")
-
-
-def _told_name(text: str | None) -> str | None:
-    return None if text is None or _PLACEHOLDER.fullmatch(text) else text
-
-
-def _frame(piece: Piece, backtrace: int, index: int, pcpu: int | None) -> Frame:
+def _frame(piece: Piece, backtrace: int, index: int, pcpu: int | None) -> dict[str, Any]:
     module = _told_name((piece.group("module") or "").strip("()"))
     offset = _address(piece.group("offset") or piece.group("plain_offset"))
-    return Frame(
-        backtrace=backtrace,
-        pcpu=piece.pcpu if pcpu is None and backtrace == 0 else pcpu,
-        index=index,
-        frame_pointer=_address(piece.group("fp")),
-        address=_address(piece.group("ip")),
-        function=_told_name(piece.group("function")),
-        module=module,
-        module_version=_told_name(piece.group("version")),
-        offset=offset if offset is not None and offset < 1 << 63 else None,
-        stack=_address(piece.group("word")),
-        module_evidence="printed" if module else None,
-    )
-
-
-def _module_map(pieces: list[Piece]) -> list[Module]:
-    # The vmkernel prints 0 for itself: that is "not said", its place is `Code start`.
-    return [
-        Module(
-            module=piece.group("module") or "",
-            base=_address(piece.group("base")) or None,
-            data=_address(piece.group("data")) or None,
-            bss=_address(piece.group("bss")) or None,
-        )
-        for piece in pieces
-        if piece.role == "module_map"
-    ]
-
-
-def _damage(pieces: list[Piece], crash: Crash, frames: list[Frame], raw: bytes) -> str:
-    found = set().union(*(piece.damage for piece in pieces if piece.role))
-    if crash.message is None:
-        found.add("no_header")
-    if not frames:
-        found.add("no_frames")
-    if crash.time is None:
-        found.add("no_time")
-    roles = [piece.role for piece in pieces]
-    if crash.message is None and roles[0] in (*_FRAMES, "code_start", "registers"):
-        found.add("cut_head")
-    framed = [i for i, role in enumerate(roles) if role in _FRAMES]
-    if framed and "elided" in roles[framed[0] : framed[-1] + 2]:
-        found.add("cut_backtrace")
-    if "cut" in roles or _ends_in_a_frame(pieces):
-        found |= {"cut_line", "cut_backtrace"}
-    if b"\0" in raw or any(frame.function is None for frame in frames) or _CONTROL.search(crash.message or ""):
-        found.add("garbled")
-    return ";".join(word for word in DAMAGE if word in found)
+    return {
+        "backtrace": backtrace,
+        "pcpu": piece.pcpu if pcpu is None and backtrace == 0 else pcpu,
+        "index": index,
+        "frame_pointer": _address(piece.group("fp")),
+        "address": _address(piece.group("ip")),
+        "function": _told_name(piece.group("function")),
+        "module": module,
+        "module_version": _told_name(piece.group("version")),
+        "offset": offset if offset is not None and offset < 1 << 63 else None,
+        "stack": _address(piece.group("word")),
+        "module_evidence": "printed" if module else None,
+    }
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ufffd]|\\x[89a-f][0-9a-f]")
 
 
-def _identity(crash: Crash, facts: _Facts, frames: list[Frame]) -> str:
+def _damage(pieces: list[Piece], crash: dict[str, Any], frames: list[dict[str, Any]], raw: bytes) -> str:
+    found = set().union(*(piece.damage for piece in pieces if piece.role))
+    roles = [piece.role for piece in pieces]
+    framed = [i for i, role in enumerate(roles) if role in _FRAMES]
+    message = crash["message"]
+    torn = "cut" in roles or _ends_in_a_frame(pieces)
+    odd = b"\0" in raw or any(frame["function"] is None for frame in frames) or _CONTROL.search(message or "")
+    signs = {
+        "no_header": message is None,
+        "no_frames": not frames,
+        "cut_head": message is None and roles[0] in (*_FRAMES, "code_start", "registers"),
+        "cut_backtrace": torn or (framed and "elided" in roles[framed[0] : framed[-1] + 2]),
+        "cut_line": torn,
+        "garbled": odd,
+        "no_time": crash["time"] is None,
+    }
+    return ";".join(word for word in DAMAGE if word in found or signs.get(word))
+
+
+def _identity(crash: dict[str, Any], ip: int | None, frames: list[dict[str, Any]]) -> str:
     # What every copy of one crash prints alike. Neither host nor wall clock: a receiver rewrites both. But without an
     # uptime nothing tells a crash from the next one of the same world at the same place, so then the second counts.
-    milliseconds = crash.uptime // timedelta(milliseconds=1) if crash.uptime is not None else None
-    innermost = (frames[0].frame_pointer, frames[0].address, frames[0].function) if frames else None
-    shared = (
-        crash.kind, crash.exception, crash.world_id, facts.ip, crash.fault_address, crash.code_start, milliseconds, innermost,
-        _plain(crash.message),
-    )  # fmt: skip
-    if crash.uptime is None and crash.time is not None:
-        shared = (*shared, int(crash.time.timestamp()))  # type: ignore[assignment]
-    return hashlib.sha256(repr(shared).encode()).hexdigest()[:16]
+    uptime, time = crash["uptime"], crash["time"]
+    main = next((frame for frame in frames if frame["backtrace"] == 0), None)
+    shared = [
+        *(crash[name] for name in ("kind", "exception", "world_id")),
+        ip, crash["fault_address"], crash["code_start"],
+        uptime // timedelta(milliseconds=1) if uptime is not None else None,
+        (main["frame_pointer"], main["address"], main["function"]) if main else None,
+        _plain(crash["message"]),
+        *([int(time.timestamp())] if uptime is None and time is not None else []),
+    ]  # fmt: skip
+    return hashlib.sha256(repr(tuple(shared)).encode()).hexdigest()[:16]
 
 
 def find_crashes(text: str | bytes) -> list[Crash]:
     """All crashes of one log's text, a pasted screen or a cut backtrace, in the order of the text."""
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else bytes(text)
-    return [
-        read_crash(block, part, start)
-        for part, start, line in regions(data)
-        for block in group_blocks(split_pieces(part, start, line))
-        if is_crash(block)
-    ]
+    return [read_crash(block, part, start) for block, part, start in blocks_in(data) if is_crash(block)]

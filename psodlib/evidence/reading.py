@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -97,16 +98,11 @@ def read_unit(unit: Unit) -> tuple[list[FileReading], list[Problem]]:
         if members and all(reading.irrelevant for reading in told):
             passed[told[0].kind if told else "other"] += 1
             size += found.size
-    if passed:
-        problems.append(_passed_over(unit.source, members, passed, size))
+    if passed:  # an archive's members of no use are not listed one by one
+        kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in passed.most_common())
+        detail = f"{passed.total():,} of {members:,} members hold nothing of use here ({kinds}; {size / 1e6:,.1f} MB as stored); told by their content"
+        problems.append(Problem(source=unit.source, problem="unused", detail=detail))
     return readings, problems
-
-
-def _passed_over(source: str, members: int, passed: Counter[str], size: int) -> Problem:
-    # An archive's members of no use are not listed one by one; how many there are, and of what kind, is said.
-    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in passed.most_common())
-    detail = f"{passed.total():,} of {members:,} members hold nothing of use here ({kinds}; {size / 1e6:,.1f} MB as stored); told by their content"
-    return Problem(source=source, problem="unused", detail=detail)
 
 
 def read_units(units: Sequence[Unit]) -> list[tuple[Unit, bytes]]:
@@ -126,31 +122,28 @@ def read_item(item: Item) -> list[FileReading]:
         try:
             readings = _read(stream, item)
         except Exception as error:  # the last guard: a bug in a reader must not cost the other files
-            detail = f"{type(error).__name__}: {error}; please report this with the file"
-            readings = [_only(item, Problem(source=item.source, problem="unreadable", detail=detail))]
+            readings = _nothing(
+                item, "", "unreadable", f"{type(error).__name__}: {error}; please report this with the file"
+            )
     several = len({reading.host for reading in readings if reading.host}) > 1
-    placed = [_with_place(reading, item, stream, first=index == 0) for index, reading in enumerate(readings)]
-    # A file of several hosts, or a table of a fleet, says nothing of whose folder it lies in.
-    return [
-        replace(reading, hint=None)
-        if reading.host and (several or reading.kind.startswith(("table", "export")))
-        else reading
-        for reading in placed
-    ]
+    placed = []
+    for index, reading in enumerate(readings):
+        host = reading.host or next((fact.host for fact in reading.facts if fact.host), None)
+        if reading.kind.startswith("syslog:") and item.hint_kind == "bundle":
+            host = None  # a bundle's name is the stronger word; syslog lines often have the short name
+        # A file of several hosts, or a table of a fleet, says nothing of whose folder it lies in.
+        anyones = host is not None and (several or reading.kind.startswith(("table", "export")))
+        placed.append(replace(
+            reading, host=host, hint=None if anyones else item.hint, sha256=None if reading.irrelevant else stream.sha256, size=stream.count,
+            mtime=item.mtime, collected=item.collected, problems=reading.problems + (tuple(stream.problems) if index == 0 else ()),
+        ))  # fmt: skip
+    return placed
 
 
-def _with_place(reading: FileReading, item: Item, stream: Stream, first: bool) -> FileReading:
-    host = reading.host or next((fact.host for fact in reading.facts if fact.host), None)
-    if reading.kind.startswith("syslog:") and item.hint_kind == "bundle":
-        host = None  # a bundle's name is the stronger word; syslog lines often have the short name
-    return replace(
-        reading, host=host, hint=item.hint, sha256=None if reading.irrelevant else stream.sha256, size=stream.count, mtime=item.mtime,
-        collected=item.collected, problems=reading.problems + (tuple(stream.problems) if first else ()),
-    )  # fmt: skip
-
-
-def _only(item: Item, *problems: Problem) -> FileReading:
-    return FileReading(source=item.source, kind="", problems=problems)
+def _nothing(item: Item, kind: str, problem: str = "", detail: str = "") -> list[FileReading]:
+    # It is known to be of no use, or something is wrong with it.
+    problems = (Problem(source=item.source, problem=problem, detail=detail),) if problem else ()
+    return [FileReading(source=item.source, kind=kind, problems=problems, irrelevant=not problem)]
 
 
 def _read(stream: Stream, item: Item) -> list[FileReading]:
@@ -161,12 +154,10 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         if kind is not None and kind.is_log:
             return read_artifact(cast(BinaryIO, stream), item.source, item.name, _taken(item), kind)
     head = stream.peek(SNIFFED)
+    if not head and stream.problems:
+        return [FileReading(source=item.source, kind="")]
     if not head:
-        return [
-            _only(item)
-            if stream.problems
-            else _only(item, Problem(source=item.source, problem="empty", detail="no bytes in it"))
-        ]
+        return _nothing(item, "", "empty", "no bytes in it")
     if not head.strip(b"\0"):  # a file whose host crashed may begin with blocks that were never written
         whole = stream.peek(MAX_NULS)
         head = whole.lstrip(b"\0")[:SNIFFED]
@@ -174,7 +165,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         stream.problems.append(Problem(source=item.source, problem="bad_line", line=1, detail=detail))
     if is_workbook(head):
         told = read_book(stream.read(MAX_BOOK), item.source, _taken(item))
-        return [_of_binary("document", item)] if told[0].kind == "document" else told
+        return _of_binary("document", item) if told[0].kind == "document" else told
     encoding, text = encoding_of(head), head
     if encoding is not None or b"\0" in head or head[:1] in (b"\xff", b"\xfe"):
         wide = encoding not in (None, "utf-8-sig")
@@ -184,7 +175,7 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
         found = _HEADS.found(bare)
     if encoding is None and not (_VMKERNEL in found and is_vmkernel(head)) and (kind_of_binary := binary_kind(head)):
         if kind_of_binary != "binary" or not is_vmkernel(stream.peek(MAX_NULS)):  # a log may stand behind junk
-            return [_of_binary(kind_of_binary, item)]
+            return _of_binary(kind_of_binary, item)
         detail = "begins with bytes that are no text; what stands behind them is read"
         stream.problems.append(Problem(source=item.source, problem="not_text", line=1, detail=detail))
     return _read_text(stream, encoding, text, item, found)
@@ -205,14 +196,12 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     name = item.name.rpartition("/")[2]
     # What people say of an incident is the write-up's, what a collection says of itself the report's: no evidence.
     if name == "incident.toml" or (name == "manifest.json" and b'"clock_offset"' in head):
-        return [FileReading(source=item.source, kind="account", irrelevant=True)]
+        return _nothing(item, "account")
 
     def read_part(part: BinaryIO, source: str, kind: str) -> list[FileReading]:
-        return (
-            [read_vmkernel(part, source)]
-            if kind == "vmkernel"
-            else read_artifact(part, source, item.name, item.collected)
-        )
+        if kind == "vmkernel":
+            return [read_vmkernel(part, source)]
+        return read_artifact(part, source, item.name, item.collected)
 
     if _EXPORT in found and is_export(_text(head)):
         return read_export(text_of, item.source, read_part)
@@ -222,23 +211,52 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     like_vmkernel = _VMKERNEL in found and is_vmkernel(head) and not _is_json(text)
     # Nothing that the head looks like wins over a crash in it.
     crashes = find_crashes(head) if opens_in(head) and not _is_json(_text(head)) else []
-    is_document = _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1
     has_outputs = _BOUNDARY in found and has_prompt(text)
-    if is_document:  # what it quotes may be all of it
+    if _DOCUMENT in found and len(_MARKDOWN.findall(text)) > 1:  # what it quotes may be all of it
         fenced = sum(map(len, _FENCE.split(text)[1::2])) if has_outputs else 0
         if 2 * max(fenced, sum(len(crash.text) for crash in crashes)) < len(text):
-            return [_of_document(item, bool(crashes), has_outputs)]
+            # Else it may be another host's, another day's: nobody took it as evidence.
+            if not (crashes or has_outputs):
+                return _nothing(item, "document")
+            of_crash = "a crash, no evidence of a host; `parse_crashes` reads what it quotes"
+            quoted = (
+                of_crash if crashes else "outputs of a host, no evidence; put what it quotes into a file of its own"
+            )
+            return _nothing(item, "", "unknown_format", f"a document that quotes {quoted}")
     if has_outputs or (crashes and not like_vmkernel):
-        return _read_capture(text_of, item, head, like_vmkernel)
+        # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
+        seen: list[bytes] = []
+        while sum(map(len, seen)) < MAX_CAPTURE and (block := text_of.read(BLOCK)):
+            seen.append(block)
+        readings = read_artifact(io.BytesIO(b"".join(seen)), item.source, item.name, _taken(item))
+        both = Stream(chain(seen, iter(partial(text_of.read, BLOCK), b"")), item.source)
+        log = read_vmkernel(cast(BinaryIO, both), item.source)
+        readings += [log] if like_vmkernel or log.crashes else []
+        return readings or _of_unknown(head, item)
     kinds = [place for place in found if place < len(KINDS)]
-    if kinds and not like_vmkernel:
-        kind = recognise(text, name.removesuffix(".txt"), kinds)
-        if kind is not None:
-            return _less_noise(read_artifact(text_of, item.source, item.name, _taken(item), kind), item)
+    kind = recognise(text, name.removesuffix(".txt"), kinds) if kinds and not like_vmkernel else None
+    if kind is not None:
+        readings = read_artifact(text_of, item.source, item.name, _taken(item), kind)
+        return [
+            replace(reading, problems=(), irrelevant=True)
+            if _is_one_of_hundreds(item)
+            and not reading.facts
+            and [one.problem for one in reading.problems] == ["unused"]
+            else reading
+            for reading in readings
+        ]
     if like_vmkernel:
         return [read_vmkernel(text_of, item.source)]
     reading = _searched(stream, encoding, item)
-    return [reading if reading is not None and _says_something(reading) else _of_unknown(head, item)]
+    # A text that does not look like vmkernel's: a stamp alone makes no sign of life.
+    if reading and (
+        reading.crashes
+        or reading.drivers
+        or reading.modules
+        or any(p.problem == "unread_crash" for p in reading.problems)
+    ):
+        return [reading]
+    return _of_unknown(head, item)
 
 
 def _searched(stream: Stream, encoding: str | None, item: Item) -> FileReading | None:
@@ -257,32 +275,9 @@ def _recoded(stream: Stream, encoding: str | None) -> BinaryIO:
     return cast(BinaryIO, Stream(Recoded(stream, encoding), stream.source))
 
 
-def _less_noise(readings: list[FileReading], item: Item) -> list[FileReading]:
-    # A bundle has hundreds of outputs and settings that look like something and say nothing.
-    if item.hint_kind != "bundle" and not _SIDE_FOLDERS.search(item.name):
-        return readings
-    return [
-        replace(reading, problems=(), irrelevant=True)
-        if [one.problem for one in reading.problems] == ["unused"] and not reading.facts
-        else reading
-        for reading in readings
-    ]
-
-
 def is_vmkernel(head: bytes) -> bool:
     """Whether the beginning of a text looks like the vmkernel's own lines."""
     return any(word in head for word in _VMKERNEL_WORDS) or _VMKERNEL_PREFIX.search(head) is not None
-
-
-def _of_document(item: Item, quotes: bool, has_outputs: bool) -> FileReading:
-    # What a page quotes may be another host's, another day's: nobody took it as evidence.
-    if quotes:
-        detail = "a document that quotes a crash, no evidence of a host; `parse_crashes` reads what it quotes"
-    elif has_outputs:
-        detail = "a document that quotes outputs of a host, no evidence; put what it quotes into a file of its own"
-    else:
-        return FileReading(source=item.source, kind="document", irrelevant=True)
-    return _only(item, Problem(source=item.source, problem="unknown_format", detail=detail))
 
 
 def _is_json(text: str) -> bool:
@@ -293,75 +288,56 @@ def _is_json(text: str) -> bool:
         return False
 
 
-def _taken(item: Item) -> Any:
+def _taken(item: Item) -> datetime | None:
     # When an output was printed: a bundle's name, or the stamp that its archive kept. A loose file's stamp is often a copy's.
     return item.collected or (item.mtime if "!" in item.source else None)
 
 
-def _read_capture(stream: BinaryIO, item: Item, head: bytes, like_vmkernel: bool) -> list[FileReading]:
-    # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
-    seen: list[bytes] = []
-    while sum(map(len, seen)) < MAX_CAPTURE and (block := stream.read(BLOCK)):
-        seen.append(block)
-    readings = read_artifact(io.BytesIO(b"".join(seen)), item.source, item.name, _taken(item))
-    both = Stream(chain(seen, iter(partial(stream.read, BLOCK), b"")), item.source)
-    log = read_vmkernel(cast(BinaryIO, both), item.source)
-    if like_vmkernel or log.crashes:
-        readings.append(log)
-    return readings or [_of_unknown(head, item)]
+def _is_one_of_hundreds(item: Item) -> bool:
+    # A bundle has hundreds of outputs and settings that look like something and say nothing.
+    return item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name) is not None
 
 
 # --- what is none of ours ---------------------------------------------------------------------------------------------
 
 
 def binary_kind(head: bytes) -> str | None:
-    # None for text, which may begin with a run of NULs: a dump log is a ring buffer.
+    """What bytes are that are no text. Text may begin with a run of NULs: a dump log is a ring buffer."""
     kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
     odd = len(head) - len(head.translate(None, _CONTROLS))
     nuls = head.count(0) if odd else 0
-    return kind or ("binary" if 10 * (odd - nuls) > len(head) - nuls > 0 or _is_no_utf8(head) else None)
-
-
-def _is_no_utf8(head: bytes) -> bool:
     # Packed bytes may hold few enough control characters by chance, and hold no words of UTF-8 for long.
-    return not head.isascii() and 4 * (len(head) - len(head.decode("utf-8", "ignore").encode())) > len(head)
+    wrong = 0 if head.isascii() else len(head) - len(head.decode("utf-8", "ignore").encode())
+    return kind or ("binary" if 10 * (odd - nuls) > len(head) - nuls > 0 or 4 * wrong > len(head) else None)
 
 
-def _of_binary(kind: str, item: Item) -> FileReading:
+def _of_binary(kind: str, item: Item) -> list[FileReading]:
     if kind == "binary" and _LOG_NAME.search(item.name.rpartition("/")[2]):
         detail = "named like a log or dump and no text; on a host, `vmkdump_extract -l` or `esxcfg-dumppart -L` makes the text of a dump"
-        return _only(item, Problem(source=item.source, problem="not_text", detail=detail))
-    if "!" in item.source or item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name):
-        return FileReading(source=item.source, kind=kind, irrelevant=True)  # counted by its archive, or one of hundreds
-    detail = f"{_NO_TEXT[kind]}; if it shows a crash, put its text into a .txt beside it"
-    return _only(item, Problem(source=item.source, problem="unused", detail=detail))
+        return _nothing(item, "", "not_text", detail)
+    if "!" in item.source or _is_one_of_hundreds(item):  # counted by its archive
+        return _nothing(item, kind)
+    return _nothing(item, "", "unused", f"{_NO_TEXT[kind]}; if it shows a crash, put its text into a .txt beside it")
 
 
-def _says_something(reading: FileReading) -> bool:
-    # Of a text that does not look like vmkernel's: a stamp alone makes no sign of life.
-    unread = any(problem.problem == "unread_crash" for problem in reading.problems)
-    return bool(reading.crashes or reading.drivers or reading.modules or unread)
-
-
-def _of_unknown(head: bytes, item: Item) -> FileReading:
-    if (item.hint_kind == "bundle" or _SIDE_FOLDERS.search(item.name)) and not head.isspace():
-        return FileReading(source=item.source, kind="other_output", irrelevant=True)
-    text = _text(head)
-    kind = _irrelevant_kind(text)
-    if kind:
-        return FileReading(source=item.source, kind=kind, irrelevant=True)
-    return _only(item, problem_of_unknown(item.source))
+def _of_unknown(head: bytes, item: Item) -> list[FileReading]:
+    if _is_one_of_hundreds(item) and not head.isspace():
+        return _nothing(item, "other_output")
+    kind = _irrelevant_kind(_text(head))
+    return (
+        _nothing(item, kind)
+        if kind
+        else [FileReading(source=item.source, kind="", problems=(problem_of_unknown(item.source),))]
+    )
 
 
 def _irrelevant_kind(text: str) -> str | None:
     lines = [line for line in text.split("\n")[:400] if line.strip()]
-    if not lines:
-        return None
     some = lines[:40]
     if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
-    if _is_json(text) and not _KERNEL_WORDS.search(text):
-        return "other_json"
+    if not lines or _KERNEL_WORDS.search(text):
+        return None
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]
     is_prose = 10 * sum(word.isalpha() for word in words) > 6 * len(words) and len(words) >= 4 * len(lines)
-    return "prose" if is_prose and not _KERNEL_WORDS.search(text) else None
+    return "other_json" if _is_json(text) else "prose" if is_prose else None

@@ -11,19 +11,19 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
-from psodlib.evidence.archives import Container, Item, expand, unsafe
+from psodlib.evidence.archives import Container, Item, expand
 from psodlib.evidence.artifacts.commands import parse_date
-from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, place_of, runs_of, shown, stamp_of
-from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, peeled
+from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, joined_runs, place_of, shown
+from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, noted, peeled
 from psodlib.records import Problem
 
 
@@ -64,11 +64,11 @@ def iter_units(*sources: str | Path) -> Iterator[Unit | Problem]:
     """Walk sources and give the files in them, opening none."""
     if not sources:
         raise InputError("no source was given; name an evidence folder, a log, a bundle, an address or - for stdin")
-    walks = []
+    walks: list[Iterator[Unit | Problem]] = []
     for source in sources:
         text = os.fspath(source)
         if text == "-":
-            walks.append(_stdin())
+            walks.append(iter([Unit(paths=("-",), place=Place(source="-", name="-"))]))
         elif "://" in text:
             walks.append(_remote(text))
         elif not os.path.lexists(text) or not text:
@@ -80,8 +80,17 @@ def iter_units(*sources: str | Path) -> Iterator[Unit | Problem]:
     return (unit for walk in walks for unit in walk)
 
 
-def _stdin() -> Iterator[Unit | Problem]:
-    yield Unit(paths=("-",), place=Place(source="-", name="-"))
+class _Far(NamedTuple):
+    # What an address says of a file, as `os.stat` names it.
+    st_size: int
+    st_mtime: float
+
+
+class _Folder(NamedTuple):
+    # One folder below a source: its parts, its files as (name, path, what is known of it), its folders.
+    parts: tuple[str, ...]
+    files: list[tuple[str, str, Any]]
+    folders: list[str]
 
 
 def _remote(address: str) -> Iterator[Unit | Problem]:
@@ -108,50 +117,22 @@ def _remote(address: str) -> Iterator[Unit | Problem]:
     top = str(root).rstrip("/")
     # Some protocols keep user and host out of their paths; a path must be an address again for whoever opens it.
     before = address.rstrip("/").removesuffix(top) if address.rstrip("/").endswith(top) else None
-    inside = {
-        path: str(path)[len(top) :].strip("/").split("/") if str(path).startswith(top) else [str(path)]
-        for path in found
-    }
-    hosts = _hosts_far(list(inside.values()), top.rpartition("/")[2]) if is_folder else {}
-    taken: dict[tuple[str, ...], datetime | None] = {
-        tuple(parts[:-1]): _told_far(files, path) for path, parts in inside.items() if parts[-1] == "date.txt"
-    }
-    pieces = []
-    for path, parts in sorted(inside.items()):
-        whole = files.unstrip_protocol(path) if before is None else f"{before}{path}"
-        place = place_of(whole, parts, top.rpartition("/")[2], hosts.get(tuple(parts[:-1])))
-        place = replace(place, size=int(found[path].get("size") or 0), mtime=_stamp_far(found[path].get("mtime")))
-        pieces.append((whole, replace(place, collected=place.collected or taken.get(tuple(parts[:-1])))))
-    yield from _units(pieces)
-
-
-def _hosts_far(files: list[list[str]], root: str) -> dict[tuple[str, ...], str | None]:
-    # Folder -> the host whose it is, as the walk of a local folder finds it.
-    names: dict[tuple[str, ...], set[str]] = {(): set()}
-    folders: dict[tuple[str, ...], set[str]] = {(): set()}
-    for parts in files:
+    tree: dict[tuple[str, ...], _Folder] = {}
+    for path, info in sorted(found.items()):
+        if is_folder:
+            parts = tuple(path[len(top) :].strip("/").split("/"))
+        else:
+            parts = (path if "*" in root else path.rpartition("/")[2],)
         for depth in range(len(parts)):
-            above = tuple(parts[:depth])
-            (names if depth == len(parts) - 1 else folders).setdefault(above, set()).add(parts[depth])
-    hosts: dict[tuple[str, ...], str | None] = {}
-    for folder in sorted({*names, *folders}, key=lambda parts: (len(parts), parts)):
-        known = hosts.get(folder[:-1]) if folder else None
-        own = (folder[-1] if folder else root, folders.get(folder, ()), names.get(folder, ()))
-        hosts[folder] = known or host_of_folder(*own, given=not folder)
-    return hosts
-
-
-def _told_far(files: Any, path: str) -> datetime | None:
-    try:
-        with files.open(path, "rb") as file:
-            return parse_date(file.read(200).decode("utf-8", "replace"))
-    except Exception:  # as in `_remote`; the file itself is read later, and its trouble told
-        return None
-
-
-def _stamp_far(told: Any) -> datetime | None:
-    # A file's own time, where the protocol keeps it; a store of objects knows only when it was put there.
-    return stamp_of(told.timestamp() if isinstance(told, datetime) else told) if told else None
+            folder = tree.setdefault(parts[:depth], _Folder(parts[:depth], [], []))
+            if depth < len(parts) - 1 and parts[depth] not in folder.folders[-1:]:
+                folder.folders.append(parts[depth])
+        whole = files.unstrip_protocol(path) if before is None else f"{before}{path}"
+        # A file's own time, where the protocol keeps it; a store of objects knows only when it was put there.
+        changed = info.get("mtime") or -1
+        changed = changed.timestamp() if isinstance(changed, datetime) else changed
+        folder.files.append((parts[-1], whole, _Far(int(info.get("size") or 0), changed)))
+    yield from _units((tree[parts] for parts in sorted(tree)), top.rpartition("/")[2], _open_far, is_folder)
 
 
 @lru_cache(maxsize=4)  # of a folder whose files are given one by one
@@ -164,74 +145,41 @@ def _host_around(folder: str, changed: int) -> str | None:
 
 
 def _local(text: str) -> Iterator[Unit | Problem]:
-    if not os.path.isdir(text):
-        parent, name = os.path.split(os.path.abspath(text))
-        info = _stated(text)
-        if isinstance(info, Problem):
-            yield info
-            return
-        try:
-            host = _host_around(parent, os.stat(parent).st_mtime_ns)
-        except OSError:  # its folder may be entered, and not listed
-            host = host_of_folder(os.path.basename(parent), (), (name,))
-        place = place_of(text, [name], os.path.basename(parent), host, info)
-        if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
-            place = replace(place, hint_kind="parent")
-        yield Unit(paths=(text,), place=place)
+    if os.path.isdir(text):
+        yield from _units(_walk(text), os.path.basename(os.path.abspath(text)), DiskFile)
         return
-    root, own_name = Path(text), os.path.basename(os.path.abspath(text))
-    hosts: dict[str, str | None] = {}
-    for folder, names, folders in _walk(root):
-        if isinstance(folder, Problem):
-            yield folder
-            continue
-        given = folder == os.fspath(root)
-        above_it = None if given else hosts.get(os.path.dirname(folder))
-        hosts[folder] = above_it or host_of_folder(
-            own_name if given else os.path.basename(folder), folders, names, given
-        )
-        above = Path(folder).relative_to(root).parts
-        pieces = []
-        taken = _told_time(os.path.join(folder, "date.txt")) if "date.txt" in names else None
-        for name in names:
-            path = os.path.join(folder, name)
-            info = _stated(path, root)
-            if isinstance(info, Problem):
-                yield info
-            elif info is not None:
-                place = place_of(path, [*above, name], own_name, hosts[folder], info, taken)
-                pieces.append((path, place))
-        yield from _units(pieces)
-
-
-def _told_time(path: str) -> datetime | None:
-    # The time of a collection as `date` printed it into the folder: copying a folder changes its files' stamps.
+    parent, name = os.path.split(os.path.abspath(text))
+    info = _stated(text)
+    if isinstance(info, Problem):
+        yield info
+        return
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        with open(path, "rb") as file:
-            return parse_date(file.read(200).decode("utf-8", "replace"))
-    except OSError:
-        return None
+        host = _host_around(parent, os.stat(parent).st_mtime_ns)
+    except OSError:  # its folder may be entered, and not listed
+        host = host_of_folder(os.path.basename(parent), (), (name,))
+    place = place_of(text, [name], os.path.basename(parent), host, info)
+    if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
+        place = replace(place, hint_kind="parent")
+    yield Unit(paths=(text,), place=place)
 
 
-def _walk(root: Path) -> Iterator[tuple[Any, list[str], list[str]]]:
-    # (folder, its files, its folders), depth first in sorted order; a link to a folder counts as a file.
-    todo = [os.fspath(root)]
+def _walk(root: str) -> Iterator[_Folder | Problem]:
+    # Depth first in sorted order; a link to a folder counts as a file.
+    todo: list[tuple[str, ...]] = [()]
     while todo:
-        folder = todo.pop()
+        parts = todo.pop()
+        folder = os.path.join(root, *parts)
         try:
             with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-            folders = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+                found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
         except OSError as error:
-            yield diagnose(error, shown(folder)), [], []
+            yield diagnose(error, shown(folder))
             continue
-        inner = set(folders)
-        names = [entry.name for entry in found if entry.name not in inner]
+        folders = [name for name, is_folder in found if is_folder]
         folders = [name for name in folders if not (name == "truth" and _is_simulated(folder, folders))]
-        yield folder, names, folders
-        todo += [os.path.join(folder, name) for name in reversed(folders)]
+        paths = [(name, os.path.join(folder, name)) for name, is_folder in found if not is_folder]
+        yield _Folder(parts, [(name, path, _stated(path, root)) for name, path in paths], folders)
+        todo += [(*parts, name) for name in reversed(folders)]
 
 
 def _is_simulated(folder: str, folders: list[str]) -> bool:
@@ -239,7 +187,7 @@ def _is_simulated(folder: str, folders: list[str]) -> bool:
     return any(os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders])
 
 
-def _stated(path: str, root: Path | None = None) -> Any:
+def _stated(path: str, root: str | None = None) -> Any:
     # What the system says of a plain file; a Problem for another thing, None for a link to what is read anyway.
     try:
         info = os.stat(path) if root is None else os.lstat(path)
@@ -248,35 +196,50 @@ def _stated(path: str, root: Path | None = None) -> Any:
         if stat.S_ISLNK(info.st_mode):
             if root is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
                 return None
-            return unsafe(shown(path), "a link that leaves the source; not followed")
+            return noted(shown(path), "unsafe_member", "a link that leaves the source; not followed")
     except OSError as error:
         return diagnose(error, shown(path))
-    detail = "no plain file (pipe, socket or device); not opened"
-    return Problem(source=shown(path), problem="unreadable", detail=detail)
+    return noted(shown(path), "unreadable", "no plain file (pipe, socket or device); not opened")
 
 
-def _units(pieces: list[tuple[str, Place]]) -> Iterator[Unit | Problem]:
-    # One folder's files, fragments put together.
-    fragments: dict[str, dict[int, tuple[str, Place]]] = {}
-    for path, place in pieces:
-        match = FRAGMENT.match(path)
-        if match:
-            fragments.setdefault(match["base"], {})[int(match["number"])] = (path, place)
-        else:
-            yield Unit(paths=(path,), place=place)
-    for base, numbered in sorted(fragments.items()):
-        first = numbered[min(numbered)][1]
-        for run in runs_of(numbered, shown(base)):
-            if isinstance(run, Problem):
-                yield run
-                continue
-            begin = run[0][1]
-            name = FRAGMENT.sub(r"\g<base>", begin.name)
-            source = FRAGMENT.sub(r"\g<base>", begin.source) if begin is first else begin.source
-            yield Unit(
-                paths=tuple(path for path, _ in run),
-                place=replace(begin, source=source, name=name, size=sum(p.size for _, p in run)),
-            )
+def _units(
+    folders: Iterable[_Folder | Problem], root: str, open_file: Callable[[str], Any], are_hosts: bool = True
+) -> Iterator[Unit | Problem]:
+    # Files with their places, a folder's fragments put together.
+    hosts: dict[tuple[str, ...], str | None] = {}
+    for folder in folders:
+        if isinstance(folder, Problem):
+            yield folder
+            continue
+        parts, files, inner = folder
+        if are_hosts:
+            own, names = parts[-1] if parts else root, [name for name, *_ in files]
+            hosts[parts] = hosts.get(parts[:-1]) or host_of_folder(own, inner, names, given=not parts)
+        taken = next((_told_time(open_file, path, info) for name, path, info in files if name == "date.txt"), None)
+        fragments: dict[str, dict[int, tuple[Place, str]]] = {}
+        for name, path, info in files:
+            if isinstance(info, Problem):
+                yield info
+            elif info is not None:
+                place = place_of(path, [*parts, name], root, hosts.get(parts), info, taken)
+                if match := FRAGMENT.match(path):
+                    fragments.setdefault(match["base"], {})[int(match["number"])] = (place, path)
+                else:
+                    yield Unit(paths=(path,), place=place)
+        for found in joined_runs(fragments):
+            if isinstance(found, Problem):
+                yield found
+            else:
+                yield Unit(paths=tuple(path for _, path in found[1]), place=found[0])
+
+
+def _told_time(open_file: Callable[[str], Any], path: str, info: Any) -> datetime | None:
+    # The time of a collection as `date` printed it into the folder: copying a folder changes its files' stamps.
+    try:
+        with open_file(path) as file:
+            return parse_date(file.read(200).decode("utf-8", "replace")) if hasattr(info, "st_size") else None
+    except Exception:  # the file itself is read later, and its trouble told
+        return None
 
 
 # --- opening: unit -> items -------------------------------------------------------------------------------------------
@@ -304,11 +267,10 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
 
 def _open_paths(unit: Unit) -> Any:
     if unit.paths == ("-",):
-        return (
-            io.FileIO(sys.stdin.buffer.fileno(), closefd=False)
-            if _has_descriptor()
-            else iter(partial(sys.stdin.buffer.read, BLOCK), b"")
-        )
+        try:
+            return io.FileIO(sys.stdin.buffer.fileno(), closefd=False)
+        except (OSError, AttributeError):  # stdin replaced by a plain object (a test, a notebook) has none
+            return iter(partial(sys.stdin.buffer.read, BLOCK), b"")
     openers = [partial(_open_far if "://" in path else DiskFile, path) for path in unit.paths]
     return openers[0]() if len(openers) == 1 else chained(openers)
 
@@ -317,15 +279,6 @@ def _open_far(address: str) -> Any:
     import fsspec
 
     return fsspec.open(address, "rb").open()
-
-
-def _has_descriptor() -> bool:
-    # stdin replaced by a plain object (a test, a notebook) has none.
-    try:
-        sys.stdin.buffer.fileno()
-    except (OSError, AttributeError):
-        return False
-    return True
 
 
 def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> Stream:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 TAIL = 1 << 15  # bytes before a boot, a crash or the end
 WORDS = 24  # bytes of a warning that tell it from others of its minute
@@ -40,17 +39,16 @@ class Speech:
 
     def warning(self, raw: bytes, at: int, begin: int, minute: bytes, line_of: Callable[[int], int]) -> None:
         """One warning at a place of a block, in a line that begins so."""
-        told = minute[10:11] == b"T"
-        if told:
-            _keep(self.told, raw[at : at + WORDS])
-        match = _WARNED.match(raw, at)
-        if match and self._is_new("warning", match, heard := minute if told else _minute(raw, begin, at)):
-            self._keep("warning", match, heard, line_of(at))
+        if minute[10:11] == b"T":
+            if len(self.told) > 2 * LIMIT:
+                self.told.clear()
+            self.told.add(raw[at : at + WORDS])
+        if match := _WARNED.match(raw, at):
+            self._hear("warning", match, _minute(raw, begin, at), line_of)
 
     def tail(self, raw: bytes, line: int) -> None:
         """The lines of any words of a stretch that begins at line ``line``; an entry ``listened`` says from when to when."""
-        stamp = _STAMP.search(raw)
-        if stamp:
+        if stamp := _STAMP.search(raw):
             last = _STAMP.findall(raw, max(0, len(raw) - _LAST)) or _STAMP.findall(raw)
             self._found.append((stamp[0], "listened", b"", last[-1], line))
         raw, line, counted = b"\n" + raw, line - 1, 0
@@ -58,35 +56,23 @@ class Speech:
             at = match.start(1)
             line, counted = line + raw.count(b"\n", counted, at), at
             minute = _minute(raw, raw.rfind(b"\n", 0, at) + 1, at)
-            if self._is_new("said", match, minute):
-                self._keep("said", match, minute, line)
+            self._hear("said", match, minute, line)
 
-    def _is_new(self, what: str, match: re.Match[bytes], minute: bytes | None) -> bool:
-        key = (what, match[1])
-        if minute and self._last.get(key) == minute:
-            return False
+    def _hear(self, what: str, match: re.Match[bytes], minute: bytes | None, line: int | Callable[[int], int]) -> None:
+        # Once a minute. Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
+        name, raw, end = match[1], match.string, match.end()
+        if minute and self._last.get((what, name)) == minute:
+            return
         if len(self._last) > LIMIT:
             self._last.clear()
-        self._last[key] = minute
-        return True
-
-    def _keep(self, what: str, match: re.Match[bytes], minute: bytes | None, line: int) -> None:
-        # Of its words only the claim to a device is kept: `hpsa 0000:03:00.0`.
-        raw, end = match.string, match.end()
+        self._last[what, name] = minute
         text = raw[match.start(1) : end + 13] if raw[end] == 32 else b""
-        self._found.append((minute, what, match[1], text, line))
+        self._found.append((minute, what, name, text, line if isinstance(line, int) else line(match.start(1))))
 
     def found(self) -> Iterator[tuple[datetime | None, str, str | None, str, int]]:
         """All that is kept of it: time, what, module, text and line."""
         for minute, what, module, text, line in self._found:
-            moment = _moment(minute) if minute else None
-            yield moment, what, module.decode() or None, text.decode("utf-8", "replace"), line
-
-
-def _keep(known: set[Any], key: object) -> None:
-    if len(known) > 2 * LIMIT:
-        known.clear()
-    known.add(key)
+            yield _moment(minute), what, module.decode() or None, text.decode("utf-8", "replace"), line
 
 
 def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
@@ -99,8 +85,8 @@ def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
 
 
 @lru_cache(64)
-def _moment(stamp: bytes) -> datetime | None:
+def _moment(stamp: bytes | None) -> datetime | None:
     try:
-        return datetime.fromisoformat(stamp.decode() + "+00:00")
-    except (UnicodeDecodeError, ValueError):
+        return datetime.fromisoformat(f"{(stamp or b'').decode()}+00:00")
+    except ValueError:
         return None

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,16 +35,11 @@ HASHED = 16 << 20  # content beyond this has no hash: it is no rotated log that 
 
 def _limit(name: str, default: float) -> Any:
     # What the environment says of a limit: worker processes inherit it.
-    text = os.environ.get(f"PSOD_{name}")
-    if text is None:
-        return default
-    try:
-        value = type(default)(text)
-    except ValueError:
-        value = 0
-    if value <= 0:
-        raise InputError(f"PSOD_{name} is {text!r}; expected a number above 0, or unset it for {default}")
-    return value
+    text = os.environ.get(f"PSOD_{name}", str(default))
+    with suppress(ValueError):
+        if (value := type(default)(text)) > 0:
+            return value
+    raise InputError(f"PSOD_{name} is {text!r}; expected a number above 0, or unset it for {default}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +101,19 @@ class Stream(io.RawIOBase):
 
     def peek(self, size: int) -> bytes:
         """The next bytes, up to ``size``, without taking them."""
-        while len(self._head) < size and (more := self._pull(size - len(self._head))):
-            self._head = b"".join((self._head, more)) if self._head else more
+        while len(self._head) < size:
+            head = bytes(self._head)  # a copy: what is below may use its block again
+            more = self._pull(size - len(head))
+            self._head = head + more if head else more
+            if not more:
+                break
         return bytes(self._head[:size])
 
     def take(self, size: int) -> bytes | memoryview:
         """The next bytes as they come, up to ``size``, without a copy; none at the end or where the trouble began."""
-        block = self._head or self._pull(size)
-        self._head = block[size:] if len(block) > size else b""
-        given: bytes | memoryview = self._given(block[:size] if len(block) > size else block)
-        return given
+        block: bytes | memoryview = self._head or self._pull(size)
+        self._head = memoryview(block)[size:]
+        return self._given(block[:size])
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, up to ``size``; all of them without it."""
@@ -129,9 +127,7 @@ class Stream(io.RawIOBase):
         """Fill ``buffer``; 0 at the end or where the trouble began."""
         view = memoryview(buffer).cast("B")
         if self.file is not None and not self._head:
-            got = self._guarded(lambda: self.file.readinto(view) or 0)  # type: ignore[union-attr]
-            self._given(view[:got])
-            return int(got)
+            return len(self._given(self._guarded(view)))
         block = self.take(len(view))
         view[: len(block)] = block
         return len(block)
@@ -147,14 +143,12 @@ class Stream(io.RawIOBase):
 
     def close(self) -> None:
         """Close what is behind it."""
-        if not self.closed:
-            close = getattr(self._raw, "close", None)
-            if close is not None:
-                close()
-            self._head = b""
+        if not self.closed and (close := getattr(self._raw, "close", None)):
+            close()
+        self._head = b""
         super().close()
 
-    def _given(self, block: Any) -> Any:
+    def _given(self, block: bytes | memoryview) -> bytes | memoryview:
         self.count += len(block)
         if self._hash is not None:
             self._hash.update(block)
@@ -163,40 +157,42 @@ class Stream(io.RawIOBase):
         return block
 
     def _pull(self, size: int) -> Any:
-        if self.file is None:
-            return self._guarded(lambda: next(self._blocks, b""))
-        return self._guarded(lambda: self.file.read(max(1, min(size, BLOCK)))) or b""  # type: ignore[union-attr]
+        return self._guarded(None if self.file is None else memoryview(bytearray(max(1, min(size, BLOCK)))))
 
-    def _guarded(self, pull: Callable[[], Any]) -> Any:
-        # The one guard: any decoder's complaint ends this stream, not the load.
-        if self._ended:
-            return b"" if self.file is None else 0
+    def _guarded(self, view: memoryview | None) -> Any:
+        # The next bytes, of a file into the view. The one guard: any decoder's complaint ends this stream, not the load.
+        got: Any = b""
         try:
-            got = pull()
+            if not self._ended and self.file is not None and view is not None:
+                got = view[: self.file.readinto(view) or 0]
+            elif not self._ended:
+                got = next(self._blocks, b"")
         except Exception as error:
             self.problems.append(diagnose(error, self.source))
-            got = b"" if self.file is None else 0
         self._ended = not got
         if self._budget is not None:
-            self._budget.consumed += got if isinstance(got, int) else len(got)
+            self._budget.consumed += len(got)
         return got
+
+
+def noted(source: str, problem: str, detail: str, line: int | None = None) -> Problem:
+    # The contract's word, and what to tell of it.
+    return Problem(source=source, problem=problem, detail=detail, line=line)
 
 
 def diagnose(error: Exception, source: str) -> Problem:
     # An exception while opening or reading -> the contract's word and what to tell.
     if isinstance(error, Trouble):
-        problem, detail = error.problem, error.detail
-    elif isinstance(error, FileNotFoundError):
-        problem, detail = "vanished", "the file is gone since the folder was listed"
-    elif isinstance(error, EOFError):
-        problem, detail = "truncated", "the archive is truncated; what came before is used"
-    elif isinstance(error, RuntimeError) and "encrypted" in str(error):
-        problem, detail = "encrypted", "the archive member needs a password; unpack it first"
-    elif isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError)):
-        problem, detail = "damaged_archive", f"{error}; what came before is used"
-    else:
-        problem, detail = "unreadable", f"{type(error).__name__}: {error}"
-    return Problem(source=source, problem=problem, detail=detail)
+        return noted(source, error.problem, error.detail)
+    if isinstance(error, FileNotFoundError):
+        return noted(source, "vanished", "the file is gone since the folder was listed")
+    if isinstance(error, EOFError):
+        return noted(source, "truncated", "the archive is truncated; what came before is used")
+    if isinstance(error, RuntimeError) and "encrypted" in str(error):
+        return noted(source, "encrypted", "the archive member needs a password; unpack it first")
+    if isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError)):
+        return noted(source, "damaged_archive", f"{error}; what came before is used")
+    return noted(source, "unreadable", f"{type(error).__name__}: {error}")
 
 
 class DiskFile(io.FileIO):
@@ -209,40 +205,24 @@ class DiskFile(io.FileIO):
             self.close()
             raise Trouble("unreadable", "no plain file (pipe, socket or device); not read")
 
-    def read(self, size: int | None = -1) -> bytes:
-        sized = self._at_start.st_size > 0  # files of /proc say 0
-        most = self._left if size is None or size < 0 else min(size, self._left)
-        data: bytes = self._seen(super().read(most if sized else size) or b"")
-        return data
-
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        sized = self._at_start.st_size > 0
+        sized = self._at_start.st_size > 0  # files of /proc say 0
         got = super().readinto(view[: self._left] if sized else view) or 0
-        self._seen(view[:got])
+        self._left -= got
+        if not got:
+            then, now = self._at_start, os.fstat(self.fileno())
+            if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+                detail = f"{then.st_size} bytes when opened, {now.st_size} when read; load again for the rest"
+                raise Trouble("changed", detail)
         return got
-
-    def _seen(self, data: Any) -> Any:
-        self._left -= len(data)
-        if not len(data):
-            now = os.fstat(self.fileno())
-            if (now.st_size, now.st_mtime_ns) != (self._at_start.st_size, self._at_start.st_mtime_ns):
-                raise Trouble(
-                    "changed",
-                    f"{self._at_start.st_size} bytes when opened, {now.st_size} when read; load again for the rest",
-                )
-        return data
 
 
 def chained(openers: Sequence[Callable[[], Any]]) -> Iterator[memoryview]:
     # Pieces one after the other, each opened when its turn comes.
     for opener in openers:
         with closing(opener()) as piece:
-            while True:
-                block = memoryview(bytearray(BLOCK))
-                got = piece.readinto(block) or 0
-                if not got:
-                    break
+            while got := piece.readinto(block := memoryview(bytearray(BLOCK))):
                 yield block[:got]
 
 
@@ -262,16 +242,13 @@ class Budget:
     def add(self, count: int) -> None:
         self.produced += count
         self.total += count
-        if self.total > self.limits.size:
-            raise Trouble(
-                "too_large", f"unfolds to more than {self.limits.size} bytes (PSOD_MAX_SIZE); the rest is not read"
-            )
-        if self.produced > RATIO_FLOOR and self.produced > self.limits.ratio * max(self.consumed, 1):
+        size, ratio = self.limits.size, self.limits.ratio
+        if self.total > size:
+            raise Trouble("too_large", f"unfolds to more than {size} bytes (PSOD_MAX_SIZE); the rest is not read")
+        if self.produced > RATIO_FLOOR and self.produced > ratio * max(self.consumed, 1):
             self._broken = True
-            raise Trouble(
-                "too_large",
-                f"{self.consumed} bytes unfolded to {self.produced}, more than {self.limits.ratio:g} to 1 (PSOD_MAX_RATIO); the rest is not read",
-            )
+            grown = f"{self.consumed} bytes unfolded to {self.produced}, more than {ratio:g} to 1"
+            raise Trouble("too_large", f"{grown} (PSOD_MAX_RATIO); the rest is not read")
 
 
 # --- compressions -----------------------------------------------------------------------------------------------------
@@ -290,47 +267,43 @@ def wrap_of(head: bytes) -> str | None:
 
 
 def unwrapped(wrap: str, stream: Stream, budget: Budget) -> Iterator[bytes]:
-    return _unzstd(stream, budget) if wrap == "zst" else _inflated(wrap, stream, budget)
+    with stream:
+        for data in _unzstd(stream) if wrap == "zst" else _inflated(wrap, stream):
+            budget.add(len(data))
+            yield data
 
 
-def _inflated(wrap: str, stream: Stream, budget: Budget) -> Iterator[bytes]:
+def _inflated(wrap: str, stream: Stream) -> Iterator[bytes]:
     # gz, bz2 and xz: Python's decompressors share one interface. Several members in a row are one stream. Feeds are small,
     # because what an engine made of a feed is lost when the same feed holds the damage; and smaller where a member begins,
     # because an engine copies what it leaves of a feed, and a member may have twenty bytes.
     engine, feed = _DECOMPRESSORS[wrap](), FEED
     piece, at = memoryview(b""), 0
-    try:
-        while True:
-            if engine.eof:
-                at -= len(engine.unused_data)
-                piece, at = _next_member(stream, piece, at)
-                if at == len(piece):
-                    return
-                if wrap_of(bytes(piece[at : at + 10])) != wrap:
-                    raise Trouble("damaged_archive", f"{wrap}: bytes behind its end that are none of it; not read")
-                engine, feed = _DECOMPRESSORS[wrap](), FEED >> 7
-            start = at
-            if engine.needs_input:
-                if at == len(piece):
-                    piece, at, start = memoryview(stream.take(FEED)), 0, 0
-                at = min(len(piece), start + feed)
-                feed = min(FEED, 2 * feed)
-                if not piece:  # the layer below may have told it already
-                    told = (
-                        ": cut by the trouble below"
-                        if stream.problems
-                        else " file is truncated; what came before is used"
-                    )
-                    raise Trouble("truncated", wrap + told)
-            try:
-                data = engine.decompress(piece[start:at], BLOCK)
-            except Exception as error:  # each engine has its own error type
-                raise Trouble("damaged_archive", f"{wrap}: {error}; what came before is used") from error
-            if data:
-                budget.add(len(data))
-                yield data
-    finally:
-        stream.close()
+    while True:
+        if engine.eof:
+            piece, at = _next_member(stream, piece, at - len(engine.unused_data))
+            if at == len(piece):
+                return
+            if wrap_of(bytes(piece[at : at + 10])) != wrap:
+                raise Trouble("damaged_archive", f"{wrap}: bytes behind its end that are none of it; not read")
+            engine, feed = _DECOMPRESSORS[wrap](), FEED >> 7
+        start = at
+        if engine.needs_input:
+            if at == len(piece):
+                piece, at, start = memoryview(stream.take(FEED)), 0, 0
+            at = min(len(piece), start + feed)
+            feed = min(FEED, 2 * feed)
+            if not piece:  # the layer below may have told it already
+                told = (
+                    ": cut by the trouble below" if stream.problems else " file is truncated; what came before is used"
+                )
+                raise Trouble("truncated", wrap + told)
+        try:
+            data = engine.decompress(piece[start:at], BLOCK)
+        except Exception as error:  # each engine has its own error type
+            raise Trouble("damaged_archive", f"{wrap}: {error}; what came before is used") from error
+        if data:
+            yield data
 
 
 def _next_member(stream: Stream, piece: memoryview, at: int) -> tuple[memoryview, int]:
@@ -344,24 +317,17 @@ def _next_member(stream: Stream, piece: memoryview, at: int) -> tuple[memoryview
     return piece, at
 
 
-def _unzstd(stream: Stream, budget: Budget) -> Iterator[bytes]:
+def _unzstd(stream: Stream) -> Iterator[bytes]:
     # pyarrow is at hand for Parquet and knows zstd; it returns nothing of a call that meets damage, so calls are small.
     import pyarrow as pa
 
+    inflated = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
     try:
-        inflated = pa.CompressedInputStream(pa.PythonFile(_NoClose(stream), mode="r"), "zstd")
-        while True:
-            try:
-                data = inflated.read(FEED)
-            except OSError as error:
-                word = "truncated" if "runcated" in str(error) else "damaged_archive"
-                raise Trouble(word, f"zst: {error}; what came before is used") from error
-            if not data:
-                return
-            budget.add(len(data))
+        while data := inflated.read(FEED):
             yield data
-    finally:
-        stream.close()
+    except OSError as error:
+        word = "truncated" if "runcated" in str(error) else "damaged_archive"
+        raise Trouble(word, f"zst: {error}; what came before is used") from error
 
 
 def peeled(stream: Stream, budget: Budget) -> Stream:
@@ -373,17 +339,3 @@ def peeled(stream: Stream, budget: Budget) -> Stream:
             break
         stream = Stream(unwrapped(wrap, stream, budget), stored.source, stored.problems, stored=stored)
     return stream
-
-
-class _NoClose:
-    # What pyarrow may read but not close.
-    closed = False
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        return self._stream.read(size) or b""
-
-    def close(self) -> None:
-        return None

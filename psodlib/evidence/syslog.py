@@ -6,9 +6,9 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from psodlib.records import FileReading, Problem
 
@@ -35,13 +35,12 @@ _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
     b"vobd": "vobd", b"esxupdate": "esxupdate", b"hostd": "hostd", b"vpxa": "hostd",
 }  # fmt: skip
+_LISTS = tuple(one.name for one in fields(FileReading) if one.default == ())
 _NO_HOST = frozenset({b"localhost", b"localhost.localdomain", b"vmkernel"})
 
 
-@dataclass(frozen=True, slots=True)
-class HostLine:
-    """The head of a syslog line: who sent it, what wrote it, and the rest; ``stream`` is vmkernel, vmksummary, ... or
-    ""."""
+class HostLine(NamedTuple):
+    """The head of a syslog line: who sent it, what wrote it, and the rest; ``stream`` is vmkernel, vmksummary, ... or ""."""
 
     host: bytes
     stream: str
@@ -53,15 +52,13 @@ def parse_host_line(line: bytes) -> HostLine | None:
     match = _LINE.match(line)
     if match is None or match["host"].startswith(b"cpu"):
         return None
-    host, receiver, program = match["host"].lower(), match["receiver"], match["program"].lower()
+    host, program = match["host"].lower(), match["program"].lower()
     if host in _NO_HOST:
-        host = (receiver or b"").lower()
-    if program in _VMKERNEL:
-        return HostLine(host, "vmkernel", line)
-    stream = _OTHERS.get(program, "")
+        host = (match["receiver"] or b"").lower()
     # ESX classic's heartbeat bears its own epoch, in the line as it stands.
-    rewritten = line if program == b"logger" else match["stamp"] + b" " + match["program"] + b": " + match["text"]
-    return HostLine(host, stream, rewritten)
+    as_sent = program in _VMKERNEL or program == b"logger"
+    rewritten = line if as_sent else match["stamp"] + b" " + match["program"] + b": " + match["text"]
+    return HostLine(host, "vmkernel" if program in _VMKERNEL else _OTHERS.get(program, ""), rewritten)
 
 
 def is_syslog(head: bytes) -> bool:
@@ -106,7 +103,11 @@ def read_syslog(
     def flush(key: tuple[bytes, str]) -> int:
         chunk = pending.pop(key)
         kind = "vmkernel" if key[1] == "vmkernel" else "artifact"
-        readings = read_part(BytesIO(bytes(chunk.data)), source, kind) or [_of_yearless(source, key[1])]
+        readings = read_part(BytesIO(bytes(chunk.data)), source, kind)
+        if not readings:  # the line's program names its reader, so it can only be the stamp that nobody reads
+            detail = f"lines of {key[1]} with a stamp without a year; not used as signs of life"
+            problem = Problem(source=source, problem="bad_time", line=1, detail=detail)
+            readings = [FileReading(source=source, kind=key[1], problems=(problem,))]
         done[key[0]] += [renumbered(reading, chunk.numbers, chunk.offset_of) for reading in readings]
         return len(chunk.data)
 
@@ -130,17 +131,7 @@ def read_syslog(
             held -= flush(max(pending, key=lambda one: len(pending[one].data)))
     for key in list(pending):
         flush(key)
-    return [
-        _joined(readings, source, host.decode("utf-8", "backslashreplace") or None) for host, readings in done.items()
-    ]
-
-
-def _of_yearless(source: str, stream: str) -> FileReading:
-    # The line's program names its reader, so it can only be the stamp that nobody reads.
-    detail = f"lines of {stream} with a stamp without a year; not used as signs of life"
-    return FileReading(
-        source=source, kind=stream, problems=(Problem(source=source, problem="bad_time", line=1, detail=detail),)
-    )
+    return [_joined(readings, source, host.decode("utf-8", "backslashreplace")) for host, readings in done.items()]
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
@@ -149,8 +140,7 @@ def _lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
     while block := stream.read(256 << 10):
         *lines, tail = block.split(b"\n")
         for line in lines:
-            whole = rest + line if rest else line
-            yield number, offset, whole[:-1] if whole.endswith(b"\r") else whole
+            yield number, offset, (rest + line if rest else line).removesuffix(b"\r")
             offset += length + len(line) + 1
             number, rest, length = number + 1, b"", 0
         length += len(tail)
@@ -171,18 +161,14 @@ def renumbered(
         change = {} if offset is None else {"offset": offset_of(offset)}
         return replace(record, line=numbers[line - 1], **change)
 
-    lists = ("crashes", "alive", "marks", "drivers", "precursors", "problems")
-    changed: dict[str, Any] = {name: tuple(moved(record) for record in getattr(reading, name)) for name in lists}
+    changed: dict[str, Any] = {name: tuple(map(moved, getattr(reading, name))) for name in _LISTS}
     return replace(reading, **changed)
 
 
-def _joined(readings: list[FileReading], source: str, host: str | None) -> FileReading:
-    lists = ("crashes", "alive", "marks", "drivers", "modules", "facts", "precursors", "problems")
+def _joined(readings: list[FileReading], source: str, host: str) -> FileReading:
     merged: dict[str, Any] = {
-        name: tuple(record for reading in readings for record in getattr(reading, name)) for name in lists
+        name: tuple(record for reading in readings for record in getattr(reading, name)) for name in _LISTS
     }
     merged["problems"] = tuple({(one.problem, one.detail): one for one in reversed(merged["problems"])}.values())[::-1]
-    kinds = sorted({reading.kind for reading in readings})
-    return FileReading(
-        source=source, kind="syslog:" + "+".join(kinds), host=host, irrelevant=not any(merged.values()), **merged
-    )
+    kind = "syslog:" + "+".join(sorted({reading.kind for reading in readings}))
+    return FileReading(source=source, kind=kind, host=host or None, irrelevant=not any(merged.values()), **merged)

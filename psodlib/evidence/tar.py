@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
-from psodlib.evidence.streams import BLOCK, HASHED, Stream
+from psodlib.evidence.places import shown
+from psodlib.evidence.streams import BLOCK, HASHED, Stream, diagnose, noted
+from psodlib.records import Problem
 
 MAX_HEADER = 4 << 20  # bytes of one member's long name or other additions
 FIRST_BUFFER = 4 << 20
@@ -27,21 +30,18 @@ _WITHOUT_BYTES = b"123456"  # links, devices, folders and pipes
 
 
 class Member(NamedTuple):
-    """A file: its bytes as one slice, good until the next member is drawn, or by the block where it is large or cut."""
+    """A file of an archive; of a tar, its bytes are good until the next member is drawn."""
 
     name: str
     size: int
     changed: float
-    whole: memoryview | None
-    pieces: Iterator[memoryview]
+    opener: Callable[[], Any]  # blocks of its bytes
+    whole: memoryview | None = None  # all of them, where they lie in memory
 
 
-class Odd(NamedTuple):
-    """What is not read: a problem's word, or "link" or "device", with what to tell of it."""
-
-    what: str
+class _Odd(NamedTuple):
+    kind: str
     name: str
-    detail: str = ""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class _Window:
     # A stream's next bytes in one piece.
     def __init__(self, stream: Stream) -> None:
         self._stream, self._view = stream, memoryview(bytearray(FIRST_BUFFER))
-        self._at = self._end = 0
+        self._at = self._end = self.taken = 0
         self.cut = False  # the stream ended within a member
 
     def take(self, size: int) -> memoryview:
@@ -67,6 +67,7 @@ class _Window:
             self._fill(size)
         piece = self._view[self._at : min(self._end, self._at + size)]
         self._at += len(piece)
+        self.taken += len(piece)
         return piece
 
     def _fill(self, size: int) -> None:
@@ -84,23 +85,14 @@ class _Window:
             size -= len(piece)
         self.cut = self.cut or size > 0
 
-
-class _Pieces:
-    # A large member by the block; an end before its time raises.
-    def __init__(self, window: _Window, size: int) -> None:
-        self._window, self.left = window, size
-
-    def __iter__(self) -> _Pieces:
-        return self
-
-    def __next__(self) -> memoryview:
-        if not self.left:
-            raise StopIteration
-        piece = self._window.take(min(self.left, BLOCK))
-        if not piece:
+    def blocks(self, first: memoryview, size: int) -> Iterator[memoryview]:
+        """A member by the block; an end before its time raises."""
+        while first:
+            yield first
+            size -= len(first)
+            first = self.take(min(size, BLOCK))
+        if size:
             raise EOFError
-        self.left -= len(piece)
-        return piece
 
 
 def is_header(block: bytes) -> bool:
@@ -109,14 +101,26 @@ def is_header(block: bytes) -> bool:
     if len(block) < 512 or not block[0] or not _CHECKSUM.fullmatch(stated):
         return False
     total, said = sum(block[:512]) - sum(stated) + 256, int(stated.strip(b" \0"), 8)
-    return said == total or said == total - 256 * sum(
-        byte > 127 for byte in block[:512]
-    )  # old tars summed signed bytes
+    # old tars summed signed bytes
+    return said == total or said == total - 256 * sum(byte > 127 for byte in block[:512])
 
 
-def members_of(stream: Stream) -> Iterator[Member | Odd]:
-    """The members of a tar in their order."""
-    window = _Window(stream)
+def members_of(stream: Stream, source: str, most: int) -> Iterator[Member | Problem]:
+    """The members of a tar in their order, up to ``most``, and what is wrong with any."""
+    odd: dict[str, list[str]] = {}
+    for count, found in enumerate(_walk(_Window(stream), stream, source), 1):
+        if count > most:
+            yield noted(source, "too_large", f"more than {most} members (PSOD_MAX_MEMBERS); the rest is not read")
+            break
+        if isinstance(found, _Odd):
+            odd.setdefault(found.kind, []).append(found.name)
+        else:
+            yield found
+    for kind, names in odd.items():
+        yield noted(source, "unsafe_member", f"{len(names)} {kind}, not followed; the first: {shown(names[0])}")
+
+
+def _walk(window: _Window, stream: Stream, source: str) -> Iterator[Member | Problem | _Odd]:
     own: dict[str, bytes] = {}
     common: dict[str, bytes] = {}
     lost = False
@@ -124,21 +128,22 @@ def members_of(stream: Stream) -> Iterator[Member | Odd]:
         if is_header(block):
             header, lost = _parsed(block), False
             if header.kind in _ADDITIONS:
-                yield from _read_addition(window, header, common if header.kind == b"g" else own)
+                yield from _read_addition(window, header, common if header.kind == b"g" else own, source)
             else:
-                yield from _complete(header, common | own)
+                yield from _complete(header, common | own, source)
                 yield from _member(window, header)
                 own = {}
         elif not lost:
             if not block.strip(b"\0"):
                 return
-            yield Odd("damaged_archive", "", "bytes that are no member's header; read on from the next that is one")
+            detail = "bytes that are no member's header; read on from the next that is one"
+            yield noted(source, "damaged_archive", detail)
             lost = True
     if (block or window.cut) and not stream.problems:
-        yield Odd("truncated", "", "the archive is truncated; what came before is used")
+        yield diagnose(EOFError(), source)
 
 
-def _member(window: _Window, header: _Header) -> Iterator[Member | Odd]:
+def _member(window: _Window, header: _Header) -> Iterator[Member | _Odd]:
     name, size = header.name, 0 if header.kind in _WITHOUT_BYTES else header.size
     while header.extended and len(block := window.take(512)) == 512:
         header.extended = bool(block[504])
@@ -146,31 +151,16 @@ def _member(window: _Window, header: _Header) -> Iterator[Member | Odd]:
         # A link brings no bytes of its own; one that stays inside points at a member that is read in its own right.
         base = posixpath.dirname(name) if header.kind == b"2" else ""
         if posixpath.normpath(posixpath.join(base, header.link)).startswith(("/", "..")):
-            yield Odd("link", f"{name} -> {header.link}")
+            yield _Odd("links that leave the archive", f"{name} -> {header.link}")
     elif header.kind not in _FILES and header.kind != b"5":
-        yield Odd("device", name)
-    if header.kind not in _FILES:
-        window.skip(size)
-    elif size > HASHED:
-        pieces = _Pieces(window, size)
-        yield Member(name, size, header.changed, None, pieces)
-        window.skip(pieces.left)
-    else:
-        whole = window.take(size)
-        window.cut = len(whole) < size
-        yield Member(
-            name, size, header.changed, None if window.cut else whole, _cut(whole) if window.cut else iter((whole,))
-        )
+        yield _Odd("devices, pipes or sparse files", name)
+    end = window.taken + size
+    if header.kind in _FILES:
+        first = window.take(size if size <= HASHED else BLOCK)
+        whole = first if len(first) == size else None
+        yield Member(name, size, header.changed, partial(window.blocks, first, size), whole)
+    window.skip(end - window.taken)
     window.skip(-size % 512)
-
-
-def _cut(piece: memoryview) -> Iterator[memoryview]:
-    if piece:
-        yield piece
-    raise EOFError
-
-
-# --- headers ----------------------------------------------------------------------------------------------------------
 
 
 def _parsed(block: bytes) -> _Header:
@@ -196,39 +186,35 @@ def _number(field: bytes) -> int:
         return 0
 
 
-def _read_addition(window: _Window, header: _Header, into: dict[str, bytes]) -> Iterator[Odd]:
+def _read_addition(window: _Window, header: _Header, into: dict[str, bytes], source: str) -> Iterator[Problem]:
     # A long name, or pax records, for the member that comes next.
     if header.size > MAX_HEADER:
         detail = f"a member's header has more than {MAX_HEADER} bytes (MAX_HEADER); that header is not read"
-        yield Odd("too_large", "", detail)
+        yield noted(source, "too_large", detail)
         window.skip(header.size + -header.size % 512)
         return
-    data = bytes(window.take(header.size))
+    data, at = bytes(window.take(header.size)), 0
     window.skip(-header.size % 512)
     if header.kind in b"LK":
         into["path" if header.kind == b"L" else "linkpath"] = data
         return
-    at = 0
-    while match := _RECORD.match(data, at):
-        end = at + int(match[1])
-        if not match.end() < end <= len(data):
-            break
-        into[match[2].decode("utf-8", "replace")] = data[match.end() : end - 1]
-        at = end
+    while (match := _RECORD.match(data, at)) and match.end() < at + int(match[1]) <= len(data):
+        at += int(match[1])
+        into[match[2].decode("utf-8", "replace")] = data[match.end() : at - 1]
 
 
-def _complete(header: _Header, more: dict[str, bytes]) -> Iterator[Odd]:
+def _complete(header: _Header, more: dict[str, bytes], source: str) -> Iterator[Problem]:
     # What was said before a member's own header goes before it.
     header.name = (_text(more.get("path", b"")) or header.name).rstrip("/")
     header.link = _text(more.get("linkpath", b"")) or header.link
     if "mtime" in more:
         header.changed = _decimal(more["mtime"])
-    if "size" in more:
-        size = _decimal(more["size"])
-        if size < 0:
-            yield Odd("damaged_archive", header.name, "a size that cannot be; the one of its short header is taken")
-        else:
-            header.size = int(size)
+    if "size" in more and (size := _decimal(more["size"])) >= 0:
+        header.size = int(size)
+    elif "size" in more:
+        place = f"{source}!{shown(header.name)}" if header.name else source
+        detail = "a size that cannot be; the one of its short header is taken"
+        yield noted(place, "damaged_archive", detail)
     if any(key.startswith("GNU.sparse.") for key in more):
         header.kind = b"S"
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from operator import itemgetter
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix, regions, split_pieces
-from psodlib.evidence.psod import group_blocks, is_crash, looks_like_crash, read_crash
+from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix
+from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
 from psodlib.evidence.versions import normalise
@@ -52,11 +52,6 @@ _WINDOW_LIMIT = 1 << 22  # a window longer than this is read in parts
 _ROW_REACH = 4096  # bytes of a line on either side of its anchor
 _CRASH_LIMIT = 10_000  # crashes of one file; a host does not live long enough for more
 
-# In an open window: there is more to come.
-_MORE_WORDS = (b":[0x", b" .bss 0x", b"Code start", b"cktrace")
-_MORE = BytesAhoCorasick(list(_MORE_WORDS), matchkind=MatchKind.LeftmostFirst)
-
-
 _FINDER = BytesAhoCorasick(list(SEARCHED), matchkind=MatchKind.LeftmostFirst)
 _WARNED = BytesAhoCorasick(list(WARNED), matchkind=MatchKind.LeftmostFirst)
 _WARNED_FROM = len(SEARCHED) - len(WARNINGS)
@@ -64,7 +59,8 @@ _BEHIND = len(b")WARNIN")  # bytes of a warning before what that search finds
 # What a line may be in which one of them stands.
 _OPENS_AT = [tuple(anchor for anchor in ANCHORS if word in anchor) for word in SEARCHED]
 _ROWS_AT = [tuple(row for row in ROWS if word in row.anchor) for word in SEARCHED]
-_GOES_ON = frozenset(n for n, word in enumerate(SEARCHED) if word in _MORE_WORDS)
+# In an open window: there is more to come.
+_GOES_ON = frozenset(n for n, word in enumerate(SEARCHED) if word in (b":[0x", b"Code start", b"cktrace"))
 # Those of nothing but precursors, of which a file has a limit.
 _FORETELLERS = frozenset(
     n for n, rows in enumerate(_ROWS_AT) if rows and all(row in PRECURSORS for row in rows) and not _OPENS_AT[n]
@@ -77,17 +73,15 @@ _SPOKEN = frozenset(
 _TELLING = BytesAhoCorasick([*ANCHORS, *(row.anchor for row in BANNERS)], matchkind=MatchKind.LeftmostFirst)
 _ROW_LIMIT = 20_000  # precursors of one file, the last ones
 _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges counts minutes
-
-_FORETELLING = frozenset(row.what for row in PRECURSORS)
-_TOLD = frozenset(row.what for row in FACTS)
+_FORETELLING, _TOLD = ({row.what for row in rows} for rows in (PRECURSORS, FACTS))
 
 _SILENCE, _BACK, _NONE = timedelta(hours=2), timedelta(minutes=-5), timedelta(0)
 _STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
+_STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
+_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
-_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
-_STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
 
 
 @dataclass(slots=True)
@@ -104,7 +98,7 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.crashes: list[Crash] = []
-        self.alive: list[Alive] = []
+        self.stretches: list[tuple[datetime, datetime]] = []  # without a silence
         self.drivers: dict[tuple[str, str | None, datetime | None], DriverReading] = {}
         self.modules: list[Module] = []
         self.facts: list[HostFact] = []
@@ -119,7 +113,6 @@ class _Reader:
         self.window: _Window | None = None
         self.parsed_to = 0  # no window reaches back behind this
         self.history = b""
-        self.stretch: tuple[datetime, datetime] | None = None
         self.hosts: set[str] = set()
         self.bad_time: int | None = None  # the first line whose stamp cannot be
         self.last_time: datetime | None = None
@@ -163,7 +156,7 @@ class _Reader:
             else:
                 text = raw[begin:passed]
                 if self.window and number in _GOES_ON and start + at <= self.window.until:
-                    opens = True  # or goes on, which `_extend` sees
+                    opens, self.window.until = True, max(self.window.until, start + at + _AFTER)
                 if not opens and any(anchor in text for anchor in _OPENS_AT[number]) and opens_crash(text):
                     opens = True
                     self._open(raw, start, lines.at(at), at)
@@ -181,7 +174,6 @@ class _Reader:
                 self.full |= 1 << number
         self._extend(view, start)
         self._watch(view, lines.first)
-        self._sample_host(view)
         self.history = bytes(view[-_BEFORE:]) if len(view) >= _BEFORE else (self.history + bytes(view))[-_BEFORE:]
         self.size = start + len(view)
 
@@ -191,14 +183,11 @@ class _Reader:
             self._extend(raw, start)
         if self.window is None:
             self._hear_tail(raw[:at], line)
-        if self.window:
-            self.window.until = max(self.window.until, position + _AFTER)
-            return
-        begin = max(position - _BEFORE, self.parsed_to, start - len(self.history))
-        before = self.history[len(self.history) - (start - begin) :] if begin < start else b""
-        behind = before.count(b"\n") + raw.count(b"\n", max(0, begin - start), at)
-        first_line = line - behind  # `line` is the anchor's own
-        self.window = _Window(begin, first_line, position + _AFTER, bytearray(before))
+            begin = max(position - _BEFORE, self.parsed_to, start - len(self.history))
+            before = self.history[len(self.history) - (start - begin) :] if begin < start else b""
+            behind = before.count(b"\n") + raw.count(b"\n", max(0, begin - start), at)  # `line` is the anchor's own
+            self.window = _Window(begin, line - behind, 0, bytearray(before))
+        self.window.until = max(self.window.until, position + _AFTER)
 
     def _hear_tail(self, raw: bytes, line: int) -> None:
         # Who spoke before line `line`, where `raw` ends: the host's last minutes.
@@ -207,23 +196,14 @@ class _Reader:
 
     def _extend(self, raw: bytes | memoryview, start: int) -> None:
         # Copy into the open window what this block has of it, and read it when it is whole.
-        window = self.window
-        if window is None:
-            return
-        have = window.start + len(window.data)
-        while have < (stop := min(window.until, start + len(raw))):
-            window.data += raw[have - start : stop - start]
-            new = max(0, have - window.start - 32)
-            more = _MORE.find_matches_as_indexes(window.data[new:])
-            have = stop
-            if more:
-                window.until = max(window.until, window.start + new + more[-1][1] + _AFTER)
-        if window.until <= start + len(raw):
-            self._close(last=False)
-        elif len(window.data) > _WINDOW_LIMIT:
-            self._close(last=False, resume=True)
+        if window := self.window:
+            window.data += raw[window.start + len(window.data) - start : window.until - start]
+            if window.until <= start + len(raw):
+                self._close()
+            elif len(window.data) > _WINDOW_LIMIT:
+                self._close(resume=True)
 
-    def _close(self, last: bool, resume: bool = False) -> None:
+    def _close(self, last: bool = False, resume: bool = False) -> None:
         window, self.window = self.window, None
         if window is None:
             return
@@ -243,36 +223,29 @@ class _Reader:
             self.window = _Window(self.parsed_to, line, max(window.until, self.parsed_to + _AFTER), bytearray(rest))
 
     def _read(self, data: bytes, start: int, line: int) -> None:
-        for part, at, lines in regions(data):
-            for block in group_blocks(split_pieces(part, start + at, line + lines - 1)):
-                if not is_crash(block):
-                    if looks_like_crash(block):
-                        self._unread(block.pieces[0])
-                    continue
-                if len(self.crashes) >= _CRASH_LIMIT:
-                    self._too_many(block.pieces[0].line)
-                    return
-                crash = read_crash(block, part, start + at)
-                modules = tuple(replace(module, source=self.source) for module in crash.modules)
-                self.crashes.append(replace(crash, source=self.source, modules=modules))
-                if "involved in panic" in crash.text and crash.time is not None:
-                    self._involved(crash, crash.time)
+        for block, part, at in blocks_in(data, start, line):
+            first = block.pieces[0]
+            if not is_crash(block):
+                if looks_like_crash(block) and len(self.problems) < _CRASH_LIMIT:
+                    said = f"nothing beside it says that the host stopped: {first.body[:120]}"
+                    self._complain("unread_crash", f"reads like a piece of a crash, and {said}", first.line)
+                continue
+            if len(self.crashes) >= _CRASH_LIMIT:
+                if not any(problem.problem == "too_large" for problem in self.problems):
+                    detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
+                    self._complain("too_large", detail, first.line)
+                return
+            crash = read_crash(block, part, at)
+            modules = tuple(replace(module, source=self.source) for module in crash.modules)
+            self.crashes.append(replace(crash, source=self.source, modules=modules))
+            if "involved in panic" in crash.text and crash.time is not None:
+                # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
+                for module, printed in modules_named_by_kernel(crash.text).items():
+                    if printed:
+                        self._note_loaded(module, printed, crash.time, crash.time, crash.line)
 
-    def _involved(self, crash: Crash, time: datetime) -> None:
-        # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
-        for module, printed in modules_named_by_kernel(crash.text).items():
-            if printed:
-                self._note_loaded(module, normalise(printed, module), time, time, crash.line)
-
-    def _unread(self, piece: Piece) -> None:
-        detail = f"reads like a piece of a crash, and nothing beside it says that the host stopped: {piece.body[:120]}"
-        if len(self.problems) < _CRASH_LIMIT:
-            self.problems.append(Problem(source=self.source, problem="unread_crash", line=piece.line, detail=detail))
-
-    def _too_many(self, line: int) -> None:
-        if not any(problem.problem == "too_large" for problem in self.problems):
-            detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
-            self.problems.append(Problem(source=self.source, problem="too_large", line=line, detail=detail))
+    def _complain(self, problem: str, detail: str, line: int | None = None) -> None:
+        self.problems.append(Problem(source=self.source, problem=problem, line=line, detail=detail))
 
     def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
         text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
@@ -282,16 +255,22 @@ class _Reader:
         if not match:
             return False
         groups = match.groupdict()
+        module, version, time = groups.get("module") or groups.get("heap"), groups.get("version"), piece.time
         if row.what in _FORETELLING:
-            self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
-        elif row.what not in _TOLD:
-            self._loaded(row, groups, piece)
+            self._foretell(row.what, module, piece)
         elif row.what == "boot":
-            if moment := piece.time or self.last_time:
+            if moment := time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
+        elif row.what in _TOLD:
+            build = groups["build"]
+            fact = HostFact(host=groups.get("host"), esxi_version=version, esxi_build=build, time=time, source=self.source)  # fmt: skip
+            self.facts.append(fact)
         else:
-            host, version, build = groups.get("host"), groups.get("version"), groups["build"]
-            self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=piece.time, source=self.source))  # fmt: skip
+            module = (row.what or module or "").lower()
+            hour = time.replace(minute=0, second=0, microsecond=0) if time else None
+            self._note_loaded(module, version, hour, time, line)
+            if number := groups.get("id"):
+                self.modules.append(Module(module=module, module_id=read_count(number), time=time, source=self.source))
         return True
 
     def _foretell(self, what: str, module: str | None, piece: Piece) -> None:
@@ -305,75 +284,75 @@ class _Reader:
                 self.foretold[key] = minute
             self.precursors.append((piece.time, what, module, piece.body[:300], piece.line))
 
-    def _loaded(self, row: LineRow, groups: dict[str, str | None], piece: Piece) -> None:
-        module = (row.what or groups.get("module") or "").lower()
-        version = normalise(groups.get("version"), module)
-        hour = piece.time.replace(minute=0, second=0, microsecond=0) if piece.time else None
-        self._note_loaded(module, version, hour, piece.time, piece.line)
-        if groups.get("id"):
-            known = Module(module=module, module_id=read_count(groups["id"]), time=piece.time, source=self.source)
-            self.modules.append(known)
-
     def _note_loaded(
-        self, module: str, version: str | None, once: datetime | None, time: datetime | None, line: int | None
+        self, module: str, printed: str | None, once: datetime | None, time: datetime | None, line: int | None
     ) -> None:
+        version = normalise(printed, module)
         if (module, version, once) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
             self.drivers[module, version, once] = DriverReading(
                 module=module, version=version, state="loaded", observed_at=time, evidence="banner", source=self.source, line=line,
             )  # fmt: skip
 
-    # -- coverage
-
     def _watch(self, view: memoryview, line: int) -> None:
         # See the first and the last stamp of the block, and look between them only where the span could hide a silence.
         blank = len(view) - len(bytes(view).lstrip(b"\0")) if view[0] == 0 else 0
-        first = _FIRST_STAMP.match(view, blank) or _STAMP.search(view)
-        start = _stamp(first) if first else None
-        last = _last_stamp(view) or (None if first is None or start is None else (first.start(), start))
-        if self.bad_time is None and first is not None and start is None:
-            self.bad_time = line + bytes(view[: first.start() + 1]).count(b"\n")
+        found = _FIRST_STAMP.match(view, blank) or _STAMP.search(view)
+        first = _stamp(found)
+        if self.bad_time is None and found and not first:
+            self.bad_time = line + bytes(view[: found.start() + 1]).count(b"\n")
         elif self.size == 0 and _YEARLESS.match(view, blank):
             self.bad_time = line
-        if first is None or start is None or last is None:
-            return
-        stack = [(first.start(), last[0], start, last[1])]
-        while stack:
-            begin, end, start, stop = stack.pop()
-            middle = None
-            if not _NONE <= stop - start <= _SILENCE:
-                middle = _stamp_between(view, begin, end)
-            if middle is None:
-                self._see(start)
-                self._see(stop)
+        spans = [(first, _last_stamp(view) or first)] if first else []
+        while spans:
+            one, other = spans.pop()
+            calm = _NONE <= other[1] - one[1] <= _SILENCE
+            if not calm and (middle := _stamp_between(view, one[0], other[0])):
+                spans += [(middle, other), (one, middle)]
             else:
-                stack.append((middle[0], end, middle[1], stop))
-                stack.append((begin, middle[0], start, middle[1]))
-
-    def _sample_host(self, view: memoryview) -> None:
-        # Who speaks in the block's first line: a receiver's file of one host says the same everywhere.
-        if _OWN_LINE.match(view):
-            return
-        text = bytes(view[:1024]).split(b"\n", 1)[0].decode("utf-8", "backslashreplace")
-        piece = Piece(0, 0, 0, text)
-        read_prefix(piece)
-        if piece.host:
-            self.hosts.add(piece.host.lower())
+                self._see(one[1])
+                self._see(other[1])
+        if not _OWN_LINE.match(
+            view
+        ):  # who speaks in the first line: a receiver's file of one host says the same everywhere
+            piece = Piece(0, 0, 0, bytes(view[:1024]).split(b"\n", 1)[0].decode("utf-8", "backslashreplace"))
+            read_prefix(piece)
+            self.hosts |= {piece.host.lower()} if piece.host else set()
 
     def _see(self, moment: datetime) -> None:
-        if moment == self.last_time and self.stretch:
-            return
         self.last_time = moment
-        if self.stretch and _BACK <= moment - self.stretch[1] <= _SILENCE:
-            self.stretch = (self.stretch[0], max(self.stretch[1], moment))
-            return
-        self._end_stretch()
-        self.stretch = (moment, moment)
+        start, end = self.stretches[-1] if self.stretches else (moment, moment)
+        if self.stretches and _BACK <= moment - end <= _SILENCE:
+            self.stretches[-1] = (start, max(end, moment))
+        else:
+            self.stretches.append((moment, moment))
 
-    def _end_stretch(self) -> None:
-        if self.stretch:
-            start, end = self.stretch
-            self.alive.append(Alive(start=start, end=end, source=self.source))
-            self.stretch = None
+    def told(self, line: int) -> FileReading:
+        """All that was read, once the stream has ended before a line."""
+        self._hear_tail(b"", line)
+        self._close(last=True)
+        if self.bad_time is not None:
+            why = "a stamp that cannot be, or without a year"
+            self._complain("bad_time", f"{why}; what bears one has no time, and such lines are no signs of life", self.bad_time)  # fmt: skip
+        hosts = sorted(self.hosts | {crash.host.lower() for crash in self.crashes if crash.host})
+        if len(hosts) > 1:
+            self._complain("host_conflict", f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}")
+        return FileReading(
+            source=self.source,
+            kind="vmkernel",
+            host=hosts[0] if len(hosts) == 1 else None,
+            size=self.size,
+            crashes=tuple(self.crashes),
+            alive=tuple(Alive(start=start, end=end, source=self.source) for start, end in self.stretches),
+            marks=tuple(self.marks),
+            drivers=tuple(self.drivers.values()),
+            modules=tuple(self.modules) + tuple(module for crash in self.crashes for module in crash.modules),
+            facts=tuple(self.facts),
+            precursors=tuple(
+                Precursor(time=time, what=what, module=module, text=text, source=self.source, line=line)
+                for time, what, module, text, line in chain(self.precursors, self.speech.found())
+            ),
+            problems=tuple(self.problems),
+        )
 
 
 def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
@@ -384,44 +363,33 @@ def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
     return end
 
 
-def _problem_of_time(source: str, line: int) -> Problem:
-    detail = (
-        "a stamp that cannot be, or without a year; what bears one has no time, and such lines are no signs of life"
-    )
-    return Problem(source=source, problem="bad_time", line=line, detail=detail)
-
-
-def _stamp(match: re.Match[bytes]) -> datetime | None:
-    return moment_of((match[1] + (match[2] or b"")).decode())
+def _stamp(match: re.Match[bytes] | None) -> tuple[int, datetime] | None:
+    # Where it stands, and the moment that it tells if there can be such a one.
+    moment = moment_of((match[1] + (match[2] or b"")).decode()) if match else None
+    return (match.start(), moment) if match and moment else None
 
 
 def _stamp_between(view: memoryview, begin: int, end: int) -> tuple[int, datetime] | None:
     # A stamped line after `begin` and before `end`, from the middle if there is one there.
     for origin in ((begin + end) // 2, begin + 1):
-        found = _STAMP.search(view, origin, end)
-        moment = _stamp(found) if found else None
-        if found and moment and begin < found.start() < end:
-            return found.start(), moment
+        found = _stamp(_STAMP.search(view, origin, end))
+        if found and begin < found[0] < end:
+            return found
     return None
 
 
 def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
-    step, start = 512, len(view)
-    while start > 0:
-        stop, start, step = min(len(view), start + 128), max(0, start - step), step * 2
-        last = None
-        for found in _STAMP.finditer(view, start, stop):
-            last = found
-        moment = _stamp(last) if last else None
-        if last and moment:
-            return last.start(), moment
+    for reach in (1 << 9, 1 << 13, 1 << 17, len(view)):
+        for match in reversed(list(_STAMP.finditer(view, max(0, len(view) - reach)))):
+            if found := _stamp(match):
+                return found
     return None
 
 
 class _Lines:
     # The line numbers of one block, counted only once as long as they are asked for in order.
     def __init__(self, buffer: bytearray, size: int, first: int) -> None:
-        self._buffer, self._size, self.first = buffer, size, first
+        self._buffer, self.first = buffer, first
         self._bytes = np.frombuffer(buffer, np.uint8, size)
         self._at, self._line = 0, first
 
@@ -436,44 +404,28 @@ class _Lines:
         self._at = place
         return self._line
 
-    def behind(self) -> int:
-        """The line with which the next block begins."""
-        return self.at(self._size)
-
 
 def _slices(stream: BinaryIO, buffer: bytearray) -> Iterator[tuple[memoryview, int, _Lines]]:
     # Blocks that end at a line's end, each with its first byte's offset and its lines. The unfinished line is carried into
     # the next block; of a line longer than a block only enough is carried to find an anchor across the cut. The first blocks
     # are small: most files of a bundle fit into one.
-    block, rest, offset, line, ended = _FIRST_BLOCK, b"", 0, 1, False
-    view = memoryview(buffer)
+    block, filled, offset, line, ended = _FIRST_BLOCK, 0, 0, 1, False
+    view, read_into = memoryview(buffer), cast(Any, stream).readinto
     while not ended:
-        view[: len(rest)] = rest
-        filled, ended = _fill(stream, view, len(rest), len(rest) + block)
+        goal = filled + block
+        while filled < goal and not ended:
+            count = read_into(view[filled:goal])
+            filled, ended = filled + count, not count
         cut = filled if ended else buffer.rfind(b"\n", 0, filled) + 1
         if filled - cut > block or (cut == 0 and not ended):
             cut = filled - 64
         if cut > 0:
             lines = _Lines(buffer, cut, line)
             yield view[:cut], offset, lines
-            line, offset = lines.behind(), offset + cut
+            line, offset = lines.at(cut), offset + cut
         rest = bytes(view[cut:filled])
-        block = min(4 * block, _BLOCK)
-
-
-def _fill(stream: BinaryIO, view: memoryview, filled: int, goal: int) -> tuple[int, bool]:
-    read_into = getattr(stream, "readinto", None)
-    while filled < goal:
-        if read_into:
-            count = read_into(view[filled:goal])
-        else:
-            chunk = stream.read(goal - filled)
-            count = len(chunk)
-            view[filled : filled + count] = chunk
-        if not count:
-            return filled, True
-        filled += count
-    return filled, False
+        filled, block = len(rest), min(4 * block, _BLOCK)
+        view[:filled] = rest
 
 
 def may_tell(blocks: Iterable[bytes | memoryview]) -> bool:
@@ -509,36 +461,11 @@ def read_vmkernel(stream: BinaryIO, source: str) -> FileReading:
     -----
     Memory is bounded by a few blocks and windows (some 10 MB), whatever the stream's size or its longest line.
     """
-    reader = _Reader(source)
-    lines = _Lines(bytearray(1), 0, 1)
+    reader, line = _Reader(source), 1
     buffer = _SPARE.pop() if _SPARE else bytearray(2 * _BLOCK)
     for view, start, lines in _slices(stream, buffer):
         reader.feed(view, start, lines)
-    reader._hear_tail(b"", lines.behind())
+        line = lines.at(len(view))
     if not _SPARE:
         _SPARE.append(buffer)
-    reader._close(last=True)
-    reader._end_stretch()
-    if reader.bad_time is not None:
-        reader.problems.append(_problem_of_time(source, reader.bad_time))
-    hosts = sorted(reader.hosts | {crash.host.lower() for crash in reader.crashes if crash.host})
-    if len(hosts) > 1:
-        detail = f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}"
-        reader.problems.append(Problem(source=source, problem="host_conflict", detail=detail))
-    return FileReading(
-        source=source,
-        kind="vmkernel",
-        host=hosts[0] if len(hosts) == 1 else None,
-        size=reader.size,
-        crashes=tuple(reader.crashes),
-        alive=tuple(reader.alive),
-        marks=tuple(reader.marks),
-        drivers=tuple(reader.drivers.values()),
-        modules=tuple(reader.modules) + tuple(module for crash in reader.crashes for module in crash.modules),
-        facts=tuple(reader.facts),
-        precursors=tuple(
-            Precursor(time=time, what=what, module=module, text=text, source=source, line=line)
-            for time, what, module, text, line in chain(reader.precursors, reader.speech.found())
-        ),
-        problems=tuple(reader.problems),
-    )
+    return reader.told(line)

@@ -24,15 +24,24 @@ FEW_HOSTS = 10
 def of_data(comparison: Comparison, arms: Arms) -> list[str]:
     """Warnings that the exposure table alone gives rise to."""
     table, names = comparison.table, (arms.version, arms.reference)
-    rows = {name: table[table["version"] == name] for name in names}
-    apart = comparison.told_apart(*names)
-    few = [
+    rows = [table[table["version"] == name] for name in names]
+    found = [
         f"only {counted(hosts, 'host')} had {name} loaded; under {FEW_HOSTS} say little of the fleet"
         for name, hosts in zip(names, arms.hosts, strict=True)
         if hosts < FEW_HOSTS
     ]
-    found = [*few, *_dominant(rows), *([apart] if apart else [])]
-    found += [*_lost(comparison, arms), *_gaps(comparison, arms), *_snapshot(table, rows)]
+    for name, mine in zip(names, rows, strict=True):
+        by_host = mine.groupby("host")["crashes"].sum()
+        if len(by_host) > 1 and by_host.max() >= 3 and by_host.max() > DOMINANT * by_host.sum():
+            found.append(f"{by_host.idxmax()} alone has {by_host.max():.0f} of {by_host.sum():.0f} crashes on {name}")
+    found += [comparison.told_apart(*names), _lost(comparison, arms), _gaps(comparison, arms)]
+    # Many boots, many months, and yet nobody ever changed version: more likely an inventory than a history.
+    boots = pd.concat(rows).groupby("host")["boots"].sum()
+    if not {*rows[0]["host"]} & {*rows[1]["host"]} and len(boots) >= FEW_HOSTS and boots.median() >= 2:
+        found.append(
+            "no host ever changed between the two: if the versions come from today's inventory and not from each boot, "
+            "past crashes are counted for the wrong version"
+        )
     if "esxi_build" in comparison.terms and table.groupby("host")["esxi_build"].nunique().max() <= 1:
         found.append(
             "adjusted for esxi_build, of which the table knows one a host, its newest, for all its history: where hosts "
@@ -40,7 +49,7 @@ def of_data(comparison: Comparison, arms: Arms) -> list[str]:
         )
     if only_crashed_hosts(table):
         found.append("only hosts that crashed are given: the rates are too high and the ratio may be anything")
-    return found
+    return [one for one in found if one]
 
 
 def of_result(
@@ -48,8 +57,7 @@ def of_result(
 ) -> list[str]:
     """Warnings from holding the estimates against each other."""
     found = []
-    best = known if adjusted else pooled
-    moved = best.ratio / crude.ratio - 1 if crude.ratio else 0.0
+    moved = (known if adjusted else pooled).ratio / crude.ratio - 1 if crude.ratio else 0.0
     if abs(moved) > CONFOUNDED and np.isfinite(moved):
         # Where nothing could be adjusted, the estimate stratified by model only warns.
         way = "adjustment" if adjusted else "it is not adjusted, and stratifying by model"
@@ -93,62 +101,27 @@ def only_crashed_hosts(table: pd.DataFrame) -> bool:
     return bool(np.log(-np.expm1(-rate * sums["host_days"])).sum() < np.log(0.05))
 
 
-def overlap(days: Any, version: Any, other: Any) -> float | None:
-    """Shared part of two versions' host-days over the levels of the second index; None where one has no time."""
-    shares = []
-    for name in (version, other):
-        mine = days[days.index.get_level_values(0) == name].droplevel(0)
-        if not mine.sum():
-            return None
-        shares.append(mine / mine.sum())
-    return float(pd.concat(shares, axis=1).fillna(0.0).min(axis=1).sum())
-
-
-def _dominant(arms: dict[str, pd.DataFrame]) -> list[str]:
-    found = []
-    for name, rows in arms.items():
-        by_host = rows.groupby("host")["crashes"].sum()
-        if len(by_host) > 1 and by_host.max() >= 3 and by_host.max() > DOMINANT * by_host.sum():
-            found.append(f"{by_host.idxmax()} alone has {by_host.max():.0f} of {by_host.sum():.0f} crashes on {name}")
-    return found
-
-
-def _lost(comparison: Comparison, arms: Arms) -> list[str]:
+def _lost(comparison: Comparison, arms: Arms) -> str:
     # Crashes whose last logs are gone, where that goes with the version.
-    names, words, shares = (arms.version, arms.reference), [], []
-    lost = [int(more) + comparison.adrift.get(name, 0) for name, more in zip(names, arms.unplaced, strict=True)]
-    for name, more, known in zip(names, lost, arms.known, strict=True):
+    lost, words, shares = 0, [], []
+    for name, unplaced, known in zip((arms.version, arms.reference), arms.unplaced, arms.known, strict=True):
+        more = int(unplaced) + comparison.adrift.get(name, 0)
         every = int(known) + more
+        lost += more
         shares.append(more / every if every else 0.0)
         words.append(f"{more} of {every} crashes ({100 * shares[-1]:.0f} %) on {name}")
-    if sum(lost) < 2 or abs(shares[0] - shares[1]) <= LOST:
-        return []
-    return [
+    if lost < 2 or abs(shares[0] - shares[1]) <= LOST:
+        return ""
+    return (
         f"{' but '.join(words)} lie in time that no log covers: the logs may be lost with the crash, and if that goes with the "
         "version the ratio turns; the interval counts them both ways"
-    ]
+    )
 
 
-def _gaps(comparison: Comparison, arms: Arms) -> list[str]:
+def _gaps(comparison: Comparison, arms: Arms) -> str:
     # Time inside a boot that no evidence covers, as a share of that version's time.
-    if comparison.gaps.empty:
-        return []
     gaps = [float(comparison.gaps.get(name, 0.0)) for name in (arms.version, arms.reference)]
     mine, theirs = (gap / (gap + days) for gap, days in zip(gaps, arms.days, strict=True))
     if abs(mine - theirs) <= GAPS:
-        return []
-    return [
-        f"evidence is missing for {100 * mine:.0f} % of the time on {arms.version} but {100 * theirs:.0f} % on {arms.reference}"
-    ]
-
-
-def _snapshot(table: pd.DataFrame, arms: dict[str, pd.DataFrame]) -> list[str]:
-    # Many boots, many months, and yet nobody ever changed version: more likely an inventory than a history.
-    one, other = (set(rows["host"]) for rows in arms.values())
-    boots = pd.concat(arms.values()).groupby("host")["boots"].sum()
-    if one & other or len(boots) < FEW_HOSTS or boots.median() < 2:
-        return []
-    return [
-        "no host ever changed between the two: if the versions come from today's inventory and not from each boot, "
-        "past crashes are counted for the wrong version"
-    ]
+        return ""
+    return f"evidence is missing for {100 * mine:.0f} % of the time on {arms.version} but {100 * theirs:.0f} % on {arms.reference}"

@@ -7,9 +7,8 @@ one part: whatever is kept of a part is a sum that adds up over parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,43 +18,37 @@ from psodlib.errors import InputError
 from psodlib.risk import cautions, exact
 from psodlib.risk.cells import joined, tabulate
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import check_exposure, in_days, known_version, parts_of
+from psodlib.risk.exposure import Exposures, check_exposure, in_days, known_version, parts_of
 from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty
 
 ADJUST = ("model", "uptime", "quarter")
 OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep
 # Terms that the times of a stretch tell, and where the versions then ran.
 OF_TIME = {"uptime": "boots of another age", "quarter": "other times of the year"}
-TIMES = ("start", "end", "uptime_start")
 SUMS = ["host_days", "crashes", "unknown_crashes", "unplaced_crashes", "boots"]
 LEMONS = 0.2  # variance of the host effect beyond which hosts are said to differ
 
+Pair = tuple[float, float]  # of (version, reference)
 
-@dataclass(frozen=True)
-class Arms:
-    """Sums of two versions; every pair is (version, reference)."""
+
+class Arms(NamedTuple):
+    """Sums of two versions."""
 
     version: str
     reference: str
-    known: tuple[float, float]
-    unknown: tuple[float, float]
-    unplaced: tuple[float, float]
-    days: tuple[float, float]
+    known: Pair
+    unknown: Pair
+    unplaced: Pair
+    days: Pair
     hosts: tuple[int, int]
 
-    @property
-    def crashes(self) -> float:
-        """All that may be the driver's, on both versions."""
-        return sum((*self.known, *self.unknown, *self.unplaced))
-
-    def pairs(self, counts: tuple[float, float]) -> tuple[float, float, float, float]:
+    def pairs(self, counts: Pair) -> tuple[float, float, float, float]:
         """Counts and host-days in the order that ``exact`` asks for."""
         return counts[0], self.days[0], counts[1], self.days[1]
 
 
-@dataclass(frozen=True)
-class Headline:
-    """What the headline of one contrast rests on; without ``fit`` it is exact, from the bare counts."""
+class Headline(NamedTuple):
+    """What the headline of one contrast rests on."""
 
     arms: Arms
     known: Interval
@@ -65,33 +58,52 @@ class Headline:
     p_lower: float
     terms: tuple[str, ...] = ()
     fit: Fit | None = None  # of the known crashes
-
-    @property
-    def exactly(self) -> bool:
-        """Whether bare counts were compared."""
-        return self.fit is None and bool(self.arms.crashes)
+    exactly: bool = False  # bare counts were compared
 
 
 class Comparison:
     """An exposure table with its sufficient rows, and every model fitted to them so far."""
 
-    def __init__(self, exposure: pd.DataFrame | Iterable[pd.DataFrame], adjust: str | Sequence[str] = ADJUST) -> None:
-        gathered = _Gathered(adjust)
-        for part in parts_of(exposure):
-            gathered.add(part)
-        if not gathered.cells:
-            raise InputError("no host-days with a known version; give an exposure table made with exposure(fleet)")
-        self.attrs, self.lost, self.by_hand = gathered.attrs, gathered.lost(), gathered.by_hand
-        self.table, self.cells = pd.concat(gathered.parts["sums"], ignore_index=True), joined(gathered.cells)
-        self.months, self.gaps = gathered.by_version("months"), gathered.by_version("gaps")
-        # ``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host
-        self.last: pd.DataFrame = pd.concat(gathered.parts["last"]).sort_values("host", ignore_index=True)
-        self.adrift: Mapping[Any, int] = gathered.adrift
-        varied = {term: len(self.cells.levels[term]) > 1 for term in gathered.held}
-        self.terms = tuple(term for term, varies in varied.items() if varies)
-        self.absent = [f"not adjusted for {t}: the table does not hold it" for t in gathered.asked if t not in varied]
-        self.absent += [f"not adjusted for {term}: it is the same everywhere" for term in varied if not varied[term]]
+    def __init__(self, exposure: Exposures, adjust: str | Sequence[str] = ADJUST) -> None:
+        asked = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
+        if strange := [term for term in asked if term not in (*OF_HOSTS, *OF_TIME)]:
+            raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join((*OF_HOSTS, *OF_TIME))}")
+        self.by_hand, self.adrift, self.known_issues = True, dict[Any, int](), dict[str, list[str]]()
         self._fits: dict[tuple[Any, ...], Fit] = {}
+        held, days, crashes = tuple[str, ...](), 0.0, 0.0  # of unknown version
+        kept: dict[str, list[Any]] = {"cells": [], "sums": [], "months": [], "gaps": [], "last": []}
+        for part in parts_of(exposure):
+            table = check_exposure(part)
+            table.attrs = {}  # which pandas copies at every step
+            for version, ids in part.attrs.get("known_issues", {}).items():
+                self.known_issues[version] = sorted({*self.known_issues.get(version, ()), *ids})
+            kept["last"].append(_last(table))
+            known = table["version"].notna()
+            days += float(table.loc[~known, "host_days"].sum())
+            crashes += float(table.loc[~known, "crashes"].sum())
+            table = table[known]
+            if table.empty:
+                continue
+            held = held or tuple(t for t in asked if all(n in table and table[n].notna().any() for n in _columns(t)))
+            # A later part may lack what the first one held.
+            table = table.assign(**{name: None for term in held for name in _columns(term) if name not in table})
+            table = _with_unplaced(table, part.attrs.get("unplaced", ()), self.adrift)
+            self.by_hand &= "start" not in table and "boot" not in table
+            for name, found in (
+                ("cells", tabulate(table, held)), ("sums", _summed(table)), ("months", _months(table)), ("gaps", _gap_days(table)),
+            ):  # fmt: skip
+                kept[name].append(found)
+        if not kept["cells"]:
+            raise InputError("no host-days with a known version; give an exposure table made with exposure(fleet)")
+        self.table, self.cells = pd.concat(kept["sums"], ignore_index=True), joined(kept["cells"])
+        self.months, self.gaps = _total(kept["months"]), _total(kept["gaps"])
+        # ``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host
+        self.last: pd.DataFrame = pd.concat(kept["last"]).sort_values("host", ignore_index=True)
+        self.terms = tuple(term for term in held if len(self.cells.levels[term]) > 1)
+        self.absent = [f"not adjusted for {t}: the table does not hold it" for t in asked if t not in held]
+        self.absent += [f"not adjusted for {t}: it is the same everywhere" for t in held if t not in self.terms]
+        lost = f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had loaded"
+        self.lost = [lost] if days or crashes else []
 
     def watched(self) -> list[Any]:
         """The versions that have host-days, in order."""
@@ -106,25 +118,26 @@ class Comparison:
 
     def told_apart(self, version: str, other: str) -> str:
         """Why two versions cannot be told from the hardware or the time they ran on; empty where they can."""
-        spans = [(self.months, "ran at different times")] if len(self.months) else []
+        spans = [(self.months, "at different times")]
         if "model" in self.table:
             by_model = self.table.groupby(["version", "model"], dropna=False)["host_days"].sum()
-            spans.insert(0, (by_model, "ran on different hardware"))
+            spans.insert(0, (by_model, "on different hardware"))
         for days, words in spans:
-            shared = cautions.overlap(days, version, other)
-            if shared is not None and shared < cautions.OVERLAP:
-                return f"{version} and {other} {words} (overlap {100 * shared:.0f} %), so that cannot be told from the version"
+            mine, theirs = (days[days.index.get_level_values(0) == name].droplevel(0) for name in (version, other))
+            if mine.sum() and theirs.sum():
+                shares = pd.concat([mine / mine.sum(), theirs / theirs.sum()], axis=1)
+                shared = float(shares.fillna(0.0).min(axis=1).sum())
+                if shared < cautions.OVERLAP:
+                    return f"{version} and {other} ran {words} (overlap {100 * shared:.0f} %), so that cannot be told from the version"
         return ""
 
     def arms(self, version: str, reference: str) -> Arms:
         """Crashes, host-days and hosts of two versions."""
-        names = self.watched()
+        names, cells = self.watched(), self.cells
         version, reference = (known_version(name, names) for name in (version, reference))
         if version == reference:
             raise InputError(f"version and reference are both {version}; give two versions")
-        at_risk = self.table[self.table["host_days"] > 0]
-        hosts = at_risk.groupby("version")["host"].nunique()
-        cells = self.cells
+        hosts = self.table[self.table["host_days"] > 0].groupby("version")["host"].nunique()
         sums = [cells.by_version(matrix) for matrix in (cells.known, cells.unknown, cells.unplaced, cells.days)]
         known, unknown, unplaced, days = ((each[version], each[reference]) for each in sums)
         return Arms(version, reference, known, unknown, unplaced, days, (int(hosts[version]), int(hosts[reference])))
@@ -132,21 +145,19 @@ class Comparison:
     def headline(self, version: str, reference: str, alpha: float = 0.05) -> Headline:
         """The union interval of one contrast and what it rests on."""
         arms = self.arms(version, reference)
-        if not arms.crashes:
+        if not any((*arms.known, *arms.unknown, *arms.unplaced)):
             nothing = exact.NO_INFORMATION
             return Headline(arms, nothing, nothing, nothing, 1.0, 0.5, self.terms)
         exactly = self._exactly(arms)
-        by = self._by_counts if exactly else self._by_fit
         sets = ["known", *self._with_all(), *(["placed"] if sum(arms.unplaced) else [])]
-        found = [by(arms, which, alpha) for which in sets]
+        found = [(self._by_counts if exactly else self._by_fit)(arms, which, alpha) for which in sets]
         intervals, p_values, chances = zip(*found, strict=True)
-        known, whole = intervals[0], intervals[1] if len(intervals) > 1 else intervals[0]
-        union = Interval(known.ratio, min(each.low for each in intervals), max(each.high for each in intervals))
+        second = min(1, len(sets) - 1)
         # Two tests that point opposite ways reject nothing: the union of their intervals holds 1.
         p = 1.0 if len({chance > 0.5 for chance in chances}) > 1 else max(p_values)
-        chance = (chances[0] + chances[1 if len(chances) > 1 else 0]) / 2
-        fit = None if exactly else self.fit(arms, "known")
-        return Headline(arms, known, whole, union, p, chance, () if exactly else self.terms, fit)
+        union, chance = _union(intervals[0].ratio, intervals), (chances[0] + chances[second]) / 2
+        terms, fit = ((), None) if exactly else (self.terms, self.fit(arms, "known"))
+        return Headline(arms, intervals[0], intervals[second], union, p, chance, terms, fit, exactly)
 
     def _with_all(self) -> list[str]:
         return ["all"] if self._events("all").sum() > self.cells.known.sum() else []
@@ -190,7 +201,7 @@ class Comparison:
             self._fits[which, terms, kept] = fit_frailty(self.cells, self._events(which), terms, keep, near)
         return self._fits[which, terms, kept]
 
-    def _counted(self, arms: Arms, which: str) -> tuple[float, float]:
+    def _counted(self, arms: Arms, which: str) -> Pair:
         sums = self.cells.by_version(self._events(which))
         return sums[arms.version], sums[arms.reference]
 
@@ -202,25 +213,23 @@ class Comparison:
             return (cells.known + cells.unplaced).tocsr()
         others = cells.unknown + cells.unplaced
         if which != "all":
-            others = others.multiply(cells.of_version(which)[None, :].astype(float))
+            mine = cells.cells["version"] == cells.levels["version"].get_loc(which)
+            others = others.multiply(mine.to_numpy()[None, :].astype(float))
         return (cells.known + others).tocsr()
 
     def adversarial(self, found: Headline, alpha: float = 0.05) -> Interval:
         """The span of the intervals with every unexplained crash laid on one version and then on the other."""
-        arms, known = found.arms, found.known
         if not found.fit and not found.exactly:
             return found.interval
         by = self._by_counts if found.exactly else self._by_fit
-        extremes = [by(arms, name, alpha)[0] for name in (arms.version, arms.reference)]
-        return Interval(known.ratio, min(each.low for each in extremes), max(each.high for each in extremes))
+        return _union(found.known.ratio, [by(found.arms, name, alpha)[0] for name in found.arms[:2]])
 
     def moved_by(self, found: Headline, term: str) -> float:
         """By what share adjusting for one term of the model moves the ratio; 0 where it is no term of it."""
         if found.fit is None or term not in found.terms:
             return 0.0
-        pair = found.arms.version, found.arms.reference
         without = self.fit(found.arms, "known", tuple(other for other in found.terms if other != term))
-        return math.expm1(found.fit.log_ratio(*pair)[0] - without.log_ratio(*pair)[0])
+        return math.expm1(found.fit.log_ratio(*found.arms[:2])[0] - without.log_ratio(*found.arms[:2])[0])
 
     def notes(self, found: Headline) -> list[str]:
         """What the model itself tells the reader to look at, and what was left out of it."""
@@ -245,7 +254,7 @@ class Comparison:
         of_host = self.table.groupby("host", sort=False)["cluster"].first().reindex(self.cells.hosts)
         grouped = self.cells.grouped(np.asarray(pd.factorize(of_host, use_na_sentinel=False)[0], dtype=np.int64))
         fit = fit_frailty(grouped, grouped.known, found.terms)
-        return exact.wald(*fit.log_ratio(found.arms.version, found.arms.reference), alpha)
+        return exact.wald(*fit.log_ratio(*found.arms[:2]), alpha)
 
 
 def prior_rate(table: pd.DataFrame) -> float:
@@ -254,62 +263,26 @@ def prior_rate(table: pd.DataFrame) -> float:
     return crashes / days if crashes else DEFAULT_RATE
 
 
-class _Gathered:
-    # What is kept of each part of an exposure.
-    def __init__(self, adjust: str | Sequence[str]) -> None:
-        self.asked = (adjust,) if isinstance(adjust, str) else tuple(dict.fromkeys(adjust or ()))
-        if strange := [term for term in self.asked if term not in (*OF_HOSTS, *OF_TIME)]:
-            raise InputError(f"cannot adjust for {strange[0]}; choose from {', '.join((*OF_HOSTS, *OF_TIME))}")
-        self.held = tuple[str, ...]()
-        self.attrs: dict[str, Any] = {}
-        self.adrift: dict[Any, int] = {}
-        self.cells: list[Any] = []
-        self.by_hand = True
-        self.unknown_version = np.zeros(2)  # host-days, crashes
-        self.parts: dict[str, list[Any]] = {"sums": [], "months": [], "gaps": [], "last": []}
+def _union(ratio: float, intervals: Sequence[Interval]) -> Interval:
+    return Interval(ratio, min(each.low for each in intervals), max(each.high for each in intervals))
 
-    def add(self, part: pd.DataFrame) -> None:
-        table = check_exposure(part)
-        attrs = part.attrs
-        self.attrs.setdefault("known_issues", {})
-        for version, ids in attrs.get("known_issues", {}).items():
-            self.attrs["known_issues"][version] = sorted({*self.attrs["known_issues"].get(version, ()), *ids})
-        self.parts["last"].append(_last(table))
-        known = table["version"].notna()
-        self.unknown_version += [float(table.loc[~known, name].sum()) for name in ("host_days", "crashes")]
-        table = table[known]
-        if table.empty:
-            return
-        if not self.cells or not self.held:
-            self.held = tuple(t for t in self.asked if all(n in table and table[n].notna().any() for n in _columns(t)))
-        # A later part may lack what the first one held.
-        table = table.assign(**{name: None for term in self.held for name in _columns(term) if name not in table})
-        table = _with_unplaced(table, attrs.get("unplaced", ()), self.adrift)
-        self.by_hand &= "start" not in table and "boot" not in table
-        self.cells.append(tabulate(table, self.held))
-        self.parts["sums"].append(_summed(table))
-        self.parts["months"].append(_months(table))
-        self.parts["gaps"].append(_gap_days(table))
 
-    def by_version(self, name: str) -> Any:
-        """Sums of all parts."""
-        found = pd.concat(self.parts[name])
-        return found.groupby(level=list(range(found.index.nlevels)), dropna=False).sum()
-
-    def lost(self) -> list[str]:
-        days, crashes = self.unknown_version
-        said = f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had loaded"
-        return [said] if days or crashes else []
+def _total(parts: list[Any]) -> Any:
+    found = pd.concat(parts)
+    return found.groupby(level=list(range(found.index.nlevels)), dropna=False).sum()
 
 
 def _columns(term: str) -> tuple[str, ...]:
-    return TIMES if term in OF_TIME else (term,)
+    return ("start", "end", "uptime_start") if term in OF_TIME else (term,)
 
 
 def _with_unplaced(table: pd.DataFrame, unplaced: Sequence[Any], adrift: dict[Any, int]) -> pd.DataFrame:
     # Crashes in time that nobody watched stand at the host's last stretch with their version before them, to be counted in
     # a fit beside the one that leaves them out.
-    counts = {name: np.zeros(len(table)) for name in ("unplaced_crashes", "unknown_crashes")}
+    counts = {
+        "unplaced_crashes": np.zeros(len(table)),
+        "unknown_crashes": table["unknown_crashes"].to_numpy(dtype=float, copy=True),
+    }
     rows: Any = table.groupby(["host", "version"], sort=False, observed=True).indices if unplaced else {}
     hosts = set(table["host"]) if unplaced else set()
     for host, version, time, known in unplaced:
@@ -321,7 +294,6 @@ def _with_unplaced(table: pd.DataFrame, unplaced: Sequence[Any], adrift: dict[An
         earlier = np.asarray(starts <= pd.Timestamp(time)) if time else np.zeros(len(at), dtype=bool)
         row = int(at[earlier][-1] if earlier.any() else at[0])
         counts["unplaced_crashes" if known else "unknown_crashes"][row] += 1
-    counts["unknown_crashes"] += table["unknown_crashes"].to_numpy(dtype=float)
     return table.assign(**counts)
 
 
@@ -356,6 +328,4 @@ def _gap_days(table: pd.DataFrame) -> Any:
 def _last(table: pd.DataFrame) -> pd.DataFrame:
     # Each host's last stretch.
     rows = table.sort_values("end", kind="stable") if "end" in table else table
-    last = rows.drop_duplicates("host", keep="last")
-    cluster = last["cluster"] if "cluster" in last else pd.Series(pd.NA, index=last.index)
-    return pd.DataFrame({"host": last["host"], "version": last["version"], "cluster": cluster}).astype(object)
+    return rows.drop_duplicates("host", keep="last").reindex(columns=["host", "version", "cluster"]).astype(object)

@@ -16,13 +16,20 @@ from psodlib.errors import InputError
 from psodlib.risk import exact
 from psodlib.risk.cautions import counted, only_crashed_hosts
 from psodlib.risk.comparison import ADJUST, Comparison
-from psodlib.risk.exposure import known_version
+from psodlib.risk.exposure import Exposures, known_version
 from psodlib.risk.frailty import ADVICE as PRIOR
 from psodlib.risk.frailty import Draws
 from psodlib.risk.rates import DAYS_PER_YEAR, RateRatio, crash_rates, ratio_of
 from psodlib.schema import Cell
 
-ADVICE = ("keep", "move_now", "next_reboot", "no_new_installs", "leave")
+# Each advice, and how it is said.
+ADVICE = {
+    "keep": "",
+    "move_now": "move its {hosts} now, one first and then cluster by cluster",
+    "next_reboot": "move its {hosts} at their next planned reboot",
+    "no_new_installs": "install it nowhere new",
+    "leave": "leave it where it is; there is nothing to gain from a move yet",
+}
 MOVES = ("move_now", "next_reboot")
 SURE, LIKELY, RATHER = 0.95, 0.80, 0.60  # that the best has the lower rate: move now, at a reboot, no new installs
 NEAR = 1.25  # a pin may be this many times as bad as the truly best one
@@ -63,17 +70,8 @@ class PinDecision(Cell):
         }
         return "\n".join([head[self.verdict], *(f"- {reason}" for reason in self.reasons)])
 
-    __repr__ = __str__
-
     def as_frame(self) -> pd.DataFrame:
-        """The evidence, one row a contrast.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Both versions, ``ratio``, ``low``, ``high`` (``NA`` where unbounded or undefined), ``text``, ``method``,
-            ``p_lower``, ``p_value``, and the crashes and host-days of both.
-        """
+        """The evidence, one row a contrast: ``ratio``, ``low``, ``high`` are ``NA`` where unbounded; ``text`` says them in words."""
         rows = [
             (r.version, r.reference, *r.interval.finite(), str(r.interval), r.method, r.p_lower, r.p_value, *r.crashes, *r.host_days)
             for r in self.ratios
@@ -86,7 +84,7 @@ class PinDecision(Cell):
 
 
 def decide_pin(
-    exposure: pd.DataFrame | Iterable[pd.DataFrame], candidates: Sequence[str] | None = None, *, reference: str | None = None,
+    exposure: Exposures, candidates: Sequence[str] | None = None, *, reference: str | None = None,
     adjust: Sequence[str] = ADJUST, alpha: float = 0.05, known: Mapping[str, Sequence[str]] | None = None,
     now: pd.DataFrame | None = None, before: PinDecision | str | None = None, reboot_cost: float = REBOOT_COST,
 ) -> PinDecision:  # fmt: skip
@@ -94,14 +92,12 @@ def decide_pin(
 
     Parameters
     ----------
-    exposure : pandas.DataFrame, or an iterable of them
-        From ``exposure``, or by hand; the parts of a fleet too large for one table, no host in two.
+    exposure, adjust, alpha
+        As for ``rate_ratio``.
     candidates : sequence of str, optional
         The versions to choose from; default: all that have watched host-days.
     reference : str, optional
         One of the candidates that ``ratios`` are held against; default: the best.
-    adjust, alpha
-        As for ``rate_ratio``.
     known : mapping of version to ids, optional
         Known issues of a version whose signature was matched in this fleet; default: ``exposure.attrs["known_issues"]``.
     now : pandas.DataFrame, optional
@@ -128,29 +124,23 @@ def decide_pin(
     ``move_now``; P >= 0.8 and net > 0 ``next_reboot``; P >= 0.6 ``no_new_installs``; else ``leave``. Where a version shares
     hardware or months with the best for less than 20 %, nothing above ``next_reboot`` and no pin. A pin needs P(rate of
     best <= 1.25 times the lowest) >= 0.95.
-
     """
     exact.check_share(alpha, "alpha")
     if not isinstance(reboot_cost, numbers.Real) or not 0 <= reboot_cost < math.inf:
         raise InputError(f"reboot_cost is {reboot_cost!r}; expected crashes risked by moving a host, 0 or more")
     comparison = Comparison(exposure, adjust)
     names = _candidates(comparison, candidates, reference)
-    found = comparison.attrs.get("known_issues", {}) if known is None else known
+    found = comparison.known_issues if known is None else known
     issues = {str(name): (ids,) if isinstance(ids, str) else tuple(ids) for name, ids in found.items() if len(ids)}
     running = comparison.last  # host, version, cluster of today
     if now is not None:
         clusters = now["host"].map(running.set_index("host")["cluster"])
         running = pd.DataFrame({"host": now["host"], "version": now["version"], "cluster": clusters})
-    draws = comparison.draws(dict.fromkeys(issues, KNOWN_ISSUE), running)
-    rate = np.column_stack([draws.rate[:, draws.versions.index(name)] for name in names]) * DAYS_PER_YEAR
-    standing = np.column_stack([draws.standing[:, draws.versions.index(name)] for name in names])
-    best = int(np.argmin(rate.mean(axis=0)))
-    hosts = np.array([int((running["version"] == name).sum()) for name in names])
-    known_crashes = comparison.cells.by_version(comparison.cells.known)
-    weighed = _Weighed(tuple(names), best, rate, standing, hosts, [known_crashes[name] for name in names], draws)
+    weighed = _Weighed(comparison, names, running, dict.fromkeys(issues, KNOWN_ISSUE))
+    best, rate, standing = weighed.best, weighed.rate, weighed.standing
     caps = {name: cap for name in names if name != names[best] and (cap := comparison.told_apart(name, names[best]))}
     advice = [_advice(weighed, at, caps, before, float(reboot_cost)) for at in range(len(names))]
-    options = _options(comparison, weighed, advice, issues, alpha)
+    options = _options(crash_rates(comparison.table, alpha=alpha), weighed, advice, issues)
     word = dict(zip(names, advice, strict=True))
     avoid = tuple(name for name in names if word[name] in MOVES)
     near = float(np.mean(rate[:, best] <= NEAR * rate.min(axis=1)))
@@ -158,26 +148,30 @@ def decide_pin(
     against = reference or names[best]
     ratios = tuple(ratio_of(comparison, name, against, alpha) for name in names if name != against)
     stay, follow = standing * rate, standing * np.where(np.isin(names, avoid), rate[:, [best]], rate)
-    needed = {name: _host_days_needed(weighed, at, options) for at, name in enumerate(names)}
+    needed = {name: weighed.host_days_needed(at) for at, name in enumerate(names)}
     return PinDecision(
         verdict="pin" if pin else "avoid" if avoid else "undecided", pin=pin, best=names[best], avoid=avoid, options=options,
         moves=_moves(running, names[best], word), crashes_if_stay=float(stay.sum(axis=1).mean()),
         crashes_if_followed=float(follow.sum(axis=1).mean()),
         reasons=tuple(_reasons(weighed, options, near, caps, issues, ratios)), ratios=ratios, host_days_needed=needed,
-        would_change=tuple(_would_change(weighed, needed, comparison)),
+        would_change=tuple(_would_change(weighed, needed, int(comparison.cells.unknown.sum()))),
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class _Weighed:
     # The draws by candidate: rates a host-year and what the hosts on each would crash at rate 1, shape (draws, versions).
-    names: tuple[str, ...]
-    best: int
-    rate: Any
-    standing: Any
-    hosts: Any
-    crashes: Any
-    draws: Draws
+    def __init__(
+        self, comparison: Comparison, names: list[str], running: pd.DataFrame, factors: dict[str, float]
+    ) -> None:
+        draws: Draws = comparison.draws(factors, running)
+        at = [draws.versions.index(name) for name in names]
+        # by column, as the sums over draws are taken
+        self.rate: Any = np.column_stack([draws.rate[:, each] for each in at]) * DAYS_PER_YEAR
+        self.standing: Any = np.column_stack([draws.standing[:, each] for each in at])
+        self.names, self.sets, self.best = names, draws.sets, int(np.argmin(self.rate.mean(axis=0)))
+        self.hosts = [int((running["version"] == name).sum()) for name in names]
+        known = comparison.cells.by_version(comparison.cells.known)
+        self.crashes = [known[name] for name in names]
 
     def worse(self, at: int, part: slice = slice(None)) -> float:
         """Probability that the best version has a lower rate than this one."""
@@ -186,6 +180,45 @@ class _Weighed:
     def avoided(self, at: int) -> Any:
         """Crashes a year that moving this version's hosts to the best avoids, by draw."""
         return self.standing[:, at] * (self.rate[:, at] - self.rate[:, self.best])
+
+    def rival(self, at: int) -> int:
+        """Whom a version is measured by: the best; the best by the one that comes nearest to it."""
+        others = [other for other in range(len(self.names)) if other != at]
+        return min(others, key=self.worse) if at == self.best else self.best
+
+    def contrast(self, at: int, rival: int) -> tuple[float, float, float]:
+        """Of ln(rate / rate of the rival): its mean, and the variances that either one brings: as their crashes are few."""
+        logs = np.log(self.rate[:, at] / self.rate[:, rival])
+        few = [1 / (self.crashes[each] + PRIOR_CRASHES) for each in (at, rival)]
+        whole = float(np.var(logs))
+        return float(np.mean(logs)), whole * few[0] / sum(few), whole * few[1] / sum(few)
+
+    def host_days_needed(self, at: int) -> float | None:
+        """Further host-days on one version alone until it can be told from its rival at 0.95; 0 where it can be.
+
+        Notes
+        -----
+        With m the mean of the log ratio and s2, t2 the variances of the two log rates: the version's own must fall to
+        (m / 1.645)^2 - t2, to which each further crash adds 1 to 1 / s2. None where t2 alone is too much.
+        """
+        rival = self.rival(at)
+        if self.worse(rival if at == self.best else at) >= SURE:
+            return 0.0
+        middle, own, others = self.contrast(at, rival)
+        wanted = (middle / float(special.ndtri(SURE))) ** 2 - others
+        if wanted <= 0:
+            return None
+        more = (1 / wanted - 1 / own) / (float(self.rate[:, at].mean()) / DAYS_PER_YEAR)
+        return float(max(math.ceil(more), 1))
+
+    def undoing(self, at: int) -> int | None:
+        """Crashes on the best version that bring the probability below 0.8: each adds 1 to the shape 1 / variance of its rate."""
+        middle, own, best = self.contrast(at, self.best)
+        shape = 1 / best
+        for more in range(1, MOST_CRASHES):
+            if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY:
+                return more
+        return None
 
 
 def _advice(
@@ -208,9 +241,8 @@ def _advice(
 
 
 def _options(
-    comparison: Comparison, weighed: _Weighed, advice: Sequence[str], issues: Mapping[str, tuple[str, ...]], alpha: float
-) -> pd.DataFrame:  # fmt: skip
-    measured = crash_rates(comparison.table, alpha=alpha).reindex(list(weighed.names))
+    measured: pd.DataFrame, weighed: _Weighed, advice: Sequence[str], issues: Mapping[str, tuple[str, ...]]
+) -> pd.DataFrame:
     lowest = np.bincount(np.argmin(weighed.rate, axis=1), minlength=len(weighed.names)) / len(weighed.rate)
     fleet = weighed.standing.sum(axis=1)
     rows = []
@@ -218,15 +250,14 @@ def _options(
         row: Any = measured.loc[name]
         avoided = weighed.avoided(at)
         rows.append({
-            "version": name, "hosts_now": int(weighed.hosts[at]), "crashes": int(row["crashes"]), "host_days": float(row["host_days"]),
+            "version": name, "hosts_now": weighed.hosts[at], "crashes": int(row["crashes"]), "host_days": float(row["host_days"]),
             **{column: float(row[column]) * DAYS_PER_YEAR for column in ("rate", "low", "high")},
             "p_best": float(lowest[at]), "p_worse": weighed.worse(at), "crashes_a_year": float((fleet * weighed.rate[:, at]).mean()),
             "avoided": float(avoided.mean()), "avoided_low": float(np.quantile(avoided, 0.05)),
             "avoided_high": float(np.quantile(avoided, 0.95)), "advice": advice[at], "known_issues": ";".join(issues.get(name, ())) or None,
         })  # fmt: skip
-    out = pd.DataFrame(rows)
-    text = dict.fromkeys(["version", "known_issues"], "string")
-    return out.astype({**text, "hosts_now": "Int64", "crashes": "Int64", "advice": pd.CategoricalDtype(list(ADVICE))})
+    dtypes = {"version": "string", "known_issues": "string", "hosts_now": "Int64", "crashes": "Int64"}
+    return pd.DataFrame(rows).astype({**dtypes, "advice": pd.CategoricalDtype(list(ADVICE))})
 
 
 def _moves(running: pd.DataFrame, best: str, advice: Mapping[str, str]) -> pd.DataFrame:
@@ -234,8 +265,7 @@ def _moves(running: pd.DataFrame, best: str, advice: Mapping[str, str]) -> pd.Da
     out = running[["host", "cluster", "version"]].astype("string").set_axis(["host", "cluster", "from_version"], axis=1)
     told = out["from_version"].astype(object).map(dict(advice))
     out = out.assign(to_version=pd.array([best] * len(out), dtype="string"), advice=pd.Categorical(told, list(ADVICE)))
-    out = out[told.isin(MOVES)]
-    return out.sort_values(["advice", "cluster", "host"], kind="stable", ignore_index=True)
+    return out[told.isin(MOVES)].sort_values(["advice", "cluster", "host"], kind="stable", ignore_index=True)
 
 
 def _candidates(comparison: Comparison, candidates: Sequence[str] | None, reference: str | None) -> list[str]:
@@ -252,19 +282,14 @@ def _candidates(comparison: Comparison, candidates: Sequence[str] | None, refere
     if reference is not None and reference not in names:
         raise InputError(f"the reference {reference} is not among the candidates {', '.join(map(str, names))}; add it")
     if only_crashed_hosts(comparison.table):
-        chosen = "every host in the table has crashed, so it was chosen by its crashes and no rate follows"
-        raise InputError(f"{chosen}; give the whole roster, hosts without a crash too")
+        raise InputError(
+            "every host in the table has crashed, so it was chosen by its crashes and no rate follows; give the whole roster, "
+            "hosts without a crash too"
+        )
     return names
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------------
-
-_ORDERS = {
-    "move_now": "move its {hosts} now, one first and then cluster by cluster",
-    "next_reboot": "move its {hosts} at their next planned reboot",
-    "no_new_installs": "install it nowhere new",
-    "leave": "leave it where it is; there is nothing to gain from a move yet",
-}
 
 
 def _reasons(
@@ -272,17 +297,23 @@ def _reasons(
     issues: Mapping[str, tuple[str, ...]], ratios: Sequence[RateRatio],
 ) -> list[str]:  # fmt: skip
     best = weighed.names[weighed.best]
-    chance = float(options["p_best"][weighed.best])
     out = [
-        f"{best} has the lowest expected rate; that it is truly the lowest has probability {in_words(chance)}, that it is "
-        f"within {100 * (NEAR - 1):.0f} % of the lowest {in_words(near)}"
+        f"{best} has the lowest expected rate; that it is truly the lowest has probability {in_words(options['p_best'][weighed.best])}, "
+        f"that it is within {100 * (NEAR - 1):.0f} % of the lowest {in_words(near)}"
     ]
-    rows: Any = options.sort_values("p_worse", ascending=False).itertuples()
+    rows: Any = options[options["version"] != best].sort_values("p_worse", ascending=False).itertuples()
     for row in rows:
-        if row.version == best:
-            continue
-        order = _ORDERS[row.advice].format(hosts=counted(row.hosts_now, "host"))
-        out.append(f"{row.version}: {order}. {best} crashes less with probability {in_words(row.p_worse)}{_worth(row)}")
+        hosts = counted(row.hosts_now, "host")
+        told = f"{row.version}: {ADVICE[row.advice].format(hosts=hosts)}. {best} crashes less with probability {in_words(row.p_worse)}"
+        low, high = row.avoided_low, row.avoided_high
+        if row.hosts_now and low >= 0:
+            told += f"; moving its {hosts} avoids {_figure(row.avoided)} crashes a year ({_figure(low)} to {_figure(high)}, 90 % range)"
+        elif row.hosts_now:
+            worth = (
+                f"avoid up to {_figure(max(high, 0))} crashes a year or bring up to {_figure(-low)} more (90 % range)"
+            )
+            told += f"; moving its {hosts} may {worth}"
+        out.append(told)
     capped = "nothing more urgent than the next planned reboot is advised, and no pin, because"
     out += [f"{name}: {capped} {why}" for name, why in caps.items()]
     out += [
@@ -298,89 +329,39 @@ def _reasons(
     return out
 
 
-def _worth(row: Any) -> str:
-    low, high = row.avoided_low, row.avoided_high
-    if not row.hosts_now:
-        return ""
-    moving = f"; moving its {counted(row.hosts_now, 'host')}"
-    if low >= 0:
-        return f"{moving} avoids {_figure(row.avoided)} crashes a year ({_figure(low)} to {_figure(high)}, 90 % range)"
-    return f"{moving} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to {_figure(-low)} more (90 % range)"
-
-
-def _contrast(weighed: _Weighed, at: int, rival: int) -> tuple[float, float, float]:
-    # Of ln(rate / rate of the rival): its mean, and the variances that either one brings: as their crashes are few.
-    logs = np.log(weighed.rate[:, at] / weighed.rate[:, rival])
-    few = [1 / (weighed.crashes[each] + PRIOR_CRASHES) for each in (at, rival)]
-    whole = float(np.var(logs))
-    return float(np.mean(logs)), whole * few[0] / sum(few), whole * few[1] / sum(few)
-
-
-def _rival(weighed: _Weighed, at: int) -> int:
-    # Whom a version is measured by: the best; the best by the one that comes nearest to it.
-    if at != weighed.best:
-        return weighed.best
-    others = [other for other in range(len(weighed.names)) if other != at]
-    return min(others, key=weighed.worse)
-
-
-def _host_days_needed(weighed: _Weighed, at: int, options: pd.DataFrame) -> float | None:
-    """Further host-days on one version alone until it can be told from its rival at 0.95; 0 where it can be.
-
-    Notes
-    -----
-    With m the mean of the log ratio and s2, t2 the variances of the two log rates: the version's own must fall to
-    (m / 1.645)^2 - t2, to which each further crash adds 1 to 1 / s2. None where t2 alone is too much.
-    """
-    rival = _rival(weighed, at)
-    other = rival if at == weighed.best else at
-    if weighed.worse(other) >= SURE:
-        return 0.0
-    middle, own, others = _contrast(weighed, at, rival)
-    wanted = (middle / float(special.ndtri(SURE))) ** 2 - others
-    if wanted <= 0:
-        return None
-    more = (1 / wanted - 1 / own) / (float(weighed.rate[:, at].mean()) / DAYS_PER_YEAR)
-    return float(max(math.ceil(more), 1))
-
-
-def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], comparison: Comparison) -> list[str]:
-    best = weighed.names[weighed.best]
+def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], unknown: int) -> list[str]:
+    names, best = weighed.names, weighed.best
     found = []
-    for at, name in enumerate(weighed.names):
-        days, rival = needed[name], weighed.names[_rival(weighed, at)]
+    for at, (name, days) in enumerate(needed.items()):
+        rival, hosts = names[weighed.rival(at)], weighed.hosts[at]
         if days is None:
             found.append(
                 f"no number of further host-days on {name} alone would tell it from {rival}: {rival} has too few itself"
             )
         elif days:
-            hosts = int(weighed.hosts[at])
             pace = f" ({counted(math.ceil(days / 7 / hosts), 'week')} at its {counted(hosts, 'host')})" if hosts else ""
             found.append(
                 f"{days:,.0f} further host-days on {name}, crashing as so far, could tell it from {rival}{pace}"
             )
-    for at, name in enumerate(weighed.names):
-        if at != weighed.best and weighed.worse(at) >= LIKELY and (more := _undoing(weighed, at)):
+    others = [at for at in range(len(names)) if at != best]
+    for at in others:
+        if weighed.worse(at) >= LIKELY and (more := weighed.undoing(at)):
             crashes = f"{more} more {'crash' if more == 1 else 'crashes'}"
-            found.append(f"{crashes} on {best} in the time it has would undo the advice on {name}")
+            found.append(f"{crashes} on {names[best]} in the time it has would undo the advice on {names[at]}")
     # Versions whose advice would be another, were the unexplained crashes known to be the driver's or known not to be.
-    count, levels = int(comparison.cells.unknown.sum()), [RATHER, LIKELY, SURE]
-    them = f"the {counted(count, 'crash')} that {'names' if count == 1 else 'name'} none"
-    for at, name in enumerate(weighed.names):
-        steps = {int(np.searchsorted(levels, weighed.worse(at, part), "right")) for part in weighed.draws.sets}
-        if at != weighed.best and len(steps) > 1:
-            found.append(f"{name}: to find the module of {them} would change how sure this is")
+    them = f"the {counted(unknown, 'crash')} that {'names' if unknown == 1 else 'name'} none"
+    for at in others:
+        if (
+            len(
+                {
+                    int(np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right"))
+                    for part in weighed.sets
+                }
+            )
+            > 1
+        ):
+            found.append(f"{names[at]}: to find the module of {them} would change how sure this is")
     return found
-
-
-def _undoing(weighed: _Weighed, at: int) -> int | None:
-    # Crashes on the best version that bring the probability below 0.8: each adds 1 to the shape 1 / variance of its rate.
-    middle, own, best = _contrast(weighed, at, weighed.best)
-    shape = 1 / best
-    for more in range(1, MOST_CRASHES):
-        if special.ndtr((middle - math.log1p(more / shape)) / math.sqrt(own + 1 / (shape + more))) < LIKELY:
-            return more
-    return None
 
 
 def _figure(number: float) -> str:

@@ -1,20 +1,15 @@
-"""Exact answers from two numbers a group: a count of crashes and the time at risk.
-
-Nothing here knows tables, hosts or confounding; ``rates.py`` and ``decision.py`` build on it.
-"""
+"""Exact answers from two numbers a group, a count of crashes and the time at risk: no tables, hosts or confounding."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special, stats
 
 from psodlib.errors import InputError
-
-RatioMethod = Literal["midp", "clopper_pearson"]
 
 LARGEST_LOG = 700.0  # beyond it a float's exponential overflows
 SMALLEST_SHARE = 1e-15  # nearer to 0 or 1 the tails of the distributions are lost in rounding
@@ -30,7 +25,7 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         if math.isinf(self.low) or math.isnan(self.low + self.high) or (self.low <= 0 and math.isinf(self.high)):
             return "no information"
-        point = "no estimate" if math.isnan(self.ratio) or math.isinf(self.ratio) else f"{self.ratio:.3g}"
+        point = f"{self.ratio:.3g}" if math.isfinite(self.ratio) else "no estimate"
         return f"{point} ({self.low:.3g} to {'unbounded' if math.isinf(self.high) else f'{self.high:.3g}'})"
 
     def finite(self) -> tuple[float | None, ...]:
@@ -49,7 +44,7 @@ NO_INFORMATION = Interval(math.nan, 0.0, math.inf)
 def poisson_interval(
     count: float, exposure: float, alpha: float = 0.05, method: str = "garwood"
 ) -> tuple[float, float]:
-    """Two-sided interval of one Poisson rate.
+    """Two-sided interval of one Poisson rate, ``garwood`` or ``midp``.
 
     References
     ----------
@@ -81,60 +76,50 @@ def poisson_upper(count: float, exposure: float, alpha: float = 0.05) -> float:
 
 
 def ratio_interval(
-    count: float, exposure: float, reference_count: float, reference_exposure: float, alpha: float = 0.05,
-    method: RatioMethod = "midp",
-) -> Interval:  # fmt: skip
-    """Exact conditional interval of the ratio of two Poisson rates.
+    count: float, exposure: float, other: float, other_exposure: float, alpha: float = 0.05, method: str = "midp"
+) -> Interval:
+    """Exact conditional interval of the ratio of two Poisson rates, ``midp`` or ``clopper_pearson``.
 
     Notes
     -----
-    Given the sum n, the count is Binomial(n, pi) with odds pi/(1-pi) = ratio * exposure / reference_exposure, so limits
+    Given the sum n, the count is Binomial(n, pi) with odds pi/(1-pi) = ratio * exposure / other_exposure, so limits
     for pi are limits for the ratio. Przyborowski & Wilenski 1940, doi:10.1093/biomet/31.3-4.313.
     """
-    total = _total(count, exposure, reference_count, reference_exposure)
+    total = _total(count, exposure, other, other_exposure)
     if not total:
         return NO_INFORMATION
-    scale = reference_exposure / exposure
-    low = _binomial_limit(count, total, alpha / 2, method) if count else 0.0
-    high = 1 - _binomial_limit(reference_count, total, alpha / 2, method) if reference_count else 1.0
-    ratio = count / reference_count * scale if reference_count else math.inf
-    return Interval(ratio, _odds(low) * scale, _odds(high) * scale)
 
+    def limit(events: float) -> float:  # the share at which so many or more of all have probability alpha / 2
+        exact = float(stats.beta.ppf(alpha / 2, events, total - events + 1))
+        if method == "clopper_pearson":
+            return exact
 
-def _odds(share: float) -> float:
-    return share / (1 - share) if share < 1 else math.inf
+        def off(share: float) -> float:
+            return float(stats.binom.sf(events, total, share) + stats.binom.pmf(events, total, share) / 2) - alpha / 2
 
+        return float(optimize.brentq(off, exact, 1.0, xtol=1e-15, rtol=1e-13))
 
-def _binomial_limit(count: float, total: float, tail: float, method: RatioMethod) -> float:
-    # The share at which this many or more of `total` have probability `tail`.
-    exact = float(stats.beta.ppf(tail, count, total - count + 1))
-    if method == "clopper_pearson":
-        return exact
-
-    def above(share: float) -> float:
-        return float(stats.binom.sf(count, total, share) + stats.binom.pmf(count, total, share) / 2)
-
-    return float(optimize.brentq(lambda share: above(share) - tail, exact, 1.0, xtol=1e-15, rtol=1e-13))
+    scale = other_exposure / exposure
+    shares = (limit(count) if count else 0.0, 1 - limit(other) if other else 1.0)
+    low, high = (share / (1 - share) * scale if share < 1 else math.inf for share in shares)
+    return Interval(count / other * scale if other else math.inf, low, high)
 
 
 def ratio_p(
-    count: float, exposure: float, reference_count: float, reference_exposure: float, ratio: float = 1.0,
-    alternative: Literal["two_sided", "larger", "smaller"] = "two_sided", method: RatioMethod = "midp",
+    count: float, exposure: float, other: float, other_exposure: float, ratio: float = 1.0,
+    alternative: str = "two_sided", method: str = "midp",
 ) -> float:  # fmt: skip
-    """Exact conditional p-value of "the ratio of the two rates is ``ratio``"."""
-    total = _total(count, exposure, reference_count, reference_exposure)
+    """Exact conditional p-value of "the ratio of the two rates is ``ratio``": ``two_sided``, ``larger`` or ``smaller``."""
+    total = _total(count, exposure, other, other_exposure)
     if not ratio > 0:
         raise InputError(f"ratio is {ratio}; expected more than 0")
     if not total:
         return 1.0
-    share = ratio * exposure / (ratio * exposure + reference_exposure)
-    here = stats.binom.pmf(count, total, share)
-    weight = 0.5 if method == "midp" else 1.0
-    larger = float(stats.binom.sf(count, total, share) + weight * here)
-    smaller = float(stats.binom.cdf(count - 1, total, share) + weight * here)
-    if alternative == "two_sided":
-        return min(1.0, 2 * min(larger, smaller))
-    return larger if alternative == "larger" else smaller
+    share = ratio * exposure / (ratio * exposure + other_exposure)
+    here = (0.5 if method == "midp" else 1.0) * stats.binom.pmf(count, total, share)
+    larger = float(stats.binom.sf(count, total, share) + here)
+    smaller = float(stats.binom.cdf(count - 1, total, share) + here)
+    return {"larger": larger, "smaller": smaller}.get(alternative, min(1.0, 2 * min(larger, smaller)))
 
 
 def mantel_haenszel(
@@ -160,10 +145,9 @@ def mantel_haenszel(
 def wald(log_ratio: float, error: float, alpha: float) -> Interval:
     """Interval of a ratio from its logarithm and that one's standard error."""
     reach = -float(special.ndtri(alpha / 2)) * error
-    ratio, low, high = (
-        math.exp(at) if at < LARGEST_LOG else math.inf for at in (log_ratio, log_ratio - reach, log_ratio + reach)
+    return Interval(
+        *(math.exp(at) if at < LARGEST_LOG else math.inf for at in log_ratio + np.array([0, -reach, reach]))
     )
-    return Interval(ratio, low, high)
 
 
 def p_lower(shape: float, rate: float, reference_shape: float, reference_rate: float) -> float:
@@ -172,12 +156,7 @@ def p_lower(shape: float, rate: float, reference_shape: float, reference_rate: f
 
 
 def holm(p_values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Holm's adjusted p-values, in the order given.
-
-    References
-    ----------
-    Holm 1979, Scandinavian Journal of Statistics 6:65.
-    """
+    """Holm's adjusted p-values, in the order given (Holm 1979, Scandinavian Journal of Statistics 6:65)."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
@@ -192,11 +171,11 @@ def check_share(value: float, name: str) -> None:
         raise InputError(f"{name} is {value!r}; expected a number between 0 and 1, such as 0.05")
 
 
-def _total(count: float, exposure: float, reference_count: float, reference_exposure: float) -> float:
+def _total(count: float, exposure: float, other: float, other_exposure: float) -> float:
     # The events of both; 0 where they tell nothing.
     _check(count, exposure)
-    _check(reference_count, reference_exposure)
-    return count + reference_count if exposure and reference_exposure else 0
+    _check(other, other_exposure)
+    return count + other if exposure and other_exposure else 0
 
 
 def _check(count: float, exposure: float) -> None:

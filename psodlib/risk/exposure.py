@@ -34,6 +34,8 @@ SHORTEST, LONGEST = 1e-14, 1e12
 _TAIL = re.compile(r"-\d{1,4}(?:OEM|vmw|DELL|EMU)")  # 5.5.0.58-1OEM.550.0.0.1331820
 
 Exposures = pd.DataFrame | Iterable[pd.DataFrame]  # a table, or the parts of a fleet too large for one
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Whole = np.ndarray[Any, np.dtype[np.int64]]
 COUNTS = ("crashes", "unknown_crashes", "other_crashes")
 
 
@@ -50,10 +52,10 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The columns of ``schema.EXPOSURE``, sorted by host and start. ``version`` is ``NA`` where it is not known; no ratio
-        uses such rows. ``attrs``: ``module``, ``why`` it is this one, the ``runners_up``, ``known_issues`` (version to the
-        ids that its crashes matched), and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop),
-        ``unplaced_crashes`` (in time nobody watched), ``pending_days`` (while another version waited for the next boot).
+        The columns of ``schema.EXPOSURE``, by host and start; no ratio uses rows whose ``version`` is ``NA``. ``attrs``:
+        ``module``, ``why`` it is this one, the ``runners_up``, ``known_issues`` (version to the ids that its crashes matched),
+        and what the counts leave out: ``collapsed_crashes`` (repeats in a boot loop), ``unplaced_crashes`` (in time nobody
+        watched), ``pending_days`` (while another version waited for the next boot).
 
     Raises
     ------
@@ -62,18 +64,17 @@ def exposure(fleet: Tables, module: str | None = None) -> pd.DataFrame:
 
     Notes
     -----
-    A stretch ends with its boot or where a gap of the evidence begins. Gaps are in neither numerator nor denominator.
-    The version is the loaded one; an installed VIB counts from the next boot. Planned reboots censor. Hosts that never
-    crashed stay in. ``end_reason`` is ``unknown`` where a gap hides how the stretch ended.
+    A stretch ends with its boot or where a gap of the evidence begins; then ``end_reason`` is ``unknown``. Gaps are in neither
+    numerator nor denominator. The version is the loaded one; an installed VIB counts from the next boot. Planned reboots
+    censor. Hosts that never crashed stay in. ``esxi_build`` is the boot's (where none is known, the host's newest), ``model``
+    the host's newest.
 
     A crash at most 2 h after the last sign of life of its own boot extends the stretch to the crash, for heartbeats are
-    hourly. So a crash in the first two hours of a gap is counted while a survivor's two hours are not: with one gap a host
-    in 18 months the rate is too high by 0.015 %.
+    hourly: with one gap a host in 18 months the rate is too high by 0.015 %.
 
     Crashes of the driver with less than 1 h of uptime between them are one event (boot loops), unless an unknown end or a
     silence of more than a day lies between. A crash that a person asked for is in ``other_crashes``; one of which only a
-    core dump's trace is left is unknown and stands at the last sign of life. ``esxi_build`` is the build that the boot ran
-    (where no boot's build is known, the host's newest), ``model`` the host's newest.
+    core dump's trace is left is unknown and stands at the last sign of life.
     """
     if isinstance(fleet, pd.DataFrame):
         raise InputError("found one table; expected the fleet with all of them: exposure(fleet)")
@@ -115,11 +116,10 @@ def _unplaced(crashes: pd.DataFrame, fleet: Tables, module: str) -> list[list[An
     loaded = loaded_versions(fleet.uptimes, fleet.drivers, module).drop_duplicates(["host", "boot"])
     of_boot = lost.merge(loaded[["host", "boot", "version"]], how="left")["version"].set_axis(lost.index)
     own = lost["crash_id"].map(told).where(lost["cause"] == "crashes")
-    version = own.astype("string").fillna(of_boot.astype("string"))
+    lost = lost.assign(version=own.astype("string").fillna(of_boot.astype("string"))).dropna(subset=["version"])
+    columns = lost["host"], lost["version"], lost["time"], lost["cause"] == "crashes"
     return [
-        [str(host), str(name), "" if pd.isna(time) else str(time), cause == "crashes"]
-        for host, name, time, cause in zip(lost["host"], version, lost["time"], lost["cause"], strict=True)
-        if pd.notna(name)
+        [str(a), str(b), "" if pd.isna(time) else str(time), sure] for a, b, time, sure in zip(*columns, strict=True)
     ]
 
 
@@ -152,16 +152,18 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     if table.empty:
         return {"module": "", "why": "the evidence names no driver", "runners_up": []}
     first, rest = table.iloc[0], table.iloc[1:]
-    words = (("crashes", "crash"), ("versions", "version"))
-    crashes, seen = (f"{first[many]} {many if first[many] != 1 else one}" for many, one in words)
-    of = "of all; no driver was seen in two versions"
-    if first["choice"]:
-        of = "among the drivers of which two versions or more were seen"
+    crashes, seen = (f"{first[one]} {one if first[one] != 1 else bare}" for one, bare in _SINGULAR.items())
+    of = "among the drivers of which two versions or more were seen"
+    if not first["choice"]:
+        of = "of all; no driver was seen in two versions"
     runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
     equals = int(((rest["crashes"] == first["crashes"]) & (rest["choice"] == first["choice"])).sum())
     who = f"it and {equals} other{'s' * (equals > 1)}" if equals else "it"
     why = f"{who} caused most crashes ({crashes}, {seen}) {of}"
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
+
+
+_SINGULAR = {"crashes": "crash", "versions": "version"}
 
 
 def known_version(name: Any, versions: Iterable[Any]) -> Any:
@@ -176,15 +178,9 @@ def _matched_issues(fleet: Tables, module: str) -> dict[str, list[str]]:
     if "known_issues" not in fleet.crashes:
         return {}
     mine = fleet.crashes[fleet.crashes["guilty_module"].eq(module).fillna(False).astype(bool)]
-    ids = (
-        mine.dropna(subset=["driver_version"])
-        .set_index("driver_version")["known_issues"]
-        .dropna()
-        .str.split(";")
-        .explode()
-    )
-    ids = ids[ids.ne("")]
-    return {str(version): sorted(set(words)) for version, words in ids.groupby(level=0)}
+    ids = mine.dropna(subset=["driver_version"]).set_index("driver_version")["known_issues"].dropna()
+    ids = ids.str.split(";").explode()
+    return {str(version): sorted(set(words)) for version, words in ids[ids.ne("")].groupby(level=0)}
 
 
 def unplaced_crashes(fleet: Tables, module: str = "hpsa") -> pd.DataFrame:
@@ -245,12 +241,19 @@ def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
     life = (boots["end"] - boots["boot"]).fillna(pd.Timedelta(0))
     life += pd.to_timedelta(unseen * STORM.total_seconds(), unit="s")
     boots["before"] = life.groupby(boots["host"]).cumsum() - life
-    timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time"]].sort_values("time")
-    timed.index.name = "row"
-    joined = pd.merge_asof(timed.reset_index(), boots, left_on="time", right_on="boot", by="host").set_index("row")
+    joined = last_before(crashes[["host", "time"]], "time", boots, "boot")
     until = joined["time"].mask(joined["time"] > joined["end"], joined["end"])
     until = until.mask(joined["time"] > joined["end"] + REACH)  # not this boot's crash, and the own boot is unknown
-    return (joined["before"] + (until - joined["boot"])).reindex(crashes.index)
+    return joined["before"] + (until - joined["boot"])
+
+
+def last_before(rows: pd.DataFrame, at: str, others: pd.DataFrame, when: str) -> pd.DataFrame:
+    """Beside each row the last one of the same host among the others that is not later; index as ``rows``."""
+    timed = rows[rows[at].notna() & rows["host"].notna()].sort_values(at).rename_axis("row").reset_index()
+    joined = pd.merge_asof(
+        timed, others.sort_values(when), left_on=at, right_on=when, by="host", suffixes=("", "_of_other")
+    )
+    return joined.set_index("row").reindex(rows.index)
 
 
 def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
@@ -270,15 +273,10 @@ def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
 
 def _stretch_of(crashes: pd.DataFrame, stretches: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     # The stretch that was running, or had ended at most REACH before, in the boot that the crash ended.
-    timed = crashes.loc[crashes["time"].notna() & crashes["host"].notna(), ["host", "time", "boot"]].sort_values("time")
-    timed.index.name = "row"
-    right = stretches.reset_index(names="stretch").sort_values("start")
-    joined = pd.merge_asof(
-        timed.reset_index(), right, left_on="time", right_on="start", by="host", suffixes=("", "_of_stretch")
-    ).set_index("row")
-    same = joined["boot"].isna() | joined["boot_of_stretch"].isna() | (joined["boot"] == joined["boot_of_stretch"])
+    joined = last_before(crashes[["host", "time", "boot"]], "time", stretches.reset_index(names="stretch"), "start")
+    same = joined["boot"].isna() | joined["boot_of_other"].isna() | (joined["boot"] == joined["boot_of_other"])
     near = joined["time"] <= joined["end"] + REACH
-    return joined["stretch"].where(same & near).reindex(crashes.index).fillna(-1).to_numpy(dtype=np.int64)
+    return joined["stretch"].where(same & near).fillna(-1).to_numpy(dtype=np.int64)
 
 
 def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFrame:
@@ -293,19 +291,16 @@ def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFr
     table["uptime_start"] = table["start"] - table["boot"]
     known = [column for column in ("model", "esxi_build", "cluster") if column in fleet.hosts]
     table = table.merge(fleet.hosts[["host", *known]].drop_duplicates("host"), on="host", how="left")
-    return _with_builds(table, getattr(fleet, "coverage", None)).assign(module=module)
-
-
-def _with_builds(table: pd.DataFrame, coverage: pd.DataFrame | None) -> pd.DataFrame:
     # An upgraded host's time and crashes stand under the build that it ran then. The host's newest build is said only of
     # hosts of which no boot's build is known.
-    if coverage is None or "esxi_build" not in coverage:
-        return table
-    builds = coverage.drop_duplicates(["host", "boot"])[["host", "boot", "esxi_build"]]
-    told = set(builds.loc[builds["esxi_build"].notna(), "host"])
-    newest = table["esxi_build"] if "esxi_build" in table else pd.Series(pd.NA, index=table.index, dtype="string")
-    ran = table[["host", "boot"]].merge(builds, on=["host", "boot"], how="left")["esxi_build"].set_axis(table.index)
-    return table.assign(esxi_build=ran.astype("string").where(table["host"].isin(told), newest))
+    coverage = getattr(fleet, "coverage", None)
+    if coverage is not None and "esxi_build" in coverage:
+        builds = coverage.drop_duplicates(["host", "boot"])[["host", "boot", "esxi_build"]]
+        told = set(builds.loc[builds["esxi_build"].notna(), "host"])
+        newest = table["esxi_build"] if "esxi_build" in table else pd.Series(pd.NA, index=table.index, dtype="string")
+        ran = table[["host", "boot"]].merge(builds, on=["host", "boot"], how="left")["esxi_build"].set_axis(table.index)
+        table["esxi_build"] = ran.astype("string").where(table["host"].isin(told), newest)
+    return table.assign(module=module)
 
 
 def parts_of(exposure: Any) -> Iterable[Any]:
@@ -324,14 +319,12 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     """The table ready for counting, or the reason why it cannot give a rate."""
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"found a {type(table).__name__}, expected an exposure table; make one with exposure(fleet)")
-    if "host_days" not in table and ("crashes" in table or "crash_id" in table):
+    if "host_days" not in table and {"crashes", "crash_id", "version"} & set(table):
         raise InputError(
             "crashes without the host-days at risk beside them are no rate and rank no version; give "
             "exposure(fleet), which holds the hosts that did not crash"
-        )
-    if "host_days" not in table and "version" in table:
-        raise InputError(
-            "a snapshot of versions has no time at risk, and applying it backwards lays past crashes on today's "
+            if {"crashes", "crash_id"} & set(table)
+            else "a snapshot of versions has no time at risk, and applying it backwards lays past crashes on today's "
             "version; give exposure(fleet)"
         )
     missing = [column for column in ("host", "version", "host_days", "crashes") if column not in table]
@@ -349,9 +342,8 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
             out[column] = _times(table, column)
     if "start" in out and "end" in out:
         _refuse(table, "end", (out["end"] < out["start"]).fillna(False), "a time not before its start")
-    crashed = out["crashes"] + out["unknown_crashes"] > 0
-    nowhen = "more, for a crash in 0 host-days ended no time at risk"
-    _refuse(table, "host_days", crashed & (out["host_days"] == 0), nowhen)
+    timeless = (out["crashes"] + out["unknown_crashes"] > 0) & (out["host_days"] == 0)
+    _refuse(table, "host_days", timeless, "more, for a crash in 0 host-days ended no time at risk")
     return out
 
 
@@ -384,25 +376,25 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series[Any]:
     if column == "unknown_crashes":
         number = number.where(table[column].notna(), 0.0)
     fits = (number == 0) | ((number >= SHORTEST) & (number <= LONGEST))
-    if column == "host_days":
-        _refuse(table, column, ~fits, "days as a plain number, not negative, from a nanosecond up")
-    else:
-        _refuse(table, column, ~(fits & (number == number.round())), "a whole number, not negative")
+    days = column == "host_days"
+    expected = "days as a plain number, not negative, from a nanosecond up" if days else "a whole number, not negative"
+    _refuse(table, column, ~fits if days else ~(fits & (number == number.round())), expected)
     return number
 
 
 def _times(table: pd.DataFrame, column: str) -> pd.Series[Any]:
     # UTC times, or the uptime at the start as a span.
-    read: pd.Series[Any]
-    expected = "a span such as 3 days 04:00:00" if column == "uptime_start" else "a time such as 2014-05-31T04:00Z"
+    span = column == "uptime_start"
+    text = pd.api.types.is_string_dtype(table[column]) or table[column].dtype == object
     try:
-        if column == "uptime_start":
-            read = pd.to_timedelta(table[column], errors="coerce")
-        else:
-            text = pd.api.types.is_string_dtype(table[column]) or table[column].dtype == object
-            read = pd.to_datetime(table[column], utc=True, errors="coerce", format="mixed" if text else None)
+        read: pd.Series[Any] = (
+            pd.to_timedelta(table[column], errors="coerce")
+            if span
+            else pd.to_datetime(table[column], utc=True, errors="coerce", format="mixed" if text else None)
+        )
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"column {column} cannot be read as times: {error}") from error
+    expected = "a span such as 3 days 04:00:00" if span else "a time such as 2014-05-31T04:00Z"
     _refuse(table, column, read.isna() & table[column].notna(), expected)
     return read
 
@@ -432,10 +424,6 @@ def split_stretches(table: pd.DataFrame, *, uptime: bool = False, quarter: bool 
         code = _code(quarters, middle)
         pieces["quarter"] = np.where(code < 0, code, code + before)  # 4 * year + quarter - 1, the same in every part
     return pd.DataFrame(pieces, copy=False)
-
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Whole = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _cut(pieces: tuple[Whole, Floats, Floats], edges: Floats, shift: Floats) -> tuple[Whole, Floats, Floats]:

@@ -10,14 +10,14 @@ observed. Weak priors keep every version's rate finite, however few its crashes:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 from psodlib.risk.cells import HostCells
+from psodlib.risk.exposure import Floats, Whole
 
 COMMON = 10.0  # spread of the level of log rates that all versions have in common: nearly flat
 TERM = 1.0  # spread of a term's effect on the log rate
@@ -39,18 +39,16 @@ class Prior(NamedTuple):
     variance: float  # spread of ln phi round ln 0.5
 
 
-class _Best(NamedTuple):
-    theta: Floats
-    information: Floats
-    converged: bool
-
-
 # Advice leans on what drivers are like; evidence should not, or it would understate large ratios (bars B5 and B6).
 ADVICE, EVIDENCE = Prior(0.7, 1.0), Prior(1.5, 3.0)
 
-Terms = tuple[str, ...]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-Whole = np.ndarray[Any, np.dtype[np.int64]]
+
+class Best(NamedTuple):
+    """Where the posterior is highest: (coefficients, ln a), and the information there."""
+
+    theta: Floats
+    information: Floats
+    converged: bool
 
 
 class Model:
@@ -64,15 +62,13 @@ class Model:
     """
 
     def __init__(
-        self, cells: HostCells, events: Any, terms: tuple[str, ...] = (), prior: Prior = EVIDENCE,
+        self, cells: HostCells, events: Any, terms: Sequence[str] = (), prior: Prior = EVIDENCE,
         factors: Mapping[Any, float] | None = None, keep: Any = None,
     ) -> None:  # fmt: skip
-        blocks, self.columns = [], []
-        for term in ("version", *terms):
-            code = cells.cells[term].to_numpy()
-            blocks.append((code[:, None] == np.arange(len(cells.levels[term]))).astype(float))
-            self.columns += [(term, level) for level in cells.levels[term]]
-        self.design, self.days = np.hstack(blocks), cells.days
+        names = ("version", *terms)
+        self.columns = [(term, level) for term in names for level in cells.levels[term]]
+        codes = [cells.cells[term].to_numpy()[:, None] == np.arange(len(cells.levels[term])) for term in names]
+        self.design, self.days = np.hstack(codes).astype(float), cells.days
         if keep is not None and not keep.all():
             self.design, self.days, events = self.design[keep], cells.days[:, keep], events[:, keep]
         self.transposed = self.days.T.tocsr()
@@ -82,11 +78,8 @@ class Model:
         total, time = float(self.by_cell.sum()), float(self.days.sum())
         level = math.log(total / time if total else DEFAULT_RATE)
         versions, rest = len(cells.levels["version"]), len(self.columns) - len(cells.levels["version"])
-        covariance = prior.version**2 * np.eye(versions) + COMMON**2
-        self.precision = np.zeros((versions + rest + 1,) * 2)
-        self.precision[:versions, :versions] = np.linalg.inv(covariance)
-        self.precision[range(versions, versions + rest), range(versions, versions + rest)] = TERM**-2
-        self.precision[-1, -1] = prior.variance**-2
+        self.precision = np.diag([0.0] * versions + [TERM**-2] * rest + [prior.variance**-2])
+        self.precision[:versions, :versions] = np.linalg.inv(prior.version**2 * np.eye(versions) + COMMON**2)
         named = [(factors or {}).get(name, 1.0) for name in cells.levels["version"]]
         self.centre = np.concatenate([level + np.log(named), np.zeros(rest), [-LOG_VARIANCE]])
 
@@ -114,7 +107,7 @@ class Model:
         pulled = np.append(gradient, a * by_a) - self.precision @ off
         return value - float(off @ self.precision @ off) / 2, pulled, whole + self.precision
 
-    def mode(self, start: Floats | None = None) -> _Best:
+    def mode(self, start: Floats | None = None) -> Best:
         """The most probable coefficients, with the information there."""
         # Newton with Levenberg damping: raised where the information is not positive definite or a step does not climb.
         theta, damping = self.centre.copy() if start is None else start, 0.0
@@ -128,7 +121,7 @@ class Model:
                 damping = max(10 * damping, 1e-6)
                 continue
             if float(gradient @ step) < TOLERANCE:
-                return _Best(theta, information, True)
+                return Best(theta, information, True)
             step *= min(1.0, 3.0 / float(np.abs(step).max()))
             trial = self(theta + step)
             if trial[0] >= value - TOLERANCE * abs(value):
@@ -136,15 +129,7 @@ class Model:
                 damping = damping / 10 if damping > 1e-8 else 0.0
             else:
                 damping = max(10 * damping, 1e-6)
-        return _Best(theta, information, False)
-
-    def near(self, fit: Fit | None) -> Floats | None:
-        """Where another fit stands, which saves steps."""
-        if fit is None:
-            return None
-        found = dict(zip(fit.columns, fit.coefficients, strict=True))
-        coefficients = [found.get(column, at) for column, at in zip(self.columns, self.centre[:-1], strict=True)]
-        return np.array([*coefficients, -math.log(fit.variance)])
+        return Best(theta, information, False)
 
     def values(self, theta: Floats, each: Callable[[int, Floats, Floats], None] | None = None) -> Floats:
         """The log-posterior of many draws, shape (draws,); ``each`` is told the hosts' weights of every batch."""
@@ -166,17 +151,13 @@ class Model:
         return out
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The most probable log rates per host-day, by coefficient (term, level), with their covariance.
+class Fit(NamedTuple):
+    """The most probable log rates per host-day, by coefficient (term, level), with their covariance."""
 
-    ``variance`` is that of the host effect.
-    """
-
-    columns: tuple[tuple[str, Any], ...]
+    columns: list[tuple[str, Any]]
     coefficients: Floats
     covariance: Floats
-    variance: float
+    variance: float  # of the host effect
     converged: bool
 
     def log_ratio(self, version: Any, reference: Any) -> tuple[float, float]:
@@ -191,16 +172,24 @@ class Fit:
         return {level: math.exp(at) for (term, level), at in zip(self.columns, logs, strict=True) if term == "version"}
 
 
-def fit_frailty(cells: HostCells, events: Any, terms: Terms = (), keep: Any = None, near: Fit | None = None) -> Fit:
-    """The model of one set of events at its most probable point, from the cells of ``keep`` or from all."""
-    model = Model(cells, events, terms, EVIDENCE, keep=keep)
-    best = model.mode(model.near(near))
+def fit_frailty(
+    cells: HostCells, events: Any, terms: Sequence[str] = (), keep: Any = None, near: Fit | None = None
+) -> Fit:
+    """The model of one set of events at its most probable point, from the cells of ``keep`` or from all.
+
+    To start where another fit stands saves steps.
+    """
+    model, start = Model(cells, events, terms, EVIDENCE, keep=keep), None
+    if near is not None:
+        found = dict(zip(near.columns, near.coefficients, strict=True))
+        coefficients = [found.get(column, at) for column, at in zip(model.columns, model.centre[:-1], strict=True)]
+        start = np.array([*coefficients, -math.log(near.variance)])
+    best = model.mode(start)
     covariance: Any = np.linalg.inv(best.information)[:-1, :-1]
-    return Fit(tuple(model.columns), best.theta[:-1], covariance, math.exp(-best.theta[-1]), best.converged)
+    return Fit(model.columns, best.theta[:-1], covariance, math.exp(-best.theta[-1]), best.converged)
 
 
-@dataclass(frozen=True)
-class Draws:
+class Draws(NamedTuple):
     """Equally likely states of the world: ``rate`` per host-day and ``standing`` by version, shape (draws, versions).
 
     ``standing`` is what the hosts that now run a version would crash at rate 1, each as its own record makes it
@@ -213,7 +202,9 @@ class Draws:
     sets: tuple[slice, ...]
 
 
-def draw(cells: HostCells, event_sets: list[Any], terms: Terms, factors: Mapping[Any, float], now: Whole) -> Draws:
+def draw(
+    cells: HostCells, event_sets: list[Any], terms: Sequence[str], factors: Mapping[Any, float], now: Whole
+) -> Draws:
     """Draws from the posterior of each set of events in equal parts; ``now``: each host's version by code, or -1.
 
     Notes
@@ -224,55 +215,48 @@ def draw(cells: HostCells, event_sets: list[Any], terms: Terms, factors: Mapping
     """
     size = int(min(DRAWS, max(FEWEST_DRAWS, BUDGET / max(cells.days.nnz, 1)))) // len(event_sets)
     models = [Model(cells, events, terms, ADVICE, factors) for events in event_sets]
-    own = _as_they_stand(models[0], cells, terms)
-    found, best = [], None
-    for model in models:
-        best = model.mode(None if best is None else best.theta)
-        found.append(_draw(model, best, own, now, size, len(cells.levels["version"])))
-    rate, standing = (np.vstack([each[part] for each in found]) for part in (0, 1))
-    sets = tuple(slice(at * size, (at + 1) * size) for at in range(len(event_sets)))
-    return Draws(tuple(cells.levels["version"]), rate, standing, sets)
-
-
-def _draw(model: Model, best: _Best, stand: Any, now: Whole, size: int, versions: int) -> tuple[Floats, Floats]:
-    rng = np.random.default_rng(SEED)
-    root = np.linalg.cholesky(np.linalg.inv(best.information))
-    stretch = np.sqrt(TAILS / rng.chisquare(TAILS, size))
-    students = rng.standard_normal((size, len(best.theta))) * stretch[:, None]
-    theta = best.theta + students @ root.T
-    own, kind = stand  # as `_as_they_stand` gives it
-    member = np.zeros((versions, len(now)))
-    running = np.flatnonzero(now >= 0)
+    own, kind = _as_they_stand(models[0], cells, terms)
+    versions = tuple(cells.levels["version"])
+    member, running = np.zeros((len(versions), len(now))), np.flatnonzero(now >= 0)
     member[now[running], running] = 1.0
-    standing = np.empty((size, versions))
+    rates, standings, start = [], [], None
+    for model in models:
+        best = model.mode(start)
+        start, rng = best.theta, np.random.default_rng(SEED)
+        root = np.linalg.cholesky(np.linalg.inv(best.information))
+        stretch = np.sqrt(TAILS / rng.chisquare(TAILS, size))
+        students = rng.standard_normal((size, len(best.theta))) * stretch[:, None]
+        theta = best.theta + students @ root.T
+        standing = np.empty((size, len(versions)))
 
-    def gather(at: int, part: Floats, weights: Floats) -> None:
-        effect = np.exp(own @ part[:, :-1].T)  # shape (kinds of host, draws)
-        standing[at : at + len(part)] = (member @ (weights * effect[kind])).T
+        def gather(at: int, part: Floats, weights: Floats, standing: Floats = standing) -> None:
+            effect = np.exp(own @ part[:, :-1].T)  # shape (kinds of host, draws)
+            standing[at : at + len(part)] = (member @ (weights * effect[kind])).T
 
-    width = (TAILS + len(best.theta)) / 2
-    surprise = model.values(theta, gather) + width * np.log1p(np.sum(students**2, axis=1) / TAILS)
-    weight = np.exp(surprise - surprise.max())
-    weight = np.minimum(weight, weight.mean() * math.sqrt(size))
-    places = (np.arange(size) + rng.random()) / size
-    kept = np.minimum(np.searchsorted(np.cumsum(weight) / weight.sum(), places), size - 1)
-    return np.exp(theta[kept, :versions]), standing[kept]
+        width = (TAILS + len(best.theta)) / 2
+        surprise = model.values(theta, gather) + width * np.log1p(np.sum(students**2, axis=1) / TAILS)
+        weight = np.exp(surprise - surprise.max())
+        weight = np.minimum(weight, weight.mean() * math.sqrt(size))
+        places = (np.arange(size) + rng.random()) / size
+        kept = np.minimum(np.searchsorted(np.cumsum(weight) / weight.sum(), places), size - 1)
+        rates.append(np.exp(theta[kept, : len(versions)]))
+        standings.append(standing[kept])
+    sets = tuple(slice(at * size, (at + 1) * size) for at in range(len(event_sets)))
+    return Draws(versions, np.vstack(rates), np.vstack(standings), sets)
 
 
-def _as_they_stand(model: Model, cells: HostCells, terms: tuple[str, ...]) -> tuple[Floats, Whole]:
+def _as_they_stand(model: Model, cells: HostCells, terms: Sequence[str]) -> tuple[Floats, Whole]:
     # Rows of the design without the version, one a kind of host, and each host's kind: terms of what a host is from its
     # last cell, the mixture of uptimes of the fleet, the latest quarter.
-    own = model.design.copy()
-    by_cell = np.asarray(cells.days.sum(axis=0)).ravel()
-    for term in ("version", *terms):
-        at = [n for n, (name, _) in enumerate(model.columns) if name == term]
-        if term == "version":
-            own[:, at] = 0.0
-        elif term == "uptime":
-            own[:, at] = by_cell @ model.design[:, at] / max(by_cell.sum(), 1e-300)
-        elif term == "quarter":
-            levels = [level if level == level else -1 for level in cells.levels["quarter"]]
-            own[:, at] = np.eye(len(at))[int(np.argmax(levels))]
+    own, by_cell = model.design.copy(), np.asarray(cells.days.sum(axis=0)).ravel()
+    names = np.array([name for name, _ in model.columns])
+    own[:, names == "version"] = 0.0
+    if "uptime" in terms:
+        at = names == "uptime"
+        own[:, at] = by_cell @ model.design[:, at] / max(by_cell.sum(), 1e-300)
+    if "quarter" in terms:
+        levels = cells.levels["quarter"]
+        own[:, names == "quarter"] = np.eye(len(levels))[int(np.argmax(levels.fillna(-1)))]
     kinds, of_cell = np.unique(own, axis=0, return_inverse=True)
     # The cell with most time of a host stands for what it is; a host without time has the first.
     days = cells.days.tocoo()

@@ -21,7 +21,7 @@ DAYS_PER_YEAR = 365.25
 
 
 def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: float = 0.05) -> pd.DataFrame:
-    """Crashes of the driver per host-day, by version or any other column.
+    """Crashes of the driver per host-day, by version or any other column; to compare versions use ``rate_ratio``.
 
     Parameters
     ----------
@@ -43,10 +43,6 @@ def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: flo
     InputError
         Crashes without host-days beside them, a snapshot of versions, an absent column, an alpha not between 0 and 1.
 
-    Notes
-    -----
-    A rate by version says nothing of why: use ``rate_ratio`` to compare.
-
     Example
     -------
     >>> import pandas as pd
@@ -58,24 +54,24 @@ def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: flo
     keys = [by] if isinstance(by, str) else list(by or ())
     if not keys:
         raise InputError("by names no column; group by version, or by another column of the exposure table")
-    parts = []
+    parts = [pd.DataFrame(columns=[*keys, "crashes", "host_days"], dtype=float)]
     for table in map(check_exposure, parts_of(exposure)):
         check_columns(table, keys)
         parts.append(table.groupby(keys, dropna=False, observed=True)[["crashes", "host_days"]].sum().reset_index())
-    together = pd.concat(parts) if parts else pd.DataFrame(columns=[*keys, "crashes", "host_days"], dtype=float)
-    grouping = by if isinstance(by, str) else keys
-    sums = together.groupby(grouping, dropna=False, observed=True, sort=True)[["crashes", "host_days"]].sum()
-    limits = [_limits(k, days, alpha) for k, days in zip(sums["crashes"], sums["host_days"], strict=True)]
-    out = sums.assign(crashes=sums["crashes"].astype("Int64"))
-    out[["rate", "low", "high", "upper_at_zero"]] = np.array(limits, dtype=float).reshape(len(sums), 4)
-    return told_first(out)
+    grouped = pd.concat(parts[1:] or parts).groupby(by if isinstance(by, str) else keys, dropna=False, observed=True)
+    out = with_limits(grouped[["crashes", "host_days"]].sum(), alpha)
+    pairs = zip(out["crashes"], out["host_days"], strict=True)
+    upper = [math.nan if k or not days else exact.poisson_upper(0, days, alpha) for k, days in pairs]
+    return told_first(out.assign(upper_at_zero=np.array(upper, dtype=float)))
 
 
-def _limits(crashes: float, host_days: float, alpha: float) -> tuple[float, float, float, float]:
-    if host_days == 0:
-        return (math.nan,) * 4
-    low, high = exact.poisson_interval(crashes, host_days, alpha)
-    return crashes / host_days, low, high, math.nan if crashes else exact.poisson_upper(0, host_days, alpha)
+def with_limits(sums: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """``crashes`` and ``host_days`` with ``rate`` and Garwood's ``low`` and ``high`` beside them."""
+    pairs = list(zip(sums["crashes"], sums["host_days"], strict=True))
+    limits = [exact.poisson_interval(k, days, alpha) if days else (math.nan, math.nan) for k, days in pairs]
+    out = sums.assign(crashes=sums["crashes"].astype("Int64"), rate=sums["crashes"] / sums["host_days"])
+    out[["low", "high"]] = np.array(limits, dtype=float).reshape(len(sums), 2)
+    return out
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,10 +113,9 @@ class RateRatio(Cell):
 
     def __str__(self) -> str:
         how = f"adjusted for {', '.join(self.adjusted_for) or 'nothing'}, hosts may differ"
-        how = "exact, nothing adjusted" if self.method == "exact_midp" else how
         evidence = (
-            f"{100 * (1 - self.alpha):g} % interval, {how}; {counted(self.crashes[0], 'crash')} in "
-            f"{self.host_days[0]:,.0f} host-days against {self.crashes[1]} in {self.host_days[1]:,.0f}"
+            f"{100 * (1 - self.alpha):g} % interval, {'exact, nothing adjusted' if self.method == 'exact_midp' else how}; "
+            f"{counted(self.crashes[0], 'crash')} in {self.host_days[0]:,.0f} host-days against {self.crashes[1]} in {self.host_days[1]:,.0f}"
         )
         if str(self.interval) == "no information":
             return f"No information on {self.version} against {self.reference} ({evidence})"
@@ -129,30 +124,16 @@ class RateRatio(Cell):
             return f"{at_least}, the upper end is unbounded ({evidence})"
         return f"{self.version} crashes {self.interval} times as often as {self.reference} ({evidence})"
 
-    __repr__ = __str__
-
     def as_frame(self) -> pd.DataFrame:
-        """Every estimate as a table, headline first.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Index ``estimate``; ``ratio``, ``low``, ``high`` (``NA`` where unbounded or undefined) and ``text``, which
-            says it in words.
-        """
-        rows = [
-            ("headline", self.interval),
-            ("known crashes only", self.known_only),
-            ("with unknown crashes", self.with_unknown),
-            ("unknown crashes against either", self.adversarial),
-            ("crude, mid-P", self.crude),
-            ("Mantel-Haenszel by model", self.mantel_haenszel),
-            *self.sensitivity,
-        ]
-        numbers = pd.DataFrame([value for _, value in rows], columns=["ratio", "low", "high"])
-        out = numbers.where(np.isfinite(numbers)).astype("Float64")
-        out.index = pd.Index([name for name, _ in rows], name="estimate")
-        return out.assign(text=pd.array([str(value) for _, value in rows], dtype="string"))
+        """Every estimate, headline first: index ``estimate``; ``ratio``, ``low``, ``high`` (``NA`` where undefined), ``text``."""
+        rows = {
+            "headline": self.interval, "known crashes only": self.known_only, "with unknown crashes": self.with_unknown,
+            "unknown crashes against either": self.adversarial, "crude, mid-P": self.crude,
+            "Mantel-Haenszel by model": self.mantel_haenszel, **dict(self.sensitivity),
+        }  # fmt: skip
+        names = pd.Index(rows, name="estimate")
+        out = pd.DataFrame([each.finite() for each in rows.values()], names, ["ratio", "low", "high"]).astype("Float64")
+        return out.assign(text=pd.array([str(each) for each in rows.values()], dtype="string"))
 
 
 def rate_ratio(
@@ -178,7 +159,7 @@ def rate_ratio(
     Raises
     ------
     InputError
-        Crashes without host-days, a version that no host had loaded, an unknown term, an alpha not between 0 and 1.
+        As ``crash_rates``; a version that no host had loaded, an unknown term.
 
     Notes
     -----
@@ -196,31 +177,29 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
     """``rate_ratio`` of a table that is already tabulated, so that several contrasts share the work."""
     exact.check_share(alpha, "alpha")
     found = comparison.headline(version, reference, alpha)
-    arms, known = found.arms, found.known
+    arms, table = found.arms, comparison.table
     adversarial = comparison.adversarial(found, alpha)
     crude = exact.ratio_interval(*arms.pairs(arms.known), alpha)
-    pooled = _by_model(comparison.table, arms.version, arms.reference, alpha)
+    stratum = table["model"] if "model" in table else pd.Series(0, index=table.index)
+    sums = (
+        table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]].sum().unstack(fill_value=0)
+    )
+    k, days = sums["crashes"], sums["host_days"]
+    pooled = exact.mantel_haenszel(k[arms.version], days[arms.version], k[arms.reference], days[arms.reference], alpha)
     by_cluster = comparison.by_cluster(found, alpha)
     warnings = [
         *comparison.lost,
         *comparison.notes(found),
         *cautions.of_data(comparison, arms),
-        *cautions.of_result(known, crude, pooled, found.interval, adversarial, bool(found.terms)),
+        *cautions.of_result(found.known, crude, pooled, found.interval, adversarial, bool(found.terms)),
     ]
     sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     sensitivity += [("frailty shared by cluster", by_cluster)] if by_cluster else []
     sure, unknown, unplaced = ((round(a), round(b)) for a, b in (arms.known, arms.unknown, arms.unplaced))
     return RateRatio(
         version=arms.version, reference=arms.reference, **found.interval._asdict(), alpha=alpha,
-        method="exact_midp" if found.exactly else "frailty", known_only=known, with_unknown=found.with_unknown,
+        method="exact_midp" if found.exactly else "frailty", known_only=found.known, with_unknown=found.with_unknown,
         adversarial=adversarial, crude=crude, mantel_haenszel=pooled, frailty_variance=found.fit.variance if found.fit else None,
         crashes=sure, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
         p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=unknown, sensitivity=tuple(sensitivity), unplaced_crashes=unplaced,
     )  # fmt: skip
-
-
-def _by_model(table: pd.DataFrame, version: str, reference: str, alpha: float) -> Interval:
-    stratum = table["model"] if "model" in table else pd.Series(0, index=table.index)
-    sums = table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]].sum()
-    crashes, days = (sums.unstack(fill_value=0)[name] for name in ("crashes", "host_days"))
-    return exact.mantel_haenszel(crashes[version], days[version], crashes[reference], days[reference], alpha)

@@ -52,8 +52,6 @@ class RolloutPlan(Cell):
         head = f"{self.module} to {self.to}: {counted(len(self.waves), 'host')} in {counted(len(self.learn), 'wave')}."
         return "\n".join([head, *(f"- {line}" for line in (*said, *self.notes))])
 
-    __repr__ = __str__
-
     @property
     def start(self) -> pd.Timestamp:
         """First day of the first wave."""
@@ -190,8 +188,13 @@ def day_named(name: str, value: Any) -> pd.Timestamp:
         raise InputError(f"{name} is {value!r}; expected a day such as 2026-11-30 ({error})") from error
 
 
+def by_name(hosts: pd.DataFrame) -> pd.DataFrame:
+    """What is known of each host, by its name."""
+    return hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")
+
+
 def _described(now: pd.DataFrame, hosts: pd.DataFrame) -> pd.DataFrame:
-    named = hosts.drop_duplicates("host").set_index("host").reindex(now["host"])
+    named = by_name(hosts).reindex(now["host"])
     spare = next((name for name in HEADROOM if name in named), None)
     room = pd.to_numeric(named[spare], errors="coerce") if spare else pd.Series(np.nan, index=named.index)
     return pd.DataFrame({

@@ -19,14 +19,14 @@ from psodlib.risk.cautions import counted, listed
 from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin, in_words
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
-from psodlib.risk.rollout import WEEK, RolloutPlan, day_named, read_plan
+from psodlib.risk.rollout import WEEK, RolloutPlan, by_name, day_named, read_plan
 from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
 from psodlib.triage.compliance import fleet_compliance
 from psodlib.triage.known_issues import Issue, exposed, load_issues
 from psodlib.triage.similar import LEAST, similar_crashes, stacks_of
 
-EXIT_CODES = {"go_on": 0, "hold": 1, "stop": 3}
+WORDS = {"go_on": ("Go on", 0), "hold": ("Hold", 1), "stop": ("Stop", 3)}  # how each is said, and its exit code
 LEANS = RATHER  # P(new version worse) from concurrent controls, without which the past alone neither holds nor stops
 CHANCE, NO_CHANCE = 0.01, 0.001  # so improbable were the new version as the old that no wave begins; that it is stopped
 WATCHED = 0.8  # of a wave's planned host-days, before the next begins
@@ -34,6 +34,7 @@ STALE = 2 * WEEK  # without a new load nobody is watching
 YEAR = pd.Timedelta(days=DAYS_PER_YEAR)
 DAY = pd.Timedelta(days=1)
 OLD = "the versions before"
+EFFECT = ["what", "hosts", "crashes", "host_days", "rate", "low", "high"]
 NEWS = [
     "crash_id", "host", "time", "signature", "of_driver", "days_on_it", "names_version", "known_issues", "similar", "likeness",
 ]  # fmt: skip
@@ -66,12 +67,10 @@ class RolloutWatch(Cell):
     @property
     def exit_code(self) -> int:
         """0 go_on, 1 hold, 3 stop."""
-        return EXIT_CODES[self.word]
+        return WORDS[self.word][1]
 
     def __str__(self) -> str:
         return "\n".join([self.sentence, *(f"- {reason}" for reason in self.reasons[1:])])
-
-    __repr__ = __str__
 
 
 def watch_rollout(
@@ -114,14 +113,16 @@ def watch_rollout(
     if not isinstance(plan, RolloutPlan):
         plan = read_plan(plan)
     table = exposure(fleet, plan.module)
+    table["new"] = table["version"].eq(plan.to).fillna(False).astype(bool)
+    since = table[table["new"] & (table["end"] > plan.start)]  # on the new version, from the first wave on
     newest = fleet.hosts["last_seen"].max()
-    hosts = _hosts(fleet, plan, table)
+    hosts = _hosts(fleet, plan, since)
     weeks = _weeks(table, plan)
-    judged = _judged(table, plan, weeks)
+    judged = _judged(table, since, plan, weeks)
     news = _news(fleet, plan, table, load_issues() if issues is None else issues)
     waves = _waves(hosts, plan)
     problems = tuple(_problems(fleet, plan, hosts, newest, today))
-    stops = _stops(plan, judged, news, _expected_news(fleet, plan, table))
+    stops = _stops(plan, judged, news, _expected_news(fleet, plan, since))
     # What nothing lays on this driver, long after the move, is named and holds nothing.
     aside = ~news["of_driver"].astype(bool) & (news["days_on_it"] > 7 * plan.watched_weeks)
     leans = [f"{_evidence(judged)}; no proof yet, so begin no further wave"] if judged.against == "hold" else []
@@ -133,10 +134,9 @@ def watch_rollout(
     if stops or done:
         with contextlib.suppress(InputError):  # an advice that was followed is turned round only when sure
             followed = decide_pin(table, now=fleet.now(plan.module), before=plan.to)
-    head = {"stop": "Stop", "hold": "Hold", "go_on": "Go on"}[word]
     return RolloutWatch(
-        plan, word, f"{head}: {reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(), news,
-        judged, problems, _go_back(hosts if stops else hosts.iloc[:0], fleet), followed,
+        plan, word, f"{WORDS[word][0]}: {reasons[0]}.", reasons, None if pd.isna(newest) else newest, hosts, waves, weeks.table(),
+        news, judged, problems, _go_back(hosts if stops else hosts.iloc[:0], fleet), followed,
         _effect(table, plan) if done else pd.DataFrame(columns=EFFECT),
     )  # fmt: skip
 
@@ -171,23 +171,19 @@ def judge(weeks: Weeks, crashes: float, expected: float, hosts: int) -> Judged:
     return Judged(posterior(*weeks.arms()), float(weeks.e_values().max(initial=1.0)), int(crashes), expected, tail)
 
 
-def _hosts(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> pd.DataFrame:
+def _hosts(fleet: Any, plan: RolloutPlan, since: pd.DataFrame) -> pd.DataFrame:
     found = fleet_compliance(fleet, plan.module, plan.to).drop_duplicates("host").set_index("host")
     out = plan.waves[["wave", "week", "turn", "host", "cluster", "model", "from_version"]].copy()
     status = out["host"].map(found["status"]).map(STATUS)
     out["version"] = out["host"].map(found["version"]).astype("string")
     other = out["from_version"].notna() & out["version"].ne(out["from_version"]).fillna(False)
     out["status"] = status.mask(status.eq("not_moved") & other, "other_version").fillna("not_in_fleet").astype("string")
-    since = _on_new(table, plan).groupby("host")
-    moved: pd.Series[Any] = since["start"].min()
+    by_host = since.groupby("host")
+    moved: pd.Series[Any] = by_host["start"].min()
     out["moved_at"] = moved.mask(moved < plan.start, plan.start).reindex(out["host"]).set_axis(out.index)
-    out["crashes"] = out["host"].map(since["crashes"].sum()).fillna(0).astype("Int64")
-    out["host_days"] = out["host"].map(since["host_days"].sum()).fillna(0.0)
+    out["crashes"] = out["host"].map(by_host["crashes"].sum()).fillna(0).astype("Int64")
+    out["host_days"] = out["host"].map(by_host["host_days"].sum()).fillna(0.0)
     return out
-
-
-def _on_new(table: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
-    return table[table["version"].eq(plan.to).fillna(False).astype(bool) & (table["end"] > plan.start)]
 
 
 def _waves(hosts: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
@@ -216,9 +212,9 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
         return []
     following = waves.loc[waves["wave"] > under_way["wave"].max(), "week"]
     due = following.iloc[0] - DAY if len(following) else waves["week"].iloc[-1] + plan.watched_weeks * WEEK
+    out: list[str] = []
     if not newest >= due:
-        return []
-    out = []
+        return out
     for status, words in (
         ("waits_for_reboot", "have it installed and wait for a reboot"), ("not_moved", "have not moved"),
         ("unknown", "do not tell what they run; collect their logs"),
@@ -243,8 +239,8 @@ def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: boo
     )
     if idle.empty:
         return f"{so_far}; watch the last wave to its end"
-    wave: Any = idle.iloc[0]
-    return f"{so_far}; wave {wave['wave']} ({counted(int(wave['hosts']), 'host')}) moves from {wave['week']:%Y-%m-%d}"
+    number, hosts, week = idle[["wave", "hosts", "week"]].iloc[0]
+    return f"{so_far}; wave {number} ({counted(int(hosts), 'host')}) moves from {week:%Y-%m-%d}"
 
 
 def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Timestamp, today: Any) -> list[str]:
@@ -263,7 +259,7 @@ def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Tim
     if now >= plan.start + WEEK and not drivers["version"].eq(plan.to).fillna(False).any():
         began = f"though the first wave began on {plan.start:%Y-%m-%d}; check the version in the plan"
         out.append(f"no host has {plan.module} {plan.to}, loaded or installed, {began}")
-    last_seen = fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")["last_seen"]
+    last_seen = by_name(fleet.hosts)["last_seen"]
     runs = fleet.now(plan.module)
     runs = runs[runs["version"].eq(plan.to).fillna(False) & (runs["since"] >= plan.start)]
     odd = (
@@ -283,19 +279,17 @@ def _problems(fleet: Any, plan: RolloutPlan, hosts: pd.DataFrame, newest: pd.Tim
 
 def _weeks(table: pd.DataFrame, plan: RolloutPlan) -> Weeks:
     # Hosts that ran the new version before were not drawn for it, and are left aside.
-    new = table["version"].eq(plan.to).fillna(False).astype(bool)
-    before = set(table.loc[new & (table["start"] < plan.start), "host"])
-    outside = set(table.loc[new & ~table["host"].isin(plan.waves["host"]), "host"])
-    mine = table[table["version"].notna() & ~table["host"].isin(before | outside) & (table["end"] > plan.start)]
-    if not (new.reindex(mine.index).any() and (~new.reindex(mine.index)).any()):
+    aside = table["new"] & ((table["start"] < plan.start) | ~table["host"].isin(plan.waves["host"]))
+    mine = table[table["version"].notna() & ~table["host"].isin(table.loc[aside, "host"]) & (table["end"] > plan.start)]
+    if mine["new"].nunique() < 2:
         return Weeks(plan.start, *np.zeros((4, 0, 1)))
-    named = mine.assign(version=np.where(new.reindex(mine.index), plan.to, OLD))
+    named = mine.assign(version=np.where(mine["new"], plan.to, OLD))
     return weeks_of(named, plan.to, OLD, since=plan.start, within="model")
 
 
 def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[Issue]) -> pd.DataFrame:
     crashes = fleet.crashes
-    moved = table[table["version"].eq(plan.to).fillna(False)].groupby("host")["start"].min()
+    moved = table[table["new"]].groupby("host")["start"].min()
     at = moved.reindex(crashes["host"]).set_axis(crashes.index)
     on_new = (crashes["time"] >= at).fillna(False) & (crashes["time"] >= plan.start).fillna(False)
     on_new &= crashes["driver_version"].eq(plan.to).fillna(True) | crashes["guilty_module"].ne(plan.module).fillna(True)
@@ -307,7 +301,7 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
     likest: dict[Any, tuple[Any, float]] = {}
     rows = []
     for row in new.sort_values("time").itertuples():
-        mine = row.guilty_module == plan.module if isinstance(row.guilty_module, str) else False
+        mine = isinstance(row.guilty_module, str) and row.guilty_module == plan.module
         if not mine and row.crash_id not in stacks:
             continue  # a text that tells nothing is no new kind
         if row.signature not in likest:  # once a signature: a host in a boot loop may bring it a thousand times
@@ -315,11 +309,12 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
             near = near[near["signature"].isin(known).fillna(False)]
             first = next(near[["signature", "likeness"]].itertuples(index=False, name=None), (None, 0.0))
             likest[row.signature] = (first[0], float(first[1]))
-        like, likeness = likest[row.signature]
-        matched = set(str(row.known_issues).split(";")) & named if isinstance(row.known_issues, str) else set()
+        ids = row.known_issues if isinstance(row.known_issues, str) else ""
+        names = ";".join(sorted({*ids.split(";")} & named)) or None
         days = (row.time - moved[row.host]) / DAY
-        rows.append((row.crash_id, row.host, row.time, row.signature, mine, days, ";".join(sorted(matched)) or None,
-                     None if pd.isna(row.known_issues) else row.known_issues or None, like, likeness))  # fmt: skip
+        rows.append(
+            (row.crash_id, row.host, row.time, row.signature, mine, days, names, ids or None, *likest[row.signature])
+        )
     return pd.DataFrame(rows, columns=NEWS)
 
 
@@ -356,20 +351,18 @@ def _stops(plan: RolloutPlan, judged: Judged, news: pd.DataFrame, expected: floa
     return out
 
 
-def _judged(table: pd.DataFrame, plan: RolloutPlan, weeks: Weeks) -> Judged:
+def _judged(table: pd.DataFrame, since: pd.DataFrame, plan: RolloutPlan, weeks: Weeks) -> Judged:
     # What the past expects goes by model, drawn to the fleet's rate by one crash: old hardware is not the version's fault.
-    table = table.assign(model=table["model"].astype("string").fillna("") if "model" in table else "")
-    old = table["version"].ne(plan.to).fillna(False).astype(bool)
-    past = table[old].groupby("model")[["crashes", "host_days"]].sum()
-    since = _on_new(table, plan)
+    model = table["model"].astype("string").fillna("") if "model" in table else pd.Series("", index=table.index)
+    past = table[~table["new"] & table["version"].notna()].groupby(model)[["crashes", "host_days"]].sum()
     since = since[since["host"].isin(plan.waves["host"])]
-    days = since.groupby("model")["host_days"].sum()
+    days = since["host_days"].groupby(model).sum()
     past = past.reindex(days.index).fillna(0).astype(float)
     expected = float((days * (past["crashes"] + 1) / (past["host_days"] + 1 / plan.rate)).sum())
     return judge(weeks, float(since["crashes"].sum()), expected, since["host"].nunique())
 
 
-def _expected_news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> float:
+def _expected_news(fleet: Any, plan: RolloutPlan, since: pd.DataFrame) -> float:
     """New kinds of crash to expect in the hosts' first weeks were the new version as the old.
 
     References
@@ -378,7 +371,7 @@ def _expected_news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame) -> float:
     """
     crashes = fleet.crashes[fleet.crashes["guilty_module"].eq(plan.module).fillna(False)]
     kinds = crashes.loc[crashes["driver_version"].ne(plan.to).fillna(True), "signature"].value_counts()
-    first_weeks = _on_new(table, plan).groupby("host")["host_days"].sum().clip(upper=7).sum()
+    first_weeks = since.groupby("host")["host_days"].sum().clip(upper=7).sum()
     return plan.rate * float(first_weeks) * (int((kinds == 1).sum()) + 1) / (int(kinds.sum()) + 1)
 
 
@@ -398,7 +391,7 @@ def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
     why = np.array(["not loaded yet: take it off before the next boot", "crashed on it, and may again", "runs it"])
     mine = hosts[hosts["status"].isin(["moved", "waits_for_reboot"])]
     rank = np.where(mine["status"].eq("waits_for_reboot"), 0, np.where(mine["crashes"] > 0, 1, 2))
-    known = fleet.hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")
+    known = by_name(fleet.hosts)
     users = pd.to_numeric(known["users"], errors="coerce") if "users" in known else pd.Series(dtype=float)
     users = mine["host"].map(users).fillna(0)
     mine = mine.assign(rank=rank, why=why[rank], users=users, to_version=mine["from_version"])
@@ -407,28 +400,27 @@ def _go_back(hosts: pd.DataFrame, fleet: Any) -> pd.DataFrame:
     return mine[["order", "turn", "host", "cluster", "to_version", "why"]]
 
 
-EFFECT = ["what", "hosts", "crashes", "host_days", "rate", "low", "high"]
-
-
 def _effect(table: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
     # Rates a host-year with exact 95 % intervals: before, the controls of the same weeks, and after.
     mine = table[table["host"].isin(plan.waves["host"])]
-    new = mine["version"].eq(plan.to).fillna(False).astype(bool)
+    old, new = mine[~mine["new"]], mine[mine["new"]]
     last, end = plan.waves["week"].max(), mine["end"].max()
-    rows = [
-        _rate_row("before, the year up to the start", mine[~new], plan.start - YEAR, plan.start),
-        _rate_row("during, hosts not yet moved", mine[~new], plan.start, end),
-        _rate_row("during, hosts moved", mine[new], plan.start, last),
-        _rate_row("since the last wave, all moved", mine[new], last, end),
-    ]
-    return pd.DataFrame(rows, columns=EFFECT)
-
-
-def _rate_row(what: str, rows: pd.DataFrame, begin: pd.Timestamp, end: pd.Timestamp) -> tuple[Any, ...]:
-    rows = rows[(rows["end"] > begin) & (rows["start"] < end)]
-    first, last = rows["start"].mask(rows["start"] < begin, begin), rows["end"].mask(rows["end"] > end, end)
-    inside = (last - first) / (rows["end"] - rows["start"])
-    crashes, days = float(rows.loc[rows["end"] <= end, "crashes"].sum()), float((rows["host_days"] * inside).sum())
-    years = days / DAYS_PER_YEAR
-    low, high = exact.poisson_interval(crashes, years) if years else (np.nan, np.nan)
-    return what, rows["host"].nunique(), int(crashes), days, crashes / years if years else np.nan, low, high
+    begin: Any
+    until: Any
+    out = []
+    for what, rows, begin, until in (
+        ("before, the year up to the start", old, plan.start - YEAR, plan.start),
+        ("during, hosts not yet moved", old, plan.start, end),
+        ("during, hosts moved", new, plan.start, last),
+        ("since the last wave, all moved", new, last, end),
+    ):
+        rows = rows[(rows["end"] > begin) & (rows["start"] < until)]
+        inside = (rows["end"].clip(upper=until) - rows["start"].clip(lower=begin)) / (rows["end"] - rows["start"])
+        crashes, days = (
+            float(rows.loc[rows["end"] <= until, "crashes"].sum()),
+            float((rows["host_days"] * inside).sum()),
+        )
+        years = days / DAYS_PER_YEAR
+        limits = (crashes / years, *exact.poisson_interval(crashes, years)) if years else (np.nan,) * 3
+        out.append((what, rows["host"].nunique(), int(crashes), days, *limits))
+    return pd.DataFrame(out, columns=EFFECT)

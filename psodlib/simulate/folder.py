@@ -49,13 +49,9 @@ def simulate_fleet(
         ``host``, ``time``, ``version``: who installs what when, as a plan and its stops have it, in place of the clusters'
         own roll-out. Installs added later than ``days`` change nothing before, where ``late_share`` and
         ``gaps_per_host`` are 0; so a roll-out can be simulated week by week.
-    bundles : float
-        Share of hosts whose evidence is one vm-support ``.tgz``. The first of them is chatty: its ``vmkernel.log`` is
-        large enough to come in fragments.
-    rotation_loss : float
-        Share of hosts that kept only the newest rotation of ``vmkernel.log``, and all of ``vmksummary.log``.
-    truncated : float
-        Share of hosts whose oldest rotation of ``vmkernel.log`` is cut short.
+    bundles, rotation_loss, truncated : float
+        Shares of hosts: whose evidence is one vm-support ``.tgz`` (the first of them fills its log, which comes in fragments); that
+        kept only the newest rotation of ``vmkernel.log``; whose oldest rotation of it is cut short.
     no_dump, cut_dump : float
         Of the crashes that cannot be attributed, the shares that left no dump log, or one that ends before the
         backtrace. The rest names nothing but the vmkernel.
@@ -76,7 +72,6 @@ def simulate_fleet(
     -----
     The same arguments write the same bytes with one version of zlib. A crash inside a gap of the logs still leaves its
     dump log; `History.exposure` says what a reader can count.
-
     """
     shares = {"bundles": bundles, "rotation_loss": rotation_loss, "truncated": truncated, "no_dump": no_dump,
               "cut_dump": cut_dump, "no_dump + cut_dump": no_dump + cut_dump}  # fmt: skip
@@ -113,35 +108,31 @@ def simulate_fleet(
 
 
 def _lives(history: History, seed: int, no_dump: float, cut_dump: float, bundled: int) -> Iterator[text.Life]:
-    def rows(table: pd.DataFrame, *columns: str) -> dict[str, list[tuple[Any, ...]]]:
-        of_host = _in_ms(table).groupby("host", sort=False)[list(columns)]
-        return {str(host): list(mine.itertuples(index=False, name=None)) for host, mine in of_host}
+    def rows(table: pd.DataFrame) -> dict[str, list[Any]]:
+        of_host = _in_ms(table).groupby("host", sort=False)
+        return {str(host): list(mine.itertuples(index=False)) for host, mine in of_host}
 
-    boots = rows(history.boots, "boot", "entry", "end", "end_reason", "version", "esxi_build", "firmware")
-    crashes = rows(history.crashes, "time", "boot", "kind", "module", "attributed", "deliberate")
-    installs = rows(history.installs, "time", "version", "removed", "firmware", "firmware_removed")
-    gaps = rows(history.gaps, "start", "end")
+    boots, crashes = (
+        history.boots.rename(columns={"boot": "start", "esxi_build": "build"}),
+        history.crashes.assign(form=""),
+    )
+    told = [rows(table) for table in (boots, crashes, history.installs, history.gaps)]
     hosts: Any = history.hosts.itertuples()
     for number, host in enumerate(hosts):
-        lived = tuple(text.Boot(*row) for row in boots.get(host.host, ()))
+        lived, crashed, installs, gaps = (table.get(host.host, []) for table in told)
         if not lived:
             continue  # joined in the study's last moment
         rng = Random(f"{seed}/{host.host}/dumps")
-        yield text.Life(
-            history.story, host.host, host.model, host.vms, lived,
-            crashes=tuple(_crash(row, rng, no_dump, cut_dump) for row in crashes.get(host.host, ())),
-            installs=tuple(text.Install(*row) for row in installs.get(host.host, ())), gaps=tuple(gaps.get(host.host, ())),
-            # A host that is down when the study ends was asked a minute before.
-            collected=lived[-1].end - (0 if lived[-1].end_reason == "running" else 60_000), chatty=number == 0 and bundled > 0,
-        )  # fmt: skip
-
-
-def _crash(row: tuple[Any, ...], rng: Random, no_dump: float, cut_dump: float) -> text.Crash:
-    time, boot, kind, module, attributed, deliberate = row
-    draw = rng.random()
-    form = "none" if draw < no_dump else "cut" if draw < no_dump + cut_dump else "bare"
-    named = module if isinstance(module, str) else None
-    return text.Crash(time, boot, kind, named, "whole" if attributed or deliberate else form)
+        for place, crash in enumerate(crashed):
+            draw = rng.random()
+            form = "none" if draw < no_dump else "cut" if draw < no_dump + cut_dump else "bare"
+            form = "whole" if crash.attributed or crash.deliberate else form
+            crashed[place] = crash._replace(form=form, module=crash.module if isinstance(crash.module, str) else None)
+        # A host that is down when the study ends was asked a minute before.
+        collected = lived[-1].end - (0 if lived[-1].end_reason == "running" else 60_000)
+        chatty = number == 0 and bundled > 0
+        told_of = (lived, crashed, installs, gaps)
+        yield text.Life(history.story, host.host, host.model, host.vms, *told_of, collected, chatty)
 
 
 def _in_ms(table: pd.DataFrame) -> pd.DataFrame:

@@ -30,6 +30,7 @@ DAY_MS = 86_400_000
 YEAR = 365.25
 # Rows by table, as tuples with times in days; `_tables` gives them names and clock times.
 Record = dict[str, list[tuple[Any, ...]]]
+Moves = tuple[tuple[float, int], ...]  # (day, step)
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -140,28 +141,16 @@ class History:
         # One row a boot: crashes of the driver, unknown, others. A boot ends by at most one crash.
         crashes = self.crashes[~self.crashes["deliberate"]]
         told = crashes["attributed"].to_numpy(dtype=bool) | (not known)
-        of_boot = np.zeros((len(self.boots), 3), dtype=np.int64)
         cause = np.where(told, np.where(crashes["driver"].to_numpy(dtype=bool), 0, 2), 1)
+        of_boot = np.zeros((len(self.boots), 3), dtype=np.int64)
         of_boot[crashes["boot_row"].to_numpy(dtype=np.int64), cause] = 1
-        counts = of_boot[rows] * last[:, None]
-        reason = boots["end_reason"].to_numpy(dtype=object)
-        return schema.conform("exposure", pd.DataFrame({
-            "host": boots["host"],
-            "module": self.story.module,
-            "version": boots["version"],
-            "boot": boots["boot"],
-            "start": _utc(start),
-            "end": _utc(end),
-            "uptime_start": _utc(start) - boots["boot"],
-            "host_days": (end - start) / DAY_MS,
-            "crashes": counts[:, 0],
-            "unknown_crashes": counts[:, 1],
-            "other_crashes": counts[:, 2],
-            "end_reason": np.where(last, reason, "unknown"),
-            "model": hosts["model"].to_numpy(dtype=object),
-            "esxi_build": boots["esxi_build"],
-            "cluster": hosts["cluster"].to_numpy(dtype=object),
-        }))  # fmt: skip
+        crashed, unknown, others = (of_boot[rows] * last[:, None]).T
+        return schema.conform("exposure", boots[["host", "version", "boot", "esxi_build"]].assign(
+            module=self.story.module, start=_utc(start), end=_utc(end), uptime_start=_utc(start) - boots["boot"],
+            host_days=(end - start) / DAY_MS, crashes=crashed, unknown_crashes=unknown, other_crashes=others,
+            end_reason=np.where(last, boots["end_reason"].to_numpy(dtype=object), "unknown"),
+            model=hosts["model"].to_numpy(dtype=object), cluster=hosts["cluster"].to_numpy(dtype=object),
+        ))  # fmt: skip
 
 
 def simulate_history(
@@ -206,10 +195,9 @@ def simulate_history(
     return _tables(told, rules, plans, record, pd.Timestamp(start, tz="UTC"), days)
 
 
-def _asked(installs: pd.DataFrame, story: Story, start: pd.Timestamp) -> dict[str, tuple[tuple[float, int], ...]]:
-    # By host its installs as (day, step), in order.
-    wrong = sorted(set(installs["version"]) - set(story.versions))
-    if wrong:
+def _asked(installs: pd.DataFrame, story: Story, start: pd.Timestamp) -> dict[str, Moves]:
+    # By host its installs, in order.
+    if wrong := sorted(set(installs["version"]) - set(story.versions)):
         raise InputError(f"installs names version {wrong[0]}; expected one of {', '.join(story.versions)}")
     days = (pd.to_datetime(installs["time"], utc=True) - start) / pd.Timedelta(days=1)
     out: dict[str, list[tuple[float, int]]] = {}
@@ -231,7 +219,7 @@ class _Plan(NamedTuple):
     hazard: float  # driver crashes per day on .50 at the reference uptime and time
     entry: float
     boot: float  # start of its first boot; before the study for a host that was already up
-    moves: tuple[tuple[float, int], ...]  # (day, step) of the installs its cluster plans, in order
+    moves: Moves  # of the installs its cluster plans, in order
     patches: tuple[tuple[float, str], ...]  # (day, ESXi build)
     users: int
     vms: int
@@ -261,32 +249,26 @@ def _plan(rng: Random, rules: Process, hosts: int, clusters: int, days: float) -
     # Two independent factors of this variance multiply to the variance asked for.
     variance = math.sqrt(1 + rules.frailty_variance) - 1 if shared else rules.frailty_variance
     draw = FRAILTIES[rules.frailty_shape]
-    teams = [_plan_cluster(rng, rules, draw(rng, variance) if shared else 1.0) for _ in range(clusters)]
+    teams = [(draw(rng, variance) if shared else 1.0, *_plan_cluster(rng, rules)) for _ in range(clusters)]
     plans = []
     for number in range(hosts):
         cluster = number * clusters // hosts
-        team = teams[cluster]
-        frailty = team.frailty * draw(rng, variance)
+        common, model, planned, patches = teams[cluster]
+        frailty = common * draw(rng, variance)
         late = rng.random() < rules.late_share
         entry = rng.uniform(0, min(rules.late_days, days)) if late else 0.0
         boot = entry if late else -rng.uniform(0, rules.prior_uptime_days)
-        moves = tuple((day + rng.uniform(0, rules.host_jitter_days), step) for day, step in team.moves)
-        hazard = rules.driver_rate * rules.model_hazard[team.model] * frailty / YEAR
+        moves = tuple((day + rng.uniform(0, rules.host_jitter_days), step) for day, step in planned)
+        hazard = rules.driver_rate * rules.model_hazard[model] * frailty / YEAR
         vms = rng.randint(4, 10)
-        users = vms * rng.randint(20, 45)
-        plans.append(_Plan(cluster, team.model, frailty, hazard, entry, boot, moves, team.patches, users, vms))
+        plans.append(
+            _Plan(cluster, model, frailty, hazard, entry, boot, moves, patches, vms * rng.randint(20, 45), vms)
+        )
     return plans
 
 
-class _Team(NamedTuple):
-    # One cluster: its model and what it plans to install when.
-    model: int
-    frailty: float
-    moves: tuple[tuple[float, int], ...]
-    patches: tuple[tuple[float, str], ...]
-
-
-def _plan_cluster(rng: Random, rules: Process, frailty: float) -> _Team:
+def _plan_cluster(rng: Random, rules: Process) -> tuple[int, Moves, tuple[tuple[float, str], ...]]:
+    # Its model, what it plans to install when, and when it moves to which build.
     model = rng.choices(range(len(rules.model_share)), rules.model_share)[0]
     moves = []
     if rng.random() >= rules.never_58:
@@ -295,7 +277,7 @@ def _plan_cluster(rng: Random, rules: Process, frailty: float) -> _Team:
     if rng.random() < rules.rollout_60_share[model]:
         moves.append((rng.uniform(*rules.rollout_60_days), NEXT))
     patches = tuple((day + (rng.uniform(0, 60) if day > 0 else -math.inf), build) for day, build in rules.patches)
-    return _Team(model, frailty, tuple(moves), patches)
+    return model, tuple(moves), patches
 
 
 class _Life:
@@ -440,25 +422,22 @@ def _tables(
         # A row's first field is the host's number; `@` marks days since the start, kept to the millisecond, `?` a flag,
         # `#` a step of the story: its driver version there, its firmware in a column at the end.
         labels = columns.split()
-        values = list(zip(*rows, strict=True)) if rows else [()] * len(labels)
-        out, last = {}, {}
+        values = list(zip(*rows, strict=True)) if rows else [()] * (1 + len(labels))
         numbers = np.array(values[0], dtype=int)
-        for label, column in zip(labels, values, strict=True):
+        out, last = {"host": pd.Series(names[numbers], dtype=object)}, {}
+        for label, column in zip(labels, values[1:], strict=True):
             name = label.lstrip("@?#")
             if label.startswith("@"):
                 days_in = np.rint(np.array(column, dtype=float) * DAY_MS).astype(np.int64)
                 out[name] = pd.Series(_utc(days_in + int(start.timestamp() * 1000)))
-            elif label.startswith("?"):
-                out[name] = pd.Series(column, dtype=bool)
             elif label.startswith("#"):
                 steps = np.array(column, dtype=int)
                 out[name] = pd.Series(np.array(story.versions, dtype=object)[steps], dtype=object)
-                last["firmware" if name == "version" else f"firmware_{name}"] = firmware[numbers, steps]
-            elif label == "host":
-                out[name] = pd.Series(names[numbers], dtype=object)
+                own = pd.Series(firmware[numbers, steps], dtype=object)
+                last["firmware" if name == "version" else f"firmware_{name}"] = own
             else:
-                out[name] = pd.Series(column)
-        return pd.DataFrame(out | {name: pd.Series(column, dtype=object) for name, column in last.items()})
+                out[name] = pd.Series(column, dtype=bool if label.startswith("?") else None)
+        return pd.DataFrame(out | last)
 
     fleet = [
         (number, f"cluster{plan.cluster + 1:02d}", story.maker, story.models[plan.model], plan.users, plan.vms, plan.entry,
@@ -467,11 +446,11 @@ def _tables(
     ]  # fmt: skip
     flags = "?driver ?deliberate ?attributed ?in_gap"
     return History(
-        hosts=table(fleet, "host cluster vendor model users vms @entry frailty hazard"),
-        boots=table(record["boots"], "host @boot @entry @end end_reason #version esxi_build"),
-        crashes=table(record["crashes"], f"host @time boot_row @boot #version module kind {flags}"),
-        installs=table(record["installs"], "host @time #version #removed ?rollback"),
-        gaps=table(record["gaps"], "host @start @end"),
+        hosts=table(fleet, "cluster vendor model users vms @entry frailty hazard"),
+        boots=table(record["boots"], "@boot @entry @end end_reason #version esxi_build"),
+        crashes=table(record["crashes"], f"@time boot_row @boot #version module kind {flags}"),
+        installs=table(record["installs"], "@time #version #removed ?rollback"),
+        gaps=table(record["gaps"], "@start @end"),
         start=start,
         end=start + pd.Timedelta(days=days).round("ms"),
         parameters=rules,

@@ -8,56 +8,61 @@ from __future__ import annotations
 
 import functools
 import zlib
-from dataclasses import dataclass
 from datetime import date, timedelta
 from random import Random
 
-from psodlib.simulate.stories import Stack, Story
+from psodlib.simulate.stories import Story
 
 LAYERS = {"vmkernel": "vmkernel#nover", "vmklinux_9": "com.vmware.driverAPI#9.2"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where one boot loaded its code, and the spelling its dump log has by now.
-
-    ``spelling`` is what stands behind ``@`` in a frame of a module without a name: ``<None>#<None>``, or ``#`` where a
-    web page ate the tags.
-    """
-
-    code_start: int
-    pcpus: int
-    spelling: str
-
-
-def layout(story: Story, rng: Random) -> Layout:
-    """A boot's addresses: the code start moves in steps of 2 MB, as the kernel's own randomisation does."""
-    return Layout(story.code + 0x200000 * rng.randrange(1, 400), 24, rng.choice(("<None>#<None>",) * 3 + ("#",)))
+PCPUS = 24
 
 
 def dump_text(
     story: Story, kind: str, module: str | None, time: int, uptime: int, build: str, rng: Random, bare: bool
 ) -> str:
     """The PSOD block of one crash, with its module map."""
-    place = layout(story, rng)
+    # A boot's code start moves in steps of 2 MB, as the kernel's own randomisation does. What stands behind `@` in a frame of a module
+    # without a name is by now `#` alone where a web page ate the tags.
+    start, nameless = story.code + 0x200000 * rng.randrange(1, 400), rng.choice(("<None>#<None>",) * 3 + ("#",))
     ways = [stack for stack in story.stacks if (stack.kind, stack.module) == (kind, module)]
     stack = story.bare if bare else rng.choices(ways, [way.weight for way in ways])[0]
-    pcpu, world = rng.randrange(place.pcpus), rng.randrange(32768, 9_700_000)
-    body = _lines(story, stack, place, pcpu, world, uptime, build, rng)
+    pcpu, world = rng.randrange(PCPUS), rng.randrange(32768, 9_700_000)
+    pointer, other = 0x412400000000 + rng.randrange(0x10, 0xFFFF) * 0x10000, (pcpu + 5) % PCPUS
+    frames = _frames(story, stack.frames, start, nameless, pointer, rng)
+    message = stack.message.format(
+        world=f"{world}:{stack.world}", ip=frames[0].split("[")[1].split("]")[0],
+        address=rng.choice(("0x0", "0x0", "0x8", "0x1d0", "0x4108fffffff0")),
+        ptes="".join(f"0x{rng.randrange(2**24, 2**26):x}023;" for _ in range(3)) + "0x0;", pcpu=pcpu, other=other,
+    )  # fmt: skip
+    saved = [
+        f"pcpu {other} Heartbeat NMI: {one}"
+        for one in _frames(story, stack.saved, start, nameless, pointer + 0x40000, rng)
+    ]
+    hours, rest = divmod(uptime, 3_600_000)
+    clock = f"{hours // 24}:{hours % 24:02d}:{rest // 60_000:02d}:{rest // 1000 % 60:02d}.{rest % 1000:03d}"
+    body = [
+        f"VMware ESXi {story.build(build).version} [Releasebuild-{build} x86_64]",
+        f"@BlueScreen: {message}",
+        f"Code start: 0x{start:x} VMK uptime: {clock}",
+        *([f"Saved backtrace from: pcpu {other} Heartbeat NMI", *saved] if saved else []),
+        *frames,
+        f"base fs=0x0 gs=0x{story.code + 0x40000000 + pcpu * 0x400000:x} Kgs=0x0",
+        "vmkernel 0x0 .data 0x0 .bss 0x0",
+    ]
+    for number, (name, distance) in enumerate(list(story.layout.items())[1:]):
+        data = 0x417FC0000000 + 0x200000 * number + distance
+        body.append(f"{name} 0x{start + distance:x} .data 0x{data:x} .bss 0x{data + 0x8000:x}")
     # Each frame takes the kernel a fraction of a millisecond to print.
-    return "".join(
-        f"{stamp(time + number // 3)} {kernel_line(story, f'cpu{pcpu}:{world}){line}')}\n"
-        for number, line in enumerate(body)
-    )
+    said = (kernel_line(story, f"cpu{pcpu}:{world}){line}") for line in body)
+    return "".join(f"{stamp(time + number // 3)} {line}\n" for number, line in enumerate(said))
 
 
 def kernel_line(story: Story, text: str) -> str:
     """A vmkernel entry behind its time: from 8.0 on with severity and program."""
     if story.release < "8":
         return text
-    body = text.partition(")")[2]
-    head = "Wa(180) vmkwarning" if body.startswith("WARNING:") else "In(182) vmkernel"
-    return f"{head}: {text}"
+    warns = text.partition(")")[2].startswith("WARNING:")
+    return f"{'Wa(180) vmkwarning' if warns else 'In(182) vmkernel'}: {text}"
 
 
 def stamp(time: int, fraction: bool = True) -> str:
@@ -73,52 +78,16 @@ def _day(days: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
 
 
-def _lines(
-    story: Story, stack: Stack, place: Layout, pcpu: int, world: int, uptime: int, build: str, rng: Random
-) -> list[str]:
-    pointer = 0x412400000000 + rng.randrange(0x10, 0xFFFF) * 0x10000
-    frames = _frames(story, stack.frames, place, pointer, rng)
-    other = (pcpu + 5) % place.pcpus
-    message = stack.message.format(
-        world=f"{world}:{stack.world}",
-        ip=frames[0].split("[")[1].split("]")[0],
-        address=rng.choice(("0x0", "0x0", "0x8", "0x1d0", "0x4108fffffff0")),
-        ptes="".join(f"0x{rng.randrange(2**24, 2**26):x}023;" for _ in range(3)) + "0x0;",
-        pcpu=pcpu,
-        other=other,
-    )
-    saved = [f"pcpu {other} Heartbeat NMI: {one}" for one in _frames(story, stack.saved, place, pointer + 0x40000, rng)]
-    hours, rest = divmod(uptime, 3_600_000)
-    clock = f"{hours // 24}:{hours % 24:02d}:{rest // 60_000:02d}:{rest // 1000 % 60:02d}.{rest % 1000:03d}"
-    return [
-        f"VMware ESXi {story.build(build).version} [Releasebuild-{build} x86_64]",
-        f"@BlueScreen: {message}",
-        f"Code start: 0x{place.code_start:x} VMK uptime: {clock}",
-        *([f"Saved backtrace from: pcpu {other} Heartbeat NMI", *saved] if saved else []),
-        *frames,
-        f"base fs=0x0 gs=0x{story.code + 0x40000000 + pcpu * 0x400000:x} Kgs=0x0",
-        *_module_map(story, place),
-    ]
-
-
-def _frames(story: Story, functions: str, place: Layout, pointer: int, rng: Random) -> list[str]:
+def _frames(story: Story, functions: str, start: int, nameless: str, pointer: int, rng: Random) -> list[str]:
     lines = []
     for entry in functions.split():
         function, offset = entry.split("+")
-        module = next((owner for start, owner in story.owners.items() if function.startswith(start)), "vmkernel")
+        module = next((owner for begin, owner in story.owners.items() if function.startswith(begin)), "vmkernel")
         # Where a function begins in its module never changes: its name says where.
         inside = zlib.crc32(function.encode()) % (0x600000 if module == "vmkernel" else 0x18000)
-        address = place.code_start + story.layout[module] + inside + int(offset, 16)
-        owner = LAYERS.get(module) or (place.spelling if story.release < "6.5" else f"({module})#<None>")
+        address = start + story.layout[module] + inside + int(offset, 16)
+        owner = LAYERS.get(module) or (nameless if story.release < "6.5" else f"({module})#<None>")
         word = rng.choice((0, 0, pointer + 0x40, 0x100D, 0x410B00000000 + rng.randrange(2**28)))
         lines.append(f"0x{pointer:x}:[0x{address:x}]{function}@{owner}+{offset} stack: 0x{word:x}")
         pointer += rng.choice((0x10, 0x20, 0x70, 0x80, 0xA0))
-    return lines
-
-
-def _module_map(story: Story, place: Layout) -> list[str]:
-    lines = ["vmkernel 0x0 .data 0x0 .bss 0x0"]
-    for number, (module, distance) in enumerate(list(story.layout.items())[1:]):
-        data = 0x417FC0000000 + 0x200000 * number + distance
-        lines.append(f"{module} 0x{place.code_start + distance:x} .data 0x{data:x} .bss 0x{data + 0x8000:x}")
     return lines

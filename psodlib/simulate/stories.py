@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from psodlib.errors import InputError
 
-_FILE = Path(__file__).with_name("stories.toml")
 _EXCEPTIONS = {
     "page_fault": "#PF Exception 14 in world {world} IP {ip} addr {address} PTEs:{ptes}",
     "general_protection": "#GP Exception 13 in world {world} @ {ip}",
@@ -21,13 +20,13 @@ _EXCEPTIONS = {
 class Build(NamedTuple):
     """One ESXi build of a release, and the day from which clusters move to it."""
 
-    day: float
+    day: int
     build: str
     version: str
     update: int
 
 
-class Step(NamedTuple):
+class Step(msgspec.Struct, frozen=True):
     """What a fleet runs for a while: a driver version with its VIB, or a firmware under the same driver."""
 
     version: str
@@ -35,21 +34,19 @@ class Step(NamedTuple):
     firmware: str | None = None
 
 
-@dataclass(frozen=True)
-class Stack:
+class Stack(msgspec.Struct, frozen=True):
     """One way to crash: panic message, world and functions, innermost first; ``saved`` is another PCPU's backtrace."""
 
     kind: str
-    module: str | None
     message: str
     world: str
     frames: str
-    saved: str = ""
+    saved: str
+    module: str | None = msgspec.field(default=None, name="who")
     weight: int = 1
 
 
-@dataclass(frozen=True)
-class Story:
+class Story(msgspec.Struct, frozen=True):
     """One made-up fleet's driver, hardware and words; the fields are those of ``stories.toml``."""
 
     name: str
@@ -68,19 +65,18 @@ class Story:
     precursors: tuple[str, ...]
     vibs: tuple[tuple[str, ...], ...]
     steps: tuple[Step, Step, Step]
-    layout: Mapping[str, int]
-    owners: Mapping[str, str]
-    outputs: Mapping[str, str]
+    layout: dict[str, int]
+    owners: dict[str, str]
+    outputs: dict[str, str]
     code: int
     builds: tuple[Build, ...]
     stacks: tuple[Stack, ...]
     bare: Stack
 
     @property
-    def versions(self) -> tuple[str, str, str]:
+    def versions(self) -> tuple[str, ...]:
         """The driver versions of the three steps."""
-        base, bad, following = self.steps
-        return base.version, bad.version, following.version
+        return tuple(step.version for step in self.steps)
 
     @property
     def of_firmware(self) -> bool:
@@ -98,8 +94,8 @@ class Story:
 
 def story_named(name: str) -> Story:
     """The story of that name."""
-    if name not in story_names():
-        raise InputError(f"no story {name!r}; expected one of {', '.join(story_names())}")
+    if name not in _stories():
+        raise InputError(f"no story {name!r}; expected one of {', '.join(_stories())}")
     return _stories()[name]
 
 
@@ -110,33 +106,15 @@ def story_names() -> tuple[str, ...]:
 
 @cache
 def _stories() -> dict[str, Story]:
-    data = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    entries: dict[str, dict[str, Any]] = {}
+    data = tomllib.loads(Path(__file__).with_name("stories.toml").read_text(encoding="utf-8"))
+    stacks, stories = data["stack"], dict[str, dict[str, Any]]()
+    for row in stacks:
+        row.setdefault("message", _EXCEPTIONS.get(row["kind"]))
+        row |= {key: row.get(key, "").format(**data["tails"]) for key in ("frames", "saved")}
     for entry in data["story"]:
-        like = entries.get(entry.pop("like", ""), {})
-        entries[entry["name"]] = {**like, **entry}
-    return {name: _story(entry, data) for name, entry in entries.items()}
-
-
-def _story(entry: dict[str, Any], data: dict[str, Any]) -> Story:
-    release = data["release"][entry["release"]]
-    stacks = [_stack(row, data["tails"]) for row in data["stack"] if row.get("who", "any") in {*entry["loads"], "any"}]
-    bare = next(row for row in data["stack"] if row.get("who") == "bare")
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    return Story(**{
-        **plain,
-        "background": tuple((kind, module or None, weight) for kind, module, weight in entry["background"]),
-        "steps": tuple(Step(**step) for step in entry["steps"]),
-        "code": release["code"],
-        "builds": tuple(Build(*build) for build in release["builds"]),
-        "stacks": tuple(stacks),
-        "bare": _stack(bare, data["tails"]),
-    })  # fmt: skip
-
-
-def _stack(row: dict[str, Any], tails: dict[str, str]) -> Stack:
-    kind, who = row["kind"], row.get("who")
-    module = None if who == "bare" else who
-    message = row.get("message") or _EXCEPTIONS[kind]
-    frames, saved = row["frames"].format(**tails), row.get("saved", "").format(**tails)
-    return Stack(kind, module, message, row["world"], frames, saved, row.get("weight", 1))
+        stories[entry["name"]] = each = {**stories.get(entry.get("like", ""), {}), **entry}
+        each["background"] = [(kind, module or None, weight) for kind, module, weight in each["background"]]
+        each["stacks"] = [row for row in stacks if row.get("who") in {*each["loads"], None}]
+        each["bare"] = next(row for row in stacks if row.get("who") == "bare")
+        each |= data["release"][each["release"]]
+    return {name: msgspec.convert(entry, Story) for name, entry in stories.items()}

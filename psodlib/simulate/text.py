@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psodlib.simulate.psods import dump_text, kernel_line, stamp
 from psodlib.simulate.stories import Story
@@ -26,50 +26,22 @@ class Line(NamedTuple):
     text: str
 
 
-class Boot(NamedTuple):
-    """One boot; times in milliseconds since 1970. ``entry`` is when the study began to see it."""
-
-    start: int
-    entry: int
-    end: int
-    end_reason: str
-    version: str
-    build: str
-    firmware: str
-
-
-class Crash(NamedTuple):
-    """One crash. ``form`` says what is left of it: whole, bare (nobody named), cut (ends early), none (no dump log)."""
-
-    time: int
-    boot: int
-    kind: str
-    module: str | None
-    form: str
-
-
-class Install(NamedTuple):
-    """One change of the installed driver, or of the firmware under it."""
-
-    time: int
-    version: str
-    removed: str
-    firmware: str
-    firmware_removed: str
-
-
 @dataclass(frozen=True)
 class Life:
-    """All that happened to one host, and when its evidence was collected; times in milliseconds since 1970."""
+    """All that happened to one host, and when its evidence was collected; times in milliseconds since 1970.
+
+    The rows are those of a ``History``. A boot's ``entry`` is when the study began to see it. A crash's ``form`` says what is left of
+    it: whole, bare (nobody named), cut (ends early), none (no dump log).
+    """
 
     story: Story
     host: str
     model: str
     vms: int
-    boots: tuple[Boot, ...]
-    crashes: tuple[Crash, ...]
-    installs: tuple[Install, ...]
-    gaps: tuple[tuple[int, int], ...]
+    boots: list[Any]  # start, entry, end, end_reason, version, build, firmware
+    crashes: list[Any]  # time, boot, kind, module, form
+    installs: list[Any]  # time, version, removed, firmware, firmware_removed
+    gaps: list[Any]  # start, end
     collected: int
     chatty: bool = False
 
@@ -78,23 +50,22 @@ class Life:
         return [
             line
             for line in sorted(lines, key=lambda line: line.time)
-            if line.time <= self.collected and not any(start <= line.time < end for start, end in self.gaps)
+            if line.time <= self.collected and not any(gap.start <= line.time < gap.end for gap in self.gaps)
         ]
 
 
 def vmksummary_log(life: Life) -> list[Line]:
     """Heartbeats on the hour, and how each boot began and ended."""
     lines = life.seen(line for number in range(len(life.boots)) for line in _summary_of_boot(life, number))
-    return [Line(line.time, _summary_line(life, line.text)) for line in lines]
-
-
-def _summary_line(life: Life, text: str) -> str:
-    # From 7.0 on the writers' process ids stand there, from 8.0 on severity and program as in every log.
     if life.story.release < "7":
-        return text
-    program, _, rest = text.partition(": ")
-    pid = 2_000_000 + zlib.crc32(f"{life.host}{program}".encode()) % 200_000
-    return f"{'In(14) ' if life.story.release >= '8' else ''}{program}[{pid}]: {rest}"
+        return lines
+    # From 7.0 on the writers' process ids stand there, from 8.0 on severity and program as in every log.
+    head, out = "In(14) " if life.story.release >= "8" else "", []
+    for line in lines:
+        program, _, rest = line.text.partition(": ")
+        pid = 2_000_000 + zlib.crc32(f"{life.host}{program}".encode()) % 200_000
+        out.append(Line(line.time, f"{head}{program}[{pid}]: {rest}"))
+    return out
 
 
 def _summary_of_boot(life: Life, number: int) -> Iterator[Line]:
@@ -128,7 +99,7 @@ def vmkernel_lines(life: Life, rng: Random) -> list[Line]:
     return [Line(line.time, kernel_line(life.story, line.text)) for line in said]
 
 
-def _boot_lines(story: Story, boot: Boot, rng: Random) -> Iterator[Line]:
+def _boot_lines(story: Story, boot: Any, rng: Random) -> Iterator[Line]:
     time = boot.start + 2_000
     yield Line(time, f"cpu0:32768)VMware ESXi {story.build(boot.build).version} [Releasebuild-{boot.build} x86_64]")
     for number, module in enumerate(story.loads):
@@ -144,7 +115,7 @@ def _boot_lines(story: Story, boot: Boot, rng: Random) -> Iterator[Line]:
         yield Line(time + 91, f"{world}{module} loaded successfully.")
 
 
-def _noise(life: Life, boot: Boot, rng: Random) -> Iterator[Line]:
+def _noise(life: Life, boot: Any, rng: Random) -> Iterator[Line]:
     # Ordinary talk: nothing of this is a crash, or foretells one.
     noise = life.story.noise
     time = float(boot.entry)
@@ -159,7 +130,7 @@ def _noise(life: Life, boot: Boot, rng: Random) -> Iterator[Line]:
         yield Line(int(time), f"cpu{rng.randrange(24)}:{rng.randrange(32768, 99999)}){body}")
 
 
-def _precursors(story: Story, crash: Crash, rng: Random) -> Iterator[Line]:
+def _precursors(story: Story, crash: Any, rng: Random) -> Iterator[Line]:
     # What a sick driver says before it takes the host with it.
     if rng.random() < 0.6:
         return
@@ -183,10 +154,11 @@ def esxupdate_log(life: Life) -> list[Line]:
 
 def _install_lines(life: Life, time: int, version: str, removed: str) -> Iterator[Line]:
     story = life.story
+    name = f"{story.vib_vendor}_bootbank_{story.vib}_"
     said = (
         f"HostImage: INFO: Attempting to download VIB {story.vib}",
-        f"Transaction: INFO: Final list of VIBs being installed is {_vib_id(story, version)}",
-        *([f"Transaction: INFO: Final list of VIBs being removed is {_vib_id(story, removed)}"] if removed else []),
+        f"Transaction: INFO: Final list of VIBs being installed is {name}{_vib(story, version)}",
+        *([f"Transaction: INFO: Final list of VIBs being removed is {name}{_vib(story, removed)}"] if removed else []),
         "HostImage: DEBUG: Host is remediated by installer: locker, boot",
         "vmware.runcommand: INFO: runcommand called with: args = '/sbin/backup.sh 0 /altbootbank', outfile = 'None', "
         "returnoutput = 'True', timeout = '0.0'.",
@@ -204,11 +176,7 @@ def _vib(story: Story, version: str) -> str:
     return next(step.vib for step in story.steps if step.version == version)
 
 
-def _vib_id(story: Story, version: str) -> str:
-    return f"{story.vib_vendor}_bootbank_{story.vib}_{_vib(story, version)}"
-
-
-def dump_log(life: Life, crash: Crash, said: Sequence[Line], rng: Random) -> str:
+def dump_log(life: Life, crash: Any, said: Sequence[Line], rng: Random) -> str:
     """The text of one crash's dump log: the last lines of the kernel's ring buffer, then the PSOD."""
     boot = next(boot for boot in life.boots if boot.start == crash.boot)
     ring = [line for line in said if crash.boot <= line.time < crash.time][-12:]
@@ -223,12 +191,15 @@ def command_outputs(life: Life) -> dict[str, str]:
     """What the host answered when the evidence was collected, by file name as a support bundle spells it."""
     boot = life.boots[-1]  # that was running, or had just ended, when the evidence was collected
     installed = life.installs[-1].version if life.installs else boot.version
-    build = life.story.build(boot.build)
+    build, serial = life.story.build(boot.build), f"CZ{zlib.crc32(life.host.encode()):08X}"
     out = {
         **_clock(life, boot, life.collected),
         "localcli_system-version-get.txt": f"   Product: VMware ESXi\n   Version: {build.version}\n"
         f"   Build: Releasebuild-{boot.build}\n   Update: {build.update}\n",
-        "localcli_hardware-platform-get.txt": _platform(life),
+        "localcli_hardware-platform-get.txt": "Platform Information\n"
+        "   UUID: 0x6 0x4d 0x15 0x53 0x6a 0xf0 0xe1 0x11 0xa6 0xcf 0x0 0x1e 0x67 0x62 0xca 0xa\n"
+        f"   Product Name: {life.model}\n   Vendor Name: {life.story.maker}\n   Serial Number: {serial}\n"
+        f"   Enclosure Serial Number: {serial}\n   BIOS Asset Tag: \n   IPMI Supported: true\n",
         "localcli_software-vib-list.txt": _vib_list(life, installed),
         "esxcfg-module_-q.txt": "".join(f"{module}\n" for module in ("vmkernel", *life.story.loads)),
         **_device_outputs(life.story, boot),
@@ -247,7 +218,7 @@ def earlier_outputs(life: Life) -> Iterator[tuple[int, dict[str, str]]]:
             yield time, {**_clock(life, boot, time), **_device_outputs(life.story, boot)}
 
 
-def _clock(life: Life, boot: Boot, now: int) -> dict[str, str]:
+def _clock(life: Life, boot: Any, now: int) -> dict[str, str]:
     seconds, date = (now - boot.start) // 1000, datetime.fromtimestamp(now // 1000, UTC).ctime()
     return {
         "date.txt": f"{date[:-5]} UTC{date[-5:]}\n",
@@ -259,18 +230,9 @@ def _clock(life: Life, boot: Boot, now: int) -> dict[str, str]:
     }
 
 
-def _device_outputs(story: Story, boot: Boot) -> dict[str, str]:
+def _device_outputs(story: Story, boot: Any) -> dict[str, str]:
     words = {"version": boot.version, "firmware": boot.firmware, "vib": _vib(story, boot.version)}
     return {name: text.format(**words) for name, text in story.outputs.items()}
-
-
-def _platform(life: Life) -> str:
-    serial = f"CZ{zlib.crc32(life.host.encode()):08X}"
-    return (
-        "Platform Information\n   UUID: 0x6 0x4d 0x15 0x53 0x6a 0xf0 0xe1 0x11 0xa6 0xcf 0x0 0x1e 0x67 0x62 0xca 0xa\n"
-        f"   Product Name: {life.model}\n   Vendor Name: {life.story.maker}\n   Serial Number: {serial}\n"
-        f"   Enclosure Serial Number: {serial}\n   BIOS Asset Tag: \n   IPMI Supported: true\n"
-    )
 
 
 def _vib_list(life: Life, installed: str) -> str:

@@ -8,10 +8,10 @@ counter proves when a boot began, but only signs of life say that the host was w
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,16 +32,24 @@ END_OF_MARK = {"rebooting": "reboot", "powering_off": "shutdown", "halting": "sh
 SIGNS_OF_LIFE = {*END_OF_MARK, "booted", "core_dump_found"}  # what others tell of a host is none
 _DAWN = datetime(1900, 1, 1, tzinfo=UTC)  # stands in for the start of a boot that nobody saw begin
 _DUSK = datetime(2200, 1, 1, tzinfo=UTC)
+Span = tuple[datetime, datetime]
 
 
-@dataclass(frozen=True, slots=True)
+class _Sign(NamedTuple):
+    start: datetime
+    end: datetime
+    evidence: str
+    source: str | None
+
+
+@dataclass(slots=True)
 class _Boot:
     start: datetime | None  # None: running before the first evidence
     until: datetime  # start of the next boot
     seen_booting: bool = False  # a "Host has booted" line of the summary log belongs to it
-    signs: tuple[Alive, ...] = ()
-    marks: tuple[Mark, ...] = ()
-    crashes: tuple[tuple[datetime, Crash], ...] = ()
+    signs: list[_Sign] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    crashes: list[tuple[datetime, Crash]] = field(default_factory=list)
 
     @property
     def begin(self) -> datetime:
@@ -50,6 +58,10 @@ class _Boot:
     @property
     def last_sign(self) -> datetime | None:
         return max((sign.end for sign in self.signs), default=self.start)
+
+    def add(self, crash: Crash, time: datetime) -> None:
+        self.crashes.append((time, crash))
+        self.signs.append(_Sign(time, time, "crash", crash.source))
 
 
 def boots_of_host(
@@ -69,82 +81,66 @@ def boots_of_host(
     when the evidence covers the end: the next boot was seen, and either the silence before it is under two hours or the
     summary log, which has both sides of the silence, has nothing to say. Otherwise the end is ``unknown``.
     """
-    starts = _starts(alive, marks, crashes)
-    boots = _fill(_windows(starts), alive, marks, crashes)
-    boots = _place_untimed(boots, [crash for crash in crashes if crash.time is None and crash.uptime is not None])
+    boots = _filled(sorted(_starts(alive, marks, crashes).items()), alive, marks, crashes)
+    for crash in crashes:
+        if crash.time is None and crash.uptime is not None:
+            _place(boots, crash, crash.uptime)
     boots = [boot for boot in boots if boot.start or boot.signs or boot.marks or boot.crashes]
-    newest = max((boot.last_sign for boot in boots if boot.last_sign), default=None)
-    newest = max(filter(None, (last_seen, newest)), default=None)
-    uptimes, coverage = [], []
-    for boot, following in zip(boots, [*boots[1:], None], strict=False):
-        row, stretches = _rows(host, boot, following, newest)
-        uptimes.append(row)
-        coverage.extend(stretches)
-    return uptimes, coverage
+    newest = max(filter(None, (last_seen, *(boot.last_sign for boot in boots))), default=None)
+    rows = [_rows(host, boot, following, newest) for boot, following in zip(boots, [*boots[1:], None], strict=False)]
+    return [uptimes for uptimes, _ in rows], [stretch for _, coverage in rows for stretch in coverage]
 
 
 # ---- where boots begin -----------------------------------------------------------------------------------------------
 
 
-def _starts(alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]) -> list[tuple[datetime, bool]]:
-    # (start, whether the summary log saw that boot) of every boot whose start something tells, in order. The vmkernel's
-    # own first lines are the start itself; every other "booted" line comes when booting is over.
+def _starts(alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]) -> dict[datetime, bool]:
+    # Every start that something tells -> whether the summary log saw that boot. The vmkernel's own first lines are the
+    # start itself; every other "booted" line comes when booting is over.
     exact = {item.boot for item in alive if item.boot}
     exact |= {crash.time - crash.uptime for crash in crashes if crash.time and crash.uptime is not None}
     exact |= {mark.time for mark in marks if mark.what == "booted" and mark.evidence == "vmkernel"}
-    starts = _with_booted(_first_of_each(sorted(exact)), alive, marks, crashes)
-    return _with_implied(starts, alive, marks, crashes)
+    starts = _with_booted(_first_of_each(exact), alive, marks, crashes)
+    return starts | dict.fromkeys(_implied(sorted(starts), alive, marks, crashes), False)
 
 
-def _first_of_each(times: Sequence[datetime]) -> list[datetime]:
+def _first_of_each(times: Iterable[datetime]) -> list[datetime]:
     # Readings of one counter jitter by seconds: a run of close ones is one start, the earliest.
-    kept: list[datetime] = []
-    previous = None
-    for time in times:
-        if previous is None or time - previous > SAME_BOOT:
-            kept.append(time)
-        previous = time
-    return kept
+    return [start for start, _ in merged(((time, time) for time in sorted(times)), SAME_BOOT)]
 
 
 def _with_booted(
-    exact: Sequence[datetime], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
-) -> list[tuple[datetime, bool]]:
+    starts: list[datetime], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
+) -> dict[datetime, bool]:
     # "Host has booted" confirms a start shortly before it, unless the host stopped in between or the same log has
     # confirmed that start already: then it is another boot. So it is where no start is known; a stretch that began
     # while the host was booting, and goes on, then has the better time. `lines` holds each start's, one a log.
     stops = sorted([m.time for m in marks if m.what in END_OF_MARK] + [c.time for c in crashes if c.time])
-    lines: dict[datetime, dict[str, datetime]] = {start: {} for start in exact}
-    starts = list(exact)
+    lines: dict[datetime, dict[str, datetime]] = {start: {} for start in starts}
     booted = [mark for mark in marks if mark.what == "booted" and mark.evidence != "vmkernel"]
     for mark in sorted(booted, key=lambda mark: mark.time):
         at = bisect_right(starts, mark.time + SAME_BOOT) - 1
         start = starts[at] if at >= 0 else _DAWN
-        stopped = bisect_left(stops, mark.time) > bisect_right(stops, start)
+        before = bisect_left(stops, mark.time)
         again = mark.time - lines.get(start, {}).get(mark.evidence, mark.time) > SAME_BOOT
-        if mark.time - start > BOOTING or stopped or again:
-            before = bisect_left(stops, mark.time)
+        if mark.time - start > BOOTING or before > bisect_right(stops, start) or again:
             since = max(start, mark.time - BOOTING, stops[before - 1] if before else _DAWN)
-            start = min(
-                (item.start for item in alive if since < item.start <= mark.time <= item.end), default=mark.time
-            )
+            since_then = (item.start for item in alive if since < item.start <= mark.time <= item.end)
+            start = min(since_then, default=mark.time)
             insort(starts, start)
         lines.setdefault(start, {}).setdefault(mark.evidence, mark.time)
-    return [(start, "vmksummary" in lines[start]) for start in dict.fromkeys(starts) if start in lines]
+    return {start: "vmksummary" in lines[start] for start in starts}
 
 
-def _with_implied(
-    starts: list[tuple[datetime, bool]], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
-) -> list[tuple[datetime, bool]]:
+def _implied(
+    times: Sequence[datetime], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
+) -> list[datetime]:
     # Life after a stop with no known start between: there was a boot, and it began at the latest with that sign of
-    # life.
-    stops = {(crash.time, crash.time + timedelta(minutes=1)) for crash in crashes if crash.time}
+    # life. A later crash is life as well: a host that crashed twice booted in between.
+    crashed = [crash.time for crash in crashes if crash.time]
+    stops = {(time, time + timedelta(minutes=1)) for time in crashed}
     stops |= {(mark.time, mark.time + STOPPING) for mark in marks if END_OF_MARK.get(mark.what, "power") != "power"}
-    # A later crash is life as well: a host that crashed twice booted in between.
-    signs = sorted(
-        [(item.start, item.end) for item in alive] + [(crash.time, crash.time) for crash in crashes if crash.time]
-    )
-    times = [start for start, _ in starts]
+    signs = sorted([(item.start, item.end) for item in alive] + [(time, time) for time in crashed])
     implied: list[datetime] = []
     index = 0
     for stop, settled in sorted(stops, key=lambda pair: pair[1]):
@@ -157,91 +153,61 @@ def _with_implied(
         at = bisect_right(times, (start if start > settled else end) + SAME_BOOT) - 1
         if at < 0 or times[at] <= stop:
             implied.append(max(start, settled))
-    return sorted([*starts, *((time, False) for time in _first_of_each(sorted(implied)))])
+    return _first_of_each(implied)
 
 
 # ---- what belongs to which boot --------------------------------------------------------------------------------------
 
 
-def _windows(starts: Sequence[tuple[datetime, bool]]) -> list[_Boot]:
-    # The first window is the boot that was running before anything tells of a start.
+def _filled(
+    starts: Sequence[tuple[datetime, bool]], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]
+) -> list[_Boot]:
+    # The first boot is the one that was running before anything tells of a start.
     edges = [*(start for start, _ in starts), _DUSK]
-    return [_Boot(start=None, until=edges[0])] + [
-        _Boot(start=start, until=until, seen_booting=seen)
-        for (start, seen), until in zip(starts, edges[1:], strict=True)
-    ]
-
-
-def _fill(boots: list[_Boot], alive: Sequence[Alive], marks: Sequence[Mark], crashes: Sequence[Crash]) -> list[_Boot]:
+    boots = [_Boot(None, edges[0])]
+    boots += [_Boot(start, until, seen) for (start, seen), until in zip(starts, edges[1:], strict=True)]
     begins = [boot.begin for boot in boots]
 
     def at(time: datetime) -> int:
         return max(bisect_right(begins, time) - 1, 0)
 
-    signs: list[list[Alive]] = [[] for _ in boots]
     for item in alive:
         # A stretch that begins a moment before a start and goes on past it is that boot's: clocks differ by seconds.
         first = at(item.start + SAME_BOOT)
         first = first if item.end > begins[first] else at(item.start)
-        for index in range(first, max(at(item.end), first) + 1):
-            start, end = max(item.start, begins[index]), min(item.end, boots[index].until)
-            whole = (start, end) == (item.start, item.end)
-            signs[index].append(item if whole else replace(item, start=start, end=end))
-    placed_marks: list[list[Mark]] = [[] for _ in boots]
+        for boot in boots[first : max(at(item.end), first) + 1]:
+            start, end = max(item.start, boot.begin), min(item.end, boot.until)
+            boot.signs.append(_Sign(start, end, item.evidence, item.source))
     for mark in sorted(marks, key=lambda mark: mark.time):
         # A line about a boot that carries a clock a little behind the counter still belongs to that boot.
         slack = SAME_BOOT if mark.what in ("booted", "core_dump_found") else timedelta(0)
-        placed_marks[at(mark.time + slack)].append(mark)
-    placed_crashes: list[list[tuple[datetime, Crash]]] = [[] for _ in boots]
+        boot = boots[at(mark.time + slack)]
+        boot.marks.append(mark)
+        if mark.what in SIGNS_OF_LIFE:
+            boot.signs.append(_Sign(mark.time, mark.time, mark.evidence, mark.source))
     for crash in crashes:
         if crash.time is not None:
-            placed_crashes[at(crash.time)].append((crash.time, crash))
-    return [
-        replace(
-            boot,
-            signs=tuple(sorted(signs[i] + _own_signs(placed_marks[i], placed_crashes[i]), key=lambda sign: sign.start)),
-            marks=tuple(placed_marks[i]),
-            crashes=tuple(sorted(placed_crashes[i], key=lambda pair: pair[0])),
-        )
-        for i, boot in enumerate(boots)
-    ]
+            boots[at(crash.time)].add(crash, crash.time)
+    for boot in boots:
+        boot.signs.sort(key=lambda sign: sign.start)
+        boot.crashes.sort(key=lambda pair: pair[0])
+    return boots
 
 
-def _own_signs(marks: Sequence[Mark], crashes: Sequence[tuple[datetime, Crash]]) -> list[Alive]:
-    # A crash and a line about starting or stopping are signs of life too; a boot that was seen booting lived from its
-    # start.
-    signs = [
-        Alive(start=mark.time, end=mark.time, evidence=mark.evidence, source=mark.source)
-        for mark in marks
-        if mark.what in SIGNS_OF_LIFE
-    ]
-    return signs + [_sign_of(crash, time) for time, crash in crashes]
-
-
-def _sign_of(crash: Crash, time: datetime) -> Alive:
-    return Alive(start=time, end=time, evidence="crash", source=crash.source)
-
-
-def _place_untimed(boots: list[_Boot], crashes: Sequence[Crash]) -> list[_Boot]:
+def _place(boots: Sequence[_Boot], crash: Crash, uptime: timedelta) -> None:
     # boot + uptime must fall between the last sign of life and the next start, in one boot only; one that was alive
     # until shortly before goes before those whose evidence ended long before.
-    out = list(boots)
-    for crash in crashes:
-        fits = [(index, time, near) for index, boot in enumerate(out) for time, near in _fits(boot, crash)]
-        fits = [fit for fit in fits if fit[2]] or fits
-        if len(fits) == 1:
-            index, time, _ = fits[0]
-            out[index] = replace(out[index], crashes=((time, crash),), signs=(*out[index].signs, _sign_of(crash, time)))
-    return out
-
-
-def _fits(boot: _Boot, crash: Crash) -> list[tuple[datetime, bool]]:
-    # When the crash would have been, and whether signs of life reach that far; empty where it cannot be of this boot.
-    last = boot.last_sign
-    if boot.start is None or boot.crashes or last is None or crash.uptime is None or _announced(boot):
-        return []
-    time = boot.start + crash.uptime
-    return [(min(time, boot.until), time - last <= SILENCE)] if last - PLACING <= time <= boot.until + SAME_BOOT else []
+    fits = []
+    for boot in boots:
+        last = boot.last_sign
+        if boot.start and last and not boot.crashes and not _announced(boot):
+            time = boot.start + uptime
+            if last - PLACING <= time <= boot.until + SAME_BOOT:
+                fits.append((time - last <= SILENCE, boot, min(time, boot.until)))
+    fits = [fit for fit in fits if fit[0]] or fits
+    if len(fits) == 1:
+        _, boot, time = fits[0]
+        boot.add(crash, time)
 
 
 # ---- how a boot ended ------------------------------------------------------------------------------------------------
@@ -251,8 +217,7 @@ def _announced(boot: _Boot) -> Mark | None:
     # The last announcement, if the host did not live on after it; an orderly line says more than a power button.
     last = boot.last_sign
     stops = [mark for mark in boot.marks if mark.what in END_OF_MARK and last and last - mark.time <= STOPPING]
-    orderly = [mark for mark in stops if mark.what != "power_button"]
-    return (orderly or stops or [None])[-1]  # type: ignore[list-item]
+    return max(reversed(stops), key=lambda mark: mark.what != "power_button", default=None)
 
 
 def _ending(boot: _Boot, following: _Boot | None, newest: datetime | None) -> tuple[str, datetime | None, str | None]:
@@ -261,8 +226,7 @@ def _ending(boot: _Boot, following: _Boot | None, newest: datetime | None) -> tu
     if boot.crashes:
         time, crash = boot.crashes[0]
         return "crash", time, crash.crash_id
-    mark = _announced(boot)
-    if mark:
+    if mark := _announced(boot):
         return END_OF_MARK[mark.what], mark.time, None
     if following is None:
         running = last is not None and newest is not None and newest - last <= SILENCE
@@ -274,45 +238,44 @@ def _ending(boot: _Boot, following: _Boot | None, newest: datetime | None) -> tu
 
 def _covered(boot: _Boot, following: _Boot) -> bool:
     # A host can sit purple for days, so a long silence is a death only where one log has both sides of it.
-    if boot.last_sign is None or following.start is None:
+    last = boot.last_sign
+    if last is None or following.start is None:
         return False
-    lost = [mark.time for mark in boot.marks if mark.what == "failed_over"]
-    if following.start - boot.last_sign <= SILENCE or any(abs(time - boot.last_sign) <= STOPPING for time in lost):
-        return True
-    summary = any(sign.evidence in ("heartbeat", "vmksummary") and sign.end == boot.last_sign for sign in boot.signs)
-    return summary and following.seen_booting
+    lost = any(mark.what == "failed_over" and abs(mark.time - last) <= STOPPING for mark in boot.marks)
+    summary = any(sign.evidence in ("heartbeat", "vmksummary") and sign.end == last for sign in boot.signs)
+    return following.start - last <= SILENCE or lost or (summary and following.seen_booting)
 
 
 def _rows(
     host: str, boot: _Boot, following: _Boot | None, newest: datetime | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     reason, end, crash_id = _ending(boot, following, newest)
+    # Signs of life closer than SILENCE are one stretch. A first sign soon after the start covers the start as well; a
+    # later one does not: that the counter reaches back proves survival, and survival is no observation.
+    spans = [(sign.start, sign.end) for sign in boot.signs]
+    if boot.start and spans and spans[0][0] - boot.start <= SILENCE:
+        spans[0] = boot.start, spans[0][1]
     stretches = [
-        (start, min(stop, end) if end else stop) for start, stop in _stretches(boot) if end is None or start <= end
+        (start, min(stop, end or stop)) for start, stop in merged(spans, SILENCE) if end is None or start <= end
     ]
-    first = next((sign.source for sign in boot.signs if sign.source), None)
     uptimes = {
-        "host": host, "boot": boot.start, "end": end, "end_reason": reason, "crash_id": crash_id, "source": first,
+        "host": host, "boot": boot.start, "end": end, "end_reason": reason, "crash_id": crash_id,
+        "source": next((sign.source for sign in boot.signs if sign.source), None),
         "uptime": end - boot.start if end and boot.start else None,
         "observed": sum((stop - start for start, stop in stretches), timedelta(0)),
         "evidence": ";".join(sorted({sign.evidence for sign in boot.signs})),
     }  # fmt: skip
-    coverage = [{"host": host, "boot": boot.start, "start": start, "end": stop} for start, stop in stretches]
-    return uptimes, coverage
+    return uptimes, [{"host": host, "boot": boot.start, "start": start, "end": stop} for start, stop in stretches]
 
 
-def _stretches(boot: _Boot) -> list[tuple[datetime, datetime]]:
-    # Signs of life closer than SILENCE are one stretch. A first sign soon after the start covers the start as well; a
-    # later one does not: that the counter reaches back proves survival, and survival is no observation.
-    out: list[tuple[datetime, datetime]] = []
-    for sign in boot.signs:
-        start = sign.start
-        if boot.start and not out and start - boot.start <= SILENCE:
-            start = boot.start
-        if out and start - out[-1][1] <= SILENCE:
-            out[-1] = (out[-1][0], max(out[-1][1], sign.end))
+def merged(spans: Iterable[Span], reach: timedelta = timedelta(0)) -> list[Span]:
+    """Spans in order of their starts, those that touch or lie within reach of each other as one."""
+    out: list[Span] = []
+    for start, end in spans:
+        if out and start - out[-1][1] <= reach:
+            out[-1] = out[-1][0], max(out[-1][1], end)
         else:
-            out.append((start, sign.end))
+            out.append((start, end))
     return out
 
 
@@ -320,8 +283,6 @@ def builds_of_boots(
     starts: Sequence[datetime | None], banners: Sequence[tuple[datetime | None, str]]
 ) -> list[str | None]:
     """The ESXi build of each boot: an upgrade takes effect at a reboot, as a driver does."""
-    if not starts:
-        return []
     begins = [start or _DAWN for start in starts]
     found: dict[int, str] = {}
     for time, build in sorted(banners, key=lambda pair: (pair[0] is None, pair[0] or _DAWN)):
@@ -330,11 +291,7 @@ def builds_of_boots(
         found.setdefault(at, build)
     known = {build for _, build in banners}
     before = known.pop() if len(known) == 1 else None
-    out = []
-    for at in range(len(starts)):
-        before = found.get(at, before)
-        out.append(before)
-    return out
+    return [before := found.get(at, before) for at in range(len(starts))]
 
 
 # ---- the version loaded in each boot ---------------------------------------------------------------------------------
@@ -344,7 +301,6 @@ LOADED = {
     "banner": "banner", "proc": "proc", "live_module": "live_module", "ethtool": "live_module", "adapter_list": "live_module",
 }  # fmt: skip
 INSTALLS = ("esxupdate", "vib_install")  # a completed change that the next boot will load
-_KEYS = ["host", "boot"]
 
 
 def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = "hpsa") -> pd.DataFrame:
@@ -366,7 +322,7 @@ def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = 
 
     Everything is sorting and ``merge_asof``: near-linear in rows.
     """
-    return loaded_in_boots(uptimes, drivers, module)[[*_KEYS, "version", "driver_evidence", "pending"]]
+    return loaded_in_boots(uptimes, drivers, module)[["host", "boot", "version", "driver_evidence", "pending"]]
 
 
 def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
@@ -374,8 +330,18 @@ def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -
     boots = _numbered(uptimes)
     readings = readings_in_their_boot(uptimes, drivers[drivers["module"].eq(module).fillna(False).to_numpy(dtype=bool)])
     images = _images_of_boots(readings)
-    images = _carried(boots, images, readings)
-    images = _dated(boots, images, readings)
+    # For boots without evidence of their own: the last install, or the last known image, before the boot began. A
+    # removal with nothing in its place leaves the image unknown.
+    changes = readings[readings["evidence"].isin(INSTALLS)]
+    changes = changes[["host", "observed_at", "version"]].assign(version=changes["version"].mask(changes["removal"]))
+    # A boot's image counts from its start and before any install of that boot, wherever in it the reading was taken.
+    seen = boots.loc[boots.index.isin(images.index), ["host", "begin"]].rename(columns={"begin": "observed_at"})
+    seen["version"] = images["version"].reindex(seen.index)
+    events = pd.concat([seen, changes], ignore_index=True)
+    images = _with_last_before(boots["begin"], boots["host"], images, events, "esxupdate_before_boot")
+    # A day is coarse: only boots of later days.
+    days = readings.loc[readings["evidence"].eq("install_date").fillna(False) & readings["version"].notna()]
+    images = _with_last_before(boots["begin"].dt.floor("D"), boots["host"], images, days, "install_date")
     boots = boots.join(images)
     boots["version"] = boots["version"].astype("string")
     words = pd.CategoricalDtype(list(CLOSED_LISTS["driver_evidence"]))
@@ -387,126 +353,91 @@ def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -
     return boots
 
 
+def last_boots(boots: pd.DataFrame, hosts: pd.Series) -> pd.DataFrame:
+    """Of a table of ``loaded_in_boots``, the last boot of each host, by host."""
+    last = boots.sort_values("begin", kind="stable").drop_duplicates("host", keep="last").set_index("host")
+    return last.reindex(pd.Index(hosts.dropna().sort_values(), name="host"))
+
+
 def versions_now(hosts: pd.DataFrame, uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -> pd.DataFrame:
     """Each host's version in its last boot, since when without a break, how that is known, and what waits."""
     boots = loaded_in_boots(uptimes, drivers, module).sort_values(["host", "begin"], kind="stable")
-    last = boots.drop_duplicates("host", keep="last").set_index("host")
-    changed = boots["version"].ne(boots.groupby("host")["version"].shift()).fillna(True)
-    since = boots[changed].drop_duplicates("host", keep="last").set_index("host")["boot"]
-    roster = pd.Index(hosts["host"].dropna().sort_values(), name="host")
-    table = last.drop(columns="pending").assign(since=since).reindex(roster).reset_index()
-    table = table.rename(columns={"driver_evidence": "evidence", "waiting": "pending"})
-    table["since"] = table["since"].where(table["version"].notna())
+    changed = boots[boots["version"].ne(boots.groupby("host")["version"].shift()).fillna(True)]
+    table = last_boots(boots, hosts["host"]).drop(columns="pending")
+    since = changed.drop_duplicates("host", keep="last").set_index("host")["boot"].reindex(table.index)
+    table["since"] = since.where(table["version"].notna())
+    table = table.rename(columns={"driver_evidence": "evidence", "waiting": "pending"}).reset_index()
     return table[["host", "version", "since", "evidence", "pending"]].astype({"evidence": "string"})
 
 
 def _numbered(uptimes: pd.DataFrame) -> pd.DataFrame:
-    # Boots with a start to sort by; the index is the row in `uptimes`.
-    boots = uptimes[_KEYS].reset_index(drop=True).copy()
-    # A reading from after a boot's known end is from a boot that nobody saw begin.
-    ended = uptimes["end_reason"].isin(["crash", "reboot", "shutdown", "power"]).reset_index(drop=True)
-    boots["over"] = uptimes["end"].reset_index(drop=True).where(ended) + STOPPING
-    boots["begin"] = boots["boot"].fillna(pd.Timestamp("1900-01-01", tz="UTC"))
-    return boots
+    # Boots with a start to sort by; the index is the row in `uptimes`. A reading from after a boot's known end is from a
+    # boot that nobody saw begin.
+    uptimes = uptimes.reset_index(drop=True)
+    ended = uptimes["end"].where(uptimes["end_reason"].isin(["crash", "reboot", "shutdown", "power"]))
+    begin = uptimes["boot"].fillna(pd.Timestamp(_DAWN))
+    return uptimes[["host", "boot"]].assign(over=ended + STOPPING, begin=begin)
 
 
 def readings_in_their_boot(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
     """Every reading with the boot that it lies in: the one its own words name, else the last to begin before it."""
-    boots = _numbered(uptimes)
     readings = drivers[["host", "version", "state", "observed_at", "boot", "evidence"]].reset_index(drop=True)
     readings["order"] = np.arange(len(readings))
     readings["state"] = readings["state"].astype("string")
-    begins = boots.reset_index(names="row").sort_values("begin", kind="stable")[["host", "begin", "over", "row"]]
-    named = readings[readings["boot"].notna()].sort_values("boot", kind="stable")
+    begins = _numbered(uptimes).reset_index(names="row").sort_values("begin", kind="stable").drop(columns="boot")
     named = pd.merge_asof(
-        named,
-        begins,
-        left_on="boot",
-        right_on="begin",
-        by="host",
-        direction="nearest",
-        tolerance=pd.Timedelta(SAME_BOOT),
-    )
-    lost = readings[~readings["order"].isin(named.loc[named["row"].notna(), "order"]) & readings["observed_at"].notna()]
+        readings[readings["boot"].notna()].sort_values("boot", kind="stable"), begins, left_on="boot", right_on="begin",
+        by="host", direction="nearest", tolerance=pd.Timedelta(SAME_BOOT),
+    )  # fmt: skip
+    named = named[named["row"].notna()]
+    lost = readings[~readings["order"].isin(named["order"]) & readings["observed_at"].notna()]
     timed = pd.merge_asof(
         lost.sort_values("observed_at", kind="stable"), begins, left_on="observed_at", right_on="begin", by="host"
     )
     timed["row"] = timed["row"].mask(timed["observed_at"] > timed["over"])
-    out = pd.concat([named[named["row"].notna()], timed], ignore_index=True)
+    out = pd.concat([named, timed], ignore_index=True)
     out["observed_at"] = out["observed_at"].fillna(out["begin"])
     # Of lines at one instant, what was removed comes before what replaced it.
     out["removal"] = out["state"].eq("removed").fillna(False).astype(bool)
-    return out.sort_values(
-        ["observed_at", "removal", "order"], ascending=[True, False, True], kind="stable", ignore_index=True
-    )
+    keys = ["observed_at", "removal", "order"]
+    return out.sort_values(keys, ascending=[True, False, True], kind="stable", ignore_index=True)
 
 
 def _images_of_boots(readings: pd.DataFrame) -> pd.DataFrame:
     # (version, driver_evidence) by row in `boots`, for boots with evidence of their own.
-    known = readings[readings["row"].notna() & readings["version"].notna()].copy()
-    known["row"] = known["row"].astype("int64")
-    rank = {word: rank for rank, word in enumerate(LOADED)}
+    known = readings[readings["row"].notna() & readings["version"].notna()].astype({"row": "int64"})
     loaded = known[known["evidence"].isin(LOADED) & known["state"].eq("loaded").fillna(False)].copy()
-    loaded["rank"] = loaded["evidence"].map(rank).astype("int64")
-    versions = loaded.groupby("row")["version"].nunique()
+    loaded["rank"] = loaded["evidence"].map(list(LOADED).index).astype("int64")
     best = loaded.sort_values(["rank", "observed_at"], kind="stable").drop_duplicates("row").set_index("row")
     direct = pd.DataFrame({"version": best["version"], "driver_evidence": best["evidence"].map(LOADED)})
-    direct.loc[versions.reindex(direct.index).gt(1), "driver_evidence"] = "conflict"
-    listed = _lists_before_change(known)
-    return pd.concat([direct, listed[~listed.index.isin(direct.index)]])
-
-
-def _lists_before_change(known: pd.DataFrame) -> pd.DataFrame:
+    several = loaded.groupby("row")["version"].nunique().reindex(direct.index).gt(1)
+    direct.loc[several, "driver_evidence"] = "conflict"
     # The first VIB list of a boot, if no change of that boot came before it; else what the first change removed.
     changes = known["evidence"].isin(INSTALLS) | known["state"].eq("pending").fillna(False)
     lists = known["evidence"].eq("vib_list") & known["state"].eq("installed").fillna(False)
-    first = known[lists | changes].drop_duplicates("row").set_index("row")
-    usable = first["evidence"].eq("vib_list") & first["state"].eq("installed") | first["removal"]
-    first = first[usable.fillna(False)]
-    return pd.DataFrame({"version": first["version"], "driver_evidence": "vib_of_boot"})
-
-
-def _carried(boots: pd.DataFrame, images: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    # For boots without evidence of their own: the last install, or the last known image, before the boot began. A
-    # removal with nothing in its place leaves the image unknown.
-    changes = readings[readings["evidence"].isin(INSTALLS)]
-    changes = changes[["host", "observed_at", "version"]].assign(version=changes["version"].mask(changes["removal"]))
-    # A boot's image counts from its start and before any install of that boot, wherever in it the reading was taken.
-    seen = boots.loc[boots.index.isin(images.index), ["host", "begin"]].rename(columns={"begin": "observed_at"})
-    seen["version"] = images["version"].reindex(seen.index)
-    events = pd.concat([seen, changes], ignore_index=True)
-    return _with_last_before(boots["begin"], boots["host"], images, events, "esxupdate_before_boot")
-
-
-def _dated(boots: pd.DataFrame, images: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
-    # A day is coarse: only boots of later days.
-    days = readings.loc[readings["evidence"].eq("install_date").fillna(False) & readings["version"].notna()]
-    return _with_last_before(boots["begin"].dt.floor("D"), boots["host"], images, days, "install_date")
+    first = known.assign(usable=lists | known["removal"])[lists | changes].drop_duplicates("row").set_index("row")
+    listed = first.loc[first["usable"].fillna(False) & ~first.index.isin(direct.index), ["version"]]
+    return pd.concat([direct, listed.assign(driver_evidence="vib_of_boot")])
 
 
 def _with_last_before(
     moments: pd.Series, hosts: pd.Series, images: pd.DataFrame, events: pd.DataFrame, evidence: str
 ) -> pd.DataFrame:
     # The images, and for each boot without one what the last event before its moment says.
-    missing = pd.DataFrame({"moment": moments, "host": hosts})[~moments.index.isin(images.index)].reset_index(
-        names="row"
-    )
+    missing = pd.DataFrame({"moment": moments, "host": hosts})[~moments.index.isin(images.index)]
     found = pd.merge_asof(
-        missing.sort_values("moment", kind="stable"),
+        missing.reset_index(names="row").sort_values("moment", kind="stable"),
         events[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable"),
         left_on="moment", right_on="observed_at", by="host", allow_exact_matches=False,
     ).set_index("row")  # fmt: skip
-    found = found[found["version"].notna()]
-    return pd.concat([images, pd.DataFrame({"version": found["version"], "driver_evidence": evidence})])
+    found = found.loc[found["version"].notna(), ["version"]]
+    return pd.concat([images, found.assign(driver_evidence=evidence)])
 
 
 def _held_by_disks(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     # What the disk held in each boot, in order of time, and whether that differs from what was loaded.
-    on_disk = readings["state"].isin(["pending", "installed"]) & ~readings["evidence"].isin(["install_date"])
-    held = readings[on_disk & readings["row"].notna() & readings["version"].notna()][
-        ["row", "version", "state", "evidence"]
-    ]
-    held["row"] = held["row"].astype("int64")
+    on_disk = readings["state"].isin(["pending", "installed"]) & readings["evidence"].ne("install_date").fillna(True)
+    held = readings[on_disk & readings["row"].notna() & readings["version"].notna()].astype({"row": "int64"})
     certain = held["state"].eq("pending") | held["evidence"].isin(INSTALLS)
     # A differing VIB list is a pending change only beside a version that is known to be loaded.
     loaded = boots["version"].reindex(held["row"]).set_axis(held.index)

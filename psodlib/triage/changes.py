@@ -41,11 +41,9 @@ def fleet_changes(
 
 def _moved_versions(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     both = _running(old).merge(_running(new), on=["host", "module"], suffixes=("_old", ""))
-    moved: pd.DataFrame = both[both["version_old"] != both["version"]].sort_values(
-        ["host", "module"], ignore_index=True
-    )
+    moved = both[both["version_old"] != both["version"]].sort_values(["host", "module"], ignore_index=True)
     moved = moved.rename(columns={"version_old": "from_version", "version": "to_version", "observed_at": "since"})
-    return moved.loc[:, ["host", "module", "from_version", "to_version", "since"]]
+    return moved[["host", "module", "from_version", "to_version", "since"]]
 
 
 def _running(drivers: pd.DataFrame) -> pd.DataFrame:
@@ -54,33 +52,31 @@ def _running(drivers: pd.DataFrame) -> pd.DataFrame:
     last: pd.DataFrame = loaded.sort_values("observed_at", kind="stable").drop_duplicates(
         ["host", "module"], keep="last"
     )
-    return last.loc[:, ["host", "module", "version", "observed_at"]]
+    return last[["host", "module", "version", "observed_at"]]
 
 
 def _fallen_silent(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     was = old.loc[old["last_seen"] >= old["last_seen"].max() - SILENT, "host"]
     behind = new["last_seen"].max() - new["last_seen"]
     silent: pd.DataFrame = new.assign(behind=behind)[(behind > SILENT) & new["host"].isin(was)]
-    return silent.loc[:, ["host", "last_seen", "behind"]].reset_index(drop=True)
+    return silent[["host", "last_seen", "behind"]].reset_index(drop=True)
+
+
+# Each change with the column that names it, and its words.
+_WORDS = (
+    ("crashes", "host", "1 new crash", "{} new crashes"), ("signatures", "signature", "1 new signature", "{} new signatures"),
+    ("versions", "host", "1 driver in another version", "{} drivers in another version"),
+    ("silent", "host", "1 host fell silent", "{} hosts fell silent"),
+    ("advice", "version", "other advice for 1 version", "other advice for {} versions"),
+)  # fmt: skip
 
 
 def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
     """The changes in a few words each; none where nothing changed."""
     parts = []
-    for name, one, many in (
-        ("crashes", "1 new crash", "{} new crashes"), ("signatures", "1 new signature", "{} new signatures"),
-        ("versions", "1 driver in another version", "{} drivers in another version"),
-        ("silent", "1 host fell silent", "{} hosts fell silent"), ("advice", "other advice for 1 version", "other advice for {} versions"),
-    ):  # fmt: skip
-        table = changes.get(name)
-        if table is None or table.empty:
-            continue
-        names = (
-            table["host" if name in ("crashes", "versions", "silent") else table.columns[0]]
-            .dropna()
-            .astype(str)
-            .unique()
-        )
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        parts.append(f"{one if len(table) == 1 else many.format(len(table))} ({', '.join(names[:3])}{more})")
+    for name, column, one, many in _WORDS:
+        if name in changes and (count := len(changes[name])):
+            names = changes[name][column].dropna().astype(str).unique()
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            parts.append(f"{one if count == 1 else many.format(count)} ({', '.join(names[:3])}{more})")
     return parts

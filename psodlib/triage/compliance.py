@@ -8,7 +8,7 @@ import pandas as pd
 
 from psodlib.errors import InputError
 from psodlib.evidence.versions import normalise
-from psodlib.triage.boots import LOADED, loaded_in_boots, readings_in_their_boot
+from psodlib.triage.boots import LOADED, last_boots, loaded_in_boots, readings_in_their_boot
 
 
 def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
@@ -40,17 +40,12 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     if wanted is None or not any(letter.isdigit() for letter in wanted):
         raise InputError(f"pin is {pin!r}; expected a version of {module}, such as those in drivers.version")
     boots = loaded_in_boots(fleet.uptimes, fleet.drivers, module)
-    last = boots.sort_values("begin", kind="stable").drop_duplicates("host", keep="last").set_index("host")
-    table = last.reindex(pd.Index(fleet.hosts["host"].sort_values(), name="host"))[
-        ["boot", "version", "driver_evidence", "waiting"]
-    ]
+    table = last_boots(boots, fleet.hosts["host"])[["boot", "version", "driver_evidence", "waiting"]]
     table["driver_evidence"] = table["driver_evidence"].astype("string").fillna("none")
     ran = table.index.isin(boots.loc[boots["version"].eq(wanted).fillna(False), "host"])
-    facts = (
-        table[name].astype(object).where(table[name].notna(), None)
-        for name in ("version", "driver_evidence", "waiting")
-    )
-    words = [status(*one, pin=wanted) for one in zip(*facts, ran, strict=True)]
+    facts = table.drop(columns="boot").astype(object).where(table.notna(), None)
+    rows = zip(facts.itertuples(index=False), ran, strict=True)
+    words = [status(version, how, waiting, bool(had), pin=wanted) for (version, how, waiting), had in rows]
     table["status"] = pd.array(words, dtype="string")
     return table.reset_index()
 
@@ -69,36 +64,24 @@ def status(version: str | None, evidence: str, waiting: str | None, ran: bool, *
 def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict[str, Any]]:
     """Boots in which one driver was read as loaded in more than one version: a driver cannot change under a boot."""
     loaded = drivers["evidence"].isin(LOADED) & drivers["state"].astype("string").eq("loaded").fillna(False)
-    known = drivers[loaded & drivers["version"].notna() & drivers["module"].notna()]
-    # Few hosts ever ran two versions of a driver, and only those can contradict themselves.
-    several = known.groupby(["host", "module"])["version"].transform("nunique") > 1
-    known = known[several.astype(bool)].reset_index(drop=True)
-    if known.empty:
-        return []
-    placed = readings_in_their_boot(uptimes, known)
-    placed = placed[placed["row"].notna()]
-    placed = placed.join(known[["module", "source", "line"]], on="order")
-    strength = {word: rank for rank, word in enumerate(LOADED)}
-    placed["rank"] = placed["evidence"].map(strength).astype("int64")
-    # Again only what contradicts itself is looked at one by one: a fleet has thousands of boots that do not.
+    known = drivers[loaded & drivers["version"].notna() & drivers["module"].notna()].reset_index(drop=True)
+    placed = readings_in_their_boot(uptimes, known).join(known[["module", "source", "line"]], on="order")
+    placed["rank"] = placed["evidence"].map(list(LOADED).index)
+    # Only what contradicts itself is looked at one by one: a fleet has thousands of boots that do not.
     differ = placed.groupby(["row", "module"])["version"].transform("nunique") > 1
     ordered = placed[differ].sort_values(["row", "module", "rank", "observed_at"], kind="stable")
     rows = []
     for (_, module), readings in ordered.groupby(["row", "module"], sort=False):
         believed = readings.iloc[0]
-        others = readings[readings["version"] != believed["version"]]
-        rows.append(_conflict(str(module), believed, others.drop_duplicates("version")))
+        others = readings[readings["version"] != believed["version"]].drop_duplicates("version")
+        first, line = others.iloc[0], others["line"].iloc[0]
+        against = " and ".join(f"{one.version} ({one.evidence})" for one in others.itertuples())
+        detail = (
+            f"{module} was read as {believed['version']} ({believed['evidence']}) and as {against} in one boot; "
+            "the first is used"
+        )
+        rows.append({
+            "source": first["source"], "host": first["host"], "line": None if pd.isna(line) else int(line),
+            "problem": "version_conflict", "detail": detail,
+        })  # fmt: skip
     return rows
-
-
-def _conflict(module: str, believed: pd.Series[Any], others: pd.DataFrame) -> dict[str, Any]:
-    first = others.iloc[0]
-    against = " and ".join(f"{one.version} ({one.evidence})" for one in others.itertuples())
-    detail = (
-        f"{module} was read as {believed['version']} ({believed['evidence']}) and as {against} in one boot; "
-        "the first is used"
-    )
-    line = None if pd.isna(first["line"]) else int(first["line"])
-    return {
-        "source": first["source"], "host": first["host"], "line": line, "problem": "version_conflict", "detail": detail,
-    }  # fmt: skip

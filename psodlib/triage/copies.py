@@ -29,32 +29,25 @@ ByHost = Mapping[str | None, Sequence[FileReading]]
 
 def same_crash(a: Crash, b: Crash) -> bool:
     """Whether two readings are copies of one crash, one perhaps damaged; hosts are not looked at."""
-    if any(_differ(getattr(a, name), getattr(b, name)) for name in _SHARED_FACTS) or not _times_agree(a, b):
+    facts = ((getattr(a, name), getattr(b, name)) for name in _SHARED_FACTS)
+    if any(one is not None and other is not None and one != other for one, other in facts):
+        return False
+    apart = abs(a.time - b.time) if a.time and b.time else None
+    same_uptime = _agree(a.uptime, b.uptime)
+    if apart is not None and apart > (_ZONE if same_uptime else _SKEW):
         return False
     if a.crash_id and a.crash_id == b.crash_id:
         return True
-    if _same_uptime(a, b) and (_agree(a.code_start, b.code_start) or _agree(a.ip, b.ip)):
+    if same_uptime and (_agree(a.code_start, b.code_start) or _agree(a.ip, b.ip)):
         return True
-    near = a.time is not None and b.time is not None and abs(a.time - b.time) <= _SAME_MOMENT
     one, other = plain_message(a.message), plain_message(b.message)
+    near = apart is not None and apart <= _SAME_MOMENT
     return near and bool(one) and bool(other) and (one.startswith(other) or other.startswith(one))
 
 
 def plain_message(message: str | None) -> str:
     """Letters and figures alone: what two copies of one message share."""
     return re.sub(r"[^0-9a-z]", "", (message or "").replace("\\x", "").lower())[:200]
-
-
-def _same_uptime(a: Crash, b: Crash) -> bool:
-    return a.uptime is not None and a.uptime == b.uptime
-
-
-def _times_agree(a: Crash, b: Crash) -> bool:
-    return a.time is None or b.time is None or abs(a.time - b.time) <= (_ZONE if _same_uptime(a, b) else _SKEW)
-
-
-def _differ(one: object, other: object) -> bool:
-    return one is not None and other is not None and one != other
 
 
 def _agree(one: object, other: object) -> bool:
@@ -67,22 +60,21 @@ def _agree(one: object, other: object) -> bool:
 def one_host_under_two_names(by_host: ByHost) -> tuple[dict[str, str], list[Problem]]:
     """Name -> the name to use, for hosts that a crash shows to be one; and a word on each."""
     seen: dict[str, list[tuple[str, Crash]]] = defaultdict(list)
+    serials: dict[str, set[str]] = {}
     for host in sorted(name for name in by_host if name is not None):
-        for reading in by_host[host]:
-            for crash in reading.crashes:
-                if crash.crash_id:
-                    seen[crash.crash_id].append((host, crash))
-    serials = {
-        host: {fact.serial for one in found for fact in one.facts if fact.serial} for host, found in by_host.items()
-    }
+        serials[host] = {fact.serial for reading in by_host[host] for fact in reading.facts if fact.serial}
+        for crash in (crash for reading in by_host[host] for crash in reading.crashes if crash.crash_id):
+            seen[str(crash.crash_id)].append((host, crash))
     leader: dict[str, str] = {}
     problems = []
     for sightings in seen.values():
         for host, crash in sightings:
             for other, twin in sightings[:8]:
                 one, two = _leads(leader, host), _leads(leader, other)
-                if one == two or not (_one_moment(crash, twin) or serials[host] & serials[other]):
+                near = crash.time and twin.time and abs(crash.time - twin.time) <= _SKEW
+                if one == two or not ((near and _agree(crash.uptime, twin.uptime)) or serials[host] & serials[other]):
                     continue
+                # The name that was in use last is the one to go on with.
                 kept, given_up = sorted((one, two), key=lambda name: (_last_seen(by_host[name]), name), reverse=True)
                 leader[given_up] = kept
                 detail = (
@@ -103,12 +95,7 @@ def _leads(leader: Mapping[str, str], name: str) -> str:
     return name
 
 
-def _one_moment(a: Crash, b: Crash) -> bool:
-    return _same_uptime(a, b) and a.time is not None and b.time is not None and abs(a.time - b.time) <= _SKEW
-
-
 def _last_seen(readings: Sequence[FileReading]) -> float:
-    # The name that was in use last is the one to go on with.
     times: list[datetime] = [stretch.end for reading in readings for stretch in reading.alive]
     times += [crash.time for reading in readings for crash in reading.crashes if crash.time]
     return max((time.timestamp() for time in times), default=float("-inf"))
@@ -123,18 +110,18 @@ def one_row_a_crash(
     """Copies of one crash -> the fullest copy, with the number of copies; what is told of two hosts stays with both."""
     out: dict[str | None, list[Crash]] = {host: [] for host in by_host}
     places: dict[str | None, list[tuple[str, int]]] = defaultdict(list)
-    for host in sorted(name for name in by_host if name is not None):
+    for host in sorted(by_host, key=lambda name: (name is None, name)):
         for crash in _merged(by_host[host]):
-            places[crash.crash_id].append((host, len(out[host])))
-            out[host].append(replace(crash, host=host))
-    for crash in _merged(by_host.get(None, ())):  # a text of nobody is a copy of a host's that says the same
-        owners = ((host, at) for host, at in places[crash.crash_id] if same_crash(out[host][at], crash))
-        owner = next(owners, None)
-        if owner is None:
-            out[None].append(replace(crash, host=None))
-        else:
-            host, at = owner
-            out[host][at] = replace(_fullest([out[host][at], crash]), host=host)
+            # A text of nobody is a copy of a host's that says the same.
+            twins = places[crash.crash_id] if host is None else []
+            owner = next(((name, at) for name, at in twins if same_crash(out[name][at], crash)), None)
+            if owner is None:
+                if host is not None:
+                    places[crash.crash_id].append((host, len(out[host])))
+                out[host].append(replace(crash, host=host))
+            else:
+                name, at = owner
+                out[name][at] = replace(_fullest([out[name][at], crash]), host=name)
     return _told_apart(out)
 
 
@@ -147,20 +134,17 @@ def _told_apart(by_host: dict[str | None, list[Crash]]) -> tuple[dict[str | None
     problems = []
     for twins in alike.values():
         twins.sort(key=lambda twin: (twin[2].time is None, twin[2].time and twin[2].time.timestamp(), twin[0] or ""))
+        first, _, kept = twins[0]
         for host, at, crash in twins[1:]:
-            by_host[host][at] = replace(crash, crash_id=_other_id(crash, host))
-            if host != twins[0][0]:
+            own = f"{crash.crash_id} {host} {crash.time.isoformat() if crash.time else ''}"
+            by_host[host][at] = replace(crash, crash_id=hashlib.sha256(own.encode()).hexdigest()[:16])
+            if host != first:
                 detail = (
-                    f"prints the same crash as {twins[0][0]} ({twins[0][2].source}); nothing shows that the two are one host, so each keeps its own. "
+                    f"prints the same crash as {first} ({kept.source}); nothing shows that the two are one host, so each keeps its own. "
                     "If one is a copy of the other's file, remove the copy"
                 )  # fmt: skip
                 problems.append(_conflict(crash, host, detail))
     return by_host, problems
-
-
-def _other_id(crash: Crash, host: str | None) -> str:
-    when = crash.time.isoformat() if crash.time else ""
-    return hashlib.sha256(f"{crash.crash_id} {host} {when}".encode()).hexdigest()[:16]
 
 
 def _merged(crashes: Sequence[Crash]) -> list[Crash]:
@@ -168,27 +152,19 @@ def _merged(crashes: Sequence[Crash]) -> list[Crash]:
     groups: list[list[Crash]] = []
     by_key: dict[Any, list[int]] = defaultdict(list)
     for crash in sorted(crashes, key=_quality, reverse=True):
-        keys = _keys(crash)
-        places = {place for key in keys for place in by_key[key][:8]}
-        at = next((place for place in sorted(places) if same_crash(groups[place][0], crash)), None)
-        if at is None:
-            at = len(groups)
+        keys: list[Any] = [crash.crash_id, *([] if crash.uptime is None else [crash.uptime])]
+        if crash.time is not None:
+            second = int(crash.time.timestamp())
+            keys += [second - 2, second, second + 2] if second % 2 == 0 else [second - 1, second + 1]
+        places = sorted({place for key in keys for place in by_key[key][:8]})
+        at = next((place for place in places if same_crash(groups[place][0], crash)), len(groups))
+        if at == len(groups):
             groups.append([])
         groups[at].append(crash)
         for key in keys:
             if at not in by_key[key]:
                 by_key[key].append(at)
     return [_fullest(group) for group in groups]
-
-
-def _keys(crash: Crash) -> list[Any]:
-    keys: list[Any] = [crash.crash_id]
-    if crash.uptime is not None:
-        keys.append(crash.uptime)
-    if crash.time is not None:
-        second = int(crash.time.timestamp())
-        keys += [second - 2, second, second + 2] if second % 2 == 0 else [second - 1, second + 1]
-    return keys
 
 
 def _quality(crash: Crash) -> tuple[int, int, int, str]:

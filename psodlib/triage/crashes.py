@@ -11,11 +11,11 @@ from psodlib.errors import InputError
 from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import Crash, Frame, Precursor, Reason
-from psodlib.triage.frames import attribute_frames, irrelevant_rule, junk, telling_frames
-from psodlib.triage.guilt import weigh_evidence
-from psodlib.triage.known_issues import Issue, Match, match_issues
+from psodlib.triage.frames import irrelevant_rule, junk, telling_frames
+from psodlib.triage.guilt import find_guilty
+from psodlib.triage.known_issues import Issue, match_issues
 from psodlib.triage.modules import is_plumbing
-from psodlib.triage.precursors import Said, hear_host, heard
+from psodlib.triage.precursors import Said, hear_host
 from psodlib.triage.signature import SIGNATURE_VERSION, frame_name, sign
 
 # What nobody would take for a log's text: one word that ends as the names of logs do.
@@ -66,9 +66,8 @@ def parse_crashes(text: str | bytes) -> list[Crash]:
 
 def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     """A crash with its frames' modules, its guilty module, its signature and the reasons for both filled in."""
-    said = heard(precursors, crash)
-    crash = attribute_frames(crash, said.loaded, said.release)
-    verdict = weigh_evidence(crash, said)
+    verdict = find_guilty(crash, precursors)
+    crash = verdict.crash
     signed = sign(crash, verdict.device)
     reasons = [
         *(Reason("signature", note) for note in signed.notes),
@@ -84,17 +83,14 @@ def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
 
 def with_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> Crash:
     """A judged crash with the known issues that it does not contradict, and why they are thought of."""
-    matches = match_issues(crash, issues=issues)
+    ids = []
     reasons = [reason for reason in crash.reasons if reason.about != "known_issue"]
-    reasons += [Reason("known_issue", _issue_words(match), match.issue.module) for match in matches]
-    ids = ";".join(match.issue.id for match in matches) or None
-    return replace(crash, known_issues=ids, reasons=tuple(reasons))
-
-
-def _issue_words(match: Match) -> str:
-    open_ = f"; cannot be told: {', '.join(match.unknown)}" if match.unknown else ""
-    issue = match.issue
-    return f"{issue.id} ({issue.sure}): {issue.title}; held: {', '.join(match.held)}{open_}. {issue.remedy}"
+    for match in match_issues(crash, issues=issues):
+        issue, untold = match.issue, f"; cannot be told: {', '.join(match.unknown)}" if match.unknown else ""
+        words = f"{issue.id} ({issue.sure}): {issue.title}; held: {', '.join(match.held)}{untold}. {issue.remedy}"
+        reasons.append(Reason("known_issue", words, issue.module))
+        ids.append(issue.id)
+    return replace(crash, known_issues=";".join(ids) or None, reasons=tuple(reasons))
 
 
 def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
@@ -119,51 +115,42 @@ def explain(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> str:
         crash = judge(crash, precursors)
     if crash.known_issues is None:
         crash = with_issues(crash)
+    where = f"in {crash.guilty_function}" if crash.guilty_function else "not on the stack"
+    culprit = f"{crash.guilty_module}, {where}" if crash.guilty_module else "nobody"
     telling = set(telling_frames(crash))
     lines = [
         f"crash      {crash.crash_id or '?'}  {crash.host or 'host unknown'}  {crash.time or 'time unknown'}",
         f"message    {crash.message or 'not in the text'}",
         f"kind       {crash.kind}" + (f"; damaged: {crash.damage}" if crash.damage else ""),
         f"signature  {crash.signature}   (rules of version {SIGNATURE_VERSION})",
-        f"guilty     {_culprit(crash)}; evidence: {crash.guilt}",
+        f"guilty     {culprit}; evidence: {crash.guilt}",
         "", "frames (backtrace.number, innermost first)",
         *([_frame_line(frame, frame in telling) for frame in crash.frames] or ["  none in the text"]),
-        "", "suspects, strongest first", *_reason_lines(crash, "suspect", "nobody"),
-        "", "known issues that it does not contradict", *_reason_lines(crash, "known_issue", "none"),
-        "", "why this signature", *_reason_lines(crash, "signature", "no rule changed it"),
-        "", "what to know before believing it", *_reason_lines(crash, "doubt", "nothing against it in the text"),
     ]  # fmt: skip
+    for about, title, nothing in (
+        ("suspect", "suspects, strongest first", "nobody"),
+        ("known_issue", "known issues that it does not contradict", "none"),
+        ("signature", "why this signature", "no rule changed it"),
+        ("doubt", "what to know before believing it", "nothing against it in the text"),
+    ):
+        reasons = [reason for reason in crash.reasons if reason.about == about]
+        names = [f"{one.module:16} " if one.module and about == "suspect" else "" for one in reasons]
+        told = [f"  {name}{one.text}" for name, one in zip(names, reasons, strict=True)]
+        lines += ["", title, *(told or [f"  {nothing}"])]
     return "\n".join(lines)
 
 
-def _reason_lines(crash: Crash, about: str, nothing: str) -> list[str]:
-    reasons = [reason for reason in crash.reasons if reason.about == about]
-    names = [f"{reason.module:16} " if reason.module and about == "suspect" else "" for reason in reasons]
-    return [f"  {name}{reason.text}" for name, reason in zip(names, reasons, strict=True)] or [f"  {nothing}"]
-
-
-def _culprit(crash: Crash) -> str:
-    if crash.guilty_module is None:
-        return "nobody"
-    where = f"in {crash.guilty_function}" if crash.guilty_function else "not on the stack"
-    return f"{crash.guilty_module}, {where}"
-
-
 def _frame_line(frame: Frame, telling: bool) -> str:
-    module = f"{frame.module or '?'}" + (
-        f" ({frame.module_evidence})" if frame.module_evidence not in (None, "printed") else ""
-    )
-    return f"  {frame.backtrace}.{frame.index:<3} {frame_name(frame):40} {module:28} {_remark(frame, telling)}"
-
-
-def _remark(frame: Frame, telling: bool) -> str:
+    how = "" if frame.module_evidence in (None, "printed") else f" ({frame.module_evidence})"
+    module, name = f"{frame.module or '?'}{how}", frame_name(frame)
     if not telling:
-        return "not the backtrace that can tell"
-    rule = irrelevant_rule(frame_name(frame))
-    if rule:
-        return f"irrelevant: {rule.reason}"
-    if junk(frame):
-        return "junk: no function is that long"
-    if frame.module is None:
-        return "module unknown"
-    return "plumbing" if is_plumbing(frame.module) else "suspect"
+        remark = "not the backtrace that can tell"
+    elif rule := irrelevant_rule(name):
+        remark = f"irrelevant: {rule.reason}"
+    elif junk(frame):
+        remark = "junk: no function is that long"
+    elif frame.module is None:
+        remark = "module unknown"
+    else:
+        remark = "plumbing" if is_plumbing(frame.module) else "suspect"
+    return f"  {frame.backtrace}.{frame.index:<3} {name:40} {module:28} {remark}"

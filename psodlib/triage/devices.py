@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.triage.boots import loaded_versions
+from psodlib.triage.boots import last_boots, loaded_in_boots
 
-_COLUMNS = ("host", "module", "device", "version", "driver_evidence", "firmware", "firmware_read", "firmware_before")
+_KEYS = ["host", "module", "device"]
 
 
 def device_table(fleet: Any) -> pd.DataFrame:
@@ -34,15 +34,35 @@ def device_table(fleet: Any) -> pd.DataFrame:
     """
     drivers = fleet.drivers
     known = drivers[(drivers["device"].notna() | drivers["firmware"].notna()) & drivers["module"].notna()]
-    rows = [(*key, *_firmware(readings)) for key, readings in known.groupby(["host", "module", "device"], dropna=False)]
-    table = pd.DataFrame(rows, columns=["host", "module", "device", "firmware", "firmware_read", "firmware_before"])
-    table = _joined(table)
-    versions = [_last_versions(fleet, module) for module in table["module"].unique()]
-    empty = pd.DataFrame(columns=["host", "module", "version", "driver_evidence"], dtype="string")
-    table = table.merge(pd.concat([empty, *versions]), on=["host", "module"], how="left")[list(_COLUMNS)]
-    text = dict.fromkeys([name for name in _COLUMNS if name != "firmware_read"], "string")
-    table = table.astype(text).astype({"firmware_read": "datetime64[ns, UTC]"})
-    return table.sort_values(["host", "module", "device"], ignore_index=True)
+    # A reading without a time comes from a collection that nobody dated: it counts as the newest, and sorts last.
+    read = known[known["firmware"].notna()].sort_values("observed_at", kind="stable").astype({"firmware": "string"})
+    newest = read.groupby(_KEYS, dropna=False)["firmware"].transform("last")
+    last = read.drop_duplicates(_KEYS, keep="last").rename(columns={"observed_at": "firmware_read"})
+    before = read[read["firmware"] != newest].drop_duplicates(_KEYS, keep="last")
+    before = before.rename(columns={"firmware": "firmware_before"})
+    table = known[_KEYS].drop_duplicates().astype("string")
+    table = table.merge(last[[*_KEYS, "firmware", "firmware_read"]], on=_KEYS, how="left")
+    table = _joined(table.merge(before[[*_KEYS, "firmware_before"]], on=_KEYS, how="left"))
+    versions = [pd.DataFrame(columns=["host", "module", "version", "driver_evidence"], dtype="string")]
+    for module in table["module"].unique():
+        boots = loaded_in_boots(fleet.uptimes, drivers, module)
+        versions.append(last_boots(boots, boots["host"].drop_duplicates()).reset_index().assign(module=module))
+    table = table.merge(pd.concat(versions).astype({"driver_evidence": "string"}), on=["host", "module"], how="left")
+    columns = [*_KEYS, "version", "driver_evidence", "firmware", "firmware_read", "firmware_before"]
+    return table[columns].sort_values(_KEYS, ignore_index=True)
+
+
+def _joined(table: pd.DataFrame) -> pd.DataFrame:
+    # One listed device without firmware beside one firmware under another name: the same device.
+    host_and_module = [table["host"], table["module"]]
+    silent = table["firmware"].isna()
+    pair = silent.groupby(host_and_module).transform("sum").eq(1) & silent.groupby(host_and_module).transform(
+        "size"
+    ).eq(2)
+    listed = table["device"].where(silent).groupby(host_and_module).transform("first")
+    own = (" (" + table["device"] + ")").fillna("")
+    table["device"] = (listed + own).where(pair, table["device"])
+    return table[~(pair & silent)]
 
 
 def devices_at_crash(crashes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFrame:
@@ -58,34 +78,3 @@ def devices_at_crash(crashes: pd.DataFrame, drivers: pd.DataFrame) -> pd.DataFra
         nearest = both.sort_values(["late", "distance"], kind="stable").drop_duplicates("index").set_index("index")
         out[name] = nearest[name].reindex(crashes.index).astype("string")
     return out
-
-
-def _firmware(readings: pd.DataFrame) -> tuple[Any, ...]:
-    # A reading without a time comes from a collection that nobody dated: it counts as the newest.
-    read = readings[readings["firmware"].notna()].sort_values("observed_at", kind="stable", na_position="last")
-    if read.empty:
-        return None, None, None
-    last = read.iloc[-1]
-    before = read.loc[read["firmware"] != last["firmware"], "firmware"]
-    return last["firmware"], last["observed_at"], None if before.empty else before.iloc[-1]
-
-
-def _joined(table: pd.DataFrame) -> pd.DataFrame:
-    # One listed device without firmware beside one firmware under another name: the same device.
-    columns = [table["host"], table["module"]]
-    silent = table["firmware"].isna()
-    only = silent.groupby(columns).transform("sum").eq(1) & (~silent).groupby(columns).transform("sum").eq(1)
-    names = table[only & silent].set_index(["host", "module"])["device"]
-    table = table[~(only & silent)].copy()
-    keys = pd.MultiIndex.from_frame(table[["host", "module"]])
-    named = names.reindex(keys).set_axis(table.index) if len(names) else pd.Series(pd.NA, index=table.index)
-    own = table["device"].where(table["device"].notna())
-    both = named.astype("string") + (" (" + own.astype("string") + ")").fillna("")
-    table["device"] = both.where(named.notna(), own)
-    return table
-
-
-def _last_versions(fleet: Any, module: str) -> pd.DataFrame:
-    loaded = loaded_versions(fleet.uptimes, fleet.drivers, module)
-    loaded = loaded.sort_values("boot", kind="stable", na_position="first").drop_duplicates("host", keep="last")
-    return loaded[["host", "version", "driver_evidence"]].astype("string").assign(module=module)

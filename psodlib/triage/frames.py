@@ -127,19 +127,14 @@ def attribute_frames(crash: Crash, loaded: Collection[str] = (), host_runs: Rele
     for frame in crash.frames:
         if not frame.module and not junk(frame):
             named = module_of_symbol(frame.function, there, release) if frame.function else None
-            frame = _attribute(frame, named, bases, listed, printed)
+            mapped = _in_map(frame.address, bases, printed) if frame.address else None
+            rule = prefix_rule(frame.function or "") if mapped and named and named not in listed else None
+            if mapped and not (rule and len(rule.pattern) >= LONG_PREFIX):
+                frame = _with_module(frame, mapped, "module_map")
+            elif named:
+                frame = _with_module(frame, named, "symbol_prefix")
         frames.append(frame)
     return replace(crash, frames=tuple(frames))
-
-
-def _attribute(
-    frame: Frame, named: str | None, bases: Sequence[tuple[int, str]], listed: Collection[str],
-    printed: Sequence[tuple[int, str]],
-) -> Frame:  # fmt: skip
-    module = _in_map(frame.address, bases, printed) if frame.address else None
-    if module and not (named and named not in listed and _speaks_for_itself(frame.function or "")):
-        return _with_module(frame, module, "module_map")
-    return _with_module(frame, named, "symbol_prefix") if named else frame
 
 
 def _with_module(frame: Frame, module: str, evidence: str) -> Frame:
@@ -151,17 +146,8 @@ def _with_module(frame: Frame, module: str, evidence: str) -> Frame:
     )  # fmt: skip
 
 
-def _speaks_for_itself(function: str) -> bool:
-    rule = prefix_rule(function)
-    return rule is not None and len(rule.pattern) >= LONG_PREFIX
-
-
 def _in_map(address: int, bases: Sequence[tuple[int, str]], printed: Sequence[tuple[int, str]]) -> str | None:
     at = bisect_right(bases, (address, "\U0010ffff")) - 1
-    if at < 0:
-        return None
-    base, module = bases[at]
+    base, module = bases[at] if at >= 0 else (address, None)
     between = printed[bisect_left(printed, (base, "")) : bisect_right(printed, (address, "\U0010ffff"))]
-    if address - base > MAX_TEXT or any(name != module for _, name in between):
-        return None
-    return module
+    return None if address - base > MAX_TEXT or any(name != module for _, name in between) else module

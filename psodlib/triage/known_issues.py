@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -32,7 +32,6 @@ _LISTS = ("versions", "esxi", "builds", "kinds", *_SIGNS)
 _REQUIRED = ("id", "title", "source", "sure", "remedy")
 _TELLING = ("module", *_SIGNS)
 _BOUND = re.compile(r"(>=|<=|>|<|==)?\s*([\w.-]{1,64})")
-_AT_LINE = re.compile(r"at line (\d+)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,11 +64,6 @@ class Match:
     held: tuple[str, ...]  # names of its conditions that the crash meets
     unknown: tuple[str, ...]  # names of those that the evidence cannot decide
 
-    @property
-    def full(self) -> bool:
-        """Whether every condition held."""
-        return not self.unknown
-
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
@@ -82,7 +76,7 @@ def load_issues(*extra_files: str | Path) -> tuple[Issue, ...]:
     return tuple(issues.values())
 
 
-def _read(file: Path) -> list[Issue]:
+def _read(file: Path) -> Iterator[Issue]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -90,34 +84,24 @@ def _read(file: Path) -> list[Issue]:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        at = _AT_LINE.search(str(error))
+        at = re.search(r"at line (\d+)", str(error))
         raise RuleError(file, int(at[1]) if at else text.count("\n") + 1, f"no TOML: {error}") from error
     entries = data.get("issue", [])
     if not isinstance(entries, list) or set(data) - {"issue"}:
         raise RuleError(file, 1, f"found {', '.join(sorted(data))}, expected [[issue]] entries and nothing else")
-    lines = _Lines(file, tuple(text.split("\n")))
-    return [_issue(entry, number, lines) for number, entry in enumerate(entries)]
+    for number, entry in enumerate(entries):
+        for key, problem in _wrong(entry):
+            raise RuleError(file, _line_of(text.split("\n"), number, key), problem)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+        yield Issue(**fields)
 
 
-@dataclass(frozen=True, slots=True)
-class _Lines:
-    # Where things stand in a file, for messages: the TOML reader does not tell.
-    file: Path
-    lines: tuple[str, ...]
-
-    def error(self, number: int, key: str, problem: str) -> RuleError:
-        heads = [at for at, line in enumerate(self.lines, 1) if line.strip() == "[[issue]]"]
-        head = heads[number] if number < len(heads) else 1
-        end = heads[number + 1] - 1 if number + 1 < len(heads) else len(self.lines)
-        places = (at for at in range(head, end + 1) if re.match(rf"\s*{re.escape(key)}\s*=", self.lines[at - 1]))
-        return RuleError(self.file, next(places, head), problem)
-
-
-def _issue(entry: Any, number: int, lines: _Lines) -> Issue:
-    for key, problem in _wrong(entry):
-        raise lines.error(number, key, problem)
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    return Issue(**fields)
+def _line_of(lines: Sequence[str], number: int, key: str) -> int:
+    # Where an entry's key stands, for messages: the TOML reader does not tell.
+    heads = [*(at for at, line in enumerate(lines, 1) if line.strip() == "[[issue]]"), len(lines) + 1]
+    head, end = heads[number : number + 2] if number + 1 < len(heads) else (1, len(lines) + 1)
+    written = re.compile(rf"\s*{re.escape(key)}\s*=")
+    return next((at for at in range(head, end) if written.match(lines[at - 1])), head)
 
 
 def _wrong(entry: Any) -> Iterator[tuple[str, str]]:
@@ -171,7 +155,18 @@ def match_issues(
     facts = _Facts(crash, driver_version or crash.driver_version, esxi_build or crash.esxi_build)
     if not any(facts.bears(sign, patterns) for sign, patterns in _signs(given)):
         return ()  # most crashes bear no sign of anything known
-    matches = [match for issue in given if (match := _match(facts, issue)) is not None]
+    matches = []
+    for issue in given:
+        held: dict[str, bool | None] = {}
+        for condition, answer in _CONDITIONS.items():
+            if getattr(issue, condition):
+                held[condition] = answer(facts, issue)
+                if held[condition] is False:
+                    break
+        else:
+            unknown = tuple(condition for condition, holds in held.items() if holds is None)
+            if any(held.get(sign) for sign in _SIGNS):
+                matches.append(Match(issue, tuple(c for c in held if c not in unknown), unknown))
     return tuple(sorted(matches, key=lambda match: len(match.unknown)))
 
 
@@ -193,22 +188,8 @@ class _Facts:
     # A crash as the conditions ask for it; its texts are encoded once, and only when an issue asks.
 
     def __init__(self, crash: Crash, version: str | None, build: str | None) -> None:
-        self.crash, self.version, self.build = crash, version, build
+        self.crash, self.module, self.version, self.build = crash, crash.guilty_module, version, build
         self.texts: dict[str, bytes | None] = {}
-
-    def holds(self, issue: Issue, condition: str) -> bool | None:
-        crash = self.crash
-        if condition in _SIGNS:
-            return self.bears(condition, getattr(issue, condition))
-        if condition == "module":
-            return None if crash.guilty_module is None else crash.guilty_module == issue.module
-        if condition == "kinds":
-            return crash.kind in issue.kinds if crash.kind != "other" else None
-        if condition == "esxi":
-            return _begins(issue.esxi, crash.esxi_version)
-        if condition == "versions":
-            return _in_ranges(issue.versions, self.version, issue.module)
-        return _in_ranges(issue.builds, self.build, None)
 
     def bears(self, sign: str, patterns: tuple[str, ...]) -> bool | None:
         if sign not in self.texts:
@@ -220,21 +201,18 @@ class _Facts:
         return None if text is None else _pattern(patterns, sign == "stack").search(text) is not None
 
 
-# The cheap conditions first: most crashes contradict most issues by one of these.
-_ORDER = ("kinds", "module", "esxi", "versions", "builds", *_SIGNS)
-
-
-def _match(facts: _Facts, issue: Issue) -> Match | None:
-    held: list[str] = []
-    unknown: list[str] = []
-    for condition in _ORDER:
-        if not getattr(issue, condition):
-            continue
-        answer = facts.holds(issue, condition)
-        if answer is False:
-            return None
-        (unknown if answer is None else held).append(condition)
-    return Match(issue, tuple(held), tuple(unknown)) if set(_SIGNS) & set(held) else None
+# What each condition asks, None where the evidence cannot tell. The cheap ones first: most crashes contradict most issues
+# by one of these.
+_CONDITIONS: dict[str, Callable[[_Facts, Issue], bool | None]] = {
+    "kinds": lambda facts, issue: None if facts.crash.kind == "other" else facts.crash.kind in issue.kinds,
+    "module": lambda facts, issue: None if facts.module is None else facts.module == issue.module,
+    "esxi": lambda facts, issue: _begins(issue.esxi, facts.crash.esxi_version),
+    "versions": lambda facts, issue: _in_ranges(issue.versions, facts.version, issue.module),
+    "builds": lambda facts, issue: _in_ranges(issue.builds, facts.build, None),
+    "stack": lambda facts, issue: facts.bears("stack", issue.stack),
+    "message": lambda facts, issue: facts.bears("message", issue.message),
+    "text": lambda facts, issue: facts.bears("text", issue.text),
+}
 
 
 @lru_cache(maxsize=8)
@@ -254,7 +232,7 @@ def _pattern(patterns: tuple[str, ...], whole_lines: bool = False) -> Any:
 
 
 def _begins(wanted: Iterable[str], found: str | None) -> bool | None:
-    return None if found is None else any(found == one or found.startswith(f"{one}.") for one in wanted)
+    return None if found is None else any(f"{found}.".startswith(f"{one}.") for one in wanted)
 
 
 def _in_ranges(ranges: Iterable[str], found: str | None, module: str | None) -> bool | None:

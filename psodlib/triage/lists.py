@@ -40,25 +40,24 @@ class Rule:
 def read_rules(file: str | Path, mapped: bool = False, plain: bool = False) -> tuple[Rule, ...]:
     """Read a rule list."""
     path = RULES / file if isinstance(file, str) and "/" not in file else Path(file)
-    rules = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RuleError(path, 0, f"cannot be read ({error}); expected a text file in UTF-8") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip() and not line.startswith("#"):
-            rules.append(_rule(path, number, line.strip(), mapped, plain))
-    return tuple(rules)
+    return tuple(
+        _rule(path, number, line.strip(), mapped, plain)
+        for number, line in lines
+        if line.strip() and not line.startswith("#")
+    )
 
 
 def _rule(path: Path, number: int, line: str, mapped: bool, plain: bool) -> Rule:
     match = _LINE.fullmatch(line)
     if match is None or not match["reason"]:
         raise RuleError(path, number, f"found {line!r}, expected a pattern, two spaces and '# reason'")
-    if mapped is not (match["value"] is not None):
-        raise RuleError(
-            path, number, f"found {line!r}, expected {'a pattern and -> value' if mapped else 'a pattern without ->'}"
-        )
+    if mapped is (match["value"] is None):
+        wanted = "a pattern and -> value" if mapped else "a pattern without ->"
+        raise RuleError(path, number, f"found {line!r}, expected {wanted}")
     try:
         regex = re.compile(re.escape(match["pattern"]) if plain else match["pattern"])
     except re.error as error:

@@ -15,8 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
+from typing import NamedTuple
 
 from psodlib.records import Alive, Crash, FileReading, Precursor
+from psodlib.triage.boots import SILENCE, Span, merged
 from psodlib.triage.lists import read_rules
 from psodlib.triage.modules import Release, module_of_word, release_in
 
@@ -29,15 +31,12 @@ NOISE = 4  # listed words count when there are this many times more of them than
 CHANCE = {True: 0.001, False: 0.02}  # probability that so many would be said by chance: any words, listed words
 NEAR = 50  # lines before a crash that bears no time, for any words
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-SILENCE = timedelta(hours=2)  # heartbeats are hourly points: between two of them the host was watched
 
 _ADDRESS = re.compile(r"\b([a-z]\w{1,40}) (0000:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\b")  # <4>hpsa 0000:03:00.0: resetting
 Key = tuple[str, str]  # module or heap, what was said of it
-Span = tuple[datetime, datetime]
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
+class _Word(NamedTuple):
     weight: float
     lasting: bool
     victim: bool
@@ -45,12 +44,12 @@ class _Word:
 
 
 @cache
-def _word(what: str) -> _Word | None:
-    rule = next((rule for rule in read_rules("warnings.txt", mapped=True) if rule.pattern == what), None)
-    if rule is None:
-        return None
-    weight, *traits = (rule.value or "").split()
-    return _Word(float(weight), "lasting" in traits, "victim" in traits, "any" in traits)
+def _words() -> dict[str, _Word]:
+    rules = ((rule.pattern, *(rule.value or "").split()) for rule in read_rules("warnings.txt", mapped=True))
+    return {
+        what: _Word(float(weight), "lasting" in traits, "victim" in traits, "any" in traits)
+        for what, weight, *traits in rules
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,6 @@ class Said:
     loaded: frozenset[str] = frozenset()  # modules that the host is known to have loaded
     devices: Mapping[str, str] = field(default_factory=dict)  # PCI address -> driver
     release: Release | None = None  # where all files tell of one release
-
-
-_NOTHING = Said()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,57 +103,48 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
 
 def heard(precursors: Said | Sequence[Precursor], crash: Crash) -> Said:
     """What is known beside a crash, from warnings or as it was heard before."""
-    if isinstance(precursors, Said):
-        return precursors
-    return hear(precursors, crashes=[crash]) if precursors else _NOTHING
+    return precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash]) if precursors else Said()
 
 
 def hear(
-    precursors: Iterable[Precursor],
-    alive: Iterable[Alive] = (),
-    crashes: Iterable[Crash] = (),
-    *,
-    boots: Iterable[datetime] = (),
-    loaded: Iterable[str] = (),
-    devices: Mapping[str, str] | None = None,
+    precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: Iterable[Crash] = (), *,
+    boots: Iterable[datetime] = (), loaded: Iterable[str] = (), devices: Mapping[str, str] | None = None,
     release: Release | None = None,
-) -> Said:
+) -> Said:  # fmt: skip
     """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
     everything, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
-    precursors = [p for p in everything if p.module and _word(p.what)]
-    claimed = {
-        match[2]: match[1] for p in precursors if " 0000:" in p.text for match in [_ADDRESS.search(p.text)] if match
-    }
+    told = [p for p in everything if p.module and p.what in _words()]
+    claimed = {m[2]: m[1] for p in told if " 0000:" in p.text and (m := _ADDRESS.search(p.text))}
     devices = {**claimed, **(devices or {})}
     # Every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`.
-    spoken = {p.module or "" for p in precursors}
+    spoken = {p.module or "" for p in told}
     names = {name: module_of_word(name, loaded) or devices.get(name.lower(), name) for name in spoken}
     found: dict[Key, set[datetime]] = defaultdict(set)
-    for p in precursors:
-        name = p.module or ""
+    for p in told:
         if p.time:
-            found[names[name], p.what].add(p.time.replace(second=0, microsecond=0))
+            found[names[p.module or ""], p.what].add(p.time.replace(second=0, microsecond=0))
     minutes = {key: tuple(sorted(times)) for key, times in found.items()}
-    watched = _merged(((item.start, item.end) for item in alive), SILENCE)
+    watched = merged(sorted((item.start, item.end) for item in alive), SILENCE)
     if not watched and minutes:
         watched = [(min(times[0] for times in minutes.values()), max(times[-1] for times in minutes.values()))]
+    listened = merged(sorted(span for p in everything if p.what == "listened" for span in _listened(p)))
+    loud = {what: _loud(_words()[what], crashes) for _, what in minutes}
+    attended = {what: listened if what == "said" else watched for what in loud}
     begins = {*boots, *(item.boot for item in alive if item.boot), *(c.time for c in crashes if c.time)}
     begins |= {crash.time - crash.uptime for crash in crashes if crash.time and crash.uptime is not None}
-    loud = {what: _merged(_loud(what, crashes)) for what in {what for _, what in minutes}}
     lines: dict[str, list[int]] = defaultdict(list)
     for crash in crashes:
         if crash.line is not None:
             lines[crash.source or ""].append(crash.line)
-    listened = _merged(span for p in everything if p.what == "listened" for span in [_listened(p)] if span)
-    attended = {what: listened if what == "said" else watched for what in loud}
-    quiet_time = {  # what is left of it without the loud hours
-        what: _length(_merged([*spans, *loud[what]])) - _length(loud[what]) for what, spans in attended.items() if spans
-    }
     return Said(
         minutes=minutes,
-        untimed=tuple(replace(p, module=names[p.module or ""]) for p in precursors if not p.time),
+        untimed=tuple(replace(p, module=names[p.module or ""]) for p in told if not p.time),
         quiet={key: _outside(times, loud[key[1]]) for key, times in minutes.items()},
-        quiet_time=quiet_time,
+        quiet_time={  # what is left of it without the loud hours
+            what: _length(merged(sorted([*spans, *loud[what]]))) - _length(loud[what])
+            for what, spans in attended.items()
+            if spans
+        },
         boots=tuple(sorted(begins)),
         crash_lines={source: tuple(sorted(numbers)) for source, numbers in lines.items()},
         drivers=frozenset(claimed.values()),
@@ -167,22 +154,33 @@ def hear(
     )
 
 
-def _listened(marker: Precursor) -> Span | None:
+def _listened(marker: Precursor) -> list[Span]:
     # From when to when the lines of any words were heard, as evidence/speech.py says it.
     try:
         end = datetime.fromisoformat(marker.text + "+00:00")
     except ValueError:
-        return None
-    return (marker.time, end) if marker.time and marker.time <= end else None
+        return []
+    return [(marker.time, end)] if marker.time and marker.time <= end else []
 
 
-def _loud(what: str, crashes: Iterable[Crash]) -> Iterable[Span]:
+def _loud(word: _Word, crashes: Iterable[Crash]) -> list[Span]:
     # The hours that led to a crash: the onset of a leak is no quiet time, be it three days long.
-    word = _word(what)
+    spans = []
     for crash in crashes:
-        if crash.time and word:
+        if crash.time:
             reach = crash.uptime if word.lasting and crash.uptime is not None else BURST if word.any else BEFORE
-            yield (crash.time - reach, crash.time)
+            spans.append((crash.time - reach, crash.time))
+    return merged(sorted(spans))
+
+
+def _outside(times: Sequence[datetime], spans: Sequence[Span]) -> tuple[datetime, ...]:
+    ends = [end for _, end in spans]
+    nearest = ((time, bisect_left(ends, time)) for time in times)
+    return tuple(time for time, at in nearest if at == len(spans) or time < spans[at][0])
+
+
+def _length(spans: Iterable[Span]) -> timedelta:
+    return sum((end - start for start, end in spans), timedelta(0))
 
 
 # ---- standing out ----------------------------------------------------------------------------------------------------
@@ -194,74 +192,55 @@ def standouts(said: Said, crash: Crash) -> list[Standout]:
     Notes
     -----
     Counted are different minutes. Lasting words count from the boot on, other listed ones in the last day, any words in
-    the last ten minutes or the last hour, where two quiet hours can be compared with. Listed words stand out where quiet time has none of them; else when they are
-    ``NOISE`` times the expected number, and that or more would come with a probability below ``CHANCE`` from
-    ``(quiet minutes + 1) / (quiet time + 1 hour)`` a minute (Poisson). Any words must pass the latter always, and no quiet
-    hour may have been as loud.
+    the last ten minutes or the last hour, where two quiet hours can be compared with. Listed words stand out where quiet
+    time has none of them; else when they are ``NOISE`` times the expected number, and that or more would come with a
+    probability below ``CHANCE`` from ``(quiet minutes + 1) / (quiet time + 1 hour)`` a minute (Poisson). Any words must
+    pass the latter always, and no quiet hour may have been as loud.
     """
     counts: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
-    for (module, what), times in said.minutes.items() if crash.time else ():
-        if heard := _heard(said, crash, (module, what), times):
-            counts[module][what] = heard
+    for (module, what), times in said.minutes.items():
+        if crash.time and (found := _heard(said, crash, crash.time, (module, what), times)):
+            counts[module][what] = found
     for p in said.untimed:
         if _may_precede(p, crash, said):
-            known = counts[p.module or ""].get(p.what, (0, 0.0))
-            counts[p.module or ""][p.what] = (known[0] + 1, known[1])
-    found = (_standout(module, whats, said) for module, whats in counts.items())
-    return sorted(found, key=lambda standout: (-standout.weight, standout.module))
+            count, expected = counts[p.module or ""].get(p.what, (0, 0.0))
+            counts[p.module or ""][p.what] = count + 1, expected
+    out = []
+    for module, whats in counts.items():
+        words = [_words()[what] for what in whats]
+        count, usual = sum(n for n, _ in whats.values()), sum(expected for _, expected in whats.values())
+        weight = max(word.weight for word in words) * (count + 1) / (count + usual + 2)
+        compared = any(said.quiet_time.get(what) for what in whats)
+        quiet = f"{usual:.2g} expected from quiet time" if compared else "no quiet time to compare with"
+        why = f"it was heard in {count} minutes before the crash ({', '.join(sorted(whats))}), {quiet}"
+        out.append(Standout(module, weight, all(word.victim for word in words), why, frozenset(whats)))
+    return sorted(out, key=lambda standout: (-standout.weight, standout.module))
 
 
-def _heard(said: Said, crash: Crash, key: Key, times: Sequence[datetime]) -> tuple[int, float] | None:
+def _heard(said: Said, crash: Crash, end: datetime, key: Key, times: Sequence[datetime]) -> tuple[int, float] | None:
     # (minutes before the crash, minutes expected) where they stand out.
-    word, end = _word(key[1]), crash.time
-    if word is None or end is None:
-        return None
-    boot = _boot_of(said, crash)
-    reach = BEFORE if boot is None or not word.lasting else end - boot
-    for window in WINDOWS if word.any else (reach,):
-        start = _start(end - window, end, boot, word)
+    word = _words()[key[1]]
+    earlier = bisect_left(said.boots, end)
+    boot = end - crash.uptime if crash.uptime is not None else said.boots[earlier - 1] if earlier else None
+    quiet, time = said.quiet.get(key, ()), said.quiet_time.get(key[1]) or timedelta(0)
+    for window in WINDOWS if word.any else (end - boot if boot and word.lasting else BEFORE,):
+        start = (end - window).replace(second=0, microsecond=0)
+        if boot and not word.lasting:
+            # While a host boots, every driver talks and resets its device; one that stops before it settled has nothing else.
+            start = max(start, boot + SETTLED if word.any or end - boot > 2 * SETTLED else boot)
         count = bisect_right(times, end) - bisect_left(times, start)
-        if not count:
-            continue
-        quiet, time = said.quiet.get(key, ()), said.quiet_time.get(key[1]) or timedelta(0)
-        span = max((end - start) / MINUTE, 1.0)
-        expected = (len(quiet) + 1) / ((time + HOUR) / MINUTE) * span
-        if not word.any and not quiet:
+        if count and not word.any and not quiet:
             return count, 0.0
-        if word.any and time < COMPARED:
+        if not count or (word.any and time < COMPARED):
             continue
-        rare = _tail(count, expected) < CHANCE[word.any]
-        if rare and (not _as_loud(quiet, count, window) if word.any else count >= NOISE * expected):
+        expected = (len(quiet) + 1) / ((time + HOUR) / MINUTE) * max((end - start) / MINUTE, 1.0)
+        # Poisson: so many or more.
+        fewer = (n * math.log(expected) - expected - math.lgamma(n + 1) for n in range(min(count, 60)))
+        rare = max(0.0, 1.0 - sum(map(math.exp, fewer))) < CHANCE[word.any]
+        as_loud = any(later - first <= window for first, later in zip(quiet, quiet[count - 1 :], strict=False))
+        if rare and (not as_loud if word.any else count >= NOISE * expected):
             return count, expected
     return None
-
-
-def _boot_of(said: Said, crash: Crash) -> datetime | None:
-    if crash.time is None:
-        return None
-    if crash.uptime is not None:
-        return crash.time - crash.uptime
-    at = bisect_left(said.boots, crash.time)
-    return said.boots[at - 1] if at else None
-
-
-def _start(start: datetime, end: datetime, boot: datetime | None, word: _Word) -> datetime:
-    # While a host boots, every driver talks and resets its device; one that stops before it settled has nothing else.
-    start = start.replace(second=0, microsecond=0)
-    if boot is None or word.lasting:
-        return start
-    settled = boot + SETTLED if word.any or end - boot > 2 * SETTLED else boot
-    return max(start, settled)
-
-
-def _tail(count: int, expected: float) -> float:
-    # Poisson: so many or more.
-    below = sum(math.exp(n * math.log(expected) - expected - math.lgamma(n + 1)) for n in range(min(count, 60)))
-    return max(0.0, 1.0 - below)
-
-
-def _as_loud(quiet: Sequence[datetime], count: int, window: timedelta) -> bool:
-    return any(quiet[i + count - 1] - quiet[i] <= window for i in range(len(quiet) - count + 1))
 
 
 def _may_precede(warning: Precursor, crash: Crash, said: Said) -> bool:
@@ -271,43 +250,6 @@ def _may_precede(warning: Precursor, crash: Crash, said: Said) -> bool:
         return False
     if warning.line is None or crash.line is None:
         return True
-    word = _word(warning.what)
     between = any(warning.line < line < crash.line for line in said.crash_lines.get(crash.source or "", ()))
-    near = word is None or not word.any or crash.line - warning.line <= NEAR
+    near = not _words()[warning.what].any or crash.line - warning.line <= NEAR
     return warning.line < crash.line and near and not between
-
-
-def _standout(module: str, whats: Mapping[str, tuple[int, float]], said: Said) -> Standout:
-    words = {what: word for what in whats if (word := _word(what))}
-    count, usual = sum(n for n, _ in whats.values()), sum(expected for _, expected in whats.values())
-    weight = max(word.weight for word in words.values()) * (count + 1) / (count + usual + 2)
-    compared = any(said.quiet_time.get(what) for what in whats)
-    quiet = f"{usual:.2g} expected from quiet time" if compared else "no quiet time to compare with"
-    why = f"it was heard in {count} minutes before the crash ({', '.join(sorted(whats))}), {quiet}"
-    return Standout(module, weight, all(word.victim for word in words.values()), why, frozenset(whats))
-
-
-# ---- spans -----------------------------------------------------------------------------------------------------------
-
-
-def _outside(times: Sequence[datetime], spans: Sequence[Span]) -> tuple[datetime, ...]:
-    out: list[datetime] = []
-    at = 0
-    for start, end in spans:
-        out += times[at : max(at, bisect_left(times, start))]
-        at = max(at, bisect_right(times, end))
-    return (*out, *times[at:])
-
-
-def _merged(spans: Iterable[Span], reach: timedelta = timedelta(0)) -> list[Span]:
-    out: list[Span] = []
-    for start, end in sorted(spans):
-        if out and start - out[-1][1] <= reach:
-            out[-1] = (out[-1][0], max(out[-1][1], end))
-        else:
-            out.append((start, end))
-    return out
-
-
-def _length(spans: Iterable[Span]) -> timedelta:
-    return sum((end - start for start, end in spans), timedelta(0))

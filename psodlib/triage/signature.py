@@ -24,22 +24,23 @@ from functools import lru_cache
 
 from psodlib.records import Crash, Frame
 from psodlib.triage.frames import (
+    MAX_SEARCHED,
     STALLED,
     family_of,
     irrelevant_rule,
     is_lock,
     junk,
     machine_check_frame,
+    message_of,
     software_nmi,
     telling_frames,
-)
+)  # fmt: skip
 from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 
 # Goes up with every change of a rule or list that can move a signature (CHANGELOG, "Changed results").
 SIGNATURE_VERSION = 6
 MAX_LENGTH = 255  # characters
-MAX_MESSAGE, MAX_TEXT = 2_000, 40_000  # characters that are searched for a bank, device or source line
 MAX_FRAMES = 40  # frames looked at
 SENTINEL_DEPTH = 10  # a sentinel farther out belongs to an older interrupt, not to this crash
 # Kinds whose panic is entered through an exception's or an NMI's gate.
@@ -135,7 +136,7 @@ def by_device(draft: Draft) -> Draft:
     crash = draft.crash
     if crash.kind not in ("nmi", "iommu_fault") or software_nmi(crash):
         return draft
-    words = f"{_message(crash)} {_around(_APEI, _words(crash))}"
+    words = f"{message_of(crash)} {_around(_APEI, _words(crash))}"
     named = draft.device or ("PCI device" if _DEVICE.search(words) else "device unknown")
     return replace(draft, signature=f"{crash.kind}: {named}")
 
@@ -145,7 +146,7 @@ def by_source(draft: Draft) -> Draft:
 
     The line moves between builds, but one file holds many checks, and a wrong merge hides more than a split.
     """
-    match = _SOURCE.search(_message(draft.crash))
+    match = _SOURCE.search(message_of(draft.crash))
     return replace(draft, signature=f"{draft.crash.kind}: {match[1]}:{match[2]}") if match else draft
 
 
@@ -162,11 +163,7 @@ def _around(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _words(crash: Crash) -> str:
-    return f"{_message(crash)}\n{crash.text[:MAX_TEXT]}"
-
-
-def _message(crash: Crash) -> str:
-    return (crash.message or "")[:MAX_MESSAGE]
+    return f"{message_of(crash)}\n{crash.text[:MAX_SEARCHED]}"
 
 
 # ---- signed by the stack ---------------------------------------------------------------------------------------------
@@ -258,7 +255,7 @@ def _by_words(crash: Crash) -> str | None:
     # Without a frame that tells, what the message says, where it is more than an exception's or a PCPU's number.
     if crash.kind not in WORDED or crash.exception is not None or not crash.message:
         return None
-    words = crash.message[:MAX_MESSAGE].partition("possible deadlock")[0].rstrip(" -–—")  # the lock's name is before it
+    words = message_of(crash).partition("possible deadlock")[0].rstrip(" -–—")  # the lock's name is before it
     return f"{crash.kind}: {_NUMBER.sub('N', words)}"
 
 

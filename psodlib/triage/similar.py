@@ -11,9 +11,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import combinations
+from itertools import accumulate, combinations
 from typing import Any
 
 import pandas as pd
@@ -53,14 +53,16 @@ class Stacks(dict[str, Stack]):
     def rarity(self) -> dict[str, float]:
         """How rare each function is over different stacks: a boot loop of one host makes nothing common."""
         n = len(self.crashes)
-        return {
-            name: 0.0 if name == UNREADABLE else math.log(1 + n / len(found)) / math.log(1 + n)
-            for name, found in self._with.items()
-        }
+        rarity = {name: math.log(1 + n / len(found)) / math.log(1 + n) for name, found in self._with.items()}
+        return rarity | {UNREADABLE: 0.0}
+
+    @cached_property
+    def _asked(self) -> dict[tuple[Stack, int], dict[Stack, float]]:
+        return {}
 
     def like(self, stack: Stack, count: int) -> dict[Stack, float]:
         """Stacks that are like one, and how much; among them the most alike that so many crashes have."""
-        if (stack, count) not in self._found:
+        if (stack, count) not in self._asked:
             near = {other for name in set(stack) for other in self._with.get(name, ())}
             scores, best = {}, [0.0] * count  # of the crashes so far, as a heap
             for most, other in sorted(((self._most(stack, other), other) for other in near), reverse=True):
@@ -71,23 +73,19 @@ class Stacks(dict[str, Stack]):
                     scores[other] = score
                 for _ in self.crashes[other] if best else ():
                     heapq.heappushpop(best, score)
-            self._found[stack, count] = scores
-        return self._found[stack, count]
-
-    @cached_property
-    def _found(self) -> dict[tuple[Stack, int], dict[Stack, float]]:
-        return {}
+            self._asked[stack, count] = scores
+        return self._asked[stack, count]
 
     def _most(self, one: Stack, other: Stack) -> float:
         # How alike two stacks can be at most: what only one of them has is left out at its weight.
-        both = set(one) & set(other)
-        weights = [
-            (name in both, self.rarity.get(name, 1.0) / (1 + i))
-            for stack in (one, other)
-            for i, name in enumerate(stack)
-        ]
-        whole = sum(weight for _, weight in weights)
-        return sum(weight for shared, weight in weights if shared) / whole if whole else 0.0
+        weights = [*_weights(one, self.rarity), *_weights(other, self.rarity)]
+        both, whole = set(one) & set(other), sum(weights)
+        return sum(w for w, name in zip(weights, one + other, strict=True) if name in both) / whole if whole else 0.0
+
+    def shared(self, one: Stack, other: Stack) -> str:
+        """The weightiest functions that both stacks have."""
+        weights = dict(zip(reversed(one), reversed(_weights(one, self.rarity)), strict=True))
+        return ";".join(sorted(set(one) & set(other), key=lambda name: (-weights[name], name))[:SHOWN])
 
 
 def similar_crashes(
@@ -121,26 +119,19 @@ def similar_crashes(
     crashes = fleet.crashes.set_index("crash_id")
     if crash_id not in crashes.index:
         raise InputError(f"no crash has the id {crash_id!r}; expected one of crashes.crash_id")
-    stacks = stacks if isinstance(stacks, Stacks) else Stacks(stacks_of(fleet) if stacks is None else stacks)
-    mine, rarity = stacks.get(crash_id, ()), stacks.rarity
-    found = [
-        (score, other)
-        for stack, score in stacks.like(mine, count + 1).items()
-        for other in stacks.crashes[stack]
-        if other != crash_id
-    ]
-    signature = crashes.at[crash_id, "signature"]
-    rows = []
-    for score, other in sorted(found, key=lambda pair: (-pair[0], pair[1]))[:count]:
-        row = crashes.loc[other]
-        proposal = "same" if row["signature"] == signature else "merge" if score >= LEAST else None
-        rows.append(
-            (other, row["host"], row["time"], row["signature"], score, _shared(mine, stacks[other], rarity), proposal)
-        )
-    columns = ["crash_id", "host", "time", "signature", "likeness", "shared", "proposal"]
-    text = dict.fromkeys(["crash_id", "host", "signature", "shared", "proposal"], "string")
-    table = pd.DataFrame(rows, columns=columns).astype({**text, "likeness": "float64"})
-    return table.assign(time=pd.to_datetime(table["time"], utc=True).astype("datetime64[ns, UTC]"))
+    stacks = stacks if isinstance(stacks, Stacks) else stacks_of(fleet)
+    mine = stacks.get(crash_id, ())
+    near = stacks.like(mine, count + 1).items()
+    found = ((-score, other) for stack, score in near for other in stacks.crashes[stack] if other != crash_id)
+    nearest = sorted(found)[:count]
+    ids = [other for _, other in nearest]
+    table = crashes.loc[ids, ["host", "time", "signature"]].reset_index().astype({"crash_id": "string"})
+    table["likeness"] = pd.array([-minus for minus, _ in nearest], dtype="float64")
+    table["shared"] = pd.array([stacks.shared(mine, stacks[other]) for other in ids], dtype="string")
+    same = table["signature"] == crashes.at[crash_id, "signature"]
+    merge = table["likeness"].ge(LEAST).map({True: "merge"}).astype("string")
+    table["proposal"] = merge.mask(same.fillna(False), "same")
+    return table
 
 
 def propose_merges(fleet: Tables, least: float = LEAST) -> pd.DataFrame:
@@ -161,24 +152,28 @@ def propose_merges(fleet: Tables, least: float = LEAST) -> pd.DataFrame:
         half of all stacks have are compared.
     """
     stacks = stacks_of(fleet)
-    rarity = stacks.rarity
-    signatures = dict(zip(fleet.crashes["crash_id"], fleet.crashes["signature"], strict=True))
-    counts = Counter(fleet.crashes["signature"].dropna())
+    crashes = fleet.crashes[fleet.crashes["signature"].notna()]
     by_signature: dict[str, Counter[Stack]] = defaultdict(Counter)
-    for crash_id, stack in stacks.items():
-        if isinstance(signatures[crash_id], str):
-            by_signature[signatures[crash_id]][stack] += 1
+    for crash_id, signature in zip(crashes["crash_id"], crashes["signature"], strict=True):
+        if crash_id in stacks:
+            by_signature[signature][stacks[crash_id]] += 1
     usual = {name: [stack for stack, _ in found.most_common(5)] for name, found in by_signature.items()}
+    users: dict[str, set[str]] = defaultdict(set)
+    for signature, common in usual.items():
+        for name in {name for stack in common for name in stack}:
+            users[name].add(signature)
+    rare = [found for name, found in users.items() if name != UNREADABLE and len(found) <= max(2, COMMON * len(usual))]
+    counts = Counter(crashes["signature"])
     rows = []
-    for one, other in _candidates(usual):
-        pairs = [(alike(a, b, rarity), _shared(a, b, rarity)) for a in usual[one] for b in usual[other]]
-        score, shared = max(pairs)
-        if score >= least:
-            rows.append((one, other, counts[one], counts[other], score, shared))
-    columns = ["signature", "other", "crashes", "other_crashes", "likeness", "shared"]
-    text = dict.fromkeys(["signature", "other", "shared"], "string")
-    table = pd.DataFrame(rows, columns=columns)
-    table = table.astype({**text, "crashes": "Int64", "other_crashes": "Int64", "likeness": "float64"})
+    for one, other in sorted({pair for found in rare for pair in combinations(sorted(found), 2)}):
+        pairs = [(alike(a, b, stacks.rarity), stacks.shared(a, b)) for a in usual[one] for b in usual[other]]
+        if (best := max(pairs))[0] >= least:
+            rows.append((one, other, counts[one], counts[other], *best))
+    kinds = {
+        "signature": "string", "other": "string", "crashes": "Int64", "other_crashes": "Int64", "likeness": "float64",
+        "shared": "string",
+    }  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
     return table.sort_values(["likeness", "signature", "other"], ascending=[False, True, True], ignore_index=True)
 
 
@@ -190,13 +185,11 @@ def alike(one: Sequence[str], other: Sequence[str], rarity: Mapping[str, float])
     Weight of frame *i*: rarity / (1 + i). Leaving a frame out costs its weight, a match at different depths the
     difference of the weights; likeness = 1 - cost / (all weights). Time grows with the product of the lengths.
     """
-    mine, its = ([rarity.get(name, 1.0) / (1 + i) for i, name in enumerate(stack)] for stack in (one, other))
+    mine, its = _weights(one, rarity), _weights(other, rarity)
     whole = sum(mine) + sum(its)
     if not whole or set(one).isdisjoint(other):
         return 0.0
-    above = [0.0]
-    for weight in its:
-        above.append(above[-1] + weight)
+    above = [*accumulate(its, initial=0.0)]
     for name, weight in zip(one, mine, strict=True):
         row = [above[0] + weight]
         for at, (other_name, other_weight) in enumerate(zip(other, its, strict=True)):
@@ -210,30 +203,22 @@ def alike(one: Sequence[str], other: Sequence[str], rarity: Mapping[str, float])
 
 def stacks_of(fleet: Tables) -> Stacks:
     """The functions of each crash that can tell, as its signature saw them; crashes without any are left out."""
-    columns = ["crash_id", "backtrace", "pcpu", "index", "function", "module", "offset"]
-    frames: dict[str, list[Frame]] = defaultdict(list)
-    for row in fleet.frames[columns].astype(object).itertuples(index=False):
-        known: dict[str, Any] = {name: value for name, value in zip(columns, row, strict=True) if not pd.isna(value)}
-        frames[known.get("crash_id", "")].append(Frame(**known))
+    frames: dict[Any, list[Frame]] = defaultdict(list)
+    for known in _known(fleet.frames, ["crash_id", "backtrace", "pcpu", "index", "function", "module", "offset"]):
+        frames[known.get("crash_id")].append(Frame(**known))
     stacks = Stacks()
-    heads = fleet.crashes[["crash_id", "kind", "message"]].astype(object).itertuples(index=False)
-    for crash_id, kind, message in heads:
-        words = {name: value for name, value in (("kind", kind), ("message", message)) if not pd.isna(value)}
-        names = telling_names(Crash(frames=tuple(frames.get(crash_id, ())), **words))
+    for known in _known(fleet.crashes, ["crash_id", "kind", "message"]):
+        names = telling_names(Crash(**known, frames=tuple(frames[known["crash_id"]])))
         if any(name != UNREADABLE for name in names):
-            stacks[crash_id] = names
+            stacks[known["crash_id"]] = names
     return stacks
 
 
-def _shared(one: Stack, other: Stack, rarity: Mapping[str, float]) -> str:
-    both = sorted(set(one) & set(other), key=lambda name: (-rarity.get(name, 1.0) / (1 + one.index(name)), name))
-    return ";".join(both[:SHOWN])
+def _known(table: pd.DataFrame, columns: list[str]) -> Iterator[dict[str, Any]]:
+    # Row by row, what is known.
+    for row in table[columns].astype(object).itertuples(index=False):
+        yield {name: value for name, value in zip(columns, row, strict=True) if not pd.isna(value)}
 
 
-def _candidates(usual: Mapping[str, Sequence[Stack]]) -> list[tuple[str, str]]:
-    users: dict[str, set[str]] = defaultdict(set)
-    for signature, stacks in usual.items():
-        for name in {name for stack in stacks for name in stack}:
-            users[name].add(signature)
-    rare = [found for name, found in users.items() if name != UNREADABLE and len(found) <= max(2, COMMON * len(usual))]
-    return sorted({pair for found in rare for pair in combinations(sorted(found), 2)})
+def _weights(stack: Sequence[str], rarity: Mapping[str, float]) -> list[float]:
+    return [rarity.get(name, 1.0) / (1 + depth) for depth, name in enumerate(stack)]

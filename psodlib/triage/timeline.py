@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -27,8 +27,6 @@ COLUMNS = {
     "time": "datetime64[ns, UTC]", "end": "datetime64[ns, UTC]", "lane": "string", "what": "string", "detail": "string",
     "source": "string", "line": "Int64", "sha256": "string",
 }  # fmt: skip
-
-
 # What is read of each table, of the rows of one host.
 READ = {
     "crashes": ["crash_id", "time", "message", "source", "line", "sha256"],
@@ -38,6 +36,7 @@ READ = {
     "events": ["time", "what", "vm", "detail", "source", "line"],
 }
 Rows = dict[str, list[Any]]
+Entry = dict[str, Any]
 
 
 def incident_timeline(
@@ -50,7 +49,9 @@ def incident_timeline(
     crash = found.iloc[0]
     host = crash["host"]
     here = (lives or lives_of(fleet, [host]))[host] if pd.notna(host) else {name: [] for name in READ}
-    table = _table([*_crashes(here, crash), *_life(here, crash["guilty_module"])])
+    others = [row for row in here["crashes"] if not _is(row, crash_id)]
+    crashes = [_crash("crash", crash), *(_crash("another crash", row) for row in others)]
+    table = _table([*crashes, *_life(here, crash["guilty_module"])])
     if pd.notna(crash["time"]):
         reach = pd.Timedelta(days=days)
         begins, ends = table["time"], table["end"].fillna(table["time"])
@@ -67,16 +68,7 @@ def incident_timeline(
 def host_timeline(fleet: Tables, host: str) -> pd.DataFrame:
     """All that is known of one host, in the order of time."""
     here = lives_of(fleet, [host])[host]
-    crashes = [_crash_row(row, "crash") for row in here["crashes"]]
-    return _in_order(_table([*crashes, *_life(here, None)]))
-
-
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)  # all unknown is no naive time
-
-
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
+    return _in_order(_table([*(_crash("crash", row) for row in here["crashes"]), *_life(here, None)]))
 
 
 def lives_of(fleet: Tables, hosts: Iterable[Any]) -> dict[Any, Rows]:
@@ -90,64 +82,49 @@ def lives_of(fleet: Tables, hosts: Iterable[Any]) -> dict[Any, Rows]:
     return lives
 
 
-def _life(here: Rows, module: Any) -> list[dict[str, Any]]:
-    return [*_down(here), *_boots(here), *_watched(here), *_drivers(here, module), *_vcenter_events(here)]
+def _table(entries: list[Entry]) -> pd.DataFrame:
+    return pd.DataFrame(entries, columns=list(COLUMNS), dtype=object).astype(COLUMNS)  # all unknown is no naive time
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sort_values(["time", "lane", "source", "line"], kind="stable", na_position="last", ignore_index=True)
 
 
 def _is(row: Any, crash_id: Any) -> bool:
     return pd.notna(row.crash_id) and bool(row.crash_id == crash_id)
 
 
-def _crash_row(row: Any, what: str) -> dict[str, Any]:
-    return {
-        "time": row.time,
-        "lane": "crash",
-        "what": what,
-        "detail": row.message,
-        "source": row.source,
-        "line": row.line,
-        "sha256": row.sha256,
-    }
+def _entry(lane: str, what: str, row: Any, time: Any, detail: Any, **more: Any) -> Entry:
+    place = {"source": getattr(row, "source", None), "line": getattr(row, "line", None)}
+    return {"lane": lane, "what": what, "time": time, "detail": detail, **place, **more}
 
 
-def _crashes(here: Rows, crash: Any) -> list[dict[str, Any]]:
-    others = [row for row in here["crashes"] if not _is(row, crash["crash_id"])]
-    return [_crash_row(crash, "crash"), *(_crash_row(row, "another crash") for row in others)]
+def _crash(what: str, row: Any) -> Entry:
+    return _entry("crash", what, row, row.time, row.message, sha256=row.sha256)
 
 
-def _down(here: Rows) -> list[dict[str, Any]]:
+def _life(here: Rows, module: Any) -> list[Entry]:
+    entries = []
     # No table holds when the dump was written or when HA acted; both lie between a crash and the boot that follows it.
     boots = sorted(row.boot for row in here["uptimes"] if pd.notna(row.boot))
-    rows = []
     for row in here["crashes"]:
         following = next((boot for boot in boots if pd.notna(row.time) and boot > row.time), None)
         if following is not None:
-            rows.append({"time": row.time, "end": following, "lane": "down", "what": "down", "detail": "until the next boot",
-                         "source": row.source, "line": row.line})  # fmt: skip
-    return rows
+            entries.append(_entry("down", "down", row, row.time, "until the next boot", end=following))
+    for row in here["uptimes"]:
+        entries.append(_entry("boot", "boot", row, row.boot, f"ended by {row.end_reason}", end=row.end))
+    for row in here["coverage"]:
+        entries.append(_entry("watched", "evidence", row, row.start, None, end=row.end))
+    return [*entries, *_drivers(here["drivers"], module), *_vcenter_events(here["events"])]
 
 
-def _boots(here: Rows) -> list[dict[str, Any]]:
-    return [
-        {"time": row.boot, "end": row.end, "lane": "boot", "what": "boot", "detail": f"ended by {row.end_reason}", "source": row.source}
-        for row in here["uptimes"]
-    ]  # fmt: skip
-
-
-def _watched(here: Rows) -> list[dict[str, Any]]:
-    return [{"time": row.start, "end": row.end, "lane": "watched", "what": "evidence"} for row in here["coverage"]]
-
-
-def _drivers(here: Rows, module: Any) -> list[dict[str, Any]]:
+def _drivers(rows: list[Any], module: Any) -> Iterator[Entry]:
     # The guilty module's versions; of many like observations of one boot the first is enough, and one without a version
     # says nothing where another of the same boot has it. Of a crash that names no module any driver may matter, but each
     # boot's list of all that it loaded does not: only what bears a version.
-    found = [
-        row for row in here["drivers"]
-        if (pd.isna(module) and pd.notna(row.version)) or (pd.notna(module) and row.module == module)
-    ]  # fmt: skip
+    found = [row for row in rows if (pd.notna(row.version) if pd.isna(module) else row.module == module)]
     versioned = {(row.module, row.boot) for row in found if pd.notna(row.version) and pd.notna(row.boot)}
-    rows, seen = [], set()
+    seen = set()
     for row in found:
         key = (row.module, row.version, row.state, row.boot, row.evidence)
         repeated = pd.notna(row.boot) and key in seen
@@ -155,19 +132,17 @@ def _drivers(here: Rows, module: Any) -> list[dict[str, Any]]:
             continue
         seen.add(key)
         words = [str(word) for word in (row.module, row.version, row.state) if pd.notna(word)]
-        rows.append({"time": row.observed_at, "lane": "driver", "what": " ".join(words), "detail": row.evidence,
-                     "source": row.source, "line": row.line})  # fmt: skip
-    return rows
+        yield _entry("driver", " ".join(words), row, row.observed_at, row.evidence)
 
 
-def _vcenter_events(here: Rows) -> list[dict[str, Any]]:
+def _vcenter_events(rows: list[Any]) -> Iterable[Entry]:
     # vCenter's events; the machines of one failover together.
-    rows: list[dict[str, Any]] = []
+    entries: list[Entry] = []
     machines: dict[str, list[str]] = {}
-    for row in here["events"]:
+    for row in rows:
         if (what := TOLD.get(row.what)) is None:
             continue
-        together = next((old for old in rows if old["what"] == what and row.time - old["time"] <= FAILOVER), None)
+        together = next((old for old in entries if old["what"] == what and row.time - old["time"] <= FAILOVER), None)
         if row.what in OF_MACHINES and together is not None:
             machines[what].append(str(row.vm))
             names = machines[what]
@@ -175,14 +150,5 @@ def _vcenter_events(here: Rows) -> list[dict[str, Any]]:
             together["detail"] = f"{len(names)} machines: {', '.join(names[:MOST_NAMED])}{more}"
         else:
             machines[what] = [str(row.vm)]
-            rows.append(
-                {
-                    "time": row.time,
-                    "lane": "vcenter",
-                    "what": what,
-                    "detail": row.detail,
-                    "source": row.source,
-                    "line": row.line,
-                }
-            )
-    return rows
+            entries.append(_entry("vcenter", what, row, row.time, row.detail))
+    return entries

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from psodlib.views.document import Section, Table, Text, by_column
@@ -22,10 +21,15 @@ ADVICE = {
 MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
 
 
+WHOLE = "{:,.0f}".format
+Blocks = list[Text | Table]
+
+
 def html(result: Any) -> str:
     """A result as a notebook's cell."""
     makers: dict[str, Any] = {
-        "Fleet": _fleet, "DataFrame": lambda table: (rates_blocks if "upper_at_zero" in table else _exposure)(table), "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
+        "Fleet": _fleet, "DataFrame": lambda table: (rates_blocks if "upper_at_zero" in table else _exposure)(table),
+        "RateRatio": _ratio, "PinDecision": _decision, "RolloutPlan": plan_blocks, "RolloutWatch": rollout_state,
     }  # fmt: skip
     return Section("", makers[type(result).__name__](result))._repr_html_()
 
@@ -34,65 +38,64 @@ def bar(low: Any, middle: Any, high: Any, start: float, end: float) -> str:
     """An interval drawn in letters on a scale from start to end; an arrow where it goes on."""
     if not (known(low) and known(high)) or not end > start:
         return ""
-    place = [_place(float(value), start, end) for value in (low, high)]
+
+    def place(value: float) -> int:
+        return min(int((min(max(value, start), end) - start) / (end - start) * WIDTH), WIDTH - 1)
+
+    first, last = place(low), place(high)
     letters = ["·"] * WIDTH
-    letters[place[0] : place[1] + 1] = "─" * (place[1] - place[0] + 1)
-    letters[place[0]] = "├" if low >= start else "←"
-    letters[place[1]] = "┤" if high <= end else "→"
+    letters[first : last + 1] = "─" * (last - first + 1)
+    letters[first] = "├" if low >= start else "←"
+    letters[last] = "┤" if high <= end else "→"
     if known(middle) and start <= middle <= end:
-        letters[_place(float(middle), start, end)] = "●"
+        letters[place(middle)] = "●"
     return "".join(letters)
 
 
-def _place(value: float, start: float, end: float) -> int:
-    share = (min(max(value, start), end) - start) / (end - start)
-    return min(int(share * WIDTH), WIDTH - 1)
-
-
-def _fleet(fleet: Any) -> list[Text | Table]:
+def _fleet(fleet: Any) -> Blocks:
     made_up = "Simulated. " if fleet.simulated else ""
     crashed = f"{count(len(fleet.crashes), 'crash')} on {count(fleet.crashes['host'].nunique(), 'host')}"
     rows = [(name, f"{len(table):,}", ROWS[name]) for name, table in fleet.tables.items()]
-    more = 'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, fleet.wide() one wide table.'
+    more = (
+        'fleet.crash("id") shows one crash, fleet.host("name") one host, fleet.now("module") who runs which version, '
+        "fleet.wide() one wide table."
+    )
     head = f"{made_up}{count(len(fleet.hosts), 'host')}{seen(fleet.hosts)}: {crashed}."
     return [Text(head), Table("", ["Table", "Rows", "One row is"], rows, more)]
 
 
-def _exposure(table: Any) -> list[Text | Table]:
+def _exposure(table: Any) -> Blocks:
     # By version: a row a stretch is for computing.
     if table.empty:
         return [Text("No host-day was watched.")]
-    module, whole = literal(table.attrs.get("module", "the driver")), "{:,.0f}".format
-    counts = ["host_days", "crashes", "unknown_crashes", "other_crashes"]
-    groups = table.groupby("version", dropna=False, observed=True)
-    lived, caused, unknown, others = (groups[name].sum().map(whole) for name in counts)
-    days, hosts = count(table["host_days"].sum(), "host-day"), count(table["host"].nunique(), "host")
-    more = count(int(table["unknown_crashes"].sum()), "more has", "more have")
-    return [
-        Text(f"{days} of {module} watched on {hosts}: it caused {count(int(table['crashes'].sum()), 'crash')}; {more} no known cause."),
-        by_column(
-            {
-                f"{module} loaded": map(literal, lived.index), "Hosts": groups["host"].nunique().map(whole), "Host-days watched": lived,
-                f"Crashes caused by {module}": caused, "Of unknown cause": unknown, "Other crashes": others,
-            },
-            f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them.",
-        ),
-    ]  # fmt: skip
+    module = literal(table.attrs.get("module", "the driver"))
+    counts = table[["host_days", "crashes", "unknown_crashes", "other_crashes"]]
+    groups, total = table.groupby("version", dropna=False, observed=True), counts.sum()
+    lived, caused, unknown, others = (groups[name].sum().map(WHOLE) for name in counts)
+    columns = {
+        f"{module} loaded": map(literal, lived.index), "Hosts": groups["host"].nunique().map(WHOLE),
+        "Host-days watched": lived, f"Crashes caused by {module}": caused, "Of unknown cause": unknown,
+        "Other crashes": others,
+    }  # fmt: skip
+    watched = f"{count(total['host_days'], 'host-day')} of {module} watched on {count(table['host'].nunique(), 'host')}"
+    more = count(total["unknown_crashes"], "more has", "more have")
+    note = f"{count(len(table), 'row')}, one a stretch of a boot with one loaded version; table.head() shows them."
+    told = f"{watched}: it caused {count(total['crashes'], 'crash')}; {more} no known cause."
+    return [Text(told), by_column(columns, note)]
 
 
-def rates_blocks(table: Any) -> list[Text | Table]:
+def rates_blocks(table: Any) -> Blocks:
     """Rates by group, as measured."""
     if table.empty:
         return [Text("No host-day was watched.")]
     crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
     yearly = table.assign(**{name: table[name] * DAYS_A_YEAR for name in ("rate", "low", "high", "upper_at_zero")})
-    end = _end(yearly)
-    rows = []
+    end, rows = _end(yearly), []
     for row in yearly.itertuples():
         group = ", ".join(map(literal, row.Index if isinstance(row.Index, tuple) else (row.Index,)))
-        none = f"none; at most {figure(row.upper_at_zero)}"
-        rate = f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else none
-        rate, line = rate if row.host_days > 0 else "no host-day", bar(row.low, row.rate, row.high, 0, end)
+        none = f"none; at most {figure(row.upper_at_zero)}" if row.host_days > 0 else "no host-day"
+        rate = f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes and row.host_days > 0 else none
+        line = bar(row.low, row.rate, row.high, 0, end)
         rows.append([group, f"{row.crashes:,}", f"{row.host_days:,.0f}", rate, line])
     by = listing(str(name).replace("_", " ") for name in table.index.names)
     whole = f": {figure(crashes * DAYS_A_YEAR / days)} per host-year" if days > 0 else ""
@@ -107,57 +110,55 @@ def _end(table: Any) -> float:
     return crashed if known(crashed) else float(table["high"].max())
 
 
-def _ratio(ratio: Any) -> list[Text | Table]:
-    named: list[tuple[str, Any]] = [
-        ("headline", (ratio.ratio, ratio.low, ratio.high)), ("known crashes only", ratio.known_only),
-        ("unknown crashes counted too", ratio.with_unknown), ("worst cases of the unknown", ratio.adversarial),
-        ("bare counts", ratio.crude),
-    ]  # fmt: skip
-    ends = [abs(math.log(end)) for _, (_, *limits) in named for end in limits if known(end) and 0 < end < math.inf]
+def _ratio(ratio: Any) -> Blocks:
+    named: dict[str, Any] = {
+        "headline": (ratio.ratio, ratio.low, ratio.high), "known crashes only": ratio.known_only,
+        "unknown crashes counted too": ratio.with_unknown, "worst cases of the unknown": ratio.adversarial,
+        "bare counts": ratio.crude,
+    }  # fmt: skip
+    ends = [abs(math.log(end)) for _, *limits in named.values() for end in limits if known(end) and 0 < end < math.inf]
     reach = min(max(ends, default=1.0) * 1.05, math.log(1000))
-    rows = [(name, figure(limits[0]), between(*limits[1:]), _log_bar(limits, reach)) for name, limits in named]
+    rows = []
+    for name, limits in named.items():
+        middle, low, high = (math.log(end) if end > 0 else -math.inf if end <= 0 else math.nan for end in limits)
+        rows.append((name, figure(limits[0]), between(*limits[1:]), bar(low, middle, high, -reach, reach)))
     scale = f"{figure(math.exp(-reach))} to {figure(math.exp(reach))}, equal in the middle"
     sides = zip((ratio.version, ratio.reference), ratio.crashes, ratio.host_days, strict=True)
     arms = (f"{literal(name)}: {count(crashes, 'crash')} in {count(span, 'host-day')}" for name, crashes, span in sides)
     percent = f"{100 * (1 - ratio.alpha):g} % interval"
-    return [
-        Text(_ratio_words(ratio, percent)), Table("", ["Counted", "Ratio", percent, scale], rows, f"{'; '.join(arms)}."),
-        *(Text(as_sentence(warning)) for warning in ratio.warnings[:3]),
-    ]  # fmt: skip
+    columns = ["Counted", "Ratio", percent, scale]
+    warned = [Text(as_sentence(warning)) for warning in ratio.warnings[:3]]
+    return [Text(_ratio_words(ratio, percent)), Table("", columns, rows, f"{'; '.join(arms)}."), *warned]
 
 
 def _ratio_words(ratio: Any, percent: str) -> str:
-    one, other = literal(ratio.version), literal(ratio.reference)
-    limits = f"({percent} of the ratio: {between(ratio.low, ratio.high)})"
+    one, other, interval = literal(ratio.version), literal(ratio.reference), between(ratio.low, ratio.high)
     if not known(ratio.ratio) or (ratio.low <= 0 and math.isinf(ratio.high)):
         return f"Nothing can be said yet of {one} against {other}."
     if ratio.low <= 1 <= ratio.high:
-        return f"Whether {one} or {other} crashes more often is open {limits}."
+        return f"Whether {one} or {other} crashes more often is open ({percent} of the ratio: {interval})."
     if ratio.ratio >= 1:
-        return f"{one} crashes {figure(ratio.ratio)} times as often as {other} ({percent}: {between(ratio.low, ratio.high)})."
-    return f"{one} crashes {100 * (1 - ratio.ratio):.0f} % less often than {other} {limits}."
+        return f"{one} crashes {figure(ratio.ratio)} times as often as {other} ({percent}: {interval})."
+    less = f"{100 * (1 - ratio.ratio):.0f} % less often"
+    return f"{one} crashes {less} than {other} ({percent} of the ratio: {interval})."
 
 
-def _log_bar(limits: Sequence[float], reach: float) -> str:
-    middle, low, high = (math.log(end) if end > 0 else -math.inf if end <= 0 else math.nan for end in limits)
-    return bar(low, middle, high, -reach, reach)
-
-
-def _decision(decision: Any) -> list[Text | Table]:
+def _decision(decision: Any) -> Blocks:
+    options, best = decision.options, literal(decision.best)
     head = {
         "pin": f"Standardise on {literal(decision.pin)}.",
         "avoid": f"Move hosts off {', '.join(map(literal, decision.avoid))}; no version is sure enough to be the standard.",
-        "undecided": f"No move is likely enough to help yet; {literal(decision.best)} has the lowest expected rate.",
+        "undecided": f"No move is likely enough to help yet; {best} has the lowest expected rate.",
     }[decision.verdict]
-    options, best, whole = decision.options, literal(decision.best), "{:,.0f}".format
     end, rows = _end(options), list(options.itertuples())
     columns = {
-        "Version": options["version"].map(literal), "Hosts now": options["hosts_now"].map(whole), "Crashes": options["crashes"].map(whole),
-        "Host-days": options["host_days"].map(whole),
+        "Version": options["version"].map(literal), "Hosts now": options["hosts_now"].map(WHOLE),
+        "Crashes": options["crashes"].map(WHOLE), "Host-days": options["host_days"].map(WHOLE),
         "Crashes per host-year (95 % interval)": [f"{figure(row.rate)} ({between(row.low, row.high)})" for row in rows],
         f"0 to {figure(end)}": [bar(row.low, row.rate, row.high, 0, end) for row in rows],
         f"Chance that {best} is better": ["–" if row.version == decision.best else chance(row.p_worse) for row in rows],
-        "Advice": [ADVICE[str(row.advice)] for row in rows],
+        "Advice": options["advice"].astype(str).map(ADVICE),
     }  # fmt: skip
-    worth = f"Expected crashes a year in the whole fleet: {figure(decision.crashes_if_stay)} as it is, {figure(decision.crashes_if_followed)} if this is followed."
+    as_it_is, followed = figure(decision.crashes_if_stay), figure(decision.crashes_if_followed)
+    worth = f"Expected crashes a year in the whole fleet: {as_it_is} as it is, {followed} if this is followed."
     return [Text(f"{head} {worth}"), by_column(columns)]

@@ -10,7 +10,7 @@
     tables/*.parquet      the fleet's tables; those shown on the index page also as *.csv
 
 The one script (``templates/explorer.js``) draws the explorer and the pictures to hover and zoom; no page fetches anything, and all
-text of the evidence reaches every surface as text: ``document.py`` for HTML, PDF and Markdown, ``notebook_pages.py`` for what
+text of the evidence reaches every surface as text: ``document.py`` for HTML, PDF and Markdown, ``notebooks.py`` for what
 notebooks print, ``spreadsheet.py`` for CSV.
 """
 
@@ -42,9 +42,8 @@ from psodlib.views.account import find_account
 from psodlib.views.cells import ADVICE, rates_blocks
 from psodlib.views.crash import link_to, place_of, plain_words, when
 from psodlib.views.document import Block, Bullets, Document, Link, Picture, Section, Table, Text, sections
-from psodlib.views.explore.page import explorer_document, lives_picture
-from psodlib.views.notebook_pages import notebook_page
-from psodlib.views.notebooks import notebook_folder, notebooks_running, parameters_of, read_notebook
+from psodlib.views.explore import explorer_document, lives_picture
+from psodlib.views.notebooks import notebook_folder, notebook_page, notebooks_running, parameters_of, read_notebook
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import Study, doubts, study
 from psodlib.views.words import day, joined, known, label, listing, literal, moment, seen, share, span

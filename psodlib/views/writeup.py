@@ -160,7 +160,7 @@ def write_up(
 def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path | None = None) -> list[Section]:
     """What goes into a write-up only because somebody asked."""
     # It brings the widgets, which a plain write-up needs not.
-    from psodlib.views.explore.notes import note_section, read_notes
+    from psodlib.views.explore import note_section, read_notes
 
     section = note_section(read_notes(notes), crash_id) if notes is not None else None
     return [*([section] if section else []), *([site_section(site)] if site is not None else [])]

@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
-from psodlib.evidence.versions import (
-    compare,
-    module_of_vib,
-    normalise,
-    parse_version,
-)
+from psodlib.evidence.versions import compare, module_of_vib, normalise
 
 NORMAL = [
     ("5.5.0.58-1OEM.550.0.0.1331820", "hpsa", "5.5.0.58"),
@@ -44,18 +39,6 @@ def test_normal_form(printed: str, module: str, normal: str) -> None:
 def test_no_version_is_none(text: str | None) -> None:
     assert normalise(text, "hpsa") is None
     assert compare(text or "", "5.5.0", "hpsa") is None
-
-
-def test_inbox_and_vendor_package_stay_apart() -> None:
-    inbox, vendor = (
-        parse_version("5.5.0-44vmw.550.0.0.1331820", "hpsa"),
-        parse_version("5.5.0.58-1OEM.550.0.0.1331820", "hpsa"),
-    )
-    assert inbox and vendor
-    assert (inbox.inbox, inbox.release, inbox.target) == (True, "44vmw", "550.0.0.1331820")
-    assert (vendor.inbox, vendor.release, vendor.target) == (False, "1OEM", "550.0.0.1331820")
-    plain = parse_version("5.5.0.58", "hpsa")
-    assert plain and plain.inbox is None and plain.target is None
 
 
 OLDER_NEWER = [

@@ -64,7 +64,7 @@ def test_a_role_reads_its_sample_and_no_earlier_role_does(row: Any) -> None:
     "row", [row for row in psod_lines.ROLES if row.anchors], ids=lambda row: f"{row.name}: {row.sample[:30]}"
 )
 def test_what_opens_a_block_is_found_by_the_search(row: Any) -> None:
-    places = pieces.find_anchors(row.sample.encode())
+    places = [at for _, at, _ in pieces.FINDER.find_matches_as_indexes(row.sample.encode())]
     assert any(row.sample.encode().startswith(anchor, at) for at in places for anchor in row.anchors), "its own anchor"
 
 

@@ -15,7 +15,7 @@ from nbconvert import HTMLExporter
 from views import hand_made
 
 from psodlib.views.explore import explore
-from psodlib.views.nbformats import nbformat
+from psodlib.views.notebooks import FORMAT as nbformat
 from psodlib.views.notebooks import notebook_folder
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")

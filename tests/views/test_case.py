@@ -19,7 +19,7 @@ import psodlib as psod
 from psodlib.errors import InputError
 from psodlib.views.account import find_site, site_section
 from psodlib.views.document import Section, Text, to_html, to_markdown, to_pdf
-from psodlib.views.explore.notes import Note, write_note
+from psodlib.views.explore import Note, write_note
 from psodlib.views.writeup import asked_for, choose_crash, write_up
 
 INCIDENT = DATA / "incident-2014-05-31"

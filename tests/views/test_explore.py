@@ -22,16 +22,17 @@ from psodlib.triage.similar import similar_crashes
 from psodlib.views.crash import facts_table, lines_before, marks_of, own_text, pages_of, place_of
 from psodlib.views.document import Code, Document, Section, to_html, to_markdown
 from psodlib.views.explore import (
+    MOST_NOTE,
+    NOTES_FILE,
     Note,
     explore,
     explorer_data,
     explorer_document,
     note_section,
-    notes,
+    offline_twin,
     read_notes,
     write_note,
 )
-from psodlib.views.explore.page import offline_twin
 
 ATTACK = "</pre></td></script><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202egnp.\"'><svg/onload=1>$x$ ![a](b) &lt;"
 LETTERS = ATTACK.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
@@ -274,16 +275,16 @@ def test_notes_come_back_and_leave_others_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"tags": 3}}', "[" * 100_000])
 def test_a_broken_notes_file_is_named_and_not_overwritten(tmp_path: Path, text: str) -> None:
-    file = tmp_path / notes.NOTES_FILE
+    file = tmp_path / NOTES_FILE
     file.write_text(text)
-    with pytest.raises(InputError, match=notes.NOTES_FILE.split(".")[0]):
+    with pytest.raises(InputError, match=NOTES_FILE.split(".")[0]):
         write_note(tmp_path, "one", Note(("a",)))
     assert file.read_text() == text
 
 
 def test_a_note_has_an_end(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at most"):
-        write_note(tmp_path, "one", Note((), "a" * (notes.MOST_NOTE + 1)))
+        write_note(tmp_path, "one", Note((), "a" * (MOST_NOTE + 1)))
 
 
 def test_a_note_is_exported_with_the_write_up() -> None:
@@ -325,7 +326,7 @@ def test_without_a_folder_it_says_that_notes_do_not_last() -> None:
 
 def test_a_failed_save_is_said(tmp_path: Path) -> None:
     explorer = explore(marked(), notes=tmp_path).explorer
-    (tmp_path / notes.NOTES_FILE).write_text("{")
+    (tmp_path / NOTES_FILE).write_text("{")
     explorer.note.value = "x"
     explorer.save.click()
     assert "Not saved" in explorer.saved.value
@@ -350,7 +351,7 @@ def test_small_and_damaged_fleets_are_shown(name: str) -> None:
 def test_made_up_evidence_is_called_so() -> None:
     for fleet in (marked(), replace(marked(), simulated=False)):
         assert ("Simulated fleet" in to_html(explorer_document(fleet, "hpsa"))) == fleet.simulated
-        assert ("Simulated fleet" in explore(fleet).explorer.view.children[0].value) == fleet.simulated
+        assert ("Simulated fleet" in explore(fleet).explorer.children[0].value) == fleet.simulated
 
 
 def test_the_saved_file_is_plain_json(tmp_path: Path) -> None:

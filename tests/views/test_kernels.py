@@ -8,8 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from psodlib.views.nbformats import CellExecutionError
-from psodlib.views.notebooks import notebooks_running
+from psodlib.views.notebooks import CellExecutionError, notebooks_running
 
 
 def _notebook(path: Path, *cells: str) -> Path:

@@ -23,8 +23,7 @@ from psodlib.fleet import Fleet, load
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.brief import brief, verdict
 from psodlib.views.document import Bullets, Code, Document, Section, Steps, Table, Text, to_html, to_markdown, to_pdf
-from psodlib.views.notebook_pages import safe_html
-from psodlib.views.notebooks import notebook_folder
+from psodlib.views.notebooks import notebook_folder, safe_html
 from psodlib.views.report import report
 from psodlib.views.spreadsheet import write_csv
 from psodlib.views.study import study, unknowns

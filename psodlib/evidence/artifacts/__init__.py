@@ -8,18 +8,20 @@ shape of its own (a bare number, a list of names).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from psodlib.evidence.artifacts import commands, logs, rows, vcenter, vibs
+from psodlib.evidence.artifacts.commands import Reader
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
 from psodlib.evidence.artifacts.terminal import has_prompt, output_lines, split_terminal
 from psodlib.evidence.heads import Heads
+from psodlib.evidence.streams import noted
 from psodlib.records import FileReading, Problem
 
 __all__ = ["KINDS", "Kind", "read_artifact", "read_book", "read_inventory", "recognise"]
@@ -44,26 +46,24 @@ class Kind:
     name: str
     sample: str  # a line (or lines) that tells it; the test holds the pattern to it
     pattern: re.Pattern[str]
-    reader: Callable[[Part, Findings], None]
-    command: re.Pattern[str] | None = None  # the pattern counts only for the output of such a command
+    reader: Reader
+    command: str = ""  # where there is one, the pattern counts only for the output of such a command
     irrelevant: bool = False
     group: str = ""  # of one output only the first kind of a group reads: a VIB's list holds VIB IDs too
     is_log: bool = False  # read alone and to any length
 
     def fits(self, text: str, command: str) -> bool:
         """Whether a text, printed by a command, is of this kind."""
-        if self.command is not None and not self.command.search(command):
-            return False
         look = self.pattern.match if self.pattern.pattern.startswith(r"\A") else self.pattern.search
-        return look(text) is not None
+        return re.search(self.command, command) is not None and look(text) is not None
 
 
-def _kind(
-    name: str, sample: str, pattern: str, reader: Callable[[Part, Findings], None], *, command: str = "", group: str = "",
-    irrelevant: bool = False, is_log: bool = False,
-) -> Kind:  # fmt: skip
-    asked = re.compile(command) if command else None
-    return Kind(name, sample, re.compile(pattern, re.MULTILINE), reader, asked, irrelevant, group, is_log)
+def _kind(name: str, sample: str, pattern: str, reader: Reader, **told: Any) -> Kind:
+    return Kind(name, sample, re.compile(pattern, re.MULTILINE), reader, **told)
+
+
+def _unnamed(pattern: str) -> str:
+    return re.sub(r"\?P<\w+>", "?:", pattern)
 
 
 _HEAD = rf"^{ISO_STAMP}:? +(?:[A-Z][a-z]\(\d{{1,3}}\)\+? +)?"
@@ -88,7 +88,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("hostd", "2014-05-31T15:57:01.123Z [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.boot",
           _HEAD + r"(?:(?:Hostd|hostd|Vpxa|vpxa)(?:\[\d+\])?: |\[[0-9A-F]{6,12} +(?:info|verbose|warning|error|trivia|panic) '|"
           r"(?:info|verbose|warning|error) (?:hostd|vpxa)\[|[^\n]{0,300}Section for VMware ESX)", logs.read_hostd, is_log=True),
-    _kind("proc_node", "HP HPSA Driver (v 5.5.0.58-1OEM)", rf"^[ \t]*(?:Driver Version:\s*)?{commands.BANNER.replace('?P<name>', '').replace('?P<version>', '')}",
+    _kind("proc_node", "HP HPSA Driver (v 5.5.0.58-1OEM)", rf"^[ \t]*(?:Driver Version:\s*)?{_unnamed(commands.BANNER)}",
           commands.read_proc_node),
     _kind("proc_node", "Driver version 934.5.4.0-1vmw", r"^.{0,60}\b[Dd]river [Vv]ersion:? *v?\d", commands.read_other_node, command=r"proc[/_]?(?:scsi|driver)"),
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
@@ -122,7 +122,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("module_table", "Name                 Is Loaded  Is Enabled\n-------------------  ---------  ----------",
           r"^Name +Is Loaded", rows.read_rows),
     _kind("devices", "vmhba0  hpsa              link-n/a  sas.5001438024ab1230                    (0:3:0.0) Hewlett-Packard Company Smart Array P420i",
-          "^(?:" + "|".join(pattern.replace("?P<device>", "?:").replace("?P<module>", "?:").replace("?P<address>", "?:") for *_, pattern in commands.DEVICES) + ")",
+          "^(?:" + "|".join(_unnamed(pattern) for *_, pattern in commands.DEVICES) + ")",
           commands.read_devices),
     _kind("vmkchdev", "0000:03:00.0 103c:323b 103c:3355 vmkernel vmhba1",
           r"^[0-9a-f]{3,4}:[0-9a-f]{1,2}(?::[0-9a-f]{2})?\.\d [0-9a-f]{4}:[0-9a-f]{4} [0-9a-f]{4}:[0-9a-f]{4} (?:vmkernel|passthru)", commands.read_irrelevant,
@@ -162,10 +162,9 @@ def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> It
     # Cut, so that no line of a hostile length is searched by every pattern.
     head = "\n".join(line[:MAX_LOOK] for line in text[: 64 << 10].lstrip().split("\n"))
     done: set[object] = set()
-    for kind in (
-        KINDS[place] for place in (_HEADS.found(head.encode("utf-8", "surrogateescape")) if among is None else among)
-    ):
-        if kind.reader in done or kind.group in done or (kind.is_log and done) or not kind.fits(head, command):
+    places = _HEADS.found(head.encode("utf-8", "surrogateescape")) if among is None else among
+    for kind in (KINDS[place] for place in places):
+        if done & {kind.reader, kind.group} or (kind.is_log and done) or not kind.fits(head, command):
             continue
         yield kind
         if kind.is_log:
@@ -222,11 +221,8 @@ def _read_outputs(outputs: list[tuple[str | None, Part]], source: str, known: li
             if kind.name == "date" and found.facts and found.facts[-1].time:
                 taken[host] = found.facts[-1].time
                 output = replace(output, when=taken[host])
-    return [
-        reading
-        for found, kinds in by_host.values()
-        for reading in found.readings(source, "+".join(kinds), not relevant)
-    ]
+    told = (found.readings(source, "+".join(kinds), not relevant) for found, kinds in by_host.values())
+    return list(chain.from_iterable(told))
 
 
 def read_book(data: bytes, source: str, when: datetime | None = None) -> list[FileReading]:
@@ -239,7 +235,7 @@ def read_book(data: bytes, source: str, when: datetime | None = None) -> list[Fi
     except ValueError as error:
         if b"xl/" not in data:  # a document of another kind, which looks alike at its head
             return [FileReading(source=source, kind="document", irrelevant=True)]
-        problem = Problem(source=source, problem="unreadable", detail=f"{error}; save its sheets as CSV")
+        problem = noted(source, "unreadable", f"{error}; save its sheets as CSV")
         return [FileReading(source=source, kind="table", problems=(problem,))]
     found.note_inventory(source)
     return found.readings(source, "table")
@@ -247,7 +243,7 @@ def read_book(data: bytes, source: str, when: datetime | None = None) -> list[Fi
 
 def problem_of_unknown(source: str) -> Problem:
     """What to say of a text of no known kind."""
-    return Problem(
-        source=source, problem="unknown_format",
-        detail="no vmkernel text, no log and no command output that is known here; rename or remove it if it is no evidence",
-    )  # fmt: skip
+    detail = (
+        "no vmkernel text, no log and no command output that is known here; rename or remove it if it is no evidence"
+    )
+    return noted(source, "unknown_format", detail)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from psodlib.evidence.artifacts.findings import Findings, Part, bounded, parse_stamp
 from psodlib.evidence.artifacts.inventory import RELEASE
 from psodlib.records import Alive, Module
 
+Reader = Callable[[Part, Findings], None]
 BANNER = r"(?:HPE?|Microsemi|Microchip) (?P<name>[A-Z]{2,12}) Driver \(v ?(?P<version>[^)\s]{1,60})\)"
 _BANNER = re.compile(rf"^\s*(?:Driver Version:\s*)?{BANNER}")
 _NODE = re.compile(r"^\s*(?P<device>[a-z]+\d{1,3}): (?!SCSI)(?P<model>.{0,100}?)\s*$")
 _FIRMWARE = re.compile(r"^\s*Firmware Version:\s*(?P<firmware>\S{1,40})")
-_UNAME = re.compile(r"^\s*VMkernel (?P<host>\S+) (?P<version>\d+\.\d+\.\d+) #\d+ SMP.{0,40}? build-(?P<build>\d{4,12})")
 _PCI = r"(?:[0-9a-fA-F]{1,4}:)?[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,2}[.:][0-9a-fA-F]{1,2}"
 _MODULE = r"(?P<module>[a-z\d][\w-]{1,40})"
 # A row that says which driver has which device: adapter list and scsidevs, nic list and esxcfg-nics, lspci -p. Name, sample, pattern.
@@ -32,100 +34,90 @@ _NODE_VERSION = re.compile(r"^.{0,60}?\b[Dd]river [Vv]ersion:? *v?(?P<version>\d
 _NODE_FIRMWARE = re.compile(r"^.{0,20}?\b[Ff]irmware [Vv]ersion:? +v?(?P<firmware>\d[\w.-]{1,40})")
 _ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
-_UP_TEXT = re.compile(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
 _DATE = re.compile(
     r"^\s*[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<time>\d\d:\d\d:\d\d) (?:UTC|GMT) (?P<year>\d{4})\s*$"
 )
 _SMBIOS = re.compile(r"^\s+(?P<key>Manufacturer|Product|Serial)\s*:\s*\"?(?P<value>[^\"]*)\"?\s*$")
 
 
-def _is_named(host: str) -> bool:
-    return not host.lower().startswith("localhost")
+def each_line(pattern: str) -> Callable[[Callable[[re.Match[str], int, Part, Findings], None]], Reader]:
+    """Makes a reader of an output of what is to be done with each of its lines that shows the pattern."""
+    shown = re.compile(pattern)
+
+    def reader_of(keep: Callable[[re.Match[str], int, Part, Findings], None]) -> Reader:
+        def read(part: Part, found: Findings) -> None:
+            for number, text in part.lines:
+                if match := shown.search(text):
+                    keep(match, number, part, found)
+
+        return read
+
+    return reader_of
 
 
 def read_proc_node(part: Part, found: Findings) -> None:
-    """``/proc/scsi/hpsa/N`` and ``/proc/driver/hpsa/hpsaN``: the loaded driver's own word, with firmware where it
-    tells."""
-    banner = device = firmware = None
-    line = 1
+    """``/proc/scsi/hpsa/N`` and ``/proc/driver/hpsa/hpsaN``: the loaded driver's own word, with firmware where it tells."""
+    nodes: list[dict[str, Any]] = [{}]
     for number, text in part.lines:
-        match = _BANNER.match(text)
-        if match and banner is not None:  # the next node of several in one output
-            _keep_node(part, found, banner, device, firmware, line)
-            device = firmware = None
-        if match:
-            banner, line = match, number
-            continue
-        node, version = _NODE.match(text), _FIRMWARE.match(text)
-        device = device or (node["device"] if node else None)
-        firmware = firmware or (version["firmware"] if version else None)
-        if device is None and text.lower().lstrip().startswith(("hpsa", "nhpsa", "smartpqi")):
-            device = text.split(":")[0].strip()
-    if banner is not None:
-        _keep_node(part, found, banner, device, firmware, line)
-
-
-def _keep_node(
-    part: Part, found: Findings, banner: re.Match[str], device: str | None, firmware: str | None, line: int
-) -> None:
-    found.driver(
-        part, line, banner["name"].lower(), banner["version"], evidence="proc", device=device, firmware=firmware
-    )
+        if match := _BANNER.match(text):
+            if "module" in nodes[-1]:  # the next node of several in one output
+                nodes.append({})
+            nodes[-1] |= {"line": number, "module": match["name"].lower(), "version": match["version"]}
+        elif match := _NODE.match(text):
+            nodes[-1].setdefault("device", match["device"])
+        elif match := _FIRMWARE.match(text):
+            nodes[-1].setdefault("firmware", match["firmware"])
+        elif text.lower().lstrip().startswith(("hpsa", "nhpsa", "smartpqi")):
+            nodes[-1].setdefault("device", text.split(":")[0].strip())
+    for node in nodes:
+        if "module" in node:
+            found.driver(part, **node, evidence="proc")
 
 
 def read_other_node(part: Part, found: Findings) -> None:
     """``/proc/scsi/qla2xxx/1`` and its like: the module stands in the path, the loaded version and firmware in the text."""
-    path = _NODE_PATH.search(part.command)
-    version: re.Match[str] | None = None
-    firmware: str | None = None
-    device: str | None = None
-    at = 1
+    node: dict[str, Any] = {}
     for number, text in part.lines:
-        if version is None and (version := _NODE_VERSION.match(text)):
-            at = number
-        told = _NODE_FIRMWARE.match(text)
-        firmware = firmware or (told["firmware"] if told else None)
-        device = device or next(iter(re.findall(r"\bvmhba\d{1,4}\b", text[:200])), None)
-    if path and version:
-        found.driver(part, at, path["module"], version["version"], evidence="proc", device=device, firmware=firmware)
+        if match := _NODE_VERSION.match(text):
+            node = {"line": number, "version": match["version"]} | node
+        if match := _NODE_FIRMWARE.match(text):
+            node.setdefault("firmware", match["firmware"])
+        if match := re.search(r"\bvmhba\d{1,4}\b", text[:200]):
+            node.setdefault("device", match[0])
+    path = _NODE_PATH.search(part.command)
+    if path and "version" in node:
+        found.driver(part, module=path["module"], **node, evidence="proc")
 
 
-def read_uname(part: Part, found: Findings) -> None:
+def _named(host: str) -> str | None:
+    return None if host.lower().startswith("localhost") else host
+
+
+@each_line(r"^\s*VMkernel (\S+) (\d+\.\d+\.\d+) #\d+ SMP.{0,40}? build-(\d{4,12})")
+def read_uname(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
     """``uname -a``: host, version and build in one line."""
-    for _, text in part.lines:
-        match = _UNAME.match(text)
-        if match:
-            host = match["host"] if _is_named(match["host"]) else None
-            found.host = found.host or host
-            found.fact(part, host=host, esxi_version=match["version"], esxi_build=match["build"])
+    found.fact(part, host=_named(match[1]), esxi_version=match[2], esxi_build=match[3])
 
 
-def read_host_name(part: Part, found: Findings) -> None:
+@each_line(r"^\s*(\S(?:.*\S)?)")
+def read_host_name(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
     """``hostname``, ``hostname -f``: one word, whose host what stands beside it is."""
-    for _, text in part.lines:
-        name = text.strip()
-        if name and _is_named(name):
-            found.host = found.host or name
-            found.fact(part, host=name)
+    if _named(match[1]):
+        found.fact(part, host=match[1])
 
 
-def read_release(part: Part, found: Findings) -> None:
+@each_line(RELEASE.pattern)
+def read_release(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
     """``vmware -v``, ``vmware -l``, ``/etc/vmware-release``."""
-    for _, text in part.lines:
-        match = RELEASE.search(text)
-        if match:
-            found.fact(part, esxi_version=match["version"], esxi_build=match["build"])
+    found.fact(part, **match.groupdict())
 
 
 def read_devices(part: Part, found: Findings) -> None:
     """``storage core adapter list``, ``esxcfg-scsidevs -a``, ``network nic list``, ``esxcfg-nics -l``, ``lspci -p``."""
     for number, text in part.lines:
-        match = next((match for pattern in _DEVICES if (match := pattern.match(text))), None)
-        if match:
-            address = pci_address(match["address"])
-            found.driver(
-                part, number, match["module"], evidence="adapter_list", device=match["device"], address=address
-            )
+        told = next((match.groupdict() for pattern in _DEVICES if (match := pattern.match(text))), None)
+        if told:
+            found.driver(part, number, evidence="adapter_list", **told | {"address": pci_address(told["address"])})
 
 
 def pci_address(text: str | None) -> str | None:
@@ -141,11 +133,10 @@ def pci_address(text: str | None) -> str | None:
     return f"{segment:04x}:{bus:02x}:{slot:02x}.{words[4]}"
 
 
-def read_module_names(part: Part, found: Findings) -> None:
+@each_line(r"^\s*(\w[\w.-]{0,60})\s*$")
+def read_module_names(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
     """``esxcfg-module -q``: names of the loaded modules, one a line."""
-    for _, text in part.lines:
-        if re.fullmatch(r"\w[\w.-]{0,60}", text.strip()):
-            found.modules.append(Module(module=text.strip(), time=part.when, source=part.source))
+    found.modules.append(Module(module=match[1], time=part.when, source=part.source))
 
 
 def read_module_table(part: Part, found: Findings) -> None:
@@ -156,14 +147,11 @@ def read_module_table(part: Part, found: Findings) -> None:
         if words[:1] == ["Name"]:
             in_table = True
         elif in_table and len(words) >= 2 and re.fullmatch(r"\w[\w.-]{0,60}", words[0]):
-            addresses = [int(value, 16) for value in _ADDRESS.findall(text.lower())]
+            base, data, *_ = [*(int(value, 16) for value in _ADDRESS.findall(text.lower())), None, None]
             number = _MODULE_ID.search(text)
-            found.modules.append(
-                Module(
-                    module=words[0], base=addresses[0] if addresses else None, data=addresses[1] if len(addresses) > 1 else None,
-                    module_id=int(number[1]) if number else None, time=part.when, source=part.source,
-                )
-            )  # fmt: skip
+            found.modules.append(Module(
+                module=words[0], base=base, data=data, module_id=int(number[1]) if number else None, time=part.when, source=part.source,
+            ))  # fmt: skip
 
 
 def read_smbios(part: Part, found: Findings) -> None:
@@ -181,22 +169,17 @@ def read_smbios(part: Part, found: Findings) -> None:
         found.fact(part, vendor=vendor, model=model, serial=serial)
 
 
-def read_uptime(part: Part, found: Findings) -> None:
+@each_line(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
+def read_uptime(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
     """``uptime`` for people: with the time it was taken, it tells when the boot began."""
-    for number, text in part.lines:
-        match = _UP_TEXT.search(text)
-        if match:
-            days, hours, minutes, seconds, alone = (int(value) if value else 0 for value in match.groups())
-            _keep_uptime(
-                part, found, timedelta(days=days, hours=hours, minutes=minutes + alone, seconds=seconds), number
-            )
+    days, hours, minutes, seconds, alone = (int(value) if value else 0 for value in match.groups())
+    _keep_uptime(part, found, timedelta(days=days, hours=hours, minutes=minutes + alone, seconds=seconds), line)
 
 
-def read_uptime_micros(part: Part, found: Findings) -> None:
+@each_line(r"^\s*(\d{6,18})\s*$")
+def read_uptime_micros(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
     """``esxcli system stats uptime get``: microseconds since boot."""
-    for number, text in part.lines:
-        if re.fullmatch(r"\s*\d{6,18}\s*", text):
-            _keep_uptime(part, found, timedelta(microseconds=int(text)), number)
+    _keep_uptime(part, found, timedelta(microseconds=int(match[1])), line)
 
 
 def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
@@ -204,9 +187,8 @@ def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
     found.understood = True
     if part.when is not None and up < timedelta(days=10_000):
         boot = bounded(part.when - up)
-        found.alive.append(
-            Alive(start=part.when, end=part.when, boot=boot, evidence="uptime", source=part.source, line=line)
-        )
+        told = Alive(start=part.when, end=part.when, boot=boot, evidence="uptime", source=part.source, line=line)
+        found.alive.append(told)
 
 
 def parse_date(text: str) -> datetime | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
+from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import normalise
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
@@ -18,9 +18,10 @@ _SAME_BOOT = 120 * SECOND  # boots derived from `stamp - up` closer than this ar
 MAX_UP = 73_000 * 86_400 * SECOND  # an uptime beyond two centuries is none
 MAX_LINE = 64 << 10  # characters of a line that are looked at
 ISO_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
-STAMP_PARTS = r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?"
-_STAMP = re.compile(STAMP_PARTS, re.ASCII)
+ANY_STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
+_STAMP = re.compile(ANY_STAMP, re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -35,8 +36,7 @@ class Part:
     raw: Iterable[tuple[int, bytes]] | None = None  # the same lines in blocks; a reader takes these or `lines`
 
     def blocks(self) -> Iterable[tuple[int, bytes]]:
-        """Whole lines by the block, each with its first line's number: for a reader that searches instead of looking at
-        each."""
+        """Whole lines by the block, with the number of the first: for a reader that searches and looks at few."""
         if self.raw is not None:
             return self.raw
         return ((number, text.encode("utf-8", "surrogateescape")) for number, text in self.lines)
@@ -67,7 +67,8 @@ class Findings:
         return self.others.setdefault(host, Findings(host=host)) if host else self
 
     def fact(self, part: Part, **told: Any) -> None:
-        """What a part tells of the host itself."""
+        """What a part tells of the host itself, its name among other things."""
+        self.host = self.host or told.get("host")
         self.facts.append(HostFact(**{"time": part.when, "source": part.source} | told))
 
     def driver(self, part: Part, line: int, module: str, version: str | None = None, **told: Any) -> None:
@@ -82,13 +83,12 @@ class Findings:
 
     def note_inventory(self, source: str) -> None:
         """Say that a table of hosts has more to give than evidence may take from it."""
-        hosts = [host for host, found in self.others.items() if any(fact.host for fact in found.facts)]
-        if hosts:
+        if count := sum(any(fact.host for fact in found.facts) for found in self.others.values()):
             detail = (
-                f"an inventory of {len(hosts)} {'hosts' if len(hosts) > 1 else 'host'} among the evidence: versions, models and drivers in it are used; "
+                f"an inventory of {count} {'hosts' if count > 1 else 'host'} among the evidence: versions, models and drivers in it are used; "
                 "for its other columns (cluster, VMs) give it as the inventory"
             )
-            self.problems.append(Problem(source=source, problem="unused", detail=detail))
+            self.problems.append(noted(source, "unused", detail))
 
     def __bool__(self) -> bool:
         return bool(self.alive or self.marks or self.drivers or self.modules or self.facts)
@@ -101,23 +101,18 @@ class Findings:
             return given
         if irrelevant or self.understood:
             return [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
-        return [FileReading(source=source, kind=kind, host=self.host, problems=(nothing_in(source, kind),))]
+        unused = noted(source, "unused", f"looks like {kind.replace('_', ' ')}, and nothing was found in it")
+        return [FileReading(source=source, kind=kind, host=self.host, problems=(unused,))]
 
     def reading(self, source: str, kind: str) -> FileReading:
         """One host's findings as the frozen record of one file."""
         if self.bad_times:
             detail = f"{self.bad_times} lines with a time that cannot be or without a year; not used as signs of life"
-            self.problems.append(Problem(source=source, problem="bad_time", line=self.first_bad_time, detail=detail))
+            self.problems.append(noted(source, "bad_time", detail, self.first_bad_time))
         return FileReading(
             source=source, kind=kind, host=self.host, alive=tuple(self.alive), marks=tuple(self.marks),
             drivers=tuple(dict.fromkeys(self.drivers)), modules=tuple(self.modules), facts=tuple(self.facts), problems=tuple(self.problems),
         )  # fmt: skip
-
-
-def nothing_in(source: str, kind: str) -> Problem:
-    """What to say of a file of a known kind from which nothing came."""
-    detail = f"looks like {kind.replace('_', ' ')}, and nothing was found in it"
-    return Problem(source=source, problem="unused", detail=detail)
 
 
 class Life:
@@ -126,11 +121,11 @@ class Life:
     def __init__(self, source: str, evidence: str) -> None:
         self._source, self._evidence = source, evidence
         self._start: int | None = None
-        self._end = 0
         self._boot: int | None = None
         self._up: int | None = None
         self._vms: int | None = None
         self._line: int | None = None
+        self._end = 0
         self.stretches: list[Alive] = []
 
     def add(
@@ -138,19 +133,17 @@ class Life:
     ) -> None:
         """One sign of life: its stamp (microseconds since 1970), the uptime and the number of VMs it tells, its line.
         ``runs_on`` where the signs before it were looked at elsewhere and end no stretch."""
-        boot = None if up is None or up > MAX_UP else stamp - up
+        boot = _boot_of(stamp, up)
         if not runs_on and self.breaks(stamp, up):
             self.close()
             self._start, self._boot, self._vms, self._line = stamp, boot, vms, line
         self._end, self._up = stamp, up
-        if self._boot is None:
-            self._boot = boot
-        if vms is not None:
-            self._vms = vms
+        self._boot = boot if self._boot is None else self._boot
+        self._vms = self._vms if vms is None else vms
 
     def breaks(self, stamp: int, up: int | None = None) -> bool:
         """Whether a sign of life begins another stretch than the one that is open."""
-        boot = None if up is None or up > MAX_UP else stamp - up
+        boot = _boot_of(stamp, up)
         # A printed uptime that did not move is a copyist's, no reboot.
         return (
             self._start is None
@@ -162,14 +155,16 @@ class Life:
         """End the stretch that is open and give all."""
         if self._start is not None:
             boot = None if self._boot is None else bounded(moment_of(self._boot))
-            self.stretches.append(
-                Alive(
-                    start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self._evidence, vms=self._vms,
-                    source=self._source, line=self._line,
-                )
-            )  # fmt: skip
+            self.stretches.append(Alive(
+                start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self._evidence, vms=self._vms,
+                source=self._source, line=self._line,
+            ))  # fmt: skip
             self._start = None
         return self.stretches
+
+
+def _boot_of(stamp: int, up: int | None) -> int | None:
+    return None if up is None or up > MAX_UP else stamp - up
 
 
 def bounded(stamp: datetime) -> datetime | None:
@@ -182,59 +177,24 @@ def moment_of(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-@lru_cache(maxsize=1 << 12)
-def _midnight(day: str) -> int | None:
-    # A log says the same day thousands of times.
+def parse_micros(text: str) -> int | None:
+    """ISO stamp at the start of a text as microseconds since 1970; no zone is UTC; None where there is none or it cannot be."""
+    match = _STAMP.match(text)
+    if match is None:
+        return None
+    leap = text[17:19] == "60"  # a leap second is the next minute's first
     try:
-        found = date.fromisoformat(day)
+        moment = datetime.fromisoformat(f"{text[:17]}59{match[0][19:]}" if leap else match[0])
     except ValueError:
         return None
-    return (found - _EPOCH.date()).days * 86_400 * SECOND if 1990 <= found.year < 2200 else None
-
-
-@lru_cache(maxsize=1 << 12)
-def _clock(text: str) -> int | None:
-    hour, minute, second = int(text[:2]), int(text[3:5]), int(text[6:])
-    return (hour * 3600 + minute * 60 + second) * SECOND if hour < 24 and minute < 60 and second <= 60 else None
-
-
-def stamp_micros(day: str, clock: str, fraction: str | None, zone: str | None) -> int | None:
-    """The parts of an ISO stamp, as the groups of ``STAMP_PARTS`` give them, as microseconds since 1970."""
-    start, passed = _midnight(day), _clock(clock)
-    if start is None or passed is None:
-        return None
-    micros = start + passed
-    if fraction:
-        micros += int(fraction[:6].ljust(6, "0"))
-    if zone and zone != "Z":
-        ahead = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * SECOND
-        micros += ahead if zone[0] == "-" else -ahead
-    return micros
-
-
-def parse_micros(text: str) -> int | None:
-    """ISO stamp at the start of a text as microseconds since 1970; None where there is none or it cannot be."""
-    match = _STAMP.match(text)
-    return None if match is None else stamp_micros(*match.groups())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND + leap * SECOND if bounded(moment) else None
 
 
 def parse_stamp(text: str) -> datetime | None:
-    """ISO stamp at the start of a text -> aware UTC time; no zone is UTC; None where there is none or it cannot be."""
+    """The same as aware UTC time."""
     micros = parse_micros(text)
     return None if micros is None else moment_of(micros)
-
-
-def line_counter(text: str, first: int) -> Callable[[int], int]:
-    """A function that gives the line of a place in a text whose first line has that number; places come in order."""
-    at, line = 0, first
-
-    def line_of(place: int) -> int:
-        nonlocal at, line
-        line += text.count("\n", at, place)
-        at = place
-        return line
-
-    return line_of
 
 
 def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:

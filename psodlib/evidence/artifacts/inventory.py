@@ -29,7 +29,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "serial": ("serial", "serialnumber", "servicetag", "sn", "seriennummer"),
 }  # fmt: skip
 RELEASE = re.compile(
-    r"VMware ESX(?:i| Server)? (?P<version>\d{1,2}\.\d{1,2}\.\d{1,3})(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<build>\d{4,12}))?"
+    r"VMware ESX(?:i| Server)? (?P<esxi_version>\d{1,2}\.\d{1,2}\.\d{1,3})(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<esxi_build>\d{4,12}))?"
 )
 _NUMBERS = ("vms", "users")
 
@@ -68,8 +68,8 @@ def _split_release(table: pd.DataFrame) -> pd.DataFrame:
     if "esxi_version" not in table:
         return table
     parts = table["esxi_version"].str.extract(RELEASE.pattern).astype("string")
-    build = parts["build"] if "esxi_build" not in table else table["esxi_build"].fillna(parts["build"])
-    return table.assign(esxi_version=parts["version"].fillna(table["esxi_version"]), esxi_build=build)
+    build = parts["esxi_build"] if "esxi_build" not in table else table["esxi_build"].fillna(parts["esxi_build"])
+    return table.assign(esxi_version=parts["esxi_version"].fillna(table["esxi_version"]), esxi_build=build)
 
 
 def _sheet_of_hosts(path: str | Path) -> Sheet:

@@ -1,37 +1,46 @@
-"""Logs that tell of a host's life and its VIBs: vmksummary, vobd, hostd, vpxa, esxupdate."""
+"""Logs that tell of a host's life and its VIBs: vmksummary, vobd, hostd, vpxa, esxupdate.
+
+Lines that matter are found without a look at each: by words in them, or by bisection between two signs of life.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.artifacts.findings import (
+    ANY_STAMP,
     ISO_STAMP,
+    MAX_LINE,
     SECOND,
-    STAMP_PARTS,
     Findings,
     Life,
     Part,
     bounded,
-    moment_of,
     parse_micros,
     parse_stamp,
-    stamp_micros,
 )  # fmt: skip
-from psodlib.evidence.artifacts.searching import Sign, bare, follow, lines_with, odd_stamps
 from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
 from psodlib.records import HostFact, Mark
 
+Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+# A line that begins with a stamp of no moment between 1990 and 2200.
+_ODD_STAMP = re.compile(
+    rb"(?:\A|\n)(?!(?:199|20\d|21\d)\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)\d{4}-\d\d-\d\dT"
+)
 # 8.0 puts a severity between stamp and program: `In(14)`; `+` marks a continuation.
 LOG_GAP = r":?\s+(?:[A-Z][a-z]\(\d{1,3}\)\+?\s+)?"
 LOG_HEAD = rf"(?P<stamp>{ISO_STAMP})" + LOG_GAP
 _SUMMARY = re.compile(LOG_HEAD + r"(?:vmksummary(?:\[\d+\])?:\s*)?(?P<text>(?:heartbeat|bootstop|Host |mark).{0,400})")
 _HEARTBEAT = re.compile(
-    STAMP_PARTS + LOG_GAP + r"(?:vmksummary(?:\[\d+\])?:\s*)?heartbeat(?:\[\d+\])?:\s*"
+    rf"({ANY_STAMP})" + LOG_GAP + r"(?:vmksummary(?:\[\d+\])?:\s*)?heartbeat(?:\[\d+\])?:\s*"
     r"up (?:(\d{1,6})d)?(?:(\d{1,2})h)?(?:(\d{1,2})m)?(?:(\d{1,2})s)?(?:,\s*(\d{1,6}) VM)?",
     re.ASCII,
 )
@@ -39,7 +48,9 @@ _CLASSIC = re.compile(
     r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>\S+) logger: \((?P<epoch>\d{9,10})\) hb: vmk loaded, "
     r"[\d.]+, (?P<up>\d{1,10}(?:\.\d+)?), (?P<vms>\d{1,6}), (?P<build>\d{1,9})"
 )
-_VOB = re.compile(LOG_HEAD + r"(?:vobd(?:\[\d+\])?:\s*)?\[\w+\] (?P<us>\d{1,18})us:\s*\[(?P<event>[\w.]+)\]")
+_VOB = re.compile(
+    (LOG_HEAD + r"(?:vobd(?:\[\d+\])?:\s*)?\[\w+\] (?P<us>\d{1,18})us:\s*\[(?P<event>[\w.]+)\]").encode(), re.ASCII
+)
 _ESXUPDATE = re.compile(LOG_HEAD + r"esxupdate(?:\[\d+\])?:\s*(?P<text>.*)")
 _FINISHED = re.compile(
     r"(?:Finished execution of command = |Command )?(?:vib|profile)\.(?:install|update|remove)(?: finished|$|\W*$)"
@@ -76,7 +87,7 @@ MARKS: tuple[tuple[str, str], ...] = (
 
 # The head of every log of hostd and vpxa.
 _SECTION = re.compile(
-    r"Section for VMware ESX.{0,80}?\bversion=(?P<version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<build>\d{4,12})\b)?"
+    r"Section for VMware ESX.{0,80}?\bversion=(?P<esxi_version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<esxi_build>\d{4,12})\b)?"
 )
 _HOSTD_FINDER = BytesAhoCorasick(
     [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))]
@@ -104,63 +115,76 @@ _CHANGES = BytesAhoCorasick(
 )
 _ESXUPDATE_LINE = re.compile(rb"^" + LOG_HEAD.encode() + rb"esxupdate", re.MULTILINE)
 _LINE_STAMP = re.compile(ISO_STAMP.encode())
-_VOB_BYTES = re.compile(_VOB.pattern.encode(), re.ASCII)
 
 
-def _mark(text: str, stamp: datetime, evidence: str, source: str, line: int) -> list[Mark]:
-    for words, what in MARKS:
-        if words in text:
-            return [Mark(time=stamp, what=what, evidence=evidence, source=source, line=line)]
-    return []
+def _keep_mark(text: str, stamp: datetime, evidence: str, part: Part, line: int, found: Findings) -> None:
+    what = next((what for words, what in MARKS if words in text), None)
+    if what:
+        found.marks.append(Mark(time=stamp, what=what, evidence=evidence, source=part.source, line=line))
+
+
+def _bare_blocks(part: Part) -> Iterator[tuple[int, bytes]]:
+    # Without NULs and colours, which few have.
+    for number, block in part.blocks():
+        block = block.replace(b"\0", b"") if b"\0" in block else block
+        yield number, _ANSI.sub(b"", block) if b"\x1b" in block else block
+
+
+def _text(line: bytes) -> str:
+    return line[:MAX_LINE].decode("utf-8", "backslashreplace").removesuffix("\r")
+
+
+def _lines_with(finder: Any, block: bytes, number: int, searched: bytes | None = None) -> Iterator[tuple[int, str]]:
+    # The lines of a block that hold a word, as (number, text); `searched` is the block in small letters, say.
+    counted, passed = 0, -1
+    for _, at, _ in finder.find_matches_as_indexes(block if searched is None else searched):
+        if at > passed:
+            begin, passed = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+            passed = len(block) if passed < 0 else passed
+            number, counted = number + block.count(b"\n", counted, begin), begin
+            yield number, _text(block[begin:passed])
 
 
 def read_vmksummary(part: Part, found: Findings) -> None:
     """``vmksummary.log`` of 5.0 to 8.x: hourly heartbeats become stretches, boots and stops become marks."""
     life = Life(part.source, "heartbeat")
-    for number, raw in part.blocks():
-        block = bare(raw)
-        places = _beats_to_see(block)
-        if places is None:
-            for line, text in enumerate(block.decode("utf-8", "backslashreplace").split("\n"), number):
-                _read_beat(text, line, life, found)
+    for number, block in _bare_blocks(part):
         line, counted = number, 0
-        for at, runs_on in places or ():
+        every = ((match.start(), False) for match in re.finditer(rb"(?m)^.", block))
+        for at, runs_on in _beats_to_see(block) or every:
             line, counted = line + block.count(b"\n", counted, at), at
             end = block.find(b"\n", at)
-            _read_beat(
-                block[at : end if end >= 0 else None].decode("utf-8", "backslashreplace"), line, life, found, runs_on
-            )
-        for line, text in lines_with(_STOPS, block, number):
-            _read_stop(text, line, part, found)
+            beat = _HEARTBEAT.match(_text(block[at : end if end >= 0 else None]))
+            if beat is None:
+                continue
+            stamp, days, hours, minutes, seconds, vms = beat.groups("0")
+            micros, up = parse_micros(stamp), int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+            if micros is None:
+                found.note_bad_time(line)
+            else:
+                life.add(micros, up * SECOND, int(vms) if beat[6] else None, line, runs_on)
+        for line, text in _lines_with(_STOPS, block, number):
+            if match := _SUMMARY.match(text):
+                if stopped := parse_stamp(match["stamp"]):
+                    _keep_mark(match["text"], stopped, "vmksummary", part, line, found)
+                else:
+                    found.note_bad_time(line)
     found.alive += life.close()
 
 
-def _read_beat(text: str, line: int, life: Life, found: Findings, runs_on: bool = False) -> None:
-    beat = _HEARTBEAT.match(text)
-    if beat is None:
-        return
-    day, clock, fraction, zone, days, hours, minutes, seconds, vms = beat.groups("0")
-    stamp = stamp_micros(day, clock, fraction, "Z" if zone == "0" else zone)
-    if stamp is None:
-        found.note_bad_time(line)
-        return
-    up = (int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)) * SECOND
-    life.add(stamp, up, int(vms) if beat[9] else None, line, runs_on)
-
-
-def _beats_to_see(block: bytes) -> list[tuple[int, bool]] | None:
+def _beats_to_see(block: bytes) -> list[tuple[int, bool]]:
     # Where the heartbeats begin that may begin or end a stretch: both sides of a gap, and all from where the uptime no longer
     # moves with the clock. None where one is written in no common way, so that all are read.
     beats = [(match.start(), match[1], match[2]) for match in _COMMON_BEAT.finditer(b"\n" + block)]
     if not beats or len(beats) != block.count(b"eartbeat"):
-        return None
+        return []
     places, stamps, ups = zip(*beats, strict=True)
     try:
         seconds = np.frombuffer(b"".join(stamps), "S19").astype("M8[s]").astype(np.int64)
     except ValueError:
-        return None
+        return []
     if not (seconds.min() > _EARLIEST and seconds.max() < _LATEST):
-        return None
+        return []
     numbers = np.fromstring(b"".join(ups).translate(_UP_UNITS), np.int64, sep=" ").reshape(-1, 4)
     boots = seconds - numbers @ (86_400, 3600, 60, 1)
     to_see = np.zeros(len(boots), bool)
@@ -177,17 +201,6 @@ def _beats_to_see(block: bytes) -> list[tuple[int, bool]] | None:
     # What was not looked at between two of them is all one stretch.
     runs_on = np.diff(seen, prepend=-1) > 1
     return list(zip([places[at] for at in seen], runs_on.tolist(), strict=True))
-
-
-def _read_stop(line: str, number: int, part: Part, found: Findings) -> None:
-    match = _SUMMARY.match(line)
-    if match is None:
-        return
-    stamp = parse_stamp(match["stamp"])
-    if stamp is None:
-        found.note_bad_time(number)
-    else:
-        found.marks += _mark(match["text"], stamp, "vmksummary", part.source, number)
 
 
 def read_vmksummary_classic(part: Part, found: Findings) -> None:
@@ -212,49 +225,39 @@ def read_vmksummary_classic(part: Part, found: Findings) -> None:
 def read_vobd(part: Part, found: Findings) -> None:
     """``vobd.log``: each line counts microseconds since boot; some tell of boots and dumps."""
     life = Life(part.source, "vobd")
-    for number, raw in part.blocks():
-        block = bare(raw)
-        if odd_stamps(block):
-            for line, text in enumerate(block.decode("utf-8", "backslashreplace").split("\n"), number):
-                _count_vob(text, line, life, found)
+    for number, block in _bare_blocks(part):
+        if _ODD_STAMP.search(block):  # it is counted, so the block is read line by line
+            for line, text in enumerate(block.split(b"\n"), number):
+                if sign := _read_vob(text, 0):
+                    life.add(*sign[1:], line=line)
+                elif _VOB.match(text):
+                    found.note_bad_time(line)
         else:
-            follow(block, number, life, _read_vob)
-        for line, text in lines_with(_HOST_EVENTS, block, number):
-            match = _VOB.match(text)
-            stamp = parse_micros(match["stamp"]) if match else None
-            if match and stamp is not None and ".host." in match["event"]:
-                found.marks += _mark(match["event"], moment_of(stamp), "vobd", part.source, line)
+            _follow(block, number, life, _read_vob)
+        for line, told in _lines_with(_HOST_EVENTS, block, number):
+            match = _VOB.match(told.encode("utf-8", "backslashreplace"))
+            stamp = parse_stamp(match["stamp"].decode()) if match else None
+            if match and stamp and b".host." in match["event"]:
+                _keep_mark(match["event"].decode(), stamp, "vobd", part, line, found)
     found.alive += life.close()
 
 
 def _read_vob(block: bytes, at: int) -> Sign | None:
-    match = _VOB_BYTES.match(block, at)
+    match = _VOB.match(block, at)
     stamp = parse_micros(match["stamp"].decode()) if match else None
     return (at, stamp, int(match["us"])) if match and stamp is not None else None
-
-
-def _count_vob(text: str, line: int, life: Life, found: Findings) -> None:
-    match = _VOB.match(text)
-    stamp = parse_micros(match["stamp"]) if match else None
-    if match and stamp is not None:
-        life.add(stamp, int(match["us"]), line=line)
-    elif match:
-        found.note_bad_time(line)
 
 
 def read_hostd(part: Part, found: Findings) -> None:
     """``hostd.log``, ``vpxa.log``: power events and tasks as marks, and that the host was alive while it logged."""
     life = Life(part.source, "hostd")
-    for number, raw in part.blocks():
-        block = bare(raw)
-        follow(block, number, life, _read_stamp)
-        for line, text in lines_with(_HOSTD_FINDER, block, number):
-            moment = parse_stamp(text)
-            if moment:
-                found.marks += _mark(text, moment, "hostd", part.source, line)
-                section = _SECTION.search(text)
-                if section:
-                    found.fact(part, time=moment, esxi_version=section["version"], esxi_build=section["build"])
+    for number, block in _bare_blocks(part):
+        _follow(block, number, life, _read_stamp)
+        for line, text in _lines_with(_HOSTD_FINDER, block, number):
+            if moment := parse_stamp(text):
+                _keep_mark(text, moment, "hostd", part, line, found)
+                if section := _SECTION.search(text):
+                    found.fact(part, time=moment, **section.groupdict())
     found.alive += life.close()
 
 
@@ -264,13 +267,60 @@ def _read_stamp(block: bytes, at: int) -> Sign | None:
     return None if stamp is None else (at, stamp, None)
 
 
+def _follow(block: bytes, number: int, life: Life, read: Callable[[bytes, int], Sign | None]) -> None:
+    # A block's signs of life: its first, its last, and those between only where a stretch ends on the way. Each line is looked
+    # at once at the most, so stamps out of order cost no more than reading all of them.
+    first = _next(block, 0, len(block), read)
+    if first is None:
+        return
+    at, last = 0, _last(block, first[0], read)
+    todo = [sign for sign in (last, first) if sign is not None]
+    while todo:
+        sign = todo[-1]
+        breaks = life.breaks(*sign[1:])
+        middle = _between(block, at, sign[0], read) if breaks and sign is not first else None
+        if middle is not None:
+            todo.append(middle)
+            continue
+        life.add(*sign[1:], line=number + block.count(b"\n", 0, sign[0]) if breaks else None)
+        at = todo.pop()[0]
+
+
+def _next(block: bytes, at: int, end: int, read: Callable[[bytes, int], Sign | None]) -> Sign | None:
+    while at < end:
+        sign = read(block, at)
+        if sign is not None:
+            return sign
+        at = block.find(b"\n", at, end) + 1 or end
+    return None
+
+
+def _last(block: bytes, after: int, read: Callable[[bytes, int], Sign | None]) -> Sign | None:
+    end = len(block)
+    while (at := block.rfind(b"\n", after, end) + 1) > after:
+        sign = read(block, at)
+        if sign is not None:
+            return sign
+        end = at - 1
+    return None
+
+
+def _between(block: bytes, begin: int, end: int, read: Callable[[bytes, int], Sign | None]) -> Sign | None:
+    # From the middle, or else from the start.
+    for origin in ((begin + end) // 2, begin):
+        at = block.find(b"\n", origin, end) + 1
+        sign = _next(block, at, end, read) if at else None
+        if sign is not None:
+            return sign
+    return None
+
+
 def read_esxupdate(part: Part, found: Findings) -> None:
     """``esxupdate.log``: the VIBs that a finished install or removal named, at the time it finished."""
     named: dict[str, tuple[str, int]] = {}
-    for number, raw in part.blocks():
-        block = bare(raw)
+    for number, block in _bare_blocks(part):
         found.understood = found.understood or _ESXUPDATE_LINE.search(block) is not None
-        for line, text in lines_with(_CHANGES, block, number, block.lower()):
+        for line, text in _lines_with(_CHANGES, block, number, block.lower()):
             _read_change(text, line, part, named, found)
 
 

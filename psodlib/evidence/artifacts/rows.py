@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import csv
 import html
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from psodlib.evidence.artifacts.commands import pci_address
-from psodlib.evidence.artifacts.findings import Findings, Part, line_counter
+from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
-from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, delimiter_of, key_of
+from psodlib.evidence.artifacts.sheets import Row, Sheet, delimited_rows, delimiter_of, headed, json_values, key_of
 from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
+from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import MODULE_OF_VIB
-from psodlib.records import Module, Problem
+from psodlib.records import Module
 
-Row = dict[str, str]
 DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
 MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9a-f:]{3,39}", re.ASCII)
@@ -67,41 +67,26 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
     text = "\n".join(text for _, text in lines)
     try:
         if first.startswith(("[", "{")) and '"' in text[:4000]:
-            line_of = line_counter(text, at)
-            yield from ((line_of(begin), row) for begin, row in _json_rows(text))
+            yield from ((line, row) for line, value in json_values(text, at) for row in _rows_in(value))
+            if first.startswith("[") and not text.rstrip().endswith("]"):
+                raise ValueError("no ] at its end")
         elif _KEY_VALUE.match(first):
-            yield from _key_value_rows(lines)
+            yield from _records(_key_value_fields(lines))
         elif first.startswith(("<?xml", "<output")):
-            yield from ((at, row) for row in _xml_rows(text))
+            yield from _records(_xml_fields(text, at))
         elif _is_delimited(first):
-            yield from _rows_under_header(delimited_rows(lines))
+            yield from headed(delimited_rows(lines))
         else:
             yield from _text_rows(lines)
     except (ValueError, RecursionError, csv.Error) as error:
-        detail = f"its {_syntax(first)} is damaged or cut short ({error}); what stood before that is used"
-        found.problems.append(Problem(source=part.source, problem="bad_line", line=at, detail=detail))
-
-
-def _syntax(first: str) -> str:
-    return "JSON" if first[:1] in "[{" else "XML" if first[:1] == "<" else "table"
+        syntax = "JSON" if first[:1] in "[{" else "XML" if first[:1] == "<" else "table"
+        detail = f"its {syntax} is damaged or cut short ({error}); what stood before that is used"
+        found.problems.append(noted(part.source, "bad_line", detail, at))
 
 
 def _is_delimited(line: str) -> bool:
     delimiter = delimiter_of(line)
     return line.startswith(("#TYPE ", '"')) or (delimiter is not None and (delimiter != "," or ": " not in line))
-
-
-def _json_rows(text: str) -> Iterator[tuple[int, Row]]:
-    # Object by object, so that a list that was cut short gives what came before the cut.
-    decoder = json.JSONDecoder()
-    at = re.compile(r"[\s,\[\]]*")
-    begin = at.match(text).end()  # type: ignore[union-attr]
-    while begin < len(text):
-        value, end = decoder.raw_decode(text, begin)
-        yield from ((begin, row) for row in _rows_in(value))
-        begin = at.match(text, end).end()  # type: ignore[union-attr]
-    if text.lstrip().startswith("[") and not text.rstrip().endswith("]"):
-        raise ValueError("no ] at its end")
 
 
 def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
@@ -134,48 +119,37 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _xml_rows(text: str) -> Iterator[Row]:
-    # Read by pattern: esxcli's XML is flat, and a real parser would follow entities.
-    row: Row = {}
-    for match in _XML_FIELD.finditer(text):
-        if match["name"]:
-            row[key_of(match["name"])] = html.unescape(match["value"] or "")
+def _records(fields: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, Row]]:
+    # Fields with their lines -> records; one without a name ends a record.
+    begin, row = 1, Row()
+    for number, key, value in chain(fields, [(0, "", "")]):
+        if key:
+            begin = begin if row else number
+            row[key] = value
         elif row:
-            yield row
+            yield begin, row
             row = {}
-    if row:
-        yield row
+
+
+def _xml_fields(text: str, at: int) -> Iterator[tuple[int, str, str]]:
+    # Read by pattern: esxcli's XML is flat, and a real parser would follow entities.
+    for match in _XML_FIELD.finditer(text):
+        yield at, key_of(match["name"] or ""), html.unescape(match["value"] or "")
+    yield at, "", ""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("it declares entities, which no esxcli writes")
     if "</output>" not in text:
         raise ValueError("no </output> at its end")
 
 
-def _key_value_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
-    record, begin, row = "", 1, Row()
+def _key_value_fields(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+    record = ""
     for number, text in lines:
-        match = _KEY_VALUE.match(text.strip())
-        if match is None:
-            continue
-        if match["record"] != record and row:
-            yield begin, row
-            row = {}
-        begin, record = begin if row else number, match["record"]
-        row[key_of(match["field"])] = match["value"]
-    if row:
-        yield begin, row
-
-
-def _rows_under_header(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, Row]]:
-    # A file that was appended to has its header again.
-    first = next(rows, None)
-    if first is None:
-        return
-    names = [key_of(cell) for cell in first[1]]
-    for number, cells in rows:
-        if cells != first[1]:  # of two columns of one name the first counts
-            whole = [*cells, *[""] * len(names)][: len(names)]
-            yield number, {name: cell for name, cell in zip(names[::-1], whole[::-1], strict=True) if name}
+        if match := _KEY_VALUE.match(text.strip()):
+            if match["record"] != record:
+                yield number, "", ""
+            record = match["record"]
+            yield number, key_of(match["field"]), match["value"]
 
 
 def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
@@ -217,7 +191,7 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     row: Row = {}
     depth: dict[str, int] = {}
     begin, last = 1, ""
-    for number, text in lines:
+    for number, text in [*lines, (0, "")]:
         match = _FIELD.match(text) or _VSISH_FIELD.match(text)
         if match is None and row and text.startswith(" " * 16):  # the rest of a long value, as Format-List breaks it
             row[last] += text.strip()
@@ -229,10 +203,7 @@ def _block_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
             row, depth = {}, {}
         if match and key not in row:
             begin, last = begin if row else number, key
-            row[key] = (match["value"] or "").strip()
-            depth[key] = len(match["indent"])
-    if row:
-        yield begin, row
+            row[key], depth[key] = (match["value"] or "").strip(), len(match["indent"])
 
 
 # --- rows -> findings -------------------------------------------------------------------------------------------------
@@ -305,7 +276,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
         )  # fmt: skip
     elif known and device:
         detail = f"{device} with the driver {module[:60]!r}, which is no module's name; the row is not used"
-        found.problems.append(Problem(source=part.source, problem="bad_line", line=line, detail=detail))
+        found.problems.append(noted(part.source, "bad_line", detail, line))
     if VIB_VERSION.fullmatch(row.get("vibversion", "")) and row.get("vibname"):
         _read_vib(row, part, line, found)
 
@@ -318,7 +289,7 @@ def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
     }
     release = RELEASE.search(told["esxi_version"] or "")
     if release:
-        told["esxi_version"], told["esxi_build"] = release["version"], release["build"] or told["esxi_build"]
+        told["esxi_version"], told["esxi_build"] = release["esxi_version"], release["esxi_build"] or told["esxi_build"]
     if not re.fullmatch(r"\d{1,2}(?:\.\d{1,3}){1,3}", told["esxi_version"] or ""):
         told["esxi_version"] = None
     build = _BUILD.search(told["esxi_build"] or "")
@@ -383,7 +354,7 @@ def read_rows(part: Part, found: Findings) -> None:
 
 def read_sheet(sheet: Sheet, part: Part, found: Findings) -> None:
     """Read one sheet of a workbook."""
-    _read_each(_rows_under_header(iter(sheet.rows)), part, found)
+    _read_each(headed(iter(sheet.rows)), part, found)
 
 
 def _read_each(rows: Iterator[tuple[int, Row]], part: Part, found: Findings) -> None:

@@ -1,13 +1,15 @@
-"""Delimited text and workbooks -> sheets: a name, a header, numbered rows of cells. What columns mean is for others to say."""
+"""Delimited text, JSON and workbooks -> numbered rows of cells or fields. What columns mean is for others to say."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import python_calamine
 
@@ -18,7 +20,12 @@ MAX_UNPACKED = 512 << 20  # of a workbook: a few kilobytes of zip can hold a tho
 # Lines that stand above a header: Excel's word for the delimiter, PowerShell's for the type.
 _ABOVE = re.compile(r'"?sep=.|#TYPE ')
 
+# What may stand between the values of a JSON text: a list that was cut short gives the objects before the cut.
+_BETWEEN = re.compile(r"[\s,\[\]\ufeff]*")
+_INNER_LIST = re.compile(r"\[\s*(?=\{)")
+
 Numbered = tuple[int, list[str]]
+Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +55,7 @@ def delimited_rows(lines: Iterable[tuple[int, str]]) -> Iterator[Numbered]:
     """
     numbers: list[int] = []
     source = (line for line in lines if line[1].strip())
-    first = next(source, None)
-    while first is not None and _ABOVE.match(first[1]):
-        first = next(source, None)
+    first = next((line for line in source if not _ABOVE.match(line[1])), None)
     if first is None:
         return
 
@@ -64,6 +69,45 @@ def delimited_rows(lines: Iterable[tuple[int, str]]) -> Iterator[Numbered]:
     for row in reader:
         yield numbers[begin], [cell.strip() for cell in row[:MAX_COLUMNS]]
         begin = len(numbers)
+
+
+def headed(rows: Iterator[Numbered]) -> Iterator[tuple[int, Row]]:
+    """Rows under their header by its names; of two columns of one name the first counts."""
+    header = next(rows, (1, []))[1]
+    names = [key_of(cell) for cell in header]
+    for number, cells in rows:
+        if cells != header:  # a file that was appended to has its header again
+            whole = [*cells, *[""] * len(names)][: len(names)]
+            yield number, {name: cell for name, cell in zip(names[::-1], whole[::-1], strict=True) if name}
+
+
+def json_values(text: str, line: int, within: bool = False) -> Iterator[tuple[int, Any]]:
+    """Values of a JSON text that begins on a line, each with its own; ``ValueError`` where it is cut short, after what is whole.
+
+    ``within`` such a one, the objects of the first list count too.
+    """
+    decoder, counted, cut = json.JSONDecoder(), 0, None
+    begin = _behind(text, 0)
+    while begin < len(text):
+        try:
+            value, end = decoder.raw_decode(text, begin)
+        except ValueError as error:
+            inner = _INNER_LIST.search(text, begin) if within and cut is None else None
+            cut = cut or error
+            if inner is None:
+                break
+            begin = inner.end()
+            continue
+        line, counted = line + text.count("\n", counted, begin), begin
+        yield line, value
+        begin = _behind(text, end)
+    if cut is not None:
+        raise cut
+
+
+def _behind(text: str, at: int) -> int:
+    match = _BETWEEN.match(text, at)
+    return match.end() if match else at
 
 
 def is_workbook(head: bytes) -> bool:
@@ -92,6 +136,5 @@ def read_workbook(data: bytes) -> Iterator[Sheet]:
 
 def _cell_text(cell: object) -> str:
     # A whole number is kept as a float in a workbook.
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return "" if cell is None else str(cell).strip()
+    whole = isinstance(cell, float) and cell.is_integer()
+    return "" if cell is None else str(int(cell)) if whole else str(cell).strip()  # type: ignore[call-overload]

@@ -7,6 +7,7 @@ import re
 import re2  # type: ignore[import-untyped]
 
 from psodlib.evidence.artifacts.findings import Part
+from psodlib.evidence.heads import loosened
 
 MAX_PROMPT = 2000  # characters of a line with a prompt
 
@@ -68,17 +69,12 @@ _FAR = re.compile(
     + r"(?=[ \t\"'|)]|$)"
 )
 
-# All of them in one search, at the speed of RE2: most texts hold none.
+# All of them in one search, at the speed of RE2: most texts hold none. It needs no bounds, and counting them would cost it its memory.
 _ANY = "|".join(
-    re.sub(r"\?P<\w+>", "?:", pattern.pattern)
-    for pattern in (*(row[2] for row in (*PROMPTS, *HEADINGS)), _HOST_LINE, _PREFIX)
+    loosened(pattern.pattern) for pattern in (*(row[2] for row in (*PROMPTS, *HEADINGS)), _HOST_LINE, _PREFIX)
 )
-_OPTIONS = re2.Options()
-_OPTIONS.log_errors = False
-# It needs no bounds, and counting them would cost it its memory.
-_LOOSE = re.sub(r"\{1,\d+\}", "+", re.sub(r"\{0,\d+\}", "*", _ANY.replace(r"\s*", "[ \t]*").replace(r"\s+", "[ \t]+")))
-BOUNDARY = f"^(?:{_LOOSE})"  # for one pass with other patterns
-_BOUNDARY = re2.compile("(?m)" + BOUNDARY, _OPTIONS)
+BOUNDARY = f"^(?:{_ANY})".replace(r"\s*", "[ \t]*").replace(r"\s+", "[ \t]+")  # for one pass with other patterns
+_BOUNDARY = re2.compile("(?m)" + BOUNDARY)
 
 
 def find_prompt(line: str) -> re.Match[str] | None:
