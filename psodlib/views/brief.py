@@ -14,10 +14,9 @@ import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.league import driver_league
-from psodlib.views.cells import ADVICE, MOVES
+from psodlib.views.cells import ADVICE, MOVES, rollout_state
 from psodlib.views.crash import reasons_of, where
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
-from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 from psodlib.views.words import as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year
 from psodlib.views.writeup import choose_crash, write_up

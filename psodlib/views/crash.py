@@ -74,6 +74,12 @@ def crash_title(crash: Any) -> str:
     return f"Crash of {label(crash['host'], 60)}, {when(crash)}"
 
 
+def not_whole(crash: Any) -> list[str]:
+    """That a crash's text is damaged, and how."""
+    damage = plain_words(crash["damage"], "")
+    return [f"The crash's text is not whole ({damage})."] if damage else []
+
+
 def address_of(kind: str, name: Any) -> str:
     """The place of a crash or host on the explorer's page."""
     return f"{kind}={label(name, LONGEST_NAME if kind == 'host' else LONGEST_ID)}"
