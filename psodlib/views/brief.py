@@ -15,7 +15,7 @@ import pandas as pd
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.league import driver_league
 from psodlib.views.cells import ADVICE, MOVES, rollout_state
-from psodlib.views.crash import reasons_of, where
+from psodlib.views.crash import not_whole, reasons_of, where
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 from psodlib.views.words import as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year
@@ -392,7 +392,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         ("What happened", [Text(write_up(fleet, row).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
         ("Known issues that fit", issues), ("What to do now", [*_now(study, crash, bool(issues)), *([go_on] if study.module else ())]),
-        ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
+        ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),
     )  # fmt: skip
 
 

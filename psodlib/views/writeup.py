@@ -20,7 +20,7 @@ from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, site_section
-from psodlib.views.crash import crash_title, issue_lines, own_text, place_of, plain_words, typed_on, where
+from psodlib.views.crash import crash_title, issue_lines, not_whole, own_text, place_of, plain_words, typed_on, where
 from psodlib.views.document import Block, Code, Document, Section, Steps, Table, Text, sections
 from psodlib.views.words import SIMULATED, count, holding, joined, known, listing, literal, moment, share, span
 
@@ -175,7 +175,8 @@ def _lead(case: Case) -> str:
     local = f", {account.local(time)[11:16]} local" if account.local(time) else ""
     after = f", after {_in_words(crash['uptime'])} of uptime" if known(crash["uptime"]) else ""
     asked = "; a person asked for it" if case.guilt == "deliberate" else ""
-    what = f"{case.host} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}{asked}."
+    who = literal(crash["host"], "A host that the text does not name")
+    what = f"{who} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}{asked}."
     certainty, cause = CERTAINTY[case.guilt][0], "No evidence in hand names the module at fault."
     if case.guilt in NO_DRIVER:
         cause = "Its message reports a hardware error, and the evidence points at no driver." if not asked else ""
@@ -347,13 +348,13 @@ def _cause(case: Case) -> list[Any]:
         place = "".join(f" ({case.place(row.source, row.line)})" for row in newest.itertuples())
         how = f"known from {plain_words(crash['driver_evidence'])}{place}"
         version = f"Version {case.version} was loaded in the boot that crashed; {how}."
-    whole = (
-        []
-        if literal(crash["damage"], "") == ""
-        else [f"The crash's text is not whole ({plain_words(crash['damage'])})."]
-    )
     caveat = "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."
-    return [f"Certainty that {case.module} is at fault: {certainty}, because {why}.", version, *whole, caveat]
+    return [
+        f"Certainty that {case.module} is at fault: {certainty}, because {why}.",
+        version,
+        *not_whole(crash),
+        caveat,
+    ]
 
 
 def _impact(case: Case) -> list[str]:
