@@ -136,9 +136,6 @@ def case(
     return Case(file, hashes, mapping, suspects)
 
 
-# ---- machine text --------------------------------------------------------------------------------------------------------
-
-
 def _evidence(sources: Sequence[str | Path]) -> list[str | Path]:
     # Where the logs are: of a store, the sources that it was loaded from; of a saved fleet, nowhere.
     found: list[str | Path] = []
@@ -200,9 +197,6 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
                 kept.append(line)
                 size += len(line)
     return b"".join(kept)
-
-
-# ---- tables, write-up ----------------------------------------------------------------------------------------------------
 
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:

@@ -125,9 +125,6 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
     return page_of
 
 
-# ---- the text ------------------------------------------------------------------------------------------------------------
-
-
 def own_text(fleet: Fleet, crash: Any, instead: int = 0) -> list[Block]:
     """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them; where the lines
     are lost, this many frames instead."""
@@ -176,9 +173,6 @@ def frames_table(crash: Any, frames: Any, most: int = MOST_FRAMES) -> Table | Te
     return Table("Backtrace and number, innermost first", columns, rows, note, (8, 46, 28, 18), guilty)
 
 
-# ---- beside it in the evidence -------------------------------------------------------------------------------------------
-
-
 def lines_before(source: Any, offset: Any, sha256: Any, most: int = 20) -> tuple[str, ...]:
     """The lines of the log just before a crash; none unless the crash is still there, by the hash of its lines."""
     # A path from a table may be anything: only a regular file is opened.
@@ -208,9 +202,6 @@ def typed_on(fleet: Fleet, crash: Any) -> Mapping[str, str]:
             if "\0" not in text and has_prompt(text):
                 found[source] = text
     return found
-
-
-# ---- the tables ----------------------------------------------------------------------------------------------------------
 
 
 def facts_table(fleet: Fleet, crash: Any) -> Table:
@@ -260,9 +251,6 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
     ]  # fmt: skip
     columns = ["Crash", "Time", "Host", "Signature", "Alike", "Functions shared"]
     return [Text(f"{have} this signature."), *([Table("The most alike stacks", columns, rows)] if rows else [])]
-
-
-# ---- why -----------------------------------------------------------------------------------------------------------------
 
 
 def issue_lines(fleet: Fleet, crash: Any) -> list[str]:

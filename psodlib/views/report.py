@@ -314,11 +314,15 @@ def _tables(found: Study, folder: Path) -> list[Section]:
 def _crash_row(row: Any) -> Cells:
     return {
         "When (UTC)": link_to("crash", row["crash_id"], when(row).removesuffix(" UTC"), "explorer.html"),
-        "Host": _host(row, 32), "Kind": plain_words(row["kind"]), "Guilty module": joined(row, "guilty_module", "driver_version") or "none found",
-        "Function": _or_dash(row["guilty_function"]), "Known by": plain_words(row["guilt"]), "Uptime": span(row["uptime"]),
+        "Host": _host(row, 32), "Kind": plain_words(row["kind"]), "Guilty module": _guilty(row), "Function": _or_dash(row["guilty_function"]),
+        "Known by": plain_words(row["guilt"]), "Uptime": span(row["uptime"]),
         "Known issue": _or_dash(row["known_issues"]).replace(";", ", "),
         "File and line": label(place_of(row["source"], row["line"], row["host"]), 60),
     }  # fmt: skip
+
+
+def _guilty(row: Any) -> str:
+    return joined(row, "guilty_module", "driver_version") or "none found"
 
 
 def _host(row: Any, most: int = 48) -> str | Link:
@@ -343,8 +347,9 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
 
 def _watched_row(row: Any) -> Cells:
     return {
-        "Host": _host(row), "Boots": f"{row['boots']:,}", "Days up": f"{row['days_up']:,.1f}", "Days watched": f"{row['days_watched']:,.1f}",
-        "Share": share(row["days_watched"], row["days_up"]), "First seen": day(row["first_seen"]), "Last seen": day(row["last_seen"]),
+        "Host": _host(row), "Boots": f"{row['boots']:,}", "Days up": f"{row['days_up']:,.1f}",
+        "Days watched": f"{row['days_watched']:,.1f}", "Share": share(row["days_watched"], row["days_up"]),
+        "First seen": day(row["first_seen"]), "Last seen": day(row["last_seen"]),
     }  # fmt: skip
 
 
@@ -360,7 +365,7 @@ def _problem_row(row: Any) -> Cells:
 
 def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
     """A fleet as it was before its store's last load, and as it is; the tables are written to ``folder``."""
-    decision, earlier = found.decision, None
+    decision, earlier, was, now = found.decision, None, before.hosts, found.fleet.hosts
     with suppress(InputError):  # nothing was known of the driver, or of a version that is asked about
         earlier = study(before, found.module, found.asked or None, found.outage_hours).decision
     advice = None if decision is None or earlier is None else (earlier.options, decision.options)
@@ -372,7 +377,7 @@ def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
     said = sentences(changes)
     return Document(
         title="What changed since last time",
-        subtitle=f"Before: {len(before.hosts):,} hosts{seen(before.hosts)}. Now: {len(found.fleet.hosts):,} hosts{seen(found.fleet.hosts)}",
+        subtitle=f"Before: {len(was):,} hosts{seen(was)}. Now: {len(now):,} hosts{seen(now)}",
         lead=f"{'; '.join(said)}." if said else "Nothing that matters: no new crash, no host in another version, none fallen silent.",
         tone="bad" if len(changes["crashes"]) or len(changes["silent"]) else "good" if not said else "open", notice=found.notice,
         sections=[
@@ -389,8 +394,7 @@ def _advice(word: Any) -> str:
 _PARTS: tuple[tuple[str, str, str, Callable[[Any], Cells]], ...] = (
     ("crashes", "New crashes", "None.", lambda row: {
         "When": link_to("crash", row["crash_id"], when(row), "explorer.html"), "Host": _host(row),
-        "Guilty module": joined(row, "guilty_module", "driver_version") or "none found", "Signature": label(row["signature"], 80),
-        "Known issue": literal(row["known_issues"], "–"),
+        "Guilty module": _guilty(row), "Signature": label(row["signature"], 80), "Known issue": literal(row["known_issues"], "–"),
     }),
     ("signatures", "Signatures seen for the first time", "None.", lambda row: {
         "Signature": label(row["signature"], 120), "Crashes": f"{row['crashes']:,}", "Hosts": f"{row['hosts']:,}", "First": moment(row["first"]),

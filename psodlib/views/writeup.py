@@ -85,11 +85,12 @@ def _case(fleet: Fleet, crash: Any, issues: Sequence[Issue], pin: str | None, ac
     read = [place_of(row.source, row.line, host) for row in later.head(1).itertuples()]
     gone = f"{target} was read as loaded afterwards ({''.join(read)}). The steps are for the others."
     return Case(
-        fleet=fleet, crash=crash, account=account or Account(), typed=typed_on(fleet, crash) if typed is None else typed,
-        timeline=incident_timeline(fleet, str(crash["crash_id"])), guilt=str(crash["guilt"]), host=literal(host), module=module,
-        version=version, vib=literal(vibs.iloc[-1]) if len(vibs) else f"the {module} VIB in use",  # what was loaded, and what brought it
-        drivers=drivers, inventory={name: value for name, value in own.items() if known(value)}, events=events[near], matched=matched,
-        pin=pin, target=target, done=f"This host has done it: {gone}" if read else "", place=lambda source, line=None: place_of(source, line, host),
+        fleet=fleet, crash=crash, guilt=str(crash["guilt"]), host=literal(host), module=module, version=version,
+        vib=literal(vibs.iloc[-1]) if len(vibs) else f"the {module} VIB in use", drivers=drivers, events=events[near],
+        inventory={name: value for name, value in own.items() if known(value)}, account=account or Account(),
+        typed=typed_on(fleet, crash) if typed is None else typed, matched=matched, pin=pin, target=target,
+        timeline=incident_timeline(fleet, str(crash["crash_id"])), done=f"This host has done it: {gone}" if read else "",
+        place=lambda source, line=None: place_of(source, line, host),
     )  # fmt: skip
 
 
@@ -260,7 +261,8 @@ def _timeline_table(case: Case) -> Table:
     )
     zone = [f"Local ({account.time_zone})"] if account.time_zone and any(dated) else []
     cells = [
-        [moment(time).removesuffix(" UTC") if known(time) else place, *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
+        [moment(time).removesuffix(" UTC") if known(time) else place,
+         *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
         for time, _, place, what, source in rows
     ]  # fmt: skip
     widths = (18, 14, 42, 26) if zone else (20, 50, 30)
@@ -494,11 +496,11 @@ def _others_exposed(case: Case) -> str:
 
 def _support_table(case: Case) -> Table:
     # What every case form asks, as far as it is known; and how to learn the rest.
-    account, vib, release = case.account, case.vib, _release(case)
+    account, vib, release, asked = case.account, case.vib, _release(case), ("vendor", "case", "severity", "contact")
     model = " ".join(literal(case.inventory[name]) for name in ("vendor", "model") if name in case.inventory)
     firmware = case.drivers["firmware"].dropna()
     rows = [
-        *([name.capitalize(), getattr(account, name)] for name in ("vendor", "case", "severity", "contact") if getattr(account, name)),
+        *([name.capitalize(), getattr(account, name)] for name in asked if getattr(account, name)),
         ["Product", f"VMware ESXi {release}" if release else "VMware ESXi, release unknown; run vmware -vl"],
         ["Hardware", model or "unknown; run esxcli hardware platform get"],
         *([["Its VIB", "unknown; run esxcli software vib list" if vib.startswith("the ") else vib]] if case.module else []),
