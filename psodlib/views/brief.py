@@ -390,7 +390,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     all_of_them = f"{count(study.counts.module, '', f'crashes by {study.module}')}: what they are"
     title = f"{what if study.counts.module < 2 else all_of_them}, and what to do now"
     return title, _lead(study, crash), sections(
-        ("What happened", [Text(write_up(fleet, row).lead)]),
+        ("What happened", [Text(write_up(fleet, row, typed={}).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
         ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
         ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),

@@ -64,14 +64,9 @@ def plain_words(value: Any, unknown: str = UNKNOWN) -> str:
     return SOURCES.get(str(value)) or literal(value, unknown).replace(";", ", ").replace("_", " ")
 
 
-def when(crash: Any) -> str:
-    """The time of a crash, to the second."""
-    return moment(crash["time"]) if known(crash["time"]) else "time unknown"
-
-
 def crash_title(crash: Any) -> str:
     """A crash in a line."""
-    return f"Crash of {label(crash['host'], 60)}, {when(crash)}"
+    return f"Crash of {label(crash['host'], 60)}, {moment(crash['time'], 'time unknown')}"
 
 
 def not_whole(crash: Any) -> list[str]:

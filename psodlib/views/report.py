@@ -40,7 +40,7 @@ from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief, charts, document
 from psodlib.views.account import find_account
 from psodlib.views.cells import ADVICE, rates_blocks
-from psodlib.views.crash import link_to, place_of, plain_words, when
+from psodlib.views.crash import link_to, place_of, plain_words
 from psodlib.views.document import Block, Bullets, Document, Link, Picture, Section, Table, Text, sections
 from psodlib.views.explore import explorer_document, lives_picture
 from psodlib.views.notebooks import notebook_folder, notebook_page, notebooks_running, parameters_of, read_notebook
@@ -313,7 +313,7 @@ def _tables(found: Study, folder: Path) -> list[Section]:
 
 def _crash_row(row: Any) -> Cells:
     return {
-        "When (UTC)": link_to("crash", row["crash_id"], when(row).removesuffix(" UTC"), "explorer.html"),
+        "When (UTC)": link_to("crash", row["crash_id"], moment(row["time"], "time unknown").removesuffix(" UTC"), "explorer.html"),
         "Host": _host(row, 32), "Kind": plain_words(row["kind"]), "Guilty module": _guilty(row), "Function": _or_dash(row["guilty_function"]),
         "Known by": plain_words(row["guilt"]), "Uptime": span(row["uptime"]),
         "Known issue": _or_dash(row["known_issues"]).replace(";", ", "),
@@ -393,7 +393,7 @@ def _advice(word: Any) -> str:
 
 _PARTS: tuple[tuple[str, str, str, Callable[[Any], Cells]], ...] = (
     ("crashes", "New crashes", "None.", lambda row: {
-        "When": link_to("crash", row["crash_id"], when(row), "explorer.html"), "Host": _host(row),
+        "When": link_to("crash", row["crash_id"], moment(row["time"], "time unknown"), "explorer.html"), "Host": _host(row),
         "Guilty module": _guilty(row), "Signature": label(row["signature"], 80), "Known issue": literal(row["known_issues"], "–"),
     }),
     ("signatures", "Signatures seen for the first time", "None.", lambda row: {

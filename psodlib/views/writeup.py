@@ -37,8 +37,6 @@ CERTAINTY = {
     "none": ("none", "no evidence points at a module"),
 }  # fmt: skip
 NO_DRIVER = ("hardware", "deliberate")  # the evidence that no driver did it
-# Articles that explain what an exception is. They are generic: they name no cause.
-GENERIC = {14: ("VMware KB 1020181", "a page fault")}
 ENDS = {
     "crash": "this boot ended in a crash", "reboot": "until a planned reboot", "shutdown": "until a shutdown",
     "power": "until the power went", "unexplained": "until a stop that nothing explains", "running": "and still ran when the evidence ends",
@@ -261,8 +259,7 @@ def _timeline_table(case: Case) -> Table:
     )
     zone = [f"Local ({account.time_zone})"] if account.time_zone and any(dated) else []
     cells = [
-        [moment(time).removesuffix(" UTC") if known(time) else place,
-         *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
+        [moment(time, place).removesuffix(" UTC"), *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
         for time, _, place, what, source in rows
     ]  # fmt: skip
     widths = (18, 14, 42, 26) if zone else (20, 50, 30)
@@ -397,14 +394,12 @@ def _people(case: Case) -> str:
 
 
 def _known_issue(case: Case) -> list[str]:
-    exception = case.crash["exception"]
-    number = int(exception) if known(exception) and case.guilt not in NO_DRIVER else -1
+    page_fault = case.guilt not in NO_DRIVER and known(case.crash["exception"]) and case.crash["exception"] == 14
     none = ["No known issue on file matches this crash. That does not mean that the vendor knows none."]
     lines = issue_lines(case.fleet, case.crash) or none
     lines += [f"Source of {literal(issue.id)}: {literal(issue.source)}." for issue in case.matched]
-    article, what = GENERIC.get(number, ("", ""))
-    generic = f"{article} explains exception {number} ({what}). It is generic: it names no cause."
-    return [*lines, *holding((article, generic))]
+    generic = "VMware KB 1020181 explains exception 14 (a page fault). It is generic: it names no cause."
+    return [*lines, *holding((page_fault, generic))]
 
 
 # ---- what to do ------------------------------------------------------------------------------------------------------------
