@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from psodlib.evidence.addresses import trouble_at
 from psodlib.evidence.archives import Container, Item, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, joined_runs, place_of, shown
-from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, noted, peeled
+from psodlib.evidence.streams import BLOCK, Budget, DiskFile, Limits, Stream, chained, diagnose, noted, peeled
 from psodlib.records import Problem
 
 
@@ -36,6 +36,9 @@ class Unit:
 
     paths: tuple[str, ...]
     place: Place
+    watch: Callable[[], Any] | None = field(
+        default=None, repr=False, compare=False
+    )  # gives a hash for its text as it is read
 
     @property
     def source(self) -> str:
@@ -290,8 +293,8 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
     except Exception as error:  # it vanished since it was looked at
         problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
-    if unit.size <= HASHED:
-        stream.begin_hash()
     stream = peeled(stream, budget)
+    if unit.watch:
+        stream.begin_hash(unit.watch())
     stream.again = partial(_reopen, unit, limits, problems)
     return stream
