@@ -228,7 +228,7 @@ def _read_prefix(piece: Piece) -> None:
     piece.host = host if program and "garbled" not in piece.damage else None
 
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[+-]\d\d:?\d\d)?", re.ASCII)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?([+-]\d\d:?\d\d)?", re.ASCII)
 
 
 def moment_of(text: str) -> datetime | None:
@@ -237,8 +237,8 @@ def moment_of(text: str) -> datetime | None:
     if not found or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
         return None
     try:
-        moment = datetime.fromisoformat(found[0])
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(found[0] if found[1] else f"{found[0]}+00:00")
+        return moment.astimezone(UTC) if found[1] else moment
     except (ValueError, OverflowError):
         return None
 

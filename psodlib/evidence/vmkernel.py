@@ -249,20 +249,18 @@ class _Reader:
         match = row.pattern.search(raw.decode("utf-8", "backslashreplace") if row.what in _TOLD else piece.body)
         if not match:
             return False
-        groups = match.groupdict()
-        module, version, time = groups.get("module") or groups.get("heap"), groups.get("version"), piece.time
+        groups, time = match.groupdict(), piece.time
         if row.what in _FORETELLING:
-            self._foretell(row.what, module, piece)
+            self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
         elif row.what == "boot":
             if moment := time or self.last_time:
                 self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
         elif row.what in _TOLD:
-            build = groups["build"]
-            fact = HostFact(host=groups.get("host"), esxi_version=version, esxi_build=build, time=time, source=self.source)  # fmt: skip
-            self.facts.append(fact)
+            host, version, build = groups.get("host"), groups.get("version"), groups["build"]
+            self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=time, source=self.source))  # fmt: skip
         else:
-            module = (row.what or module or "").lower()
-            self._note_loaded(module, version, time, line)
+            module = (row.what or groups.get("module") or "").lower()
+            self._note_loaded(module, groups.get("version"), time, line)
             if number := groups.get("id"):
                 self.modules.append(Module(module=module, module_id=read_count(number), time=time, source=self.source))
         return True
