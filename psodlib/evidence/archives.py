@@ -67,19 +67,15 @@ class Container:
     ends: bool = False
 
 
-def archive_of(head: bytes) -> str | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # Office documents are zips too, and one file to us
-        return None if b"[Content_Types].xml" in head else "zip"
-    return "tar" if tar.is_header(head) else None
-
-
 def expand(
     stream: Stream, place: Place, budget: Budget, *, reopen: Callable[[], Stream] | None = None, wraps: int = 0,
     archives: int = 0, pieces: tuple[Place, ...] = (),
 ) -> Iterator[Item | Problem | Container]:  # fmt: skip
     # The one walk: peels compressions, walks archives, gives what is left. `stream.problems` is the caller's to report.
     head = stream.peek(512)
-    wrap, archive = wrap_of(head), archive_of(head)
+    wrap, archive = wrap_of(head), "tar" if tar.is_header(head) else None
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and b"[Content_Types].xml" not in head:
+        archive = "zip"  # Office documents are zips too, and one file to us
     if wrap and wraps < MAX_WRAPS:
         inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems, stored=stream)
         yield Container(wrap, place)
@@ -223,7 +219,8 @@ def _of_zip(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterato
                     changed = datetime(*info.date_time, tzinfo=UTC).timestamp()
                 except ValueError:
                     changed = -1.0
-                opener = partial(_metered, archive, info, budget)
+                # opened when its turn comes: what is wrong with it then shows at once
+                opener = partial(lambda info: _metered(archive.open(info), budget), info)
                 yield tar.Member(info.filename, info.file_size, changed, opener)
     except Exception as error:  # a damaged directory shows in many ways
         yield diagnose(error, outer.source)
@@ -261,14 +258,9 @@ def _seekable(stream: Stream, budget: Budget, wraps: int) -> Any:
     return held
 
 
-def _metered(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[bytes]:
-    # A member of a zip, whose unfolding counts; what is wrong with it shows at once.
-    data = archive.open(info)
-
-    def blocks() -> Iterator[bytes]:
-        with data:
-            while block := data.read(BLOCK):
-                budget.add(len(block))
-                yield block
-
-    return blocks()
+def _metered(data: Any, budget: Budget) -> Iterator[bytes]:
+    # A member of a zip, whose unfolding counts.
+    with data:
+        while block := data.read(BLOCK):
+            budget.add(len(block))
+            yield block
