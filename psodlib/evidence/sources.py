@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,6 +36,8 @@ class Unit:
 
     paths: tuple[str, ...]
     place: Place
+    # gives a hash for its text as it is read
+    watch: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def source(self) -> str:
@@ -285,7 +287,8 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
     except Exception as error:  # it vanished since it was looked at
         problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
-    stream.begin_hash(unit.size)
     stream = peeled(stream, budget)
+    if unit.watch:
+        stream.begin_hash(into=unit.watch())
     stream.again = partial(_reopen, unit, limits, problems)
     return stream

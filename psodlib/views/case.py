@@ -25,7 +25,7 @@ from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.sources import iter_items
 from psodlib.fleet import Fleet, is_saved, load
 from psodlib.store.folder import is_store
-from psodlib.store.opening import roots_of
+from psodlib.store.tables import roots_of
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
