@@ -32,6 +32,7 @@ from psodlib.evidence.streams import (
 from psodlib.records import Problem
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
+_OF_A_PLACE = tuple(each.name for each in fields(Place))
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 
 
@@ -93,7 +94,7 @@ def expand(
     else:
         stream.again = reopen
         once = partial(_unless_passed, stream)
-        told = {each.name: getattr(place, each.name) for each in fields(place)}
+        told = {name: getattr(place, name) for name in _OF_A_PLACE}
         yield Item(**told, opener=once if archives else reopen or once, pieces=pieces)
 
 

@@ -106,8 +106,8 @@ class Stream(io.RawIOBase):
     def take(self, size: int) -> bytes | memoryview:
         """The next bytes as they come, up to ``size``, without a copy; none at the end or where the trouble began."""
         block: bytes | memoryview = self._head or self._pull(size)
-        self._head = memoryview(block)[size:]
-        return self._given(block[:size])
+        self._head = memoryview(block)[size:] if len(block) > size else b""
+        return self._given(block[:size] if len(block) > size else block)
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, up to ``size``; all of them without it."""
