@@ -86,8 +86,8 @@ class Stream(io.RawIOBase):
         self.problems: list[Problem] = [] if problems is None else problems
 
     def begin_hash(self, size: int = 0, into: Any = None) -> None:
-        """Hash what is read from here on, unless so much is too much."""
-        self._hash = into or (hashlib.sha256() if size <= HASHED else None)
+        """Hash what is read from here on, unless it is too much."""
+        self._hash = (into or hashlib.sha256()) if size <= HASHED else None
 
     def readable(self) -> bool:
         """Always."""

@@ -10,8 +10,7 @@ from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.risk.exposure import check_exposure, exposure, split_stretches, unplaced_crashes
-from psodlib.risk.league import driver_league
-from psodlib.risk.rates import rate_ratio
+from psodlib.risk.rates import driver_league, rate_ratio
 from psodlib.simulate.process import simulate_history
 
 START = pd.Timestamp("2014-01-01", tz="UTC")
