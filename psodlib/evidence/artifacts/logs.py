@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.artifacts.commands import VIB_ID
 from psodlib.evidence.artifacts.findings import (
     ANY_STAMP,
     ISO_STAMP,
@@ -26,7 +27,6 @@ from psodlib.evidence.artifacts.findings import (
     parse_micros,
     parse_stamp,
 )  # fmt: skip
-from psodlib.evidence.artifacts.vibs import VIB_ID
 from psodlib.records import HostFact, Mark
 
 Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up

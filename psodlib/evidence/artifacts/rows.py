@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from psodlib.evidence.artifacts.commands import pci_address
+from psodlib.evidence.artifacts.commands import VIB_VERSION, parse_day, pci_address, state_of
 from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Numbered, Row, delimited_rows, delimiter_of, headed, json_values, key_of
-from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, state_of
 from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module
