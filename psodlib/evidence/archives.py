@@ -33,6 +33,7 @@ from psodlib.records import Problem
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
 _OF_A_PLACE = tuple(each.name for each in fields(Place))
+_ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?/+")
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 
 
@@ -158,13 +159,13 @@ def _placed(found: Iterator[tar.Member | Problem], outer: Place) -> Iterator[Ent
             yield member
             continue
         name = member.name.replace("\\", "/") if "/" not in member.name else member.name
-        source = f"{outer.source}!{shown(member.name)}"
-        if ".." in name.split("/"):
-            yield noted(source, "unsafe_member", "the name climbs out of the archive; not read")
-            continue
-        if name.startswith("/") or re.match(r"[A-Za-z]:/", name):
-            name = re.sub(r"^(?:[A-Za-z]:)?/+", "", name)
-            yield noted(source, "unsafe_member", f"absolute name; read as {shown(name)}")
+        climbs, is_absolute = ".." in name and ".." in name.split("/"), name.startswith("/") or name[1:3] == ":/"
+        if climbs or (is_absolute and _ABSOLUTE.match(name)):
+            name = "" if climbs else _ABSOLUTE.sub("", name, count=1)
+            detail = (
+                "the name climbs out of the archive; not read" if climbs else f"absolute name; read as {shown(name)}"
+            )
+            yield noted(f"{outer.source}!{shown(member.name)}", "unsafe_member", detail)
         if name:
             place = member_place(outer, name, member.size, member.changed)
             yield Entry(place, member.opener, member.whole)
