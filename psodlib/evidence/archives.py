@@ -32,6 +32,8 @@ from psodlib.evidence.streams import (
 from psodlib.records import Problem
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
+_OF_A_PLACE = tuple(each.name for each in fields(Place))
+_ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?/+")
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 
 
@@ -67,19 +69,15 @@ class Container:
     ends: bool = False
 
 
-def archive_of(head: bytes) -> str | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # Office documents are zips too, and one file to us
-        return None if b"[Content_Types].xml" in head else "zip"
-    return "tar" if tar.is_header(head) else None
-
-
 def expand(
     stream: Stream, place: Place, budget: Budget, *, reopen: Callable[[], Stream] | None = None, wraps: int = 0,
     archives: int = 0, pieces: tuple[Place, ...] = (),
 ) -> Iterator[Item | Problem | Container]:  # fmt: skip
     # The one walk: peels compressions, walks archives, gives what is left. `stream.problems` is the caller's to report.
     head = stream.peek(512)
-    wrap, archive = wrap_of(head), archive_of(head)
+    wrap, archive = wrap_of(head), "tar" if tar.is_header(head) else None
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) and b"[Content_Types].xml" not in head:
+        archive = "zip"  # Office documents are zips too, and one file to us
     if wrap and wraps < MAX_WRAPS:
         inner = Stream(unwrapped(wrap, stream, budget), place.source, stream.problems, stored=stream)
         yield Container(wrap, place)
@@ -97,7 +95,7 @@ def expand(
     else:
         stream.again = reopen
         once = partial(_unless_passed, stream)
-        told = {each.name: getattr(place, each.name) for each in fields(place)}
+        told = {name: getattr(place, name) for name in _OF_A_PLACE}
         yield Item(**told, opener=once if archives else reopen or once, pieces=pieces)
 
 
@@ -161,13 +159,13 @@ def _placed(found: Iterator[tar.Member | Problem], outer: Place) -> Iterator[Ent
             yield member
             continue
         name = member.name.replace("\\", "/") if "/" not in member.name else member.name
-        source = f"{outer.source}!{shown(member.name)}"
-        if ".." in name.split("/"):
-            yield noted(source, "unsafe_member", "the name climbs out of the archive; not read")
-            continue
-        if name.startswith("/") or re.match(r"[A-Za-z]:/", name):
-            name = re.sub(r"^(?:[A-Za-z]:)?/+", "", name)
-            yield noted(source, "unsafe_member", f"absolute name; read as {shown(name)}")
+        climbs, is_absolute = ".." in name and ".." in name.split("/"), name.startswith("/") or name[1:3] == ":/"
+        if climbs or (is_absolute and _ABSOLUTE.match(name)):
+            name = "" if climbs else _ABSOLUTE.sub("", name, count=1)
+            detail = (
+                "the name climbs out of the archive; not read" if climbs else f"absolute name; read as {shown(name)}"
+            )
+            yield noted(f"{outer.source}!{shown(member.name)}", "unsafe_member", detail)
         if name:
             place = member_place(outer, name, member.size, member.changed)
             yield Entry(place, member.opener, member.whole)
@@ -223,7 +221,8 @@ def _of_zip(stream: Stream, outer: Place, budget: Budget, wraps: int) -> Iterato
                     changed = datetime(*info.date_time, tzinfo=UTC).timestamp()
                 except ValueError:
                     changed = -1.0
-                opener = partial(_metered, archive, info, budget)
+                # opened when its turn comes: what is wrong with it then shows at once
+                opener = partial(lambda info: _metered(archive.open(info), budget), info)
                 yield tar.Member(info.filename, info.file_size, changed, opener)
     except Exception as error:  # a damaged directory shows in many ways
         yield diagnose(error, outer.source)
@@ -261,14 +260,9 @@ def _seekable(stream: Stream, budget: Budget, wraps: int) -> Any:
     return held
 
 
-def _metered(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget) -> Iterator[bytes]:
-    # A member of a zip, whose unfolding counts; what is wrong with it shows at once.
-    data = archive.open(info)
-
-    def blocks() -> Iterator[bytes]:
-        with data:
-            while block := data.read(BLOCK):
-                budget.add(len(block))
-                yield block
-
-    return blocks()
+def _metered(data: Any, budget: Budget) -> Iterator[bytes]:
+    # A member of a zip, whose unfolding counts.
+    with data:
+        while block := data.read(BLOCK):
+            budget.add(len(block))
+            yield block

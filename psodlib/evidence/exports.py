@@ -50,6 +50,8 @@ _SEVERITY = re.compile(r"[A-Z][a-z]\(\d{1,3}\)\+? +")
 _KERNELS = re.compile(
     r"cpu\d{1,4}:\d{1,10}|@BlueScreen|VMware ESX.{0,40}build-|0x[0-9a-f]{8,16}:\[0x|Code start: |#(?:PF|GP|DF|UD) Exception|TSC: \d|VMB: "
 )
+_PROGRAMS = {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"}  # fmt: skip
+_SCREEN = ("Code start: ", "@BlueScreen: ")
 _HOST = re.compile(r"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?", re.ASCII)
 _PROGRAM_NAME = re.compile(r"[A-Za-z][\w./-]{0,40}", re.ASCII)
 # Times as people's tools print them; the first that fits is taken.
@@ -243,26 +245,23 @@ def _in_order(rows: list[_Line]) -> list[_Line]:
     times = [row.own_time if row.own_time is not None else row.column_time for row in rows]
     known = [time for time in times if time is not None]
     falls = sum((later < earlier) - (later > earlier) for earlier, later in pairwise(known))
-    if falls > 0 or (falls == 0 and _is_backwards([row.message for row in rows])):
+    if falls == 0:  # times to the second leave a screen's lines equal: where the code starts stands behind the header
+        places = {word: at for at, row in reversed(list(enumerate(rows))) for word in _SCREEN if word in row.message}
+        falls = _SCREEN[0] in places and places[_SCREEN[0]] < places.get(_SCREEN[1], 0)
+    if falls > 0:
         rows, times = rows[::-1], times[::-1]
     filled = accumulate(times, lambda last, time: last if time is None else time, initial=known[0] if known else 0)
     keyed = list(filled)[1:]
     return [rows[at] for at in sorted(range(len(rows)), key=lambda at: keyed[at] or 0)]
 
 
-def _is_backwards(messages: list[str]) -> bool:
-    # Times to the second leave a screen's lines equal: where the code starts stands behind the header.
-    places = [
-        next((at for at, text in enumerate(messages) if word in text), -1) for word in ("Code start: ", "@BlueScreen: ")
-    ]
-    return 0 <= places[0] < places[1]
-
-
 def _as_syslog(row: _Line, last: dict[str, str]) -> Iterator[str]:
     # `stamp host program: text`, from the message's own head or from the columns.
     first, *more = row.message.split("\n")
     own = _STAMP.match(first)
-    stamp = own["stamp"] if own else _iso(row.column_time)
+    stamp = own["stamp"] if own else None
+    if own is None and row.column_time is not None:
+        stamp = moment_of(row.column_time).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
     rest = own["rest"] if own else first
     if parse_host_line(first.encode("utf-8", "backslashreplace")) is not None:
         yield from (first, *more)
@@ -281,10 +280,3 @@ def _as_syslog(row: _Line, last: dict[str, str]) -> Iterator[str]:
     last[row.host] = program
     yield rest if stamp is None else f"{stamp} {row.host or 'localhost'} {program}: {rest}"
     yield from more
-
-
-_PROGRAMS = {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esxupdate", "vmksummary", "heartbeat", "bootstop"}  # fmt: skip
-
-
-def _iso(micros: int | None) -> str | None:
-    return None if micros is None else moment_of(micros).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -323,8 +323,7 @@ def _irrelevant_kind(text: str) -> str | None:
     some = lines[:40]
     if 2 * sum(bool(_STAMPED.match(line)) for line in some) > len(some):
         return "other_log"
-    if not lines or _KERNEL_WORDS.search(text):
-        return None
     words = [word.strip(".,;:()*_`'\"-") for line in lines for word in line.split()]
     is_prose = 10 * sum(word.isalpha() for word in words) > 6 * len(words) and len(words) >= 4 * len(lines)
-    return "other_json" if _is_json(text) else "prose" if is_prose else None
+    kind = "other_json" if _is_json(text) else "prose" if is_prose and lines else None
+    return kind if kind and not _KERNEL_WORDS.search(text) else None  # a slow search, and few come here

@@ -36,9 +36,8 @@ class Unit:
 
     paths: tuple[str, ...]
     place: Place
-    watch: Callable[[], Any] | None = field(
-        default=None, repr=False, compare=False
-    )  # gives a hash for its text as it is read
+    # gives a hash for its text as it is read
+    watch: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def source(self) -> str:
@@ -175,15 +174,13 @@ def _walk(root: str) -> Iterator[_Folder | Problem]:
             yield diagnose(error, shown(folder))
             continue
         folders = [name for name, is_folder in found if is_folder]
-        folders = [name for name in folders if not (name == "truth" and _is_simulated(folder, folders))]
+        if "truth" in folders and any(
+            os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders]
+        ):  # the simulator's answer key stands at the root of a made-up fleet or beside it
+            folders.remove("truth")
         paths = [(name, os.path.join(folder, name)) for name, is_folder in found if not is_folder]
         yield parts, [(name, path, _stated(path, root)) for name, path in paths], folders
         todo += [(*parts, name) for name in reversed(folders)]
-
-
-def _is_simulated(folder: str, folders: list[str]) -> bool:
-    # The simulator's answer key stands at the root of a made-up fleet or beside it.
-    return any(os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders])
 
 
 def _stated(path: str, root: str | None = None) -> Any:

@@ -106,22 +106,19 @@ class Stream(io.RawIOBase):
     def take(self, size: int) -> bytes | memoryview:
         """The next bytes as they come, up to ``size``, without a copy; none at the end or where the trouble began."""
         block: bytes | memoryview = self._head or self._pull(size)
-        self._head = memoryview(block)[size:]
-        return self._given(block[:size])
+        self._head = memoryview(block)[size:] if len(block) > size else b""
+        return self._given(block[:size] if len(block) > size else block)
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, up to ``size``; all of them without it."""
         return bytes(self.take(size)) if size >= 0 else b"".join(iter(partial(self.take, BLOCK), b""))
 
-    def readall(self) -> bytes:
-        """All bytes that are left."""
-        return self.read()
-
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer``; 0 at the end or where the trouble began."""
         view = memoryview(buffer).cast("B")
         if self.file is not None and not self._head:
-            return len(self._given(self._guarded(view)))
+            file = self.file
+            return len(self._given(self._guarded(lambda: view[: file.readinto(view) or 0])))
         block = self.take(len(view))
         view[: len(block)] = block
         return len(block)
@@ -151,16 +148,15 @@ class Stream(io.RawIOBase):
         return block
 
     def _pull(self, size: int) -> Any:
-        return self._guarded(None if self.file is None else memoryview(bytearray(max(1, min(size, BLOCK)))))
+        if self.file is None:
+            return self._guarded(lambda: next(self._blocks, b""))
+        return self._guarded(partial(self.file.read, max(1, min(size, BLOCK))))
 
-    def _guarded(self, view: memoryview | None) -> Any:
-        # The next bytes, of a file into the view. The one guard: any decoder's complaint ends this stream, not the load.
+    def _guarded(self, pull: Callable[[], Any]) -> Any:
+        # The one guard: any decoder's complaint ends this stream, not the load.
         got: Any = b""
         try:
-            if not self._ended and self.file is not None and view is not None:
-                got = view[: self.file.readinto(view) or 0]
-            elif not self._ended:
-                got = next(self._blocks, b"")
+            got = b"" if self._ended else pull() or b""
         except Exception as error:
             self.problems.append(diagnose(error, self.source))
         self._ended = not got
@@ -195,21 +191,28 @@ class DiskFile(io.FileIO):
         super().__init__(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
         self._at_start = os.fstat(self.fileno())
         self._left = self._at_start.st_size
+        self._sized = self._left > 0  # files of /proc say 0
         if not stat.S_ISREG(self._at_start.st_mode):
             self.close()
             raise Trouble("unreadable", "no plain file (pipe, socket or device); not read")
 
+    def read(self, size: int | None = -1) -> bytes:
+        most = self._left if size is None or size < 0 else min(size, self._left)
+        data: bytes = self._seen(super().read(most if self._sized else size) or b"")
+        return data
+
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        sized = self._at_start.st_size > 0  # files of /proc say 0
-        got = super().readinto(view[: self._left] if sized else view) or 0
-        self._left -= got
-        if not got:
+        return len(self._seen(view[: super().readinto(view[: self._left] if self._sized else view) or 0]))
+
+    def _seen(self, data: Any) -> Any:
+        self._left -= len(data)
+        if not len(data):
             then, now = self._at_start, os.fstat(self.fileno())
             if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
                 detail = f"{then.st_size} bytes when opened, {now.st_size} when read; load again for the rest"
                 raise Trouble("changed", detail)
-        return got
+        return data
 
 
 def chained(openers: Sequence[Callable[[], Any]]) -> Iterator[memoryview]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from psodlib.evidence.artifacts.commands import VIB_ID
 from psodlib.evidence.artifacts.findings import Findings, Part
-from psodlib.evidence.artifacts.vibs import VIB_ID
 from psodlib.evidence.versions import compare, module_of_vib, normalise
 
 NORMAL = [

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
-from psodlib.evidence.artifacts import commands, logs, rows, vcenter, vibs
+from psodlib.evidence.artifacts import commands, logs, rows, vcenter
 from psodlib.evidence.artifacts.commands import Reader
 from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.inventory import read_inventory
@@ -92,7 +92,7 @@ KINDS: tuple[Kind, ...] = (
           commands.read_proc_node),
     _kind("proc_node", "Driver version 934.5.4.0-1vmw", r"^.{0,60}\b[Dd]river [Vv]ersion:? *v?\d", commands.read_other_node, command=r"proc[/_]?(?:scsi|driver)"),
     _kind("vib_install", "VIBs Installed: Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.50-1OEM.550.0.0.1198611",
-          r"^[ \t]*VIBs (?:Installed|Removed): ?", vibs.read_vib_install, group="vibs"),
+          r"^[ \t]*VIBs (?:Installed|Removed): ?", commands.read_vib_install, group="vibs"),
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
           r'\A(?:\[\s*)?\{(?s:.*?)"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID|driver|acceptance_level)"\s*:|\A(?:\[\s*)?\{(?s:.*?)"VMware ESXi? ', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
@@ -130,9 +130,9 @@ KINDS: tuple[Kind, ...] = (
     _kind("vib_get", "Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM.550.0.0.1331820\n   Name: scsi-hpsa\n   Version: 5.5.0.58-1OEM.550.0.0.1331820\n   Type: bootbank\n   Vendor: HP",
           r"^[ \t]*Name: \S+[ \t]*\n[ \t]*Version: \S+[ \t]*\n", rows.read_rows, group="vibs"),
     _kind("vib_list", "scsi-hpsa   5.5.0.58-1OEM.550.0.0.1331820   Hewlett-Packard   VMwareCertified   2014-03-20",
-          r"^[ \t]*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}[ \t]*$", vibs.read_vib_list, group="vibs"),
+          r"^[ \t]*[A-Za-z][\w.+-]+ +\S.{0,300}? \d{4}-\d\d-\d\d(?: +\S+){0,4}[ \t]*$", commands.read_vib_list, group="vibs"),
     _kind("vib_ids", "VMware_bootbank_lpfc_10.2.309.8-2vmw.600.0.0.2494585, VMware_bootbank_lsi-mr3_6.605.08.00-6vmw.600.0.0.2494585",
-          rf"^[ \t]*(?:\.\.\.)?{vibs.VIB_WORD}(?:,|[ \t]*$)", vibs.read_vib_ids, group="vibs"),
+          rf"^[ \t]*(?:\.\.\.)?{commands.VIB_WORD}(?:,|[ \t]*$)", commands.read_vib_ids, group="vibs"),
     _kind("release", "VMware ESXi 5.5.0 build-1331820", r"^[ \t]*(?:fullName = [\"'])?VMware ESX(?:i| Server)? \d+\.\d+\.\d+", commands.read_release),
     _kind("date", "Mon Jun  2 10:00:00 UTC 2014", r"^[A-Z][a-z]{2} [A-Z][a-z]{2} +\d{1,2} \d\d:\d\d:\d\d (?:UTC|GMT) \d{4}[ \t]*$", commands.read_date),
     _kind("date", "2025-12-11T16:32:46Z", rf"\A{ISO_STAMP}\s*\Z", commands.read_date, command="clock|time get|date"),

@@ -223,15 +223,10 @@ def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 def numbered_lines(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
     r"""Lines as (number, text): split on ``\n`` only, without NULs and colours, cut at 64 KiB."""
-    for number, block in blocks:
-        yield from enumerate(_decoded(block), number)
-
-
-def _decoded(lines: bytes) -> list[str]:
-    # Many lines at a time: what few of them need is done to none where the block does not hold it.
-    text = lines.replace(b"\0", b"").decode("utf-8", "backslashreplace")
-    if "\x1b" in text:
-        text = _ANSI.sub("", text)
-    if "\r" in text:
-        text = (text + "\n").replace("\r\n", "\n")[:-1]
-    return [line if len(line) <= MAX_LINE else line[:MAX_LINE] for line in text.split("\n")]
+    for number, block in blocks:  # what few lines need is done to none where the block does not hold it
+        text = block.replace(b"\0", b"").decode("utf-8", "backslashreplace")
+        if "\x1b" in text:
+            text = _ANSI.sub("", text)
+        if "\r" in text:
+            text = (text + "\n").replace("\r\n", "\n")[:-1]
+        yield from enumerate((line[:MAX_LINE] for line in text.split("\n")), number)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.artifacts.commands import VIB_ID
 from psodlib.evidence.artifacts.findings import (
     ANY_STAMP,
     ISO_STAMP,
@@ -26,7 +27,6 @@ from psodlib.evidence.artifacts.findings import (
     parse_micros,
     parse_stamp,
 )  # fmt: skip
-from psodlib.evidence.artifacts.vibs import VIB_ID
 from psodlib.records import HostFact, Mark
 
 Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up
@@ -262,7 +262,12 @@ def _follow(block: bytes, number: int, life: Life, read: Callable[[bytes, int], 
     while todo:
         sign = todo[-1]
         breaks = life.breaks(*sign[1:])
-        middle = _between(block, at, sign[0], read) if breaks and sign is not first else None
+        middle = None
+        for origin in (
+            ((at + sign[0]) // 2, at) if breaks and sign is not first else ()
+        ):  # the middle, or else the start
+            begin = block.find(b"\n", origin, sign[0]) + 1
+            middle = middle or (_next(block, begin, sign[0], read) if begin else None)
         if middle is not None:
             todo.append(middle)
             continue
@@ -286,16 +291,6 @@ def _last(block: bytes, after: int, read: Callable[[bytes, int], Sign | None]) -
         if sign is not None:
             return sign
         end = at - 1
-    return None
-
-
-def _between(block: bytes, begin: int, end: int, read: Callable[[bytes, int], Sign | None]) -> Sign | None:
-    # From the middle, or else from the start.
-    for origin in ((begin + end) // 2, begin):
-        at = block.find(b"\n", origin, end) + 1
-        sign = _next(block, at, end, read) if at else None
-        if sign is not None:
-            return sign
     return None
 
 

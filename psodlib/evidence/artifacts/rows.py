@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from psodlib.evidence.artifacts.commands import pci_address
+from psodlib.evidence.artifacts.commands import VIB_VERSION, parse_day, pci_address, state_of
 from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
 from psodlib.evidence.artifacts.sheets import Numbered, Row, delimited_rows, delimiter_of, headed, json_values, key_of
-from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, state_of
 from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module
@@ -63,7 +62,7 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
     """Rows of an output in whatever syntax it has, each with its line; what breaks the syntax is a problem."""
     lines = list(part.lines)
     first = next((text.strip() for _, text in lines if text.strip()), "")
-    at = lines[0][0] if lines else 1
+    at, delimiter = lines[0][0] if lines else 1, delimiter_of(first)
     text = "\n".join(text for _, text in lines)
     try:
         if first.startswith(("[", "{")) and '"' in text[:4000]:
@@ -74,7 +73,7 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
             yield from _records(_key_value_fields(lines))
         elif first.startswith(("<?xml", "<output")):
             yield from _records(_xml_fields(text, at))
-        elif _is_delimited(first):
+        elif first.startswith(("#TYPE ", '"')) or delimiter not in (None, "," if ": " in first else None):
             yield from headed(delimited_rows(lines))
         else:
             yield from _text_rows(lines)
@@ -82,11 +81,6 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
         syntax = "JSON" if first[:1] in "[{" else "XML" if first[:1] == "<" else "table"
         detail = f"its {syntax} is damaged or cut short ({error}); what stood before that is used"
         found.problems.append(noted(part.source, "bad_line", detail, at))
-
-
-def _is_delimited(line: str) -> bool:
-    delimiter = delimiter_of(line)
-    return line.startswith(("#TYPE ", '"')) or (delimiter is not None and (delimiter != "," or ": " not in line))
 
 
 def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
