@@ -48,9 +48,6 @@ def message_of(crash: Crash) -> str:
     return (crash.message or "")[:MAX_MESSAGE]
 
 
-# ---- which backtrace -------------------------------------------------------------------------------------------------
-
-
 def software_nmi(crash: Crash) -> bool:
     """Whether a PCPU stopped because another one asked it to: the NMI is a message between PCPUs, not the board's."""
     return crash.kind == "nmi" and _SOFTWARE_NMI.search(message_of(crash)) is not None
@@ -101,9 +98,6 @@ def machine_check_frame(crash: Crash) -> Frame | None:
         return None
     inner = (frame for frame in crash.frames if frame.backtrace == 0 and frame.index < _DELIVERY and frame.function)
     return next((frame for frame in inner if _MACHINE_CHECK.fullmatch(frame.function or "")), None)
-
-
-# ---- whose frame -----------------------------------------------------------------------------------------------------
 
 
 def attribute_frames(crash: Crash, loaded: Collection[str] = (), host_runs: Release | None = None) -> Crash:

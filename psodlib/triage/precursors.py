@@ -82,9 +82,6 @@ class Standout:
     words: frozenset[str] = frozenset()  # what was said
 
 
-# ---- hearing ---------------------------------------------------------------------------------------------------------
-
-
 def hear_host(readings: Sequence[FileReading]) -> Said:
     """All that one host's files say beside its crashes."""
     drivers = [driver for reading in readings for driver in reading.drivers]
@@ -181,9 +178,6 @@ def _outside(times: Sequence[datetime], spans: Sequence[Span]) -> tuple[datetime
 
 def _length(spans: Iterable[Span]) -> timedelta:
     return sum((end - start for start, end in spans), timedelta(0))
-
-
-# ---- standing out ----------------------------------------------------------------------------------------------------
 
 
 def standouts(said: Said, crash: Crash) -> list[Standout]:
