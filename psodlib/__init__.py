@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from psodlib.risk.decision import PinDecision, decide_pin
     from psodlib.risk.exact import Interval
     from psodlib.risk.exposure import exposure
-    from psodlib.risk.league import driver_league
-    from psodlib.risk.rates import RateRatio, crash_rates, rate_ratio
+    from psodlib.risk.rates import RateRatio, crash_rates, driver_league, rate_ratio
     from psodlib.risk.rollout import RolloutPlan, plan_rollout
     from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
     from psodlib.risk.survival import time_to_crash
@@ -67,8 +66,7 @@ _NAMES = {
     "risk.decision": "PinDecision decide_pin",
     "risk.exact": "Interval",
     "risk.exposure": "exposure",
-    "risk.league": "driver_league",
-    "risk.rates": "RateRatio crash_rates rate_ratio",
+    "risk.rates": "RateRatio crash_rates driver_league rate_ratio",
     "risk.rollout": "RolloutPlan plan_rollout",
     "risk.rollout_watch": "RolloutWatch watch_rollout",
     "risk.survival": "time_to_crash",

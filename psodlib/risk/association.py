@@ -20,7 +20,7 @@ from scipy import stats
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.exposure import Floats, check_exposure, of_module, split_stretches
+from psodlib.risk.exposure import Floats, check_exposure, last_before, of_module, split_stretches
 from psodlib.schema import Tables
 
 # Attribute -> its parents: what decides, or comes before, which value a host has. In the order of testing.
@@ -121,13 +121,13 @@ def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
         some = ", ".join(map(repr, fleet.crashes["signature"].dropna().unique()[:5])) or "none"
         raise InputError(f"no crash has the signature {signature!r}; expected one of crashes.signature, such as {some}")
     guilty = fleet.crashes.loc[mine, "guilty_module"].dropna()
-    module = None if guilty.empty else str(guilty.mode().iloc[0])
-    laid = np.where(mine, module or "nobody", "another")
+    module = "nobody" if guilty.empty else str(guilty.mode().iloc[0])
+    crashes = fleet.crashes.assign(guilty_module=np.where(mine, module, "another"), guilt="on_stack", deliberate=False)
     tables: Any = SimpleNamespace(
-        hosts=fleet.hosts, crashes=fleet.crashes.assign(guilty_module=laid, guilt="on_stack", deliberate=False),
-        uptimes=fleet.uptimes, drivers=fleet.drivers, coverage=getattr(fleet, "coverage", None),
+        hosts=fleet.hosts, crashes=crashes, uptimes=fleet.uptimes, drivers=fleet.drivers,
+        coverage=getattr(fleet, "coverage", None),
     )  # fmt: skip
-    return _with_firmware(of_module(tables, module or "nobody"), fleet.drivers, module or "nobody")
+    return _with_firmware(of_module(tables, module), fleet.drivers, module)
 
 
 def _pieces(exposure: pd.DataFrame) -> pd.DataFrame:
@@ -153,11 +153,8 @@ def _with_firmware(stretches: pd.DataFrame, drivers: pd.DataFrame, module: str) 
     read = per_time.agg(lambda texts: ", ".join(sorted(set(texts)))).astype("string").reset_index()
     by_host = read.groupby("host")["firmware"]
     steady = by_host.first()[by_host.nunique() == 1]
-    timed = read[read["observed_at"].notna()].sort_values("observed_at")
-    ends = stretches[["host", "end"]].reset_index(names="row").sort_values("end")
-    joined = pd.merge_asof(ends, timed, left_on="end", right_on="observed_at", by="host").set_index("row")["firmware"]
-    firmware = stretches["host"].map(steady).astype("string").fillna(joined.reindex(stretches.index))
-    return stretches.assign(firmware=firmware)
+    ends = last_before(stretches[["host", "end"]], "end", read[read["observed_at"].notna()], "observed_at")
+    return stretches.assign(firmware=stretches["host"].map(steady).astype("string").fillna(ends["firmware"]))
 
 
 class _Cells(NamedTuple):
@@ -167,6 +164,9 @@ class _Cells(NamedTuple):
     value: Any
     days: Floats
     crashes: Floats
+
+    def by_stratum(self, numbers: Any) -> Any:
+        return np.bincount(self.stratum, numbers, int(self.stratum.max()) + 1 if len(self.stratum) else 0)
 
 
 def _cells(table: pd.DataFrame, name: str, within: Sequence[str]) -> tuple[_Cells, list[str]]:
@@ -184,34 +184,39 @@ def _cells(table: pd.DataFrame, name: str, within: Sequence[str]) -> tuple[_Cell
 def _tested(table: pd.DataFrame, name: str, tested: Sequence[str], alpha: float) -> list[dict[str, Any]]:
     within = [parent for parent in ATTRIBUTES[name] if parent in tested]
     others = [other for other in SHADOWS if other in tested and other != name]
-    cells, values = _cells(table, name, within)
-    wide, _ = _cells(table, name, others)
+    (cells, values), (wide, _) = _cells(table, name, within), _cells(table, name, others)
     rows: list[dict[str, Any]] = []
     for code, value in enumerate(values):
-        result = _test(cells, code)
-        if result is not None:
-            again = _test(wide, code) if others != within else result
-            told = _row(cells, code, *result, alpha)
-            rows.append({"attribute": name, "value": value, **told, "p_given_others": again[0] if again else math.nan})
+        if (result := _test(cells, code)) is None:
+            continue
+        p, observed, expected = result
+        again = _test(wide, code) if others != within else result
+        has = cells.value == code
+        sums = [cells.by_stratum(each * side) for side in (has, ~has) for each in (cells.crashes, cells.days)]
+        hosts = len(set(cells.host[has & (cells.crashes > 0)]))
+        rows.append({
+            "attribute": name, "value": value, "crashes": int(np.sum(cells.crashes[has])), "expected": expected,
+            "host_days": float(np.sum(cells.days[has])), "hosts": hosts,
+            **exact.mantel_haenszel(sums[0], sums[1], sums[2], sums[3], alpha)._asdict(), "p": p,
+            "note": "all of them on one host" if observed > 1 and hosts == 1 else None, "p_given_others": again[0] if again else math.nan,
+        })  # fmt: skip
     # Two values mirror each other: one test, told by the value with more crashes than expected.
     return [max(rows, key=lambda row: row["crashes"] - row["expected"])] if len(rows) == len(values) == 2 else rows
 
 
 def _test(cells: _Cells, code: int) -> tuple[float, float, float] | None:
     # p, crashes observed and expected; None when no stratum holds a crash and host-days both with and without the value.
-    size = int(cells.stratum.max()) + 1 if len(cells.stratum) else 0
     has = cells.value == code
-    days = np.bincount(cells.stratum, cells.days, size)
-    share = np.bincount(cells.stratum, cells.days * has, size) / np.where(days > 0, days, 1.0)
-    total = np.bincount(cells.stratum, cells.crashes, size)
+    days, total = cells.by_stratum(cells.days), cells.by_stratum(cells.crashes)
+    days = np.where(days > 0, days, 1.0)
+    share = cells.by_stratum(cells.days * has) / days
     telling = (share > 0) & (share < 1) & (total > 0)
     if not telling.any():
         return None
     inside = telling[cells.stratum]
     observed, expected = float(np.sum((cells.crashes * has)[inside])), float(np.sum((total * share)[telling]))
     # Score test with the variance taken between hosts: what one host alone does proves nothing.
-    rate = total / np.where(days > 0, days, 1.0)
-    residual = (has - share[cells.stratum]) * (cells.crashes - rate[cells.stratum] * cells.days)
+    residual = (has - share[cells.stratum]) * (cells.crashes - (total / days)[cells.stratum] * cells.days)
     scores = np.bincount(cells.host[inside], residual[inside])
     spread = math.sqrt(float(np.sum(scores**2)))
     by_host = float(2 * stats.norm.sf(abs(float(scores.sum())) / spread)) if spread > 0 else 1.0
@@ -220,24 +225,11 @@ def _test(cells: _Cells, code: int) -> tuple[float, float, float] | None:
 
 def _exact_p(observed: float, totals: Any, shares: Any) -> float:
     # Two-sided mid-P against the sum of one binomial a stratum.
-    chance = np.ones(1)
+    chance, at = np.ones(1), round(observed)
     for total, share in zip(totals, shares, strict=True):
         chance = np.convolve(chance, stats.binom.pmf(np.arange(int(total) + 1), int(total), share))
-    at = round(observed)
     half = chance[at] / 2
     return float(min(1.0, 2 * min(chance[:at].sum() + half, chance[at + 1 :].sum() + half)))
-
-
-def _row(cells: _Cells, code: int, p: float, observed: float, expected: float, alpha: float) -> dict[str, Any]:
-    size, has = int(cells.stratum.max()) + 1, cells.value == code
-    both = [(values, side) for side in (has, ~has) for values in (cells.crashes, cells.days)]
-    sums = [np.bincount(cells.stratum, values * side, size) for values, side in both]
-    ratio = exact.mantel_haenszel(sums[0], sums[1], sums[2], sums[3], alpha)
-    hosts = len(set(cells.host[has & (cells.crashes > 0)]))
-    return {
-        "crashes": int(np.sum(cells.crashes[has])), "expected": expected, "host_days": float(np.sum(cells.days[has])), "hosts": hosts,
-        **ratio._asdict(), "p": p, "note": "all of them on one host" if observed > 1 and hosts == 1 else None,
-    }  # fmt: skip
 
 
 def _says(out: pd.DataFrame, crashes: int, days: float, alpha: float) -> str:

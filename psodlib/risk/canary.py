@@ -13,7 +13,7 @@ from scipy import special, stats
 
 from psodlib.errors import InputError
 from psodlib.risk.exact import poisson_upper
-from psodlib.risk.exposure import check_exposure
+from psodlib.risk.exposure import Floats, check_exposure
 
 HARM = tuple(float(ratio) for ratio in np.geomspace(1.25, 8.0, 25))  # ratios that a harmful version may have
 ALARM = 20.0  # 1 / 0.05: the chance that a harmless version ever gets there is at most 5 %
@@ -24,8 +24,8 @@ GRID = np.linspace(-6, 6, 601)
 PRIOR_WIDTH = 0.7 * math.sqrt(2)
 MOST_RATIO = 1000.0
 
-Pair = tuple[float, float]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+WEEK = pd.Timedelta(days=7)
+Pair = tuple[float, float]  # of (new, old)
 
 
 def zero_crash_host_days(rate: float, alpha: float = 0.05, crashes: int = 0) -> float:
@@ -72,12 +72,18 @@ def plan_canary(
         raise InputError("rate, ratio and both numbers of hosts must be more than 0, the variance 0 or more")
     hosts = (canary_hosts, reference_hosts)
 
-    def chance(week: int, times: float) -> float:
+    def chance(week: int, times: float = ratio) -> float:
         return _power(rate, times, (7.0 * week * hosts[0], 7.0 * week * hosts[1]), hosts, variance, alpha)
 
-    enough = _first_week(lambda week: chance(week, ratio) >= power)
+    # Power is nearly monotone in time: bisect, then trust.
+    high, enough = 1, None
+    while high <= MOST_WEEKS and chance(high) < power:
+        high *= 2
+    if high <= MOST_WEEKS:
+        low = high // 2 + 1
+        enough = low + bisect_left(range(low, high), True, key=lambda week: chance(week) >= power)
     rows = {
-        week: (7 * week * hosts[0], 7 * week * hosts[1], chance(week, ratio), chance(week, 1.0), week == enough)
+        week: (7 * week * hosts[0], 7 * week * hosts[1], chance(week), chance(week, 1.0), week == enough)
         for week in sorted({*weeks, *([enough] if enough else [])})
     }
     names = ["canary_host_days", "reference_host_days", "power", "false_alarms", "wanted"]
@@ -95,19 +101,8 @@ def ratio_seen(
         middle = math.sqrt(low * high)
         found = _power(rate, middle, days, hosts, variance, alpha) >= power
         low, high = (low, middle) if found else (middle, high)
-    # The largest ratio of all costs most to look at, and a smaller one mostly answers for it.
+    # The largest ratio costs most to look at, and a smaller one mostly answers for it.
     return high if high < MOST_RATIO or _power(rate, high, days, hosts, variance, alpha) >= power else None
-
-
-def _first_week(enough: Any) -> int | None:
-    # Power is nearly monotone in time: bisect, then trust.
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > MOST_WEEKS:
-            return None
-    between = range(high // 2 + 1, high)
-    return high // 2 + 1 + bisect_left(between, True, key=enough)
 
 
 def _power(rate: float, ratio: float, days: Pair, hosts: Pair, variance: float, alpha: float) -> float:
@@ -149,8 +144,7 @@ def _gain(crashes: Any, host_days: Any, reference_crashes: Any, reference_host_d
     a, t_a = np.asarray(reference_crashes, dtype=float), np.asarray(reference_host_days, dtype=float)
     rho = np.asarray(ratios, dtype=float)[:, None]
     both = (t_a > 0) & (t_b > 0)  # a period with one version only compares nothing
-    share = np.divide(t_b, t_a + t_b, out=np.full_like(t_b, 0.5), where=both)
-    mean = 1 + share * (rho - 1)
+    mean = 1 + np.divide(t_b, t_a + t_b, out=np.full_like(t_b, 0.5), where=both) * (rho - 1)
     return np.asarray(np.where(both, b * np.log(rho / mean) - a * np.log(mean), 0.0))
 
 
@@ -200,16 +194,13 @@ def watch_canary(
     -------
     pandas.DataFrame
         One row a week: ``week`` (its first moment, UTC), ``crashes``, ``host_days``, ``reference_crashes``,
-        ``reference_host_days``, ``e_value``, ``alarm`` (True from the week in which E first reached 20).
+        ``reference_host_days``, ``e_value``, ``alarm`` (True from the week in which E first reached 20). A host counts until
+        its first driver crash since then, on either version, and its later time not at all.
 
     Raises
     ------
     InputError
         No host-days, no times, or a version that no host loaded.
-
-    Notes
-    -----
-    A host counts until its first driver crash since then, on either version, and its later time not at all.
     """
     return weeks_of(exposure, version, reference, since=since, within=within).table(ratios)
 
@@ -229,15 +220,14 @@ class Weeks(NamedTuple):
 
     def e_values(self, ratios: Sequence[float] = HARM) -> Floats:
         """The e-value at the end of each week."""
-        weeks, kinds = self.crashes.shape
-        return e_process(*self.arms(), ratios).reshape(weeks, kinds)[:, -1]
+        return e_process(*self.arms(), ratios).reshape(self.crashes.shape)[:, -1]
 
     def table(self, ratios: Sequence[float] = HARM) -> pd.DataFrame:
         """One row a week, as ``watch_canary`` gives it."""
-        e_value = self.e_values(ratios)
         names = ["crashes", "host_days", "reference_crashes", "reference_host_days"]
         sums = {name: each.sum(axis=1) for name, each in zip(names, self[1:], strict=True)}
-        weeks = self.begin + pd.Timedelta(days=7) * pd.Series(range(len(e_value)), dtype="int64")
+        e_value = self.e_values(ratios)
+        weeks = self.begin + WEEK * pd.Series(range(len(e_value)), dtype="int64")
         alarm = np.maximum.accumulate(e_value) >= ALARM
         return pd.DataFrame({"week": weeks, **sums, "e_value": e_value, "alarm": alarm})
 
@@ -254,16 +244,20 @@ def weeks_of(
         if not (table["version"] == name).any():
             raise InputError(f"no host-days with {name} loaded")
     begin: pd.Timestamp = table.loc[table["version"] == version, "start"].min() if since is None else since
-    week = pd.Timedelta(days=7)
     table = table[table["end"] > begin]
     first = table[table["crashes"] > 0].groupby("host")["end"].min()
     table = table[~(table["end"] > first.reindex(table["host"]).set_axis(table.index)).fillna(False)]
-    start = ((table["start"] - begin) / week).clip(lower=0).to_numpy(dtype=float)
-    end = ((table["end"] - begin) / week).to_numpy(dtype=float)
-    count = math.ceil(end.max()) if len(end) else 0
-    crashed = (table["crashes"] > 0).to_numpy()
+    start, end = (((table[each] - begin) / WEEK).to_numpy(dtype=float) for each in ("start", "end"))
+    start, crashed, count = start.clip(min=0), (table["crashes"] > 0).to_numpy(), math.ceil(end.max(initial=0))
     kinds = [0] * len(table) if within not in table else pd.factorize(table[within], use_na_sentinel=False)[0]
     kind = np.asarray(kinds, dtype=np.int64)
+    edges = np.arange(count + 1, dtype=float)
+
+    def until(times: Floats) -> Floats:  # the integral of how many have begun, up to each week's end
+        ordered = np.sort(times)
+        passed = np.searchsorted(ordered, edges, side="right")
+        return np.asarray(passed * edges - np.concatenate([[0.0], np.cumsum(ordered)])[passed])
+
     arms = []
     for name in (version, reference):
         hits, days = np.zeros((2, count, max(int(kind.max(initial=0)) + 1, 1)))
@@ -271,22 +265,10 @@ def weeks_of(
             mine = (table["version"] == name).to_numpy() & (kind == at)
             in_week = np.clip(np.ceil(end[mine & crashed]).astype(int) - 1, 0, max(count - 1, 0))
             hits[:, at] = np.bincount(in_week, minlength=count)
-            days[:, at] = 7 * _by_week(start[mine], end[mine], count)
+            # a week without time must not be 1e-14 below it
+            days[:, at] = 7 * np.maximum(np.diff(until(start[mine]) - until(end[mine])), 0.0)
         arms += [hits, days]
     return Weeks(begin, *arms)
-
-
-def _by_week(start: Floats, end: Floats, count: int) -> Floats:
-    # Weeks of risk in each week: the integral of "alive" up to each week's end, differenced.
-    edges = np.arange(count + 1, dtype=float)
-
-    def until(times: Floats) -> Floats:
-        ordered = np.sort(times)
-        passed = np.searchsorted(ordered, edges, side="right")
-        sums = np.concatenate([[0.0], np.cumsum(ordered)])
-        return np.asarray(passed * edges - sums[passed])
-
-    return np.maximum(np.diff(until(start) - until(end)), 0.0)  # a week without time must not be 1e-14 below it
 
 
 def sprt_lines(good: float, bad: float, crashes: int, alpha: float = 0.05, beta: float = 0.10) -> pd.DataFrame:

@@ -16,10 +16,9 @@ from scipy import special
 
 from psodlib.errors import InputError
 from psodlib.risk import cautions, exact
-from psodlib.risk.cells import joined, tabulate
 from psodlib.risk.exact import Interval
 from psodlib.risk.exposure import Exposures, check_exposure, in_days, known_version, parts_of
-from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty
+from psodlib.risk.frailty import DEFAULT_RATE, Draws, Fit, draw, fit_frailty, joined, tabulate
 
 ADJUST = ("model", "uptime", "quarter")
 OF_HOSTS = ("model", "esxi_build", "cluster")  # terms that a sum by host and version can keep

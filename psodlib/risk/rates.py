@@ -1,10 +1,11 @@
-"""Crash rates by version, and the ratio of two versions with an interval that holds on real fleets."""
+"""Crash rates by version, the ratio of two versions with an interval that holds on real fleets, and all drivers side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,15 @@ from psodlib.risk import cautions, exact
 from psodlib.risk.cautions import counted
 from psodlib.risk.comparison import ADJUST, Comparison
 from psodlib.risk.exact import Interval
-from psodlib.risk.exposure import Exposures, check_columns, check_exposure, parts_of
-from psodlib.schema import Cell, told_first
+from psodlib.risk.exposure import Exposures, check_columns, check_exposure, known_modules, of_module, parts_of
+from psodlib.schema import Cell, Tables, told_first
+from psodlib.triage.known_issues import exposed, load_issues
 
 DAYS_PER_YEAR = 365.25
+LEAGUE = {
+    "module": "string", "crashes": "Int64", "hosts": "Int64", "host_days": "float64", "versions": "Int64", "worst": "string",
+    "best": "string", "ratio": "Float64", "low": "Float64", "high": "Float64", "known_issues": "string", "exposed": "string",
+}  # fmt: skip
 
 
 def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: float = 0.05) -> pd.DataFrame:
@@ -203,3 +209,44 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
         crashes=sure, host_days=arms.days, hosts=arms.hosts, p_lower=found.p_lower, warnings=tuple(warnings),
         p_value=found.p_value, adjusted_for=found.terms, unknown_crashes=unknown, sensitivity=tuple(sensitivity), unplaced_crashes=unplaced,
     )  # fmt: skip
+
+
+def driver_league(fleet: Tables) -> pd.DataFrame:
+    """All modules of a fleet: who has the crashes, and whether its versions differ.
+
+    Parameters
+    ----------
+    fleet : Fleet
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a module, most crashes first: ``crashes`` (laid to it, watched or not), ``hosts``, ``host_days`` and
+        ``versions`` (watched), ``worst`` and ``best`` version by expected rate, their ``ratio`` with ``low`` and ``high``
+        (95 %; NA where unbounded or without a crash), ``known_issues`` (ids that its crashes matched) and ``exposed`` (ids
+        that name a version seen here and matched no crash), both joined by ``;``.
+    """
+    issues, rows = load_issues(), []
+    table = known_modules(fleet).sort_values(["crashes", "versions", "module"], ascending=[False, False, True])
+    for module, crashes in table[["module", "crashes"]].itertuples(index=False, name=None):
+        stretches = of_module(fleet, module)
+        known = stretches[stretches["version"].notna()]
+        versions = sorted(known["version"].unique())
+        matched = {one for ids in stretches.attrs["known_issues"].values() for one in ids}
+        # Issues that name a version which ran here, and that no crash here matched.
+        named = {issue.id for version in versions for issue in exposed(issues, module, version)}
+        row: dict[str, Any] = {
+            "module": module, "crashes": crashes, "hosts": known["host"].nunique(), "host_days": float(known["host_days"].sum()),
+            "versions": len(versions), "known_issues": ";".join(sorted(matched)) or None, "exposed": ";".join(sorted(named - matched)) or None,
+        }  # fmt: skip
+        if len(versions) > 1 and known["crashes"].sum() > 0:
+            # Adjusted for the model alone: quick, and what a league needs; ``decide_pin`` adjusts for uptime and season too.
+            comparison = Comparison(stretches, ("model",))
+            names = comparison.watched()
+            rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
+            seen = {name: rates.get(name, 0.0) for name in names}
+            worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
+            found = ratio_of(comparison, worst, best).interval.finite()
+            row |= {"worst": worst, "best": best, **dict(zip(("ratio", "low", "high"), found, strict=True))}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(LEAGUE)).astype(LEAGUE)

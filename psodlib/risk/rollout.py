@@ -16,7 +16,7 @@ import pandas as pd
 
 from psodlib.errors import InputError, known_name
 from psodlib.evidence.versions import normalise
-from psodlib.risk.canary import ratio_seen
+from psodlib.risk.canary import WEEK, ratio_seen
 from psodlib.risk.cautions import counted, listed
 from psodlib.risk.comparison import prior_rate
 from psodlib.risk.exposure import exposure
@@ -29,7 +29,6 @@ WATCHED_WEEKS = 4  # after each wave, before the next
 HEADROOM = ("headroom", "ha_headroom", "spare_hosts")  # inventory columns: hosts that a cluster can do without
 COLUMNS = ["wave", "week", "turn", "host", "cluster", "model", "from_version", "headroom"]
 LARGEST = 16_000_000  # letters of a plan's file
-WEEK = pd.Timedelta(days=7)
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,12 +67,9 @@ class RolloutPlan(Cell):
             f"crashes_a_host_year = {self.rate * DAYS_PER_YEAR!r}",
             f"accepted = [{', '.join(map(_quoted, self.accepted))}]",
         ]  # fmt: skip
-        for (_, week), rows in self.waves.groupby(["wave", "week"]):
+        for (_, week), rows in self.waves.rename(columns={"from_version": "from"}).groupby(["wave", "week"]):
             lines += ["", "[[wave]]", f"week = {week:%Y-%m-%d}", "hosts = ["]
-            rows = rows[["host", "turn", "from_version", "cluster", "model", "headroom"]].rename(
-                columns={"from_version": "from"}
-            )
-            for row in rows.to_dict("records"):
+            for row in rows[["host", "turn", "from", "cluster", "model", "headroom"]].to_dict("records"):
                 told = [f"{name} = {_quoted(value)}" for name, value in row.items() if not pd.isna(value)]
                 lines.append(f"  {{ {', '.join(told)} }},")
             lines.append("]")
@@ -140,16 +136,20 @@ def plan_rollout(
             raise InputError(f"{name} is {value!r}; expected a whole number from {least}")
     now = fleet.now(module)
     if hosts is not None:
-        named = [known_name(name, fleet.hosts["host"], "host") for name in hosts]
-        now = now[now["host"].isin(named)]
+        now = now[now["host"].isin([known_name(name, fleet.hosts["host"], "host") for name in hosts])]
     table = _described(now, fleet.hosts)
     why = _kept_back(table, wanted, fleet.hosts)
     moving = table[why.eq("")].reset_index(drop=True)
     if moving.empty:
         reasons = "; ".join(f"{n} {word}" for word, n in why.value_counts().items()) or "there is no host"
         raise InputError(f"no host can move to {module} {wanted} ({reasons}); give another version or more evidence")
+    if start is not None:
+        first = day_named("start", start).normalize()
+    elif pd.isna(newest := fleet.hosts["last_seen"].max()):
+        raise InputError("the fleet has no sign of life with a time; say with start when the first wave begins")
+    else:
+        first = newest.normalize() + pd.Timedelta(days=7 - newest.weekday())
     waves = draw_waves(moving, shares, seed)
-    first = _first_day(start, fleet.hosts)
     waves["week"] = first + (waves["wave"] - 1) * weeks * WEEK
     # One host of a cluster a turn; hosts of no known cluster are taken as one cluster.
     waves["turn"] = waves.groupby(["wave", waves["cluster"].fillna("")], sort=False).cumcount() + 1
@@ -170,15 +170,6 @@ def version_of(to: Any, module: str) -> str:
     return found
 
 
-def _first_day(start: Any, hosts: pd.DataFrame) -> pd.Timestamp:
-    if start is None:
-        newest = hosts["last_seen"].max()
-        if pd.isna(newest):
-            raise InputError("the fleet has no sign of life with a time; say with start when the first wave begins")
-        return pd.Timestamp(newest).normalize() + pd.Timedelta(days=7 - newest.weekday())
-    return day_named("start", start).normalize()
-
-
 def day_named(name: str, value: Any) -> pd.Timestamp:
     """A day that a caller gave, in UTC; InputError where it is none."""
     try:
@@ -195,15 +186,13 @@ def by_name(hosts: pd.DataFrame) -> pd.DataFrame:
 
 def _described(now: pd.DataFrame, hosts: pd.DataFrame) -> pd.DataFrame:
     named = by_name(hosts).reindex(now["host"])
-    spare = next((name for name in HEADROOM if name in named), None)
-    room = pd.to_numeric(named[spare], errors="coerce") if spare else pd.Series(np.nan, index=named.index)
+    spare = next((name for name in HEADROOM if name in named), "headroom")
+    named = named.reindex(columns=["last_seen", "cluster", "model", spare])
     return pd.DataFrame({
-        "host": now["host"].astype("string").to_numpy(), "from_version": now["version"].astype("string").to_numpy(),
-        "pending": now["pending"].astype("string").to_numpy(), "last_seen": named["last_seen"].to_numpy(),
-        **{name: (named[name] if name in named else pd.Series(pd.NA, index=named.index)).astype("string").to_numpy()
-           for name in ("cluster", "model")},
-        "headroom": room.round().astype("Int64").to_numpy(),
-    })  # fmt: skip
+        **{name: now[name].astype("string").to_numpy() for name in ("host", "version", "pending")},
+        "last_seen": named["last_seen"].to_numpy(), **{name: named[name].astype("string").to_numpy() for name in ("cluster", "model")},
+        "headroom": pd.to_numeric(named[spare], errors="coerce").round().astype("Int64").to_numpy(),
+    }).rename(columns={"version": "from_version"})  # fmt: skip
 
 
 _THERE = "runs it already"
@@ -246,24 +235,21 @@ def draw_waves(moving: pd.DataFrame, shares: Sequence[float], seed: int) -> pd.D
 
 def learnt(plan: RolloutPlan) -> pd.DataFrame:
     """One row a wave: what could be known when it has been watched."""
-    waves = plan.waves
+    waves, day = plan.waves, pd.Timedelta(days=1)
     weeks = waves.drop_duplicates("wave").set_index("wave")["week"].sort_index()
-    ends = [*weeks[1:], weeks.iloc[-1] + plan.watched_weeks * WEEK]
     rows = []
-    for wave, end in zip(weeks.index, ends, strict=True):
-        new = ((end - waves["week"]) / pd.Timedelta(days=1)).clip(lower=0)
-        moved = waves["wave"] <= wave
-        days = float(new[moved].sum())
-        old_days = float((len(waves) * (end - plan.start) / pd.Timedelta(days=1)) - days)
-        hosts = (int(moved.sum()), len(waves) - int((waves["wave"] < wave).sum()))
-        seen = ratio_seen(plan.rate, (days, old_days), hosts)
-        span = f"{counted(hosts[0], 'host')} in {counted(round((end - plan.start) / WEEK), 'week')}"
-        says = (
-            f"wave {wave}: {span} could show, with 80 % probability, a version {seen:.2g} times as bad or worse"
-            if seen
-            else f"wave {wave}: {span} can show no difference in the rates; only a new kind of crash would speak"
-        )
-        rows.append((wave, weeks[wave], int((waves["wave"] == wave).sum()), hosts[0], days, old_days, seen, says))
+    for wave, end in zip(weeks.index, [*weeks[1:], weeks.iloc[-1] + plan.watched_weeks * WEEK], strict=True):
+        moved, mine = waves["wave"] <= wave, int((waves["wave"] == wave).sum())
+        days = float(((end - waves["week"]) / day).clip(lower=0)[moved].sum())
+        old_days = float((len(waves) * (end - plan.start) / day) - days)
+        hosts = int(moved.sum())
+        seen = ratio_seen(plan.rate, (days, old_days), (hosts, len(waves) - hosts + mine))
+        says = f"wave {wave}: {counted(hosts, 'host')} in {counted(round((end - plan.start) / WEEK), 'week')}"
+        if seen:
+            says += f" could show, with 80 % probability, a version {seen:.2g} times as bad or worse"
+        else:
+            says += " can show no difference in the rates; only a new kind of crash would speak"
+        rows.append((wave, weeks[wave], mine, hosts, days, old_days, seen, says))
     names = ["wave", "week", "hosts", "hosts_moved", "host_days", "reference_host_days", "ratio_seen", "says"]
     return pd.DataFrame(rows, columns=names).astype({"ratio_seen": "Float64"})
 
@@ -335,14 +321,13 @@ def read_plan(file: str | Path) -> RolloutPlan:
         raise InputError(f"{file}: no plan of a roll-out ({error}); expected what plan_rollout saved") from error
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise InputError(f"{file}: no TOML ({error}); mend the line, or make the plan anew") from error
-    rows: list[tuple[Any, ...]] = []
     weeks = [wave.week for wave in told.wave]
     if not any(wave.hosts for wave in told.wave) or weeks != sorted(set(weeks)):
         raise InputError(
             f"{file}: found waves that begin {', '.join(map(str, weeks)) or 'never'}; expected one or more with hosts, each week later"
         )
-    for number, wave in enumerate(told.wave, 1):
-        rows += [(number, wave.week, h.turn, h.host, h.cluster, h.model, h.from_, h.headroom) for h in wave.hosts]
+    numbered = [(number, wave.week, h) for number, wave in enumerate(told.wave, 1) for h in wave.hosts]
+    rows = [(number, week, h.turn, h.host, h.cluster, h.model, h.from_, h.headroom) for number, week, h in numbered]
     table = pd.DataFrame(rows, columns=COLUMNS)
     table = table.astype({**dict.fromkeys(["host", "cluster", "model", "from_version"], "string"), "headroom": "Int64"})
     table["week"] = pd.to_datetime(table["week"], utc=True).astype("datetime64[ns, UTC]")

@@ -14,12 +14,12 @@ from scipy import stats
 
 from psodlib.errors import InputError
 from psodlib.risk import exact
-from psodlib.risk.canary import ALARM, Posterior, Weeks, posterior, weeks_of
+from psodlib.risk.canary import ALARM, WEEK, Posterior, Weeks, posterior, weeks_of
 from psodlib.risk.cautions import counted, listed
 from psodlib.risk.decision import RATHER, SURE, PinDecision, decide_pin, in_words
 from psodlib.risk.exposure import exposure
 from psodlib.risk.rates import DAYS_PER_YEAR
-from psodlib.risk.rollout import WEEK, RolloutPlan, by_name, day_named, read_plan
+from psodlib.risk.rollout import RolloutPlan, by_name, day_named, read_plan
 from psodlib.schema import Cell
 from psodlib.triage.changes import SILENT
 from psodlib.triage.compliance import fleet_compliance

@@ -17,12 +17,9 @@ from scipy import optimize, special, stats
 
 from psodlib.errors import InputError, SmallSampleWarning
 from psodlib.risk import exact
-from psodlib.risk.cells import tabulate
-from psodlib.risk.exposure import UPTIME_BANDS, check_columns, check_exposure, in_days, split_stretches
-from psodlib.risk.frailty import fit_frailty
-from psodlib.risk.rates import DAYS_PER_YEAR
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from psodlib.risk.exposure import UPTIME_BANDS, Floats, Whole, check_columns, check_exposure, in_days, split_stretches
+from psodlib.risk.frailty import fit_frailty, tabulate
+from psodlib.risk.rates import DAYS_PER_YEAR, with_limits
 
 DRIVER, OTHER, REBOOT = 1, 2, 3  # causes that end a boot; 0 is censored
 FEWEST_CRASHES = 5  # for a Weibull shape or an effect of uptime
@@ -62,12 +59,10 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     -----
     ``survival`` treats every other end as censoring: the chance to be spared by the driver, were there no other end.
     ``incidence`` (Aalen-Johansen) lets other crashes and reboots compete: the share of boots that the driver does end.
-    Frail hosts crash early, so the raw hazard looks falling; read the trend from ``hazard_by_uptime`` with adjustment,
-    not from here.
+    Frail hosts crash early, so the raw hazard looks falling; read the trend from ``hazard_by_uptime`` with adjustment.
     """
-    table = _aged(exposure)
+    table, entry, leave, cause = _spells(exposure)
     check_columns(table, [by])
-    entry, leave, cause = _spells(table)
     parts = []
     for name, rows in table.groupby(by, observed=True, sort=True).indices.items():
         ages = np.sort(entry[rows])
@@ -76,9 +71,9 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
         if not len(enough):
             few = f"{name}: never {FEW_AT_RISK} boots under watch at one uptime; its curve is anecdote"
             warnings.warn(few, SmallSampleWarning, 2)
-        start = float(enough[0] if len(enough) else ages[0])
-        part = survival_table(leave[rows], cause[rows], entry[rows], start=start, alpha=alpha)
-        parts.append(pd.concat([pd.Series([name] * len(part), name=by), part], axis=1))
+        part = survival_table(leave[rows], cause[rows], entry[rows], start=[*enough, *ages][0], alpha=alpha)
+        part.insert(0, by, [name] * len(part))
+        parts.append(part)
     if not parts:
         return survival_table([], []).assign(**{by: None}).iloc[:0]
     return pd.concat(parts, ignore_index=True)
@@ -95,13 +90,15 @@ def survival_table(
     """
     leave, cause = np.asarray(leave, dtype=float), np.asarray(cause, dtype=int)
     entry = np.zeros_like(leave) if entry is None else np.asarray(entry, dtype=float)
-    start = float(entry.min(initial=math.inf)) if start is None and len(entry) else float(start or 0.0)
+    start = float(min(entry, default=0.0) if start is None else start)
     keep = leave > start
     leave, cause, entry = leave[keep], cause[keep], np.maximum(entry[keep], start)
     days = np.unique(leave[cause > 0])
     risk = np.searchsorted(np.sort(entry), days, side="left") - np.searchsorted(np.sort(leave), days, side="left")
-    places = [np.searchsorted(days, leave[cause == kind]) for kind in (DRIVER, OTHER, REBOOT)]
-    ends = [np.bincount(place, minlength=len(days)) for place in places]
+    ends = [
+        np.bincount(np.searchsorted(days, leave[cause == kind]), minlength=len(days))
+        for kind in (DRIVER, OTHER, REBOOT)
+    ]
     crashes = ends[0]
     survival = np.cumprod(1 - crashes / risk)
     alive = np.concatenate([[1.0], np.cumprod(1 - sum(ends) / risk)[:-1]]) if len(days) else np.empty(0)
@@ -130,15 +127,17 @@ def _aged(exposure: pd.DataFrame) -> pd.DataFrame:
     return table[table["uptime_start"].notna() & (table["host_days"] > 0)]
 
 
-def _spells(table: pd.DataFrame) -> tuple[Floats, Floats, np.ndarray[Any, np.dtype[np.int64]]]:
-    entry = in_days(table["uptime_start"]).to_numpy(dtype=float)
+def _spells(exposure: pd.DataFrame) -> tuple[pd.DataFrame, Floats, Floats, Whole]:
+    # The rows of known uptime, with the uptime when watching began and ended, and why it did.
+    table = _aged(exposure)
     others, ended = table["unknown_crashes"] > 0, pd.Series(False, index=table.index)
     if "other_crashes" in table:
         others |= (table["other_crashes"].fillna(0) > 0).astype(bool)
     if "end_reason" in table:
         ended = table["end_reason"].isin(["reboot", "shutdown", "power", "unexplained"])
     cause = np.select([table["crashes"] > 0, others, ended], [DRIVER, OTHER, REBOOT], 0)
-    return entry, entry + table["host_days"].to_numpy(dtype=float), cause
+    entry = in_days(table["uptime_start"]).to_numpy(dtype=float)
+    return table, entry, entry + table["host_days"].to_numpy(dtype=float), cause
 
 
 def hazard_by_uptime(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
@@ -149,13 +148,9 @@ def hazard_by_uptime(exposure: pd.DataFrame, by: str = "version", alpha: float =
     pieces["crashes"] = np.where(pieces["last"], table["crashes"].to_numpy()[row], 0.0)
     pieces[by] = table[by].to_numpy()[row]
     sums = pieces.groupby([by, "uptime"], observed=True)[["crashes", "host_days"]].sum().reset_index()
-    limits = [exact.poisson_interval(k, t, alpha) for k, t in zip(sums["crashes"], sums["host_days"], strict=True)]
     edges = [0, *map(int, UPTIME_BANDS)]
     bands = [*(f"{low}-{high}" for low, high in pairwise(edges)), f"{edges[-1]}+"]
-    sums["uptime"] = [bands[int(code)] for code in sums["uptime"]]
-    sums["rate"] = sums["crashes"] / sums["host_days"]
-    sums[["low", "high"]] = np.array(limits, dtype=float).reshape(len(sums), 2)
-    return sums.astype({"crashes": "Int64"})
+    return with_limits(sums.assign(uptime=[bands[int(code)] for code in sums["uptime"]]), alpha)
 
 
 def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.05) -> pd.DataFrame:
@@ -166,14 +161,12 @@ def uptime_trend(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.0
     Descriptive: hosts that differ pull the shape below 1. With entry e and exit t the log-likelihood is
     sum d (ln k - k ln s + (k-1) ln t) - sum ((t/s)^k - (e/s)^k).
     """
-    table = _aged(exposure)
-    entry, leave, cause = _spells(table)
+    table, entry, leave, cause = _spells(exposure)
     rows: dict[Any, tuple[float, ...]] = {}
     for name, at in table.groupby(by, observed=True, sort=True).indices.items():
         hit = cause[at] == DRIVER
         enough = hit.sum() >= FEWEST_CRASHES
-        fitted = weibull(leave[at], hit, entry[at], alpha) if enough else (math.nan,) * 4
-        rows[name] = (int(hit.sum()), *fitted)
+        rows[name] = (int(hit.sum()), *(weibull(leave[at], hit, entry[at], alpha) if enough else (math.nan,) * 4))
     out = pd.DataFrame.from_dict(rows, orient="index", columns=["crashes", "shape", "low", "high", "scale"])
     return out.rename_axis(by)
 
@@ -193,10 +186,10 @@ def weibull(leave: Any, observed: Any, entry: Any = None, alpha: float = 0.05) -
         return events * (log_shape - math.log(volume(shape) / events)) + (shape - 1) * logs - events
 
     best = optimize.minimize_scalar(lambda x: -profile(x), bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
-    drop = float(stats.chi2.isf(alpha, 1)) / 2
+    least = profile(float(best.x)) - float(stats.chi2.isf(alpha, 1)) / 2
 
     def short(x: float) -> float:
-        return profile(float(best.x)) - drop - profile(x)
+        return least - profile(x)
 
     low, high = (
         math.exp(optimize.brentq(short, float(best.x), end)) if short(end) > 0 else math.exp(end) for end in (-6.0, 6.0)
@@ -238,7 +231,14 @@ def reboot_benefit(
     rows = {}
     for period in every_days:
         then = np.diff(np.minimum([0.0, *UPTIME_BANDS, math.inf], period))[bands] / period
-        ratio = _ratio_of_means(then, now / mine["host_days"].sum(), log_rate, covariance, alpha)
+        rates = np.exp(log_rate - log_rate.max())
+        one, two = then * rates, now / mine["host_days"].sum() * rates
+        if not one.sum() or not two.sum():  # no crash was seen at the uptimes that are left, or at those of today
+            ratio = exact.Interval(0.0 if two.sum() else math.nan, 0.0, math.inf)
+        else:
+            slope = one / one.sum() - two / two.sum()
+            error = math.sqrt(max(float(slope @ covariance @ slope), 0.0))
+            ratio = exact.wald(math.log(one.sum() / two.sum()), error, alpha)
         reboots = DAYS_PER_YEAR / period
         lost = rate * ratio.ratio * outage_hours + reboots * reboot_minutes / 60
         helps = True if ratio.high < 1 else False if ratio.low > 1 else None
@@ -247,12 +247,3 @@ def reboot_benefit(
              "hours_lost_now", "helps"]  # fmt: skip
     out = pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("every_days")
     return out.astype({"helps": "boolean"})
-
-
-def _ratio_of_means(top: Floats, bottom: Floats, log_rate: Floats, covariance: Floats, alpha: float) -> exact.Interval:
-    rate = np.exp(log_rate - log_rate.max())
-    one, two = top * rate, bottom * rate
-    if not one.sum() or not two.sum():  # no crash was seen at the uptimes that are left, or at those of today
-        return exact.Interval(0.0 if two.sum() else math.nan, 0.0, math.inf)
-    slope = one / one.sum() - two / two.sum()
-    return exact.wald(math.log(one.sum() / two.sum()), math.sqrt(max(float(slope @ covariance @ slope), 0.0)), alpha)

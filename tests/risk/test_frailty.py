@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from scipy import special
 
-from psodlib.risk.cells import tabulate
-from psodlib.risk.frailty import ADVICE, Model, Prior, draw, fit_frailty
+from psodlib.risk.frailty import ADVICE, Model, Prior, draw, fit_frailty, tabulate
 from psodlib.simulate.process import simulate_history
 
 

@@ -10,9 +10,8 @@ import pytest
 from conftest import DATA
 
 import psodlib as psod
-from psodlib.risk.cells import joined, tabulate
 from psodlib.risk.exposure import check_exposure
-from psodlib.risk.frailty import fit_frailty
+from psodlib.risk.frailty import fit_frailty, joined, tabulate
 from psodlib.simulate.process import VERSIONS, simulate_history
 from psodlib.store import update
 

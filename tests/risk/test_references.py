@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from psodlib.risk.canary import HARM, e_process, sprt_lines, zero_crash_host_days
-from psodlib.risk.cells import tabulate
 from psodlib.risk.exact import holm, mantel_haenszel, p_lower, poisson_upper, ratio_p
-from psodlib.risk.frailty import Model, Prior
+from psodlib.risk.frailty import Model, Prior, tabulate
 from psodlib.risk.rates import DAYS_PER_YEAR, crash_rates
 from psodlib.risk.survival import survival_table, weibull
 
