@@ -53,11 +53,6 @@ def software_nmi(crash: Crash) -> bool:
     return crash.kind == "nmi" and _SOFTWARE_NMI.search(message_of(crash)) is not None
 
 
-def stopped_elsewhere(crash: Crash) -> bool:
-    """Whether what went wrong went wrong on another PCPU than the one that panicked."""
-    return crash.kind in (*STALLED, "spin_count") or software_nmi(crash)
-
-
 def telling_frames(crash: Crash) -> tuple[Frame, ...]:
     """The backtrace that can tell of the cause, innermost frame first.
 
@@ -67,8 +62,8 @@ def telling_frames(crash: Crash) -> tuple[Frame, ...]:
     no heartbeat; where nothing names one, the first saved. Without any, the PCPU's own, unless that shows only the messenger.
     """
     own = tuple(frame for frame in crash.frames if frame.backtrace == 0)
-    if not stopped_elsewhere(crash):
-        return own
+    if crash.kind not in (*STALLED, "spin_count") and not software_nmi(crash):
+        return own  # what went wrong went wrong on the PCPU that panicked
     if saved := [frame for frame in crash.frames if frame.backtrace > 0]:
         named: list[int | None] = [int(number) for number in _PCPU.findall(message_of(crash))]
         named += [int(number) for number in _LOCKED.findall(crash.text[:MAX_SEARCHED])]
