@@ -24,10 +24,10 @@ from typing import NamedTuple
 from psodlib import schema
 from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.vmkernel import read_vmkernel
-from psodlib.records import Crash
+from psodlib.records import Crash, FileReading
 from psodlib.triage.crashes import judge
 from psodlib.triage.frames import attribute_frames
-from psodlib.triage.precursors import hear
+from psodlib.triage.precursors import hear_host
 from psodlib.triage.similar import propose_merges
 
 WHEN = datetime(2014, 6, 1, 4, 0, tzinfo=UTC)
@@ -262,7 +262,8 @@ def read(made: Made) -> Judged | None:
     if not found:
         return None
     log = read_vmkernel(io.BytesIO(made.log.encode()), "vmkernel.log")
-    return Judged(found[0], judge(found[0], hear(log.precursors, log.alive, found)), made.cause)
+    told = FileReading(source="", kind="", precursors=log.precursors, alive=log.alive, crashes=tuple(found))
+    return Judged(found[0], judge(found[0], hear_host([told])), made.cause)
 
 
 class Answer(NamedTuple):

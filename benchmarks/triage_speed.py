@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 from psodlib.evidence.psod import find_crashes
-from psodlib.records import Crash, Frame, Module, Precursor
+from psodlib.records import Crash, FileReading, Frame, Module, Precursor
 from psodlib.simulate.stories import story_named
 from psodlib.simulate.text import dump_text
 from psodlib.triage.crashes import judge
-from psodlib.triage.precursors import hear
+from psodlib.triage.precursors import hear_host
 
 HPSA = story_named("hpsa")
 PER_HOST = 5  # crashes of one host
@@ -108,7 +108,8 @@ def seconds(make: Callable[[Random], Crash], count: int, warned: bool) -> float:
         logs = [warnings_of(group[0]) if warned else [] for group in groups]
         began = time.process_time()
         for group, precursors in zip(groups, logs, strict=True):
-            said = hear(precursors, crashes=group) if precursors else ()
+            told = FileReading(source="", kind="", precursors=tuple(precursors), crashes=tuple(group))
+            said = hear_host([told]) if precursors else ()
             for crash in group:
                 judge(crash, said)
         taken += time.process_time() - began

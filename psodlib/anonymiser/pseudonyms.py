@@ -67,8 +67,7 @@ class Pseudonyms:
 
     def _label(self, kind: str, name: str) -> str:
         made = _PREFIX.get(kind, "w") + self._digest(kind, name).hex()[:DIGITS]
-        letters = name.removesuffix("\n")
-        return made.upper() if letters.isupper() else made
+        return made.upper() if name.isupper() else made
 
     def _host(self, name: str) -> str:
         # Label by label, so that the short name and the full one stay the same host's.

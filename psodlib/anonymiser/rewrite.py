@@ -96,7 +96,8 @@ class Rewriter:
         )
         if bundle:
             return bundle[1] + self.name("host", bundle[2]) + bundle[3]
-        for host, dot, rest in () if inside else ((part, "", ""), part.partition("."))[: 1 + is_last]:
+        whole_and_stem = [(part, "", ""), part.partition(".")] if is_last else [(part, "", "")]
+        for host, dot, rest in [] if inside else whole_and_stem:
             if host.lower() in self.names.hosts and not (is_last and host.lower() in LOGS):
                 return self.name("host", host) + dot + self.text(rest)
         return self.text(part)
@@ -200,7 +201,8 @@ class Rewriter:
         # A word with escapes in it (a link's %2d, JSON's \u002d or \/, a page's &amp;) is read without them; only what a name
         # covers is written anew, so that the rest keeps its escapes.
         end = start
-        for match in ESCAPE.finditer(low, start) if any(mark in low for mark in (b"%", b"\\", b"&")) else ():
+        has_some = any(mark in low for mark in (b"%", b"\\", b"&"))
+        for match in ESCAPE.finditer(low, start) if has_some else ():
             if match.start() < end:
                 continue
             begin, end = word_around(low, match.start(), match.end(), max(start, end))

@@ -403,9 +403,11 @@ def readings_in_their_boot(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> pd.D
 
 def _images_of_boots(readings: pd.DataFrame) -> pd.DataFrame:
     # (version, driver_evidence) by row in `boots`, for boots with evidence of their own.
-    known = readings[readings["row"].notna() & readings["version"].notna()].astype({"row": "int64"})
+    columns = ["row", "version", "state", "evidence", "observed_at", "removal"]
+    known = readings.loc[readings["row"].notna() & readings["version"].notna(), columns]
+    known["row"] = known["row"].astype("int64")
     loaded = known[known["evidence"].isin(LOADED) & known["state"].eq("loaded").fillna(False)].copy()
-    loaded["rank"] = loaded["evidence"].map(list(LOADED).index).astype("int64")
+    loaded["rank"] = loaded["evidence"].map({word: rank for rank, word in enumerate(LOADED)}).astype("int64")
     best = loaded.sort_values(["rank", "observed_at"], kind="stable").drop_duplicates("row").set_index("row")
     direct = pd.DataFrame({"version": best["version"], "driver_evidence": best["evidence"].map(LOADED)})
     several = loaded.groupby("row")["version"].nunique().reindex(direct.index).gt(1)
@@ -413,9 +415,10 @@ def _images_of_boots(readings: pd.DataFrame) -> pd.DataFrame:
     # The first VIB list of a boot, if no change of that boot came before it; else what the first change removed.
     changes = known["evidence"].isin(INSTALLS) | known["state"].eq("pending").fillna(False)
     lists = known["evidence"].eq("vib_list") & known["state"].eq("installed").fillna(False)
-    first = known.assign(usable=lists | known["removal"])[lists | changes].drop_duplicates("row").set_index("row")
-    listed = first.loc[first["usable"].fillna(False) & ~first.index.isin(direct.index), ["version"]]
-    return pd.concat([direct, listed.assign(driver_evidence="vib_of_boot")])
+    first = known[lists | changes].drop_duplicates("row")
+    usable = (lists | known["removal"]).reindex(first.index).fillna(False) & ~first["row"].isin(direct.index)
+    listed = first[usable].set_index("row")["version"]
+    return pd.concat([direct, pd.DataFrame({"version": listed, "driver_evidence": "vib_of_boot"})])
 
 
 def _with_last_before(
@@ -428,14 +431,16 @@ def _with_last_before(
         events[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable"),
         left_on="moment", right_on="observed_at", by="host", allow_exact_matches=False,
     ).set_index("row")  # fmt: skip
-    found = found.loc[found["version"].notna(), ["version"]]
-    return pd.concat([images, found.assign(driver_evidence=evidence)])
+    version = found["version"].dropna()
+    return pd.concat([images, pd.DataFrame({"version": version, "driver_evidence": evidence})])
 
 
 def _held_by_disks(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     # What the disk held in each boot, in order of time, and whether that differs from what was loaded.
     on_disk = readings["state"].isin(["pending", "installed"]) & readings["evidence"].ne("install_date").fillna(True)
-    held = readings[on_disk & readings["row"].notna() & readings["version"].notna()].astype({"row": "int64"})
+    placed = on_disk & readings["row"].notna() & readings["version"].notna()
+    held = readings.loc[placed, ["row", "version", "state", "evidence"]]
+    held["row"] = held["row"].astype("int64")
     certain = held["state"].eq("pending") | held["evidence"].isin(INSTALLS)
     # A differing VIB list is a pending change only beside a version that is known to be loaded.
     loaded = boots["version"].reindex(held["row"]).set_axis(held.index)

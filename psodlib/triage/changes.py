@@ -8,12 +8,11 @@ import pandas as pd
 
 SILENT = pd.Timedelta(days=2)  # behind the fleet's newest sign of life
 
-
-Tables = Mapping[str, pd.DataFrame]
+ByName = Mapping[str, pd.DataFrame]
 
 
 def fleet_changes(
-    old: Tables, new: Tables, advice: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    old: ByName, new: ByName, advice: tuple[pd.DataFrame, pd.DataFrame] | None = None
 ) -> dict[str, pd.DataFrame]:
     """What is new between two loads of one fleet, from their tables by name; ``advice`` are the two decisions' ``options``.
 
@@ -70,7 +69,7 @@ _WORDS = (
 )  # fmt: skip
 
 
-def sentences(changes: Mapping[str, pd.DataFrame]) -> list[str]:
+def sentences(changes: ByName) -> list[str]:
     """The changes in a few words each; none where nothing changed."""
     parts = []
     for name, column, one, many in _WORDS:

@@ -25,9 +25,6 @@ ByHost = Mapping[str | None, Sequence[FileReading]]
 Crashes = dict[str | None, list[Crash]]
 
 
-# ---- two texts --------------------------------------------------------------------------------------------------------
-
-
 def same_crash(a: Crash, b: Crash) -> bool:
     """Whether two readings are copies of one crash, one perhaps damaged; hosts are not looked at."""
     facts = ((getattr(a, name), getattr(b, name)) for name in _SHARED_FACTS)
@@ -53,9 +50,6 @@ def plain_message(message: str | None) -> str:
 
 def _agree(one: object, other: object) -> bool:
     return one is not None and one == other
-
-
-# ---- two names --------------------------------------------------------------------------------------------------------
 
 
 def one_host_under_two_names(by_host: ByHost) -> tuple[dict[str, str], list[Problem]]:
@@ -100,9 +94,6 @@ def _last_seen(readings: Sequence[FileReading]) -> float:
     times: list[datetime] = [stretch.end for reading in readings for stretch in reading.alive]
     times += [crash.time for reading in readings for crash in reading.crashes if crash.time]
     return max((time.timestamp() for time in times), default=float("-inf"))
-
-
-# ---- one row a crash --------------------------------------------------------------------------------------------------
 
 
 def one_row_a_crash(by_host: Mapping[str | None, Sequence[Crash]]) -> tuple[Crashes, list[Problem]]:

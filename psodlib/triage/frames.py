@@ -48,17 +48,9 @@ def message_of(crash: Crash) -> str:
     return (crash.message or "")[:MAX_MESSAGE]
 
 
-# ---- which backtrace -------------------------------------------------------------------------------------------------
-
-
 def software_nmi(crash: Crash) -> bool:
     """Whether a PCPU stopped because another one asked it to: the NMI is a message between PCPUs, not the board's."""
     return crash.kind == "nmi" and _SOFTWARE_NMI.search(message_of(crash)) is not None
-
-
-def stopped_elsewhere(crash: Crash) -> bool:
-    """Whether what went wrong went wrong on another PCPU than the one that panicked."""
-    return crash.kind in (*STALLED, "spin_count") or software_nmi(crash)
 
 
 def telling_frames(crash: Crash) -> tuple[Frame, ...]:
@@ -70,8 +62,8 @@ def telling_frames(crash: Crash) -> tuple[Frame, ...]:
     no heartbeat; where nothing names one, the first saved. Without any, the PCPU's own, unless that shows only the messenger.
     """
     own = tuple(frame for frame in crash.frames if frame.backtrace == 0)
-    if not stopped_elsewhere(crash):
-        return own
+    if crash.kind not in (*STALLED, "spin_count") and not software_nmi(crash):
+        return own  # what went wrong went wrong on the PCPU that panicked
     if saved := [frame for frame in crash.frames if frame.backtrace > 0]:
         named: list[int | None] = [int(number) for number in _PCPU.findall(message_of(crash))]
         named += [int(number) for number in _LOCKED.findall(crash.text[:MAX_SEARCHED])]
@@ -101,9 +93,6 @@ def machine_check_frame(crash: Crash) -> Frame | None:
         return None
     inner = (frame for frame in crash.frames if frame.backtrace == 0 and frame.index < _DELIVERY and frame.function)
     return next((frame for frame in inner if _MACHINE_CHECK.fullmatch(frame.function or "")), None)
-
-
-# ---- whose frame -----------------------------------------------------------------------------------------------------
 
 
 def attribute_frames(crash: Crash, loaded: Collection[str] = (), host_runs: Release | None = None) -> Crash:

@@ -203,8 +203,10 @@ def _named(case: _Case) -> Iterator[Suspect]:
         score = WORLD if waited else PASSING if is_plumbing(module) else INVOLVED + near
         yield Suspect(module, "named_by_kernel", why, score)
     # `bora/modules/vmkernel/lsom/x.c`: the folder nearest to the file that is a module's name.
-    for path in _PATH.findall(case.message) if "/" in case.message and not named else ():
-        for folder in () if _KERNEL_PATH.search(path) else reversed(path.split("/")[:-1]):
+    paths = _PATH.findall(case.message) if "/" in case.message and not named else []
+    for path in paths:
+        folders = [] if _KERNEL_PATH.search(path) else path.split("/")[:-1]
+        for folder in reversed(folders):
             shim = re.sub(r"_\d{1,2}$", "", folder)
             owner = shim if is_plumbing(shim) else module_of_word(folder, case.loaded, case.release)
             if owner:

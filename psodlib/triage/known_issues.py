@@ -65,9 +65,6 @@ class Match:
     unknown: tuple[str, ...]  # names of those that the evidence cannot decide
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
 def load_issues(*extra_files: str | Path) -> tuple[Issue, ...]:
     """The shipped issues and a user's own."""
     issues: dict[str, Issue] = {}
@@ -139,9 +136,6 @@ def _wrong(entry: Any) -> Iterator[tuple[str, str]]:
         bounds = [_BOUND.fullmatch(bound.strip()) for bound in span.split(",")]
         if not all(bound and compare(bound[2], bound[2]) == 0 for bound in bounds):
             yield key, f"{span!r} is no range; expected forms like '5.5.0.58' or '>=5.5.0.50,<5.5.0.60'"
-
-
-# ---- matching --------------------------------------------------------------------------------------------------------
 
 
 def match_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> tuple[Match, ...]:

@@ -63,11 +63,11 @@ def _rule(path: Path, number: int, line: str, mapped: bool, plain: bool) -> Rule
     return Rule(match["pattern"], value, match["reason"], path.name, number, regex)
 
 
-def first_match(rules: tuple[Rule, ...], text: str) -> Rule | None:
-    """The first rule whose pattern is the whole of ``text``, or None."""
-    return next((rule for rule in rules if rule.regex.fullmatch(text)), None)
+def matcher(file: str | Path, mapped: bool = False) -> Callable[[str], Rule | None]:
+    """The first line of a list whose pattern is the whole of a text, or None; remembered, for a fleet's symbols repeat."""
 
+    @lru_cache(maxsize=1 << 16)
+    def first(text: str) -> Rule | None:
+        return next((rule for rule in read_rules(file, mapped) if rule.regex.fullmatch(text)), None)
 
-def matcher(file: str, mapped: bool = False) -> Callable[[str], Rule | None]:
-    """The line of a list that a text matches, or None; remembered, for a fleet's symbols repeat."""
-    return lru_cache(maxsize=1 << 16)(lambda text: first_match(read_rules(file, mapped), text))
+    return first

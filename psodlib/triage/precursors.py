@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
 
-from psodlib.records import Alive, Crash, FileReading, Precursor
+from psodlib.records import Crash, FileReading, Precursor
 from psodlib.triage.boots import SILENCE, Span, merged
 from psodlib.triage.lists import read_rules
 from psodlib.triage.modules import Release, module_of_word, release_in
@@ -82,40 +82,26 @@ class Standout:
     words: frozenset[str] = frozenset()  # what was said
 
 
-# ---- hearing ---------------------------------------------------------------------------------------------------------
+def heard(precursors: Said | Sequence[Precursor], crash: Crash) -> Said:
+    """What is known beside a crash, from warnings or as it was heard before."""
+    if isinstance(precursors, Said):
+        return precursors
+    told = FileReading(source="", kind="", precursors=tuple(precursors), crashes=(crash,))
+    return hear_host([told]) if precursors else Said()
 
 
 def hear_host(readings: Sequence[FileReading]) -> Said:
-    """All that one host's files say beside its crashes."""
+    """All that one host's files say beside its crashes: what came before those, and what in its quiet hours."""
+    everything = [p for reading in readings for p in reading.precursors]
+    alive = [a for reading in readings for a in reading.alive]
+    crashes = [c for reading in readings for c in reading.crashes]
     drivers = [driver for reading in readings for driver in reading.drivers]
-    loaded = {driver.module for driver in drivers if driver.state == "loaded"}
+    loaded = frozenset(driver.module for driver in drivers if driver.state == "loaded")
+    loaded |= {m.module for reading in readings for m in reading.modules if m.crash_id is None}
     versions = {release_in(fact.esxi_version) for reading in readings for fact in reading.facts if fact.esxi_version}
-    return hear(
-        [p for reading in readings for p in reading.precursors],
-        [a for reading in readings for a in reading.alive],
-        [c for reading in readings for c in reading.crashes],
-        boots=[mark.time for reading in readings for mark in reading.marks if mark.what == "booted"],
-        loaded=loaded.union(m.module for reading in readings for m in reading.modules if m.crash_id is None),
-        devices={driver.address: driver.module for driver in drivers if driver.address},
-        release=versions.pop() if len(versions) == 1 else None,
-    )
-
-
-def heard(precursors: Said | Sequence[Precursor], crash: Crash) -> Said:
-    """What is known beside a crash, from warnings or as it was heard before."""
-    return precursors if isinstance(precursors, Said) else hear(precursors, crashes=[crash]) if precursors else Said()
-
-
-def hear(
-    precursors: Iterable[Precursor], alive: Iterable[Alive] = (), crashes: Iterable[Crash] = (), *,
-    boots: Iterable[datetime] = (), loaded: Iterable[str] = (), devices: Mapping[str, str] | None = None,
-    release: Release | None = None,
-) -> Said:  # fmt: skip
-    """Sort one host's warnings into those that came before its crashes and those of its quiet hours."""
-    everything, crashes, alive, loaded = list(precursors), list(crashes), list(alive), frozenset(loaded)
     told = [p for p in everything if p.module and p.what in _words()]
     claimed = {m[2]: m[1] for p in told if " 0000:" in p.text and (m := _ADDRESS.search(p.text))}
-    devices = {**claimed, **(devices or {})}
+    devices = {**claimed, **{driver.address: driver.module for driver in drivers if driver.address}}
     # Every adapter of a driver may speak under a number of its own: `mpt2sas17`, `lsi_msgpt3_28`.
     spoken = {p.module or "" for p in told}
     names = {name: module_of_word(name, loaded) or devices.get(name.lower(), name) for name in spoken}
@@ -130,7 +116,8 @@ def hear(
     listened = merged(sorted(span for p in everything if p.what == "listened" for span in _listened(p)))
     loud = {what: _loud(_words()[what], crashes) for _, what in minutes}
     attended = {what: listened if what == "said" else watched for what in loud}
-    begins = {*boots, *(item.boot for item in alive if item.boot), *(c.time for c in crashes if c.time)}
+    begins = {mark.time for reading in readings for mark in reading.marks if mark.what == "booted"}
+    begins |= {item.boot for item in alive if item.boot} | {crash.time for crash in crashes if crash.time}
     begins |= {crash.time - crash.uptime for crash in crashes if crash.time and crash.uptime is not None}
     lines: dict[str, list[int]] = defaultdict(list)
     for crash in crashes:
@@ -150,7 +137,7 @@ def hear(
         drivers=frozenset(claimed.values()),
         loaded=loaded,
         devices=devices,
-        release=release,
+        release=versions.pop() if len(versions) == 1 else None,
     )
 
 
@@ -181,9 +168,6 @@ def _outside(times: Sequence[datetime], spans: Sequence[Span]) -> tuple[datetime
 
 def _length(spans: Iterable[Span]) -> timedelta:
     return sum((end - start for start, end in spans), timedelta(0))
-
-
-# ---- standing out ----------------------------------------------------------------------------------------------------
 
 
 def standouts(said: Said, crash: Crash) -> list[Standout]:

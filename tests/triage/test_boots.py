@@ -178,13 +178,8 @@ def uptimes(*boots: str, host: str = "esx1") -> pd.DataFrame:
 
 
 def reading(evidence: str, time: str, version: str = "5.5.0.58", state: str | None = None, **more) -> dict:
-    states = {
-        "vib_list": "installed",
-        "vib_install": "installed",
-        "esxupdate": "installed",
-        "rebooting_image": "pending",
-    }
-    states["install_date"] = "installed"
+    states = dict.fromkeys(["vib_list", "vib_install", "esxupdate", "install_date"], "installed")
+    states["rebooting_image"] = "pending"
     return {
         "host": "esx1", "module": "hpsa", "version": version, "state": state or states.get(evidence, "loaded"),
         "observed_at": at(time), "evidence": evidence, **more,
@@ -263,11 +258,8 @@ def test_which_version_was_loaded(readings, expected):
 
 
 def test_a_reading_that_names_its_boot_is_believed_over_its_time():
-    assert loaded(reading("proc", "09 05:00", boot=at("01 00:00") + timedelta(seconds=30)))[0] == (
-        "5.5.0.58",
-        "proc",
-        False,
-    )
+    named = reading("proc", "09 05:00", boot=at("01 00:00") + timedelta(seconds=30))
+    assert loaded(named)[0] == ("5.5.0.58", "proc", False)
 
 
 def test_a_reading_from_after_a_known_end_is_no_reading_of_that_boot():
@@ -275,9 +267,8 @@ def test_a_reading_from_after_a_known_end_is_no_reading_of_that_boot():
 
 
 def test_other_modules_and_hosts_do_not_count():
-    assert (
-        loaded(reading("banner", "01 00:01", module="hpvsa"), reading("banner", "01 00:01", host="esx2")) == [NONE] * 3
-    )
+    others = reading("banner", "01 00:01", module="hpvsa"), reading("banner", "01 00:01", host="esx2")
+    assert loaded(*others) == [NONE] * 3
 
 
 def test_rows_keep_the_order_and_dtypes_of_the_table():

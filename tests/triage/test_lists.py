@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from psodlib.errors import RuleError
-from psodlib.triage.lists import RULES, first_match, read_rules
+from psodlib.triage.lists import RULES, matcher, read_rules
 
 LISTS = {
     "irrelevant.txt": {}, "prefix.txt": {"mapped": True}, "sentinel.txt": {}, "plumbing.txt": {}, "strip.txt": {"mapped": True},
@@ -60,9 +60,5 @@ def test_a_line_is_pattern_value_reason(tmp_path):
 def test_a_rule_matches_the_whole_text(tmp_path):
     file = tmp_path / "mine.txt"
     file.write_text("Panic  # first\nPan.*  # second\n", encoding="utf-8")
-    rules = read_rules(file)
-    assert [rule.line if rule else None for rule in (first_match(rules, t) for t in ("Panic", "Panics", "xPanic"))] == [
-        1,
-        2,
-        None,
-    ]
+    rules = [matcher(file)(text) for text in ("Panic", "Panics", "xPanic")]
+    assert [rule and rule.line for rule in rules] == [1, 2, None]

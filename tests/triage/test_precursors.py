@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from psodlib.records import Alive, Crash, Frame, Module, Precursor
+from psodlib.records import Alive, Crash, FileReading, Frame, Module, Precursor
 from psodlib.triage.guilt import find_guilty
-from psodlib.triage.precursors import hear, standouts
+from psodlib.triage.precursors import Said, hear_host, standouts
 
 NOON = datetime(2014, 5, 31, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -23,6 +23,11 @@ def said_at(
 
 def watched(days: float) -> list[Alive]:
     return [Alive(start=NOON - days * DAY, end=NOON)]
+
+
+def hear(precursors, alive=(), crashes=(CRASH,)) -> Said:
+    told = FileReading(source="", kind="", precursors=tuple(precursors), alive=tuple(alive), crashes=tuple(crashes))
+    return hear_host([told])
 
 
 def modules(precursors, alive=(), crashes=(CRASH,), crash=CRASH) -> list[str]:
@@ -61,7 +66,7 @@ def test_quiet_days_are_those_that_were_watched():
 
 def test_hourly_heartbeats_watch_the_time_between_them():
     points = [Alive(start=NOON - i * HOUR, end=NOON - i * HOUR, evidence="heartbeat") for i in range(14 * 24)]
-    said = hear(said_at(HOUR, 5 * DAY), points, [CRASH])
+    said = hear(said_at(HOUR, 5 * DAY), points)
     assert said.quiet_time["heap_at_maximum"] / DAY == pytest.approx(13, abs=0.1)
 
 
@@ -119,7 +124,7 @@ def test_warnings_without_a_time_stand_before_the_crash():
 
 def test_what_was_heard_once_serves_every_crash():
     precursors = said_at(HOUR, 2 * HOUR, *DAILY)
-    said = hear(precursors, crashes=[CRASH])
+    said = hear(precursors)
     assert find_guilty(CRASH, said) == find_guilty(CRASH, precursors)
 
 
