@@ -35,7 +35,6 @@ from psodlib.evidence.artifacts.commands import parse_date
 
 HEAD = 64 << 10  # bytes at the begin of a file that tell whether it is still the same file
 OVERLAP = 4 << 10  # bytes before the offset that must agree too
-SAVED_EVERY = 64 << 20
 ROUNDS = 3  # a log that rotates under our hands is listed anew, so often
 HUNG = 3  # commands without an answer, after which the host is asked for files only
 # What one block of `df` is, by its header: ESXi's own counts bytes, busybox's kibibytes.
@@ -176,15 +175,11 @@ class Visit:
 
     def _bring(self, record: Record, entry: Entry, offset: int, siblings: Iterable[str] = ()) -> bool:
         # Whole only if size, and where the shell read it also the host's own hash, agree.
-        part, remote, unsaved = f"{record.local}.part", self.remote, 0
+        part, remote = f"{record.local}.part", self.remote
         with self.folder.open(part, "ab") as file:
             for block in remote.read(entry.path, offset, entry.size - offset) if offset < entry.size else ():
                 file.write(block)
                 self.manifest.bytes += len(block)
-                unsaved += len(block)
-                if unsaved >= SAVED_EVERY:
-                    self.folder.save(self.manifest)
-                    unsaved = 0
         if offset and not self._still_agrees(part, entry):
             record.detail = "rotated while it was continued: the bytes differ; fetched anew"
             return True
