@@ -1,7 +1,7 @@
 """What one host gives: commands first, then logs, then the logs of dumps. Every step leaves the manifest true.
 
-A file is resumed where the bytes agree, fetched anew where they do not, and whole only when checked. A dump's log is extracted on the
-host itself: into a folder with room that is ours alone, and goes whatever happens.
+A file is resumed where the bytes agree, fetched anew where they do not, and whole only when checked. A dump's log is
+extracted on the host itself: into a folder with room that is ours alone, and goes whatever happens.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Visit:
         # Puts into .part what we already have of the file, if its head and its end prove it; gives the offset to go on from.
         folder, local = self.folder, self.folder.local(entry.path)
         part = f"{local}.part"
-        # A .part counts even without its record, which a full disk may have cost; not one that the host's hash disowned.
+        # A .part counts even without its record, which a full disk may have cost; not one that a host's hash disowned.
         candidates = [local] if old and "differ" in old.detail else [part, local]
         renamed = (r for r in self.manifest.files if _could_be(r, entry) and r.path != entry.path)
         candidates += [r.local for r in renamed if r.local]
