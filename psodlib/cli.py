@@ -243,7 +243,7 @@ def _reaching(command: Callable[..., None]) -> Callable[..., None]:
 @_reaching
 def collect(
     reach: dict[str, Any], hosts: SomeHosts = None,
-    output: Annotated[Path, Option("-o", "--output", help="Evidence folder, to which each run adds.")] = Path("evidence"),
+    output: Annotated[Path, Option("-o", "--output", help="Evidence folder; each run adds to it.")] = Path("evidence"),
     module: Module = "hpsa", pool: Pool = 8,
     connect: Annotated[float, Option(help="Longest time to connect, in seconds.")] = 10,
     login: Annotated[float, Option(help="Longest time to log in, in seconds.")] = 30,
@@ -403,8 +403,8 @@ def case(
         raise InputError("--key-file and --word go with --anonymise; without it the case holds every name as it is")
     key = _key(key_file) if anonymise else None
     done = write_case(
-        crash_id, *sources or (), out=output, inventory=inventory, known_issues=known_issues, notes=notes, site=_site(site, with_site),
-        key=key, words=word or (),
+        crash_id, *sources or (), out=output, inventory=inventory, known_issues=known_issues, notes=notes,
+        site=_site(site, with_site), key=key, words=word or (),
     )  # fmt: skip
     say(f"{len(done.hashes)} files in {done.file}")
     if done.mapping:

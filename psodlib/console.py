@@ -249,7 +249,7 @@ def _nothing(fleet: Fleet) -> bool:
 
 
 def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> dict[str, int]:
-    # The problems that cost evidence, with their number. That a log was rotated away is no trouble where a store has kept it.
+    # The problems that cost evidence, with their number. A log that was rotated away is none where a store has kept it.
     from psodlib.fleet import is_saved
 
     mild = MILD | {"vanished"} if store or any(map(is_saved, sources)) else MILD

@@ -1,10 +1,10 @@
 """Hosts -> evidence folder, by SSH and read-only. The only network of the house.
 
-``plan``: names, a file or an inventory -> the hosts to visit; what is fetched, what for, and what it costs the host, in one table.
-``login``: secrets, host keys, the gate, one attempt a host. ``remote``: listing, reading and running, over SFTP or the shell. ``folder``:
-local names, files and the manifest. ``visit``: what one host gives. ``pool``: many hosts at once (``collect``), and the book of what became
-of them. ``session``, ``vcenter``: the hosts from a vCenter, without SSH (``collect_vcenter``). ``pin``: which hosts run the pinned driver
-now (``verify``).
+``plan``: names, a file or an inventory -> the hosts to visit; what is fetched, what for, and what it costs the host,
+in one table. ``login``: secrets, host keys, the gate, one attempt a host. ``remote``: listing, reading and running,
+over SFTP or the shell. ``folder``: local names, files and the manifest. ``visit``: what one host gives. ``pool``: many
+hosts at once (``collect``), and the book of what became of them. ``session``, ``vcenter``: the hosts from a vCenter,
+without SSH (``collect_vcenter``). ``pin``: which hosts run the pinned driver now (``verify``).
 """
 
 from __future__ import annotations

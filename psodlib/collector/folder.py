@@ -177,7 +177,7 @@ class Folder:
 
 
 def ascertainment(out: str | Path) -> pd.DataFrame:
-    """Which hosts gave (``gave``) a dump's log, logs only, outputs only or nothing, and why not more: ``host``, ``gave``, ``why``."""
+    """Which hosts gave a dump's log, logs only, outputs only or nothing, and why: ``host``, ``gave``, ``why``."""
     rows = []
     for path in sorted(Path(out).glob(f"*/{MANIFEST}")):
         if (manifest := Folder(path.parent.parent, path.parent.name).manifest()) is None:

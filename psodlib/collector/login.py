@@ -1,7 +1,7 @@
 """How one gets into a host: secrets that show themselves to nobody, host keys, and one attempt a host.
 
-A login that is refused is never tried again: ESXi locks an account after a few failures, and a wrong password tried on a fleet
-would lock them all.
+A login that is refused is never tried again: ESXi locks an account after a few failures, and a wrong password tried on
+a fleet would lock them all.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ _PASSWORD_PROMPT = re.compile(
 _EXPIRED = re.compile(r"\b(?:new|current|old|retype|change|expired)\b", re.I)
 # What happened on the way -> what to do. Only our own words and a server's made printable.
 _WHY_NOT: tuple[tuple[Any, str], ...] = (
-    (ConnectionRefusedError, "SSH is off: {place} refuses connections; start the service TSM-SSH (Host > Services > SSH), then run again"),
+    (ConnectionRefusedError,
+     "SSH is off: {place} refuses connections; start the service TSM-SSH (Host > Services > SSH), then run again"),
     ((socket.gaierror, UnicodeError), "the name {name} does not resolve; correct it or give an address"),
     (TimeoutError, "no answer from {place}; is the host up, is it an SSH server, does a firewall let SSH through?"),
     (paramiko.ssh_exception.IncompatiblePeer,
      "no common algorithms: the host only speaks SHA-1 SSH (ESXi 5.x); list it as legacy if you accept that"),
-    (paramiko.ssh_exception.ChannelException, "the jump host does not pass on to {place}; check AllowTcpForwarding there"),
+    (paramiko.ssh_exception.ChannelException, "the jump host does not pass on to {place}; check its AllowTcpForwarding"),
     ((EOFError, ConnectionError), "{place} closed the connection before the login ({told}); is it an SSH server?"),
 )  # fmt: skip
 PasswordSource = Callable[[str], str]  # user -> password
@@ -136,7 +137,7 @@ def check_source(password: object) -> None:
 
 
 def way_in(users: Iterable[str], key: str | Path | None, agent: bool, password: PasswordSource | None) -> LogIn:
-    """The one way to log in of a run; the key is loaded, or each user's password asked for, before any host is visited."""
+    """A run's one way to log in; the key is loaded, or each user's password asked for, before any host is visited."""
     if password is not None:
         check_source(password)
     if agent + (key is not None or password is not None) != 1:
@@ -267,11 +268,11 @@ class HostKeys:
             elif known and self._keys.check(name, key):
                 return shown
             elif known:
-                why = (f"host key CHANGED, now {shown}: a reinstalled host, or somebody in between. Nothing was sent. If the host was "
-                       f"reinstalled, remove {self._lines_of(name)} of {self.path}")  # fmt: skip
+                why = (f"host key CHANGED, now {shown}: a reinstalled host, or somebody in between. Nothing was sent. "
+                       f"If the host was reinstalled, remove {self._lines_of(name)} of {self.path}")  # fmt: skip
             elif not self.trust:
-                why = (f"host key unknown ({shown}); compare it at the host's console, then add it to {self.path} or run once with "
-                       "trust on first use")  # fmt: skip
+                why = (f"host key unknown ({shown}); compare it at the host's console, then add it to {self.path} "
+                       "or run once with trust on first use")  # fmt: skip
             else:
                 why = self._write(f"{name} {key.get_name()} {key.get_base64()}\n")
             if why:
@@ -289,7 +290,8 @@ class HostKeys:
                     line = f"\n{line}"  # or it would spoil the line of another host
                 file.write(line.encode("ascii"))
         except OSError as error:
-            return f"its host key cannot be written to {self.path} ({error.strerror}), so it is not trusted; nothing was sent"
+            why = f"cannot be written to {self.path} ({error.strerror}), so it is not trusted"
+            return f"its host key {why}; nothing was sent"
         return ""
 
     def _lines_of(self, name: str) -> str:

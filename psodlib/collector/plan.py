@@ -1,4 +1,4 @@
-"""Whom a collection visits, and what is fetched there, what for, and what it costs the host. Nothing else is ever run or read there.
+"""Whom a collection visits, what is fetched there, what for, and what it costs the host. Nothing else is run or read.
 
 Every command reads. The one exception is a dump's log: it is extracted into a folder of our own on a datastore with room,
 and the folder is removed again.
@@ -35,7 +35,7 @@ _TRUE = {"1", "true", "yes", "y", "x"}
 class Target:
     """One host to visit: its name (and folder), where its SSH server is, and how to treat it.
 
-    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first and only passes on.
+    ``user`` None takes the run's user. ``legacy`` allows SHA-1 algorithms. ``jump`` is visited first, only passes on.
     """
 
     name: str

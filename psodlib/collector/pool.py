@@ -1,4 +1,4 @@
-"""Many hosts at once, with honest bounds: the main thread watches, the workers visit, and what became of each is booked."""
+"""Many hosts at once, with honest bounds: the main thread watches, the workers visit; what became of each is booked."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CLOCK_WARNED = 60.0  # seconds
 TICK = 0.2  # seconds between two looks of the watch
 Row = tuple[str, str, int, int, float, float | None, str]  # of a host, as `_COLUMNS` names them
 _COLUMNS = {
-    "host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64", "clock_offset": "Float64",
-    "why": "string",
+    "host": "string", "state": "string", "files": "Int64", "bytes": "Int64", "seconds": "Float64",
+    "clock_offset": "Float64", "why": "string",
 }  # fmt: skip
 
 
@@ -79,11 +79,11 @@ def collect(
     out : str or Path
         The evidence folder; made if need be. Files are readable by their owner only.
     user, key, agent, password : str, path, bool, callable
-        Who logs in where a host names nobody, and the one way: a private key's file, the SSH agent's first key, or a source of the
-        password (``ask_password()``, ``password_from_keyring()``, ``password_from_command([...])``), which beside a key is that of
-        its passphrase. The password itself is never taken.
+        Who logs in where a host names nobody, and the one way: a private key's file, the SSH agent's first key, or a
+        source of the password (``ask_password()``, ``password_from_keyring()``, ``password_from_command([...])``),
+        which beside a key is that of its passphrase. The password itself is never taken.
     known_hosts, trust_first_use : str or Path, bool
-        The project's file of host keys, and whether unknown hosts' keys are written there. A changed key is refused always.
+        The project's file of host keys; whether unknown hosts' keys are written there. A changed key is always refused.
     legacy : iterable of str
         Hosts that may use SHA-1 algorithms (ESXi 5.x); each is named in a warning.
     jump : str, optional
@@ -122,8 +122,8 @@ def collect(
             warnings.warn(f"{target.name}: listed as legacy, SHA-1 is allowed for it", UserWarning, stacklevel=2)
     access = Access(user, log_in, HostKeys(known_hosts, trust_first_use), limits or Limits())
     run = _Run(
-        out=Path(out), progress=progress, names=[target.name for target in targets], trusted=access.keys.trusted, access=access,
-        module=module, version_only=version_only, sftp=sftp,
+        out=Path(out), progress=progress, names=[target.name for target in targets], trusted=access.keys.trusted,
+        access=access, module=module, version_only=version_only, sftp=sftp,
     )  # fmt: skip
     with run.alone():
         run.at_once([partial(run.visit, target) for target in targets], pool)

@@ -289,8 +289,8 @@ class Remote:
         return rows if rows or said.code == 0 else None
 
     def _read_by_sftp(self, path: str, offset: int, size: int) -> Generator[bytes, None, None]:
-        # With a bounded number of requests under way. paramiko's own prefetch asks for a whole file at once, from a thread of its own,
-        # and waits for ever where a server ends a file early; so its two lower calls are used here, in the order of the requests.
+        # With a bounded number of requests under way. paramiko's own prefetch asks for a whole file at once, from its own
+        # thread, and waits for ever where a server ends a file early; so two lower calls are used here, in their order.
         end, asked, step, waiting = offset + size, offset, BLOCK, deque[int]()
         with self._asked(OSError):
             file = self._files.open(path, "rb")

@@ -1,5 +1,7 @@
-"""A vCenter's session: the certificate before the password, one login, calls that survive its end once, lists page by page; and the events
-that it tells: those that mean something to us, from the oldest kept on, each given to the host it is about."""
+"""A vCenter's session: the certificate before the password, one login, calls that survive its end once, lists by pages.
+
+And the events that it tells: those that mean something to us, from the oldest kept on, each given to its host.
+"""
 
 from __future__ import annotations
 

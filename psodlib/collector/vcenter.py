@@ -69,16 +69,16 @@ def collect_vcenter(
     out : str or Path
         The evidence folder; made if need be. Files are readable by their owner only. A second run adds to it.
     user, password : str, callable
-        Account with read-only rights, and Global.Diagnostics for logs, Host.Config.Image for packages, Host.Config.Settings for
-        loaded modules; what is missing is said and left out. The password comes from ``ask_password()``,
-        ``password_from_keyring()`` or ``password_from_command([...])``.
+        Account with read-only rights, and Global.Diagnostics for logs, Host.Config.Image for packages,
+        Host.Config.Settings for loaded modules; what is missing is said and left out. The password comes from
+        ``ask_password()``, ``password_from_keyring()`` or ``password_from_command([...])``.
     thumbprint, ca_file : str, str or Path, optional
-        SHA-256 of the certificate that is expected, for one that no authority signed; authorities to trust instead of the system's.
+        SHA-256 of the expected certificate, for one that no authority signed; authorities instead of the system's.
     since : datetime, optional
         Events from here on; by default as far back as vCenter keeps them.
     logs, bundles, version_only : bool
-        False leaves out the current vmkernel and hostd logs; True asks for a support bundle of each host, one host at a time in a
-        cluster; True fetches only what tells versions, no events and no logs.
+        False leaves out the current vmkernel and hostd logs; True asks for a support bundle of each host, one host at
+        a time in a cluster; True fetches only what tells versions, no events and no logs.
     pool : int
         Hosts that are asked about at a time, 1 to 32.
     progress : callable, optional

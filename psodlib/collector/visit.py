@@ -1,7 +1,7 @@
 """What one host gives: commands first, then logs, then the logs of dumps. Every step leaves the manifest true.
 
-A file is resumed where the bytes agree, fetched anew where they do not, and whole only when checked. A dump's log is extracted on the
-host itself: into a folder with room that is ours alone, and goes whatever happens.
+A file is resumed where the bytes agree, fetched anew where they do not, and whole only when checked. A dump's log is
+extracted on the host itself: into a folder with room that is ours alone, and goes whatever happens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from psodlib.evidence.artifacts.commands import parse_date
 
 HEAD = 64 << 10  # bytes at the begin of a file that tell whether it is still the same file
 OVERLAP = 4 << 10  # bytes before the offset that must agree too
-SAVED_EVERY = 64 << 20
 ROUNDS = 3  # a log that rotates under our hands is listed anew, so often
 HUNG = 3  # commands without an answer, after which the host is asked for files only
 # What one block of `df` is, by its header: ESXi's own counts bytes, busybox's kibibytes.
@@ -145,7 +144,7 @@ class Visit:
         # Puts into .part what we already have of the file, if its head and its end prove it; gives the offset to go on from.
         folder, local = self.folder, self.folder.local(entry.path)
         part = f"{local}.part"
-        # A .part counts even without its record, which a full disk may have cost; not one that the host's hash disowned.
+        # A .part counts even without its record, which a full disk may have cost; not one that a host's hash disowned.
         candidates = [local] if old and "differ" in old.detail else [part, local]
         renamed = (r for r in self.manifest.files if _could_be(r, entry) and r.path != entry.path)
         candidates += [r.local for r in renamed if r.local]
@@ -176,15 +175,11 @@ class Visit:
 
     def _bring(self, record: Record, entry: Entry, offset: int, siblings: Iterable[str] = ()) -> bool:
         # Whole only if size, and where the shell read it also the host's own hash, agree.
-        part, remote, unsaved = f"{record.local}.part", self.remote, 0
+        part, remote = f"{record.local}.part", self.remote
         with self.folder.open(part, "ab") as file:
             for block in remote.read(entry.path, offset, entry.size - offset) if offset < entry.size else ():
                 file.write(block)
                 self.manifest.bytes += len(block)
-                unsaved += len(block)
-                if unsaved >= SAVED_EVERY:
-                    self.folder.save(self.manifest)
-                    unsaved = 0
         if offset and not self._still_agrees(part, entry):
             record.detail = "rotated while it was continued: the bytes differ; fetched anew"
             return True

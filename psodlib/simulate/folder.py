@@ -49,8 +49,8 @@ def simulate_fleet(
         own roll-out. Installs added later than ``days`` change nothing before, where ``late_share`` and
         ``gaps_per_host`` are 0; so a roll-out can be simulated week by week.
     bundles, rotation_loss, truncated : float
-        Shares of hosts: whose evidence is one vm-support ``.tgz`` (the first of them fills its log, which comes in fragments); that
-        kept only the newest rotation of ``vmkernel.log``; whose oldest rotation of it is cut short.
+        Shares of hosts: whose evidence is one vm-support ``.tgz`` (the first fills its log, which comes in fragments);
+        that kept only the newest rotation of ``vmkernel.log``; whose oldest rotation of it is cut short.
     no_dump, cut_dump : float
         Of the crashes that cannot be attributed, the shares that left no dump log, or one that ends before the
         backtrace. The rest names nothing but the vmkernel.

@@ -1,8 +1,8 @@
 """The made-up life of one host -> the text of its logs, dump logs and command outputs, as its release writes them.
 
 Each writer takes a `Life` and gives lines with their times; `folder.py` rotates, packs and damages them. A gap in the
-logs is no line at all. Addresses of a PSOD follow one made-up but consistent layout of modules, so that a module map can name what the
-frames of 5.5 print as ``<None>``; later releases print a driver in parentheses.
+logs is no line at all. Addresses of a PSOD follow one made-up but consistent layout of modules, so that a module map can
+name what the frames of 5.5 print as ``<None>``; later releases print a driver in parentheses.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Line(NamedTuple):
 class Life:
     """All that happened to one host, and when its evidence was collected; times in milliseconds since 1970.
 
-    The rows are those of a ``History``. A boot's ``entry`` is when the study began to see it. A crash's ``form`` says what is left of
-    it: whole, bare (nobody named), cut (ends early), none (no dump log).
+    The rows are those of a ``History``. A boot's ``entry`` is when the study began to see it. A crash's ``form`` says
+    what is left of it: whole, bare (nobody named), cut (ends early), none (no dump log).
     """
 
     story: Story
@@ -157,8 +157,8 @@ def esxupdate_log(life: Life) -> list[Line]:
                 else []
             ),
             "HostImage: DEBUG: Host is remediated by installer: locker, boot",
-            "vmware.runcommand: INFO: runcommand called with: args = '/sbin/backup.sh 0 /altbootbank', outfile = 'None', "
-            "returnoutput = 'True', timeout = '0.0'.",
+            "vmware.runcommand: INFO: runcommand called with: args = '/sbin/backup.sh 0 /altbootbank', outfile = "
+            "'None', returnoutput = 'True', timeout = '0.0'.",
             "BootBankInstaller.pyc: INFO: boot config of '/altbootbank' is being updated, 5",
             "root: DEBUG: Finished execution of command = vib.install",
         )
@@ -250,8 +250,8 @@ def dump_text(
     story: Story, kind: str, module: str | None, time: int, uptime: int, build: str, rng: Random, bare: bool
 ) -> str:
     """The PSOD block of one crash, with its module map."""
-    # A boot's code start moves in steps of 2 MB, as the kernel's own randomisation does. What stands behind `@` in a frame of a module
-    # without a name is by now `#` alone where a web page ate the tags.
+    # A boot's code start moves in steps of 2 MB, as the kernel's own randomisation does. What stands behind `@` in a frame
+    # of a module without a name is by now `#` alone where a web page ate the tags.
     start, nameless = story.code + 0x200000 * rng.randrange(1, 400), rng.choice(("<None>#<None>",) * 3 + ("#",))
     ways = [stack for stack in story.stacks if (stack.kind, stack.module) == (kind, module)]
     stack = story.bare if bare else rng.choices(ways, [way.weight for way in ways])[0]
