@@ -147,7 +147,10 @@ class Comparison:
         if not any((*arms.known, *arms.unknown, *arms.unplaced)):
             nothing = exact.NO_INFORMATION
             return Headline(arms, nothing, nothing, nothing, 1.0, 0.5, self.terms)
-        exactly = self._exactly(arms)
+        # Of a table made by hand in which nothing can speak of hosts that differ: no terms, and sums in place of hosts or no
+        # host that crashed twice.
+        most = self.table.loc[self.table["version"].isin(arms[:2]), "crashes"].max()
+        exactly = self.by_hand and not self.terms and (min(arms.hosts) == 1 or bool(most <= 1))
         sets = ["known", *self._with_all(), *(["placed"] if sum(arms.unplaced) else [])]
         found = [(self._by_counts if exactly else self._by_fit)(arms, which, alpha) for which in sets]
         intervals, p_values, chances = zip(*found, strict=True)
@@ -160,14 +163,6 @@ class Comparison:
 
     def _with_all(self) -> list[str]:
         return ["all"] if self._events("all").sum() > self.cells.known.sum() else []
-
-    def _exactly(self, arms: Arms) -> bool:
-        # A table made by hand in which nothing can speak of hosts that differ: no terms, and sums in place of hosts or no
-        # host that crashed twice.
-        if not self.by_hand or self.terms:
-            return False
-        mine = self.table[self.table["version"].isin([arms.version, arms.reference])]
-        return min(arms.hosts) == 1 or bool(mine["crashes"].max() <= 1)
 
     def _by_counts(self, arms: Arms, which: str, alpha: float) -> tuple[Interval, float, float]:
         pairs, prior = arms.pairs(self._counted(arms, which)), 0.5 / prior_rate(self.table)
