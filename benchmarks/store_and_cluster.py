@@ -35,6 +35,7 @@ import pandas as pd
 import psodlib as psod
 from psodlib import schema
 from psodlib.store.folder import read_manifest
+from psodlib.store.ledger import RACY
 
 S3_MOST = 256 << 20  # bytes that the made-up S3 holds in this process's memory
 # The cluster is another process's, so that the scheduler's memory is its own.
@@ -291,6 +292,7 @@ def day(work: Path, hosts: int, days: int, logs: int, mib: float) -> None:
     rows = []
 
     def load(name: str, into: Path | None) -> psod.Fleet:
+        time.sleep(RACY + 1)  # of a file that was written or renamed just now no load believes the time
         fleet, wall, cpu = timed(lambda: psod.load(source, store=into, jobs=1))
         rows.append((name, wall, cpu, read_manifest(into).news if into else {}))
         return fleet

@@ -17,8 +17,8 @@ from random import Random
 
 from psodlib.evidence.psod import find_crashes
 from psodlib.records import Crash, Frame, Module, Precursor
-from psodlib.simulate.psods import dump_text
 from psodlib.simulate.stories import story_named
+from psodlib.simulate.text import dump_text
 from psodlib.triage.crashes import judge
 from psodlib.triage.precursors import hear
 

@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
 
 from psodlib import schema
-from psodlib.errors import InputError
 from psodlib.records import Crash, FileReading, HostFact, Problem
 from psodlib.triage.boots import boots_of_host, builds_of_boots, loaded_versions
 from psodlib.triage.compliance import version_conflicts
@@ -24,27 +24,17 @@ from psodlib.triage.precursors import hear_host
 # ---- whose file is it -------------------------------------------------------------------------------------------------
 
 
-def name_hosts(
-    readings: Sequence[FileReading], roster: Iterable[str] = ()
-) -> tuple[list[tuple[str | None, FileReading]], list[Problem]]:
-    """Give every reading its host: by the file's own words, else by its place.
+Words = tuple[str | None, str | None]  # a file's own word for its host, and what its place says
+
+
+def host_names(words: Collection[Words], roster: Iterable[str] = ()) -> tuple[dict[Words, str | None], list[Problem]]:
+    """The host that each pair of a file's own word and its place's stands for: its own words', else its place's.
 
     Notes
     -----
     One file of a bundle or folder that says which host it is speaks for its silent neighbours. Names are compared without
     case, and a short name is the full one's host when only one full name begins with it.
     """
-    hosts, problems = host_names({(reading.host, reading.hint) for reading in readings}, roster)
-    named = [(hosts[reading.host, reading.hint], reading) for reading in readings]
-    problems += [no_host(reading.source) for host, reading in named if host is None and reading.needs_host]
-    return named, problems
-
-
-Words = tuple[str | None, str | None]  # a file's own word for its host, and what its place says
-
-
-def host_names(words: Collection[Words], roster: Iterable[str] = ()) -> tuple[dict[Words, str | None], list[Problem]]:
-    """The host that each pair of a file's own word and its place's stands for, as ``name_hosts`` explains."""
     told: dict[str, set[str]] = defaultdict(set)
     for host, hint in words:
         if host and hint:
@@ -65,6 +55,11 @@ def host_names(words: Collection[Words], roster: Iterable[str] = ()) -> tuple[di
         return canonical[word.lower()] if word else None
 
     return {pair: named(*pair) for pair in words}, problems
+
+
+def roster_of(inventory: pd.DataFrame | None) -> list[str]:
+    """The names of an inventory's hosts."""
+    return [] if inventory is None else [str(name) for name in inventory.host.dropna()]
 
 
 def no_host(source: str) -> Problem:
@@ -96,23 +91,20 @@ Row = dict[str, Any]
 
 def assemble(
     readings: Sequence[FileReading],
-    *,
-    inventory: pd.DataFrame | None = None,
-    issues: Sequence[Issue] = (),
-    problems: Iterable[Problem] = (),
+    inventory: pd.DataFrame | None,
+    issues: Sequence[Issue],
+    problems: Iterable[Problem],
 ) -> dict[str, pd.DataFrame]:
     """What the files say, one by one -> what happened to the fleet."""
-    if inventory is not None and "host" not in inventory:
-        raise InputError(f"the inventory has columns {list(inventory.columns)}; expected one named host")
-    roster = [] if inventory is None else [str(name) for name in inventory.host.dropna()]
-    named, host_problems = name_hosts(
-        sorted(readings, key=lambda reading: (reading.source, reading.host or "")), roster
-    )
-    rows = rows_of(named, issues, [*problems, *host_problems])
+    hosts, troubles = host_names({(reading.host, reading.hint) for reading in readings}, roster_of(inventory))
+    in_order = sorted(readings, key=lambda reading: (reading.source, reading.host or ""))
+    named = [(hosts[reading.host, reading.hint], reading) for reading in in_order]
+    troubles += [no_host(reading.source) for host, reading in named if host is None and reading.needs_host]
+    rows = rows_of(named, issues, [*problems, *troubles])
     tables = {name: schema.build(name, told) for name, told in rows.items()}
-    told = {row["host"]: row["columns"] for row in rows["hosts"]}
-    hosts = tables["hosts"].assign(columns=tables["hosts"]["host"].map(told).astype("string"))
-    tables["hosts"], missing = with_inventory(with_columns(hosts), inventory)
+    columns = {row["host"]: row["columns"] for row in rows["hosts"]}
+    seen = tables["hosts"].assign(columns=tables["hosts"]["host"].map(columns).astype("string"))
+    tables["hosts"], missing = with_inventory(with_columns(seen), inventory)
     tables["problems"] = schema.conform("problems", pd.concat([tables["problems"], missing], ignore_index=True))
     return tables
 
@@ -167,6 +159,13 @@ def _row(record: Any) -> Row:
     return {name: getattr(record, name) for name in type(record).__slots__}
 
 
+_TOLD = {
+    "alive": attrgetter("start", "end", "boot"), "marks": attrgetter("time", "what"), "crashes": attrgetter("sha256"),
+    "drivers": attrgetter("module", "version", "state", "observed_at"), "modules": attrgetter("module", "base"),
+    "facts": attrgetter("time", "esxi_build", "esxi_version", "model"), "problems": attrgetter("problem", "line"),
+}  # fmt: skip
+
+
 def _without_copies(readings: Sequence[FileReading]) -> list[FileReading]:
     # A bundle mirrors var/log in var/run/log, and a bundle may lie beside the folder it was unpacked to. The same output taken
     # at two times is two observations.
@@ -175,29 +174,14 @@ def _without_copies(readings: Sequence[FileReading]) -> list[FileReading]:
     for reading in readings:
         size = reading.kind, reading.size
         kept[size if reading.size and sizes[size] == 1 else _content(reading)].setdefault(reading.collected, reading)
-    return [
-        reading
-        for copies in kept.values()
-        for taken, reading in copies.items()
-        if taken is not None or len(copies) == 1
-    ]
+    return [one for copies in kept.values() for taken, one in copies.items() if taken is not None or len(copies) == 1]
 
 
 def _content(reading: FileReading) -> Any:
     # What tells one content from another. A log and its compressed copy differ as stored, but have as many bytes and say the same.
     if not reading.size:
         return reading.source
-    return (
-        reading.kind,
-        reading.size,
-        tuple((alive.start, alive.end, alive.boot) for alive in reading.alive),
-        tuple((mark.time, mark.what) for mark in reading.marks),
-        tuple(crash.sha256 for crash in reading.crashes),
-        tuple((driver.module, driver.version, driver.state, driver.observed_at) for driver in reading.drivers),
-        tuple((module.module, module.base) for module in reading.modules),
-        tuple((fact.time, fact.esxi_build, fact.esxi_version, fact.model) for fact in reading.facts),
-        tuple((problem.problem, problem.line) for problem in reading.problems),
-    )
+    return reading.kind, reading.size, *(tuple(map(of, getattr(reading, told))) for told, of in _TOLD.items())
 
 
 def _judged(readings: Sequence[FileReading]) -> list[Crash]:
@@ -205,16 +189,11 @@ def _judged(readings: Sequence[FileReading]) -> list[Crash]:
     if not any(reading.crashes for reading in readings):
         return []
     said = hear_host(readings)
-    seen: set[Any] = set()
-    out = []
+    once: dict[Any, FileReading] = {}
     for reading in readings:
-        if not reading.crashes:
-            continue
-        place = (reading.source.rpartition("!")[0] or reading.source, _content(reading))
-        if place not in seen:
-            out += [judge(crash, said) for crash in reading.crashes]
-        seen.add(place)
-    return out
+        if reading.crashes:
+            once.setdefault((reading.source.rpartition("!")[0] or reading.source, _content(reading)), reading)
+    return [judge(crash, said) for reading in once.values() for crash in reading.crashes]
 
 
 def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Sequence[Crash]) -> dict[str, list[Row]]:
@@ -222,27 +201,30 @@ def _rows_of_host(host: str | None, readings: Sequence[FileReading], crashes: Se
     marks = [mark for reading in readings for mark in reading.marks]
     facts = [fact for reading in readings if not _is_listed(reading) for fact in reading.facts]
     listed = [fact for reading in readings if _is_listed(reading) for fact in reading.facts]
-    uptimes, coverage = boots_of_host(host or "", alive, marks, crashes, _last_taken(readings))
+    taken = max((reading.collected for reading in readings if reading.collected), default=None)
+    uptimes, coverage = boots_of_host(host or "", alive, marks, crashes, taken)
     builds = _builds(uptimes, readings, crashes)
     for stretch in coverage:
         stretch["esxi_build"] = builds.get(stretch["boot"])
     rows: dict[str, list[Row]] = {"uptimes": uptimes, "coverage": coverage}
     ended = {row["crash_id"]: builds.get(row["boot"]) for row in uptimes if row["crash_id"]}
     rows["crashes"] = [_row(_with_facts(crash, facts, ended.get(crash.crash_id))) for crash in crashes]
-    rows["frames"] = [{**_row(frame), "crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
+    rows["frames"] = [_row(frame) | {"crash_id": crash.crash_id} for crash in crashes for frame in crash.frames]
     rows["texts"] = [{"crash_id": crash.crash_id, "text": crash.text[:MOST_TEXT]} for crash in crashes if crash.text]
     rows["modules"] = [_row(m) for reading in readings for m in reading.modules if m.crash_id is None]
-    rows["modules"] += [
-        {**_row(m), "crash_id": crash.crash_id, "time": crash.time, "source": crash.source}
-        for crash in crashes
-        for m in crash.modules
-    ]
+    for crash in crashes:
+        about = {"crash_id": crash.crash_id, "time": crash.time, "source": crash.source}
+        rows["modules"] += [_row(module) | about for module in crash.modules]
     rows["drivers"] = [row for reading in readings for row in _driver_rows(reading, uptimes)]
     told = {(mark.time, mark.what, mark.vm, mark.text): mark for mark in marks if mark.text}  # by two runs, twice
     rows["events"] = [{**_row(mark), "detail": mark.text} for mark in told.values()]
     rows["problems"] = [_row(p) for reading in readings for p in reading.problems]
     placed = {row["crash_id"] for row in uptimes}
-    rows["problems"] += [_row(_unplaced(crash)) for crash in crashes if crash.crash_id not in placed]
+    for crash in crashes:
+        if crash.crash_id not in placed:
+            detail = f"crash {crash.crash_id}: no boot of this host is known to have ended in it, so it is in no rate"
+            problem = Problem(source=crash.source or "", problem="unplaced_crash", line=crash.line, detail=detail)
+            rows["problems"].append(_row(problem))
     if host is not None and (facts or listed or uptimes or crashes or rows["drivers"] or rows["modules"]):
         rows["hosts"] = [_host_row(host, facts, listed, coverage, crashes)]
     for row in [row for table in rows.values() for row in table]:
@@ -255,22 +237,11 @@ def _is_listed(reading: FileReading) -> bool:
     return "table" in reading.kind and "table" in reading.kind.split("+")
 
 
-def _unplaced(crash: Crash) -> Problem:
-    detail = "no boot of this host is known to have ended in it, so it is in no rate"
-    return Problem(
-        source=crash.source or "", problem="unplaced_crash", line=crash.line, detail=f"crash {crash.crash_id}: {detail}"
-    )
-
-
 def _ends_in_crash(reading: FileReading) -> bool:
     # A dump log exists because the host crashed: its minutes before the crash are no watched time, or the rate of a fleet
     # with nothing but dumps would be a crash a minute.
     last = max((crash.time for crash in reading.crashes if crash.time), default=None)
     return last is not None and all(item.end <= last + timedelta(minutes=1) for item in reading.alive)
-
-
-def _last_taken(readings: Sequence[FileReading]) -> datetime | None:
-    return max((reading.collected for reading in readings if reading.collected), default=None)
 
 
 def _builds(
@@ -279,12 +250,9 @@ def _builds(
     # Boot -> the build that it ran: what the boot's crash says of itself, else what was read in that boot.
     own = {crash.crash_id: crash.esxi_build for crash in crashes if crash.esxi_build}
     told = [(row["boot"] or row["end"], own[row["crash_id"]]) for row in uptimes if row["crash_id"] in own]
-    told += [
-        (fact.time or reading.collected, fact.esxi_build)
-        for reading in readings
-        for fact in reading.facts
-        if fact.esxi_build and not _is_listed(reading)
-    ]
+    for reading in readings:
+        if not _is_listed(reading):
+            told += [(fact.time or reading.collected, fact.esxi_build) for fact in reading.facts if fact.esxi_build]
     starts = [row["boot"] for row in uptimes]
     return dict(zip(starts, builds_of_boots(starts, told), strict=True))
 
@@ -350,9 +318,8 @@ def _host_row(
     for name in ("esxi_version", "esxi_build"):
         row[name] = row[name] or next((getattr(crash, name) for crash in crashes if getattr(crash, name)), None)
     row["columns"] = next((json.dumps(fact.columns) for fact in newest if fact.columns), None)
-    times = [stretch[edge] for stretch in coverage for edge in ("start", "end")] + [
-        crash.time for crash in crashes if crash.time
-    ]
+    times = [stretch[edge] for stretch in coverage for edge in ("start", "end")]
+    times += [crash.time for crash in crashes if crash.time]
     row["first_seen"], row["last_seen"] = min(times, default=None), max(times, default=None)
     return row
 
@@ -408,33 +375,22 @@ def with_inventory(hosts: pd.DataFrame, inventory: pd.DataFrame | None) -> tuple
     roster = _plain_columns(inventory)
     roster["host"] = roster.host.map(lambda name: canonical[name.lower()], na_action="ignore")
     roster = roster.dropna(subset=["host"])
-    twice = sorted(set(roster.host[roster.host.duplicated()]) | set(inventory.attrs.get("duplicates", ())))
+    twice = set(roster.host[roster.host.duplicated()]) | set(inventory.attrs.get("duplicates", ()))
     roster = roster.drop_duplicates("host")
     joined = hosts.merge(roster, on="host", how="outer", suffixes=("", " of inventory"))
     for column in [str(name) for name in joined if str(name).endswith(" of inventory")]:
         name = column.removesuffix(" of inventory")
         joined[name] = joined[name].fillna(joined.pop(column).astype(joined[name].dtype))
-    problems = [
-        {
-            "source": "inventory",
-            "host": host,
-            "problem": "no_evidence",
-            "detail": "in the inventory; no file of it was found",
-        }
-        for host in sorted(set(roster.host) - set(hosts.host))
-    ] + [
-        {
-            "source": "inventory",
-            "host": host,
-            "problem": "not_in_inventory",
-            "detail": "has evidence, and no row in the inventory",
-        }
-        for host in sorted(set(hosts.host.dropna()) - set(roster.host))
-    ]
-    problems += [
-        {"source": "inventory", "host": host, "problem": "bad_line", "detail": "more than one row; the first is used"}
-        for host in twice
-    ]
+    strange = (
+        (set(roster.host) - set(hosts.host), "no_evidence", "in the inventory; no file of it was found"),
+        (set(hosts.host.dropna()) - set(roster.host), "not_in_inventory", "has evidence, and no row in the inventory"),
+        (twice, "bad_line", "more than one row; the first is used"),
+    )
+    problems = (
+        {"source": "inventory", "host": host, "problem": problem, "detail": detail}
+        for names, problem, detail in strange
+        for host in sorted(names)
+    )
     return schema.conform("hosts", joined), schema.build("problems", problems)
 
 

@@ -17,8 +17,8 @@ import typer
 from typer import Argument, Option
 
 from psodlib.console import (  # isort: skip
-    bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
-    print_newest, print_news, print_summary, print_suspects, print_table, resumable, say, stoppable,
+    NEWEST, bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
+    print_news, print_summary, print_suspects, print_table, resumable, say, stoppable,
 )  # fmt: skip
 from psodlib.errors import InputError, PsodError
 
@@ -351,11 +351,10 @@ def _which(word: str, sources: list[str] | None) -> None:
         raise InputError(f"no source was given; expected a crash id and where the crash is, as {word} evidence/")
     from psodlib.fleet import load as load_fleet
 
-    crashes = load_fleet(word).crashes
-    if crashes.empty:
-        raise InputError(f"no crash id was given, and no crash was found in {word}")
-    print_newest(f"The newest of {word}", crashes)
-    raise InputError(f"no crash id was given; take one of {word}, as {crashes.crash_id.iloc[-1][:8]} {word}")
+    crashes = load_fleet(word).crashes.sort_values("time", ascending=False)
+    told = [f"{id} ({host})" for id, host in zip(crashes.crash_id, crashes.host.fillna("host unknown"), strict=True)]
+    more = f" and {len(told) - NEWEST} more" if len(told) > NEWEST else ""
+    raise InputError(f"no crash id was given; {word} holds {', '.join(told[:NEWEST]) or 'no crash'}{more}")
 
 
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")

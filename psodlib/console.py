@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -93,11 +94,7 @@ def bar(task: str, at_once: bool = True) -> Iterator[Any]:
 @contextmanager
 def stoppable(store: str | None) -> Iterator[None]:
     """SIGTERM ends as Ctrl-C does: worker processes end, locks are freed, half-written files go; the exit code is the shell's."""
-
-    def end(number: int, where: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except KeyboardInterrupt:
@@ -166,18 +163,14 @@ def print_summary(fleet: Fleet) -> None:
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
         print_table("Crashes", counts.sort_values("crashes", ascending=False, kind="stable").head(15))
-        print_newest("The newest (psod explain CRASH_ID says why)", crashes)
+        newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
+        newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
+        columns = ["crash_id", "host", "time", "guilty_module", "signature"]
+        print_table("The newest (psod explain CRASH_ID says why)", newest[columns])
     if len(problems):
         rows = problems.groupby("problem", observed=True)["source"].transform("size")
         firsts = problems.assign(rows=rows).drop_duplicates("problem")
         print_table("Problems", firsts[["problem", "rows", "source", "detail"]])
-
-
-def print_newest(title: str, crashes: pd.DataFrame) -> None:
-    """The last crashes, one a row."""
-    newest = crashes.sort_values("time", na_position="first").tail(NEWEST)
-    newest = newest.assign(time=newest.time.dt.strftime("%Y-%m-%d %H:%M:%S"))
-    print_table(title, newest[["crash_id", "host", "time", "guilty_module", "signature"]])
 
 
 def print_news(store: str) -> None:

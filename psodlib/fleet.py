@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,39 +24,34 @@ from psodlib.evidence.sources import Unit, iter_units
 from psodlib.records import Crash, FileReading, Frame, Module, Problem, Reason
 from psodlib.store.folder import is_store, locked
 from psodlib.store.ledger import Job, read_group, read_jobs
-from psodlib.store.opening import each_bucket, open_before, open_store
 from psodlib.store.readings import Entry
+from psodlib.store.tables import each_bucket, open_before, open_store
 from psodlib.store.update import update
 from psodlib.triage.boots import versions_now
 from psodlib.triage.crashes import explain, with_issues
 from psodlib.triage.devices import devices_at_crash
 from psodlib.triage.known_issues import Issue, load_issues
 from psodlib.triage.timeline import host_timeline
-from psodlib.workers import Workers, groups_of
+from psodlib.workers import Workers
 
 
 def _records(kind: Any, table: pd.DataFrame) -> tuple[Any, ...]:
-    # Rows as the records they came from: plain values, unknown is None.
+    # Rows as the records they came from: plain values; what is unknown is as the record has it.
     names = [part.name for part in fields(kind) if part.name in table]
-    columns = [
-        [None if pd.isna(value) else _PLAIN.get(type(value), _same)(value) for value in table[name].astype(object)]
-        for name in names
-    ]
-    known = (zip(names, row, strict=True) for row in zip(*columns, strict=True))
+    rows = zip(*(map(_plain, table[name].astype(object)) for name in names), strict=True)
+    known = (zip(names, row, strict=True) for row in rows)
     return tuple(kind(**{name: value for name, value in row if value is not None}) for row in known)
 
 
-def _same(value: Any) -> Any:
-    return value
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.to_pydatetime(warn=False)
+    return value.to_pytimedelta() if isinstance(value, pd.Timedelta) else value
 
 
-_PLAIN: dict[type, Callable[[Any], Any]] = {
-    pd.Timestamp: lambda time: time.to_pydatetime(warn=False), pd.Timedelta: lambda span: span.to_pytimedelta(),
-}  # fmt: skip
-
-
-def _empty(table: str) -> Callable[[], pd.DataFrame]:
-    return lambda: schema.empty(table)
+_NAMES = (*schema.TABLES, *schema.AUXILIARY)
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,17 +76,17 @@ class Fleet(schema.Cell):
         True when any of the evidence is made up (a ``SIMULATED`` marker stood beside it): pages must say so.
     """
 
-    hosts: pd.DataFrame = field(default_factory=_empty("hosts"))
-    crashes: pd.DataFrame = field(default_factory=_empty("crashes"))
-    frames: pd.DataFrame = field(default_factory=_empty("frames"))
-    modules: pd.DataFrame = field(default_factory=_empty("modules"))
-    uptimes: pd.DataFrame = field(default_factory=_empty("uptimes"))
-    drivers: pd.DataFrame = field(default_factory=_empty("drivers"))
-    problems: pd.DataFrame = field(default_factory=_empty("problems"))
-    coverage: pd.DataFrame = field(default_factory=_empty("coverage"))
-    reasons: pd.DataFrame = field(default_factory=_empty("reasons"))
-    texts: pd.DataFrame = field(default_factory=_empty("texts"))
-    events: pd.DataFrame = field(default_factory=_empty("events"))
+    hosts: pd.DataFrame = field(default_factory=partial(schema.empty, "hosts"))
+    crashes: pd.DataFrame = field(default_factory=partial(schema.empty, "crashes"))
+    frames: pd.DataFrame = field(default_factory=partial(schema.empty, "frames"))
+    modules: pd.DataFrame = field(default_factory=partial(schema.empty, "modules"))
+    uptimes: pd.DataFrame = field(default_factory=partial(schema.empty, "uptimes"))
+    drivers: pd.DataFrame = field(default_factory=partial(schema.empty, "drivers"))
+    problems: pd.DataFrame = field(default_factory=partial(schema.empty, "problems"))
+    coverage: pd.DataFrame = field(default_factory=partial(schema.empty, "coverage"))
+    reasons: pd.DataFrame = field(default_factory=partial(schema.empty, "reasons"))
+    texts: pd.DataFrame = field(default_factory=partial(schema.empty, "texts"))
+    events: pd.DataFrame = field(default_factory=partial(schema.empty, "events"))
     simulated: bool = False
 
     @property
@@ -103,22 +99,9 @@ class Fleet(schema.Cell):
         return f"Fleet({counts}{', simulated' if self.simulated else ''})"
 
     def crash(self, crash_id: str) -> Crash:
-        """One crash with all that the tables hold of it.
+        """One crash with all that the tables hold of it: ``frames``, ``modules``, ``text``, ``reasons``; unknown is None.
 
-        Parameters
-        ----------
-        crash_id : str
-            The crash, or the first digits of its id.
-
-        Returns
-        -------
-        Crash
-            With ``frames``, ``modules``, ``text`` and ``reasons``; unknown is None.
-
-        Raises
-        ------
-        InputError
-            No crash, or more than one, has an id that begins so.
+        ``crash_id`` may be the first digits of an id; where no crash, or more than one, has them, it is an ``InputError``.
         """
         ids = self.crashes["crash_id"]
         found = self.crashes[ids.str.startswith(crash_id).fillna(False)] if crash_id else self.crashes
@@ -136,59 +119,30 @@ class Fleet(schema.Cell):
         return replace(crash, text="".join(text), **parts)
 
     def host(self, name: str) -> pd.DataFrame:
-        """One host's story.
+        """One host's story, named as in ``hosts``; an ``InputError`` names the nearest.
 
-        Parameters
-        ----------
-        name : str
-            The host, as ``hosts`` names it.
-
-        Returns
-        -------
-        pandas.DataFrame
-            In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
-            ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
-
-        Raises
-        ------
-        InputError
-            No such host; the message names the nearest.
+        In the order of time: ``time``, ``end`` (of what lasts), ``lane`` (boot, watched, driver, down, crash), ``what``,
+        ``detail``, ``source``, ``line``, ``sha256``; what bears no time comes last.
         """
         return host_timeline(self, known_name(name, self.hosts["host"], "host"))
 
     def now(self, module: str) -> pd.DataFrame:
-        """Who runs which version of a driver today.
+        """Who runs which version of a driver today, by host; unknown is ``NA``.
 
-        Parameters
-        ----------
-        module : str
-            Bare module name.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a host of ``hosts``, by host: ``host``, ``version`` (loaded in its last boot), ``since`` (start of the
-            first boot of the run that had it), ``evidence`` (how that is known), ``pending`` (another version that waits
-            for the next boot). Unknown is ``NA``.
-
-        Raises
-        ------
-        InputError
-            No evidence speaks of such a module.
+        Columns ``host``, ``version`` (loaded in its last boot), ``since`` (start of the first boot of the run that had it),
+        ``evidence`` (how that is known), ``pending`` (another version that waits for the next boot). ``module`` is a bare name;
+        one of which no evidence speaks is an ``InputError``.
         """
         # a crash may blame a module of which no host says which version it runs
         known_name(module, [*self.drivers["module"], *self.crashes["guilty_module"]], "module")
         return versions_now(self.hosts, self.uptimes, self.drivers, module)
 
     def wide(self) -> pd.DataFrame:
-        """The crashes with host, cluster, model, ESXi version and driver side by side.
+        """The crashes with host, cluster, model, ESXi version and driver side by side, one row a crash.
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a crash, the columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``,
-            ``cluster``, ...), then ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and
-            ``firmware`` of the guilty module as last read on that host before the crash, else as first read after it.
+        The columns of ``crashes`` first, then those of ``hosts`` that are not among them (``model``, ``cluster``, ...), then
+        ``boot`` and ``end_reason`` of the boot that it ended, then ``vib``, ``device`` and ``firmware`` of the guilty module as
+        last read on that host before the crash, else as first read after it.
         """
         hosts = self.hosts.drop(columns=[name for name in self.hosts if name in self.crashes and name != "host"])
         boots = self.uptimes.loc[self.uptimes["crash_id"].notna(), ["crash_id", "boot", "end_reason"]]
@@ -197,59 +151,36 @@ class Fleet(schema.Cell):
         return table.join(devices_at_crash(self.crashes, self.drivers))
 
     def save(self, folder: str | Path) -> Path:
-        """Write the tables as Parquet, one dataset a table.
+        """Write the tables as Parquet, one file a table, into a folder that is made if need be; its path.
 
-        Parameters
-        ----------
-        folder : str or Path
-            Made if need be; a dataset of the same name in it is replaced as a whole.
-
-        Returns
-        -------
-        Path
-            The folder.
-
-        Raises
-        ------
-        InputError
-            The folder cannot be written.
+        A table of the same name in it is replaced as a whole. ``InputError`` where the folder cannot be written.
         """
         out = Path(folder)
         try:
-            self._write(out)
+            out.mkdir(parents=True, exist_ok=True)
+            for name in _NAMES:
+                table: pd.DataFrame = getattr(self, name).copy()
+                table.attrs = {"simulated": self.simulated}
+                part = out / f"{name}.parquet"
+                table.to_parquet(part.with_suffix(".part"), index=False)
+                part.with_suffix(".part").replace(part)  # a reader never sees half a table
         except OSError as error:
             raise InputError(f"{out}: the tables cannot be saved there ({error})") from error
         return out
-
-    def _write(self, out: Path) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in [*schema.TABLES, *schema.AUXILIARY]:
-            table: pd.DataFrame = getattr(self, name).copy()
-            table.attrs = {"simulated": self.simulated}
-            part = out / f"{name}.parquet"
-            table.to_parquet(part.with_suffix(".part"), index=False)
-            part.with_suffix(".part").replace(part)  # a reader never sees half a table
 
     @classmethod
     def open(
         cls, folder: str | Path, *, hosts: Collection[str] | None = None, since: str | datetime | None = None
     ) -> Fleet:
-        """Read back what ``save`` wrote, or any part of a store.
+        """Read back what ``save`` wrote, dtypes included, or any part of what ``load(store=...)`` wrote.
 
         Parameters
         ----------
-        folder : str or Path
-            A folder that ``save`` or ``load(store=...)`` wrote.
         hosts : collection of str, optional
             Of a store: only these hosts, named as in its ``hosts``; only the parts that hold them are read.
         since : str or datetime, optional
             Of a store: only crashes, frames, module lists and coverage that end at this time (UTC) or later. Boots and
             driver versions are whole, because a version is carried from boot to boot.
-
-        Returns
-        -------
-        Fleet
-            Equal to the one saved, dtypes included.
 
         Raises
         ------
@@ -263,10 +194,9 @@ class Fleet(schema.Cell):
             raise InputError(f"{folder}: no store; only a folder of load(store=...) can be opened by hosts or since")
         tables: dict[str, Any] = {}
         simulated = False
-        for name in [*schema.TABLES, *schema.AUXILIARY]:
+        for name in _NAMES:
             part = Path(folder) / f"{name}.parquet"
             if name in schema.AUXILIARY and not part.exists():  # saved before there was such a table
-                tables[name] = schema.empty(name)
                 continue
             if not part.exists():
                 raise InputError(
@@ -276,7 +206,7 @@ class Fleet(schema.Cell):
                 table = pd.read_parquet(part)
             except Exception as error:  # damaged Parquet raises whatever the damage hits
                 raise InputError(f"{part}: not a readable Parquet file ({error}); save the fleet again") from error
-            simulated = simulated or bool(table.attrs.pop("simulated", False))
+            simulated = bool(table.attrs.pop("simulated", False)) or simulated
             names = [column.name for column in schema.columns_of(name)]
             if list(table.columns[: len(names)]) != names:
                 raise InputError(f"{part}: found columns {list(table.columns)}, expected {names}; save the fleet again")
@@ -285,44 +215,18 @@ class Fleet(schema.Cell):
 
     @classmethod
     def before(cls, store: str | Path) -> Fleet | None:
-        """The fleet as a store had it before the last load that changed it.
+        """The fleet as a store had it before the last load that changed it; None after the first.
 
-        Parameters
-        ----------
-        store : str or Path
-            A folder that ``load(store=...)`` wrote.
-
-        Returns
-        -------
-        Fleet or None
-            None after the first load. ``triage.changes.fleet_changes`` tells what is new since.
-
-        Raises
-        ------
-        InputError
-            No store, or a damaged one.
+        ``triage.changes.fleet_changes`` tells what is new since. ``InputError`` for no store, or a damaged one.
         """
         found = open_before(Path(store))
         return None if found is None else cls(**found[0], simulated=found[1])
 
     @classmethod
     def each(cls, store: str | Path) -> Iterator[Fleet]:
-        """A store's fleet in parts that fit into memory, no host in two.
+        """A store's fleet in parts that fit into memory: the hosts of one bucket after another, no host in two.
 
-        Parameters
-        ----------
-        store : str or Path
-            A folder that ``load(store=...)`` wrote.
-
-        Yields
-        ------
-        Fleet
-            The hosts of one bucket. ``rate_ratio`` and ``decide_pin`` take the exposures of all parts.
-
-        Raises
-        ------
-        InputError
-            No store, or a damaged one.
+        ``rate_ratio`` and ``decide_pin`` take the exposures of all parts. ``InputError`` for no store, or a damaged one.
         """
         for tables, simulated in each_bucket(Path(store)):
             yield cls(**tables, simulated=simulated)
@@ -335,20 +239,6 @@ class Amount(int):
     """A number of files that also says how many bytes they have."""
 
     nbytes = 0
-
-
-class _Count:
-    # Tells of each file that was read how far the load is.
-
-    def __init__(self, progress: Progress | None, total: int, nbytes: int) -> None:
-        self.progress, self.done, self.total = progress, Amount(0), Amount(total)
-        self.total.nbytes = nbytes
-
-    def up(self, what: str, nbytes: int) -> None:
-        if self.progress:
-            before, self.done = self.done, Amount(self.done + 1)
-            self.done.nbytes = before.nbytes + nbytes
-            self.progress(what, self.done, self.total)
 
 
 def load(
@@ -421,59 +311,72 @@ def load(
         return _reopened(named, store, roster, issues if known_issues else None)
     workers = Workers(jobs, client)
     if store is not None or client is not None:  # a worker may stand in another folder, and so may we the next time
-        named = list(map(_whole, named))
-    if store is not None:
-        return _load_into(store, named, roster, issues, workers, progress, allow_loss, verify)
-    units, problems = _units(named)
-    readings: list[FileReading] = []
-    count = _Count(progress, len(units), sum(unit.size for unit in units))
-    for unit, (found, troubles) in _read(units, workers):
-        readings += found
-        problems += troubles
-        count.up(unit.source, unit.size)
-    tables = assemble(readings, inventory=roster, issues=issues, problems=problems)
-    return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
-
-
-def _whole(path: str | Path) -> str:
-    return str(path) if "://" in str(path) or str(path) == "-" else os.path.abspath(path)
-
-
-def _read(units: Sequence[Unit], workers: Workers) -> Iterator[tuple[Unit, tuple[list[FileReading], list[Problem]]]]:
-    if not workers.is_worth_it(units, lambda unit: unit.size):
-        yield from ((unit, read_unit(unit)) for unit in units)
-        return
-    groups = groups_of(units, lambda unit: unit.size, workers.count)
-    decode = msgspec.msgpack.Decoder(tuple[list[FileReading], list[Problem]]).decode
-    for group in workers.each(read_units, [(group,) for group in groups]):
-        yield from ((unit, decode(told)) for unit, told in group)
-
-
-def _load_into(
-    store: str | Path, sources: Sequence[str | Path], roster: pd.DataFrame | None, issues: Sequence[Issue], workers: Workers,
-    progress: Progress | None, allow_loss: bool, verify: bool,
-) -> Fleet:  # fmt: skip
+        named = [str(one) if "://" in str(one) or str(one) == "-" else os.path.abspath(one) for one in named]
+    if store is None:
+        readings, problems = _read(named, workers, progress)
+        tables = assemble(readings, roster, issues, problems)
+        return Fleet(**tables, simulated=any(PurePath(reading.source).name == "SIMULATED" for reading in readings))
     if "://" in str(store):
         raise InputError(
             f"{store}: a store is a folder, for an address cannot be locked or renamed in; name one that all readers see (the evidence may lie at an address)"
         )
-    if not sources:
+    if not named:
         raise InputError("no source was given; name an evidence folder, a log, a bundle or an address")
+    folder, walks = Path(os.path.abspath(store)), [(str(source), *_units([source])) for source in named]
 
     def read(folder: Path, todo: Sequence[Job]) -> Iterator[Entry]:
-        count = _Count(progress, len(todo), sum(job.entry.size for job in todo))
-        return _looked_into(folder, todo, workers, lambda entry: count.up(entry.path, entry.size))
+        tell = _counted(progress, [job.entry.size for job in todo])
+        groups = workers.groups(todo, lambda job: job.entry.size)
+        if groups is None:
+            yield from read_jobs(folder, todo, lambda entry: tell(entry.path, entry.size))
+            return
+        for entries in workers.each(read_group, [(folder, group) for group in groups]):
+            for entry in entries:
+                tell(entry.path, entry.size)
+                yield entry
 
     def spread(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         return workers.each(function, [(task,) for task in tasks])
 
-    walks = [(str(source), *_units([source])) for source in sources]
-    folder = Path(_whole(store))
     with locked(folder), _seldom_collected():
         tables, simulated = update(
             folder, walks, read, spread, inventory=roster, issues=issues, allow_loss=allow_loss, verify=verify
         )
     return Fleet(**tables, simulated=simulated)
+
+
+def _read(
+    sources: Sequence[Any], workers: Workers, progress: Progress | None
+) -> tuple[list[FileReading], list[Problem]]:
+    units, problems = _units(sources)
+    readings: list[FileReading] = []
+    tell = _counted(progress, [unit.size for unit in units])
+    decode = msgspec.msgpack.Decoder(tuple[list[FileReading], list[Problem]]).decode
+    groups = workers.groups(units, lambda unit: unit.size)
+    if groups is None:
+        told = ((unit, read_unit(unit)) for unit in units)
+    else:
+        told = ((u, decode(data)) for group in workers.each(read_units, [(g,) for g in groups]) for u, data in group)
+    for unit, (found, troubles) in told:
+        readings += found
+        problems += troubles
+        tell(unit.source, unit.size)
+    return readings, problems
+
+
+def _counted(progress: Progress | None, sizes: Sequence[int]) -> Callable[[str, int], None]:
+    # Tells of each file that was read how far the load is.
+    total, done = Amount(len(sizes)), Amount(0)
+    total.nbytes = sum(sizes)
+
+    def tell(what: str, nbytes: int) -> None:
+        nonlocal done
+        before, done = done, Amount(done + 1)
+        done.nbytes = before.nbytes + nbytes
+        if progress:
+            progress(what, done, total)
+
+    return tell
 
 
 @contextmanager
@@ -485,17 +388,6 @@ def _seldom_collected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _looked_into(folder: Path, todo: Sequence[Job], workers: Workers, tell: Callable[[Entry], None]) -> Iterator[Entry]:
-    if not workers.is_worth_it(todo, lambda job: job.entry.size):
-        yield from read_jobs(folder, todo, tell)
-        return
-    groups = groups_of(todo, lambda job: job.entry.size, workers.count)
-    for entries in workers.each(read_group, [(folder, group) for group in groups]):
-        for entry in entries:
-            tell(entry)
-            yield entry
 
 
 def is_saved(source: str | Path) -> bool:
@@ -516,28 +408,23 @@ def _reopened(
         )
     fleet = Fleet.open(sources[0])
     if issues is not None:
-        fleet = _with_issues(fleet, issues)
+        found = [with_issues(fleet.crash(crash_id), issues) for crash_id in fleet.crashes["crash_id"]]
+        crashes = fleet.crashes.assign(known_issues=pd.array([crash.known_issues for crash in found], dtype="string"))
+        rows = [
+            {f.name: getattr(reason, f.name) for f in fields(reason)} | {"crash_id": crash.crash_id}
+            for crash in found
+            for reason in crash.reasons
+        ]
+        fleet = replace(fleet, crashes=crashes, reasons=schema.build("reasons", rows))
     if roster is None:
         return fleet
-    seen = {
-        host
-        for table in (fleet.uptimes, fleet.crashes, fleet.drivers, fleet.modules)
-        for host in table["host"].dropna()
-    }
+    evidence = (fleet.uptimes, fleet.crashes, fleet.drivers, fleet.modules)
+    seen = {host for table in evidence for host in table["host"].dropna()}
     columns = [column.name for column in schema.TABLES["hosts"]]
     hosts, missing = with_inventory(fleet.hosts.loc[fleet.hosts["host"].isin(seen), columns], roster)
     told = fleet.problems[(fleet.problems["source"] != "inventory").fillna(True)]
     problems = schema.conform("problems", pd.concat([told, missing], ignore_index=True))
     return replace(fleet, hosts=hosts, problems=problems)
-
-
-def _with_issues(fleet: Fleet, issues: Sequence[Issue]) -> Fleet:
-    found = [with_issues(fleet.crash(crash_id), issues) for crash_id in fleet.crashes["crash_id"]]
-    crashes = fleet.crashes.assign(known_issues=pd.array([crash.known_issues for crash in found], dtype="string"))
-    rows = [
-        {**{f.name: getattr(r, f.name) for f in fields(r)}, "crash_id": c.crash_id} for c in found for r in c.reasons
-    ]
-    return replace(fleet, crashes=crashes, reasons=schema.build("reasons", rows))
 
 
 def explain_crash(crash_id: str, *sources: str | Path) -> str:

@@ -314,14 +314,9 @@ def build(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Cast, complete, order and sort a table; columns beyond the definition keep their place at the end."""
-    columns = columns_of(table)
     cast = {}
-    for column in columns:
-        values = (
-            frame[column.name]
-            if column.name in frame
-            else pd.Series([None] * len(frame), index=frame.index, dtype=object)
-        )
+    for column in columns_of(table):
+        values = frame[column.name] if column.name in frame else pd.Series(None, index=frame.index, dtype=object)
         cast[column.name] = _cast(table, column, values)
     extra = {name: frame[name] for name in frame.columns if name not in cast}
     out = pd.DataFrame({**cast, **extra}, index=frame.index)
@@ -350,19 +345,6 @@ def _cast(table: str, column: Column, values: Any) -> Any:
         raise InputError(
             f"{table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})"
         ) from error
-
-
-def check(table: str, frame: pd.DataFrame) -> None:
-    """Raise unless a table has the defined columns, in order, with their dtypes."""
-    columns = columns_of(table)
-    names = [column.name for column in columns]
-    if list(frame.columns[: len(names)]) != names:
-        raise InputError(f"table {table}: found columns {list(frame.columns)}, expected {names} first, in this order")
-    for column in columns:
-        if frame[column.name].dtype != column.pandas_dtype:
-            raise InputError(
-                f"{table}, column {column.name}: found {frame[column.name].dtype}, expected {column.dtype}"
-            )
 
 
 def describe(table: str) -> pd.DataFrame:

@@ -56,7 +56,9 @@ class Workers:
     def count(self) -> int:
         """How many there are."""
         if self.client is None:
-            return self.jobs or _cores()
+            # Those that this process may use, where the system tells.
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            return self.jobs or cores
         threads = self.client.nthreads()
         if not threads:
             try:
@@ -69,11 +71,13 @@ class Workers:
             threads = self.client.nthreads()
         return sum(threads.values())
 
-    def is_worth_it(self, items: Sequence[Any], size: Callable[[Any], int]) -> bool:
-        """Whether these files are better read by others than here."""
-        if self.client is not None or self.jobs == 1 or len(items) < 2:
-            return self.client is not None
-        return self.count > 1 and (self.jobs is not None or sum(map(size, items)) + FILE * len(items) >= SMALL)
+    def groups(self, items: Sequence[T], size: Callable[[T], int]) -> list[list[T]] | None:
+        """These files as tasks for others; None where they are better read here."""
+        if self.client is None:
+            few = self.jobs is None and sum(map(size, items)) + FILE * len(items) < SMALL
+            if self.jobs == 1 or len(items) < 2 or few or self.count == 1:
+                return None
+        return groups_of(items, size, self.count)
 
     def each(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """The results of the calls, in any order."""
@@ -116,16 +120,16 @@ class Workers:
         # A window of tasks over the calls; each result is fetched from its worker and then forgotten.
         from distributed import as_completed
 
-        client, waiting = self.client, iter(calls)
+        client, waiting = self.client, (self.client.submit(function, *call, pure=False, retries=2) for call in calls)
         first: list[Future[Any]] = []
         try:
-            first += [client.submit(function, *c, pure=False, retries=2) for c in islice(waiting, AHEAD * self.count)]
+            first += islice(waiting, AHEAD * self.count)
             running = as_completed(first, loop=client.loop)  # type: ignore[no-untyped-call]
             for future in running:
                 result = client.gather(future, direct=True)
                 future.release()
-                for call in islice(waiting, 1):
-                    running.add(client.submit(function, *call, pure=False, retries=2))  # type: ignore[no-untyped-call]
+                for more in islice(waiting, 1):
+                    running.add(more)  # type: ignore[no-untyped-call]
                 yield result
         except InputError:
             raise
@@ -135,11 +139,6 @@ class Workers:
         finally:
             for future in first:
                 future.release()  # type: ignore[attr-defined]
-
-
-def _cores() -> int:
-    # Those that this process may use, where the system tells.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _watch(pipe: Any) -> None:

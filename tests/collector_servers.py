@@ -102,7 +102,7 @@ class Esx:
         self.root, self.name, self.port = root, name, free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.path = "/esx:/usr/bin:/bin"
-        for folder in (
+        for folder in [
             "usr",
             "dev",
             "proc",
@@ -115,16 +115,10 @@ class Esx:
             "replay",
             "esx",
             "etc",
-        ):
+        ]:
             (root / folder).mkdir(parents=True)
-        for link, target in {
-            "bin": "usr/bin",
-            "sbin": "usr/sbin",
-            "lib": "usr/lib",
-            "lib64": "usr/lib64",
-            "var/run": "../run",
-            "scratch": "vmfs/volumes/52f/.locker",
-        }.items():
+        links = {"var/run": "../run", "scratch": "vmfs/volumes/52f/.locker"}
+        for link, target in ({name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")} | links).items():
             (root / link).symlink_to(target)
         for file in ("passwd", "group", "shadow", "nsswitch.conf", "ld.so.cache", "ssh/moduli", "login.defs"):
             if os.path.exists(f"/etc/{file}"):
@@ -142,13 +136,8 @@ class Esx:
             self.record(command, text.format(name=name, loaded=loaded, installed=installed))
         self.record("date ", time.strftime("%a %b %d %H:%M:%S UTC %Y\n", time.gmtime()))
         self.log("vmksummary.log", "2014-05-31T15:00:01Z heartbeat: up 29d19h16m41s, 25 VMs; [[3411 vmx 1kB]] []\n")
-        self.log(
-            "vmkernel.log",
-            "".join(
-                f"2014-05-31T15:{i // 60:02}:{i % 60:02}.123Z cpu1:4097)ScsiDeviceIO: 2331: line {i}\n"
-                for i in range(3000)
-            ),
-        )
+        minutes = [f"2014-05-31T15:{i // 60:02}:{i % 60:02}.123Z cpu1:4097)" for i in range(3000)]
+        self.log("vmkernel.log", "".join(f"{at}ScsiDeviceIO: 2331: line {i}\n" for i, at in enumerate(minutes)))
         for number in (0, 1):
             self.log(f"vmkernel.{number}.gz", os.urandom(50_000))
 
@@ -171,15 +160,8 @@ class Esx:
         return path
 
     def start(
-        self,
-        *,
-        user_key: Path,
-        host_key: Path,
-        options: str = "",
-        sftp: bool = True,
-        before: str = "",
-        passwords: str = "no",
-    ) -> Esx:
+        self, *, user_key: Path, host_key: Path, options: str = "", sftp: bool = True, before: str = "", passwords: str = "no",
+    ) -> Esx:  # fmt: skip
         shutil.copy(f"{user_key}.pub", self.root / "auth")
         shutil.copy(host_key, self.root / "hostkey")
         (self.root / "hostkey").chmod(0o600)
@@ -191,25 +173,8 @@ class Esx:
         mounts = "".join(f"mount --rbind /{d} {self.root}/{d}\n" for d in ("usr", "dev", "proc"))
         script = f"set -e\nmount --make-rprivate /\n{mounts}{before}\nexec chroot {self.root} /usr/sbin/sshd -D -e -f /sshd.conf"
         with (self.root / "sshd.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    "timeout",
-                    "-s",
-                    "KILL",
-                    str(LIFE),
-                    "unshare",
-                    "--mount",
-                    "--pid",
-                    "--fork",
-                    "--kill-child",
-                    "sh",
-                    "-c",
-                    script,
-                ],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            words = [*f"timeout -s KILL {LIFE} unshare --mount --pid --fork --kill-child sh -c".split(), script]
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + START_LIMIT
         while time.monotonic() < end:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -347,11 +312,8 @@ class _Door(paramiko.ServerInterface):
                 for _ in range(100):
                     channel.sendall_stderr(b"x" * 32768)
             if command == "date":
-                channel.sendall(
-                    time.strftime(
-                        "%a %b %d %H:%M:%S UTC %Y\n", time.gmtime(time.time() + 7200 * (self.liar.lie == "clock"))
-                    ).encode()
-                )
+                now = time.gmtime(time.time() + 7200 * (self.liar.lie == "clock"))
+                channel.sendall(time.strftime("%a %b %d %H:%M:%S UTC %Y\n", now).encode())
             channel.send_exit_status(0 if command == "date" else 1)
             channel.shutdown_write()
             channel.close()
@@ -397,6 +359,8 @@ class _Files(paramiko.SFTPServerInterface):
         if self.liar.lie == "disconnect" and offset > 150_000:
             self.transport.close()
             return paramiko.SFTP_FAILURE
+        if self.liar.lie == "short":  # less than was asked for, another time less still
+            length = min(length, 7001 if offset < 1_000_000 else 20_000)
         if self.liar.lie == "slow":
             self.liar.ended.wait(0.1)
         if self.liar.lie == "failure":

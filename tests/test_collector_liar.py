@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import signal
 import socket
@@ -51,8 +52,9 @@ def record(tmp_path: Path) -> Record:
     return found
 
 
-def test_the_honest_one_gives_everything(run: Any, tmp_path: Path) -> None:
-    with lying("") as liar:
+@pytest.mark.parametrize("lie", ["", "short"])
+def test_every_byte_comes_in_its_place_also_in_short_answers(run: Any, tmp_path: Path, lie: str) -> None:
+    with lying(lie, content=random.Random(7).randbytes(3_000_001)) as liar:
         assert run(liar).complete
     assert (tmp_path / "out/liar" / LOG).read_bytes() == liar.content
 

@@ -66,11 +66,9 @@ def esx(tmp_path: Path, keys: dict[str, Path]) -> Iterator[Callable[..., Esx]]:
 def run(tmp_path: Path, keys: dict[str, Path]) -> Callable[..., Collection]:
     def go(*hosts: Esx, **options: Any) -> Collection:
         options = {
-            "key": keys["user"],
-            "known_hosts": tmp_path / "known_hosts",
-            "trust_first_use": True,
+            "key": keys["user"], "known_hosts": tmp_path / "known_hosts", "trust_first_use": True,
             "limits": Limits(idle=15, total=40),
-        } | options
+        } | options  # fmt: skip
         return collect([target(host) for host in hosts], options.pop("out", tmp_path / "evidence"), **options)
 
     return go
@@ -373,13 +371,9 @@ def test_three_refused_logins_stop_the_run(esx: Any, run: Any, tmp_path: Path) -
     host = keyboard_host(esx)
     fleet = [target(host)] + [Target(name=f"esx{n:02}", address="127.0.0.1", port=host.port) for n in range(2, 21)]
     result = collect(
-        fleet,
-        tmp_path / "evidence",
-        password=lambda user: "wrong",
-        known_hosts=tmp_path / "known_hosts",
-        trust_first_use=True,
-        pool=16,
-    )
+        fleet, tmp_path / "evidence", password=lambda user: "wrong", known_hosts=tmp_path / "known_hosts",
+        trust_first_use=True, pool=16,
+    )  # fmt: skip
     assert result.stopped and not result.complete
     assert host.said().count("Failed keyboard-interactive") <= 3
     assert result.hosts.why.str.contains("login refused").sum() == 3
@@ -391,12 +385,9 @@ def test_a_jump_host_passes_on(esx: Any, run: Any, tmp_path: Path, keys: Any) ->
     inner, gate = esx(), esx(name="gate")
     through = Target(name="gate", address="127.0.0.1", port=gate.port)
     result = collect(
-        [target(inner, jump=through)],
-        tmp_path / "evidence",
-        key=keys["user"],
-        known_hosts=tmp_path / "known_hosts",
+        [target(inner, jump=through)], tmp_path / "evidence", key=keys["user"], known_hosts=tmp_path / "known_hosts",
         trust_first_use=True,
-    )
+    )  # fmt: skip
     assert result.complete, result.hosts.why[0]
     assert "Accepted publickey" in gate.said() and "Accepted publickey" in inner.said()
 
@@ -410,13 +401,9 @@ def test_verify_tells_who_runs_the_pin(esx: Any, tmp_path: Path, keys: Any) -> N
     ]
     fleet.append(Target(name="gone", address="127.0.0.1", port=1))
     table = verify(
-        fleet,
-        tmp_path / "evidence",
-        pin="5.5.0.50",
-        key=keys["user"],
-        known_hosts=tmp_path / "known_hosts",
+        fleet, tmp_path / "evidence", pin="5.5.0.50", key=keys["user"], known_hosts=tmp_path / "known_hosts",
         trust_first_use=True,
-    )
+    )  # fmt: skip
     assert list(table.status) == ["runs", "installed_not_booted", "about_to_drift", "other", "unknown"]
     assert list(table.driver_evidence[:4]) == ["proc"] * 4
     assert "SSH is off" in table.why[4]
@@ -450,14 +437,9 @@ def test_full_disk_stops_the_run_and_the_next_goes_on(esx: Any, run: Any, tmp_pa
 
 
 HOSTILE = [
-    "a'b.log",
-    "$(touch pwned)",
-    "vmkernel.log\nvmkernel.9.gz",
-    "\x1b[2Jvmkernel.7.gz",
-    "vmkernel.5.gz;id",
-    "-rf",
+    "a'b.log", "$(touch pwned)", "vmkernel.log\nvmkernel.9.gz", "\x1b[2Jvmkernel.7.gz", "vmkernel.5.gz;id", "-rf",
     "`id`",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "shell"])

@@ -41,8 +41,8 @@ def truth(folder: Path, name: str, *times: str) -> pd.DataFrame:
 
 def test_tables_conform(fleet: psod.Fleet) -> None:
     for name, table in fleet.tables.items():
-        schema.check(name, table)
-    schema.check("coverage", fleet.coverage)
+        pd.testing.assert_frame_equal(table, schema.conform(name, table))
+    pd.testing.assert_frame_equal(fleet.coverage, schema.conform("coverage", fleet.coverage))
     assert fleet.simulated
 
 
@@ -117,7 +117,7 @@ def test_open_says_what_is_missing(tmp_path: Path) -> None:
 def test_empty_fleet_has_every_table() -> None:
     empty = psod.Fleet()
     for name, table in empty.tables.items():
-        schema.check(name, table)
+        pd.testing.assert_frame_equal(table, schema.conform(name, table))
     assert repr(empty).startswith("Fleet(0 hosts, 0 crashes")
 
 

@@ -15,12 +15,13 @@ import pytest
 from conftest import ROOT
 from views.hand_made import fleet as made_by_hand
 from views.hand_made import strangers
+from views.serving import run_notebook
 
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.views.document import Bullets
-from psodlib.views.notebooks import notebook_folder, run_notebook, write_notebook
+from psodlib.views.notebooks import notebook_folder, write_notebook
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]

@@ -78,12 +78,9 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     program = tmp_path_factory.mktemp("vcenter") / "vcsim"
     env = dict(
-        os.environ,
-        GO111MODULE="off",
-        GOPATH=str(GOPATH),
-        GOCACHE=os.environ.get("GOCACHE", str(program.parent / "cache")),
-        GOFLAGS="",
-    )
+        os.environ, GO111MODULE="off", GOPATH=str(GOPATH),
+        GOCACHE=os.environ.get("GOCACHE", str(program.parent / "cache")), GOFLAGS="",
+    )  # fmt: skip
     subprocess.run(["go", "build", "-o", str(program), "."], cwd=SOURCE, env=env, check=True, timeout=600)
     return program
 
@@ -260,15 +257,9 @@ def test_the_command_line(start: Callable[..., Started], tmp_path: Path) -> None
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [
-            str(Path(sys.executable).with_name("psod")),
-            *words,
-            "--vcenter",
-            started[0],
-            "--user",
-            "reader",
-            "--password-command",
-            "echo secret",
-        ]
+            str(Path(sys.executable).with_name("psod")), *words, "--vcenter", started[0], "--user", "reader",
+            "--password-command", "echo secret",
+        ]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
 
     pinned = ("--thumbprint", started[1])
@@ -291,13 +282,9 @@ def test_the_command_line(start: Callable[..., Started], tmp_path: Path) -> None
 def test_what_is_only_installed_is_said_to_be_so(start: Callable[..., Started], tmp_path: Path) -> None:
     def answer(started: Started, pin: str = "5.5.0.58") -> pd.DataFrame:
         return verify_vcenter(
-            started.address,
-            tmp_path / "out",
-            pin=pin,
-            user="u",
-            password=lambda user: "p",
+            started.address, tmp_path / "out", pin=pin, user="u", password=lambda user: "p",
             thumbprint=started.thumbprint,
-        )
+        )  # fmt: skip
 
     loaded = answer(start(hosts=3, clusters=1))
     assert list(loaded["status"]) == ["runs"] * 3 and list(loaded["driver_evidence"]) == ["live_module"] * 3
@@ -360,12 +347,9 @@ def test_what_is_no_address_is_said(address: str, tmp_path: Path) -> None:
 def test_a_session_that_ends_is_opened_again_once(start: Callable[..., Started], tmp_path: Path, at: int) -> None:
     log = log_of(range(1203))
     started = start(
-        hosts=2,
-        clusters=1,
-        faults={"expire_after": [at]},
-        vmkernel=log,
+        hosts=2, clusters=1, faults={"expire_after": [at]}, vmkernel=log,
         events=[KEPT, *failover("DC0_C0_H0", "DC0_C0_H1")],
-    )
+    )  # fmt: skip
     done = collected(started, tmp_path / "out", pool=1)
     assert set(done.hosts["state"]) == {"complete"} and not done.stopped, done
     assert started.count("Login") == 2
@@ -455,11 +439,9 @@ def test_bundles_one_host_at_a_time_in_a_cluster_and_not_again(
     monkeypatch.setattr(vcenter, "POLL", 0.05)
     words: list[str] = []
     started = start(
-        hosts=6,
-        clusters=2,
-        bundles={"bundle": bundle_of({"var/log/vmkernel.log": b"x" * 5_000_000})},
+        hosts=6, clusters=2, bundles={"bundle": bundle_of({"var/log/vmkernel.log": b"x" * 5_000_000})},
         faults={"bundle_fails": "DC0_C1_H0"},
-    )
+    )  # fmt: skip
     done = collected(
         started, tmp_path / "out", bundles=True, logs=False, progress=lambda what, at, of: words.append(what)
     )

@@ -1,12 +1,10 @@
 """Evidence, tables and pages with every name replaced, so that they may leave the house.
 
-    key.py         the secret: a file or a passphrase, never an argument
     shapes.py      what a name looks like by its own form, and where a name stands: two tables, with a sample each
     learn.py       sources -> the names in them
-    pseudonyms.py  a name -> another of the same shape, by the key
+    pseudonyms.py  a name -> another of the same shape, by the key: a file or a passphrase, never an argument
     rewrite.py     text -> the same text with its names replaced, as a stream
     tables.py      Parquet and inventories, cell by cell
-    transcode.py   a file -> a file of the same form: gz, tar, zip, fragments, one in another
     folder.py      sources -> a folder beside them, the owner's mapping, and what was left out
 
 What a name is comes from two looks: by shape (an address is one wherever it stands) and by place (whoever stands where a host's
@@ -17,9 +15,8 @@ language: a host called ``panic`` is replaced where a host's name stands, and a 
 from __future__ import annotations
 
 from psodlib.anonymiser.folder import Anonymised, anonymise
-from psodlib.anonymiser.key import key_from_passphrase, read_key
 from psodlib.anonymiser.learn import Names, learn_names
-from psodlib.anonymiser.pseudonyms import Pseudonyms
+from psodlib.anonymiser.pseudonyms import Pseudonyms, key_from_passphrase, read_key
 from psodlib.anonymiser.rewrite import Rewriter
 
 __all__ = [

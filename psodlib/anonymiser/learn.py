@@ -13,9 +13,8 @@ from typing import Any
 import pandas as pd
 
 from psodlib import schema
-from psodlib.anonymiser.escapes import ESCAPE, unescaped
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS
-from psodlib.anonymiser.shapes import POSITIONS, SHAPES, SYSTEM_USERS, listed_words
+from psodlib.anonymiser.shapes import ESCAPE, POSITIONS, SHAPES, SYSTEM_USERS, listed_words, unescaped
 from psodlib.errors import InputError
 from psodlib.evidence.archives import Item
 from psodlib.evidence.artifacts import read_inventory

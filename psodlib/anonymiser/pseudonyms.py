@@ -1,15 +1,24 @@
-"""A name -> another of the same shape, by a key."""
+"""A name -> another of the same shape, by a key; and where that key comes from."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
+import os
+import secrets
 import string
 import unicodedata
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 
 from psodlib.anonymiser.shapes import listed_words
+from psodlib.errors import InputError
+
+LEAST = 16  # bytes of a key file; letters of a passphrase: 12
+LEAST_LETTERS = 12
+LARGEST = 1 << 16
 
 PUBLIC_ENDINGS = listed_words("endings.txt")  # of domains; any other is replaced as well
 # Ends of which a name that is made of the kernel's own words is a name all the same; of any other end it is a name of code.
@@ -18,6 +27,7 @@ SURE_ENDINGS = frozenset(str.split("com org edu gov mil biz lan intranet swiss c
 _PREFIX = {"host": "h", "vm": "vm-", "datastore": "ds-", "user": "u", "network": "net-", "word": "w", "domain": "d"}
 DIGITS = 9
 REMOVED = "[removed]"
+_HEXADECIMAL = "0123456789abcdef"
 
 
 class Pseudonyms:
@@ -113,7 +123,7 @@ class Pseudonyms:
         if "0x" in name.lower():
             digest = self._digest("uuid", name)
             return " ".join(f"{byte:#x}" for byte in digest[:16])
-        return self._scrambled(name, string.hexdigits[:16])
+        return self._scrambled(name, _HEXADECIMAL)
 
     def _world_wide(self, name: str) -> str:
         # The family and its first digit say which kind of identifier it is, and nothing of the device.
@@ -121,9 +131,9 @@ class Pseudonyms:
             return name[:3] + self._world_wide(name[2:])[1:]
         family, dot, rest = name.partition(".")
         if not dot or ":" in family:
-            return name[:1] + self._scrambled(name[1:], string.hexdigits[:16])
+            return name[:1] + self._scrambled(name[1:], _HEXADECIMAL)
         if family.lower() in ("naa", "eui", "vml"):
-            return f"{family}.{rest[:1]}{self._scrambled(rest[1:], string.hexdigits[:16])}"
+            return f"{family}.{rest[:1]}{self._scrambled(rest[1:], _HEXADECIMAL)}"
         return f"{family}.{self._scrambled(rest)}"
 
     def _scrambled(self, name: str, hexadecimal: str = "") -> str:
@@ -134,13 +144,33 @@ class Pseudonyms:
         while len(stream) < len(name):
             stream += hmac.digest(self._key, stream[-64:], "sha512")
         for letter, byte in zip(name, stream, strict=False):
-            if hexadecimal and letter.lower() in hexadecimal:
-                new = hexadecimal[byte % 16]
-            elif letter.isdigit():
-                new = string.digits[byte % 10]
-            elif letter.isalpha():
-                new = string.ascii_lowercase[byte % 26]
-            else:
-                new = letter
+            is_hex, is_digit = letter.lower() in hexadecimal, letter.isdigit()
+            others = string.digits if is_digit else string.ascii_lowercase if letter.isalpha() else letter
+            alphabet = hexadecimal if is_hex else others
+            new = alphabet[byte % len(alphabet)]
             made.append(new.upper() if letter.isupper() else new)
         return "".join(made)
+
+
+def read_key(file: str | Path) -> bytes:
+    """The key in a file; a new one is made where there is no file."""
+    path = Path(file)
+    try:
+        if not path.exists():
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as made:
+                made.write(secrets.token_hex(32).encode() + b"\n")
+        with path.open("rb") as given:
+            key = given.read(LARGEST + 1).strip()
+    except OSError as error:
+        raise InputError(f"{path}: the key cannot be read or made ({error})") from error
+    if not LEAST <= len(key) <= LARGEST:
+        raise InputError(f"{path}: {len(key)} bytes; expected {LEAST} to {LARGEST:,}. A new name makes a key")
+    return key
+
+
+def key_from_passphrase(passphrase: str) -> bytes:
+    """A key from what a person typed: the same words give the same key, on every machine."""
+    if len(passphrase) < LEAST_LETTERS:
+        raise InputError(f"a passphrase of {len(passphrase)} letters; expected {LEAST_LETTERS} or more")
+    # One salt for all: two exports with the same words must agree.
+    return hashlib.scrypt(passphrase.encode(), salt=b"psodlib anonymiser 1", n=1 << 14, r=8, p=1, dklen=32)

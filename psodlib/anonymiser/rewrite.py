@@ -8,10 +8,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from psodlib.anonymiser.escapes import ESCAPE, unescaped, word_around
 from psodlib.anonymiser.learn import INNER, LOGS, MAKERS, PRIVATE, Names, places, plain
 from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, SURE_ENDINGS, Pseudonyms
-from psodlib.anonymiser.shapes import SHAPES, SYSTEM_USERS
+from psodlib.anonymiser.shapes import ESCAPE, SHAPES, SYSTEM_USERS, unescaped, word_around
 
 OVERLAP = 8 << 10  # bytes that a block shows of the next one: no name is longer
 _VERSION_BEFORE = re.compile(rb"(?:\bv|\bver|version|release|#)[\s:=\"'.]{0,4}$")

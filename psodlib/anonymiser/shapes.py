@@ -1,10 +1,12 @@
-"""What a name looks like, and where a name stands: two tables, each row with a sample that a test holds against it.
+"""What a name looks like, and where a name stands: two tables, each row with a sample that a test holds against it; and a
+text without its escapes (a link's %2d, JSON's \\u002d and \\/, a page's &amp;), in which both are looked for.
 
 All patterns run on bytes in small letters, so that case never decides. Repeats are bounded: a line of a gigabyte costs what it weighs.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -96,22 +98,12 @@ def _at(signs: str, pattern: str, sample: str, *found: str, weak: bool = False, 
 
 _END = r"""(?=["'\s,;.:)\]<]|$)"""
 _WORD = r"[^\s\"'<>,;:()\[\]=]{2,80}"
-_NAME = rf"""['"]?(?P<{{}}>(?!is\b|was\b|has\b|on\b|not\b)[a-z0-9_][^\s"'<>,;:()\[\]=]{{{{1,80}}}}?)['"]?{_END}"""
-
-
-def _named(kind: str) -> str:
-    # A name of one word, with or without quotes.
-    return _NAME.format(kind)
-
-
-def _quoted(kind: str) -> str:
-    return rf"""\\?(?:"(?P<{kind}>[^"\n\\]{{1,128}})\\?"|'(?P<{kind}1>[^'\n]{{1,128}})')"""
-
-
-def _rest(kind: str) -> str:
-    # All that is left of the line, or what stands in quotes.
-    return rf"""(?P<{kind}>[^\s"'<>{{}}][^\n"<>{{}}]{{0,400}})"""
-
+# Of a kind that is filled in: a name of one word, with or without quotes; a name in quotes; all that is left of the line.
+_named = (
+    rf"""['"]?(?P<{{}}>(?!is\b|was\b|has\b|on\b|not\b)[a-z0-9_][^\s"'<>,;:()\[\]=]{{{{1,80}}}}?)['"]?{_END}""".format
+)
+_quoted = r"""\\?(?:"(?P<{0}>[^"\n\\]{{1,128}})\\?"|'(?P<{0}1>[^'\n]{{1,128}})')""".format
+_rest = r"""(?P<{}>[^\s"'<>{{}}][^\n"<>{{}}]{{0,400}})""".format
 
 POSITIONS = (
     # who sent a line of syslog, as the receiver and as the sender has it
@@ -257,3 +249,46 @@ def listed_words(file: str) -> frozenset[str]:
     """The words of one of our lists; ``kept_words.txt`` is the kernel's own language, which stays where no name's place is."""
     text = (files("psodlib.anonymiser") / file).read_text(encoding="utf-8")
     return frozenset(word for line in text.split("\n") if not line.startswith("#") for word in line.split())
+
+
+# ---- escapes ---------------------------------------------------------------------------------------------------------
+
+ROUNDS = 3  # escapes in one another: %2520
+ESCAPED_REACH = 2 << 10  # bytes of an escaped word on either side of an escape
+ESCAPE = re.compile(rb"%[0-9a-f]{2}|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|\\/|&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});")
+_BREAK = re.compile(rb"[\s\"'<>]")
+
+
+def unescaped(data: bytes) -> tuple[bytes, list[int]]:
+    """The text without escapes, and for each of its bytes where it came from (one more for the end)."""
+    origin = list(range(len(data) + 1))
+    for _ in range(ROUNDS):
+        out, places, at = bytearray(), list[int](), 0
+        for match in ESCAPE.finditer(data.lower()):
+            raw = data[match.start() : match.end()]
+            if (made := _meaning(raw)) == raw:
+                continue  # `&web01;` is no escape
+            out += data[at : match.start()] + made
+            places += [*range(at, match.start()), *[match.start()] * len(made)]
+            at = match.end()
+        if not at:
+            break
+        places += range(at, len(data) + 1)
+        data, origin = bytes(out + data[at:]), [origin[place] for place in places]
+    return data, origin
+
+
+def word_around(low: bytes, at: int, end: int, floor: int) -> tuple[int, int]:
+    """The word that holds an escape: to the next blank, quote or angle bracket on either side."""
+    floor = max(floor, at - ESCAPED_REACH)
+    begin = max(low.rfind(mark, floor, at) + 1 for mark in (b" ", b"\n", b"\t", b"\r", b'"', b"'", b"<", b">"))
+    stop = _BREAK.search(low, end, end + ESCAPED_REACH)
+    return max(begin, floor), stop.start() if stop else min(len(low), end + ESCAPED_REACH)
+
+
+def _meaning(escape: bytes) -> bytes:
+    if escape.startswith(b"%"):
+        return bytes([int(escape[1:], 16)])
+    if escape.startswith(b"&"):
+        return html.unescape(escape.decode("ascii")).encode("utf-8", "surrogatepass")
+    return b"/" if escape == b"\\/" else chr(int(escape[2:], 16)).encode("utf-8", "surrogatepass")

@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal
 import msgspec
 import pandas as pd
 
-from psodlib.collector.hosts import folder_name
+from psodlib.collector.plan import folder_name
 
 MANIFEST = "manifest.json"
 
@@ -177,23 +177,15 @@ class Folder:
 
 
 def ascertainment(out: str | Path) -> pd.DataFrame:
-    """Which hosts gave a dump's log, logs only, outputs only or nothing, and why."""
+    """Which hosts gave (``gave``) a dump's log, logs only, outputs only or nothing, and why not more: ``host``, ``gave``, ``why``."""
     rows = []
     for path in sorted(Path(out).glob(f"*/{MANIFEST}")):
-        manifest = Folder(path.parent.parent, path.parent.name).manifest()
-        if manifest is None:
+        if (manifest := Folder(path.parent.parent, path.parent.name).manifest()) is None:
             continue
         whole = [str(record.local) for record in manifest.files if record.state in ("whole", "earlier")]
-        dumps = sum("vmkernel-log" in name for name in whole)
-        outputs = sum(name.startswith("commands/") for name in whole)
-        logs = len(whole) - dumps - outputs
-        gave = "dump" if dumps else "logs" if logs else "outputs" if outputs else "nothing"
-        partial = sum(record.state == "partial" for record in manifest.files)
+        logs = any(not name.startswith("commands/") for name in whole)
+        dump = any("vmkernel-log" in name for name in whole)
         troubled = [r for r in manifest.files if r.detail and r.state in ("partial", "failed", "skipped")]
         why = "; ".join(filter(None, [manifest.why, *(f"{r.path}: {r.detail}" for r in troubled)]))
-        rows.append((manifest.host, gave, manifest.state, dumps, logs, outputs, partial, manifest.clock_offset, why))
-    kinds = dict.fromkeys(["host", "gave", "state"], "string") | dict.fromkeys(
-        ["dumps", "logs", "outputs", "partial"], "Int64"
-    )
-    kinds |= {"clock_offset": "Float64", "why": "string"}
-    return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+        rows.append((manifest.host, "dump" if dump else "logs" if logs else "outputs" if whole else "nothing", why))
+    return pd.DataFrame(rows, columns=["host", "gave", "why"], dtype="string")

@@ -26,8 +26,7 @@ from typing import Any
 import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
-from psodlib.collector.hosts import Target
-from psodlib.collector.plan import Limits
+from psodlib.collector.plan import Limits, Target
 from psodlib.errors import CollectError, InputError
 
 MAX_REFUSALS = 3

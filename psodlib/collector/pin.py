@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from psodlib.collector.folder import Folder
-from psodlib.collector.hosts import Target
-from psodlib.collector.plan import safe_module
+from psodlib.collector.plan import Target, safe_module
 from psodlib.collector.pool import MAX_POOL, Collection, collect
 from psodlib.collector.vcenter import collect_vcenter
 from psodlib.errors import InputError

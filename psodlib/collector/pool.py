@@ -17,9 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from psodlib.collector.folder import Folder, Manifest
-from psodlib.collector.hosts import Target, read_hosts
 from psodlib.collector.login import Access, Connection, HostKeys, NotTried, PasswordSource, printable, way_in
-from psodlib.collector.plan import Limits, safe_module
+from psodlib.collector.plan import Limits, Target, read_hosts, safe_module
 from psodlib.collector.remote import Remote
 from psodlib.collector.visit import Visit
 from psodlib.errors import CollectError, InputError

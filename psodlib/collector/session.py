@@ -1,4 +1,5 @@
-"""A vCenter's session: the certificate before the password, one login, calls that survive its end once, lists page by page."""
+"""A vCenter's session: the certificate before the password, one login, calls that survive its end once, lists page by page; and the events
+that it tells: those that mean something to us, from the oldest kept on, each given to the host it is about."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from datetime import UTC, datetime
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ from typing import Any, TypeVar
 from psodlib.collector.login import PasswordSource, Secret, check_source, printable
 from psodlib.collector.pool import MAX_POOL
 from psodlib.errors import CollectError, InputError
+from psodlib.evidence.artifacts.vcenter import AWAY, OF_CLUSTER, meaning_of
 
 PORT = 443
 CONNECT = 15.0  # seconds to connect, and that an answer may take
@@ -25,7 +29,17 @@ ANSWER = 120.0
 PAGE = 100  # objects a page of properties
 MOST_NAME = 255
 LOGINS = 2  # of one run: a session that ends in the middle is opened again once
+EVENTS = 1_000  # a page; vCenter's own limit
+MOST = 500_000
+KEPT_DAYS = 30  # vCenter's own default
+MOST_SPOILT = 1_000  # that cannot be read
+LOST = 3  # times that a collector may be lost
+# How far a failover may lie from the event that names the host.
+BEFORE, AFTER = timedelta(minutes=10), timedelta(hours=1)
+MOST_LOST = 200  # events of lost hosts around one failover that are looked at
+Row = dict[str, Any]
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?")
+Found = tuple[Any, dict[str, Any]]  # an object and its properties
 T = TypeVar("T")
 
 
@@ -118,7 +132,7 @@ class Session:
         silent = isinstance(error, TimeoutError)
         return CallFailed(f"no answer within {ANSWER:.0f} s" if silent else type(error).__name__, silent)
 
-    def objects(self, kind: Any, properties: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+    def objects(self, kind: Any, properties: tuple[str, ...]) -> list[Found]:
         """Every object of a kind with these properties."""
         # Views and pages end with their session: after another login the list begins anew.
         try:
@@ -130,10 +144,8 @@ class Session:
         except (CollectError, CallFailed, self.fault):
             raise
         except Exception:  # one value that pyVmomi does not know spoils the page that it comes in
-            return [
-                (found, self._one_by_one(found, properties))
-                for found, _ in self.call(lambda: self._listed(kind, ("name",)))
-            ]
+            named = self.call(lambda: self._listed(kind, ("name",)))
+            return [(found, self._one_by_one(found, properties)) for found, _ in named]
 
     def _one_by_one(self, found: Any, properties: tuple[str, ...]) -> dict[str, Any]:
         told: dict[str, Any] = {}
@@ -144,7 +156,7 @@ class Session:
                 break
         return told
 
-    def _listed(self, kind: Any, properties: tuple[str, ...]) -> list[tuple[Any, dict[str, Any]]]:
+    def _listed(self, kind: Any, properties: tuple[str, ...]) -> list[Found]:
         view = self.content.viewManager.CreateContainerView(self.content.rootFolder, [kind], True)
         try:
             step = self.query.TraversalSpec(name="view", path="view", skip=False, type=type(view))
@@ -153,7 +165,7 @@ class Session:
             with contextlib.suppress(Exception):
                 view.Destroy()
 
-    def _pages(self, kind: Any, properties: tuple[str, ...], begin: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    def _pages(self, kind: Any, properties: tuple[str, ...], begin: dict[str, Any]) -> list[Found]:
         asked = self.query.FilterSpec(
             objectSet=[self.query.ObjectSpec(**begin)],
             propSet=[self.query.PropertySpec(type=kind, pathSet=list(properties), all=False)],
@@ -215,9 +227,11 @@ def thumbprint_of(pem: str) -> str:
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))
 
 
-def plain(value: Any) -> str | None:
-    """A word of vCenter as one line that a terminal can bear."""
-    return None if value is None or value == "" else printable(str(value), 1000)
+def plain(value: Any) -> Any:
+    """A word of vCenter as one line that a terminal can bear; a time as text, where it bears its zone."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat() if value.tzinfo else None
+    return value if isinstance(value, bool) else printable(str(value), 1000) if value not in (None, "") else None
 
 
 def name_of(value: Any) -> str | None:
@@ -226,11 +240,149 @@ def name_of(value: Any) -> str | None:
     return printable(words, MOST_NAME) or None
 
 
-def stamp(value: Any) -> str | None:
-    """A time, where it bears its zone."""
-    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) and value.tzinfo else None
-
-
 def words_of(error: Exception) -> str:
     """What went wrong, in vCenter's words where it has some."""
     return printable(str(getattr(error, "msg", None) or type(error).__name__))
+
+
+class Events:
+    """The events of the asked span, and what of them is missing."""
+
+    def __init__(self, session: Session, since: datetime | None, taken: datetime) -> None:
+        self.session, self.missing = session, list[str]()
+        self.oldest: datetime | None = None
+        self._rows: dict[int, Row] = {}
+        self._spoilt = 0
+        days = KEPT_DAYS
+        with contextlib.suppress(Exception):
+            days = max(int(session.content.setting.QueryOptions("event.maxAge")[0].value), 1)
+        self._begin = since or taken - timedelta(days=days)
+        self._begin = self._begin if self._begin.tzinfo else self._begin.replace(tzinfo=UTC)
+        try:
+            # Host-days are known from the oldest event that is kept, whatever it tells, and no further back.
+            first = session.call(self._first)
+            if not first:
+                self.missing.append("events: none came, so no host-days count from boot times; may the user see them?")
+                return
+            self.oldest = max(self._begin, min(event.createdTime for event in first))
+            types = self._types()
+            session.call(lambda: self._read(types))
+        except CollectError:
+            raise
+        except Exception as error:
+            # A crash may be among them: no host-days without it.
+            self.oldest = None
+            self.missing.append(f"events: the rest is lost, so no host-days count from boot times ({words_of(error)})")
+        if self._spoilt:
+            self.missing.append(f"events: {self._spoilt} could not be read")
+
+    def _first(self) -> list[Any]:
+        with self._collector([]) as collector:
+            return list(collector.ReadNextEvents(EVENTS) or ())
+
+    def _types(self) -> list[str]:
+        # The ids that mean something to us, of those that this vCenter knows; all events where it does not say.
+        with contextlib.suppress(Exception):
+            known = self.session.content.eventManager.description.eventInfo
+            ids = [(_short(one.key), one.fullFormat.partition("|")[0]) for one in known]
+            words = {word if kind in ("EventEx", "ExtendedEvent") else kind for kind, word in ids}
+            return sorted(word for word in words if meaning_of(word))
+        return []
+
+    @contextlib.contextmanager
+    def _collector(self, types: list[str]) -> Iterator[Any]:
+        session, spec, create = (
+            self.session,
+            self.session.vim.event.EventFilterSpec,
+            self.session.content.eventManager.CreateCollectorForEvents,
+        )
+        asked = {"time": spec.ByTime(beginTime=self._begin), "disableFullMessage": False}
+        try:
+            collector = create(spec(eventTypeId=types, **asked) if types else spec(**asked))
+        except session.fault as error:
+            if not types or isinstance(error, session.vim.fault.NotAuthenticated):
+                raise
+            types.clear()  # this vCenter does not take such a filter
+            collector = create(spec(**asked))
+        try:
+            yield collector
+        finally:
+            with contextlib.suppress(Exception):
+                collector.DestroyCollector()
+
+    def _read(self, types: list[str]) -> None:
+        # A collector may be lost, and one event spoils its page: both go on from the last event that was read, the second in
+        # smaller pages.
+        size, lost = EVENTS, 0
+        while True:
+            try:
+                with self._collector(types) as collector:
+                    while len(self._rows) < MOST:
+                        try:
+                            page = collector.ReadNextEvents(size)
+                        except (OSError, http.client.HTTPException, self.session.fault):
+                            raise
+                        except Exception:
+                            if size > 1:
+                                size //= 10
+                                break
+                            self._spoilt, size = self._spoilt + 1, EVENTS
+                            if self._spoilt > MOST_SPOILT:
+                                raise
+                            continue
+                        if not page:
+                            return
+                        self._rows |= {event.key: _row(event) for event in page}
+                        self._begin = max(self._begin, *(event.createdTime for event in page))
+                    else:
+                        raise CallFailed(f"more than {MOST:,}; give a later since")
+            except self.session.lost:
+                lost += 1
+                if lost > LOST:
+                    raise
+
+    def by_host(
+        self, clusters: Mapping[str, str | None], names: Mapping[str, str]
+    ) -> tuple[dict[str, list[Row]], set[str]]:
+        """Each host's events, by its id, and the names of hosts that are gone; of each host its cluster's id, of each name its host's.
+
+        A failover's events name the cluster and the hosts that took the machines over. They are given to the host of that cluster
+        which vSphere HA, or else vCenter, had lost just then; to several, if several were lost.
+        """
+        told: dict[str, list[Row]] = {}
+        gone: set[str] = set()
+        for row in self._rows.values():
+            known = row["id"] if row["id"] in clusters else names.get(row["host"] or "")
+            if known is None and row["host"]:
+                gone.add(row["host"])
+            elif known is not None and meaning_of(row["kind"]) not in OF_CLUSTER:
+                told.setdefault(known, []).append(row)
+        away: dict[str | None, list[tuple[str, str]]] = defaultdict(list)  # cluster -> (time, host), in order
+        for host, rows in told.items():
+            away[clusters[host]] += [(row["time"], host) for row in rows if meaning_of(row["kind"]) in AWAY]
+        for lost in away.values():
+            lost.sort()
+        for row in self._rows.values():
+            if meaning_of(row["kind"]) in OF_CLUSTER:
+                time, lost = datetime.fromisoformat(row["time"]), away[row["cluster"] or clusters.get(row["id"])]
+                first, last = ((time - AFTER).isoformat(), ""), ((time + BEFORE).isoformat(), "~")
+                hosts = {host for _, host in lost[bisect_left(lost, first) : bisect_right(lost, last)][:MOST_LOST]}
+                for host in hosts:
+                    told[host].append({**row, "among": len(hosts)})
+        return told, gone
+
+
+def _row(event: Any) -> Row:
+    # Whom it is about, when, what kind, and its words. HA names a failed host elsewhere.
+    host = getattr(event, "failedHost", None) or getattr(event, "sourceHost", None) or event.host
+    cluster = event.computeResource
+    return {
+        "id": host.host._moId if host is not None else None, "host": name_of(host.name) if host is not None else None,
+        "cluster": cluster.computeResource._moId if cluster is not None else None, "time": plain(event.createdTime),
+        "kind": plain(getattr(event, "eventTypeId", None) or _short(type(event))),
+        "vm": name_of(event.vm.name) if event.vm is not None else None, "words": plain(event.fullFormattedMessage),
+    }  # fmt: skip
+
+
+def _short(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind)).rpartition(".")[2]

@@ -21,12 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.collector.events import Events
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.hosts import folder_name
 from psodlib.collector.login import PasswordSource
+from psodlib.collector.plan import folder_name
 from psodlib.collector.pool import Collection, Ledger, Progress, check_pool
-from psodlib.collector.session import CallFailed, Session, name_of, plain, stamp, words_of
+from psodlib.collector.session import CallFailed, Events, Found, Session, name_of, plain, words_of
 from psodlib.errors import CollectError
 
 LINES = 500  # of a log a call; what vCenter gives
@@ -54,7 +53,6 @@ PLAN = (
 HOST_COLUMNS = [
     "host", "cluster", "datacenter", "vendor", "model", "esxi_version", "esxi_build", "vms", "connection", "maintenance",
 ]  # fmt: skip
-Found = tuple[Any, dict[str, Any]]  # a host and its properties
 
 
 def collect_vcenter(
@@ -149,9 +147,9 @@ def _about(found: Found) -> dict[str, Any]:
         "host": name_of(told.get("name")) or host._moId, "cluster": name_of(told.get("cluster")), "datacenter": name_of(told.get("datacenter")),
         "vendor": plain(getattr(hardware, "vendor", None)), "model": plain(getattr(hardware, "model", None)),
         "esxi_version": plain(getattr(product, "version", None)), "esxi_build": plain(getattr(product, "build", None)),
-        "bios": plain(getattr(bios, "biosVersion", None)), "bios_date": stamp(getattr(bios, "releaseDate", None)),
+        "bios": plain(getattr(bios, "biosVersion", None)), "bios_date": plain(getattr(bios, "releaseDate", None)),
         "vms": len(told.get("vm") or ()), "connection": plain(told.get("runtime.connectionState")),
-        "maintenance": bool(told.get("runtime.inMaintenanceMode")), "boot_time": stamp(told.get("runtime.bootTime")),
+        "maintenance": bool(told.get("runtime.inMaintenanceMode")), "boot_time": plain(told.get("runtime.bootTime")),
     }  # fmt: skip
 
 
@@ -263,7 +261,7 @@ class _Host:
         """What vCenter and the host tell of now, the events of it, and the logs."""
         # A host that was added later tells nothing of the days before.
         added = [datetime.fromisoformat(row["time"]) for row in events if row["kind"] == "HostAddedEvent"]
-        since = stamp(max([oldest, *added])) if oldest else None
+        since = plain(max([oldest, *added])) if oldest else None
         head, rows = self._before("events")
         if since and str(head.get("taken", "")) >= since >= str(head.get("events_since")):
             # vCenter forgets what we keep: the events of the last run go on in these.
@@ -405,8 +403,13 @@ class _Host:
 # Our names of what is told of a package, a module, a device -> vCenter's.
 _PACKAGE = {"name": "name", "version": "version", "vendor": "vendor", "built": "creationDate"}
 _MODULE = {"name": "name", "version": "version", "loaded": "loaded"}
-_CARD = {"version": "driverVersion", "firmware": "firmwareVersion"}
-_DEVICE = {"device": "device", "driver": "driver", "pci": "pci", **_CARD}
+_DEVICE = {
+    "device": "device",
+    "driver": "driver",
+    "pci": "pci",
+    "version": "driverVersion",
+    "firmware": "firmwareVersion",
+}
 
 
 def _same(row: dict[str, Any]) -> str:
@@ -414,7 +417,4 @@ def _same(row: dict[str, Any]) -> str:
 
 
 def _rows_of(things: Iterable[Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    def value(told: Any) -> Any:
-        return told if isinstance(told, bool) else stamp(told) if isinstance(told, datetime) else plain(told)
-
-    return [{ours: value(getattr(one, theirs, None)) for ours, theirs in names.items()} for one in things or ()]
+    return [{ours: plain(getattr(one, theirs, None)) for ours, theirs in names.items()} for one in things or ()]

@@ -9,7 +9,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,7 +19,6 @@ from psodlib.evidence import tar
 from psodlib.evidence.places import FRAGMENT, Place, joined_runs, member_place, shown
 from psodlib.evidence.streams import (
     BLOCK,
-    HASHED,
     MAX_WRAPS,
     Budget,
     Stream,
@@ -37,21 +36,14 @@ MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One readable file: plain, unpacked, or a member of an archive.
+class Item(Place):
+    """One readable file and where it stands: plain, unpacked, or a member of an archive.
 
     ``hint`` is the host as its place tells it; ``hint_kind`` says how: ``"bundle"`` (a vm-support name) or
     ``"folder"``. ``collected`` is the time in a bundle's name. ``size`` is as stored: of a ``.gz``, its compressed
     bytes. ``pieces`` are the places of the fragments that it was put together from.
     """
 
-    source: str
-    name: str
-    hint: str | None
-    hint_kind: str | None
-    size: int
-    mtime: datetime | None
-    collected: datetime | None
     opener: Callable[[], Stream] = field(repr=False, compare=False)
     pieces: tuple[Place, ...] = ()
 
@@ -76,22 +68,15 @@ class Container:
 
 
 def archive_of(head: bytes) -> str | None:
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        # Office documents are zips too, and one file to us.
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # Office documents are zips too, and one file to us
         return None if b"[Content_Types].xml" in head else "zip"
     return "tar" if tar.is_header(head) else None
 
 
 def expand(
-    stream: Stream,
-    place: Place,
-    budget: Budget,
-    *,
-    reopen: Callable[[], Stream] | None = None,
-    wraps: int = 0,
-    archives: int = 0,
-    pieces: tuple[Place, ...] = (),
-) -> Iterator[Item | Problem | Container]:
+    stream: Stream, place: Place, budget: Budget, *, reopen: Callable[[], Stream] | None = None, wraps: int = 0,
+    archives: int = 0, pieces: tuple[Place, ...] = (),
+) -> Iterator[Item | Problem | Container]:  # fmt: skip
     # The one walk: peels compressions, walks archives, gives what is left. `stream.problems` is the caller's to report.
     head = stream.peek(512)
     wrap, archive = wrap_of(head), archive_of(head)
@@ -111,10 +96,9 @@ def expand(
         yield noted(place.source, "too_deep", detail)
     else:
         stream.again = reopen
-        yield Item(
-            source=place.source, name=place.name, hint=place.hint, hint_kind=place.hint_kind, size=place.size, mtime=place.mtime,
-            collected=place.collected, opener=partial(_unless_passed, stream) if archives else reopen or partial(_unless_passed, stream), pieces=pieces,
-        )  # fmt: skip
+        once = partial(_unless_passed, stream)
+        told = {each.name: getattr(place, each.name) for each in fields(place)}
+        yield Item(**told, opener=once if archives else reopen or once, pieces=pieces)
 
 
 def _unless_passed(stream: Stream) -> Stream:
@@ -154,8 +138,8 @@ def _members(
             continue
         reopen = None if entry.whole is None else partial(_from_start, entry.whole, place.source, problems, budget)
         with Stream(raw, place.source, problems, whole=entry.whole) as stream:
-            if entry.whole is None and place.size <= HASHED:
-                stream.begin_hash()
+            if entry.whole is None:
+                stream.begin_hash(place.size)
             for item in expand(stream, place, budget, reopen=reopen, archives=archives, pieces=entry.pieces):
                 yield item
                 if isinstance(item, Item) and item.source == place.source:

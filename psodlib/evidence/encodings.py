@@ -60,8 +60,10 @@ class Recoded:
     """A text in any of these encodings, as UTF-8, to be read as a file is; of nearly all texts that is what stands there."""
 
     def __init__(self, stream: Stream, encoding: str | None) -> None:
-        self._stream, self._at_start = stream, True
-        self._rest = None if encoding is None else Stream(_by_the_block(stream, encoding), stream.source)
+        self._stream, self._at_start, self._rest = stream, True, None
+        if encoding is not None:
+            texts = codecs.iterdecode(iter(partial(stream.read, BLOCK), b""), encoding, "replace")
+            self._rest = Stream((text.encode("utf-8", "backslashreplace") for text in texts), stream.source)
 
     def readinto(self, view: memoryview) -> int:
         """Fill ``view``; 0 at the end."""
@@ -87,13 +89,6 @@ class Recoded:
         blocks = chain([_without_mark(bytes(data))], iter(partial(self._stream.read, BLOCK), b""))
         self._rest = Stream(_unmixed(blocks), self._stream.source)
         return True
-
-
-def _by_the_block(stream: Stream, encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)("replace")
-    while data := stream.read(BLOCK):
-        yield decoder.decode(data).encode("utf-8", "backslashreplace")
-    yield decoder.decode(b"", True).encode("utf-8", "backslashreplace")
 
 
 def _unmixed(blocks: Iterable[bytes]) -> Iterator[bytes]:

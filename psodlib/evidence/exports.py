@@ -12,13 +12,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
-from itertools import chain, islice, pairwise
-from typing import Any, BinaryIO
+from itertools import accumulate, chain, islice, pairwise
+from typing import Any, BinaryIO, NamedTuple
 
-from psodlib.evidence.artifacts.findings import ISO_STAMP, numbered_blocks, numbered_lines, parse_micros
+from psodlib.evidence.artifacts.findings import ISO_STAMP, moment_of, numbered_blocks, numbered_lines, parse_micros
 from psodlib.evidence.artifacts.sheets import Row, delimited_rows, headed, json_values, key_of
 from psodlib.evidence.streams import noted
 from psodlib.evidence.syslog import parse_host_line, read_syslog, renumbered
@@ -57,8 +57,7 @@ _FORMATS = ("%b %d, %Y @ %H:%M:%S.%f", "%b %d, %Y @ %H:%M:%S", "%m/%d/%Y, %I:%M:
             "%m/%d/%Y %H:%M:%S.%f", "%m/%d/%Y %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y, %H:%M:%S", "%d/%b/%Y:%H:%M:%S %z", "%a %b %d %H:%M:%S %Y")  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(NamedTuple):
     line: int
     host: str
     program: str
@@ -92,16 +91,12 @@ def read_export(
     """Read an export's messages as the logs of the hosts that its rows name."""
     problems: list[Problem] = []
     rows = _in_order(list(_rows(stream, source, problems)))
-    lines: list[bytes] = []
-    numbers: list[int] = []
-    last: Row = {}
-    for row in rows:
-        for line in _as_syslog(row, last):
-            lines.append(line.encode("utf-8", "backslashreplace"))
-            numbers.append(row.line)
-    readings = read_syslog(BytesIO(b"\n".join(lines)), source, read_part)
+    last: dict[str, str] = {}
+    lines = [(line.encode("utf-8", "backslashreplace"), row.line) for row in rows for line in _as_syslog(row, last)]
+    numbers = [number for _, number in lines]
+    readings = read_syslog(BytesIO(b"\n".join(line for line, _ in lines)), source, read_part)
     readings = [renumbered(reading, numbers) for reading in readings]
-    if not any(not reading.irrelevant for reading in readings):
+    if all(reading.irrelevant for reading in readings):
         detail = f"an export of {len(rows)} log rows, in which nothing of an ESXi host was found"
         problems.append(noted(source, "unused", detail))
     if problems:
@@ -120,13 +115,11 @@ def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_L
     count = 0
     try:
         for line, fields in _json_objects(given) if is_json else _delimited(given):
-            row = _row(line, fields)
-            if row is None:
-                continue
-            count += 1
-            if count > MAX_ROWS:
-                raise ValueError(f"more than {MAX_ROWS:,} rows; split the export")
-            yield row
+            if row := _row(line, fields):
+                count += 1
+                if count > MAX_ROWS:
+                    raise ValueError(f"more than {MAX_ROWS:,} rows; split the export")
+                yield row
     except (ValueError, RecursionError, csv.Error) as error:
         detail = f"an export that is damaged, cut short or too long ({str(error)[:200]}); the {count} rows before that are used"
         problems.append(noted(source, "truncated", detail, first[0]))
@@ -136,7 +129,7 @@ def _delimited(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     for number, fields in headed(delimited_rows(lines)):
         if fields.get("labels", "").startswith("{"):  # Grafana
             with suppress(ValueError, AttributeError, RecursionError):
-                _collect(json.loads(fields["labels"]), "labels", fields, 0)
+                fields = _collected(json.loads(fields["labels"]), "labels") | fields
         yield number, fields
 
 
@@ -169,50 +162,43 @@ def _json_objects(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Row]]
 
 def _flattened(value: Any, depth: int = 0) -> Iterator[Row]:
     # Objects that have a message, however deep in answers and hits they stand; fields by their joined names.
-    if depth > MAX_DEPTH:
+    if depth > MAX_DEPTH or not isinstance(value, (dict, list)):
         return
-    if isinstance(value, list):
-        for item in value:
-            yield from _flattened(item, depth + 1)
-        return
-    if not isinstance(value, dict):
-        return
-    columns = value.get("columns") or value.get("fields")
-    cells = value.get("rows") or value.get("values")
-    if isinstance(columns, list) and isinstance(cells, list):
-        names = [key_of(str(name.get("name", "") if isinstance(name, dict) else name)) for name in columns]
-        for row in cells:
-            if isinstance(row, list):
-                yield {name: _text(cell) for name, cell in zip(names, row, strict=False)}
-        return
-    fields: Row = {}
-    _collect(value, "", fields, 0)
-    if _is_row(fields):
-        yield fields
-        return
-    if isinstance(value.get("stream"), dict) and isinstance(value.get("values"), list):  # Loki
-        labels: Row = {}
-        _collect(value["stream"], "", labels, 0)
-        for pair in value["values"]:
-            if isinstance(pair, list) and len(pair) > 1:
-                yield labels | {"time": _text(pair[0]), "message": _text(pair[1])}
-        return
-    for item in value.values():
+    inner: Iterable[Any] = value
+    if isinstance(value, dict):
+        columns = value.get("columns") or value.get("fields")
+        cells = value.get("rows") or value.get("values")
+        if isinstance(columns, list) and isinstance(cells, list):
+            names = [key_of(str(name.get("name", "") if isinstance(name, dict) else name)) for name in columns]
+            rows = (row for row in cells if isinstance(row, list))
+            yield from ({name: _text(cell) for name, cell in zip(names, row, strict=False)} for row in rows)
+            return
+        fields = _collected(value)
+        if _is_row(fields):
+            yield fields
+            return
+        if isinstance(value.get("stream"), dict) and isinstance(value.get("values"), list):  # Loki
+            labels = _collected(value["stream"])
+            pairs = (pair for pair in value["values"] if isinstance(pair, list) and len(pair) > 1)
+            yield from (labels | {"time": _text(pair[0]), "message": _text(pair[1])} for pair in pairs)
+            return
+        inner = value.values()
+    for item in inner:
         yield from _flattened(item, depth + 1)
 
 
-def _collect(value: dict[str, Any], prefix: str, fields: Row, depth: int) -> None:
+def _collected(value: dict[str, Any], prefix: str = "", depth: int = 0) -> Row:
+    fields: Row = {}
     for name, item in value.items():
         key = prefix if name in _WRAPS else prefix + key_of(str(name))
         if isinstance(item, dict) and depth < MAX_DEPTH:
-            _collect(item, key, fields, depth + 1)
+            fields = _collected(item, key, depth + 1) | fields
         elif isinstance(item, list) and item and all(isinstance(one, dict) and "name" in one for one in item[:50]):
             for one in item[:200]:  # Log Insight: {"name": "hostname", "content": "esx01"}
                 fields.setdefault(key_of(str(one["name"])), _text(one.get("content", one.get("value"))))
-        elif isinstance(item, list) and len(item) == 1 and not isinstance(item[0], (dict, list)):
-            fields.setdefault(key, _text(item[0]))
-        elif not isinstance(item, list):
-            fields.setdefault(key, _text(item))
+        elif not isinstance(item, list) or (len(item) == 1 and not isinstance(item[0], (dict, list))):
+            fields.setdefault(key, _text(item[0] if isinstance(item, list) else item))
+    return fields
 
 
 def _text(value: Any) -> str:
@@ -223,18 +209,13 @@ def _text(value: Any) -> str:
 
 
 def _row(line: int, fields: Row) -> _Line | None:
-    told = {
-        name: next((fields[alias] for alias in aliases if fields.get(alias)), "") for name, aliases in COLUMNS.items()
-    }
+    told = {name: next(filter(None, map(fields.get, aliases)), "") for name, aliases in COLUMNS.items()}
     message = _PRIORITY.sub("", told["message"].lstrip("\ufeff \t"), count=1)
-    if not message.strip():
-        return None
     host, program = told["host"].strip(), told["program"].strip()
-    return _Line(
-        line=line, host=host if _HOST.fullmatch(host) and (":" not in host or host.count(":") > 1) else "",
-        program=program if _PROGRAM_NAME.fullmatch(program) else "", message=message, column_time=_moment(told["time"]),
-        own_time=parse_micros(message),
-    )  # fmt: skip
+    host = host if _HOST.fullmatch(host) and host.count(":") != 1 else ""
+    program = program if _PROGRAM_NAME.fullmatch(program) else ""
+    times = (_moment(told["time"]), parse_micros(message)) if message.strip() else ()
+    return _Line(line, host, program, message, *times) if times else None
 
 
 def _moment(text: str) -> int | None:
@@ -264,12 +245,9 @@ def _in_order(rows: list[_Line]) -> list[_Line]:
     falls = sum((later < earlier) - (later > earlier) for earlier, later in pairwise(known))
     if falls > 0 or (falls == 0 and _is_backwards([row.message for row in rows])):
         rows, times = rows[::-1], times[::-1]
-    last = known[0] if known else 0
-    keyed: list[tuple[int, int]] = []
-    for at, time in enumerate(times):
-        last = time if time is not None else last
-        keyed.append((last, at))
-    return [rows[at] for _, at in sorted(keyed)]
+    filled = accumulate(times, lambda last, time: last if time is None else time, initial=known[0] if known else 0)
+    keyed = list(filled)[1:]
+    return [rows[at] for at in sorted(range(len(rows)), key=lambda at: keyed[at] or 0)]
 
 
 def _is_backwards(messages: list[str]) -> bool:
@@ -280,14 +258,15 @@ def _is_backwards(messages: list[str]) -> bool:
     return 0 <= places[0] < places[1]
 
 
-def _as_syslog(row: _Line, last: Row) -> Iterator[str]:
+def _as_syslog(row: _Line, last: dict[str, str]) -> Iterator[str]:
     # `stamp host program: text`, from the message's own head or from the columns.
     first, *more = row.message.split("\n")
+    own = _STAMP.match(first)
+    stamp = own["stamp"] if own else _iso(row.column_time)
+    rest = own["rest"] if own else first
     if parse_host_line(first.encode("utf-8", "backslashreplace")) is not None:
         yield from (first, *more)
         return
-    own = _STAMP.match(first)
-    rest = own["rest"] if own else first
     named = _PROGRAM.match(rest)
     if named and named["program"].lower() in _PROGRAMS:
         program, rest = named["program"], rest[named.end() :]
@@ -300,11 +279,7 @@ def _as_syslog(row: _Line, last: Row) -> Iterator[str]:
     else:
         program = last.get(row.host, "export")  # more of what was said before; else nobody knows whose it is
     last[row.host] = program
-    stamp = own["stamp"] if own else _iso(row.column_time)
-    if stamp is None:
-        yield from (rest, *more)
-        return
-    yield f"{stamp} {row.host or 'localhost'} {program}: {rest}"
+    yield rest if stamp is None else f"{stamp} {row.host or 'localhost'} {program}: {rest}"
     yield from more
 
 
@@ -312,6 +287,4 @@ _PROGRAMS = {"vmkernel", "vmkwarning", "vmkalert", "vobd", "hostd", "vpxa", "esx
 
 
 def _iso(micros: int | None) -> str | None:
-    if micros is None:
-        return None
-    return datetime.fromtimestamp(micros / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return None if micros is None else moment_of(micros).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

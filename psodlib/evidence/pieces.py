@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -59,9 +59,9 @@ _OWN_PREFIX = re.compile(
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
 _PREFIX_ENDS = (
-    re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)"),
-    re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)"),
-    re.compile(r"(?:^|\s)(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?Log[A-Z]\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)"),
+    ("cpu", re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)")),
+    ("vmk", re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)")),
+    ("Log", re.compile(r"(?:^|\s)(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?Log[A-Z]\w{0,12}(?:\[\d{1,9}\])?:(?:\s|$)")),
 )  # fmt: skip
 _STAMP = re.compile(ISO)
 _PRIORITY = re.compile(r"(?:\d{1,5} )?<\d{1,3}>(?:1 )?")
@@ -150,20 +150,15 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
         return cuts
     for match in _CUT.finditer(data, start, end):
         begin = match.start()
+        before = data[start:begin] if first and begin - start <= _PREFIX_REACH else b"x"
         own_prefix = first and b"cpu" in match[0] and begin - start < _OWN_REACH
-        if not (_BLANK.fullmatch(data, previous_end, begin) or own_prefix or (first and _is_prefix(data[start:begin]))):
+        # What stands before it may be nothing, its own prefix or a receiver's.
+        if not (_BLANK.fullmatch(data, previous_end, begin) or own_prefix or not read_line(before).body):
             cuts.append(begin)
         if match["banner"] and _TITLE.match(data, match.end(), end):
             cuts.append(match.end())
         previous_end, first = match.end(), False
     return cuts
-
-
-def _is_prefix(raw: bytes) -> bool:
-    # Whether all that stands there is a receiver's prefix.
-    piece = Piece(0, 0, 1, raw[: _PREFIX_REACH + 1].decode("utf-8", "backslashreplace"))
-    read_prefix(piece)
-    return len(raw) <= _PREFIX_REACH and not piece.body
 
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
@@ -183,7 +178,7 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
     piece.damage |= {"garbled"} if guarded else set()
-    read_prefix(piece)
+    _read_prefix(piece)
     for role in ROLES:
         if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
@@ -192,15 +187,24 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     return piece
 
 
-def read_prefix(piece: Piece) -> None:
-    """Read and take off what stands before `cpuN:W)` or the program's name: stamps, host and the like, in whatever order a receiver put them."""
+def read_line(raw: bytes, line: int = 0) -> Piece:
+    """A line as it stands, with its prefix read."""
+    piece = Piece(0, 0, line, raw.decode("utf-8", "backslashreplace"))
+    _read_prefix(piece)
+    return piece
+
+
+def _read_prefix(piece: Piece) -> None:
+    # Everything before `cpuN:W)` or the program's name is stamps, host and the like, in whatever order a receiver put them.
     text = piece.body
     if own := _OWN_PREFIX.match(text):
         piece.time, piece.prefixed, piece.received = moment_of(own[1]), True, own[2] is not None
         piece.pcpu, piece.world, piece.body = int(own[3]), int(own[4]), text[own.end() :].strip()
         return
-    end = _end_of_prefix(text[:_PREFIX_REACH])
-    if end is None:
+    # The first of its ends that is there, unless a header stands before it: then it is of a line joined behind.
+    head = text[:_PREFIX_REACH]
+    end = next((found for word, ends in _PREFIX_ENDS if word in head and (found := ends.search(head))), None)
+    if end is None or "@BlueScreen" in head[: end.start()]:
         stamp = _STAMP.match(text)
         if stamp and text[stamp.end() : stamp.end() + 1] in ("", " ", "\t"):
             piece.time, piece.prefixed, text = moment_of(stamp[0]), True, text[stamp.end() :]
@@ -224,29 +228,17 @@ def read_prefix(piece: Piece) -> None:
     piece.host = host if program and "garbled" not in piece.damage else None
 
 
-def _end_of_prefix(head: str) -> re.Match[str] | None:
-    # The first of its ends that is there, unless a header stands before it: then it is of a line joined behind.
-    for needle, pattern in zip(("cpu", "vmk", "Log"), _PREFIX_ENDS, strict=True):
-        found = pattern.search(head) if needle in head else None
-        if found:
-            return None if "@BlueScreen" in head[: found.start()] else found
-    return None
-
-
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):?(\d\d))?", re.ASCII)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[+-]\d\d:?\d\d)?", re.ASCII)
 
 
 def moment_of(text: str) -> datetime | None:
     """The moment that a stamp names, in UTC; None for a masked one or one that cannot be."""
-    parts = _MOMENT.match(text)
-    if not parts or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
+    found = _MOMENT.match(text)
+    if not found or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
         return None
     try:
-        moment = datetime.fromisoformat(f"{parts[1]}.{parts[2] or '':0<6.6}+00:00")
-        if parts[3]:
-            zone = timedelta(hours=int(parts[4]), minutes=int(parts[5]))
-            moment -= zone if parts[3] == "+" else -zone
-        return moment
+        moment = datetime.fromisoformat(found[0])
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
 

@@ -48,6 +48,7 @@ class Place:
     collected: datetime | None = None
     mtime: datetime | None = None
     size: int = 0
+    stat: tuple[int, int, int] | None = None  # of a file on this machine: its bytes' and its own time in ns, its inode
 
 
 def host_of_folder(name: str, folders: Collection[str], names: Collection[str], given: bool = False) -> str | None:
@@ -81,6 +82,7 @@ def place_of(
     return Place(
         source=shown(path), name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
         collected=collected or taken, mtime=stamp_of(info.st_mtime) if info else None, size=info.st_size if info else 0,
+        stat=(info.st_mtime_ns, info.st_ctime_ns, info.st_ino) if isinstance(info, os.stat_result) else None,
     )  # fmt: skip
 
 
@@ -141,7 +143,7 @@ def joined_runs(held: Mapping[str, Mapping[int, tuple[Place, Any]]]) -> Iterator
             run = [numbered[number] for number in numbers[begin:end]]
             place, size = run[0][0], sum(one[0].size for one in run)
             source = place.source if begin else FRAGMENT.sub(r"\g<base>", place.source)
-            yield replace(place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=size), run
+            yield replace(place, source=source, name=FRAGMENT.sub(r"\g<base>", place.name), size=size, stat=None), run
 
 
 def shown(text: str) -> str:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
@@ -31,10 +32,14 @@ _BESIDE = {
     "product": ("registers", "arm_pc", "cpu_list", "world", "base", *_FRAMES),
     "uptime": ("product", "title", "backtrace", "saved", "cpu_list", "world", *_FRAMES),
 }
+# Of these the prefix and the words tell who crashed.
+_SPEAKING = ("code_start", "message", "fatal", "requested", *_FRAMES)
+_PRINTING = (("details",), ("backtrace",), ("cpu_list",), ("other_cpu",))
 _BEGINS = OPENERS | {"registers", "arm_pc", "world", "lockup", "other_product"}
 # A backtrace under one of these is logged by a host that lives on, unless something fatal stands beside it.
 _LIVES_ON = ("backtrace", "lockup")
 _LOGGING = re.compile(r"LogBacktrace|Log_Backtrace|Util_.{0,80}Backtrace|Backtrace_Log")
+_TABLES = re.compile(r"\s+PTEs:")  # of pages; what stands behind is no message
 _PANICKING = re.compile(r"_?v?Panic|vmk_v?Panic|PanicvPanic|panic$")
 
 _GAP = 12  # lines of something else that a block outlives: other PCPUs go on logging for a moment
@@ -65,16 +70,15 @@ class _Block:
             self.last = piece if piece.time else self.last
 
     def first(self, *roles: str) -> Piece | None:
-        found = (self.firsts[role] for role in roles if role in self.firsts)
-        return min(found, key=lambda piece: piece.start, default=None)
+        return next((piece for role, piece in self.firsts.items() if role in roles), None)
 
     def has(self, *roles: str) -> bool:
-        return any(role in self.firsts for role in roles)
+        return not self.firsts.keys().isdisjoint(roles)
 
     def ends_before(self, piece: Piece) -> bool:
-        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot" or _far(self.last, piece, _ANOTHER_DAY):
+        if len(self.pieces) >= _PIECE_LIMIT or piece.role == "boot" or _apart(self.last, piece, _ANOTHER_DAY):
             return True
-        if self.gap > _GAP and (self.gap > _LONG_GAP or not _near(self.last, piece, _MOMENTS)):
+        if self.gap > _GAP and (self.gap > _LONG_GAP or _apart(self.last, piece, _MOMENTS) is not False):
             return True
         return _begins_another(self, piece)
 
@@ -118,7 +122,7 @@ def _begins_another(block: _Block, piece: Piece) -> bool:
     if piece.role in ("header", "message", "requested"):
         return _is_other_message(block, piece)
     if piece.role in ("product", "details"):
-        if _near(block.last, piece, _NESTED):
+        if _apart(block.last, piece, _NESTED) is False:
             return False
         first = block.firsts.get(piece.role)
         whole = block.has("registers", *_FRAMES) and block.has(*_MESSAGES)
@@ -135,43 +139,32 @@ def _is_other_message(block: _Block, piece: Piece) -> bool:
     if known is None:
         # A dump prints backtrace and product before the message; pasted frames without either are another crash's.
         of_the_dump = block.has("product", "backtrace", "saved", "other_cpu", "details")
-        return ended if piece.role == "header" else traced and not (of_the_dump or _near(block.pieces[-1], piece))
+        if piece.role == "header":
+            return ended
+        return traced and not of_the_dump and _apart(block.pieces[-1], piece) is not False
     one, other = _plain(known.group("message") or known.body), _plain(piece.group("message") or piece.body)
-    alike = one and other and (one.startswith(other) or other.startswith(one)) and not _far(known, piece, _NESTED)
+    alike = one and other and (one.startswith(other) or other.startswith(one)) and not _apart(known, piece, _NESTED)
     if alike or not _plain(piece.group("message")):  # nothing is said where a text is cut
         return False
+    nested = _apart(known, piece, _NESTED) is False
     if piece.role == "header" and known.role == "header":
-        return not (ended and _near(known, piece, _NESTED) and known.host == piece.host)
+        return not (ended and nested and known.host == piece.host)
     told = [_message_facts(said.group("message")) for said in (known, piece)]
     worlds = {facts["world_id"] for facts in told if None not in (facts["exception"], facts["world_id"])}
-    return (traced or ended or len(worlds) == 2) and not _near(known, piece, _NESTED)
+    return (traced or ended or len(worlds) == 2) and not nested
 
 
-def _apart(one: Piece | None, other: Piece) -> timedelta | None:
-    # None where nothing tells: a receiver's stamp and the host's own differ by whatever the clocks do.
+def _apart(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool | None:
+    # By more than this? None where nothing tells: a receiver's stamp and the host's own differ by whatever the clocks do.
     if one is None or one.time is None or other.time is None or one.received != other.received:
         return None
-    return abs(one.time - other.time)
-
-
-def _near(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    apart = _apart(one, other)
-    return apart is not None and apart <= span
-
-
-def _far(one: Piece | None, other: Piece, span: timedelta = _SAME_MOMENT) -> bool:
-    apart = _apart(one, other)
-    return apart is not None and apart > span
+    return abs(one.time - other.time) > span
 
 
 def _plain(message: str | None) -> str:
     # Letters and figures alone: what two prints of one message share.
-    text = _without_tables(message or "").replace("\\x", "")
+    text = _TABLES.split(message or "", 1)[0].replace("\\x", "")
     return re.sub(r"[^0-9a-z]", "", text.lower())[:200]
-
-
-def _without_tables(message: str) -> str:
-    return re.split(r"\s+PTEs:", message, maxsplit=1)[0]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -194,7 +187,7 @@ def is_crash(block: _Block) -> bool:
     # Whether a line that tells of a living host speaks of these frames: written as they are, and in their moment.
     head = frames[0]
     lives_on = any(
-        piece.prefixed == head.prefixed and not _far(piece, head) for piece in block.pieces if piece.role in _LIVES_ON
+        piece.prefixed == head.prefixed and not _apart(piece, head) for piece in block.pieces if piece.role in _LIVES_ON
     )
     # A host that lives on prints several words of the stack, a purple screen one; the last line may be cut, and tells neither.
     logged = head.pcpu is not None and head.role == "frame"
@@ -223,7 +216,7 @@ def _is_joke(block: _Block) -> bool:
 # Crash: what a block says.
 
 
-def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
+def read_crash(block: _Block, data: bytes, offset: int, source: str | None = None) -> Crash:
     """What a block says, whose stretch of text begins at a byte of its file."""
     # It begins behind the warnings that foretold it, and ends with its last line of a known role.
     roles = [piece.role for piece in block.pieces]
@@ -233,21 +226,27 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
     raw = data[pieces[0].start - offset : pieces[-1].end - offset]
     message = _message_of(block.first("header") or block.first("message") or block.first("requested"), pieces)
     facts = _message_facts(message)
-    pcpu = _of_whom(pieces, "pcpu", facts["pcpu"])
+    spoken = [_first(pieces, attrgetter(what), ("header",), _SPEAKING) for what in ("pcpu", "world")]
+    printed = [_first(pieces, _told(what, read_count), *_PRINTING) for what in ("pcpu", "world")]
+    # The PCPU and the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
+    pcpu = _either(spoken[0], facts["pcpu"], printed[0])
     frames = _frames_of(pieces, pcpu)
+    product = block.firsts.get("product")
+    version, build = ((product and product.group(name)) or "#" for name in ("version", "build"))
     crash = facts | {
         "host": next((piece.host for piece in pieces if piece.role and piece.host), None),
-        "time": _time_of(pieces),
-        "esxi_version": _unmasked(block, "version"),
-        "esxi_build": _unmasked(block, "build"),
+        "time": _first(pieces, attrgetter("time"), ("header",), ("code_start",), ("message", *_FRAMES), {*roles})
+        or moment_of(_first(pieces, _told("time", str), ("details",)) or ""),
+        "esxi_version": None if re.search("[#X]", version) else version,
+        "esxi_build": None if re.search("[#X]", build) else build,
         "kind": _kind_of(message, facts["exception"], frames, block),
         "message": message,
         "pcpu": pcpu,
-        "world_id": _of_whom(pieces, "world", facts["world_id"]),
-        "world_name": facts["world_name"] or _first_told(pieces, "name", "details", "cpu_list"),
-        "ip": facts["ip"] if facts["ip"] is not None else _register_ip(pieces),
-        "code_start": _address(_first_told(pieces, "code_start", "code_start")),
-        "uptime": _span(_first_told(pieces, "uptime", "code_start", "uptime", "details")),
+        "world_id": _either(facts["world_id"], spoken[1], printed[1]),
+        "world_name": facts["world_name"] or _first(pieces, _told("name", str), ("details",), ("cpu_list",)),
+        "ip": _either(facts["ip"], _first(pieces, _register_ip, ("registers", "arm_pc", "other_cpu"))),
+        "code_start": _first(pieces, _told("code_start", _address), ("code_start",)),
+        "uptime": _first(pieces, _told("uptime", _span), ("code_start",), ("uptime",), ("details",)),
     }
     identity = _identity(crash, facts["ip"], frames)
     return Crash(
@@ -255,6 +254,7 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         crash_id=identity,
         deliberate=bool(message and KINDS[0][2].search(message)),
         damage=_damage(pieces, crash, frames, raw),
+        source=source,
         line=pieces[0].line,
         offset=pieces[0].start,
         sha256=hashlib.sha256(raw).hexdigest(),
@@ -263,27 +263,30 @@ def read_crash(block: _Block, data: bytes, offset: int) -> Crash:
         # The vmkernel prints 0 for itself in its map: that is "not said", its place is `Code start`.
         modules=tuple(
             Module(
-                crash_id=identity,
-                host=crash["host"],
-                time=crash["time"],
-                module=piece.group("module") or "",
-                base=_address(piece.group("base")) or None,
-                data=_address(piece.group("data")) or None,
-                bss=_address(piece.group("bss")) or None,
+                crash_id=identity, host=crash["host"], time=crash["time"], module=piece.group("module") or "", source=source,
+                base=_address(piece.group("base")) or None, data=_address(piece.group("data")) or None, bss=_address(piece.group("bss")) or None,
             )
             for piece in pieces
             if piece.role == "module_map"
         ),
-    )
+    )  # fmt: skip
 
 
-def _first_told(pieces: list[Piece], name: str, *roles: str) -> str | None:
-    return next((text for role in roles for p in pieces if p.role == role and (text := p.group(name))), None)
+def _first(pieces: list[Piece], told: Callable[[Piece], Any], *roles: Collection[str]) -> Any:
+    # What the first of these pieces tells that tells it at all; those of the first roles before all others.
+    return next((value for role in roles for p in pieces if p.role in role and (value := told(p)) is not None), None)
 
 
-def _unmasked(block: _Block, name: str) -> str | None:
-    text = block.firsts["product"].group(name) if block.has("product") else None
-    return None if text is None or re.search("[#X]", text) else text
+def _told(name: str, read: Callable[[Any], Any]) -> Callable[[Piece], Any]:
+    return lambda piece: read(text) if (text := piece.group(name)) else None
+
+
+def _either(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _register_ip(piece: Piece) -> Any:
+    return _either(_address(piece.group("ip")), _address(_found(_REGISTER_IP, piece.body)))
 
 
 def _message_of(told: Piece | None, pieces: list[Piece]) -> str | None:
@@ -291,7 +294,7 @@ def _message_of(told: Piece | None, pieces: list[Piece]) -> str | None:
     if piece is None:
         return None
     text = (piece.match.groupdict() if piece.match else {}).get("message", piece.body[:4000]) or ""
-    return re.sub(r"\.{3}\s*\Z", "", _without_tables(text).strip()).rstrip() or None
+    return re.sub(r"\.{3}\s*\Z", "", _TABLES.split(text, 1)[0].strip()).rstrip() or None
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:
@@ -370,33 +373,6 @@ def _kind_of(message: str | None, exception: int | None, frames: list[dict[str, 
         return "machine_check"
     main = [frame["function"] or "" for frame in frames if frame["backtrace"] == 0]
     return "panic" if any(map(_PANICKING.match, main[:6])) else "other"
-
-
-def _time_of(pieces: list[Piece]) -> datetime | None:
-    for roles in (("header",), ("code_start",), ("message", *_FRAMES), None):
-        for piece in pieces:
-            if piece.time and (roles is None or piece.role in roles):
-                return piece.time
-    return moment_of(_first_told(pieces, "time", "details") or "")
-
-
-def _of_whom(pieces: list[Piece], what: str, told: int | None) -> int | None:
-    # The PCPU or the world that crashed: by the prefix of its lines, its message (of a world the first), what else is printed.
-    speaking = (("header",), ("code_start", "message", "fatal", "requested", *_FRAMES))
-    spoken = [getattr(piece, what) for roles in speaking for piece in pieces if piece.role in roles]
-    printing = ("details", "backtrace", "cpu_list", "other_cpu")
-    printed = [read_count(piece.group(what)) for role in printing for piece in pieces if piece.role == role]
-    own = [*spoken, told] if what == "pcpu" else [told, *spoken]
-    return next((value for value in (*own, *printed) if value is not None), None)
-
-
-def _register_ip(pieces: list[Piece]) -> int | None:
-    for piece in pieces:
-        if piece.role in ("registers", "arm_pc", "other_cpu"):
-            for text in (piece.group("ip"), _found(_REGISTER_IP, piece.body)):
-                if (address := _address(text)) is not None:
-                    return address
-    return None
 
 
 @dataclass(slots=True, eq=False)

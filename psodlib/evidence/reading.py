@@ -36,15 +36,15 @@ MAX_CAPTURE = 16 << 20  # bytes of a terminal's capture that are looked at for o
 MAX_BOOK = 256 << 20  # bytes of a workbook
 _VMKERNEL_WORDS = (b"@BlueScreen:", b"VMK uptime: ", b"Code start: 0x")
 _VMKERNEL_PREFIX = re.compile(rb"cpu(?<=\bcpu)\d{1,4}:\d{1,10}[^)\n]{0,80}\)")
-# First bytes of files that are no text and no evidence -> kind.
-_MAGIC = (
-    (b"\x89PNG", "picture"), (b"\xff\xd8\xff", "picture"), (b"GIF8", "picture"), (b"%PDF", "document"), (b"PK\x03\x04", "document"),
-    (b"\xd0\xcf\x11\xe0", "document"), (b"\x7fELF", "program"), (b"PAR1", "table"), (b"SQLite format 3", "database"),
-)  # fmt: skip
+# Files that are no text and no evidence: what they are, and the first bytes by which they are known.
 _NO_TEXT = {
-    "picture": "a picture", "document": "a document (PDF, Word, an archive of one)", "program": "a program", "table": "a Parquet file",
-    "database": "a database", "binary": "no text and nothing that is known here",
-}  # fmt: skip
+    "picture": ("a picture", (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")),
+    "document": ("a document (PDF, Word, an archive of one)", (b"%PDF", b"PK\x03\x04", b"\xd0\xcf\x11\xe0")),
+    "program": ("a program", (b"\x7fELF",)),
+    "table": ("a Parquet file", (b"PAR1",)),
+    "database": ("a database", (b"SQLite format 3",)),
+    "binary": ("no text and nothing that is known here", ()),
+}
 # What stands in lines and is no text of theirs; of each, a byte that tells at once that there is none.
 _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
@@ -218,11 +218,10 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
             # Else it may be another host's, another day's: nobody took it as evidence.
             if not (crashes or has_outputs):
                 return _nothing(item, "document")
-            of_crash = "a crash, no evidence of a host; `parse_crashes` reads what it quotes"
-            quoted = (
-                of_crash if crashes else "outputs of a host, no evidence; put what it quotes into a file of its own"
-            )
-            return _nothing(item, "", "unknown_format", f"a document that quotes {quoted}")
+            detail = "outputs of a host, no evidence; put what it quotes into a file of its own"
+            if crashes:
+                detail = "a crash, no evidence of a host; `parse_crashes` reads what it quotes"
+            return _nothing(item, "", "unknown_format", f"a document that quotes {detail}")
     if has_outputs or (crashes and not like_vmkernel):
         # A capture of a terminal may hold outputs and a dump log's text: both readers see all of it.
         seen: list[bytes] = []
@@ -236,25 +235,16 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     kinds = [place for place in found if place < len(KINDS)]
     kind = recognise(text, name.removesuffix(".txt"), kinds) if kinds and not like_vmkernel else None
     if kind is not None:
-        readings = read_artifact(text_of, item.source, item.name, _taken(item), kind)
-        return [
-            replace(reading, problems=(), irrelevant=True)
-            if _is_one_of_hundreds(item)
-            and not reading.facts
-            and [one.problem for one in reading.problems] == ["unused"]
-            else reading
-            for reading in readings
-        ]
+        told = read_artifact(text_of, item.source, item.name, _taken(item), kind)
+        silent = [one for one in told if not one.facts and [problem.problem for problem in one.problems] == ["unused"]]
+        noise = silent if _is_one_of_hundreds(item) else []
+        return [replace(one, problems=(), irrelevant=True) if one in noise else one for one in told]
     if like_vmkernel:
         return [read_vmkernel(text_of, item.source)]
     reading = _searched(stream, encoding, item)
     # A text that does not look like vmkernel's: a stamp alone makes no sign of life.
-    if reading and (
-        reading.crashes
-        or reading.drivers
-        or reading.modules
-        or any(p.problem == "unread_crash" for p in reading.problems)
-    ):
+    unread = reading and any(problem.problem == "unread_crash" for problem in reading.problems)
+    if reading and (unread or reading.crashes or reading.drivers or reading.modules):
         return [reading]
     return _of_unknown(head, item)
 
@@ -303,7 +293,7 @@ def _is_one_of_hundreds(item: Item) -> bool:
 
 def binary_kind(head: bytes) -> str | None:
     """What bytes are that are no text. Text may begin with a run of NULs: a dump log is a ring buffer."""
-    kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+    kind = next((kind for kind, (_, magic) in _NO_TEXT.items() if head.startswith(magic)), None)
     odd = len(head) - len(head.translate(None, _CONTROLS))
     nuls = head.count(0) if odd else 0
     # Packed bytes may hold few enough control characters by chance, and hold no words of UTF-8 for long.
@@ -317,18 +307,15 @@ def _of_binary(kind: str, item: Item) -> list[FileReading]:
         return _nothing(item, "", "not_text", detail)
     if "!" in item.source or _is_one_of_hundreds(item):  # counted by its archive
         return _nothing(item, kind)
-    return _nothing(item, "", "unused", f"{_NO_TEXT[kind]}; if it shows a crash, put its text into a .txt beside it")
+    return _nothing(item, "", "unused", f"{_NO_TEXT[kind][0]}; if it shows a crash, put its text into a .txt beside it")
 
 
 def _of_unknown(head: bytes, item: Item) -> list[FileReading]:
     if _is_one_of_hundreds(item) and not head.isspace():
         return _nothing(item, "other_output")
-    kind = _irrelevant_kind(_text(head))
-    return (
-        _nothing(item, kind)
-        if kind
-        else [FileReading(source=item.source, kind="", problems=(problem_of_unknown(item.source),))]
-    )
+    if kind := _irrelevant_kind(_text(head)):
+        return _nothing(item, kind)
+    return [FileReading(source=item.source, kind="", problems=(problem_of_unknown(item.source),))]
 
 
 def _irrelevant_kind(text: str) -> str | None:

@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from psodlib.evidence.addresses import trouble_at
 from psodlib.evidence.archives import Container, Item, expand
 from psodlib.evidence.artifacts.commands import parse_date
 from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, joined_runs, place_of, shown
-from psodlib.evidence.streams import BLOCK, HASHED, Budget, DiskFile, Limits, Stream, chained, diagnose, noted, peeled
+from psodlib.evidence.streams import BLOCK, Budget, DiskFile, Limits, Stream, chained, diagnose, noted, peeled
 from psodlib.records import Problem
 
 
@@ -36,6 +36,9 @@ class Unit:
 
     paths: tuple[str, ...]
     place: Place
+    watch: Callable[[], Any] | None = field(
+        default=None, repr=False, compare=False
+    )  # gives a hash for its text as it is read
 
     @property
     def source(self) -> str:
@@ -72,9 +75,8 @@ def iter_units(*sources: str | Path) -> Iterator[Unit | Problem]:
         elif "://" in text:
             walks.append(_remote(text))
         elif not os.path.lexists(text) or not text:
-            raise InputError(
-                f"{shown(text)!r} does not exist; expected a folder, a file, an address with :// or - for stdin"
-            )
+            expected = "expected a folder, a file, an address with :// or - for stdin"
+            raise InputError(f"{shown(text)!r} does not exist; {expected}")
         else:
             walks.append(_local(text))
     return (unit for walk in walks for unit in walk)
@@ -86,11 +88,8 @@ class _Far(NamedTuple):
     st_mtime: float
 
 
-class _Folder(NamedTuple):
-    # One folder below a source: its parts, its files as (name, path, what is known of it), its folders.
-    parts: tuple[str, ...]
-    files: list[tuple[str, str, Any]]
-    folders: list[str]
+# One folder below a source: its parts, its files as (name, path, what is known of it), its folders.
+_Folder = tuple[tuple[str, ...], list[tuple[str, str, Any]], list[str]]
 
 
 def _remote(address: str) -> Iterator[Unit | Problem]:
@@ -124,14 +123,14 @@ def _remote(address: str) -> Iterator[Unit | Problem]:
         else:
             parts = (path if "*" in root else path.rpartition("/")[2],)
         for depth in range(len(parts)):
-            folder = tree.setdefault(parts[:depth], _Folder(parts[:depth], [], []))
-            if depth < len(parts) - 1 and parts[depth] not in folder.folders[-1:]:
-                folder.folders.append(parts[depth])
+            _, within, inner = tree.setdefault(parts[:depth], (parts[:depth], [], []))
+            if depth < len(parts) - 1 and parts[depth] not in inner[-1:]:
+                inner.append(parts[depth])
         whole = files.unstrip_protocol(path) if before is None else f"{before}{path}"
         # A file's own time, where the protocol keeps it; a store of objects knows only when it was put there.
         changed = info.get("mtime") or -1
         changed = changed.timestamp() if isinstance(changed, datetime) else changed
-        folder.files.append((parts[-1], whole, _Far(int(info.get("size") or 0), changed)))
+        within.append((parts[-1], whole, _Far(int(info.get("size") or 0), changed)))
     yield from _units((tree[parts] for parts in sorted(tree)), top.rpartition("/")[2], _open_far, is_folder)
 
 
@@ -178,7 +177,7 @@ def _walk(root: str) -> Iterator[_Folder | Problem]:
         folders = [name for name, is_folder in found if is_folder]
         folders = [name for name in folders if not (name == "truth" and _is_simulated(folder, folders))]
         paths = [(name, os.path.join(folder, name)) for name, is_folder in found if not is_folder]
-        yield _Folder(parts, [(name, path, _stated(path, root)) for name, path in paths], folders)
+        yield parts, [(name, path, _stated(path, root)) for name, path in paths], folders
         todo += [(*parts, name) for name in reversed(folders)]
 
 
@@ -215,7 +214,8 @@ def _units(
         if are_hosts:
             own, names = parts[-1] if parts else root, [name for name, *_ in files]
             hosts[parts] = hosts.get(parts[:-1]) or host_of_folder(own, inner, names, given=not parts)
-        taken = next((_told_time(open_file, path, info) for name, path, info in files if name == "date.txt"), None)
+        dates = (path for name, path, info in files if name == "date.txt" and hasattr(info, "st_size"))
+        taken = next((_told_time(open_file, path) for path in dates), None)
         fragments: dict[str, dict[int, tuple[Place, str]]] = {}
         for name, path, info in files:
             if isinstance(info, Problem):
@@ -233,11 +233,11 @@ def _units(
                 yield Unit(paths=tuple(path for _, path in found[1]), place=found[0])
 
 
-def _told_time(open_file: Callable[[str], Any], path: str, info: Any) -> datetime | None:
+def _told_time(open_file: Callable[[str], Any], path: str) -> datetime | None:
     # The time of a collection as `date` printed it into the folder: copying a folder changes its files' stamps.
     try:
         with open_file(path) as file:
-            return parse_date(file.read(200).decode("utf-8", "replace")) if hasattr(info, "st_size") else None
+            return parse_date(file.read(200).decode("utf-8", "replace"))
     except Exception:  # the file itself is read later, and its trouble told
         return None
 
@@ -290,8 +290,8 @@ def _reopen(unit: Unit, limits: Limits, told: list[Problem] | None = None) -> St
     except Exception as error:  # it vanished since it was looked at
         problems.append(diagnose(error, unit.source))
         return Stream((), unit.source, problems)
-    if unit.size <= HASHED:
-        stream.begin_hash()
     stream = peeled(stream, budget)
+    if unit.watch:
+        stream.begin_hash(into=unit.watch())
     stream.again = partial(_reopen, unit, limits, problems)
     return stream

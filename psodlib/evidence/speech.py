@@ -10,7 +10,8 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from functools import lru_cache
+
+from psodlib.evidence.pieces import moment_of
 
 TAIL = 1 << 15  # bytes before a boot, a crash or the end
 WORDS = 24  # bytes of a warning that tell it from others of its minute
@@ -72,7 +73,8 @@ class Speech:
     def found(self) -> Iterator[tuple[datetime | None, str, str | None, str, int]]:
         """All that is kept of it: time, what, module, text and line."""
         for minute, what, module, text, line in self._found:
-            yield _moment(minute), what, module.decode() or None, text.decode("utf-8", "replace"), line
+            moment = moment_of(minute.decode("latin-1") + ":00") if minute else None
+            yield moment, what, module.decode() or None, text.decode("utf-8", "replace"), line
 
 
 def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
@@ -82,11 +84,3 @@ def _minute(raw: bytes, begin: int, at: int) -> bytes | None:
         return minute
     stamp = _STAMP.search(raw, max(begin, at - _REACH), at)
     return stamp[0] if stamp else None
-
-
-@lru_cache(64)
-def _moment(stamp: bytes | None) -> datetime | None:
-    try:
-        return datetime.fromisoformat(f"{(stamp or b'').decode()}+00:00")
-    except ValueError:
-        return None

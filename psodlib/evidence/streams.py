@@ -66,20 +66,14 @@ class Stream(io.RawIOBase):
     """Bytes that never raise: what goes wrong ends the stream and stands in ``problems``.
 
     The one pull-reader: every layer below is a generator of blocks, or a file. ``count`` is of the bytes read so far.
-    ``sha256`` (hexadecimal) is of the file as it is stored, which for a compressed one means its compressed bytes; None
-    where it is too large to hash. ``again``, where there is one, gives the same bytes from their start.
+    ``sha256`` (hexadecimal) is of an archive's member as it is stored, which for a compressed one means its compressed bytes;
+    None where it is too large to hash. ``again``, where there is one, gives the same bytes from their start.
     """
 
     def __init__(
-        self,
-        raw: Any,
-        source: str,
-        problems: list[Problem] | None = None,
-        *,
-        stored: Stream | None = None,
-        budget: Budget | None = None,
-        whole: memoryview | None = None,
-    ) -> None:
+        self, raw: Any, source: str, problems: list[Problem] | None = None, *, stored: Stream | None = None,
+        budget: Budget | None = None, whole: memoryview | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self._raw, self.file = raw, raw if hasattr(raw, "readinto") else None
         self._blocks: Iterator[Any] = iter(()) if self.file is not None else filter(len, raw)
@@ -91,9 +85,9 @@ class Stream(io.RawIOBase):
         self.again: Callable[[], Stream] | None = None
         self.problems: list[Problem] = [] if problems is None else problems
 
-    def begin_hash(self) -> None:
+    def begin_hash(self, size: int = 0, into: Any = None) -> None:
         """Hash what is read from here on, unless it is too much."""
-        self._hash = hashlib.sha256()
+        self._hash = (into or hashlib.sha256()) if size <= HASHED else None
 
     def readable(self) -> bool:
         """Always."""

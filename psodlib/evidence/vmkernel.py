@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 from operator import itemgetter
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_prefix
+from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_line
 from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
@@ -208,19 +208,17 @@ class _Reader:
         if window is None:
             return
         data = bytes(window.data)
-        if not last:
-            data = data[: data.rfind(b"\n") + 1] or data
+        end = len(data) if last else data.rfind(b"\n") + 1 or len(data)
         if resume:
-            keep = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:")) + 1
-            data = data[:keep] if keep > _WINDOW_LIMIT // 2 else data
-        skip = 0
-        if window.start > self.parsed_to and not data.startswith(b"\0"):  # behind a run of NULs a line begins
-            skip = data.find(b"\n") + 1
-        self._read(data[skip:], window.start + skip, window.line + (1 if skip else 0))
-        self.parsed_to = window.start + len(data)
-        if resume and (rest := window.data[len(data) :]):
-            line = window.line + data.count(b"\n")
-            self.window = _Window(self.parsed_to, line, max(window.until, self.parsed_to + _AFTER), bytearray(rest))
+            header = data.rfind(b"\n", 0, data.rfind(b"BlueScreen:", 0, end)) + 1
+            end = header if header > _WINDOW_LIMIT // 2 else end
+        # Behind a run of NULs a line begins.
+        skip = data.find(b"\n", 0, end) + 1 if window.start > self.parsed_to and not data.startswith(b"\0") else 0
+        self._read(data[skip:end], window.start + skip, window.line + (1 if skip else 0))
+        self.parsed_to = window.start + end
+        if resume and end < len(data):
+            until = max(window.until, self.parsed_to + _AFTER)
+            self.window = _Window(self.parsed_to, window.line + data.count(b"\n", 0, end), until, bytearray(data[end:]))
 
     def _read(self, data: bytes, start: int, line: int) -> None:
         for block, part, at in blocks_in(data, start, line):
@@ -235,23 +233,20 @@ class _Reader:
                     detail = f"more than {_CRASH_LIMIT} crashes in one file: the rest is not read"
                     self._complain("too_large", detail, first.line)
                 return
-            crash = read_crash(block, part, at)
-            modules = tuple(replace(module, source=self.source) for module in crash.modules)
-            self.crashes.append(replace(crash, source=self.source, modules=modules))
+            crash = read_crash(block, part, at, self.source)
+            self.crashes.append(crash)
             if "involved in panic" in crash.text and crash.time is not None:
                 # From 8.0 on the panic itself names the version of each module that it blames: what was loaded in that boot.
                 for module, printed in modules_named_by_kernel(crash.text).items():
                     if printed:
-                        self._note_loaded(module, printed, crash.time, crash.time, crash.line)
+                        self._note_loaded(module, printed, crash.time, crash.line)
 
     def _complain(self, problem: str, detail: str, line: int | None = None) -> None:
         self.problems.append(Problem(source=self.source, problem=problem, line=line, detail=detail))
 
     def _row(self, row: LineRow, raw: bytes, line: int) -> bool:
-        text = raw.decode("utf-8", "backslashreplace").rstrip("\r")
-        piece = Piece(0, 0, line, text)
-        read_prefix(piece)
-        match = row.pattern.search(text if row.what in _TOLD else piece.body)
+        piece = read_line(raw.rstrip(b"\r"), line)
+        match = row.pattern.search(raw.decode("utf-8", "backslashreplace") if row.what in _TOLD else piece.body)
         if not match:
             return False
         groups = match.groupdict()
@@ -267,8 +262,7 @@ class _Reader:
             self.facts.append(fact)
         else:
             module = (row.what or module or "").lower()
-            hour = time.replace(minute=0, second=0, microsecond=0) if time else None
-            self._note_loaded(module, version, hour, time, line)
+            self._note_loaded(module, version, time, line)
             if number := groups.get("id"):
                 self.modules.append(Module(module=module, module_id=read_count(number), time=time, source=self.source))
         return True
@@ -284,12 +278,10 @@ class _Reader:
                 self.foretold[key] = minute
             self.precursors.append((piece.time, what, module, piece.body[:300], piece.line))
 
-    def _note_loaded(
-        self, module: str, printed: str | None, once: datetime | None, time: datetime | None, line: int | None
-    ) -> None:
-        version = normalise(printed, module)
-        if (module, version, once) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
-            self.drivers[module, version, once] = DriverReading(
+    def _note_loaded(self, module: str, printed: str | None, time: datetime | None, line: int | None) -> None:
+        version, hour = normalise(printed, module), time and time.replace(minute=0, second=0, microsecond=0)
+        if (module, version, hour) not in self.drivers and len(self.drivers) < _ROW_LIMIT:
+            self.drivers[module, version, hour] = DriverReading(
                 module=module, version=version, state="loaded", observed_at=time, evidence="banner", source=self.source, line=line,
             )  # fmt: skip
 
@@ -305,18 +297,17 @@ class _Reader:
         spans = [(first, _last_stamp(view) or first)] if first else []
         while spans:
             one, other = spans.pop()
-            calm = _NONE <= other[1] - one[1] <= _SILENCE
-            if not calm and (middle := _stamp_between(view, one[0], other[0])):
+            # A stamped line between them, from the middle if there is one there.
+            origins = () if _NONE <= other[1] - one[1] <= _SILENCE else ((one[0] + other[0]) // 2, one[0] + 1)
+            between = (_stamp(_STAMP.search(view, origin, other[0])) for origin in origins)
+            if middle := next((at for at in between if at and one[0] < at[0] < other[0]), None):
                 spans += [(middle, other), (one, middle)]
             else:
                 self._see(one[1])
                 self._see(other[1])
-        if not _OWN_LINE.match(
-            view
-        ):  # who speaks in the first line: a receiver's file of one host says the same everywhere
-            piece = Piece(0, 0, 0, bytes(view[:1024]).split(b"\n", 1)[0].decode("utf-8", "backslashreplace"))
-            read_prefix(piece)
-            self.hosts |= {piece.host.lower()} if piece.host else set()
+        # Who speaks in the first line: a receiver's file of one host says the same everywhere.
+        if not _OWN_LINE.match(view) and (host := read_line(bytes(view[:1024]).split(b"\n", 1)[0]).host):
+            self.hosts.add(host.lower())
 
     def _see(self, moment: datetime) -> None:
         self.last_time = moment
@@ -336,23 +327,16 @@ class _Reader:
         hosts = sorted(self.hosts | {crash.host.lower() for crash in self.crashes if crash.host})
         if len(hosts) > 1:
             self._complain("host_conflict", f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}")
-        return FileReading(
-            source=self.source,
-            kind="vmkernel",
-            host=hosts[0] if len(hosts) == 1 else None,
-            size=self.size,
-            crashes=tuple(self.crashes),
-            alive=tuple(Alive(start=start, end=end, source=self.source) for start, end in self.stretches),
-            marks=tuple(self.marks),
-            drivers=tuple(self.drivers.values()),
-            modules=tuple(self.modules) + tuple(module for crash in self.crashes for module in crash.modules),
-            facts=tuple(self.facts),
-            precursors=tuple(
-                Precursor(time=time, what=what, module=module, text=text, source=self.source, line=line)
-                for time, what, module, text, line in chain(self.precursors, self.speech.found())
-            ),
-            problems=tuple(self.problems),
+        alive = tuple(Alive(start=start, end=end, source=self.source) for start, end in self.stretches)
+        precursors = tuple(
+            Precursor(time=time, what=what, module=module, text=text, source=self.source, line=line)
+            for time, what, module, text, line in chain(self.precursors, self.speech.found())
         )
+        return FileReading(
+            source=self.source, kind="vmkernel", host=hosts[0] if len(hosts) == 1 else None, size=self.size, crashes=tuple(self.crashes),
+            alive=alive, marks=tuple(self.marks), drivers=tuple(self.drivers.values()), facts=tuple(self.facts), precursors=precursors,
+            modules=tuple(chain(self.modules, *(crash.modules for crash in self.crashes))), problems=tuple(self.problems),
+        )  # fmt: skip
 
 
 def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
@@ -367,15 +351,6 @@ def _stamp(match: re.Match[bytes] | None) -> tuple[int, datetime] | None:
     # Where it stands, and the moment that it tells if there can be such a one.
     moment = moment_of((match[1] + (match[2] or b"")).decode()) if match else None
     return (match.start(), moment) if match and moment else None
-
-
-def _stamp_between(view: memoryview, begin: int, end: int) -> tuple[int, datetime] | None:
-    # A stamped line after `begin` and before `end`, from the middle if there is one there.
-    for origin in ((begin + end) // 2, begin + 1):
-        found = _stamp(_STAMP.search(view, origin, end))
-        if found and begin < found[0] < end:
-            return found
-    return None
 
 
 def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:

@@ -1,7 +1,7 @@
 """A made-up fleet with known truth, in real file formats.
 
-process.py  the history, as tables       psods.py   a crash -> the PSOD in its dump log
-text.py     a host's life -> its logs    folder.py  logs -> files, and the truth beside them
+stories.py  what can go wrong, as a table        process.py  the history, as tables
+text.py     a host's life -> its logs and PSODs  folder.py   logs -> files, and the truth beside them
 """
 
 from psodlib.simulate.folder import simulate_fleet

@@ -17,7 +17,6 @@ import pandas as pd
 from psodlib.errors import InputError
 from psodlib.simulate import text
 from psodlib.simulate.process import History, Process, simulate_history
-from psodlib.simulate.psods import stamp
 from psodlib.simulate.stories import story_named
 
 MARKER = "This fleet is made up: psodlib's simulate_fleet wrote these files, and no such hosts exist.\n"
@@ -112,11 +111,8 @@ def _lives(history: History, seed: int, no_dump: float, cut_dump: float, bundled
         of_host = _in_ms(table).groupby("host", sort=False)
         return {str(host): list(mine.itertuples(index=False)) for host, mine in of_host}
 
-    boots, crashes = (
-        history.boots.rename(columns={"boot": "start", "esxi_build": "build"}),
-        history.crashes.assign(form=""),
-    )
-    told = [rows(table) for table in (boots, crashes, history.installs, history.gaps)]
+    boots = history.boots.rename(columns={"boot": "start", "esxi_build": "build"})
+    told = [rows(table) for table in (boots, history.crashes.assign(form=""), history.installs, history.gaps)]
     hosts: Any = history.hosts.itertuples()
     for number, host in enumerate(hosts):
         lived, crashed, installs, gaps = (table.get(host.host, []) for table in told)
@@ -176,7 +172,7 @@ def _rotate(lines: Sequence[text.Line], now: int, newest: int, each: int) -> lis
 
 
 def _join(lines: Sequence[text.Line], fraction: bool) -> bytes:
-    return "".join(f"{stamp(line.time, fraction)} {line.text}\n" for line in lines).encode()
+    return "".join(f"{text.stamp(line.time, fraction)} {line.text}\n" for line in lines).encode()
 
 
 def _write_plain(folder: Path, files: dict[str, bytes]) -> None:
@@ -188,17 +184,15 @@ def _write_plain(folder: Path, files: dict[str, bytes]) -> None:
 
 def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> None:
     # As vm-support packs it: one top folder, logs in var/run/log with links from var/log, large files in fragments.
-    moment, top = stamp(life.collected), _bundle_name(life, life.collected)
+    moment, top = text.stamp(life.collected), _bundle_name(life, life.collected)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, content in files.items():
             real = path.replace("var/log/", "var/run/log/")
-            pieces = [(real, content)]
-            if len(content) > FRAGMENT:
-                starts = enumerate(range(0, len(content), FRAGMENT))
-                pieces = [(f"{real}.FRAG-{n:05d}", content[start : start + FRAGMENT]) for n, start in starts]
-            for name, piece in pieces:
-                _add(archive, f"{top}/{name}", life.collected, piece)
+            large = len(content) > FRAGMENT
+            for number, start in enumerate(range(0, max(len(content), 1), FRAGMENT)):
+                name = f"{real}.FRAG-{number:05d}" if large else real
+                _add(archive, f"{top}/{name}", life.collected, content[start : start + FRAGMENT])
                 if real != path:
                     link = name.replace("var/run/log/", "../run/log/")
                     _add(archive, f"{top}/{name.replace('var/run/', 'var/')}", life.collected, link=link)
@@ -209,7 +203,7 @@ def _write_bundle(folder: Path, life: text.Life, files: dict[str, bytes]) -> Non
 
 
 def _bundle_name(life: text.Life, time: int) -> str:
-    moment = stamp(time)
+    moment = text.stamp(time)
     return f"esx-{life.host}-{moment[:10]}--{moment[11:13]}.{moment[14:16]}-{34000 + len(life.host)}"
 
 
@@ -231,7 +225,7 @@ def _write_truth(folder: Path, history: History, lives: Sequence[text.Life], giv
     for name, table in tables.items():
         _write_table(folder / f"{name}.csv", table)
     parameters = json.dumps({**given, **asdict(history.parameters)}, indent=1)
-    (folder / "parameters.json").write_text(parameters + "\n", encoding="utf-8", newline="\n")
+    (folder / "parameters.json").write_text(f"{parameters}\n", encoding="utf-8", newline="\n")
 
 
 def _rates(history: History) -> pd.DataFrame:
@@ -250,5 +244,5 @@ def _rates(history: History) -> pd.DataFrame:
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
     in_ms = _in_ms(table)
-    times = {str(name): in_ms[name].map(stamp) for name in table.select_dtypes("datetimetz")}
+    times = {str(name): in_ms[name].map(text.stamp) for name in table.select_dtypes("datetimetz")}
     path.write_text(table.assign(**times).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")

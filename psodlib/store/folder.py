@@ -23,7 +23,7 @@ from psodlib.errors import InputError
 from psodlib.records import Problem
 
 SCHEMA = 3  # of the store's files; tables of an earlier one are read, its readings are not; a later one is not read
-_MANIFEST = "manifest.json"
+_MANIFEST, _TOP = "manifest.json", ("lock", "holder", "readings", "tables")
 _PART = r"tables/[a-z_]{1,40}/(?:all|month=[0-9a-z-]{4,7}/bucket=\d{4})/[0-9a-f]{24}\.parquet"
 _LEDGER = r"tables/ledger/[0-9a-f]{24}\.(?:entries|parquet)"
 _SEGMENT = r"readings/[0-9a-f]{24}\.seg"
@@ -72,24 +72,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def files(self) -> set[str]:
         """Every file that this generation names."""
-        return self.parts | set(self.segments) | ({self.ledger} if self.ledger else set())
-
-    @property
-    def parts(self) -> set[str]:
-        """The files of its tables, and of those before."""
-        return {part.path for tables in (self.tables, self.earlier) for parts in tables.values() for part in parts}
+        parts = {part.path for tables in (self.tables, self.earlier) for parts in tables.values() for part in parts}
+        return parts | set(self.segments) | ({self.ledger} if self.ledger else set())
 
 
 def damaged(path: Path, what: object) -> InputError:
     """The error for a file of the store that is not as it was written."""
+    store = next((above for above in path.parents if (above / _MANIFEST).is_file()), path.parent)
     return InputError(
-        f"{path}: damaged ({what}); psod load SOURCES --store {_store_of(path)} --verify makes tables anew from what was "
+        f"{path}: damaged ({what}); psod load SOURCES --store {store} --verify makes tables anew from what was "
         "kept and reads damaged readings again; where that does not help, load into a new store"
     )
-
-
-def _store_of(path: Path) -> Path:
-    return next((above for above in path.parents if (above / _MANIFEST).is_file()), path.parent)
 
 
 def is_store(folder: Path) -> bool:
@@ -105,7 +98,10 @@ def read_manifest(folder: Path) -> Manifest:
     """The store's state; a new one for an empty or absent folder."""
     path = folder / _MANIFEST
     if not path.exists():
-        _refuse_strangers(folder)
+        found = sorted(os.listdir(folder)) if folder.is_dir() else ["no folder"] if folder.exists() else []
+        strange = [name for name in found if not (_OURS.fullmatch(name) or name in _TOP)]
+        if strange:
+            raise InputError(f"{folder}: no store (it has {', '.join(strange[:3])}); give a new or empty folder")
         return Manifest()
     try:
         data = path.read_bytes()
@@ -122,16 +118,6 @@ def read_manifest(folder: Path) -> Manifest:
 
 class _Versioned(msgspec.Struct):
     schema: int
-
-
-def _refuse_strangers(folder: Path) -> None:
-    if not folder.exists():
-        return
-    ours = {"lock", "holder", "readings", "tables"}
-    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else ["no folder"]
-    strange = [name for name in found if name not in ours and not _OURS.fullmatch(name)]
-    if strange:
-        raise InputError(f"{folder}: no store (it has {', '.join(strange[:3])}); give a new or empty folder")
 
 
 def _checked(manifest: Manifest) -> Manifest:
@@ -158,16 +144,12 @@ def sweep(folder: Path, manifest: Manifest) -> None:
                     path.unlink()
 
 
-def _for_the_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb", opener=_for_the_owner) as file:
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             for piece in [data] if isinstance(data, bytes) else data:
                 file.write(piece)
             file.flush()
@@ -191,20 +173,19 @@ def read_checked(path: Path, sha256: str) -> bytes:
 
 def _flush_folder(path: Path) -> None:
     # A rename is on the disk when its folder is; Windows cannot open a folder and does it by itself.
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if os.name != "nt":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the store for one load; the system frees it when the process ends, however it ends."""
     holder = folder / "holder"
-    for name in ("lock", "holder", _MANIFEST, "readings", "tables"):
+    for name in (_MANIFEST, *_TOP):
         if (folder / name).is_symlink():  # of somebody else's store: a load would write, and sweep, where it leads
             raise InputError(
                 f"{folder / name}: a link, which no store has; copy the store without it, or load into a new one"

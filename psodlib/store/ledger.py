@@ -14,7 +14,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,9 +35,8 @@ HEAD = 4096  # bytes at the beginning of a log that tell it from others
 SMALL = 4096  # bytes: below this a file of another host is read rather than searched for among all
 MOST_BEGINNINGS = 256  # known logs with one head that a file is held against, the longest
 _BLOCK = 1 << 20
-_STEM = re.compile(
-    r"(?:[0-9a-f]{12}-)?([A-Za-z_+-]*)"
-)  # the twelve digits are how `collect` keeps what a host threw away
+# The twelve digits are how `collect` keeps what a host threw away.
+_STEM = re.compile(r"(?:[0-9a-f]{12}-)?([A-Za-z_+-]*)")
 
 
 class Beginning(NamedTuple):
@@ -53,22 +52,21 @@ class Job(NamedTuple):
 
     unit: Unit
     entry: Entry
-    same: frozenset[str] = frozenset()  # sha256 of known files of this size that say what it would say
-    sealed: Mapping[str, Mapping[str, str]] = {}  # time -> ends -> sha256 of those that are packed
+    same: Sequence[set[str]] = ()  # sha256 of known files of this size that say what it would say
     begins: Mapping[str, Sequence[Beginning]] = {}  # head -> logs that it may begin with
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one load has to do: ``kept`` stays as it is, ``jobs`` are looked into, ``went`` are not there as they were.
+class Plan(NamedTuple):
+    """What one load has to do: ``kept`` are as they were, ``named`` have another name, ``jobs`` are looked into.
 
-    ``stray`` were under a source that is no more: moved, or thrown away.
+    ``went`` are not there as they were; ``stray`` were under a source that is no more: moved, or thrown away.
     """
 
-    kept: tuple[Entry, ...]
-    jobs: tuple[Job, ...]
-    went: tuple[Entry, ...]
-    stray: tuple[Entry, ...]
+    kept: list[Entry]
+    named: list[Entry]
+    jobs: list[Job]
+    went: list[Entry]
+    stray: list[Entry]
 
 
 def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit, Entry]]:
@@ -76,19 +74,17 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
     now = time.time()
     for root, unit in units:
         size, stamp = _stat(unit, now)
-        place = unit.place
-        yield (
-            unit,
-            Entry(
-                path=shown(unit.paths[0]), source=place.source, root=shown(root), name=place.name, hint=place.hint,
-                hint_kind=place.hint_kind, collected=place.collected, stamp=stamp, size=size, parser=parser,
-            ),
+        place, path = unit.place, unit.source if len(unit.paths) == 1 else shown(unit.paths[0])
+        entry = Entry(
+            path=path, source=place.source, root=shown(root), name=place.name, hint=place.hint, hint_kind=place.hint_kind,
+            collected=place.collected, stamp=stamp, size=size, parser=parser,
         )  # fmt: skip
+        yield unit, entry
 
 
 def _stat(unit: Unit, now: float) -> tuple[int, str]:
     # Size, and what changes with the bytes: times and inode (or what a store of objects has instead), where they can be believed.
-    size, told, newest = 0, [], 0.0
+    size, told, newest = 0, [], 0
     try:
         for path in unit.paths:
             if "://" in path:
@@ -97,18 +93,16 @@ def _stat(unit: Unit, now: float) -> tuple[int, str]:
                 size += int(info.get("size") or 0)
                 told.append(str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""))
             else:
-                stat = os.stat(path)
-                size += stat.st_size
-                told.append(f"{stat.st_mtime_ns}.{stat.st_ctime_ns}.{stat.st_ino}")
-                newest = max(newest, stat.st_mtime, stat.st_ctime)
+                times, length = unit.place.stat, unit.size
+                if times is None:
+                    stat = os.stat(path)
+                    times, length = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino), stat.st_size
+                size += length
+                told.append(".".join(map(str, times)))
+                newest = max(newest, *times[:2])
     except Exception:  # each protocol has errors of its own; the reader will say what is wrong
         return 0, ""
-    return size, f"{size}:{','.join(told)}" if all(told) and now - newest > RACY else ""
-
-
-def _changed(entry: Entry) -> str:
-    # When the bytes of a file on this machine were written; a rename leaves that as it is.
-    return "" if "://" in entry.path or "," in entry.stamp else entry.stamp.partition(":")[2].partition(".")[0]
+    return size, f"{size}:{','.join(told)}" if all(told) and now - newest / 1e9 > RACY else ""
 
 
 # ---- what is known ----------------------------------------------------------------------------------------------------
@@ -132,35 +126,64 @@ def is_output(entry: Entry) -> bool:
 
 def adopt(old: Entry, entry: Entry) -> Entry | None:
     """What is known of some bytes, under the name and place that they have now; None where a reader would see more."""
-    if not _is_told(old, role_of(entry), entry.collected, entry.parser):
+    if role_of(old) != role_of(entry) or _dated(old, entry.parser) not in (..., entry.collected):
         return None
-    if old.archive and (_basename(old), *_whose(old)) != (_basename(entry), *_whose(entry)):
+    if old.archive and _member_of(old) != _member_of(entry):
         return None
     pieces = old.pieces
     if not old.archive and old.hint != entry.hint:
         pieces = tuple(msgspec.structs.replace(piece, hint=entry.hint) for piece in pieces)
     problems = tuple(replace(p, source=entry.source + p.source.removeprefix(old.source)) for p in old.problems)
     return msgspec.structs.replace(
-        entry, sha256=entry.sha256 or old.sha256, head=entry.head or old.head, ends=entry.ends or old.ends, packed=entry.packed if entry.sha256 else old.packed,
-        unpacked=old.unpacked, archive=old.archive, timeless=old.timeless, lasting=old.lasting, troubles=old.troubles,
-        segment=old.segment, pieces=pieces, problems=problems,
+        entry, sha256=entry.sha256 or old.sha256, head=entry.head or old.head, ends=entry.ends or old.ends,
+        packed=entry.packed if entry.sha256 else old.packed, unpacked=old.unpacked, archive=old.archive, timeless=old.timeless,
+        lasting=old.lasting, troubles=old.troubles, segment=old.segment, pieces=pieces, problems=problems, hosts=old.hosts,
     )  # fmt: skip
 
 
-def _is_told(old: Entry, role: tuple[str, bool, bool], collected: Any, parser: str) -> bool:
-    # Whether readers of that kind would see in the bytes of a known file what was seen then.
-    passing = any(problem.problem in PASSING for problem in old.troubles)
-    return (
-        old.parser == parser and not passing and role_of(old) == role and (old.timeless or old.collected == collected)
-    )
+def _dated(old: Entry, parser: str) -> Any:
+    # The time of the collection for which a known file says what it said: that of its own, any (...), or none (False).
+    if old.parser != parser or any(problem.problem in PASSING for problem in old.troubles):
+        return False
+    return ... if old.timeless else old.collected
 
 
-def _basename(entry: Entry) -> str:
-    return entry.name.rpartition("/")[2]
+def _member_of(entry: Entry) -> tuple[Any, ...]:
+    # What an archive's members are told by.
+    return entry.name.rpartition("/")[2], entry.hint, entry.hint_kind, entry.collected
 
 
-def _whose(entry: Entry) -> tuple[Any, ...]:
-    return entry.hint, entry.hint_kind, entry.collected
+def _packed_logs(entries: Iterable[Entry]) -> dict[Any, Entry]:
+    # Packed logs by what a rename leaves as it is, and by what a copy that keeps times does.
+    found: dict[Any, Entry] = {}
+    for entry in entries:
+        if entry.ends and (written := _written(entry)):
+            for key in (written[:2], written, (*written[:2], entry.ends)):
+                found[key] = entry
+    return found
+
+
+def _written(entry: Entry) -> tuple[int, str, str] | None:
+    # Size, time of writing and inode of one file on this machine.
+    times = entry.stamp.partition(":")[2].split(".")
+    return (entry.size, times[0], times[2]) if len(times) == 3 and "://" not in entry.path else None
+
+
+def _renamed(logs: Mapping[Any, Entry], entry: Entry, path: str) -> Entry | None:
+    # The packed log that has this name now: the same inode with the same time of writing, unless that time is an archive's or a
+    # collector's, in whole seconds; or one with the same ends, the last of which are CRC and length of all that is in it.
+    written = _written(entry)
+    if not written or written[:2] not in logs:
+        return None
+    if not written[1].endswith("000000000") and written in logs:
+        return logs[written]
+    try:
+        with open(path, "rb", buffering=0) as file:
+            begin = file.read(HEAD)
+            file.seek(max(entry.size - HEAD, 0))
+            return logs.get((*written[:2], _sha(begin + file.read(HEAD))))
+    except OSError:  # the reader will say what is wrong
+        return None
 
 
 def plan(
@@ -172,80 +195,63 @@ def plan(
     it was; so is what was under another source, unless that is no more and its files are found under these.
     """
     known = {entry.path: entry for entry in entries if not entry.gone}
-    kept, fresh, seen = [], [], set()
+    logs = _packed_logs(known.values())
+    kept, named, fresh, seen = [], [], [], set()
     for unit, entry in looked:
         if entry.path in seen:
             continue
         seen.add(entry.path)
         old = known.get(entry.path)
-        same = adopt(old, entry) if old and entry.stamp and old.stamp == entry.stamp else None
-        if same is None:
-            fresh.append((unit, entry))
+        if old and entry.stamp and old.stamp == entry.stamp and (same := adopt(old, entry)):
+            kept.append(same)
+        elif (old := _renamed(logs, entry, unit.paths[0])) and (same := adopt(old, entry)):
+            named.append(same)
         else:
-            kept.append(msgspec.structs.replace(same, hosts=old.hosts if old else ()))
-    missing = [entry for entry in known.values() if entry.path not in seen]
+            fresh.append((unit, entry))
+    missing = [entry for path, entry in known.items() if path not in seen]
     shut = {e.path for e in missing for place in closed if e.path == place or e.path.startswith(f"{place}{os.sep}")}
     dead = {root for root in {e.root for e in missing} - roots if "://" not in root and not os.path.lexists(root)}
-    stray = tuple(e for e in missing if e.root in dead)
-    others = [e for e in missing if e.root not in roots | dead or e.path in shut]
-    changed = [known[entry.path] for _, entry in fresh if entry.path in known]
-    absent = [e for e in missing if e.root in roots and e.path not in shut]
-    went = (*changed, *absent, *(e for e in entries if e.gone))
-    index = _Index([*entries, *spare], [*went, *stray])
-    jobs = tuple(index.job(unit, entry) for unit, entry in fresh)
-    return Plan((*kept, *others), jobs, went, stray)
+    stray = [e for e in missing if e.root in dead]
+    kept += [e for e in missing if e.root not in roots | dead or e.path in shut]
+    went = [known[path] for path in seen - {entry.path for entry in kept} if path in known]
+    went += [e for e in missing if e.root in roots and e.path not in shut] + [e for e in entries if e.gone]
+    index = _Index([*entries, *spare], [*went, *stray], {entry.size for _, entry in fresh})
+    return Plan(kept, named, [index.job(unit, entry) for unit, entry in fresh], went, stray)
 
 
 class _Index:
-    # Known files by host and size, and logs by host. What a file is held against is made once for all of its host, kind and
-    # size, so that nothing grows with the square of the files; a host of an unknown name may be any that was renamed.
+    # What a file is held against: known files of its size and host, and logs that were as they are no more, each in sets that
+    # all files of a kind share, so that nothing grows with the square of the files. A host of an unknown name may be any that
+    # was renamed.
 
-    def __init__(self, entries: Sequence[Entry], went: Sequence[Entry]) -> None:
-        self.sizes: dict[Any, dict[Any, Entry]] = defaultdict(dict)
-        self.logs: dict[Any, list[Entry]] = defaultdict(list)
+    def __init__(self, entries: Sequence[Entry], went: Sequence[Entry], sizes: set[int]) -> None:
         self.hints = {entry.hint for entry in entries}
-        for entry in entries:
-            if entry.sha256:
-                what = (entry.sha256, role_of(entry), entry.collected, entry.parser)
-                place = (_basename(entry), *_whose(entry)) if entry.archive else entry.hint
-                self.sizes[entry.size, place][what] = entry
-                if entry.size > SMALL and not entry.archive:
-                    self.sizes[entry.size, ...].setdefault(what, entry)
-        for entry in went:
-            if entry.sha256 and entry.tells and not (entry.packed or entry.archive):
-                for hint in (entry.hint, ...):
-                    self.logs[hint, role_of(entry)].append(entry)
-        self._same = lru_cache(None)(self._held_against)
+        self.same: dict[Any, set[str]] = defaultdict(set)
+        self.logs: dict[Any, list[Entry]] = defaultdict(list)
+        for old in entries:
+            if old.sha256 and old.size in sizes:
+                for place in [_member_of(old)] if old.archive else [old.hint, *([...] if old.size > SMALL else [])]:
+                    self.same[old.size, place, role_of(old), _dated(old, old.parser), old.parser].add(old.sha256)
+        for old in went:
+            if old.sha256 and old.tells and not (old.packed or old.archive):
+                for place in (old.hint, ...):
+                    self.logs[place, role_of(old)].append(old)
         self._begins = lru_cache(None)(self._begun_by)
 
     def job(self, unit: Unit, entry: Entry) -> Job:
-        hint = entry.hint if entry.hint in self.hints else ...
-        asked = (role_of(entry), entry.collected, entry.parser)
-        same, sealed = self._same(entry.size, hint, *asked)
-        packed = self.sizes.get((entry.size, (_basename(entry), *_whose(entry))), {})
-        if found := [old for old in packed.values() if adopt(old, entry)]:
-            same, sealed = same.union(old.sha256 for old in found), _sealed(found) | sealed
-        return Job(unit, entry, same, sealed, self._begins(hint, *asked))
-
-    def _held_against(self, size: int, hint: Any, *asked: Any) -> tuple[frozenset[str], dict[str, dict[str, str]]]:
-        found = [old for old in self.sizes.get((size, hint), {}).values() if not old.archive and _is_told(old, *asked)]
-        return frozenset(old.sha256 for old in found), _sealed(found)
+        """The file with all that it is held against."""
+        hint, role = entry.hint if entry.hint in self.hints else ..., role_of(entry)
+        places = [(place, role, when) for place in (hint, _member_of(entry)) for when in (..., entry.collected)]
+        same = [self.same[key] for place in places if (key := (entry.size, *place, entry.parser)) in self.same]
+        return Job(unit, entry, same, self._begins(hint, role, entry.collected, entry.parser))
 
     def _begun_by(self, hint: Any, role: Any, collected: Any, parser: str) -> dict[str, list[Beginning]]:
         found: dict[str, list[Beginning]] = defaultdict(list)
         for old in sorted(self.logs.get((hint, role), ()), key=lambda old: (-old.size, old.sha256)):
             head = old.head if old.size >= HEAD else ""  # of a short one nobody knows what comes next
             if len(found[head]) < MOST_BEGINNINGS:
-                found[head].append(Beginning(old.size, old.sha256, _is_told(old, role, collected, parser)))
+                found[head].append(Beginning(old.size, old.sha256, _dated(old, parser) in (..., collected)))
         return dict(found)
-
-
-def _sealed(found: Iterable[Entry]) -> dict[str, dict[str, str]]:
-    sealed: dict[str, dict[str, str]] = defaultdict(dict)
-    for old in found:
-        if old.ends and (moment := _changed(old)):
-            sealed[moment][old.ends] = old.sha256
-    return dict(sealed)
 
 
 # ---- looking into files, wherever they are read --------------------------------------------------------------------------
@@ -257,9 +263,15 @@ def read_jobs(folder: Path, jobs: Iterable[Job], tell: Callable[[Entry], None] =
 
     def found() -> Iterator[Read]:
         for job in jobs:
-            entry = _examined(job)
+            entry, likely = _examined(job)
             if entry.known:
                 known.append(entry)
+            elif likely:  # what is packed is held against them while it is read
+                hashed = _Hashed(likely)
+                told = read_unit(replace(job.unit, watch=hashed.begin))
+                if hashed.size < hashed.most:
+                    hashed = _unfolded(job.unit, likely)
+                yield msgspec.structs.replace(hashed.compared(entry, likely), known=""), *told
             else:
                 yield entry, *read_unit(job.unit)
             tell(entry)
@@ -277,60 +289,76 @@ def read_group(folder: Path, jobs: Sequence[Job]) -> list[Entry]:
     return list(read_jobs(folder, jobs))
 
 
-def _examined(job: Job) -> Entry:
-    # The file's hashes, and whether one that is known says what it says; none where it cannot be read.
-    moment, path = _changed(job.entry), job.unit.paths[0]
-    if (there := job.sealed.get(moment)) and (sha := there.get(_ends(path, job.entry.size))):
-        return msgspec.structs.replace(job.entry, sha256=sha, packed=True, known=sha)
-    whole, first, packed, begin, last = hashlib.sha256(), None, False, b"", b""
-    likely: list[Beginning] = []
-    passed: list[tuple[int, str]] = []
-    done = 0
+class _Hashed:
+    # sha256 of a stream's first bytes, as many as each known log that it may begin with has, and of all where that is asked.
+
+    def __init__(self, likely: Sequence[Beginning], whole: bool = False) -> None:
+        self.sizes, self.whole = {one.size for one in likely}, whole
+        self.most = max(self.sizes, default=0)
+        self.begin()
+
+    def begin(self) -> _Hashed:
+        """Itself, at the start of the stream."""
+        self._hash, self.size, self.passed = hashlib.sha256(), 0, dict[int, str]()
+        return self
+
+    def update(self, block: bytes | memoryview) -> None:
+        """One block more."""
+        view, at, end = memoryview(block), 0, self.size + len(block)
+        for size in sorted(size for size in self.sizes if self.size < size <= end):
+            self._hash.update(view[at : size - self.size])
+            at = size - self.size
+            self.passed[size] = self._hash.hexdigest()
+        if self.whole or end < self.most:
+            self._hash.update(view[at:])
+        self.size = end
+
+    def hexdigest(self) -> str:
+        """Of all."""
+        return self._hash.hexdigest()
+
+    def compared(self, entry: Entry, likely: Sequence[Beginning]) -> Entry:
+        """The file with the longest of the logs that it begins with, and known where it has no other bytes."""
+        began = max((b for b in likely if self.passed.get(b.size) == b.sha256), default=None)
+        if began is None:
+            return entry
+        known = began.sha256 if began.says_the_same and began.size == self.size else ""
+        return msgspec.structs.replace(entry, began=began.sha256, known=known)
+
+
+def _examined(job: Job) -> tuple[Entry, Sequence[Beginning]]:
+    # The file's hashes, none where it cannot be read, and whether one that is known says what it says; else, where it is
+    # packed, the logs that it may begin with.
+    entry, whole, likely = job.entry, _Hashed((), whole=True), list[Beginning]()
+    first, wrap, begin, last = b"", None, b"", b""
     try:
         for path in job.unit.paths:
             with fsspec.open(path, "rb") if "://" in path else open(path, "rb") as file:
                 while block := file.read(_BLOCK):
-                    last = (last + block)[-HEAD:]
-                    if first is None:
-                        begin, packed = block[:HEAD], wrap_of(block) is not None
-                        first = _unpacked(block) if packed else begin
+                    if not whole.size:
+                        begin, wrap = block[:HEAD], wrap_of(block)
+                        first = _unpacked(block) if wrap else begin
                         likely = [*job.begins.get(_sha(first)[:24], ()), *job.begins.get("", ())]
-                    at = 0
-                    for size in sorted(
-                        {b.size for b in likely if done < b.size <= done + len(block)} if not packed else ()
-                    ):
-                        whole.update(memoryview(block)[at : size - done])
-                        at = size - done
-                        passed.append((size, whole.hexdigest()))
-                    whole.update(memoryview(block)[at:])
-                    done += len(block)
+                        whole = _Hashed(() if wrap else likely, whole=True)
+                    last = (last + block)[-HEAD:]
+                    whole.update(block)
     except Exception:  # as in `_stat`
-        return msgspec.structs.replace(job.entry, stamp="", sha256="")
+        return msgspec.structs.replace(entry, stamp=""), ()
     entry = msgspec.structs.replace(
-        job.entry, sha256=whole.hexdigest(), head=_sha(first or b"")[:24], packed=packed, ends=_sha(begin + last) if packed else ""
-    )  # fmt: skip
-    if entry.sha256 in job.same:
-        return msgspec.structs.replace(entry, known=entry.sha256)
-    if packed and likely:
-        passed, done = _prefixes(job.unit, {b.size for b in likely})
-    began = max((b for b in likely if (b.size, b.sha256) in passed), default=None)
-    if began is None:
-        return entry
-    known = began.sha256 if began.says_the_same and began.size == done else ""
-    return msgspec.structs.replace(entry, began=began.sha256, known=known)
-
-
-def _ends(path: str, size: int) -> str:
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        try:
-            begin = os.read(file, HEAD)
-            os.lseek(file, max(size - HEAD, 0), os.SEEK_SET)
-            return _sha(begin + os.read(file, HEAD))
-        finally:
-            os.close(file)
-    except OSError:  # the reader will say what is wrong
-        return ""
+        entry,
+        sha256=whole.hexdigest(),
+        head=_sha(first)[:24],
+        packed=bool(wrap),
+        ends=_sha(begin + last) if wrap else "",
+    )
+    if any(entry.sha256 in known for known in job.same):
+        return msgspec.structs.replace(entry, known=entry.sha256), ()
+    if not wrap:
+        return whole.compared(entry, likely), ()
+    length = int.from_bytes(last[-4:], "little")  # of what is in it, so it may be known
+    if likely and (wrap != "gz" or length in {one.size for one in likely}):
+        return _unfolded(job.unit, likely).compared(entry, likely), ()
+    return entry, likely
 
 
 def _sha(data: bytes) -> str:
@@ -344,20 +372,14 @@ def _unpacked(block: bytes) -> bytes:
         return b""
 
 
-def _prefixes(unit: Unit, sizes: set[int]) -> tuple[list[tuple[int, str]], int]:
-    # Hashes of the first bytes, unpacked, as many as each size says; and the size of all, where it ends at one of them.
-    passed: list[tuple[int, str]] = []
+def _unfolded(unit: Unit, likely: Sequence[Beginning]) -> _Hashed:
+    # The hashes of the text that is packed in a file.
+    hashed = _Hashed(likely)
     for item in open_unit(unit):
-        if not isinstance(item, Item) or item.source != unit.source:
-            return [], 0
-        whole, done = hashlib.sha256(), 0
-        with item.open() as stream:
-            for size in sorted(sizes):
-                while done < size and (block := stream.read(min(_BLOCK, size - done))):
-                    whole.update(block)
-                    done += len(block)
-                if done == size:
-                    passed.append((size, whole.hexdigest()))
-            more = stream.read(1)
-            return passed, -1 if more or stream.problems else done
-    return [], 0
+        if isinstance(item, Item) and item.source == unit.source:
+            with item.open() as stream:
+                while hashed.size <= hashed.most and (block := stream.read(_BLOCK)):
+                    hashed.update(block)
+                hashed.size = -1 if stream.problems else hashed.size
+        break
+    return hashed

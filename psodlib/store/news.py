@@ -42,42 +42,37 @@ def read_new(
         raise InputError(
             f"{len(todo.jobs)} files were to be read and {len(came)} came back; the store is as it was before, run again"
         )
-    fresh = list(_adopted(came.values(), [*known, *spare]))
     old = {entry.path: entry for entry in known if not entry.gone}
-    fresh = [_standing_in(entry, old.get(entry.path)) for entry in fresh]
+    fresh = [_standing_in(e, old.get(e.path)) for e in (*todo.named, *_adopted(came.values(), [*known, *spare]))]
     moves = _moves([*todo.went, *todo.stray], todo.kept, fresh)
     there = _There([*todo.kept, *fresh])
     elsewhere = {e.root for e in todo.stray if e.tells and there.says(_moved(e, moves))}  # folders that were moved
     present = [*todo.kept, *fresh, *(e for e in todo.stray if e.root not in elsewhere)]
-    went = [*todo.went, *(e for e in todo.stray if e.root in elsewhere)]
-    lost = [entry for entry in (_moved(e, moves) for e in went) if not there.says(entry)]
-    changed = {entry.path for entry in fresh}
-    over = [not (e.gone or e.lasting) and e.path in changed for e in lost]
-    gone = [*(e for e, printed in zip(lost, over, strict=True) if not printed)]
-    gone += _stripped(folder, [e for e, printed in zip(lost, over, strict=True) if printed])
-    paths = {entry.path for entry in present}
-    gone = [
-        e
-        if e.gone
-        else msgspec.structs.replace(
-            e, gone=True, missed=e.path not in paths and e.hint not in moves.values() and e.root not in elsewhere
-        )
-        for e in gone
-    ]
-    unread = sum(bool(entry.known) for entry in came.values())
-    adopted = {entry.sha256 for entry in spare}
+    changed, paths = {entry.path for entry in fresh}, {entry.path for entry in present}
+    gone: list[Entry] = []
+    over: list[Entry] = []
+    for e in (*todo.went, *(e for e in todo.stray if e.root in elsewhere)):
+        one = _moved(e, moves)
+        if there.says(one):
+            continue
+        if not e.gone:
+            missed = e.path not in paths and one.hint not in moves.values() and e.root not in elsewhere
+            one = msgspec.structs.replace(one, gone=True, missed=missed)
+        (over if not (e.gone or e.lasting) and e.path in changed else gone).append(one)
+    gone += _stripped(folder, over)
+    again = [*todo.named, *(entry for entry in came.values() if entry.known)]
+    adopted = {entry.sha256 for entry in spare} - {""}
+    others = [e for e in came.values() if not e.known and e.sha256 and e.path in old and old[e.path].sha256 == e.sha256]
     news: dict[str, int | bool] = {
-        "files read": len(fresh) - unread,
-        "files adopted from a killed load": sum(e.known in adopted for e in came.values() if e.known),
-        "files known": len(present) - len(fresh) + unread,
-        "files known under another name": sum(bool(e.known) and e.path not in old for e in came.values()),
+        "files read": len(fresh) - len(again),
+        "files adopted from a killed load": sum(entry.known in adopted for entry in again),
+        "files known": len(present) - len(fresh) + len(again),
+        "files known under another name": sum(entry.path not in old for entry in again),
         "files gone, kept": len(gone),
         "files not to be read now, as they were": sum(bool(entry.waiting) for entry in present),
-        "files read again, the parser is another": sum(
-            bool(e.sha256 and e.path in old and old[e.path].sha256 == e.sha256 and not e.known) for e in came.values()
-        ),
+        "files read again, the parser is another": len(others),
         "files of an earlier parser, not there to be read again": sum(
-            e.parser != parser for e in [*present, *gone] if e.tells
+            e.tells for e in [*present, *gone] if e.parser != parser
         ),
     }
     return [*present, *gone], news
@@ -114,7 +109,7 @@ def _standing_in(entry: Entry, old: Entry | None) -> Entry:
     troubles = {problem.problem for problem in entry.troubles}
     if troubles & PASSING:
         entry = msgspec.structs.replace(entry, stamp="")
-    if old is None or not old.tells or not troubles & POOR or entry.began == old.sha256 != "":
+    if not troubles & POOR or old is None or not old.tells or entry.began == old.sha256 != "":
         return entry
     alike = entry.head == old.head or entry.unpacked < HEAD  # of so little a head says nothing
     less = not entry.tells or (alike and entry.unpacked < old.unpacked)
@@ -126,6 +121,8 @@ def _moves(went: Sequence[Entry], kept: Sequence[Entry], fresh: Sequence[Entry])
     # one that is new. Outputs are alike on many hosts, and say nothing.
     left = {entry.hint for entry in (*kept, *fresh)}
     new = left - {entry.hint for entry in (*kept, *went)}
+    if not new:
+        return {}
     before = Counter(entry.sha256 for entry in went)
     now: dict[str, set[str | None]] = defaultdict(set)
     for entry in fresh:
@@ -134,13 +131,8 @@ def _moves(went: Sequence[Entry], kept: Sequence[Entry], fresh: Sequence[Entry])
     votes: dict[str, Counter[str | None]] = defaultdict(Counter)
     for entry in went:
         found = now.get(entry.sha256, set()) & new
-        if (
-            entry.hint
-            and entry.hint not in left
-            and entry.tells
-            and not is_output(entry)
-            and before[entry.sha256] == 1 == len(found)
-        ):
+        alone = before[entry.sha256] == 1 == len(found) and entry.hint not in left
+        if alone and entry.hint and entry.tells and not is_output(entry):
             votes[entry.hint].update(found)
     return {hint: names.most_common(1)[0][0] for hint, names in votes.items()}
 
@@ -164,14 +156,12 @@ class _There:
 
     def says(self, old: Entry) -> bool:
         """True where all that a file said is still said: it was moved, packed, unpacked, or grew and was moved."""
-        if not old.tells or (old.hint, old.sha256) in self._shas:
+        if (old.hint, old.sha256) in self._shas or not old.tells:
             return True
         if not old.archive and (old.hint, old.head, old.unpacked) in self._logs:
             return True
-        telling = [piece for piece in old.pieces if piece.length]
-        return all(
-            piece.contents and {(old.hint, one) for one in piece.contents} <= self._contents for piece in telling
-        )
+        contents = [piece.contents for piece in old.pieces if piece.length]
+        return all(told and {(old.hint, one) for one in told} <= self._contents for told in contents)
 
 
 def _stripped(folder: Path, entries: Sequence[Entry]) -> Iterator[Entry]:
@@ -191,6 +181,5 @@ def vanished(entries: Iterable[Entry]) -> Iterator[Problem]:
         if entry.gone and entry.missed:
             by_folder[str(PurePath(entry.path).parent)].add(entry.path)
     for folder, paths in by_folder.items():
-        number = f"{len(paths)} files" if len(paths) > 1 else "1 file"
-        detail = f"{number} read before, no longer there ({min(paths)}); what they said is kept"
+        detail = f"{len(paths)} file{'s' if len(paths) > 1 else ''} read before, no longer there ({min(paths)}); what they said is kept"
         yield Problem(source=folder, problem="vanished", detail=detail)

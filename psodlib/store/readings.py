@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -47,9 +48,7 @@ class Piece(Blob, frozen=True, kw_only=True, array_like=True, gc=False):
 
     host: str | None  # the file's own word, and
     hint: str | None  # what its place says
-    heard: Blob | None = (
-        None  # its warnings, apart: they are most of the bytes, and only hosts with a crash are asked for them
-    )
+    heard: Blob | None = None  # its warnings: most of the bytes, and only hosts with a crash are asked for them
     crashes: tuple[str, ...] = ()  # ids, by which hosts are bound together
     unnamed: tuple[str, ...] = ()  # members ("" for the file itself) that tell something and name no host
     contents: tuple[tuple[int, str], ...] = ()  # (size, sha256) of each content, unpacked
@@ -71,9 +70,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     parser: str
     sha256: str = ""  # as stored; "" where it could not be read
     head: str = ""  # hash of its first bytes, unpacked
-    ends: str = (
-        ""  # of one that is packed: hash of its first and last bytes as stored; the last are CRC and length of all
-    )
+    ends: str = ""  # of one that is packed: hash of its first and last bytes as stored, which are CRC and length of all
     packed: bool = False
     unpacked: int = 0
     began: str = ""  # sha256 of a known file with whose very bytes it begins, unpacked: a log that grew or was packed
@@ -110,9 +107,9 @@ _ENTRIES = msgspec.json.Decoder(list[Entry])
 
 def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator[tuple[Piece, bytes]]:
     """One file's readings by the names that they bear, each with its bytes; the first begins at ``at``."""
-    groups: dict[tuple[str | None, str | None], list[FileReading]] = {}
+    groups: dict[tuple[str | None, str | None], list[FileReading]] = defaultdict(list)
     for reading in readings:
-        groups.setdefault((reading.host, reading.hint), []).append(reading)
+        groups[reading.host, reading.hint].append(reading)
     for (host, hint), group in groups.items():
         telling = [reading for reading in group if not reading.irrelevant]
         bare = [replace(reading, precursors=()) if reading.precursors else reading for reading in telling]
@@ -122,23 +119,26 @@ def pack(entry: Entry, readings: Sequence[FileReading], at: int = 0) -> Iterator
         yield Piece(
             **msgspec.structs.asdict(told), host=host, hint=hint, heard=heard if warnings else None,
             crashes=tuple(sorted({c.crash_id for r in telling for c in r.crashes if c.crash_id})),
-            unnamed=() if host else tuple(
-                r.source.removeprefix(entry.source) for r in telling if r.needs_host
+            unnamed=() if host else tuple(r.source.removeprefix(entry.source) for r in telling if r.needs_host),
+            contents=tuple(
+                (r.size, sha) for r in telling if r.size and (sha := entry.sha256 if r.source == entry.source else r.sha256)
             ),
-            contents=tuple((r.size, r.sha256) for r in telling if r.sha256 and r.size),
             simulated=any(r.source.replace("\\", "/").rpartition("/")[2] == "SIMULATED" for r in group),
         ), text + more  # fmt: skip
         at += len(text + more)
 
 
 def _packed(entry: Entry, told: Sequence[Any], at: int) -> tuple[Blob, bytes]:
-    text = _ENCODER.encode(told).replace(_SOURCE + _quoted(entry.source), _MARK) if told else b""
-    blob = isal_zlib.compress(text, 1) if told else b""
+    if not told:
+        return Blob(offset=at, length=0), b""
+    text = _ENCODER.encode(told).replace(_named(entry), _MARK)
+    blob = isal_zlib.compress(text, 1)
     return Blob(offset=at, length=len(blob), unpacked=len(text), check=zlib.crc32(blob)), blob
 
 
-def _quoted(text: str) -> bytes:
-    return _ENCODER.encode(text)[1:-1]
+def _named(entry: Entry) -> bytes:
+    # How readings begin to name their file, which may lie elsewhere tomorrow.
+    return _SOURCE + _ENCODER.encode(entry.source)[1:-1]
 
 
 def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
@@ -151,7 +151,14 @@ def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
             packed = list(pack(entry, readings, at))
             blobs += (blob for _, blob in packed)
             at += sum(len(blob) for _, blob in packed)
-            entries.append(_entry_of(entry, readings, problems, tuple(piece for piece, _ in packed)))
+            met = (*problems, *(problem for reading in readings for problem in reading.problems))
+            told = msgspec.structs.replace(
+                entry, pieces=tuple(piece for piece, _ in packed), problems=tuple(problems),
+                unpacked=max((r.size for r in readings), default=0), archive=any(r.source != entry.source for r in readings),
+                timeless=_timeless(readings), lasting=all(timed(reading) == reading for reading in readings),
+                troubles=tuple(problem for problem in met if problem.problem in POOR),
+            )  # fmt: skip
+            entries.append(told)
             if at > _FULL:
                 yield from _written(folder, blobs, entries)
                 blobs, entries, at = [], [], len(_MAGIC)
@@ -161,32 +168,14 @@ def write_segment(folder: Path, found: Iterable[Read]) -> Iterator[Entry]:
     yield from _written(folder, blobs, entries)
 
 
-def _entry_of(
-    entry: Entry, readings: Sequence[FileReading], problems: Sequence[Problem], pieces: tuple[Piece, ...]
-) -> Entry:
-    # What the ledger keeps of a file that was read.
-    return msgspec.structs.replace(
-        entry,
-        pieces=pieces,
-        problems=tuple(problems),
-        unpacked=max((r.size for r in readings), default=0),
-        archive=any(r.source != entry.source for r in readings),
-        timeless=_timeless(readings),
-        lasting=all(timed(reading) == reading for reading in readings),
-        troubles=tuple(p for found in (problems, *(r.problems for r in readings)) for p in found if p.problem in POOR),
-    )
-
-
 def timed(reading: FileReading) -> FileReading:
     """What stays true of a reading when other bytes have taken its file's place: all that bears a time."""
     if reading.collected is not None:
         return reading
     return replace(
-        reading,
-        drivers=tuple(d for d in reading.drivers if d.observed_at),
+        reading, drivers=tuple(d for d in reading.drivers if d.observed_at), facts=tuple(f for f in reading.facts if f.time),
         modules=tuple(m for m in reading.modules if m.time or m.crash_id),
-        facts=tuple(f for f in reading.facts if f.time),
-    )
+    )  # fmt: skip
 
 
 def _timeless(readings: Sequence[FileReading]) -> bool:
@@ -242,16 +231,19 @@ def _inflated(data: bytes, size: int) -> bytes:
 def read_pieces(folder: Path, wanted: Sequence[tuple[Entry, Piece]], *, heard: bool = True) -> list[list[FileReading]]:
     """The readings of each piece, with the place that its file has now, and with its warnings or without."""
     found: list[list[FileReading]] = [[] for _ in wanted]
-    by_segment: dict[str, list[int]] = {}
+    by_segment: dict[str, list[int]] = defaultdict(list)
     for order, (entry, piece) in enumerate(wanted):
         if piece.length:
-            by_segment.setdefault(entry.segment, []).append(order)
+            by_segment[entry.segment].append(order)
     for segment, orders in by_segment.items():
         try:
             with open(folder / segment, "rb") as file:
                 for order in sorted(orders, key=lambda order: wanted[order][1].offset):
                     entry, piece = wanted[order]
-                    readings = _with_place_of(entry, _unpacked(file, entry, piece, _READINGS))
+                    readings = _unpacked(file, entry, piece, _READINGS)
+                    here = entry.hint, entry.collected
+                    if not entry.archive and any((r.hint, r.collected) != here for r in readings):
+                        readings = [replace(r, hint=entry.hint, collected=entry.collected) for r in readings]
                     if heard and piece.heard:
                         warnings = _unpacked(file, entry, piece.heard, _HEARD)
                         readings = [replace(r, precursors=w) for r, w in zip(readings, warnings, strict=True)]
@@ -266,13 +258,7 @@ def _unpacked(file: Any, entry: Entry, blob: Blob, decoder: Any) -> Any:
     data = file.read(blob.length)
     if zlib.crc32(data) != blob.check:
         raise ValueError("its bytes are not those that were written")
-    return decoder.decode(_inflated(data, blob.unpacked).replace(_MARK, _SOURCE + _quoted(entry.source)))
-
-
-def _with_place_of(entry: Entry, readings: list[FileReading]) -> list[FileReading]:
-    if entry.archive or all(r.hint == entry.hint and r.collected == entry.collected for r in readings):
-        return readings
-    return [replace(reading, hint=entry.hint, collected=entry.collected) for reading in readings]
+    return decoder.decode(_inflated(data, blob.unpacked).replace(_MARK, _named(entry)))
 
 
 def write_entries(folder: Path, entries: Sequence[Entry]) -> str:

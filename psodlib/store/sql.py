@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -16,10 +15,8 @@ import pyarrow as pa
 from psodlib import schema
 from psodlib.errors import InputError
 from psodlib.store.folder import SCHEMA, Manifest, is_store, read_manifest
-from psodlib.store.partitions import dataset_of
 from psodlib.store.readings import read_entries
-
-T = TypeVar("T")
+from psodlib.store.tables import PANDAS, dataset_of
 
 MEMORY = 1 << 30  # bytes that a query may take
 ROWS = 100_000
@@ -36,15 +33,11 @@ _LOCKS = (
 )
 
 
-_PANDAS = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype()}
-
-
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The rows of an answer, and whether there are more."""
 
     table: pd.DataFrame
-    cut: bool = False
+    cut: bool
 
 
 def ask(folder: Path, query: str, *, rows: int = ROWS, seconds: float = SECONDS) -> Answer:
@@ -71,14 +64,11 @@ def ask(folder: Path, query: str, *, rows: int = ROWS, seconds: float = SECONDS)
             connection.execute(lock)
         try:
             statements = connection.extract_statements(query)
-            if len(statements) != 1 or statements[0].type not in (
-                duckdb.StatementType.SELECT,
-                duckdb.StatementType.EXPLAIN,
-            ):
+            reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+            if len(statements) != 1 or statements[0].type not in reading:
                 raise InputError(f"found {len(statements)} statements or one that does not read; expected one SELECT")
             with _no_more_memory():
-                found, cut = _interruptible(connection, lambda: _fetched(connection.sql(query), rows), seconds)
-            return Answer(_in_utc(found), cut)
+                return _interruptible(connection, lambda: _fetched(connection.sql(query), rows), seconds)
         except (duckdb.Error, OSError, MemoryError, pa.ArrowException) as error:  # pyarrow passes DuckDB's words on
             raise InputError(_explained(error, seconds)) from error
 
@@ -92,7 +82,7 @@ def _explained(error: Exception, seconds: float) -> str:
     return f"DuckDB: {text}"
 
 
-def _fetched(relation: Any, rows: int) -> tuple[pd.DataFrame, bool]:
+def _fetched(relation: Any, rows: int) -> Answer:
     # Rows as they come, until there are enough of them or their text is too much.
     reader = relation.to_arrow_reader(_AT_ONCE)
     batches, count, size = [], 0, 0
@@ -103,16 +93,16 @@ def _fetched(relation: Any, rows: int) -> tuple[pd.DataFrame, bool]:
         if count > rows or size > MEMORY // 4:
             break
     table = pa.Table.from_batches(batches, schema=reader.schema).slice(0, rows)
-    frame = table.to_pandas(types_mapper=_PANDAS.get)
+    frame = table.to_pandas(types_mapper={kind: PANDAS[kind] for kind in PANDAS if kind != pa.string()}.get)
     for at, field in enumerate(table.schema):
         if field.type == pa.month_day_nano_interval():  # DuckDB's word for a span
-            spans = [None if v is None else _span(*v) for v in table.column(at).to_pylist()]
+            spans = [
+                v and pd.Timedelta(30 * v[0] + v[1], "D") + pd.Timedelta(v[2], "ns") for v in table[at].to_pylist()
+            ]
             frame.isetitem(at, pd.to_timedelta(pd.Series(spans, dtype=object)))
-    return frame, count > rows or size > MEMORY // 4
-
-
-def _span(months: int, days: int, nanoseconds: int) -> pd.Timedelta:
-    return pd.Timedelta(days=30 * months + days) + pd.Timedelta(nanoseconds, "ns")
+    bare = frame.select_dtypes("datetime").columns  # times are UTC; DuckDB's aggregates of nanoseconds drop the zone
+    frame = frame.assign(**{name: frame[name].dt.tz_localize("UTC") for name in bare})
+    return Answer(frame, count > rows or size > MEMORY // 4)
 
 
 @contextmanager
@@ -135,7 +125,7 @@ def _no_more_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _interruptible(connection: Any, call: Callable[[], T], seconds: float) -> T:
+def _interruptible(connection: Any, call: Callable[[], Answer], seconds: float) -> Answer:
     # Ctrl-C reaches Python's main thread only between two of its steps: the query runs in another one.
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(call)
@@ -156,9 +146,3 @@ def _ledger(folder: Path, manifest: Manifest) -> pa.Table:
     entries = read_entries(folder, manifest.ledger) if manifest.schema == SCHEMA else []
     columns = {name: [getattr(entry, name) for entry in entries] for name in kinds}
     return pa.table(columns, schema=pa.schema(list(kinds.items())))
-
-
-def _in_utc(table: pd.DataFrame) -> pd.DataFrame:
-    # The tables' times are UTC; DuckDB's aggregates of nanosecond stamps drop the zone.
-    bare = table.select_dtypes("datetime").columns
-    return table.assign(**{name: table[name].dt.tz_localize("UTC") for name in bare})

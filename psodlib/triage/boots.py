@@ -33,6 +33,7 @@ SIGNS_OF_LIFE = {*END_OF_MARK, "booted", "core_dump_found"}  # what others tell 
 _DAWN = datetime(1900, 1, 1, tzinfo=UTC)  # stands in for the start of a boot that nobody saw begin
 _DUSK = datetime(2200, 1, 1, tzinfo=UTC)
 Span = tuple[datetime, datetime]
+Row = dict[str, Any]
 
 
 class _Sign(NamedTuple):
@@ -70,7 +71,7 @@ def boots_of_host(
     marks: Sequence[Mark],
     crashes: Sequence[Crash],
     last_seen: datetime | None = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Row], list[Row]]:
     """One host's boots and the stretches of them that evidence covers.
 
     Notes
@@ -246,19 +247,16 @@ def _covered(boot: _Boot, following: _Boot) -> bool:
     return following.start - last <= SILENCE or lost or (summary and following.seen_booting)
 
 
-def _rows(
-    host: str, boot: _Boot, following: _Boot | None, newest: datetime | None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _rows(host: str, boot: _Boot, following: _Boot | None, newest: datetime | None) -> tuple[Row, list[Row]]:
     reason, end, crash_id = _ending(boot, following, newest)
     # Signs of life closer than SILENCE are one stretch. A first sign soon after the start covers the start as well; a
     # later one does not: that the counter reaches back proves survival, and survival is no observation.
     spans = [(sign.start, sign.end) for sign in boot.signs]
     if boot.start and spans and spans[0][0] - boot.start <= SILENCE:
         spans[0] = boot.start, spans[0][1]
-    stretches = [
-        (start, min(stop, end or stop)) for start, stop in merged(spans, SILENCE) if end is None or start <= end
-    ]
-    uptimes = {
+    whole = merged(spans, SILENCE)
+    stretches = [(start, min(stop, end or stop)) for start, stop in whole if end is None or start <= end]
+    uptimes: Row = {
         "host": host, "boot": boot.start, "end": end, "end_reason": reason, "crash_id": crash_id,
         "source": next((sign.source for sign in boot.signs if sign.source), None),
         "uptime": end - boot.start if end and boot.start else None,
@@ -390,10 +388,10 @@ def readings_in_their_boot(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> pd.D
         by="host", direction="nearest", tolerance=pd.Timedelta(SAME_BOOT),
     )  # fmt: skip
     named = named[named["row"].notna()]
-    lost = readings[~readings["order"].isin(named["order"]) & readings["observed_at"].notna()]
-    timed = pd.merge_asof(
-        lost.sort_values("observed_at", kind="stable"), begins, left_on="observed_at", right_on="begin", by="host"
+    lost = readings[~readings["order"].isin(named["order"]) & readings["observed_at"].notna()].sort_values(
+        "observed_at"
     )
+    timed = pd.merge_asof(lost, begins, left_on="observed_at", right_on="begin", by="host")
     timed["row"] = timed["row"].mask(timed["observed_at"] > timed["over"])
     out = pd.concat([named, timed], ignore_index=True)
     out["observed_at"] = out["observed_at"].fillna(out["begin"])

@@ -9,10 +9,11 @@ import pandas as pd
 SILENT = pd.Timedelta(days=2)  # behind the fleet's newest sign of life
 
 
+Tables = Mapping[str, pd.DataFrame]
+
+
 def fleet_changes(
-    old: Mapping[str, pd.DataFrame],
-    new: Mapping[str, pd.DataFrame],
-    advice: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    old: Tables, new: Tables, advice: tuple[pd.DataFrame, pd.DataFrame] | None = None
 ) -> dict[str, pd.DataFrame]:
     """What is new between two loads of one fleet, from their tables by name; ``advice`` are the two decisions' ``options``.
 
@@ -48,11 +49,9 @@ def _moved_versions(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 def _running(drivers: pd.DataFrame) -> pd.DataFrame:
     # The last version seen loaded, of each host's modules.
-    loaded = drivers[(drivers["state"] == "loaded") & drivers["version"].notna() & drivers["observed_at"].notna()]
-    last: pd.DataFrame = loaded.sort_values("observed_at", kind="stable").drop_duplicates(
-        ["host", "module"], keep="last"
-    )
-    return last[["host", "module", "version", "observed_at"]]
+    loaded = drivers.loc[drivers["state"] == "loaded", ["host", "module", "version", "observed_at"]]
+    known = loaded.dropna(subset=["version", "observed_at"]).sort_values("observed_at", kind="stable")
+    return known.drop_duplicates(["host", "module"], keep="last")
 
 
 def _fallen_silent(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

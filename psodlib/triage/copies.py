@@ -22,6 +22,7 @@ _ZONE = timedelta(hours=26)  # the same where a clock may be wrong by its zone
 _SHARED_FACTS = ("uptime", "exception", "world_id", "fault_address", "code_start", "esxi_build")
 
 ByHost = Mapping[str | None, Sequence[FileReading]]
+Crashes = dict[str | None, list[Crash]]
 
 
 # ---- two texts --------------------------------------------------------------------------------------------------------
@@ -104,11 +105,9 @@ def _last_seen(readings: Sequence[FileReading]) -> float:
 # ---- one row a crash --------------------------------------------------------------------------------------------------
 
 
-def one_row_a_crash(
-    by_host: Mapping[str | None, Sequence[Crash]],
-) -> tuple[dict[str | None, list[Crash]], list[Problem]]:
+def one_row_a_crash(by_host: Mapping[str | None, Sequence[Crash]]) -> tuple[Crashes, list[Problem]]:
     """Copies of one crash -> the fullest copy, with the number of copies; what is told of two hosts stays with both."""
-    out: dict[str | None, list[Crash]] = {host: [] for host in by_host}
+    out: Crashes = {host: [] for host in by_host}
     places: dict[str | None, list[tuple[str, int]]] = defaultdict(list)
     for host in sorted(by_host, key=lambda name: (name is None, name)):
         for crash in _merged(by_host[host]):
@@ -125,7 +124,7 @@ def one_row_a_crash(
     return _told_apart(out)
 
 
-def _told_apart(by_host: dict[str | None, list[Crash]]) -> tuple[dict[str | None, list[Crash]], list[Problem]]:
+def _told_apart(by_host: Crashes) -> tuple[Crashes, list[Problem]]:
     # Crashes that print alike and are not one: the first keeps the id that all loads give it, each other gets one of its own.
     alike: dict[str | None, list[tuple[str | None, int, Crash]]] = defaultdict(list)
     for host, crashes in by_host.items():

@@ -69,11 +69,9 @@ def judge(crash: Crash, precursors: Said | Sequence[Precursor] = ()) -> Crash:
     verdict = find_guilty(crash, precursors)
     crash = verdict.crash
     signed = sign(crash, verdict.device)
-    reasons = [
-        *(Reason("signature", note) for note in signed.notes),
-        *(Reason("suspect", f"{one.why} ({one.evidence})", one.module, one.score) for one in verdict.suspects),
-        *(Reason("doubt", note) for note in verdict.notes),
-    ]
+    reasons = [Reason("signature", note) for note in signed.notes]
+    reasons += [Reason("suspect", f"{one.why} ({one.evidence})", one.module, one.score) for one in verdict.suspects]
+    reasons += [Reason("doubt", note) for note in verdict.notes]
     return replace(
         crash, guilty_module=verdict.module, guilty_function=verdict.function, guilt=verdict.guilt,
         deliberate=crash.deliberate or verdict.guilt == "deliberate", signature=signed.signature,

@@ -28,7 +28,7 @@ from psodlib.triage.frames import (
     message_of,
     software_nmi,
     telling_frames,
-)  # fmt: skip
+)
 from psodlib.triage.modules import (
     Release,
     class_of,
@@ -37,7 +37,7 @@ from psodlib.triage.modules import (
     module_of_word,
     prefix_rule,
     release_of,
-)  # fmt: skip
+)
 from psodlib.triage.precursors import Said, Standout, heard, standouts
 
 HARDWARE_KINDS = ("machine_check", "nmi")

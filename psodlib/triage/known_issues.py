@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -144,23 +144,20 @@ def _wrong(entry: Any) -> Iterator[tuple[str, str]]:
 # ---- matching --------------------------------------------------------------------------------------------------------
 
 
-def match_issues(
-    crash: Crash,
-    driver_version: str | None = None,
-    issues: Sequence[Issue] | None = None,
-    esxi_build: str | None = None,
-) -> tuple[Match, ...]:
+def match_issues(crash: Crash, issues: Sequence[Issue] | None = None) -> tuple[Match, ...]:
     """The issues of which a crash bears a sign and whose other conditions it does not contradict, surest first."""
     given = tuple(issues) if issues is not None else _shipped()
-    facts = _Facts(crash, driver_version or crash.driver_version, esxi_build or crash.esxi_build)
-    if not any(facts.bears(sign, patterns) for sign, patterns in _signs(given)):
+    functions = "\n".join(frame.function for frame in crash.frames if frame.function)
+    words = {"stack": functions, "message": crash.message, "text": crash.text}
+    texts = {sign: text.encode("utf-8", "replace") for sign, text in words.items() if text}
+    if not any(_bears(texts, sign, patterns) for sign, patterns in _signs(given)):
         return ()  # most crashes bear no sign of anything known
     matches = []
     for issue in given:
         held: dict[str, bool | None] = {}
         for condition, answer in _CONDITIONS.items():
             if getattr(issue, condition):
-                held[condition] = answer(facts, issue)
+                held[condition] = answer(crash, texts, issue)
                 if held[condition] is False:
                     break
         else:
@@ -172,11 +169,8 @@ def match_issues(
 
 def exposed(issues: Iterable[Issue], module: str, version: str | None) -> tuple[Issue, ...]:
     """The issues that name this version of this driver as affected; not knowing the version exposes to none."""
-    return tuple(
-        issue
-        for issue in issues
-        if issue.module == module and issue.versions and version and _in_ranges(issue.versions, version, module)
-    )
+    named = (issue for issue in issues if issue.module == module and version)
+    return tuple(issue for issue in named if _in_ranges(issue.versions, version, module))
 
 
 @cache
@@ -184,34 +178,21 @@ def _shipped() -> tuple[Issue, ...]:
     return load_issues()
 
 
-class _Facts:
-    # A crash as the conditions ask for it; its texts are encoded once, and only when an issue asks.
-
-    def __init__(self, crash: Crash, version: str | None, build: str | None) -> None:
-        self.crash, self.module, self.version, self.build = crash, crash.guilty_module, version, build
-        self.texts: dict[str, bytes | None] = {}
-
-    def bears(self, sign: str, patterns: tuple[str, ...]) -> bool | None:
-        if sign not in self.texts:
-            crash = self.crash
-            functions = "\n".join(frame.function for frame in crash.frames if frame.function)
-            words = {"stack": functions, "message": crash.message, "text": crash.text}[sign]
-            self.texts[sign] = words.encode("utf-8", "replace") if words else None
-        text = self.texts[sign]
-        return None if text is None else _pattern(patterns, sign == "stack").search(text) is not None
+def _bears(texts: Mapping[str, bytes], sign: str, patterns: tuple[str, ...]) -> bool | None:
+    return _pattern(patterns, sign == "stack").search(texts[sign]) is not None if sign in texts else None
 
 
-# What each condition asks, None where the evidence cannot tell. The cheap ones first: most crashes contradict most issues
-# by one of these.
-_CONDITIONS: dict[str, Callable[[_Facts, Issue], bool | None]] = {
-    "kinds": lambda facts, issue: None if facts.crash.kind == "other" else facts.crash.kind in issue.kinds,
-    "module": lambda facts, issue: None if facts.module is None else facts.module == issue.module,
-    "esxi": lambda facts, issue: _begins(issue.esxi, facts.crash.esxi_version),
-    "versions": lambda facts, issue: _in_ranges(issue.versions, facts.version, issue.module),
-    "builds": lambda facts, issue: _in_ranges(issue.builds, facts.build, None),
-    "stack": lambda facts, issue: facts.bears("stack", issue.stack),
-    "message": lambda facts, issue: facts.bears("message", issue.message),
-    "text": lambda facts, issue: facts.bears("text", issue.text),
+# What each condition asks of a crash and its texts, None where the evidence cannot tell. The cheap ones first: most crashes
+# contradict most issues by one of these.
+_CONDITIONS: dict[str, Callable[[Crash, Mapping[str, bytes], Issue], bool | None]] = {
+    "kinds": lambda crash, texts, issue: None if crash.kind == "other" else crash.kind in issue.kinds,
+    "module": lambda crash, texts, issue: None if not crash.guilty_module else crash.guilty_module == issue.module,
+    "esxi": lambda crash, texts, issue: _begins(issue.esxi, crash.esxi_version),
+    "versions": lambda crash, texts, issue: _in_ranges(issue.versions, crash.driver_version, issue.module),
+    "builds": lambda crash, texts, issue: _in_ranges(issue.builds, crash.esxi_build, None),
+    "stack": lambda crash, texts, issue: _bears(texts, "stack", issue.stack),
+    "message": lambda crash, texts, issue: _bears(texts, "message", issue.message),
+    "text": lambda crash, texts, issue: _bears(texts, "text", issue.text),
 }
 
 

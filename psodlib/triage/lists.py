@@ -44,11 +44,8 @@ def read_rules(file: str | Path, mapped: bool = False, plain: bool = False) -> t
         lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
     except (OSError, UnicodeDecodeError) as error:
         raise RuleError(path, 0, f"cannot be read ({error}); expected a text file in UTF-8") from error
-    return tuple(
-        _rule(path, number, line.strip(), mapped, plain)
-        for number, line in lines
-        if line.strip() and not line.startswith("#")
-    )
+    rules = ((number, line.strip()) for number, line in lines if line.strip() and not line.startswith("#"))
+    return tuple(_rule(path, number, line, mapped, plain) for number, line in rules)
 
 
 def _rule(path: Path, number: int, line: str, mapped: bool, plain: bool) -> Rule:

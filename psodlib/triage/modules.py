@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from psodlib.records import Crash
-from psodlib.triage.lists import Rule, first_match, read_rules
+from psodlib.triage.lists import Rule, matcher, read_rules
 
 Release = tuple[int, int]  # 6.7 as (6, 7)
 
@@ -26,31 +27,38 @@ _LINUX_HEAP = "vmklnx_"
 LEAST_PREFIX = 4  # letters of a symbol prefix that a word of a log may be taken for
 
 
-@lru_cache(maxsize=1 << 14)
+_plumbing = matcher("plumbing.txt")
+_module = matcher("modules.txt", mapped=True)
+_other_name = matcher("other_names.txt", mapped=True)
+
+
+class _Entry(NamedTuple):
+    # What `rules/modules.txt` says of a module: its class, the first and last release that have it.
+    what: str | None = None
+    first: Release | None = None
+    last: Release | None = None
+
+
 def is_plumbing(module: str) -> bool:
     """Whether a module stands between drivers and the kernel (``rules/plumbing.txt``)."""
-    return first_match(read_rules("plumbing.txt"), module) is not None
-
-
-@lru_cache(maxsize=1 << 14)
-def _entry(module: str) -> tuple[str, Release | None, Release | None] | None:
-    rule = first_match(read_rules("modules.txt", mapped=True), module.removeprefix("com.vmware."))
-    found = _ENTRY.fullmatch(rule.value or "") if rule else None
-    return (found["what"], release_in(found["first"]), release_in(found["last"])) if found else None
+    return _plumbing(module) is not None
 
 
 def class_of(module: str) -> str | None:
     """What a module is, a word of ``rules/modules.txt``; None when that does not list it."""
-    entry = _entry(module)
-    return entry[0] if entry else None
+    return _entry(module).what
+
+
+@lru_cache(maxsize=1 << 14)
+def _entry(module: str) -> _Entry:
+    rule = _module(module.removeprefix("com.vmware."))
+    found = _ENTRY.fullmatch(rule.value or "") if rule else None
+    return _Entry(found["what"], release_in(found["first"]), release_in(found["last"])) if found else _Entry()
 
 
 def _can_be_on(module: str, release: Release | None) -> bool:
-    entry = _entry(module)
-    if entry is None or release is None:
-        return True
-    _, first, last = entry
-    return (first is None or first <= release) and (last is None or release <= last)
+    _, first, last = _entry(module)
+    return release is None or ((first is None or first <= release) and (last is None or release <= last))
 
 
 def release_in(text: str | None) -> Release | None:
@@ -72,39 +80,29 @@ def release_of(crash: Crash) -> Release | None:
 @lru_cache(maxsize=1 << 16)
 def prefix_rule(function: str) -> Rule | None:
     """The line of ``rules/symbol_prefixes.txt`` with the longest prefix of a symbol."""
-    rules = [
-        rule for rule in read_rules("symbol_prefixes.txt", mapped=True, plain=True) if function.startswith(rule.pattern)
-    ]
-    return max(rules, key=lambda rule: len(rule.pattern), default=None)
+    rules = read_rules("symbol_prefixes.txt", mapped=True, plain=True)
+    fitting = (rule for rule in rules if function.startswith(rule.pattern))
+    return max(fitting, key=lambda rule: len(rule.pattern), default=None)
 
 
 @lru_cache(maxsize=1 << 16)
 def _owners(function: str, release: Release | None) -> Sequence[str]:
-    rule = prefix_rule(function)
-    names = (rule.value or "").split("|") if rule else _in_capitals(function)
+    if rule := prefix_rule(function):
+        names = (rule.value or "").split("|")
+    else:  # native drivers write their name in capitals: `Ntg3TxComplete`
+        head = re.match(r"[A-Z][a-z]*\d*[a-z]*(?=[A-Z_])", function)
+        name = head[0].lower() if head else ""
+        names = [name] if len(name) >= LEAST_PREFIX and class_of(name) in DRIVERS else []
     owners = [name for name in names if _can_be_on(name, release)]
     # From 6.5 on a host loads the native driver unless somebody chose the Linux one.
-    return tuple(sorted(owners, key=_is_linux) if release and release >= NATIVE else owners)
-
-
-def _is_linux(module: str) -> bool:
-    entry = _entry(module)
-    return entry is not None and entry[2] == LAST_LINUX
-
-
-def _in_capitals(function: str) -> list[str]:
-    # Native drivers write their name in capitals: `Ntg3TxComplete`.
-    head = re.match(r"[A-Z][a-z]*\d*[a-z]*(?=[A-Z_])", function)
-    return [head[0].lower()] if head and len(head[0]) >= LEAST_PREFIX and class_of(head[0].lower()) in DRIVERS else []
+    is_native = release is not None and release >= NATIVE
+    return sorted(owners, key=lambda name: is_native and _entry(name).last == LAST_LINUX)
 
 
 def module_of_symbol(function: str, loaded: Collection[str] = (), release: Release | None = None) -> str | None:
     """Whose a symbol is, by its prefix: the one that was loaded, else the first that can be on the release."""
     owners = _owners(function, release)
-    if len(owners) > 1 and loaded:
-        there = [name for name in owners if name in loaded]
-        return there[0] if there else owners[0]
-    return owners[0] if owners else None
+    return next((name for name in owners if name in loaded), owners[0] if owners else None)
 
 
 def module_of_word(word: str, loaded: Collection[str] = (), release: Release | None = None) -> str | None:
@@ -122,11 +120,9 @@ def module_of_word(word: str, loaded: Collection[str] = (), release: Release | N
     if known is not None:
         return known
     begins = [name for name in loaded if word.startswith(name) and _SUFFIX.match(word, len(name))]
-    return max(begins, key=len) if begins else _by_symbol(word, loaded, release)
-
-
-def _by_symbol(word: str, loaded: Collection[str], release: Release | None) -> str | None:
-    symbol = word if "_" in word else f"{word}_" if _entry(word) else ""  # `i40e: ...` on 7.0 is said by i40en
+    if begins:
+        return max(begins, key=len)
+    symbol = word if "_" in word else f"{word}_" if class_of(word) else ""  # `i40e: ...` on 7.0 is said by i40en
     rule = prefix_rule(symbol)
     return module_of_symbol(symbol, loaded, release) if rule and len(rule.pattern) >= LEAST_PREFIX else None
 
@@ -135,6 +131,6 @@ def _by_symbol(word: str, loaded: Collection[str], release: Release | None) -> s
 def _listed(word: str, release: Release | None) -> str | None:
     names = [rule.pattern for rule in read_rules("modules.txt", mapped=True)]
     begins = [name for name in names if word.startswith(name) and _SUFFIX.match(word, len(name))]
-    other = first_match(read_rules("other_names.txt", mapped=True), word)
-    names = [word] if _entry(word) else begins or [(other and other.value) or ""]
+    other = _other_name(word)
+    names = [word] if class_of(word) else begins or [(other and other.value) or ""]
     return next((name for name in sorted(names, key=len, reverse=True) if name and _can_be_on(name, release)), None)

@@ -34,7 +34,7 @@ from psodlib.triage.frames import (
     message_of,
     software_nmi,
     telling_frames,
-)  # fmt: skip
+)
 from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 
@@ -54,16 +54,6 @@ JOINT = " | "
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """A crash's signature and its reasons."""
-
-    signature: str  # groups crashes of one cause
-    proto_signature: str | None  # all functions of the backtrace, unreduced; None without frames
-    version: int  # ``SIGNATURE_VERSION`` that made it
-    notes: tuple[str, ...]  # each rule's change, in order, ``rule: what``
-
-
-@dataclass(frozen=True, slots=True)
 class Draft:
     """What a rule sees and gives back: the frames still in play, the signature once it is found, the notes so far."""
 
@@ -71,19 +61,22 @@ class Draft:
     device: str | None = None
     frames: tuple[Frame, ...] = ()
     signature: str | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # each rule's change, in order, ``rule: what``
+
+    @property
+    def proto_signature(self) -> str | None:
+        """All functions of the backtrace, unreduced; None without frames."""
+        frames = self.crash.frames
+        return JOINT.join(map(frame_name, [frame for frame in frames if frame.backtrace == 0] or frames)) or None
 
 
-def sign(crash: Crash, device: str | None = None) -> Signature:
+def sign(crash: Crash, device: str | None = None) -> Draft:
     """Sign one crash; ``device`` is the driver, or the class, of the device that its message names."""
     draft = Draft(crash, device)
     for rule in RULES:
         if draft.signature is None:
             draft = _apply(rule, draft)
-    signature = draft.signature or f"no frames: {crash.kind}"
-    own = [frame for frame in crash.frames if frame.backtrace == 0] or crash.frames
-    names = [frame_name(frame) for frame in own]
-    return Signature(signature[:MAX_LENGTH], JOINT.join(names) or None, SIGNATURE_VERSION, draft.notes)
+    return replace(draft, signature=(draft.signature or f"no frames: {crash.kind}")[:MAX_LENGTH])
 
 
 def _apply(rule: Callable[[Draft], Draft], draft: Draft) -> Draft:

@@ -130,12 +130,14 @@ def read_account(file: str | Path) -> Account:
     zone = _zone(content.time_zone, path)
     read: dict[str, Any] = {
         "time_zone": zone,
-        "detected_at": _time(content.detected_at, zone, path)[0],
+        "detected_at": _time(content.detected_at, zone, path),
         "file": path.name,
     }
-    times = [dict(zip(("at", "whole_day"), _time(event.at, zone, path), strict=True)) for event in content.event]
-    events = tuple(Event(**{**_stripped(each), **time}) for each, time in zip(content.event, times, strict=True))
-    return Account(**{**_stripped(content), **read, "event": [], "events": events})
+    events = (
+        Event(**{**_stripped(each), "at": _time(each.at, zone, path), "whole_day": type(each.at) is date})
+        for each in content.event
+    )
+    return Account(**{**_stripped(content), **read, "event": [], "events": tuple(events)})
 
 
 def _stripped(form: msgspec.Struct) -> dict[str, Any]:
@@ -199,15 +201,15 @@ def _zone(value: Any, path: Path) -> tzinfo | None:
         raise InputError(f"{path}: time_zone is {str(value)[:80]!r}; {wanted}") from error
 
 
-def _time(value: Any, zone: tzinfo | None, path: Path) -> tuple[pd.Timestamp | None, bool]:
-    # In UTC, and whether only its day is known.
+def _time(value: Any, zone: tzinfo | None, path: Path) -> pd.Timestamp | None:
+    # In UTC; a day begins where the people were.
     if value is None:
-        return None, False
-    if isinstance(value, datetime):
-        if value.tzinfo is None and zone is None:
-            raise InputError(f"{path}: {value} is without a time zone; give time_zone, or an offset behind the time")
-        return pd.Timestamp((value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC)), False
-    if isinstance(value, date):
-        return pd.Timestamp(datetime(value.year, value.month, value.day, tzinfo=zone or UTC).astimezone(UTC)), True
-    wanted = "expected a date or a time without quotes, such as 2014-05-31T11:58:00"
-    raise InputError(f"{path}: found {str(value)[:80]!r} where a time belongs; {wanted}")
+        return None
+    if not isinstance(value, date):
+        wanted = "expected a date or a time without quotes, such as 2014-05-31T11:58:00"
+        raise InputError(f"{path}: found {str(value)[:80]!r} where a time belongs; {wanted}")
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=zone or UTC)
+    if value.tzinfo is None and zone is None:
+        raise InputError(f"{path}: {value} is without a time zone; give time_zone, or an offset behind the time")
+    return pd.Timestamp((value if value.tzinfo else value.replace(tzinfo=zone)).astimezone(UTC))

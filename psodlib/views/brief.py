@@ -14,10 +14,9 @@ import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.rates import driver_league
-from psodlib.views.cells import ADVICE, MOVES
-from psodlib.views.crash import reasons_of, where
+from psodlib.views.cells import ADVICE, MOVES, rollout_state
+from psodlib.views.crash import not_whole, reasons_of, where
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
-from psodlib.views.rollout import rollout_state
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 from psodlib.views.words import as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year
 from psodlib.views.writeup import choose_crash, write_up
@@ -314,12 +313,12 @@ def destination(study: Study, crash: Any) -> str | None:
 def league(study: Study) -> Table:
     """All modules side by side: is it a driver at all, and which."""
     found: Any = driver_league(study.fleet)
-    rows = [
-        [literal(row.module), f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}",
-         f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)} ({between(row.low, row.high if known(row.high) else math.inf)})"
-         if known(row.ratio) else "–", literal(row.known_issues, "–")]
-        for row in found.head(MOST_MODULES).itertuples()
-    ]  # fmt: skip
+    rows = []
+    for row in found.head(MOST_MODULES).itertuples():
+        times = f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)}"
+        worst = f"{times} ({between(row.low, row.high if known(row.high) else math.inf)})" if known(row.ratio) else "–"
+        counts = [f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}"]
+        rows.append([literal(row.module), *counts, worst, literal(row.known_issues, "–")])
     because = study.exposure.attrs.get("why", "")  # where nobody named a driver
     left = len(found) - MOST_MODULES
     note = holding(
@@ -335,7 +334,7 @@ def league(study: Study) -> Table:
 
 
 def no_driver_stands_out(study: Study) -> bool:
-    """Whether the crashes have many causes and there is no version to choose: then the driver in question is only the first of them."""
+    """Whether the crashes have many causes and no version is to be chosen: then the driver in question is only the first."""
     crashes = study.fleet.crashes
     mine = 2 * study.counts.module > crashes["guilty_module"].notna().sum()
     return study.decision is None and study.rollout is None and len(crashes) > 1 and not mine
@@ -363,7 +362,8 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         bounds = "; ".join(
             f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in watched
         )
-        lead = f"No crash in {count(study.exposure['host_days'].sum(), 'host-day')} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
+        days = count(study.exposure["host_days"].sum(), "host-day")
+        lead = f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
         return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [
@@ -372,7 +372,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         for row in watched
     ]
     story = [*often, literal(attributes_of_driver(fleet, study.module).attrs["says"])] if many else []
-    together = (f"All crashes by {study.module}", story)
+    together, cannot = (f"All crashes by {study.module}", story), [study.why_none, *unknowns(study)]
     if no_driver_stands_out(study):
         issue = (crashes["known_issues"].fillna("") != "").any()
         steps = holding(
@@ -381,7 +381,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         )  # fmt: skip
         lead, table = _scattered(crashes)
         return f"{len(crashes):,} crashes, and no driver stands out", lead, sections(
-            ("Who is blamed", [table]), together, ("What to do now", steps), ("What this cannot say", [study.why_none, *unknowns(study)])
+            ("Who is blamed", [table]), together, ("What to do now", steps), ("What this cannot say", cannot)
         )  # fmt: skip
     row: Any = choose_crash(fleet, crash_id, study.module)
     crash = fleet.crash(str(row["crash_id"]))
@@ -390,10 +390,10 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     all_of_them = f"{count(study.counts.module, '', f'crashes by {study.module}')}: what they are"
     title = f"{what if study.counts.module < 2 else all_of_them}, and what to do now"
     return title, _lead(study, crash), sections(
-        ("What happened", [Text(write_up(fleet, row).lead)]),
+        ("What happened", [Text(write_up(fleet, row, typed={}).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
-        ("Known issues that fit", issues), ("What to do now", [*_now(study, crash, bool(issues)), *([go_on] if study.module else ())]),
-        ("What this cannot say", [study.why_none, *doubtful, *unknowns(study)]),
+        ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
+        ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),
     )  # fmt: skip
 
 

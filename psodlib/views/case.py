@@ -25,14 +25,14 @@ from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.sources import iter_items
 from psodlib.fleet import Fleet, is_saved, load
 from psodlib.store.folder import is_store
-from psodlib.store.opening import roots_of
+from psodlib.store.tables import roots_of
 from psodlib.triage.crashes import explain
 from psodlib.triage.known_issues import load_issues
 from psodlib.triage.timeline import incident_timeline
 from psodlib.views import charts
 from psodlib.views.account import find_account
 from psodlib.views.crash import typed_on, where
-from psodlib.views.document import Block, Picture, Section, Text, to_html, to_markdown, to_pdf
+from psodlib.views.document import Picture, Section, Text, to_html, to_markdown, to_pdf
 from psodlib.views.spreadsheet import csv_text
 from psodlib.views.words import known, literal
 from psodlib.views.writeup import asked_for, choose_crash, write_up
@@ -102,7 +102,8 @@ def case(
     files = _texts(crash, _evidence(sources))
     files.setdefault("crash.txt", whole.text.encode("utf-8", "backslashreplace"))
     files["explain.txt"] = explain(whole).encode("utf-8", "backslashreplace")
-    more, typed = asked_for(crash["crash_id"], notes, None), typed_on(fleet, crash)
+    more: list[Any] = asked_for(crash["crash_id"], notes, None)  # what people noted is paragraphs
+    typed = typed_on(fleet, crash)
     account = find_account(sources, crash, len(fleet.crashes))
     if key is not None:
         pseudonyms = Pseudonyms(key)
@@ -111,14 +112,13 @@ def case(
         fleet = Fleet(**tables, simulated=fleet.simulated)
         crash = fleet.crashes[fleet.crashes["crash_id"] == crash["crash_id"]].iloc[0]
         files = {rewriter.path(name): b"".join(rewriter.stream([data])) for name, data in files.items()}
-        more = [Section(each.title, [_renamed(block, rewriter) for block in each.blocks]) for each in more]
+        more = [Section(each.title, [Text(rewriter.text(one.text)) for one in each.blocks]) for each in more]
         typed = {rewriter.path(name): rewriter.text(text) for name, text in typed.items()}
         account = account.renamed(rewriter.text)
     more += asked_for(crash["crash_id"], None, site)  # whoever asks for the site's facts means them
     issues = load_issues(*([known_issues] if known_issues else []))
-    files |= _tables(fleet, crash, issues) | _write_ups(
-        fleet, crash, issues=issues, more=more, account=account, typed=typed
-    )
+    files |= _tables(fleet, crash, issues)
+    files |= _write_ups(fleet, crash, issues=issues, more=more, account=account, typed=typed)
     files["README.md"] = _readme(crash, files, key is not None, site is not None).encode()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     files["MANIFEST.sha256"] = "".join(f"{digest}  {name}\n" for name, digest in hashes.items()).encode()
@@ -134,13 +134,6 @@ def case(
     suspects = tuple(sorted(sweep.found.values(), key=lambda one: (one.source, one.line)))
     mapping = write_mapping(file.with_name(f"{file.name}.mapping.json"), pseudonyms, (), suspects)
     return Case(file, hashes, mapping, suspects)
-
-
-def _renamed(block: Block, rewriter: Rewriter) -> Block:
-    return Text(rewriter.text(block.text)) if isinstance(block, Text) else block
-
-
-# ---- machine text --------------------------------------------------------------------------------------------------------
 
 
 def _evidence(sources: Sequence[str | Path]) -> list[str | Path]:
@@ -204,9 +197,6 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
                 kept.append(line)
                 size += len(line)
     return b"".join(kept)
-
-
-# ---- tables, write-up ----------------------------------------------------------------------------------------------------
 
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:

@@ -5,9 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from psodlib.views.document import Section, Table, Text, by_column
-from psodlib.views.rollout import plan_blocks, rollout_state
-from psodlib.views.words import DAYS_A_YEAR, as_sentence, between, chance, count, figure, known, listing, literal, seen
+from psodlib.views.document import Block, Bullets, Section, Table, Text, by_column
+from psodlib.views.words import (
+    DAYS_A_YEAR,
+    as_sentence,
+    between,
+    chance,
+    count,
+    day,
+    figure,
+    known,
+    listing,
+    literal,
+    seen,
+)
 
 WIDTH = 25  # letters of a bar
 ROWS = {
@@ -19,7 +30,11 @@ ADVICE = {
     "no_new_installs": "no new installs", "leave": "leave as it is",
 }  # fmt: skip
 MOVES = ("move_now", "next_reboot")  # the advice that moves hosts
-
+STATUS = {
+    "moved": "moved", "waits_for_reboot": "installed, waits for a reboot", "about_to_drift": "another version waits",
+    "drifted_back": "went back", "unknown": "not known", "not_moved": "not yet", "other_version": "runs a third version",
+    "not_in_fleet": "not in the fleet",
+}  # fmt: skip  # of a host, in a roll-out that is under way
 
 WHOLE = "{:,.0f}".format
 Blocks = list[Text | Table]
@@ -162,3 +177,81 @@ def _decision(decision: Any) -> Blocks:
     as_it_is, followed = figure(decision.crashes_if_stay), figure(decision.crashes_if_followed)
     worth = f"Expected crashes a year in the whole fleet: {as_it_is} as it is, {followed} if this is followed."
     return [Text(f"{head} {worth}"), by_column(columns)]
+
+
+# ---- roll-outs ---------------------------------------------------------------------------------------------------------
+
+
+def plan_blocks(plan: Any) -> list[Block]:
+    """The plan: what each wave holds and could show, and who stays behind."""
+    seen, rows = plan.learn.set_index("wave")["ratio_seen"], []
+    for wave, hosts in plan.waves.groupby("wave"):
+        shows = f"{figure(seen[wave])} times" if known(seen[wave]) else "no difference in rates"
+        which, begins = listing(sorted(hosts["host"]), 8), day(hosts["week"].min())
+        rows.append((f"{wave}", begins, f"{len(hosts):,}", f"{hosts['turn'].max()}", which, shows))
+    columns = ["Wave", "From", "Hosts", "Turns", "Which", "Could show by its end"]
+    note = (
+        "Hosts of one turn may move at once; no two of them are of one cluster. The last column: the least ratio of the "
+        "rates that is seen with 80 % probability."
+    )
+    moved = f"{count(len(plan.waves), 'host')} move in {count(len(rows), 'wave')}"
+    head = f"{literal(plan.module)} {literal(plan.to)}: {moved}, each watched for {count(plan.watched_weeks, 'week')}."
+    notes = [Bullets([literal(one) for one in plan.notes])] if plan.notes else []
+    return [Text(head), Table("", columns, rows, note), *notes]
+
+
+def rollout_state(result: Any, most: int = 30) -> list[Block]:
+    """A running plan: the word, who has moved wave by wave, what speaks against the new version, and what then."""
+    plan, judged, effect = result.plan, result.judged, result.effect
+    out: list[Block] = [
+        Text(f"{literal(result.sentence)}{f' Evidence until {day(result.at)}.' if known(result.at) else ''}")
+    ]
+    if not judged.against:
+        ratio, expected = judged.ratio, figure(judged.expected)
+        counts = f"{count(judged.crashes, 'crash')} on {literal(plan.to)}, where the past of these models would give {expected}."
+        often = f"it crashes {figure(ratio.ratio)} times as often (90 % range {between(ratio.low, ratio.high)})"
+        alarm = f"e-value {figure(judged.e_value)}, alarm at 20."
+        out.append(Text(f"{counts} Against hosts of the same model in the same weeks {often}; {alarm}"))
+    if len(result.reasons) > 1:
+        out.append(Bullets([literal(reason) for reason in result.reasons[1:]]))
+    waves = []
+    for row in result.waves.to_dict("records"):
+        who = ", ".join(f"{row[status]:,} {words}" for status, words in STATUS.items() if row[status])
+        watched = f"{row['host_days']:,.0f} ({row['host_days_planned']:,.0f})"
+        waves.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
+    columns = [
+        "Wave",
+        "From",
+        "Hosts",
+        "Where they are",
+        "Crashes since",
+        "Host-days since (planned until the next wave)",
+    ]
+    out.append(Table("Wave by wave", columns, waves, widths=(8, 14, 9, 35, 12, 22)))
+    new = [
+        (literal(row.crash_id), literal(row.host), literal(row.signature), f"{row.days_on_it:.0f}", literal(row.known_issues, "none"),
+         f"{literal(row.similar)} ({100 * row.likeness:.0f} %)" if known(row.similar) else "none")
+        for row in result.news.itertuples()
+    ]  # fmt: skip
+    back = [
+        (f"{row.order}", f"{row.turn}", literal(row.host), literal(row.cluster), literal(row.to_version), row.why)
+        for row in result.go_back.itertuples()
+    ]
+    for caption, names, rows, widths in (
+        ("Never seen before", ["Crash", "Host", "Signature", "Days on it", "Known issue", "Most like"], new, ()),
+        ("Who goes back, in this order", ["Order", "Turn", "Host", "Cluster", "To", "Why"], back, (8, 8, 18, 18, 14, 34)),
+    ):  # fmt: skip
+        note = f"{len(rows) - most:,} more: psod watch lists them all." if len(rows) > most else ""
+        out += [Table(caption, names, rows[:most], note, widths=widths)] if rows else []
+    if result.decision is not None:
+        rule = "The decision rule, which turns round an advice that was followed only when sure, says now:"
+        out.append(Text(f"{rule} {literal(str(result.decision).splitlines()[0])}"))
+    if effect.empty:
+        return out
+    unmoved = "the hosts not yet moved in the same weeks do not"
+    note = f"Before and after differ by all that changed with the months; {unmoved}."
+    rates = [f"{figure(row.rate)} ({between(row.low, row.high)})" for row in effect.itertuples()]
+    days, hosts, crashes = (effect[name].map(WHOLE) for name in ("host_days", "hosts", "crashes"))
+    cells = {"When": effect["what"], "Hosts": hosts, "Crashes": crashes, "Host-days": days}
+    cells["Crashes per host-year (95 % interval)"] = rates
+    return [*out, by_column(cells, note, caption="What the roll-out did", widths=(34, 10, 10, 14, 32))]

@@ -23,7 +23,7 @@ from psodlib.fleet import Fleet
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Code, Link, Section, Table, Text, sections
-from psodlib.views.words import as_sentence, count, joined, known, label, listing, literal, moment, span
+from psodlib.views.words import UNKNOWN, as_sentence, count, joined, known, label, listing, literal, moment, span
 
 MOST_FRAMES = 60
 MOST_LINES = 200  # of a crash's own text
@@ -59,19 +59,20 @@ def place_of(source: Any, line: Any = None, host: Any = None) -> str:
     return f"{path}:{line}" if known(source) and known(line) else path
 
 
-def plain_words(value: Any) -> str:
+def plain_words(value: Any, unknown: str = UNKNOWN) -> str:
     """A word of a closed list as people write it."""
-    return SOURCES.get(str(value)) or literal(value).replace(";", ", ").replace("_", " ")
-
-
-def when(crash: Any) -> str:
-    """The time of a crash, to the second."""
-    return moment(crash["time"]) if known(crash["time"]) else "time unknown"
+    return SOURCES.get(str(value)) or literal(value, unknown).replace(";", ", ").replace("_", " ")
 
 
 def crash_title(crash: Any) -> str:
     """A crash in a line."""
-    return f"Crash of {label(crash['host'], 60)}, {when(crash)}"
+    return f"Crash of {label(crash['host'], 60)}, {moment(crash['time'], 'time unknown')}"
+
+
+def not_whole(crash: Any) -> list[str]:
+    """That a crash's text is damaged, and how."""
+    damage = plain_words(crash["damage"], "")
+    return [f"The crash's text is not whole ({damage})."] if damage else []
 
 
 def address_of(kind: str, name: Any) -> str:
@@ -119,16 +120,12 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
     return page_of
 
 
-# ---- the text ------------------------------------------------------------------------------------------------------------
-
-
 def own_text(fleet: Fleet, crash: Any, instead: int = 0) -> list[Block]:
     """The crash's own lines, verbatim, with line numbers, and the guilty module's frames marked beside them; where the lines
     are lost, this many frames instead."""
-    begins = " and ".join(
-        f"{word} {crash[name]:,}" for name, word in (("line", "line"), ("offset", "byte")) if known(crash[name])
-    )
-    place = f"{place_of(crash['source'], None, crash['host'])}{f', from {begins} on' if begins else ''}"
+    numbers = {"line": crash["line"], "byte": crash["offset"]}
+    at = " and ".join(f"{word} {number:,}" for word, number in numbers.items() if known(number))
+    place = f"{place_of(crash['source'], None, crash['host'])}{f', from {at} on' if at else ''}"
     place = f"{place}. SHA-256 of the lines: {literal(crash['sha256'])}"
     frames, texts = (where(table, crash_id=crash["crash_id"]) for table in (fleet.frames, fleet.texts))
     text = "".join(texts["text"])
@@ -159,20 +156,16 @@ def frames_table(crash: Any, frames: Any, most: int = MOST_FRAMES) -> Table | Te
     """A crash's frames, innermost first; the guilty module's stand out, in words too."""
     if frames.empty:
         return Text("No frame could be read, so no stack tells who was running.")
-    shown = list(frames.head(most).itertuples())
     guilty = set(where(frames.head(most).reset_index(), module=crash["guilty_module"]).index)
     rows = [
         [f"{row.backtrace}.{row.index}", f"{label(row.function, 120)}{f'+0x{int(row.offset):x}' if known(row.offset) else ''}",
          f"{label(row.module, unknown='module unknown')}{' ◀ guilty' if place in guilty else ''}",
-         plain_words(row.module_evidence) if known(row.module_evidence) else "–"]
-        for place, row in enumerate(shown)
+         plain_words(row.module_evidence, "–")]
+        for place, row in enumerate(frames.head(most).itertuples())
     ]  # fmt: skip
     note = f"{count(len(frames) - most, 'more frame')} in tables/frames.parquet." if len(frames) > most else ""
     columns = ["#", "Function", "Module", "Known by"]
     return Table("Backtrace and number, innermost first", columns, rows, note, (8, 46, 28, 18), guilty)
-
-
-# ---- beside it in the evidence -------------------------------------------------------------------------------------------
 
 
 def lines_before(source: Any, offset: Any, sha256: Any, most: int = 20) -> tuple[str, ...]:
@@ -206,9 +199,6 @@ def typed_on(fleet: Fleet, crash: Any) -> Mapping[str, str]:
     return found
 
 
-# ---- the tables ----------------------------------------------------------------------------------------------------------
-
-
 def facts_table(fleet: Fleet, crash: Any) -> Table:
     """Where and when it crashed, on which versions, known how."""
     host: Mapping[str, Any] = next(iter(where(fleet.hosts, host=crash["host"]).to_dict("records")), {})
@@ -224,7 +214,7 @@ def facts_table(fleet: Fleet, crash: Any) -> Table:
         ("Guilty module", f"{label(crash['guilty_module'], unknown='none found')}{kind}"),
         ("Loaded driver", f"{label(crash['driver_version'], unknown='version unknown')}{by}" if guilty else ""),
         ("Signature", label(crash["signature"], 260)),
-        ("Damage of the text", plain_words(crash["damage"]) if known(crash["damage"]) else ""),
+        ("Damage of the text", plain_words(crash["damage"], "")),
         ("Copies found", f"{crash['copies']:,}" if known(crash["copies"]) and crash["copies"] > 1 else ""),
         ("Crash id", label(crash["crash_id"], LONGEST_ID)),
     ]  # fmt: skip
@@ -238,14 +228,9 @@ def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
         first = max(int(crash["line"]) - len(lines), 1) if known(crash["line"]) else 1
         blocks.append(Code("\n".join(lines), "The last lines of the log before it", first))
     facts = incident_timeline(fleet, str(crash["crash_id"]), lives=lives)
-    past: Any = (
-        facts["time"].notna() & ~facts["what"].isin(["evidence", "crash", "down"]) & ~(facts["time"] > crash["time"])
-    )
-    rows = [
-        [moment(row.time), literal(row.what), plain_words(row.detail) if known(row.detail) else "–"]
-        for row in facts[past].tail(10).itertuples()
-    ]
-    if rows:
+    facts = facts[facts["time"].notna() & ~(facts["time"] > crash["time"])]
+    past: Any = facts[~facts["what"].isin(["evidence", "crash", "down"])].tail(10).itertuples()
+    if rows := [[moment(row.time), literal(row.what), plain_words(row.detail, "–")] for row in past]:
         blocks.append(Table("The host's life before it", ["Time", "Fact", "Known from"], rows))
     return blocks or [Text("Nothing dated is known of the host before this crash.")]
 
@@ -261,9 +246,6 @@ def _similar(fleet: Fleet, crash: Any, stacks: Mapping[str, Any]) -> list[Block]
     ]  # fmt: skip
     columns = ["Crash", "Time", "Host", "Signature", "Alike", "Functions shared"]
     return [Text(f"{have} this signature."), *([Table("The most alike stacks", columns, rows)] if rows else [])]
-
-
-# ---- why -----------------------------------------------------------------------------------------------------------------
 
 
 def issue_lines(fleet: Fleet, crash: Any) -> list[str]:

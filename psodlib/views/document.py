@@ -180,9 +180,6 @@ def template(name: str) -> str:
     return (files("psodlib.views") / "templates" / name).read_text(encoding="utf-8")
 
 
-# ---- the doors for text ------------------------------------------------------------------------------------------------
-
-
 def html_text(value: Any) -> Markup:
     """The door to HTML: any value as text that reads letter by letter; markup of our own templates passes."""
     if isinstance(value, Markup):
@@ -254,9 +251,6 @@ def _environment(surface: str) -> jinja2.Environment:
     return environment
 
 
-# ---- the surfaces ------------------------------------------------------------------------------------------------------
-
-
 def to_html(document: Document, links: Sequence[Link] = (), home: str = "", body: str = "") -> str:
     """A document as one HTML page with nothing to fetch: style, pictures and, where a block has one, its script inside;
     already safe markup may stand in place of its blocks."""
@@ -279,9 +273,9 @@ def to_pdf(document: Document, out: str | Path, style: str) -> Path:
     """A document as PDF, in typst's own fonts, with no network and no system font."""
     with tempfile.TemporaryDirectory(prefix="psod-") as folder:
         root = Path(folder).resolve()
-        for name, text in {
-            "document.typ": template("document.typ"), "main.typ": template(style), "content.json": json.dumps(_as_data(document, root)),
-        }.items():  # fmt: skip
+        content = json.dumps(_as_data(document, root))
+        texts = {"document.typ": template("document.typ"), "main.typ": template(style), "content.json": content}
+        for name, text in texts.items():
             (root / name).write_text(text, encoding="utf-8")
         try:
             here: Any = {"root": root, "package_path": root, "font_paths": [], "ignore_system_fonts": True}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import copy
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ finally:
     if modules[EXTRA] is None:
         del modules[EXTRA]
 
+TIMEOUT = 120  # seconds of a cell
 KERNEL_START = 60  # seconds; takes about two on a quiet machine
 # A kernel was once seen to idle while its client waited for it. A second kernel is cheaper than to find out why.
 HANGS = (CellTimeoutError, DeadKernelError, RuntimeError)
@@ -71,15 +71,8 @@ PNG = "data:image/png;base64,"
 # ---- running -------------------------------------------------------------------------------------------------------------
 
 
-def run_notebook(path: str | Path, parameters: Mapping[str, Any] | None = None, timeout: float = 120) -> NotebookNode:
-    """Run a notebook from top to bottom in a kernel of its own, with some of its parameters replaced."""
-    path = Path(path)
-    with notebooks_running({path: parameters or {}}, 1, timeout) as running:
-        return running[path].result()
-
-
 @contextmanager
-def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: float = 120) -> Iterator[Running]:
+def notebooks_running(given: Mapping[Path, Any], kernels: int = 2) -> Iterator[Running]:
     """Run notebooks side by side while the caller does something else, on fewer kernels than notebooks.
 
     Notes
@@ -92,7 +85,7 @@ def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: floa
     # A thread has an event loop of its own, so that a caller may have one running (a notebook has).
     with ThreadPoolExecutor(kernels) as lanes:
         for _ in range(min(kernels, len(given))):
-            lanes.submit(lambda: asyncio.run(_lane(waiting, ran, timeout)))
+            lanes.submit(lambda: asyncio.run(_lane(waiting, ran)))
         try:
             yield ran
         except BaseException:
@@ -100,39 +93,36 @@ def notebooks_running(given: Mapping[Path, Any], kernels: int = 2, timeout: floa
             raise
 
 
-async def _lane(waiting: Iterator[Any], ran: Running, timeout: float) -> None:
+async def _lane(waiting: Iterator[Any], ran: Running) -> None:
     # One kernel for one notebook after the other.
     client: Any = None
     with tempfile.TemporaryDirectory(prefix="psod-kernel-") as profile:
         for path, parameters in waiting:
-            try:
-                node, place = read_notebook(path), {"path": str(path.resolve().parent)}
-                if parameters:
-                    _inject(node, parameters, path)
-                for last in (False, True):
+            place = {"path": str(path.resolve().parent)}
+            for last in (False, True):
+                try:
+                    node = _given(read_notebook(path), parameters, path)
                     if client is not None and client.resources["metadata"] != place:
                         await _stopped(client)
                         client = None
-                    used = client is not None
                     client = client or NotebookClient(
-                        node, timeout=timeout, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"],
+                        node, timeout=TIMEOUT, startup_timeout=KERNEL_START, kernel_name=KERNEL["name"],
                         coalesce_streams=True, record_timing=False, resources={"metadata": place},
                     )  # fmt: skip
-                    try:
-                        ran[path].set_result(await _ran(client, copy.deepcopy(node), used, profile))
-                        break
-                    except HANGS:
+                    ran[path].set_result(await _ran(client, node, profile))
+                    break
+                except BaseException as error:
+                    if isinstance(error, HANGS):
                         await _stopped(client)
                         client = None
-                        if last:
-                            raise
-            except BaseException as error:
-                ran[path].set_exception(error)
+                    if last or not isinstance(error, HANGS):
+                        ran[path].set_exception(error)
+                        break
         await _stopped(client)
 
 
-async def _ran(client: Any, node: NotebookNode, used: bool, profile: str) -> NotebookNode:
-    client.nb = node
+async def _ran(client: Any, node: NotebookNode, profile: str) -> NotebookNode:
+    client.nb, used = node, client.kc is not None
     if used:
         node.cells.insert(0, FORMAT.v4.new_code_cell(EMPTY))
     ours = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -155,13 +145,11 @@ async def _ran(client: Any, node: NotebookNode, used: bool, profile: str) -> Not
 
 
 async def _stopped(client: Any) -> None:
-    if client is None or client.km is None:
-        return
-    try:
-        if client.kc is not None:
-            await ensure_async(client.kc.stop_channels())
+    with suppress(Exception):  # it may never have begun, or be gone already
+        await ensure_async(client.kc.stop_channels())
+    with suppress(Exception):
         await ensure_async(client.km.shutdown_kernel(now=True))
-    finally:
+    with suppress(Exception):
         await ensure_async(client.km.cleanup_resources())
 
 
@@ -188,7 +176,7 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def write_notebook(node: NotebookNode, path: str | Path) -> Path:
-    """Write a notebook as ``run_notebook`` gave it."""
+    """Write a notebook as it ran."""
     out = Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(FORMAT.writes(node) + "\n", encoding="utf-8", newline="\n")
@@ -212,8 +200,7 @@ def set_source(folder: Path, source: str) -> None:
         node = _without_given(read_notebook(path))
         names = parameters_of(node)
         if "source" in names:
-            _inject(node, {name: given[name] for name in given if name in names}, path)
-            write_notebook(node, path)
+            write_notebook(_given(node, {name: given[name] for name in given if name in names}, path), path)
 
 
 def parameters_of(node: NotebookNode) -> list[str]:
@@ -232,7 +219,10 @@ def _without_given(node: NotebookNode) -> NotebookNode:
     return node
 
 
-def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> None:
+def _given(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> NotebookNode:
+    # With some of its parameters replaced.
+    if not parameters:
+        return node
     at = next((i for i, cell in enumerate(node.cells) if OWN in _tags(cell)), None)
     if at is None:
         raise InputError(f"{path}: no cell is tagged `parameters`; tag the one with the plain assignments")
@@ -248,6 +238,7 @@ def _inject(node: NotebookNode, parameters: Mapping[str, Any], path: Path) -> No
             raise InputError(f"parameter {name}: found {type(value).__name__}, {expected}") from error
         lines.append(f"{name} = {plain!r}")
     node.cells.insert(at + 1, FORMAT.v4.new_code_cell("\n".join(lines), metadata={"tags": [GIVEN]}))
+    return node
 
 
 # ---- pages of the report -------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from psodlib.triage.timeline import incident_timeline
 from psodlib.views import brief, charts, document
 from psodlib.views.account import find_account
 from psodlib.views.cells import ADVICE, rates_blocks
-from psodlib.views.crash import link_to, place_of, plain_words, when
+from psodlib.views.crash import link_to, place_of, plain_words
 from psodlib.views.document import Block, Bullets, Document, Link, Picture, Section, Table, Text, sections
 from psodlib.views.explore import explorer_document, lives_picture
 from psodlib.views.notebooks import notebook_folder, notebook_page, notebooks_running, parameters_of, read_notebook
@@ -163,10 +163,8 @@ def report(
     sources = [] if isinstance(source, Fleet) else [source] if isinstance(source, (str, Path)) else list(source)
     folder = _folder(sources, Path(out))
     under_way = None if plan is None else read_plan(plan)  # a wrong file is told before the evidence is read
-    if isinstance(source, Fleet):
-        fleet = source
-    else:
-        fleet = load(*sources, inventory=inventory, known_issues=known_issues, jobs=jobs, progress=progress)
+    given: Any = {"inventory": inventory, "known_issues": known_issues, "jobs": jobs, "progress": progress}
+    fleet = source if isinstance(source, Fleet) else load(*sources, **given)
     if before is None and len(sources) == 1 and is_store(Path(sources[0])):
         before = Fleet.before(sources[0])
     found = study(fleet, module, candidates, outage_hours, under_way)
@@ -184,11 +182,11 @@ def report(
     # Biggest first: the one with most to draw must not be the last to begin.
     there = notebook_folder().glob("*.ipynb") if notebooks else []
     pages = sorted(there, key=lambda path: (-path.stat().st_size, path.name))
-    steps, total = itertools.count(1), 5 + len(pages)
+    steps = itertools.count(1)
 
     def step(what: str) -> None:
         if progress:
-            progress(what, next(steps), total)
+            progress(what, next(steps), 5 + len(pages))
 
     # What a notebook has a parameter for. It reads the tables that were just saved: the evidence is read once.
     values = {
@@ -197,22 +195,23 @@ def report(
         "plan_file": str(Path(plan).resolve()) if plan else None, "outage_hours": found.outage_hours, "crash_id": chosen,
     }  # fmt: skip
     has = {path: parameters_of(read_notebook(path)) for path in pages}
-    given = {path: {name: values[name] for name in names if name in values} for path, names in has.items()}
+    wanted = {path: {name: values[name] for name in names if name in values} for path, names in has.items()}
     import_module("IPython")  # before the threads do: pyplot looks for it, and would meet it half imported
     # The kernels are processes of their own and run while the charts are drawn.
-    with notebooks_running(given, KERNELS) as running:
+    with notebooks_running(wanted, KERNELS) as running:
         step("drawing charts")
-        drawn = ((name, draw(found)) for name, draw in CHARTS.items())
-        pictures = {name: picture(name, folder, *data, simulated=fleet.simulated) for name, data in drawn}
+        pictures = {name: picture(name, folder, fleet, *data(found)) for name, data in CHARTS.items()}
         step("writing the brief")
         _publish(brief.brief(found, [pictures[IN_BRIEF]], chosen), folder, "brief", "pdf")
         step("writing up a crash")
         account = find_account(sources, crash, len(fleet.crashes))
+        life: list[Block] = []
+        if crash is not None:
+            still = picture("incident", folder, fleet, incident_timeline(fleet, str(crash["crash_id"])))
+            life = lives_picture(fleet, literal(crash["guilty_module"], found.module), [still], crash["host"])
         # The runbook goes where the brief sends this crash's host; nowhere, where the brief lets it stay.
-        written = write_up(
-            fleet, crash, go_to=brief.destination(found, crash), pictures=_life(found, crash, folder), issues=issues, more=more,
-            account=account,
-        )  # fmt: skip
+        known_of: Any = {"go_to": brief.destination(found, crash), "issues": issues, "account": account}
+        written = write_up(fleet, crash, pictures=life, more=more, **known_of)
         _publish(written, folder, "writeup", "pdf", "md")
         step("writing tables")
         tables = _tables(found, folder)
@@ -222,7 +221,7 @@ def report(
         for path in sorted(running):
             step(f"notebook {path.stem}")
             # one that does not read this fleet shows something else, such as the real incident
-            notice = found.notice if "fleet_folder" in given[path] else ""
+            notice = found.notice if "fleet_folder" in wanted[path] else ""
             title, html, trouble = notebook_page(path, running[path], notice)
             links.append(Link(f"notebooks/{path.stem}.html", title, trouble))
             _write(folder / links[-1].href, html)
@@ -232,8 +231,7 @@ def report(
         _publish(changed, folder, "changes")
         tables.insert(0, Section(changed.title, [Bullets([changed.lead, CHANGES])]))
         links.insert(0, CHANGES)
-    first = _index(found, pictures, tables, sources)
-    index = folder / "index.html"
+    first, index = _index(found, pictures, tables, sources), folder / "index.html"
     _write(index, document.to_html(first, [*DOCUMENTS, *links]))
     if private:
         for path in (folder, *folder.rglob("*")):
@@ -265,26 +263,17 @@ def _publish(page: Document, folder: Path, name: str, *more: str) -> None:
         _write(folder / f"{name}.md", document.to_markdown(page))
 
 
-def picture(name: str, folder: Path, *data: Any, simulated: bool) -> Picture | Text:
+def picture(name: str, folder: Path, fleet: Fleet, *data: Any) -> Picture | Text:
     """A chart by the name of its ``plot_*``: the picture, its SVG, its numbers, and in words what it says of itself, for whoever
     cannot see it; one with nothing to show is said, not shown."""
     draw: Callable[..., charts.Axes] = getattr(charts, f"plot_{name}")
-    ax = draw(*data, simulated=simulated)
+    ax = draw(*data, simulated=fleet.simulated)
     png, _ = charts.save_chart(ax, folder / "charts" / name)
     numbers = write_csv(charts.numbers(ax), png.with_suffix(".csv"))
     title, caption, inside = charts.wording(ax)
     if inside:
         return Text(f"{title}. {inside}")
     return Picture(png, title, caption, numbers.relative_to(folder).as_posix(), charts.save_dark(ax, png))
-
-
-def _life(found: Study, crash: Any, folder: Path) -> list[Block]:
-    if crash is None:
-        return []
-    timeline = incident_timeline(found.fleet, str(crash["crash_id"]))
-    still = picture("incident", folder, timeline, simulated=found.fleet.simulated)
-    module = str(crash["guilty_module"]) if known(crash["guilty_module"]) else found.module
-    return lives_picture(found.fleet, module, [still], crash["host"])
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------
@@ -324,12 +313,16 @@ def _tables(found: Study, folder: Path) -> list[Section]:
 
 def _crash_row(row: Any) -> Cells:
     return {
-        "When (UTC)": link_to("crash", row["crash_id"], when(row).removesuffix(" UTC"), "explorer.html"),
-        "Host": _host(row, 32), "Kind": plain_words(row["kind"]), "Guilty module": joined(row, "guilty_module", "driver_version") or "none found",
-        "Function": _or_dash(row["guilty_function"]), "Known by": plain_words(row["guilt"]), "Uptime": span(row["uptime"]),
+        "When (UTC)": link_to("crash", row["crash_id"], moment(row["time"], "time unknown").removesuffix(" UTC"), "explorer.html"),
+        "Host": _host(row, 32), "Kind": plain_words(row["kind"]), "Guilty module": _guilty(row), "Function": _or_dash(row["guilty_function"]),
+        "Known by": plain_words(row["guilt"]), "Uptime": span(row["uptime"]),
         "Known issue": _or_dash(row["known_issues"]).replace(";", ", "),
         "File and line": label(place_of(row["source"], row["line"], row["host"]), 60),
     }  # fmt: skip
+
+
+def _guilty(row: Any) -> str:
+    return joined(row, "guilty_module", "driver_version") or "none found"
 
 
 def _host(row: Any, most: int = 48) -> str | Link:
@@ -354,8 +347,9 @@ def _watched(fleet: Fleet) -> pd.DataFrame:
 
 def _watched_row(row: Any) -> Cells:
     return {
-        "Host": _host(row), "Boots": f"{row['boots']:,}", "Days up": f"{row['days_up']:,.1f}", "Days watched": f"{row['days_watched']:,.1f}",
-        "Share": share(row["days_watched"], row["days_up"]), "First seen": day(row["first_seen"]), "Last seen": day(row["last_seen"]),
+        "Host": _host(row), "Boots": f"{row['boots']:,}", "Days up": f"{row['days_up']:,.1f}",
+        "Days watched": f"{row['days_watched']:,.1f}", "Share": share(row["days_watched"], row["days_up"]),
+        "First seen": day(row["first_seen"]), "Last seen": day(row["last_seen"]),
     }  # fmt: skip
 
 
@@ -371,7 +365,7 @@ def _problem_row(row: Any) -> Cells:
 
 def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
     """A fleet as it was before its store's last load, and as it is; the tables are written to ``folder``."""
-    decision, earlier = found.decision, None
+    decision, earlier, was, now = found.decision, None, before.hosts, found.fleet.hosts
     with suppress(InputError):  # nothing was known of the driver, or of a version that is asked about
         earlier = study(before, found.module, found.asked or None, found.outage_hours).decision
     advice = None if decision is None or earlier is None else (earlier.options, decision.options)
@@ -383,7 +377,7 @@ def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
     said = sentences(changes)
     return Document(
         title="What changed since last time",
-        subtitle=f"Before: {len(before.hosts):,} hosts{seen(before.hosts)}. Now: {len(found.fleet.hosts):,} hosts{seen(found.fleet.hosts)}",
+        subtitle=f"Before: {len(was):,} hosts{seen(was)}. Now: {len(now):,} hosts{seen(now)}",
         lead=f"{'; '.join(said)}." if said else "Nothing that matters: no new crash, no host in another version, none fallen silent.",
         tone="bad" if len(changes["crashes"]) or len(changes["silent"]) else "good" if not said else "open", notice=found.notice,
         sections=[
@@ -399,9 +393,8 @@ def _advice(word: Any) -> str:
 
 _PARTS: tuple[tuple[str, str, str, Callable[[Any], Cells]], ...] = (
     ("crashes", "New crashes", "None.", lambda row: {
-        "When": link_to("crash", row["crash_id"], when(row), "explorer.html"), "Host": _host(row),
-        "Guilty module": joined(row, "guilty_module", "driver_version") or "none found", "Signature": label(row["signature"], 80),
-        "Known issue": literal(row["known_issues"], "–"),
+        "When": link_to("crash", row["crash_id"], moment(row["time"], "time unknown"), "explorer.html"), "Host": _host(row),
+        "Guilty module": _guilty(row), "Signature": label(row["signature"], 80), "Known issue": literal(row["known_issues"], "–"),
     }),
     ("signatures", "Signatures seen for the first time", "None.", lambda row: {
         "Signature": label(row["signature"], 120), "Crashes": f"{row['crashes']:,}", "Hosts": f"{row['hosts']:,}", "First": moment(row["first"]),

@@ -67,7 +67,25 @@ class Study:
     @cached_property
     def counts(self) -> SimpleNamespace:
         """How the crashes are counted: a number for each name of ``STEPS``."""
-        return _counts(self.fleet, self.module, self.exposure)
+        crashes, boots = self.fleet.crashes, self.fleet.uptimes
+        ends, lost = boots["end_reason"].value_counts(), boots["crash_id"].isna() & (boots["end_reason"] == "crash")
+        asked = crashes["deliberate"].fillna(False).astype(bool)
+        mine, hardware, nobody = (
+            (crashes[name] == word).fillna(False) & ~asked
+            for name, word in (("guilty_module", self.module), ("guilt", "hardware"), ("guilt", "none"))
+        )
+        unwatched = (unplaced_crashes(self.fleet, self.module)["guilty_module"] == self.module).fillna(False)
+        counted = self.exposure.groupby(self.exposure["version"].isna())["crashes"].sum()
+        found = SimpleNamespace(
+            stops=len(boots) - ends.get("running", 0), planned=ends.reindex(["reboot", "shutdown", "power"]).sum(),
+            unexplained=ends.get("unexplained", 0), unclear=ends.get("unknown", 0),
+            crashed=ends.get("crash", 0), no_boot=len(crashes) - ends.get("crash", 0) + lost.sum(),
+            crashes=len(crashes) + lost.sum(), lost_text=lost.sum(), texts=len(crashes), deliberate=asked.sum(),
+            hardware=hardware.sum(), others=(~(mine | hardware | nobody | asked)).sum(), nobody=nobody.sum(),
+            module=mine.sum(), unwatched=unwatched.sum(), no_version=counted.get(True, 0), in_rates=counted.get(False, 0),
+        )  # fmt: skip
+        found.repeats = max(found.module - found.unwatched - found.in_rates - found.no_version, 0)
+        return SimpleNamespace(**{name: int(number) for name, number in vars(found).items()})
 
     @cached_property
     def needed(self) -> pd.DataFrame:
@@ -156,35 +174,12 @@ STEPS = {
 }  # fmt: skip
 
 
-def _counts(fleet: Fleet, module: str, exposure: pd.DataFrame) -> SimpleNamespace:
-    crashes, ends = fleet.crashes, fleet.uptimes["end_reason"].astype("string")
-    crashed = int((ends == "crash").sum())
-    lost = int(((ends == "crash") & fleet.uptimes["crash_id"].isna()).sum())
-    deliberate = crashes["deliberate"].fillna(False).astype(bool)
-    hardware, nobody = ((crashes["guilt"] == word).fillna(False) & ~deliberate for word in ("hardware", "none"))
-    mine = (crashes["guilty_module"] == module).fillna(False) & ~deliberate
-    unwatched = int((unplaced_crashes(fleet, module)["guilty_module"] == module).fillna(False).sum())
-    counted = exposure.groupby(exposure["version"].isna())["crashes"].sum()
-    in_rates, no_version = (int(counted.get(unknown, 0)) for unknown in (False, True))
-    return SimpleNamespace(
-        stops=int((~ends.isin(["running"])).sum()), planned=int(ends.isin(["reboot", "shutdown", "power"]).sum()),
-        unexplained=int((ends == "unexplained").sum()), unclear=int((ends == "unknown").sum()),
-        crashed=crashed, no_boot=len(crashes) - (crashed - lost), crashes=len(crashes) + lost, lost_text=lost, texts=len(crashes),
-        deliberate=int(deliberate.sum()), hardware=int(hardware.sum()), nobody=int(nobody.sum()),
-        others=int((~(mine | hardware | nobody | deliberate)).sum()), module=int(mine.sum()), unwatched=unwatched,
-        repeats=max(int(mine.sum()) - unwatched - in_rates - no_version, 0), no_version=no_version, in_rates=in_rates,
-    )  # fmt: skip
-
-
 def reconciliation(study: Study) -> Table:
     """The counts as a table that adds up, line by line."""
-    rows: list[tuple[str, str, str]] = []
-    totals: set[int] = set()
-    for name, (step, why) in STEPS.items():
-        number = getattr(study.counts, name)
-        if number or step.startswith("="):
-            totals |= set() if step.startswith(("-", "+")) else {len(rows)}
-            rows.append((step.format(study.driver), f"{number:,}", why.format(study.driver)))
+    steps = [(step.format(study.driver), getattr(study.counts, name), why) for name, (step, why) in STEPS.items()]
+    steps = [(step, number, why) for step, number, why in steps if number or step.startswith("=")]
+    rows = [(step, f"{number:,}", why.format(study.driver)) for step, number, why in steps]
+    totals = [at for at, (step, *_) in enumerate(steps) if not step.startswith(("-", "+"))]
     return Table("", ["Step", "Crashes", "What it means"], rows, widths=(28, 12, 60), marked=totals)
 
 

@@ -90,9 +90,9 @@ def share(part: float, whole: float) -> str:
     return "under 1 %" if 0 < percent < 1 else f"{math.floor(percent) if 99 < percent < 100 else round(percent)} %"
 
 
-def moment(time: Any) -> str:
+def moment(time: Any, unknown: str = UNKNOWN) -> str:
     """A time to the second, in UTC."""
-    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if known(time) else UNKNOWN
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if known(time) else unknown
 
 
 def day(time: Any) -> str:

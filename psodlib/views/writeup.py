@@ -19,8 +19,8 @@ from psodlib.fleet import Fleet
 from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
-from psodlib.views.account import PLACES, Account, Event, site_section
-from psodlib.views.crash import crash_title, issue_lines, own_text, place_of, plain_words, typed_on, where
+from psodlib.views.account import PLACES, Account, site_section
+from psodlib.views.crash import crash_title, issue_lines, not_whole, own_text, place_of, plain_words, typed_on, where
 from psodlib.views.document import Block, Code, Document, Section, Steps, Table, Text, sections
 from psodlib.views.words import SIMULATED, count, holding, joined, known, listing, literal, moment, share, span
 
@@ -37,8 +37,6 @@ CERTAINTY = {
     "none": ("none", "no evidence points at a module"),
 }  # fmt: skip
 NO_DRIVER = ("hardware", "deliberate")  # the evidence that no driver did it
-# Articles that explain what an exception is. They are generic: they name no cause.
-GENERIC = {14: ("VMware KB 1020181", "a page fault")}
 ENDS = {
     "crash": "this boot ended in a crash", "reboot": "until a planned reboot", "shutdown": "until a shutdown",
     "power": "until the power went", "unexplained": "until a stop that nothing explains", "running": "and still ran when the evidence ends",
@@ -71,9 +69,7 @@ HARDWARE_STEPS = (
 def _case(fleet: Fleet, crash: Any, issues: Sequence[Issue], pin: str | None, account: Any, typed: Any) -> Case:
     # What is known of one crash and its host.
     time, host = crash["time"], crash["host"]
-    module, version = (
-        literal(crash[name]) if known(crash[name]) else None for name in ("guilty_module", "driver_version")
-    )
+    module, version = (joined(crash, name) or None for name in ("guilty_module", "driver_version"))
     drivers = where(fleet.drivers, host=host, module=crash["guilty_module"])
     vibs = where(drivers, version=crash["driver_version"])["vib"].dropna()
     own: dict[str, Any] = next(iter(where(fleet.hosts, host=host).to_dict("records")), {})
@@ -87,11 +83,12 @@ def _case(fleet: Fleet, crash: Any, issues: Sequence[Issue], pin: str | None, ac
     read = [place_of(row.source, row.line, host) for row in later.head(1).itertuples()]
     gone = f"{target} was read as loaded afterwards ({''.join(read)}). The steps are for the others."
     return Case(
-        fleet=fleet, crash=crash, account=account or Account(), typed=typed_on(fleet, crash) if typed is None else typed,
-        timeline=incident_timeline(fleet, str(crash["crash_id"])), guilt=str(crash["guilt"]), host=literal(host), module=module,
-        version=version, vib=literal(vibs.iloc[-1]) if len(vibs) else f"the {module} VIB in use",  # what was loaded, and what brought it
-        drivers=drivers, inventory={name: value for name, value in own.items() if known(value)}, events=events[near], matched=matched,
-        pin=pin, target=target, done=f"This host has done it: {gone}" if read else "", place=lambda source, line=None: place_of(source, line, host),
+        fleet=fleet, crash=crash, guilt=str(crash["guilt"]), host=literal(host), module=module, version=version,
+        vib=literal(vibs.iloc[-1]) if len(vibs) else f"the {module} VIB in use", drivers=drivers, events=events[near],
+        inventory={name: value for name, value in own.items() if known(value)}, account=account or Account(),
+        typed=typed_on(fleet, crash) if typed is None else typed, matched=matched, pin=pin, target=target,
+        timeline=incident_timeline(fleet, str(crash["crash_id"])), done=f"This host has done it: {gone}" if read else "",
+        place=lambda source, line=None: place_of(source, line, host),
     )  # fmt: skip
 
 
@@ -177,7 +174,8 @@ def _lead(case: Case) -> str:
     local = f", {account.local(time)[11:16]} local" if account.local(time) else ""
     after = f", after {_in_words(crash['uptime'])} of uptime" if known(crash["uptime"]) else ""
     asked = "; a person asked for it" if case.guilt == "deliberate" else ""
-    what = f"{case.host} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}{asked}."
+    who = literal(crash["host"], "A host that the text does not name")
+    what = f"{who} stopped with a purple screen ({plain_words(crash['kind'])}){when}{local}{after}{asked}."
     certainty, cause = CERTAINTY[case.guilt][0], "No evidence in hand names the module at fault."
     if case.guilt in NO_DRIVER:
         cause = "Its message reports a hardware error, and the evidence points at no driver." if not asked else ""
@@ -249,55 +247,47 @@ def _timeline_table(case: Case) -> Table:
     facts = facts[~(facts["source"].isin(list(case.typed)) & facts["time"].isna())]  # told by the commands themselves
     bare = facts["what"] == f"{case.module} loaded"  # and no word of the version
     news = facts[(facts["lane"] != "driver") | ~(facts.duplicated(["lane", "what"]) | bare)]
-    rows: list[Any] = [
-        (row["time"], "not dated", _happening(case, row), case.place(row["source"], row["line"]))
+    rows = [
+        (row["time"], 0.0, "not dated", _happening(case, row), case.place(row["source"], row["line"]))
         for _, row in news.tail(MOST_FACTS).iterrows()
     ]
-    rows += [(event.at, event.place, _event(event), account.file) for event in account.events if event.at is not None]
-    if account.detected_at is not None:
-        rows.append((account.detected_at, "", f"{account.detected_by or 'Somebody'} reported it", account.file))
-    dated = sorted((row for row in rows if known(row[0])), key=lambda row: row[0])
-    undated = sorted([*_undated(case), *((0.0, *row[1:]) for row in rows if not known(row[0]))], key=lambda row: row[0])
-    left = len(news) - MOST_FACTS
+    rows = sorted([*rows, *_told(case)], key=lambda row: (not known(row[0]), row[0] if known(row[0]) else row[1]))
+    dated, left = [known(row[0]) for row in rows], len(news) - MOST_FACTS
     note = holding(
         (left > 0, f"{count(left, 'earlier fact')} left out."),
-        (undated, "Of facts without a date only the order is known."),
+        (not all(dated), "Of facts without a date only the order is known."),
     )
-    zone = f"Local ({account.time_zone})" if account.time_zone and dated else ""
-    whens = [
-        *((moment(row[0]).removesuffix(" UTC"), account.local(row[0])[5:]) for row in dated),
-        *((row[1], "") for row in undated),
-    ]
+    zone = [f"Local ({account.time_zone})"] if account.time_zone and any(dated) else []
     cells = [
-        [when, *([local or "–"] if zone else []), what, source or "–"]
-        for (when, local), (_, _, what, source) in zip(whens, [*dated, *undated], strict=True)
-    ]
-    columns = ["When (UTC)", *([zone] if zone else []), "What", "Known from"]
-    return Table("", columns, cells, " ".join(note), widths=(18, 14, 42, 26) if zone else (20, 50, 30))
+        [moment(time, place).removesuffix(" UTC"), *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
+        for time, _, place, what, source in rows
+    ]  # fmt: skip
+    widths = (18, 14, 42, 26) if zone else (20, 50, 30)
+    return Table("", ["When (UTC)", *zone, "What", "Known from"], cells, " ".join(note), widths=widths)
 
 
-def _event(event: Event) -> str:
-    day = f" (on {event.at:%Y-%m-%d}, time unknown)" if event.whole_day and event.at is not None else ""
-    why = f" Why: {event.why}" if event.why else ""
-    return f"{'Decision: ' if event.decision else ''}{event.what}{day}{why}"
-
-
-def _undated(case: Case) -> Iterator[tuple[float, str, str, str]]:
-    # By logic: after the crash, before the reboot, after it. What was typed keeps its own order, and a reboot in it parts it;
-    # the version is read before it is decided what to do, the dump is drawn for the support case.
+def _told(case: Case) -> Iterator[Any]:
+    # What people say and what was typed: when, or its rank among what has no date, which is by logic: after the crash, before the
+    # reboot, after it. What was typed keeps its own order, and a reboot in it parts it; the version is read before it is decided
+    # what to do, the dump is drawn for the support case.
     after, before, later = PLACES
-    decided = False
-    for event in (event for event in case.account.events if event.at is None):
-        decided = decided or (event.decision and event.place == before)
+    account, decided = case.account, False
+    for event in account.events:
+        decided = decided or (event.decision and event.at is None and event.place == before)
         rank = {after: 1.0, before: 2.8 if decided else 2.5, later: 5.5}[event.place]
-        yield rank, event.place, _event(event), case.account.file
+        day = f" (on {event.at:%Y-%m-%d}, time unknown)" if event.whole_day else ""
+        why = f" Why: {event.why}" if event.why else ""
+        what = f"{'Decision: ' if event.decision else ''}{event.what}{day}{why}"
+        yield event.at, rank, event.place, what, account.file
+    if account.detected_at is not None:
+        yield account.detected_at, 0.0, "", f"{account.detected_by or 'Somebody'} reported it", account.file
     for source, text in case.typed.items():
         rebooted = False
         for i, (line, command, output) in enumerate(_commands(text)):
             for rank, purpose in [(rank, words) for pattern, rank, words in PURPOSES if pattern.search(command)][:1]:
                 when = later if rebooted else after if rank < 2 else before
                 what = f"{purpose}: {output[0]}" if len(output) == 1 else purpose
-                yield (5.0 if rebooted else rank) + i / 1000, when, what, case.place(source, line)
+                yield None, (5.0 if rebooted else rank) + i / 1000, when, what, case.place(source, line)
             rebooted = rebooted or bool(REBOOT.search(command))
 
 
@@ -357,16 +347,13 @@ def _cause(case: Case) -> list[Any]:
         place = "".join(f" ({case.place(row.source, row.line)})" for row in newest.itertuples())
         how = f"known from {plain_words(crash['driver_evidence'])}{place}"
         version = f"Version {case.version} was loaded in the boot that crashed; {how}."
-    damage = f"The crash's text is not whole ({plain_words(crash['damage'])})."
-    return holding(
-        (True, f"Certainty that {case.module} is at fault: {certainty}, because {why}."),
-        (True, version),
-        (known(crash["damage"]) and str(crash["damage"]), damage),
-        (
-            True,
-            "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same.",
-        ),
-    )
+    caveat = "A backtrace shows where the host stopped. Memory corrupted earlier by another module would look the same."
+    return [
+        f"Certainty that {case.module} is at fault: {certainty}, because {why}.",
+        version,
+        *not_whole(crash),
+        caveat,
+    ]
 
 
 def _impact(case: Case) -> list[str]:
@@ -380,18 +367,16 @@ def _impact(case: Case) -> list[str]:
     none = f"No other crash in the evidence has its signature: {literal(crash['signature'])}."
     boots = where(case.fleet.uptimes, host=crash["host"])["boot"]
     back = boots[(boots > crash["time"]).fillna(False)].min()
-    down = (
-        f"The host was down for {span(back - crash['time'])} (from the crash to its next boot)." if known(back) else ""
-    )
+    down = "How long the host was down is not known: the evidence shows no boot after the crash."
+    if known(back):
+        down = f"The host was down for {span(back - crash['time'])} (from the crash to its next boot)."
     days = "for how many host-days hosts ran without a crash is not known, so no rate can be given"
     return holding(
-        (machines, machines),
-        (True, "How many people worked on them is not in the evidence." if unknown else _people(case)),
-        (True, down or "How long the host was down is not known: the evidence shows no boot after the crash."),
-        (True, case.account.platform),
+        (True, machines), (True, "How many people worked on them is not in the evidence." if unknown else _people(case)),
+        (True, down), (True, case.account.platform),
         (len(crashes) > 1, same if len(alike) else none),
         (not (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any(), f"This is the report of one case: {days}."),
-    )
+    )  # fmt: skip
 
 
 def _people(case: Case) -> str:
@@ -409,16 +394,12 @@ def _people(case: Case) -> str:
 
 
 def _known_issue(case: Case) -> list[str]:
-    exception = case.crash["exception"]
-    number = int(exception) if known(exception) and case.guilt not in NO_DRIVER else -1
+    page_fault = case.guilt not in NO_DRIVER and known(case.crash["exception"]) and case.crash["exception"] == 14
     none = ["No known issue on file matches this crash. That does not mean that the vendor knows none."]
     lines = issue_lines(case.fleet, case.crash) or none
     lines += [f"Source of {literal(issue.id)}: {literal(issue.source)}." for issue in case.matched]
-    article, what = GENERIC.get(number, ("", ""))
-    return [
-        *lines,
-        *holding((article, f"{article} explains exception {number} ({what}). It is generic: it names no cause.")),
-    ]
+    generic = "VMware KB 1020181 explains exception 14 (a page fault). It is generic: it names no cause."
+    return [*lines, *holding((page_fault, generic))]
 
 
 # ---- what to do ------------------------------------------------------------------------------------------------------------
@@ -510,11 +491,11 @@ def _others_exposed(case: Case) -> str:
 
 def _support_table(case: Case) -> Table:
     # What every case form asks, as far as it is known; and how to learn the rest.
-    account, vib, release = case.account, case.vib, _release(case)
+    account, vib, release, asked = case.account, case.vib, _release(case), ("vendor", "case", "severity", "contact")
     model = " ".join(literal(case.inventory[name]) for name in ("vendor", "model") if name in case.inventory)
     firmware = case.drivers["firmware"].dropna()
     rows = [
-        *([name.capitalize(), getattr(account, name)] for name in ("vendor", "case", "severity", "contact") if getattr(account, name)),
+        *([name.capitalize(), getattr(account, name)] for name in asked if getattr(account, name)),
         ["Product", f"VMware ESXi {release}" if release else "VMware ESXi, release unknown; run vmware -vl"],
         ["Hardware", model or "unknown; run esxcli hardware platform get"],
         *([["Its VIB", "unknown; run esxcli software vib list" if vib.startswith("the ") else vib]] if case.module else []),

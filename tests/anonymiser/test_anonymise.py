@@ -19,7 +19,7 @@ import pytest
 from conftest import DATA
 
 import psodlib as psod
-from psodlib.anonymiser import Anonymised, Pseudonyms, anonymise, key_from_passphrase, read_key
+from psodlib.anonymiser import Anonymised, Names, Pseudonyms, Rewriter, anonymise, key_from_passphrase, read_key
 from psodlib.anonymiser.shapes import POSITIONS, SHAPES
 from psodlib.errors import InputError
 
@@ -300,6 +300,14 @@ def test_a_saved_fleet_is_replaced_cell_by_cell(made, tmp_path):
         found = re.search(rf"(?<![0-9a-z]){re.escape(secret)}(?![0-9a-z])", shown)
         assert not found, shown[found.start() - 90 : found.end() + 40]
     assert not set(after.hosts["host"]) & set(HOSTS)
+
+
+def test_a_name_that_only_looks_escaped_is_written_once():
+    names = Names()
+    names.add("host", "web01.corp.acme")
+    text = Rewriter(names, Pseudonyms(KEY)).text
+    assert text("GET /x%20y?a=1&web01; done") == f"GET /x%20y?a=1&{text('web01')}; done"
+    assert text("a%2fweb01&amp;b") == f"a%2f{text('web01')}&amp;b"
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=lambda position: position.found[-1] + position.sample[:12])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
+from psodlib.evidence.artifacts.findings import Findings, Part
+from psodlib.evidence.artifacts.vibs import VIB_ID
 from psodlib.evidence.versions import compare, module_of_vib, normalise
 
 NORMAL = [
@@ -73,7 +74,9 @@ VIBS = [
 @pytest.mark.parametrize(("text", "module", "version"), VIBS)
 def test_vib_id(text: str, module: str, version: str) -> None:
     (found,) = VIB_ID.findall(f"VIBs Installed: {text}, and more")
-    (reading,) = reading_of_id(found)
+    told = Findings()
+    told.vib(Part("x", ()), 1, found)
+    (reading,) = told.drivers
     assert (found, reading.module, reading.version) == (text, module, version)
 
 

@@ -77,8 +77,7 @@ def test_a_kind_reads_its_sample_and_no_earlier_kind_does(row: Any) -> None:
 @pytest.mark.parametrize("row", vmkernel_lines.ROWS, ids=lambda row: row.sample[:40])
 def test_a_line_row_finds_and_reads_its_sample(row: Any) -> None:
     assert row.anchor in row.sample.encode()
-    piece = pieces.Piece(0, 0, 1, row.sample)
-    pieces.read_prefix(piece)
+    piece = pieces.read_line(row.sample.encode())
     match = row.pattern.search(row.sample if row in vmkernel_lines.FACTS else piece.body)
     assert match
     assert match.groupdict().get("module", "x") is not None

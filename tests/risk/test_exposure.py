@@ -54,7 +54,7 @@ def test_the_crash_that_ends_a_boot_counts_on_the_version_loaded_then():
             drivers=[("a", 0, "5.5.0.58"), ("a", 30.1, "5.5.0.50")],
         )
     )
-    schema.check("exposure", found)
+    pd.testing.assert_frame_equal(found, schema.conform("exposure", found))
     assert found[["version", "crashes", "end_reason"]].values.tolist() == [
         ["5.5.0.58", 1, "crash"], ["5.5.0.50", 0, "running"],
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def test_without_coverage_the_last_observed_span_is_taken():
 
 def test_an_empty_fleet_gives_an_empty_table():
     found = exposure(fleet(hosts=()))
-    schema.check("exposure", found)
+    pd.testing.assert_frame_equal(found, schema.conform("exposure", found))
     assert found.empty
 
 

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from psodlib.simulate.psods import dump_text, stamp
 from psodlib.simulate.stories import story_named, story_names
+from psodlib.simulate.text import dump_text, stamp
 from psodlib.triage.crashes import parse_crashes
 
 HPSA = story_named("hpsa")

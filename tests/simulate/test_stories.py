@@ -95,11 +95,9 @@ def test_lines_are_in_the_release_s_words(tmp_path: Path) -> None:
     heads = {"hpsa": r"cpu\d+:\d+\)", "nhpsa": r"cpu\d+:\d+\)", "i40en": r"cpu\d+:\d+\)",
              "smartpqi": r"(?:In\(182\) vmkernel|Wa\(180\) vmkwarning): cpu\d+:\d+\)"}  # fmt: skip
     marks = {
-        "hpsa": r"heartbeat: up ",
-        "nhpsa": r"heartbeat: up ",
-        "i40en": r"heartbeat\[\d+\]: up ",
+        "hpsa": r"heartbeat: up ", "nhpsa": r"heartbeat: up ", "i40en": r"heartbeat\[\d+\]: up ",
         "smartpqi": r"In\(14\) heartbeat\[\d+\]: up ",
-    }
+    }  # fmt: skip
     for name, head in heads.items():
         simulate_fleet(tmp_path / name, story=name, **{**FLEET, "hosts": 2, "clusters": 1, "bundles": 0.0})
         log = (tmp_path / name / "esx001/var/log/vmkernel.log").read_text().splitlines()

@@ -16,8 +16,8 @@ from isal import isal_zlib
 import psodlib as psod
 from psodlib import schema
 from psodlib.store.folder import Manifest, read_manifest
-from psodlib.store.partitions import write_parts
 from psodlib.store.readings import Entry, Piece, read_pieces
+from psodlib.store.tables import write_parts
 
 INCIDENT = DATA / "incident-2014-05-31"
 NAMES = [*schema.TABLES, *schema.AUXILIARY]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import psodlib as psod
 from psodlib import schema
-from psodlib.store import fingerprint
+from psodlib.store import update
 from psodlib.store.folder import read_manifest
 
 NAMES = [*schema.TABLES, *schema.AUXILIARY]
@@ -117,8 +117,6 @@ def change(draw: random.Random, root: Path, taken: dict[Path, bytes], day: int) 
 def test_days_of_news_give_what_a_full_load_gives(
     seed: int, days: int, evidence: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from psodlib.store import update
-
     here, draw = tmp_path_factory.mktemp("days"), random.Random(seed)
     root, taken = here / "fleet", {}
     shutil.copytree(evidence, root)
@@ -185,7 +183,7 @@ def test_another_parser_reads_again_and_says_so(
     roster = evidence / "inventory.csv"
     psod.load(evidence, inventory=roster, store=tmp_path / "s", jobs=1)
     files = read_manifest(tmp_path / "s").news["files read"]
-    monkeypatch.setattr(fingerprint, "parser", lambda: "another")
+    monkeypatch.setattr(update, "parser", lambda: "another")
     assert_same(psod.load(evidence, inventory=roster, store=tmp_path / "s", jobs=1), whole)
     news = read_manifest(tmp_path / "s").news
     assert news["files read again, the parser is another"] == news["files read"] == files
@@ -308,8 +306,6 @@ def test_parts_of_a_fleet_are_opened_alone(evidence: Path, whole: psod.Fleet, tm
 def test_hosts_by_many_buckets_are_the_same(
     evidence: Path, whole: psod.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from psodlib.store import update
-
     monkeypatch.setattr(update, "HOSTS_A_BUCKET", 1)
     roster = evidence / "inventory.csv"
     assert_same(psod.load(evidence, inventory=roster, store=tmp_path / "s", jobs=1), whole)

@@ -14,7 +14,7 @@ import pytest
 
 import psodlib as psod
 from psodlib import schema
-from psodlib.store import fingerprint, ledger
+from psodlib.store import ledger, update
 from psodlib.store.folder import read_manifest
 
 NAMES = [*schema.TABLES, *schema.AUXILIARY]
@@ -150,7 +150,7 @@ def test_a_packed_log_is_known_by_its_size_time_and_ends(tmp_path: Path, monkeyp
     monkeypatch.setattr(ledger, "RACY", -1.0)
     psod.load(root, store=store, jobs=1)
     wholes: list[object] = []
-    monkeypatch.setattr(ledger, "_prefixes", lambda *asked: wholes.append(asked) or ([], 0))
+    monkeypatch.setattr(ledger, "_unfolded", lambda *asked: wholes.append(asked))
     log = log.rename(log.with_name("vmksummary.1.gz"))
     psod.load(root, store=store, jobs=1)
     assert news(store)["files read"] == 0 and news(store)["files known under another name"] == 1 and not wholes
@@ -295,7 +295,7 @@ def test_a_load_that_would_lose_stops_and_says_so(tmp_path: Path, monkeypatch: p
     root, store = tmp_path / "fleet", tmp_path / "s"
     fleet_of(root)
     before = psod.load(root, store=store, jobs=1)
-    monkeypatch.setattr(fingerprint, "parser", lambda: "one that sees no crash")
+    monkeypatch.setattr(update, "parser", lambda: "one that sees no crash")
     monkeypatch.setattr(ledger, "read_unit", lambda unit: ([], []))
     with pytest.raises(
         psod.InputError, match=r"would lose 3 of 3 known crashes and \d+ of \d+ host-days; nothing was changed"
@@ -318,8 +318,8 @@ def test_a_file_replaced_with_its_size_and_time_is_seen(tmp_path: Path) -> None:
 
 def test_many_files_of_one_size_are_held_against_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    real = ledger._is_told
-    monkeypatch.setattr(ledger, "_is_told", lambda *given: asked.append(1) or real(*given))
+    real = ledger._dated
+    monkeypatch.setattr(ledger, "_dated", lambda *given: asked.append(1) or real(*given))
     counts = []
     for many in (40, 160):
         root, store = tmp_path / f"fleet{many}", tmp_path / f"s{many}"

@@ -57,3 +57,9 @@ def test_a_firmware_of_no_device_and_a_host_without_any():
     assert list(table["module"]) == ["hpsa"]
     assert table["device"].isna().all()
     assert device_table(fleet()).empty
+
+
+def test_firmware_that_nobody_dated_is_told_all_the_same():
+    table = device_table(fleet({"device": "hpsa0", "firmware": "3.04", "observed_at": None}))
+    assert list(table["firmware"]) == ["3.04"] and table["firmware_read"].isna().all()
+    assert table["firmware_read"].dtype == "datetime64[ns, UTC]"

@@ -1,4 +1,4 @@
-"""Real servers on loopback and a real browser, each with a time limit: what the browser tests share."""
+"""Real kernels, servers on loopback and a browser, each with a time limit: what the browser tests share."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from psodlib.views.notebooks import notebooks_running
+
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 needs_chromium = pytest.mark.skipif(
     not Path(CHROMIUM).exists(), reason="chromium is not installed (apt-get install chromium)"
@@ -25,6 +27,12 @@ needs_chromium = pytest.mark.skipif(
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
 ]  # fmt: skip
+
+
+def run_notebook(path: Path, parameters: dict[str, Any] | None = None) -> Any:
+    """A notebook run from top to bottom in a kernel of its own, with some of its parameters replaced."""
+    with notebooks_running({path: parameters or {}}, 1) as running:
+        return running[path].result()
 
 
 @contextmanager

@@ -13,26 +13,14 @@ from typing import Any
 import pytest
 from nbconvert import HTMLExporter
 from views import hand_made
+from views.serving import CHROMIUM, FLAGS, needs_chromium
 
 from psodlib.views.explore import explore
 from psodlib.views.notebooks import FORMAT as nbformat
 from psodlib.views.notebooks import notebook_folder
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `test`)")
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="chromium is not installed (apt-get install chromium)"),
-]
-# Neither its updates nor its own services: the test counts every request.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 WRITE = """
 import sys
 from psodlib.fleet import Fleet

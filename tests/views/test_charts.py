@@ -262,6 +262,12 @@ def test_a_version_without_a_crash_is_shown_by_its_upper_bound_alone():
     assert bound.get_marker() == "<"
 
 
+def test_rates_by_two_columns_name_both(exposure):
+    rates = crash_rates(exposure, by=["version", "model"])
+    names = charts.numbers(charts.plot_rates(rates))["group"]
+    assert sorted(names) == ["5.5.0.50, Gen8", "5.5.0.58, Gen8", "version unknown, Gen8"]
+
+
 @pytest.mark.parametrize(
     ("crashes", "words"),
     [((0, 40), "lies above every other"), ((3, 4), "not enough to rank them")],
@@ -408,7 +414,7 @@ def test_log_text_is_drawn_letter_by_letter(crashes):
 
 def test_a_saved_chart_is_two_files_of_steady_bytes_at_twice_the_size(exposure, tmp_path):
     ax = charts.plot_rollout(exposure)
-    png, svg = charts.save_chart(ax, tmp_path / "deep" / "5.5.0.58 chart.png")
+    png, svg = charts.save_chart(ax, tmp_path / "deep" / "5.5.0.58 chart")
     again = charts.save_chart(charts.plot_rollout(exposure), tmp_path / "again")
     assert (png.name, svg.name) == ("5.5.0.58 chart.png", "5.5.0.58 chart.svg")
     assert png.read_bytes() == again[0].read_bytes() and svg.read_bytes() == again[1].read_bytes()

@@ -14,9 +14,9 @@ import psodlib as psod
 from psodlib.risk.rollout import plan_rollout
 from psodlib.risk.rollout_watch import watch_rollout
 from psodlib.views import brief as said
+from psodlib.views.cells import plan_blocks, rollout_state
 from psodlib.views.charts import numbers
 from psodlib.views.document import Section, to_markdown, to_pdf
-from psodlib.views.rollout import plan_blocks, rollout_state
 from psodlib.views.study import study
 
 HOSTILE = "<script>alert(1)</script>$x^2$"

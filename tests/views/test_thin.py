@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from prose import describe_fleet, table_of
 from views import hand_made
+from views.serving import run_notebook
 
 from psodlib.fleet import Fleet
 from psodlib.views import charts
 from psodlib.views.document import to_html
 from psodlib.views.explore import explorer_data, explorer_document
-from psodlib.views.notebooks import run_notebook
 from psodlib.views.study import study, unheard, unknowns
 from psodlib.views.words import label
 from psodlib.views.writeup import choose_crash, write_up

@@ -79,7 +79,7 @@ def test_without_an_inventory_nobody_is_counted() -> None:
 def test_the_brief_of_the_demo_fleet_is_exactly_two_pages(demo: Fleet, tmp_path: Path) -> None:
     (tmp_path / "charts").mkdir()
     found = study(demo)
-    pictures = [picture(IN_BRIEF, tmp_path, *CHARTS[IN_BRIEF](found), simulated=True)]
+    pictures = [picture(IN_BRIEF, tmp_path, demo, *CHARTS[IN_BRIEF](found))]
     file = to_pdf(brief(found, pictures), tmp_path / "brief.pdf", "brief.typ")
     told = subprocess.run(["pdfinfo", str(file)], capture_output=True, text=True, check=True, timeout=30).stdout
     assert re.search(r"^Pages:\s+2$", told, re.MULTILINE)

@@ -231,7 +231,7 @@ def read_book(data: bytes, source: str, when: datetime | None = None) -> list[Fi
     part = Part(source, (), "", when)
     try:
         for sheet in read_workbook(data):
-            rows.read_sheet(sheet, part, found)
+            rows.read_rows(part, found, sheet)
     except ValueError as error:
         if b"xl/" not in data:  # a document of another kind, which looks alike at its head
             return [FileReading(source=source, kind="document", irrelevant=True)]

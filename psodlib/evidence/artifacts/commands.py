@@ -38,6 +38,7 @@ _DATE = re.compile(
     r"^\s*[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<time>\d\d:\d\d:\d\d) (?:UTC|GMT) (?P<year>\d{4})\s*$"
 )
 _SMBIOS = re.compile(r"^\s+(?P<key>Manufacturer|Product|Serial)\s*:\s*\"?(?P<value>[^\"]*)\"?\s*$")
+_SMBIOS_FIELDS = {"Manufacturer": "vendor", "Product": "model", "Serial": "serial"}
 
 
 def each_line(pattern: str) -> Callable[[Callable[[re.Match[str], int, Part, Findings], None]], Reader]:
@@ -89,27 +90,25 @@ def read_other_node(part: Part, found: Findings) -> None:
         found.driver(part, module=path["module"], **node, evidence="proc")
 
 
-def _named(host: str) -> str | None:
-    return None if host.lower().startswith("localhost") else host
+def _facts(pattern: str) -> Reader:
+    # A reader of what lines say of the host itself, each group a fact.
+    @each_line(pattern)
+    def read(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
+        told = {name: word for name, word in match.groupdict().items() if word}
+        if told.get("host", "").lower().startswith("localhost"):
+            del told["host"]
+        if told:
+            found.fact(part, **told)
+
+    return read
 
 
-@each_line(r"^\s*VMkernel (\S+) (\d+\.\d+\.\d+) #\d+ SMP.{0,40}? build-(\d{4,12})")
-def read_uname(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
-    """``uname -a``: host, version and build in one line."""
-    found.fact(part, host=_named(match[1]), esxi_version=match[2], esxi_build=match[3])
-
-
-@each_line(r"^\s*(\S(?:.*\S)?)")
-def read_host_name(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
-    """``hostname``, ``hostname -f``: one word, whose host what stands beside it is."""
-    if _named(match[1]):
-        found.fact(part, host=match[1])
-
-
-@each_line(RELEASE.pattern)
-def read_release(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
-    """``vmware -v``, ``vmware -l``, ``/etc/vmware-release``."""
-    found.fact(part, **match.groupdict())
+# `uname -a`; `hostname`, `hostname -f`; `vmware -v`, `vmware -l`, `/etc/vmware-release`
+read_uname = _facts(
+    r"^\s*VMkernel (?P<host>\S+) (?P<esxi_version>\d+\.\d+\.\d+) #\d+ SMP.{0,40}? build-(?P<esxi_build>\d{4,12})"
+)
+read_host_name = _facts(r"^\s*(?P<host>\S(?:.*\S)?)")
+read_release = _facts(RELEASE.pattern)
 
 
 def read_devices(part: Part, found: Findings) -> None:
@@ -143,30 +142,28 @@ def read_module_table(part: Part, found: Findings) -> None:
     """``vmkload_mod -l`` and ``vmkload_mod -v10 -l``: loaded modules, with addresses where they are printed."""
     in_table = False
     for _, text in part.lines:
-        words = text.split()
-        if words[:1] == ["Name"]:
+        name, *more = text.split() or [""]
+        if name == "Name":
             in_table = True
-        elif in_table and len(words) >= 2 and re.fullmatch(r"\w[\w.-]{0,60}", words[0]):
+        elif in_table and more and re.fullmatch(r"\w[\w.-]{0,60}", name):
             base, data, *_ = [*(int(value, 16) for value in _ADDRESS.findall(text.lower())), None, None]
-            number = _MODULE_ID.search(text)
-            found.modules.append(Module(
-                module=words[0], base=base, data=data, module_id=int(number[1]) if number else None, time=part.when, source=part.source,
-            ))  # fmt: skip
+            match = _MODULE_ID.search(text)
+            number = int(match[1]) if match else None
+            told = Module(module=name, base=base, data=data, module_id=number, time=part.when, source=part.source)
+            found.modules.append(told)
 
 
 def read_smbios(part: Part, found: Findings) -> None:
     """``smbiosDump``: maker, model and serial of the system itself, none of its boards."""
-    fields: dict[str, str] = {}
+    fields: dict[str, str | None] = {}
     in_system = False
     for _, text in part.lines:
         if re.match(r"\s*[A-Z]\w* (?:Info|Information)\b", text):
             in_system = text.strip().startswith("System Info")
-        match = _SMBIOS.match(text) if in_system else None
-        if match:
-            fields.setdefault(match["key"], match["value"].strip())
+        elif in_system and (match := _SMBIOS.match(text)):
+            fields.setdefault(_SMBIOS_FIELDS[match["key"]], match["value"].strip() or None)
     if fields:
-        vendor, model, serial = (fields.get(key) or None for key in ("Manufacturer", "Product", "Serial"))
-        found.fact(part, vendor=vendor, model=model, serial=serial)
+        found.fact(part, **fields)
 
 
 @each_line(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
 from psodlib.evidence.streams import noted
-from psodlib.evidence.versions import normalise
+from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
 SECOND = 1_000_000  # microseconds
@@ -76,6 +76,15 @@ class Findings:
         told = {"state": "loaded", "source": part.source} | told
         self.drivers.append(DriverReading(module=module, version=normalise(version, module), line=line, **told))
 
+    def vib(self, part: Part, line: int, name: str, version: str | None = None, vib: str = "", **told: Any) -> None:
+        """What a line tells of a VIB by its name and version, or by its full ID alone
+        (``Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM...``); nothing for a name that is no VIB's."""
+        vib = vib or name
+        if version is None:
+            name, version = name.split("_", 2)[2].rsplit("_", 1)
+        if module := module_of_vib(name):
+            self.driver(part, line, module, version, **{"state": "installed", "vib": vib} | told)
+
     def note_bad_time(self, line: int) -> None:
         """A line whose stamp cannot be, or bears no year: its sign of life is lost, and the file's problems say so."""
         self.bad_times += 1
@@ -97,10 +106,8 @@ class Findings:
         """The findings as records, one a host. A kind that was recognised and gave nothing is no silence."""
         told = [self, *(found for _, found in sorted(self.others.items()))]
         given = [found.reading(source, kind) for found in told if found or found.problems or found.bad_times]
-        if given:
-            return given
-        if irrelevant or self.understood:
-            return [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
+        if given or irrelevant or self.understood:
+            return given or [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
         unused = noted(source, "unused", f"looks like {kind.replace('_', ' ')}, and nothing was found in it")
         return [FileReading(source=source, kind=kind, host=self.host, problems=(unused,))]
 
@@ -115,18 +122,19 @@ class Findings:
         )  # fmt: skip
 
 
+@dataclass(slots=True)
 class Life:
     """Signs of life in the order of a log -> ``Alive`` stretches, merged while reading. Times are whole microseconds."""
 
-    def __init__(self, source: str, evidence: str) -> None:
-        self._source, self._evidence = source, evidence
-        self._start: int | None = None
-        self._boot: int | None = None
-        self._up: int | None = None
-        self._vms: int | None = None
-        self._line: int | None = None
-        self._end = 0
-        self.stretches: list[Alive] = []
+    source: str
+    evidence: str
+    stretches: list[Alive] = field(default_factory=list)
+    _start: int | None = None
+    _end: int = 0
+    _boot: int | None = None
+    _up: int | None = None
+    _vms: int | None = None
+    _line: int | None = None
 
     def add(
         self, stamp: int, up: int | None = None, vms: int | None = None, line: int | None = None, runs_on: bool = False
@@ -156,8 +164,8 @@ class Life:
         if self._start is not None:
             boot = None if self._boot is None else bounded(moment_of(self._boot))
             self.stretches.append(Alive(
-                start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self._evidence, vms=self._vms,
-                source=self._source, line=self._line,
+                start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self.evidence, vms=self._vms,
+                source=self.source, line=self._line,
             ))  # fmt: skip
             self._start = None
         return self.stretches

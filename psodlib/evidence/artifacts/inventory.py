@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psodlib.errors import InputError
-from psodlib.evidence.artifacts.sheets import Sheet, delimited_rows, key_of, read_workbook
+from psodlib.evidence.artifacts.sheets import Numbered, delimited_rows, key_of, read_workbook
 from psodlib.evidence.encodings import decoded
 
 if TYPE_CHECKING:  # the processes that read files make no table, and pandas costs each of them half a second to import
@@ -38,8 +38,8 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
     """Read an inventory: one row a host."""
     import pandas as pd
 
-    sheet = _sheet_of_hosts(path)
-    header = sheet.rows[0][1] if sheet.rows else []
+    rows = _sheet_of_hosts(path)
+    header = rows[0][1] if rows else []
     names = _column_names(header)
     if "host" not in names:
         raise InputError(
@@ -47,7 +47,7 @@ def read_inventory(path: str | Path) -> pd.DataFrame:
             f"({', '.join(COLUMNS['host'])}); rename it to 'host'"
         )
     width = len(names)
-    body = [[*row, *[""] * (width - len(row))][:width] for _, row in sheet.rows[1:] if any(row)]
+    body = [[*row, *[""] * (width - len(row))][:width] for _, row in rows[1:] if any(row)]
     columns = {name: pd.array([row[at] or None for row in body], dtype="string") for at, name in enumerate(names)}
     table = _split_release(pd.DataFrame(columns))
     table = table[table["host"].notna() & (table["host"] != header[names.index("host")])]
@@ -72,10 +72,19 @@ def _split_release(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(esxi_version=parts["esxi_version"].fillna(table["esxi_version"]), esxi_build=build)
 
 
-def _sheet_of_hosts(path: str | Path) -> Sheet:
+def _sheet_of_hosts(path: str | Path) -> list[Numbered]:
     # The sheet that knows most of a host: RVTools writes forty, and many name hosts.
-    sheets = _sheets(path)
-    return max(sheets, key=lambda sheet: _known(sheet.rows[0][1]), default=Sheet("", []))
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+            sheets = list(read_workbook(data))
+        else:
+            text = decoded(data).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+            sheets = [list(delimited_rows(enumerate(text.split("\n"), 1)))]
+    except (OSError, ValueError, csv.Error) as error:
+        told = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: {told}; expected a table of hosts (CSV or .xlsx)") from error
+    return max(filter(None, sheets), key=lambda rows: _known(rows[0][1]), default=[])
 
 
 def _known(header: list[str]) -> int:
@@ -83,30 +92,14 @@ def _known(header: list[str]) -> int:
     return ("host" in names and not names & {"vm", "device"}) * len(names & COLUMNS.keys())
 
 
-def _sheets(path: str | Path) -> list[Sheet]:
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}; expected a table of hosts (CSV or .xlsx)") from error
-    try:
-        if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-            return list(read_workbook(data))
-        text = decoded(data).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
-        rows = list(delimited_rows(enumerate(text.split("\n"), 1)))
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: {error}; expected a table of hosts (CSV or .xlsx)") from error
-    return [Sheet("", rows)] if rows else []
-
-
 def _column_names(header: list[str]) -> list[str]:
     # Known names by the table above, others in lower_snake; a name that comes twice gets a number.
     keys = [key_of(cell) for cell in header]
-    places = {key: at for at, key in reversed(list(enumerate(keys)))}
     known: dict[int, str] = {}
     for name, aliases in COLUMNS.items():
-        at = next((places[alias] for alias in aliases if alias in places), None)
-        if at is not None:
-            known.setdefault(at, name)
+        alias = next((alias for alias in aliases if alias in keys), None)
+        if alias is not None:
+            known.setdefault(keys.index(alias), name)
     names: list[str] = []
     seen: Counter[str] = Counter()
     for at, cell in enumerate(header):

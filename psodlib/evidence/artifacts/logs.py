@@ -26,7 +26,7 @@ from psodlib.evidence.artifacts.findings import (
     parse_micros,
     parse_stamp,
 )  # fmt: skip
-from psodlib.evidence.artifacts.vibs import VIB_ID, reading_of_id
+from psodlib.evidence.artifacts.vibs import VIB_ID
 from psodlib.records import HostFact, Mark
 
 Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up
@@ -62,37 +62,25 @@ _CHANGE = re.compile(
     re.IGNORECASE,
 )
 
-# What a log's words say of a host's start or stop. A longer phrase stands before one that it holds.
-MARKS: tuple[tuple[str, str], ...] = (
-    ("Host has booted", "booted"),
-    ("esx.audit.host.boot", "booted"),
-    ("vob.user.host.boot", "booted"),
-    ("Host is rebooting", "rebooting"),
-    ("vim.HostSystem.reboot", "rebooting"),
-    ("DCUI: reboot", "rebooting"),
-    ("esx.audit.host.stop.reboot", "rebooting"),
-    ("Host is powering off", "powering_off"),
-    ("Host is shutting down", "powering_off"),
-    ("vim.HostSystem.shutdown", "powering_off"),
-    ("DCUI: power off", "powering_off"),
-    ("esx.audit.host.stop.shutdown", "powering_off"),
-    ("Host is halting", "halting"),
-    ("ore dump found", "core_dump_found"),
-    ("esx.problem.host.coredump", "core_dump_found"),
-    ("vob.user.host.coredump", "core_dump_found"),
-    ("Power button pressed", "power_button"),
-    ("esx.audit.host.poweroff.reason.unavailable", "poweroff_unexplained"),
-)
-
-
+# How a host started or stopped, and the words of logs that say so.
+MARKS = {
+    "booted": ("Host has booted", "esx.audit.host.boot", "vob.user.host.boot"),
+    "rebooting": ("Host is rebooting", "vim.HostSystem.reboot", "DCUI: reboot", "esx.audit.host.stop.reboot"),
+    "powering_off": (
+        "Host is powering off", "Host is shutting down", "vim.HostSystem.shutdown", "DCUI: power off", "esx.audit.host.stop.shutdown",
+    ),
+    "halting": ("Host is halting",),
+    "core_dump_found": ("ore dump found", "esx.problem.host.coredump", "vob.user.host.coredump"),
+    "power_button": ("Power button pressed",),
+    "poweroff_unexplained": ("esx.audit.host.poweroff.reason.unavailable",),
+}  # fmt: skip
 # The head of every log of hostd and vpxa.
 _SECTION = re.compile(
     r"Section for VMware ESX.{0,80}?\bversion=(?P<esxi_version>\d{1,2}(?:\.\d{1,3}){2})(?:.{0,20}?\bbuild=(?:build-)?(?P<esxi_build>\d{4,12})\b)?"
 )
+_SAID = (words for told in MARKS.values() for words in told if words.startswith(("esx.", "vim.", "Host ", "DCUI: ")))
 _HOSTD_FINDER = BytesAhoCorasick(
-    [words.encode() for words, _ in MARKS if words.startswith(("esx.", "vim.", "Host ", "DCUI: "))]
-    + [b"Section for VMware ESX"],
-    matchkind=MatchKind.LeftmostFirst,
+    [b"Section for VMware ESX", *map(str.encode, _SAID)], matchkind=MatchKind.LeftmostFirst
 )
 # A heartbeat as nearly all are written: what is not is read by `_HEARTBEAT`, which knows every way. A line's end before it is
 # what a search is quick to find.
@@ -106,19 +94,15 @@ _EARLIEST, _LATEST = 631_152_000, 7_258_118_400  # seconds since 1970: 1990 and 
 _STOPS = BytesAhoCorasick([b"bootstop", b"Host ", b"mark"])
 _HOST_EVENTS = BytesAhoCorasick([b".host."])
 # Without one of these a line of esxupdate changes nothing.
-_CHANGES = BytesAhoCorasick(
-    [
-        b"_bootbank_",
-        b"_locker_",
-        *(f"{what}.{done}".encode() for what in ("vib", "profile") for done in ("install", "update", "remove")),
-    ]
-)
+_CHANGES = BytesAhoCorasick([b"_bootbank_", b"_locker_"] + [
+    what + done for what in (b"vib", b"profile") for done in (b".install", b".update", b".remove")
+])  # fmt: skip
 _ESXUPDATE_LINE = re.compile(rb"^" + LOG_HEAD.encode() + rb"esxupdate", re.MULTILINE)
 _LINE_STAMP = re.compile(ISO_STAMP.encode())
 
 
 def _keep_mark(text: str, stamp: datetime, evidence: str, part: Part, line: int, found: Findings) -> None:
-    what = next((what for words, what in MARKS if words in text), None)
+    what = next((what for what, told in MARKS.items() if any(words in text for words in told)), None)
     if what:
         found.marks.append(Mark(time=stamp, what=what, evidence=evidence, source=part.source, line=line))
 
@@ -321,23 +305,20 @@ def read_esxupdate(part: Part, found: Findings) -> None:
     for number, block in _bare_blocks(part):
         found.understood = found.understood or _ESXUPDATE_LINE.search(block) is not None
         for line, text in _lines_with(_CHANGES, block, number, block.lower()):
-            _read_change(text, line, part, named, found)
+            if match := _ESXUPDATE.match(text):
+                _read_change(match["text"], match["stamp"], line, part, named, found)
 
 
-def _read_change(line: str, number: int, part: Part, named: dict[str, tuple[str, int]], found: Findings) -> None:
-    match = _ESXUPDATE.match(line)
-    if match is None:
-        return
-    text, state = match["text"], ""
+def _read_change(
+    text: str, stamp: str, line: int, part: Part, named: dict[str, tuple[str, int]], found: Findings
+) -> None:
+    state = ""
     for hit in _CHANGE.finditer(text):
         if hit["vib"] is None:
             state = "removed" if hit["removed"] else "installed"
         elif state:
-            named[hit["vib"]] = (state, number)
+            named[hit["vib"]] = (state, line)
     if _FINISHED.search(text):
-        stamp = parse_stamp(match["stamp"])
         for vib, (state, where) in named.items():
-            found.drivers += reading_of_id(
-                vib, state=state, observed_at=stamp, evidence="esxupdate", source=part.source, line=where
-            )
+            found.vib(part, where, vib, state=state, observed_at=parse_stamp(stamp), evidence="esxupdate")
         named.clear()

@@ -17,8 +17,8 @@ from typing import Any
 from psodlib.evidence.artifacts.commands import pci_address
 from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import COLUMNS, RELEASE
-from psodlib.evidence.artifacts.sheets import Row, Sheet, delimited_rows, delimiter_of, headed, json_values, key_of
-from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, reading_of_vib, state_of
+from psodlib.evidence.artifacts.sheets import Numbered, Row, delimited_rows, delimiter_of, headed, json_values, key_of
+from psodlib.evidence.artifacts.vibs import VIB_VERSION, parse_day, state_of
 from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module
@@ -230,13 +230,9 @@ def _read_host_name(row: Row, part: Part, line: int, found: Findings) -> None:
 
 def _read_vib(row: Row, part: Part, line: int, found: Findings) -> None:
     name, version = row.get("vibname") or row["name"], row.get("vibversion") or row["version"]
-    if not VIB_VERSION.fullmatch(version):
-        return
-    state, evidence = state_of(part)
-    found.of(_host(row)).drivers += reading_of_vib(
-        name, version, row.get("id") or None, state=state, evidence=evidence, installed_on=parse_day(row.get("installdate", "")),
-        source=part.source, line=line,
-    )  # fmt: skip
+    if VIB_VERSION.fullmatch(version):
+        day = parse_day(row.get("installdate", ""))
+        found.of(_host(row)).vib(part, line, name, version, row.get("id", ""), installed_on=day, **state_of(part))
 
 
 def _read_module(row: Row, part: Part, line: int, found: Findings) -> None:
@@ -347,19 +343,10 @@ def _fields(row: Row) -> set[str]:
     return fields | {name for name, holds in looks.items() if holds}
 
 
-def read_rows(part: Part, found: Findings) -> None:
-    """Read an output by the fields that its rows have, whatever its syntax."""
-    _read_each(rows_of(part, found), part, found)
-
-
-def read_sheet(sheet: Sheet, part: Part, found: Findings) -> None:
-    """Read one sheet of a workbook."""
-    _read_each(headed(iter(sheet.rows)), part, found)
-
-
-def _read_each(rows: Iterator[tuple[int, Row]], part: Part, found: Findings) -> None:
+def read_rows(part: Part, found: Findings, sheet: list[Numbered] | None = None) -> None:
+    """Read an output, or one sheet of a workbook, by the fields that its rows have, whatever its syntax."""
     asked = re.search(r"vmkload_mod.* -s|module.get", part.command)  # and one line kept of its output
-    for line, row in rows:
+    for line, row in rows_of(part, found) if sheet is None else headed(iter(sheet)):
         fields = _fields(row)
         meaning = next((reader for needed, reader in MEANINGS if needed <= fields), None)
         if meaning is not None:

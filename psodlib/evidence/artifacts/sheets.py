@@ -8,7 +8,6 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import python_calamine
@@ -26,14 +25,6 @@ _INNER_LIST = re.compile(r"\[\s*(?=\{)")
 
 Numbered = tuple[int, list[str]]
 Row = dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """One sheet of a workbook, or the one table of a delimited text; the first row is the header."""
-
-    name: str
-    rows: list[Numbered]
 
 
 def key_of(name: str) -> str:
@@ -115,8 +106,8 @@ def is_workbook(head: bytes) -> bool:
     return (head.startswith(b"PK\x03\x04") and b"[Content_Types].xml" in head) or head.startswith(b"\xd0\xcf\x11\xe0")
 
 
-def read_workbook(data: bytes) -> Iterator[Sheet]:
-    """All sheets with at least a header and a row. Raises ``ValueError`` where it cannot be read."""
+def read_workbook(data: bytes) -> Iterator[list[Numbered]]:
+    """The rows of all sheets with at least a header and a row. Raises ``ValueError`` where it cannot be read."""
     try:
         if data.startswith(b"PK"):
             size = sum(member.file_size for member in zipfile.ZipFile(io.BytesIO(data)).infolist())
@@ -129,7 +120,7 @@ def read_workbook(data: bytes) -> Iterator[Sheet]:
                 continue
             begin = (sheet.start or (0, 0))[0] + 1
             rows = enumerate(sheet.to_python(skip_empty_area=True), begin)
-            yield Sheet(name, [(number, [_cell_text(cell) for cell in row]) for number, row in rows if any(row)])
+            yield [(number, [_cell_text(cell) for cell in row]) for number, row in rows if any(row)]
     except (python_calamine.CalamineError, zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"no readable workbook ({error})") from error
 

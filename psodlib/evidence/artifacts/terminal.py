@@ -144,32 +144,27 @@ def split_terminal(part: Part) -> list[tuple[str | None, Part]]:
 
 def has_prompt(text: str) -> bool:
     """Whether any line of a text shows a prompt with a command, or a heading above an output."""
-    return any(
-        _is_boundary(text[match.start() : match.start() + MAX_PROMPT].partition("\n")[0])
-        for match in _BOUNDARY.finditer(text)
-    )
+    begins = (match.start() for match in _BOUNDARY.finditer(text))
+    return any(_is_boundary(text[at : at + MAX_PROMPT].partition("\n")[0]) for at in begins)
 
 
 def _is_boundary(line: str) -> bool:
-    prompt = find_prompt(line)
-    return bool(
-        prompt["command"] if prompt else _PREFIX.match(line) or _HOST_LINE.match(line) or _first_of(HEADINGS, line)
-    )
+    if prompt := find_prompt(line):
+        return bool(prompt["command"])
+    return bool(_PREFIX.match(line) or _HOST_LINE.match(line) or _first_of(HEADINGS, line))
 
 
 def output_lines(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """An output's lines as they were printed: without the signs of a comment, and whole where a terminal broke a table at its width, the
-    dashes too."""
+    """An output's lines as they were printed: without the signs of a comment, whole where a terminal broke a table at its width."""
     if any(text.strip() for _, text in lines) and all(text.lstrip()[:1] in ("#", "") for _, text in lines):
         lines = [(number, _COMMENT.sub("", text)) for number, text in lines]
     broken = next((i for i in range(1, len(lines)) if _is_dashes(lines[i - 1][1]) and _is_dashes(lines[i][1])), None)
     if broken is None or len(lines[broken - 1][1]) < 40:
         return lines
-    width = len(lines[broken - 1][1])
+    width, room = len(lines[broken - 1][1]), 1
     joined: list[tuple[int, str]] = []
-    room = 0
     for number, text in lines:
-        if joined and room == 0 and text.strip():
+        if room == 0 and text.strip():
             joined[-1] = (joined[-1][0], joined[-1][1] + text)
         else:
             joined.append((number, text))

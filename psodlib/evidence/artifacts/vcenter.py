@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 
 from psodlib.evidence.artifacts.findings import Findings, Part
-from psodlib.evidence.versions import module_of_vib, normalise
-from psodlib.records import Alive, DriverReading, HostFact, Mark, Problem
+from psodlib.evidence.streams import noted
+from psodlib.records import Alive, Mark
 
 # An event's id -> what it says, in our words. An id that ends in a dot stands for all that begin with it; capitals differ in vCenter
 # itself. `what` are marks of boots or of how they ended, or what vCenter saw of the host, which is no sign of life of it.
@@ -99,64 +99,54 @@ def read_vcenter(part: Part, found: Findings) -> None:
             if text.strip():
                 rows.append((number, _decode(text)))
         except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
-            found.problems.append(
-                Problem(
-                    source=part.source,
-                    problem="bad_line",
-                    line=number,
-                    detail=f"found no row of vCenter's: {error}"[:200],
-                )
-            )
-    read = _READERS.get(rows[0][1].psod_vcenter) if rows else None
-    if read is not None:
-        head = rows[0][1]
+            detail = f"found no row of vCenter's: {error}"[:200]
+            found.problems.append(noted(part.source, "bad_line", detail, number))
+    head = rows[0][1] if rows else _Row()
+    if head.psod_vcenter in _READERS:
         found.host, found.understood = head.host or found.host, True
-        read(rows[1:], part.source, head, found)
+        _READERS[head.psod_vcenter](rows[1:], part, head, found)
 
 
-def _host(rows: Rows, source: str, head: _Row, found: Findings) -> None:
+def _host(rows: Rows, part: Part, head: _Row, found: Findings) -> None:
     # Host-days from a boot time favour survivors: they are counted back to the oldest event kept, and no further.
     for number, row in rows:
         told = [(name, getattr(row, name)) for name in ("cluster", "datacenter", "vms", "bios", "connection")]
-        found.facts.append(HostFact(
-            host=found.host, esxi_version=row.esxi_version, esxi_build=row.esxi_build, vendor=row.vendor, model=row.model, time=head.taken,
-            source=source, columns=tuple((name, value) for name, value in told if value is not None),
-        ))  # fmt: skip
+        found.fact(
+            part, host=found.host, esxi_version=row.esxi_version, esxi_build=row.esxi_build, vendor=row.vendor, model=row.model,
+            time=head.taken, columns=tuple((name, value) for name, value in told if value is not None),
+        )  # fmt: skip
         boot, taken = row.boot_time, head.taken
         if boot and taken and boot <= taken and row.connection == "connected":
             start = max(boot, head.events_since) if head.events_since else taken
-            found.alive.append(Alive(start=start, end=taken, boot=boot, evidence="vcenter", source=source, line=number))
+            lived = Alive(start=start, end=taken, boot=boot, evidence="vcenter", source=part.source, line=number)
+            found.alive.append(lived)
 
 
-def _drivers(rows: Rows, source: str, head: _Row, found: Findings) -> None:
+def _drivers(rows: Rows, part: Part, head: _Row, found: Findings) -> None:
     # Installed is not loaded: a package may wait for a boot.
     state, evidence = DRIVERS[head.psod_vcenter]
+    is_package = evidence == "vib_list"
     for number, row in rows:
         name = row.name or row.driver
-        if (
-            name is None
-            or (evidence == "vib_list" and not row.version)
-            or (evidence == "live_module" and not row.loaded)
-        ):
-            continue
-        module = module_of_vib(name) if evidence == "vib_list" else name
-        words = (row.version or "").removeprefix("Version ").split(",")[0].strip()
-        found.drivers.append(DriverReading(
-            module=module, version=normalise(words, module) if words else None, vib=name if evidence == "vib_list" else None, state=state,
-            observed_at=head.taken, evidence=evidence, device=row.device, address=row.pci, firmware=row.firmware, source=source, line=number,
-        ))  # fmt: skip
+        if name and (row.version or not is_package) and (row.loaded or evidence != "live_module"):
+            words = (row.version or "").removeprefix("Version ").split(",")[0].strip()
+            (found.vib if is_package else found.driver)(
+                part, number, name, words, state=state, observed_at=head.taken, evidence=evidence, device=row.device,
+                address=row.pci, firmware=row.firmware,
+            )  # fmt: skip
 
 
-def _events(rows: Rows, source: str, head: _Row, found: Findings) -> None:
+def _events(rows: Rows, part: Part, head: _Row, found: Findings) -> None:
     for number, row in rows:
         what = meaning_of(row.kind)
         if what and row.time:
-            text = f"{row.words or what}{f' ({row.among} hosts were lost then)' if row.among > 1 else ''}"
-            found.marks.append(
-                Mark(time=row.time, what=what, evidence="vcenter", text=text, vm=row.vm, source=source, line=number)
+            text = (row.words or what) + (f" ({row.among} hosts were lost then)" if row.among > 1 else "")
+            told = Mark(
+                time=row.time, what=what, evidence="vcenter", text=text, vm=row.vm, source=part.source, line=number
             )
+            found.marks.append(told)
     found.marks.sort(key=lambda mark: mark.time)
-    _lives(found, source, head.events_since)
+    _lives(found, part.source, head.events_since)
 
 
 def _lives(found: Findings, source: str, since: datetime | None) -> None:
@@ -188,6 +178,6 @@ def _lives(found: Findings, source: str, since: datetime | None) -> None:
 DRIVERS = {
     "packages": ("installed", "vib_list"), "modules": ("loaded", "live_module"), "devices": ("loaded", "adapter_list"),
 }  # fmt: skip
-_READERS: dict[str, Callable[[Rows, str, _Row, Findings], None]] = {
+_READERS: dict[str, Callable[[Rows, Part, _Row, Findings], None]] = {
     "host": _host, "events": _events, **dict.fromkeys(DRIVERS, _drivers),
 }  # fmt: skip

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from psodlib.evidence.artifacts.findings import Findings, Part
-from psodlib.evidence.versions import module_of_vib, normalise
-from psodlib.records import DriverReading
 
 # Vendor_type_name_version; neither the vendor nor the version holds `_`.
 VIB_WORD = r"[A-Za-z][A-Za-z0-9.-]{0,60}_(?:bootbank|locker)_[A-Za-z0-9.+-]{1,80}(?:_[A-Za-z0-9.+-]{1,40}){0,5}_\d[A-Za-z0-9.:+~-]{0,80}[A-Za-z0-9]"
@@ -26,41 +23,24 @@ _RESULT = re.compile(
 )
 
 
-def reading_of_vib(name: str, version: str, vib: str | None = None, **fields: object) -> list[DriverReading]:
-    """One VIB's name and version as a reading of its module; none for a name that is no VIB's."""
-    module = module_of_vib(name)
-    if not module:
-        return []
-    return [DriverReading(module=module, version=normalise(version, module), vib=vib or name, **fields)]  # type: ignore[arg-type]
-
-
-def reading_of_id(vib: str, **fields: object) -> list[DriverReading]:
-    """As ``reading_of_vib``, from a full VIB ID (``Hewlett-Packard_bootbank_scsi-hpsa_5.5.0.58-1OEM...``)."""
-    name, version = vib.split("_", 2)[2].rsplit("_", 1)
-    return reading_of_vib(name, version, vib, **fields)
-
-
-def state_of(part: Part) -> tuple[str, str]:
-    """What a VIB listing is of: the next boot's image is pending, any other is installed; as (state, evidence)."""
-    return ("pending", "rebooting_image") if "rebooting-image" in part.command else ("installed", "vib_list")
+def state_of(part: Part) -> dict[str, str]:
+    """What a VIB listing is of: the next boot's image is pending, any other is installed."""
+    waits = "rebooting-image" in part.command
+    return {"state": "pending" if waits else "installed", "evidence": "rebooting_image" if waits else "vib_list"}
 
 
 def read_vib_list(part: Part, found: Findings) -> None:
     """``esxcli software vib list`` with or without header and dashes, and tables that also hold the ID and a summary."""
-    state, evidence = state_of(part)
     for number, line in part.lines:
         if _COMPONENTS.match(line):  # a component is named like a VIB and versioned otherwise
             found.understood = True
             return
         match = _ROW.match(line) if len(line) < MAX_ROW else None
         version = _VERSION.search(match["rest"] + " ") if match else None
-        if match is None or version is None:
-            continue
-        vib = VIB_ID.search(match["rest"])
-        found.drivers += reading_of_vib(
-            match["name"], version[0], vib[0] if vib else None, state=state, evidence=evidence,
-            installed_on=parse_day(match["day"]), source=part.source, line=number,
-        )  # fmt: skip
+        if match and version:
+            vib, day = VIB_ID.search(match["rest"]), parse_day(match["day"])
+            name = vib[0] if vib else ""
+            found.vib(part, number, match["name"], version[0], name, installed_on=day, **state_of(part))
 
 
 def parse_day(text: str) -> datetime | None:
@@ -77,7 +57,7 @@ def read_vib_ids(part: Part, found: Findings) -> None:
     """Bare VIB IDs, as the result of an installation lists them where its headings are lost."""
     for number, line in part.lines:
         for hit in VIB_ID.finditer(line):
-            found.drivers += reading_of_id(hit[0], evidence="vib_install", source=part.source, line=number)
+            found.vib(part, number, hit[0], evidence="vib_install")
 
 
 def read_vib_install(part: Part, found: Findings) -> None:
@@ -92,28 +72,24 @@ def read_vib_install(part: Part, found: Findings) -> None:
         for key, state in (("VIBs Installed", "pending" if reboots else "installed"), ("VIBs Removed", "removed")):
             number, value = told.get(key, (0, ""))
             for hit in VIB_ID.finditer(value):
-                found.drivers += reading_of_id(
-                    hit[0], state=state, evidence="vib_install", source=part.source, line=number
-                )
+                found.vib(part, number, hit[0], state=state, evidence="vib_install")
 
 
-def _result_fields(part: Part) -> Iterator[tuple[int, str, str]]:
+def _result_fields(part: Part) -> list[tuple[int, str, str]]:
     # Fields of the result; a long list runs over lines, which a terminal also breaks within an ID, at its width.
-    number, key, pieces = 0, "", list[str]()
-    before = ""
-    for line_number, line in part.lines:
+    fields: list[tuple[int, str, list[str]]] = []
+    is_open, before = False, ""
+    for number, line in part.lines:
         last, before = before, line
-        match = _RESULT.match(line)
-        if match:
-            if key:
-                yield number, key, "".join(pieces)
-            number, key, pieces = line_number, match["key"], [match["value"]]
-        elif key and (last.rstrip().endswith(",") or not pieces[-1].strip()):
-            pieces.append(" " + line.strip())
-        elif key and line[:1].strip() and (len(last) >= MIN_WIDTH or not VIB_ID.fullmatch(last.split()[-1])):
-            pieces.append(line.strip())
-        elif key:
-            yield number, key, "".join(pieces)
-            key = ""
-    if key:
-        yield number, key, "".join(pieces)
+        if match := _RESULT.match(line):
+            fields.append((number, match["key"], [match["value"]]))
+            is_open = True
+        elif is_open:
+            pieces = fields[-1][2]
+            if last.rstrip().endswith(",") or not pieces[-1].strip():
+                pieces.append(" " + line.strip())
+            elif line[:1].strip() and (len(last) >= MIN_WIDTH or not VIB_ID.fullmatch(last.split()[-1])):
+                pieces.append(line.strip())
+            else:
+                is_open = False
+    return [(number, key, "".join(pieces)) for number, key, pieces in fields]

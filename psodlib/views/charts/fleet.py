@@ -53,7 +53,7 @@ def plot_host_days(
     simulated: bool = False, ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
     """Host-days by loaded version, one stacked bar a group; unknown versions and unwatched time are drawn, not dropped."""
-    lived = exposure if exposure["host_days"].sum() > 0 else ()
+    lived = exposure if len(exposure) and exposure["host_days"].sum() > 0 else ()
     frame.some(lived, "No host-days at all", "No stretch of any boot is covered by evidence.")
     stretches = frame.completed(exposure, by)
     table = _grouped_days(stretches, uptimes, by)
@@ -65,12 +65,18 @@ def plot_host_days(
     drawn.xaxis.set_major_formatter("{x:,.0f}")
     frame.add_legend(drawn, frame.patches(names, fills))
     total = table.groupby("version")["host_days"].sum()
-    watched, blind = total.drop(frame.NOT_WATCHED, errors="ignore"), total.get(frame.NOT_WATCHED, 0.0)
+    blind, watched = total.get(frame.NOT_WATCHED, 0.0), total.drop(frame.NOT_WATCHED, errors="ignore")
+    named, whole = watched.drop([frame.UNKNOWN_VERSION, frame.OTHERS], errors="ignore"), watched.sum()
+    finding = f"Which version was loaded is unknown for all {frame.host_days(whole)}"
+    if len(named):
+        unknown = watched.get(frame.UNKNOWN_VERSION, 0.0)
+        more = f"; for {share(unknown, whole)} the version is unknown" if unknown else ""
+        finding = f"{named.idxmax()} has {share(named.max(), whole)} of {frame.host_days(whole)}{more}"
     gaps = f"Not watched: boots lasted {frame.host_days(blind)} longer than evidence covers; these are in no rate."
     gaps = "Time that no evidence covers is not shown." if uptimes is None else gaps
     alone = " (no group is known)" if groups == [EVERYTHING] else ""
     caption = f"{frame.evidence(stretches)}{alone}. {gaps}"
-    return frame.finish(drawn, _host_days_finding(watched), caption, table, simulated)
+    return frame.finish(drawn, finding, caption, table, simulated)
 
 
 def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
@@ -86,15 +92,6 @@ def _grouped_days(exposure: Table, uptimes: Table | None, by: str) -> Table:
         keyed = pd.concat([keyed, gaps.dropna()], ignore_index=True)
     table = keyed.groupby(["group", "version"], as_index=False)["host_days"].sum()
     return table[table["host_days"] > 0].reset_index(drop=True)
-
-
-def _host_days_finding(watched: Table) -> str:
-    most, whole = watched.drop([frame.UNKNOWN_VERSION, frame.OTHERS], errors="ignore"), watched.sum()
-    unknown = watched.get(frame.UNKNOWN_VERSION, 0.0)
-    if most.empty:
-        return f"Which version was loaded is unknown for all {frame.host_days(whole)}"
-    first = f"{most.idxmax()} has {share(most.max(), whole)} of {frame.host_days(whole)}"
-    return f"{first}; for {share(unknown, whole)} the version is unknown" if unknown else first
 
 
 @chart("cluster", "host", "version", "crashes", "host_days")
@@ -175,20 +172,16 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
     drawn.set(xlabel="Crashes", xlim=(0, float(ends.max()) * 1.08))
     entries = [Patch(facecolor=GUILT_COLOURS[kind], label=kind.replace("_", " ")) for kind in kinds]
     frame.add_legend(drawn, entries, "Evidence against it")
+    whole, blamed, unnamed = count(len(crashes), "crash"), totals.drop(last), totals.get(NO_MODULE, 0)
+    finding = f"No module could be named for any of {whole}"
+    if len(blamed):
+        more = f"; {unnamed:,} {'names' if unnamed == 1 else 'name'} no module" if unnamed else ""
+        finding = f"{blamed.index[0]} is the guilty module of {blamed.iloc[0]:,} of {whole}{more}"
     hidden = len(totals) - len(shown)
     more = f" {count(hidden, 'further module')} with fewer crashes not drawn." if hidden > 0 else ""
-    total = f"{count(len(crashes), 'crash')} on {count(crashes['host'].nunique(), 'host')}"
-    caption = f"{total}. Counts rank no driver: they know no host-days.{more}"
-    return frame.finish(drawn, _modules_finding(totals), caption, table, simulated)
-
-
-def _modules_finding(totals: Table) -> str:
-    unnamed, whole = totals.get(NO_MODULE, 0), count(totals.sum(), "crash")
-    named = totals.drop([NO_MODULE, NO_DRIVER], errors="ignore")
-    if named.empty:
-        return f"No module could be named for any of {whole}"
-    first = f"{named.index[0]} is the guilty module of {named.iloc[0]:,} of {whole}"
-    return f"{first}; {unnamed:,} {'names' if unnamed == 1 else 'name'} no module" if unnamed else first
+    hosts = count(crashes["host"].nunique(), "host")
+    caption = f"{whole} on {hosts}. Counts rank no driver: they know no host-days.{more}"
+    return frame.finish(drawn, finding, caption, table, simulated)
 
 
 @chart("month", "how", "count", more='; ``count`` of stops, for "no logs" of hosts')

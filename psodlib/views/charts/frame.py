@@ -65,43 +65,24 @@ EDGE = 0.1  # inches of paper around a saved chart
 SMALL = 8.5  # points; no text of a chart is smaller
 # What the arguments of the ``plot_*`` are, for their docstrings.
 PARAMETERS = {
-    "exposure": (
-        "pandas.DataFrame",
-        "Exposure table; ``start`` and ``end`` place it in time, ``uptime_start`` in a boot.",
-    ),
-    "crashes": ("pandas.DataFrame", "The fleet's ``crashes``."),
-    "uptimes": (
-        "pandas.DataFrame",
-        "The fleet's ``uptimes``: which boots lasted longer than evidence covers, and their ends.",
-    ),
-    "coverage": ("pandas.DataFrame, optional", "The fleet's ``coverage``: says which hosts left no log in a month."),
-    "by": ("str", "Column of ``exposure`` to group by, such as ``model``; where it holds nothing, one bar for all."),
-    "version": ("str, optional", "Only the time with this version loaded."),
-    "rates": (
-        "pandas.DataFrame",
-        "What ``crash_rates`` gives: the group as index; crashes, host-days, rates per host-day.",
-    ),
-    "decision": ("PinDecision or None", "What ``decide_pin`` gives; None where there is nothing to decide."),
-    "ratios": ("RateRatio or sequence of RateRatio", "What ``rate_ratio`` gives, or ``PinDecision.ratios``."),
-    "headlines": ("bool", "True draws one row a contrast, its headline: for whoever decides."),
-    "hazard": ("pandas.DataFrame", "What ``risk.survival.hazard_by_uptime`` gives."),
-    "survival": ("pandas.DataFrame", "What ``time_to_crash`` gives."),
-    "timeline": ("pandas.DataFrame", "What ``incident_timeline`` gives."),
-    "result": ("RolloutWatch", "What ``watch_rollout`` gives."),
-    "simulated": ("bool", 'True prints "simulated fleet" in the caption.'),
-    "ax": ("matplotlib.axes.Axes, optional", "Where to draw; a new figure by default."),
+    "exposure": "Exposure table; ``start`` and ``end`` place it in time, ``uptime_start`` in a boot.",
+    "crashes": "The fleet's ``crashes``.",
+    "uptimes": "The fleet's ``uptimes``: which boots lasted longer than evidence covers, and how each ended.",
+    "coverage": "The fleet's ``coverage``: says which hosts left no log in a month.",
+    "by": "Column of ``exposure`` to group by, such as ``model``; where it holds nothing, one bar for all.",
+    "version": "Only the time with this version loaded.",
+    "rates": "What ``crash_rates`` gives: the group as index; ``crashes``, ``host_days``, and the rest per host-day.",
+    "decision": "What ``decide_pin`` gives; None where there is nothing to decide.",
+    "ratios": "What ``rate_ratio`` gives, or ``PinDecision.ratios``: several are drawn one below the other.",
+    "headlines": "True draws one row a contrast, its headline: for whoever decides.",
+    "hazard": "What ``risk.survival.hazard_by_uptime`` gives.",
+    "survival": "What ``time_to_crash`` gives.",
+    "timeline": "What ``incident_timeline`` gives.",
+    "result": "What ``watch_rollout`` gives.",
+    "simulated": 'True prints "simulated fleet" in the caption.',
+    "ax": "Where to draw; a new figure by default.",
 }
-DOC = """{own}
-
-Parameters
-----------
-{parameters}
-
-Returns
--------
-matplotlib.axes.Axes
-    ``numbers(ax)``: {columns}{more}.
-{heading}{notes}"""
+PARTS = "Parameters\n----------\n", "Returns\n-------\nmatplotlib.axes.Axes\n    ``numbers(ax)``: "
 
 
 class Missing(Exception):
@@ -132,14 +113,11 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
             matplotlib.interactive(interactive)
             return made
 
-        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\nNotes\n")
-        taken = [
-            f"{name} : {PARAMETERS[name][0]}\n    {PARAMETERS[name][1]}" for name in inspect.signature(plot).parameters
-        ]
-        drawn.__doc__ = DOC.format(
-            own=own.rstrip(), parameters="\n".join(taken), columns=", ".join(f"``{name}``" for name in columns), more=more,
-            heading=heading, notes=notes,
-        )  # fmt: skip
+        own, heading, notes = inspect.cleandoc(plot.__doc__ or "").partition("\n\nNotes\n")
+        taken = inspect.signature(plot).parameters.items()
+        takes = "\n".join(f"{name} : {one.annotation}\n    {PARAMETERS[name]}" for name, one in taken)
+        gives = ", ".join(f"``{name}``" for name in columns) + more
+        drawn.__doc__ = f"{own}\n\n{PARTS[0]}{takes}\n\n{PARTS[1]}{gives}.{heading}{notes}"
         return drawn
 
     return dressed
@@ -154,7 +132,7 @@ def new_axes(ax: Any | None, height: float = 2.8, labels: Iterable[str] = (), le
     return plt.subplots(figsize=(width, height + 0.9), layout="constrained")[1] if ax is None else ax
 
 
-def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -> Axes:
+def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool, remedy: str = "") -> Axes:
     """Title, caption and table twin of a chart; the last thing that every ``plot_*`` does."""
     left, inches = 0.0, max(ax.get_window_extent().width / ax.figure.dpi, 3.0)
     if ax.figure.get_layout_engine() is not None and len(ax.figure.axes) == 1:
@@ -163,15 +141,15 @@ def finish(ax: Any, finding: str, caption: str, table: Table, simulated: bool) -
         plot, labels = ax.get_window_extent(), ax.yaxis.get_tightbbox(ax.figure.canvas.get_renderer())
         start = min(labels.x0, plot.x0) if labels is not None else plot.x0
         left, inches = (start - plot.x0) / plot.width, (ax.figure.bbox.x1 - start) / ax.figure.dpi - 0.1
+    caption = f"Simulated fleet. {caption}" if simulated else caption
     # About 10.5 and 15 letters an inch in these sizes.
     ax.set_title(_wrapped(finding, inches * 10.5), loc="left", x=left)
     # Hung on the x label, so that it stays below it whatever the ticks do.
     ax.annotate(
-        _wrapped(f"Simulated fleet. {caption}" if simulated else caption, inches * 15), xy=(left, 0), xytext=(0, -8),
-        xycoords=("axes fraction", ax.xaxis.label), textcoords="offset points", ha="left", va="top", fontsize=SMALL,
-        color=SOFT, annotation_clip=False, gid="caption",
+        _wrapped(caption, inches * 15), xy=(left, 0), xytext=(0, -8), xycoords=("axes fraction", ax.xaxis.label),
+        textcoords="offset points", ha="left", va="top", fontsize=SMALL, color=SOFT, annotation_clip=False, gid="caption",
     )  # fmt: skip
-    ax.psod_numbers = table.reset_index(drop=True)
+    ax.psod_numbers, ax.psod_words = table.reset_index(drop=True), (finding, caption, remedy)
     # At a cell's end the backend shows the figure; the Axes adds no line of its own.
     ax._ipython_display_ = lambda: None
     done: Axes = ax
@@ -190,7 +168,7 @@ def _panel(missing: Missing, columns: Sequence[str], ax: Any, simulated: bool) -
     panel.spines[:].set_visible(False)
     panel.text(0.0, 0.6, _wrapped(remedy, 80), transform=panel.transAxes, color=SOFT, va="center")
     empty = pd.DataFrame(columns=list(columns))
-    return finish(panel, what, "Nothing is drawn because nothing is known.", empty, simulated)
+    return finish(panel, what, "Nothing is drawn because nothing is known.", empty, simulated, remedy)
 
 
 def add_legend(ax: Any, entries: Sequence[Any], title: str | None = "Version loaded") -> None:
@@ -259,9 +237,6 @@ def time_axis(ax: Any, words: str = "Week (UTC)") -> None:
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     ax.set_xlabel(words)
-
-
-# ---- names and versions --------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -366,9 +341,6 @@ def evidence(exposure: Table) -> str:
     return f"{count(crashes, f'{module_of(exposure)} crash')}{more} in {days}"
 
 
-# ---- what a caller takes out of a chart ----------------------------------------------------------------------------------
-
-
 def numbers(ax: Axes) -> pd.DataFrame:
     """The numbers that a chart shows: its table twin, for a CSV beside the picture."""
     table = getattr(ax, "psod_numbers", None)
@@ -377,24 +349,16 @@ def numbers(ax: Axes) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def wording(ax: Axes) -> tuple[str, str, str]:
+def wording(ax: Any) -> tuple[str, str, str]:
     """What a chart says of itself, for whoever cannot see it: title, caption, and what would help where nothing is shown."""
-    texts = {text.get_gid(): text.get_text() for text in ax.texts}
-    parts = (ax.get_title(loc="left"), texts.get("caption", ""), "" if len(numbers(ax)) else texts.get(None, ""))
-    # In a chart an escaped dollar stands for a dollar.
-    title, caption, remedy = (" ".join(words.replace("\\$", "$").split()) for words in parts)
+    title, caption, remedy = (" ".join(words.split()) for words in ax.psod_words)
     return title, caption, remedy
 
 
 def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
-    """Write the figure of a chart as PNG at twice the screen's resolution, and as SVG.
-
-    The figure is taken off pyplot's list, so that many charts do not pile up in memory; the Axes stay usable.
-    """
-    out = Path(path)
-    stem = out.name.removesuffix(".png").removesuffix(".svg")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = out.with_name(f"{stem}.png"), out.with_name(f"{stem}.svg")
+    """Write the figure of a chart as PNG at twice the screen's resolution and as SVG; the Axes stay usable."""
+    png, svg = (Path(f"{path}.{kind}") for kind in ("png", "svg"))
+    png.parent.mkdir(parents=True, exist_ok=True)
     figure: Any = ax.figure
     with plt.rc_context(STYLE):
         # Laid out once for both files: left to savefig, each would draw the figure twice more.
@@ -403,7 +367,7 @@ def save_chart(ax: Axes, path: str | Path) -> tuple[Path, Path]:
         figure.set_layout_engine("none")
         figure.savefig(png, dpi=2 * STYLE["figure.dpi"], bbox_inches=figure.psod_box, metadata={"Software": None})
         figure.savefig(svg, bbox_inches=figure.psod_box, metadata={"Date": None})
-    plt.close(figure)
+    plt.close(figure)  # off pyplot's list, so that many charts do not pile up in memory
     return png, svg
 
 

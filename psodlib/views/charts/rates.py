@@ -59,7 +59,7 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
             frame.interval(drawn, [row.low, row.high], y, colour)
             frame.mark(drawn, row.rate, y, colour, markeredgecolor=PAPER)
         elif known(row.upper_at_zero):
-            drawn.plot([0, row.upper_at_zero], [y, y], color=colour, linewidth=1.6, linestyle=":", gid="interval")
+            frame.interval(drawn, [0, row.upper_at_zero], y, colour, 1.6, ":")
             frame.mark(drawn, row.upper_at_zero, y, colour, "<", markerfacecolor=PAPER, gid="upper bound")
     drawn.set(xlim=(0, reach), xlabel="Crashes per host-year")
     bound = "; without a crash, its one-sided upper bound (dotted)" if (table["crashes"] == 0).any() else ""
@@ -71,13 +71,15 @@ def plot_rates(rates: pd.DataFrame, *, simulated: bool = False, ax: Axes | None 
 
 
 def _per_host_year(rates: Table) -> Table:
-    table = rates.reset_index() if rates.index.name is not None else rates.reset_index(drop=True)
     measured = ["crashes", "host_days", "rate", "low", "high", "upper_at_zero"]
-    by = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")][:1]
-    groups = table[by[0]].astype("string").fillna(frame.UNKNOWN_VERSION) if by else pd.Series("all", index=table.index)
+    named = rates.index.names != [None]
+    table = rates.reset_index(drop=not named)
+    others = [name for name in table.columns if name not in measured and not str(name).endswith("crashes")]
+    by = table[list(rates.index.names) if named else others[:1]].astype("string").fillna(frame.UNKNOWN_VERSION)
     out = table.reindex(columns=measured).apply(pd.to_numeric).astype("float64")
     out[measured[2:]] *= DAYS_A_YEAR
-    out.insert(0, "group", groups)
+    groups = [", ".join(row) for row in by.itertuples(index=False)] if len(by.columns) else "all"
+    out.insert(0, "group", pd.Series(groups, index=out.index, dtype="string"))
     return frame.by_order(out[out["host_days"] > 0], "group")
 
 
@@ -262,13 +264,11 @@ def _ratio_finding(ratios: Sequence[RateRatio]) -> str:
 
 def _arms(ratios: Sequence[RateRatio]) -> str:
     # Each version once: three contrasts of three versions name each twice.
-    arms = {
-        name: f"{name}: {count(crashes, 'crash')} in {frame.host_days(days)} on {count(hosts, 'host')}"
-        for one in ratios
-        for name, crashes, days, hosts in zip(
-            (one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True
-        )
-    }
+    arms = {}
+    for one in ratios:
+        for name, *numbers in zip((one.version, one.reference), one.crashes, one.host_days, one.hosts, strict=True):
+            crashes, days, hosts = numbers
+            arms[name] = f"{name}: {count(crashes, 'crash')} in {frame.host_days(days)} on {count(hosts, 'host')}"
     return "; ".join(arms.values())
 
 
@@ -282,9 +282,8 @@ def plot_uptime_at_crash(exposure: pd.DataFrame, *, simulated: bool = False, ax:
     If uptime did not matter, the two bars of each band would be alike.
     """
     stretches = frame.completed(exposure)
-    aged = frame.some(
-        frame.dated(stretches[stretches["uptime_start"].notna()]), "Uptime at crash is not known", NO_UPTIME
-    )
+    aged = frame.dated(stretches[stretches["uptime_start"].notna()])
+    frame.some(aged, "Uptime at crash is not known", NO_UPTIME)
     from psodlib.risk.survival import hazard_by_uptime  # brings scipy, which most charts do without
 
     named = aged.assign(version=frame.lumped(aged["version"], aged["host_days"]))
@@ -376,9 +375,7 @@ def _hazard_finding(table: Table, bands: Sequence[str]) -> str:
     return f"The crash rate of {worst} {course} with uptime: {ends}"
 
 
-@chart(
-    "version", "days", "survival", "incidence", more=" and the others of ``time_to_crash``, as far as they are drawn"
-)
+@chart("version", "days", "survival", "incidence", more=" and the others of ``time_to_crash``, where drawn")
 def plot_survival(survival: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Share of boots that the driver has crashed by an uptime, by version, with 95 % bands.
 
