@@ -100,8 +100,7 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     p = twice the smaller mid-P tail. One lemon host crashes again and again, so a second p comes from the score's
     variance between hosts, and the larger of the two counts. Holm's correction covers every value of every attribute.
 
-    A host's own crashes are no independent events, and neither is a roll-back after a crash: a version that hosts fled from
-    is better compared by ``rate_ratio``.
+    A roll-back after a crash is no independent event: a version that hosts fled from is better compared by ``rate_ratio``.
     """
     table = _pieces(exposure)
     crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
