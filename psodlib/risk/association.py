@@ -68,7 +68,19 @@ def attributes_of_signature(fleet: Tables, signature: str, alpha: float = 0.05) 
     Over the watched host-days of the whole fleet. The version is that of the driver which most crashes of the signature are
     laid to. ``esxi_build`` is what the boot ran; ``model`` and ``cluster`` are the host's newest. ``associations`` has the test.
     """
-    out = associations(_at_risk(fleet, signature), alpha)
+    mine = fleet.crashes["signature"].eq(signature).fillna(False).astype(bool)
+    if not mine.any():
+        some = ", ".join(map(repr, fleet.crashes["signature"].dropna().unique()[:5])) or "none"
+        raise InputError(f"no crash has the signature {signature!r}; expected one of crashes.signature, such as {some}")
+    guilty = fleet.crashes.loc[mine, "guilty_module"].dropna()
+    module = "nobody" if guilty.empty else str(guilty.mode().iloc[0])
+    # The fleet in which only the signature's crashes are the driver's.
+    crashes = fleet.crashes.assign(guilty_module=np.where(mine, module, "another"), guilt="on_stack", deliberate=False)
+    tables: Any = SimpleNamespace(
+        hosts=fleet.hosts, crashes=crashes, uptimes=fleet.uptimes, drivers=fleet.drivers,
+        coverage=getattr(fleet, "coverage", None),
+    )  # fmt: skip
+    out = attributes_of_driver(tables, module, alpha)
     out.attrs |= {"signature": signature, "says": out.attrs["says"].replace(_WHAT, f"of {signature!r} ")}
     return out
 
@@ -88,8 +100,7 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     p = twice the smaller mid-P tail. One lemon host crashes again and again, so a second p comes from the score's
     variance between hosts, and the larger of the two counts. Holm's correction covers every value of every attribute.
 
-    A host's own crashes are no independent events, and neither is a roll-back after a crash: a version that hosts fled from
-    is better compared by ``rate_ratio``.
+    A roll-back after a crash is no independent event: a version that hosts fled from is better compared by ``rate_ratio``.
     """
     table = _pieces(exposure)
     crashes, days = int(table["crashes"].sum()), float(table["host_days"].sum())
@@ -112,22 +123,6 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     out = out.sort_values(["p", "attribute", "value"], kind="stable", ignore_index=True)
     out.attrs = {"says": _says(out, crashes, days, alpha), "left_out": left_out, "crashes": crashes, "host_days": days}
     return out
-
-
-def _at_risk(fleet: Tables, signature: str) -> pd.DataFrame:
-    # The exposure table in which only the signature's crashes count, with the firmware of the driver's devices.
-    mine = fleet.crashes["signature"].eq(signature).fillna(False).astype(bool)
-    if not mine.any():
-        some = ", ".join(map(repr, fleet.crashes["signature"].dropna().unique()[:5])) or "none"
-        raise InputError(f"no crash has the signature {signature!r}; expected one of crashes.signature, such as {some}")
-    guilty = fleet.crashes.loc[mine, "guilty_module"].dropna()
-    module = "nobody" if guilty.empty else str(guilty.mode().iloc[0])
-    crashes = fleet.crashes.assign(guilty_module=np.where(mine, module, "another"), guilt="on_stack", deliberate=False)
-    tables: Any = SimpleNamespace(
-        hosts=fleet.hosts, crashes=crashes, uptimes=fleet.uptimes, drivers=fleet.drivers,
-        coverage=getattr(fleet, "coverage", None),
-    )  # fmt: skip
-    return _with_firmware(of_module(tables, module), fleet.drivers, module)
 
 
 def _pieces(exposure: pd.DataFrame) -> pd.DataFrame:

@@ -47,10 +47,10 @@ def plan_canary(
         Crashes per host-day of the old version, and the new one's rate over it that should be found.
     canary_hosts, reference_hosts : int
         Hosts on the new and on the old version.
-    weeks : sequence of int
-        Lengths to tabulate; the first week with the wanted ``power`` is added.
-    power, variance, alpha : float
-        Wanted chance; variance of the host effect (``RateRatio.frailty_variance``); two-sided level of the mid-P test.
+    weeks, power : sequence of int, float
+        Lengths to tabulate; the first week with the wanted power is added.
+    variance, alpha : float
+        Of the host effect (``RateRatio.frailty_variance``); two-sided level of the mid-P test.
 
     Returns
     -------

@@ -34,7 +34,13 @@ def of_data(comparison: Comparison, arms: Arms) -> list[str]:
         by_host = mine.groupby("host")["crashes"].sum()
         if len(by_host) > 1 and by_host.max() >= 3 and by_host.max() > DOMINANT * by_host.sum():
             found.append(f"{by_host.idxmax()} alone has {by_host.max():.0f} of {by_host.sum():.0f} crashes on {name}")
-    found += [comparison.told_apart(*names), _lost(comparison, arms), _gaps(comparison, arms)]
+    found += [comparison.told_apart(*names), _lost(comparison, arms)]
+    # Time inside a boot that no evidence covers, as a share of that version's time.
+    gaps = [float(comparison.gaps.get(name, 0.0)) for name in names]
+    one, other = (gap / (gap + days) for gap, days in zip(gaps, arms.days, strict=True))
+    if abs(one - other) > GAPS:
+        told = f"{100 * one:.0f} % of the time on {names[0]} but {100 * other:.0f} % on {names[1]}"
+        found.append(f"evidence is missing for {told}")
     # Many boots, many months, and yet nobody ever changed version: more likely an inventory than a history.
     boots = pd.concat(rows).groupby("host")["boots"].sum()
     if not {*rows[0]["host"]} & {*rows[1]["host"]} and len(boots) >= FEW_HOSTS and boots.median() >= 2:
@@ -116,12 +122,3 @@ def _lost(comparison: Comparison, arms: Arms) -> str:
         f"{' but '.join(words)} lie in time that no log covers: the logs may be lost with the crash, and if that goes with the "
         "version the ratio turns; the interval counts them both ways"
     )
-
-
-def _gaps(comparison: Comparison, arms: Arms) -> str:
-    # Time inside a boot that no evidence covers, as a share of that version's time.
-    gaps = [float(comparison.gaps.get(name, 0.0)) for name in (arms.version, arms.reference)]
-    mine, theirs = (gap / (gap + days) for gap, days in zip(gaps, arms.days, strict=True))
-    if abs(mine - theirs) <= GAPS:
-        return ""
-    return f"evidence is missing for {100 * mine:.0f} % of the time on {arms.version} but {100 * theirs:.0f} % on {arms.reference}"

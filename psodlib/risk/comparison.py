@@ -76,7 +76,9 @@ class Comparison:
             table.attrs = {}  # which pandas copies at every step
             for version, ids in part.attrs.get("known_issues", {}).items():
                 self.known_issues[version] = sorted({*self.known_issues.get(version, ()), *ids})
-            kept["last"].append(_last(table))
+            rows = table.sort_values("end", kind="stable") if "end" in table else table
+            rows = rows.drop_duplicates("host", keep="last").reindex(columns=["host", "version", "cluster"])
+            kept["last"].append(rows.astype(object))
             known = table["version"].notna()
             days += float(table.loc[~known, "host_days"].sum())
             crashes += float(table.loc[~known, "crashes"].sum())
@@ -96,7 +98,7 @@ class Comparison:
             raise InputError("no host-days with a known version; give an exposure table made with exposure(fleet)")
         self.table, self.cells = pd.concat(kept["sums"], ignore_index=True), joined(kept["cells"])
         self.months, self.gaps = _total(kept["months"]), _total(kept["gaps"])
-        # ``host``, ``version`` and ``cluster`` of each host's last stretch, one row a host
+        # each host's last stretch
         self.last: pd.DataFrame = pd.concat(kept["last"]).sort_values("host", ignore_index=True)
         self.terms = tuple(term for term in held if len(self.cells.levels[term]) > 1)
         self.absent = [f"not adjusted for {t}: the table does not hold it" for t in asked if t not in held]
@@ -147,7 +149,10 @@ class Comparison:
         if not any((*arms.known, *arms.unknown, *arms.unplaced)):
             nothing = exact.NO_INFORMATION
             return Headline(arms, nothing, nothing, nothing, 1.0, 0.5, self.terms)
-        exactly = self._exactly(arms)
+        # Of a table made by hand in which nothing can speak of hosts that differ: no terms, and sums in place of hosts or no
+        # host that crashed twice.
+        most = self.table.loc[self.table["version"].isin(arms[:2]), "crashes"].max()
+        exactly = self.by_hand and not self.terms and (min(arms.hosts) == 1 or bool(most <= 1))
         sets = ["known", *self._with_all(), *(["placed"] if sum(arms.unplaced) else [])]
         found = [(self._by_counts if exactly else self._by_fit)(arms, which, alpha) for which in sets]
         intervals, p_values, chances = zip(*found, strict=True)
@@ -160,14 +165,6 @@ class Comparison:
 
     def _with_all(self) -> list[str]:
         return ["all"] if self._events("all").sum() > self.cells.known.sum() else []
-
-    def _exactly(self, arms: Arms) -> bool:
-        # A table made by hand in which nothing can speak of hosts that differ: no terms, and sums in place of hosts or no
-        # host that crashed twice.
-        if not self.by_hand or self.terms:
-            return False
-        mine = self.table[self.table["version"].isin([arms.version, arms.reference])]
-        return min(arms.hosts) == 1 or bool(mine["crashes"].max() <= 1)
 
     def _by_counts(self, arms: Arms, which: str, alpha: float) -> tuple[Interval, float, float]:
         pairs, prior = arms.pairs(self._counted(arms, which)), 0.5 / prior_rate(self.table)
@@ -322,9 +319,3 @@ def _gap_days(table: pd.DataFrame) -> Any:
     boots = rows.groupby(["version", "host", "boot"], sort=False, observed=True)
     ends = boots.agg(start=("start", "min"), end=("end", "max"), watched=("watched", "sum"))
     return in_days(ends["end"] - ends["start"] - ends["watched"]).groupby(level=0).sum()
-
-
-def _last(table: pd.DataFrame) -> pd.DataFrame:
-    # Each host's last stretch.
-    rows = table.sort_values("end", kind="stable") if "end" in table else table
-    return rows.drop_duplicates("host", keep="last").reindex(columns=["host", "version", "cluster"]).astype(object)

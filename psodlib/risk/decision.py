@@ -43,10 +43,9 @@ MOST_CRASHES = 200
 class PinDecision(Cell):
     """What to run, what to leave, what it is worth, and all that a reader needs to doubt it.
 
-    ``verdict`` is ``pin`` (one version may be standardised on), ``avoid`` (some should be left) or ``undecided`` (nothing
-    to gain from a move yet). ``best`` has the lowest expected rate and is always given; ``pin`` is it, where it may be
-    standardised on. ``options`` has one row a version, ``moves`` one row a host to move. ``crashes_if_stay`` and
-    ``crashes_if_followed`` are expected crashes a year of the whole fleet.
+    ``verdict``: ``pin`` (one version may be standardised on), ``avoid`` (some should be left) or ``undecided`` (nothing to gain
+    from a move yet). ``best`` has the lowest expected rate; ``pin`` is it, where it may be standardised on. ``options`` has one
+    row a version, ``moves`` one row a host to move. ``crashes_if_stay`` and ``crashes_if_followed``: a year, the whole fleet.
     """
 
     verdict: str

@@ -147,23 +147,22 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
         ran = loaded_versions(fleet.uptimes, fleet.drivers, str(table.loc[at, "module"]))["version"]
         table.loc[at, "versions"] = ran.nunique()
     table["choice"] = table["versions"] > 1
-    order, rising = ["choice", "crashes", "versions", "module"], [False, False, False, True]
-    table = table.sort_values(order, ascending=rising, kind="stable")
+    order = ["choice", "crashes", "versions", "module"]
+    table = table.sort_values(order, ascending=[False, False, False, True], kind="stable")
     if table.empty:
         return {"module": "", "why": "the evidence names no driver", "runners_up": []}
     first, rest = table.iloc[0], table.iloc[1:]
-    crashes, seen = (f"{first[one]} {one if first[one] != 1 else bare}" for one, bare in _SINGULAR.items())
-    of = "among the drivers of which two versions or more were seen"
-    if not first["choice"]:
-        of = "of all; no driver was seen in two versions"
+    crashes, versions = int(first["crashes"]), int(first["versions"])
+    said = f"{crashes} crash{'es' * (crashes != 1)}, {versions} version{'s' * (versions != 1)}"
+    few, more = (
+        "of all; no driver was seen in two versions",
+        "among the drivers of which two versions or more were seen",
+    )
     runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
     equals = int(((rest["crashes"] == first["crashes"]) & (rest["choice"] == first["choice"])).sum())
     who = f"it and {equals} other{'s' * (equals > 1)}" if equals else "it"
-    why = f"{who} caused most crashes ({crashes}, {seen}) {of}"
+    why = f"{who} caused most crashes ({said}) {more if first['choice'] else few}"
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
-
-
-_SINGULAR = {"crashes": "crash", "versions": "version"}
 
 
 def known_version(name: Any, versions: Iterable[Any]) -> Any:
@@ -197,7 +196,11 @@ def _crashes_in_stretches(fleet: Tables, module: str) -> tuple[pd.DataFrame, pd.
     # Stretches (0.. in order) and crashes with the number of the stretch each one ended, or -1.
     crashes = _crashes(fleet, module)
     stretches = _stretches(fleet, crashes)
-    crashes["stretch"] = _stretch_of(crashes, stretches)
+    # The stretch that was running, or had ended at most REACH before, in the boot that the crash ended.
+    joined = last_before(crashes[["host", "time", "boot"]], "time", stretches.reset_index(names="stretch"), "start")
+    same = joined["boot"].isna() | joined["boot_of_other"].isna() | (joined["boot"] == joined["boot_of_other"])
+    near = joined["time"] <= joined["end"] + REACH
+    crashes["stretch"] = joined["stretch"].where(same & near).fillna(-1).to_numpy(dtype=np.int64)
     found = crashes[crashes["stretch"] >= 0]
     last = found.groupby("stretch")["time"].max()
     stretches["crashed"] = stretches.index.isin(last.index)
@@ -269,14 +272,6 @@ def _stretches(fleet: Tables, crashes: pd.DataFrame) -> pd.DataFrame:
     extra = short.assign(start=short["boot"], end=short["boot"])[["host", "boot", "start", "end"]]
     both = pd.concat([coverage, extra]) if len(extra) else coverage
     return both.sort_values(["host", "start"], kind="stable").reset_index(drop=True)
-
-
-def _stretch_of(crashes: pd.DataFrame, stretches: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
-    # The stretch that was running, or had ended at most REACH before, in the boot that the crash ended.
-    joined = last_before(crashes[["host", "time", "boot"]], "time", stretches.reset_index(names="stretch"), "start")
-    same = joined["boot"].isna() | joined["boot_of_other"].isna() | (joined["boot"] == joined["boot_of_other"])
-    near = joined["time"] <= joined["end"] + REACH
-    return joined["stretch"].where(same & near).fillna(-1).to_numpy(dtype=np.int64)
 
 
 def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFrame:
@@ -454,5 +449,5 @@ def _quarter_edges(table: pd.DataFrame, origin: pd.Timestamp) -> tuple[Floats, i
     return edges, 4 * first.year + first.quarter - 2
 
 
-def _code(edges: Floats, value: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _code(edges: Floats, value: Floats) -> Whole:
     return np.where(np.isfinite(value), np.searchsorted(edges, value, side="right"), -1)

@@ -48,13 +48,6 @@ def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: flo
     ------
     InputError
         Crashes without host-days beside them, a snapshot of versions, an absent column, an alpha not between 0 and 1.
-
-    Example
-    -------
-    >>> import pandas as pd
-    >>> table = pd.DataFrame({"host": ["a"], "version": ["5.5.0.58"], "host_days": [29.833], "crashes": [1]})
-    >>> (crash_rates(table)[["rate", "low", "high"]] * 365.25).round(1).values.tolist()
-    [[12.2, 0.3, 68.2]]
     """
     exact.check_share(alpha, "alpha")
     keys = [by] if isinstance(by, str) else list(by or ())

@@ -137,7 +137,14 @@ def plan_rollout(
     now = fleet.now(module)
     if hosts is not None:
         now = now[now["host"].isin([known_name(name, fleet.hosts["host"], "host") for name in hosts])]
-    table = _described(now, fleet.hosts)
+    named = by_name(fleet.hosts).reindex(now["host"])
+    spare = next((name for name in HEADROOM if name in named), "headroom")
+    named = named.reindex(columns=["last_seen", "cluster", "model", spare])
+    table = pd.DataFrame({
+        **{name: now[name].astype("string").to_numpy() for name in ("host", "version", "pending")},
+        "last_seen": named["last_seen"].to_numpy(), **{name: named[name].astype("string").to_numpy() for name in ("cluster", "model")},
+        "headroom": pd.to_numeric(named[spare], errors="coerce").round().astype("Int64").to_numpy(),
+    }).rename(columns={"version": "from_version"})  # fmt: skip
     why = _kept_back(table, wanted, fleet.hosts)
     moving = table[why.eq("")].reset_index(drop=True)
     if moving.empty:
@@ -182,17 +189,6 @@ def day_named(name: str, value: Any) -> pd.Timestamp:
 def by_name(hosts: pd.DataFrame) -> pd.DataFrame:
     """What is known of each host, by its name."""
     return hosts.dropna(subset=["host"]).drop_duplicates("host").set_index("host")
-
-
-def _described(now: pd.DataFrame, hosts: pd.DataFrame) -> pd.DataFrame:
-    named = by_name(hosts).reindex(now["host"])
-    spare = next((name for name in HEADROOM if name in named), "headroom")
-    named = named.reindex(columns=["last_seen", "cluster", "model", spare])
-    return pd.DataFrame({
-        **{name: now[name].astype("string").to_numpy() for name in ("host", "version", "pending")},
-        "last_seen": named["last_seen"].to_numpy(), **{name: named[name].astype("string").to_numpy() for name in ("cluster", "model")},
-        "headroom": pd.to_numeric(named[spare], errors="coerce").round().astype("Int64").to_numpy(),
-    }).rename(columns={"version": "from_version"})  # fmt: skip
 
 
 _THERE = "runs it already"

@@ -121,15 +121,16 @@ def watch_rollout(
     judged = _judged(table, since, plan, weeks)
     news = _news(fleet, plan, table, load_issues() if issues is None else issues)
     waves = _waves(hosts, plan)
+    idle = waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]
     problems = tuple(_problems(fleet, plan, hosts, newest, today))
     stops = _stops(plan, judged, news, _expected_news(fleet, plan, since))
     # What nothing lays on this driver, long after the move, is named and holds nothing.
     aside = ~news["of_driver"].astype(bool) & (news["days_on_it"] > 7 * plan.watched_weeks)
     leans = [f"{_evidence(judged)}; no proof yet, so begin no further wave"] if judged.against == "hold" else []
-    holds = [*problems, *_named(news[~aside]), *leans, *_unfinished(waves, hosts, plan, newest)]
+    holds = [*problems, *_named(news[~aside]), *leans, *_unfinished(waves, waves[~idle], hosts, plan, newest)]
     done = bool(hosts["status"].isin(["moved", "drifted_back"]).all()) and not _unwatched(waves.iloc[-1])
     word = "stop" if stops else "hold" if holds else "go_on"
-    reasons = (*((*stops, *holds) or (_next_step(waves, plan, judged, done),)), *_named(news[aside]))
+    reasons = (*((*stops, *holds) or (_next_step(waves, waves[idle], plan, judged, done),)), *_named(news[aside]))
     followed = None
     if stops or done:
         with contextlib.suppress(InputError):  # an advice that was followed is turned round only when sure
@@ -197,17 +198,14 @@ def _waves(hosts: pd.DataFrame, plan: RolloutPlan) -> pd.DataFrame:
     return out.reset_index()
 
 
-def _idle(waves: pd.DataFrame) -> pd.Series[bool]:
-    return waves["hosts"] == waves["not_moved"] + waves["not_in_fleet"] + waves["unknown"]
-
-
 def _unwatched(wave: Any) -> bool:
     return bool(wave["host_days"] < WATCHED * wave["host_days_planned"])
 
 
-def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, newest: pd.Timestamp) -> list[str]:
+def _unfinished(
+    waves: pd.DataFrame, under_way: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, newest: pd.Timestamp
+) -> list[str]:
     # What stands between the wave under way and the next one, once that is due.
-    under_way = waves[~_idle(waves)]
     if under_way.empty:
         return []
     following = waves.loc[waves["wave"] > under_way["wave"].max(), "week"]
@@ -229,10 +227,9 @@ def _unfinished(waves: pd.DataFrame, hosts: pd.DataFrame, plan: RolloutPlan, new
     return out
 
 
-def _next_step(waves: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: bool) -> str:
+def _next_step(waves: pd.DataFrame, idle: pd.DataFrame, plan: RolloutPlan, judged: Judged, done: bool) -> str:
     if done:
         return f"all {counted(int(waves['hosts'].sum()), 'host')} run {plan.module} {plan.to} and were watched as planned; the roll-out is complete"
-    idle = waves[_idle(waves)]
     so_far = (
         f"{counted(judged.crashes, 'crash')} on {plan.to} in {waves['host_days'].sum():,.0f} host-days, where the versions before "
         f"would give {judged.expected:.1f}; that it is worse has probability {in_words(judged.ratio.p_worse)}"

@@ -48,12 +48,7 @@ def time_to_crash(exposure: pd.DataFrame, by: str = "version", alpha: float = 0.
     Raises
     ------
     InputError
-        No host-days, or no ``uptime_start``.
-
-    Warns
-    -----
-    SmallSampleWarning
-        A group never has 10 boots under watch at once.
+        No host-days, or no ``uptime_start``; a ``SmallSampleWarning`` where a group never has 10 boots under watch at once.
 
     Notes
     -----
@@ -225,13 +220,13 @@ def reboot_benefit(
     at = [place for place, (term, level) in enumerate(fit.columns) if term == "uptime" and level in seen]
     bands = np.array([int(fit.columns[place][1]) for place in at])
     log_rate, covariance = fit.coefficients[at], fit.covariance[np.ix_(at, at)]
+    rates = np.exp(log_rate - log_rate.max())
     pieces = split_stretches(mine, uptime=True)
     now = np.bincount(pieces["uptime"], weights=pieces["host_days"], minlength=len(UPTIME_BANDS) + 1)[bands]
     rate = float(mine["crashes"].sum() / mine["host_days"].sum()) * DAYS_PER_YEAR
     rows = {}
     for period in every_days:
         then = np.diff(np.minimum([0.0, *UPTIME_BANDS, math.inf], period))[bands] / period
-        rates = np.exp(log_rate - log_rate.max())
         one, two = then * rates, now / mine["host_days"].sum() * rates
         if not one.sum() or not two.sum():  # no crash was seen at the uptimes that are left, or at those of today
             ratio = exact.Interval(0.0 if two.sum() else math.nan, 0.0, math.inf)
