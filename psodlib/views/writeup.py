@@ -7,9 +7,9 @@ each sentence is made from it, and says what is not known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace as Case
 from typing import Any
 
 import pandas as pd
@@ -64,6 +64,30 @@ HARDWARE_STEPS = (
      "# esxcli hardware ipmi sel list", "an entry near the time of the crash; not every server answers here"),
     ("Have the vendor change the part that these name, and run the vendor's diagnostics before the host takes machines again.", "", ""),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is known of one crash and its host, and what was asked of its write-up."""
+
+    fleet: Fleet
+    crash: Any  # its row
+    guilt: str
+    host: str  # as text; so are module and version, None where they are not known
+    module: str | None
+    version: str | None
+    vib: str
+    drivers: pd.DataFrame  # the host's observations of the guilty module
+    events: pd.DataFrame  # what a vCenter says of the host around the crash
+    inventory: dict[str, Any]
+    account: Account
+    typed: Mapping[str, str]  # files of commands typed on the host, by name
+    matched: list[Issue]
+    pin: str | None
+    target: str | None  # the version to go to
+    timeline: pd.DataFrame
+    done: str  # that this host has gone there
+    place: Callable[..., Any]
 
 
 def _case(fleet: Fleet, crash: Any, issues: Sequence[Issue], pin: str | None, account: Any, typed: Any) -> Case:
@@ -190,7 +214,7 @@ def _noticed(case: Case) -> str:
     # Who noticed, and how long after the stop.
     at, time = case.account.detected_at, case.crash["time"]
     if at is not None:
-        by = re.sub(r" \(.*\)$", "", case.account.detected_by) or "Somebody"
+        by = re.sub(r" \(.*\)$", "", str(case.account.detected_by)) or "Somebody"
         return f"{by} reported it {_later(at - time) if known(time) and at >= time else f'at {moment(at)}'}."
     for words, by in ((("failed_over", "failover_begun"), "vSphere HA"), (("disconnected",), "vCenter")):
         for seen in case.events.loc[case.events["what"].isin(words), "time"].head(1):
@@ -373,7 +397,7 @@ def _impact(case: Case) -> list[str]:
     days = "for how many host-days hosts ran without a crash is not known, so no rate can be given"
     return holding(
         (True, machines), (True, "How many people worked on them is not in the evidence." if unknown else _people(case)),
-        (True, down), (True, case.account.platform),
+        (True, down), (True, str(case.account.platform)),
         (len(crashes) > 1, same if len(alike) else none),
         (not (case.fleet.uptimes["observed"] > pd.Timedelta(0)).any(), f"This is the report of one case: {days}."),
     )  # fmt: skip
