@@ -233,7 +233,7 @@ class _Index:
                 for place in [_member_of(old)] if old.archive else [old.hint, *([...] if old.size > SMALL else [])]:
                     self.same[old.size, place, role_of(old), _dated(old, old.parser), old.parser].add(old.sha256)
         for old in went:
-            if old.sha256 and old.tells and not (old.packed or old.archive):
+            if old.sha256 and not (old.packed or old.archive) and old.tells:
                 for place in (old.hint, ...):
                     self.logs[place, role_of(old)].append(old)
         self._begins = lru_cache(None)(self._begun_by)
@@ -340,7 +340,7 @@ def _examined(job: Job) -> tuple[Entry, Sequence[Beginning]]:
                         first = _unpacked(block) if wrap else begin
                         likely = [*job.begins.get(_sha(first)[:24], ()), *job.begins.get("", ())]
                         whole = _Hashed(() if wrap else likely, whole=True)
-                    last = (last + block)[-HEAD:]
+                    last = (last + block[-HEAD:])[-HEAD:]
                     whole.update(block)
     except Exception:  # as in `_stat`
         return msgspec.structs.replace(entry, stamp=""), ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -149,10 +150,16 @@ class _There:
     # What the files that are there say, by the host that their place names.
 
     def __init__(self, present: Sequence[Entry]) -> None:
-        whole = [entry for entry in present if entry.sha256]
-        self._shas = {(entry.hint, sha) for entry in whole for sha in (entry.sha256, entry.began) if sha}
-        self._logs = {(entry.hint, entry.head, entry.unpacked) for entry in whole if entry.head and entry.unpacked}
-        self._contents = {(entry.hint, one) for entry in whole for piece in entry.pieces for one in piece.contents}
+        self._whole = [entry for entry in present if entry.sha256]
+        self._shas = {(entry.hint, sha) for entry in self._whole for sha in (entry.sha256, entry.began) if sha}
+
+    @cached_property
+    def _logs(self) -> set[tuple[str | None, str, int]]:
+        return {(entry.hint, entry.head, entry.unpacked) for entry in self._whole if entry.head and entry.unpacked}
+
+    @cached_property
+    def _contents(self) -> set[tuple[str | None, tuple[int, str]]]:
+        return {(entry.hint, one) for entry in self._whole for piece in entry.pieces for one in piece.contents}
 
     def says(self, old: Entry) -> bool:
         """True where all that a file said is still said: it was moved, packed, unpacked, or grew and was moved."""

@@ -25,6 +25,7 @@ from psodlib.store.folder import damaged, read_checked, write_whole
 _MAGIC = b"PSODSEG3"
 _FULL = 64 << 20  # bytes of one segment, about
 _MOST = 1 << 30  # bytes that anything of a store may unfold to
+_LITTLE = 1 << 14
 # A file with one of these troubles may be whole the next time; with one of those it says less than it did.
 PASSING = frozenset({"unreadable", "vanished", "changed"})
 POOR = PASSING | {"truncated", "damaged_archive"}
@@ -221,8 +222,10 @@ def read_contents(path: Path, name: str) -> list[Entry]:
 
 def _inflated(data: bytes, size: int) -> bytes:
     # As many bytes as were told, and no more than a store may hold.
-    engine = isal_zlib.decompressobj()
-    text: bytes = engine.decompress(data, max(1, min(size, _MOST) + 1))
+    little = len(data) <= _LITTLE  # can unfold to no more than a thousand times that
+    text: bytes = (
+        isal_zlib.decompress(data) if little else isal_zlib.decompressobj().decompress(data, min(size, _MOST) + 1)
+    )
     if len(text) != size:
         raise ValueError(f"unfolds to other than {size} bytes")
     return text
