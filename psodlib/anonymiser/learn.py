@@ -238,7 +238,7 @@ def _learn_item(names: Names, item: Item) -> None:
                 data = data[-OVERLAP:] + block
                 learn_text(names, data)
         elif item.size <= LARGEST_TABLE:
-            _learn_parquet(names, stream.readall())
+            _learn_parquet(names, stream.read())
 
 
 def learn_text(names: Names, data: bytes) -> None:
