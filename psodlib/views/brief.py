@@ -325,7 +325,7 @@ def league(study: Study) -> Table:
         (because and study.module, f"{study.module} was taken because {because}."),
         (left > 0, f"{left} more modules without a crash are not listed."),
     )
-    columns = ["Module", "Crashes", "Hosts", "Host-days", "Versions", "Worst against best version"]
+    columns = ["Module", "Crashes", "Hosts watched", "Host-days", "Versions watched", "Worst against best version"]
     columns.append("Known issues matched")
     return Table("", columns, rows, " ".join(note), widths=(14, 10, 8, 12, 10, 26, 20))
 
