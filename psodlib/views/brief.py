@@ -18,7 +18,10 @@ from psodlib.views.cells import ADVICE, MOVES, rollout_state
 from psodlib.views.crash import not_whole, reasons_of, where
 from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
-from psodlib.views.words import as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year
+
+from psodlib.views.words import (  # isort: skip
+    as_sentence, between, chance, count, figure, holding, known, listing, literal, per_year, wait,
+)  # fmt: skip
 from psodlib.views.writeup import choose_crash, write_up
 
 BLANK = "________"
@@ -28,7 +31,6 @@ MOST_BACK = 12  # hosts that go back
 MOST_HOSTS = 8  # named a row
 MOST_MODULES, MOST_BLAMED = 12, 20
 ALIKE = 0.6  # a chance nearer to one half tells nothing
-MOST_WEEKS = 104  # said in weeks; a longer wait in years
 MOST_DOUBTS = 10  # on the page; the index has them all
 TO_DO = {
     "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
@@ -228,7 +230,7 @@ def worth(study: Study) -> list[str]:
     proof = ""
     if len(waits):
         cost = _crashes(sum(row.avoided for row in moved) * float(waits.max()) / 52)
-        proof = f"; waiting for proof would take about {_weeks(float(waits.max()))} and {cost}"
+        proof = f"; waiting for proof would take about {wait(waits.max())} and {cost}"
     reboots = count(sum(row.hosts_now for row in moved), "reboot")
     return [*lines, f"It costs {reboots}. Each month of waiting costs {_crashes((stay - follow) / 12)}{proof}."]
 
@@ -249,11 +251,6 @@ def _people(study: Study, row: Any) -> str:
     numbers = (row.avoided, max(row.avoided_low, 0), max(row.avoided_high, 0))
     middle, low, high = (f"{float(f'{number * users * hours:.2g}'):,.0f}" for number in numbers)
     return f": about {middle} user-hours ({low} to {high}), at {hours:g} h for each of the {users:,.0f} users a host"
-
-
-def _weeks(weeks: float) -> str:
-    whole = math.ceil(weeks)
-    return count(whole, "week") if whole <= MOST_WEEKS else f"{whole / 52:,.0f} years"
 
 
 # ---- page two --------------------------------------------------------------------------------------------------------
@@ -283,7 +280,7 @@ def _still(way: Any, worse: float) -> tuple[str, str]:
     if way["needed"] == 0:
         return "none", "can be told now"
     more = f"{count(math.ceil(way['needed']), 'host-day')} on this version"
-    return more, _weeks(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
+    return more, wait(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
 
 
 counted = reconciliation  # from stops to the crashes in the rates

@@ -108,6 +108,12 @@ def seen(hosts: pd.DataFrame, never: str = "") -> str:
     return f", {day(first)}{f' to {day(last)}' if day(first) != day(last) else ''}"
 
 
+def wait(weeks: float) -> str:
+    """How long a wait is: whole weeks, beyond two years in years."""
+    whole = math.ceil(weeks)
+    return count(whole, "week") if whole <= 104 else f"{whole / 52:,.0f} years"
+
+
 def span(length: Any) -> str:
     """A span of time with the two units that matter."""
     if not known(length):

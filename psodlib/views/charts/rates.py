@@ -16,7 +16,7 @@ from psodlib.views.cells import MOVES
 from psodlib.views.charts import frame
 from psodlib.views.charts.fleet import WEEK, weekly_sums
 from psodlib.views.charts.frame import DAY, INK, PALE, PALETTE, PAPER, SOFT, Missing, Table, chart
-from psodlib.views.words import DAYS_A_YEAR, between, count, day, figure, known, listing, share
+from psodlib.views.words import DAYS_A_YEAR, between, count, day, figure, known, listing, share, wait
 
 if TYPE_CHECKING:
     from psodlib.risk.decision import PinDecision
@@ -477,8 +477,8 @@ def _still_words(row: Any) -> str:
         return "no amount would do"
     if row.needed == 0:
         return "can be told now"
-    wait = count(np.ceil(row.weeks), "week") if known(row.weeks) else "no host runs it now"
-    return f"{row.needed:,.0f} more host-days\n({wait})"
+    pace = wait(row.weeks) if known(row.weeks) else "no host runs it now"
+    return f"{row.needed:,.0f} more host-days\n({pace})"
 
 
 def _still_finding(table: Table) -> str:
@@ -488,9 +488,7 @@ def _still_finding(table: Table) -> str:
     waiting = table[(table["weeks"] > 0).fillna(False)]
     if len(waiting):
         first = waiting.loc[waiting["weeks"].idxmin()]
-        weeks = first["weeks"]
-        wait = f"{weeks / 52:,.0f} years" if weeks > MOST_WEEKS else count(np.ceil(weeks), "week")
-        return f"At today's pace we could decide in {wait}, with more time on {first['version']}"
+        return f"At today's pace we could decide in {wait(first['weeks'])}, with more time on {first['version']}"
     if (needed > 0).fillna(False).any():
         return "No verdict is under way: no host runs a candidate that lacks host-days"
     open_ones = listing(table.loc[needed.isna(), "version"])
