@@ -33,10 +33,10 @@ class InputError(PsodError, ValueError):
 
 
 class RuleError(InputError):
-    """A line of a rule list or known-issues file is wrong; ``file`` and ``line`` (from 1) say which."""
+    """A line of a rule list or known-issues file is wrong; ``file`` and ``line`` (from 1; 0 for all of it) say which."""
 
     def __init__(self, file: str | Path, line: int, problem: str) -> None:
-        super().__init__(f"{file}:{line}: {problem}")
+        super().__init__(f"{file}{f':{line}' * bool(line)}: {problem}")
         self.file, self.line = str(file), line
 
 

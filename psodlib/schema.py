@@ -318,7 +318,7 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
         there = column.name in frame and len(frame)  # pandas cannot merge what Arrow filtered down to nothing
         values = frame[column.name] if there else pd.Series(None, index=frame.index, dtype=object)
         cast[column.name] = _cast(table, column, values)
-    out = pd.DataFrame({**cast, **{name: frame[name] for name in frame if name not in cast}}, index=frame.index)
+    out = pd.DataFrame(cast | {name: frame[name] for name in frame.columns if name not in cast}, index=frame.index)
     keys = [key for key in SORT_KEYS.get(table, ()) if key in out]
     if keys and len(out) > 1:
         out = out.sort_values(keys, kind="stable", na_position="last")
