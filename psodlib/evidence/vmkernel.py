@@ -163,7 +163,7 @@ class _Reader:
                 for row in _ROWS_AT[number]:
                     if row.anchor not in text:
                         continue
-                    if row.what == "boot" and begin > heard:
+                    if row.what == "booted" and begin > heard:
                         self._hear_tail(raw[:begin], lines.at(at))
                         heard = begin + TAIL
                     if self._row(row, text, lines.at(at)):
@@ -252,9 +252,9 @@ class _Reader:
         groups, time = match.groupdict(), piece.time
         if row.what in _FORETELLING:
             self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
-        elif row.what == "boot":
+        elif row.what in ("booted", "power_button"):
             if moment := time or self.last_time:
-                self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
+                self.marks.append(Mark(time=moment, what=row.what, evidence="vmkernel", source=self.source, line=line))
         elif row.what in _TOLD:
             host, version, build = groups.get("host"), groups.get("version"), groups["build"]
             self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=time, source=self.source))  # fmt: skip

@@ -290,3 +290,15 @@ def test_four_bytes_a_letter_are_read(tmp_path: Path, encoding: str) -> None:
     text = "@BlueScreen: #PF Exception 14 in world 7:idle IP 0x418018b7e594 addr 0x0\n0x412426e5dda0:[0x418018b7e594]a_scan@(a)#<None>+0x9 stack: 0x0\n"
     (tmp_path / "a.log").write_bytes(text.encode(encoding))
     assert psod.load(tmp_path, jobs=1).crashes["guilty_module"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize("prefix", ["cpu1:65)", "In(182) vmkernel: cpu1:2097665)"])
+def test_a_pressed_power_button_is_how_the_boot_ended(tmp_path: Path, prefix: str) -> None:
+    # The host says nothing more, and nobody must take the silence for a crash without a trace.
+    said = "VMKAcpi: 250: Power button pressed; requesting graceful shutdown and poweroff"
+    (tmp_path / "esx1").mkdir()
+    (tmp_path / "esx1/vmkernel.log").write_text(f"2017-09-14T16:00:50.000Z {prefix}{said}\n")
+    (tmp_path / "esx1/vmksummary.log").write_text(
+        "2017-09-14T16:00:01Z heartbeat: up 5d0h0m0s, 0 VMs; [] []\n2017-09-14T16:20:10Z bootstop: Host has booted\n"
+    )
+    assert [*psod.load(tmp_path, jobs=1).uptimes["end_reason"]] == ["power", "running"]
