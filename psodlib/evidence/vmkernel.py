@@ -23,17 +23,11 @@ from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, r
 from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
+from psodlib.evidence.syslog import KIWI, PRIORITY
 from psodlib.evidence.versions import normalise
-from psodlib.evidence.vmkernel_lines import (
-    BANNERS,
-    FACTS,
-    PRECURSORS,
-    ROWS,
-    SEARCHED,
-    SPEAKER,
-    WARNED,
-    WARNINGS,
-    LineRow,
+
+from psodlib.evidence.vmkernel_lines import (  # isort: skip
+    BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, SPEAKER, WARNED, WARNINGS, LineRow,
 )  # fmt: skip
 from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
@@ -76,10 +70,11 @@ _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges coun
 _FORETELLING, _TOLD = ({row.what for row in rows} for rows in (PRECURSORS, FACTS))
 
 _SILENCE, _BACK, _NONE = timedelta(hours=2), timedelta(minutes=-5), timedelta(0)
-_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
+_RECEIVED = rb"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|%b)[ \t]\S{1,64}[ \t]%b)?" % (KIWI, PRIORITY)
+_STAMPED = PRIORITY + _RECEIVED + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 _STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
-_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
+_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} %b\d{4}-)" % PRIORITY)
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
 
