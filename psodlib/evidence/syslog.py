@@ -25,7 +25,7 @@ _HOST = rb"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?"
 _LINE = re.compile(
     # The receiver's own stamp and its name for the sender may stand before the line as it was sent.
     rb"%(pri)s(?:(?:%(iso)s|%(bsd)s|%(kiwi)s)\s(?:(?P<receiver>%(host)s)\s)?%(pri)s(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
-    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?P<program>[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
+    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?:[A-Z][a-z]\(\d{1,3}\)\+?\s)?(?P<program>[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
     rb"(?::\s?|\s(?:\d{1,9}|-)\s\S{1,40}\s(?:-|\[[^\]\n]{0,400}\])\s)(?P<text>.*)"
     % {b"iso": _ISO, b"bsd": _BSD, b"kiwi": KIWI, b"host": _HOST, b"pri": PRIORITY},
     re.DOTALL,
