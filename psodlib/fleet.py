@@ -384,7 +384,7 @@ def _seldom_collected() -> Iterator[None]:
     # A load makes hundreds of thousands of records and hardly a circle: each of the collector's rounds would go through all,
     # and through all that the libraries hold.
     before, ours = gc.get_threshold(), not gc.get_freeze_count()
-    gc.set_threshold(100 * before[0], *before[1:])
+    gc.set_threshold(1000 * before[0], *before[1:])
     gc.freeze()
     try:
         yield
