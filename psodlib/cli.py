@@ -408,7 +408,6 @@ def case(
     )  # fmt: skip
     say(f"{len(done.hashes)} files in {done.file}")
     if done.mapping:
-        say(f"Keep this file to yourself, it can undo the renaming: {done.mapping}")
         print_suspects(done)
         raise typer.Exit(1 if done.suspects else 0)
 
