@@ -10,8 +10,8 @@ import pytest
 
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import KINDS, read_artifact, read_inventory, recognise
-from psodlib.evidence.artifacts.findings import parse_stamp
 from psodlib.evidence.artifacts.terminal import PROMPTS, find_prompt
+from psodlib.evidence.pieces import moment_of
 from psodlib.records import FileReading
 
 WHEN = datetime(2014, 6, 2, 10, tzinfo=UTC)
@@ -263,11 +263,12 @@ def test_a_capture_of_two_hosts_is_two_readings() -> None:
     [
         ("2014-05-31T15:57:32.579Z", datetime(2014, 5, 31, 15, 57, 32, 579000, tzinfo=UTC)),
         ("2014-05-31T11:57:32-04:00 x", datetime(2014, 5, 31, 15, 57, 32, tzinfo=UTC)),
+        ("2016-12-31T23:59:60.250Z", datetime(2017, 1, 1, 0, 0, 0, 250000, tzinfo=UTC)), ("9999-12-31T23:59:60Z", None),
         ("2014-13-31T15:57:32Z", None), ("1980-01-01T00:00:00Z", None), ("2300-01-01T00:00:00Z", None), ("x", None),
     ],
 )  # fmt: skip
 def test_stamps(text: str, expected: datetime | None) -> None:
-    assert parse_stamp(text) == expected
+    assert moment_of(text) == expected
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

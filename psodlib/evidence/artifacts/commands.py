@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psodlib.evidence.artifacts.findings import Findings, Part, bounded, parse_stamp
+from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import RELEASE
+from psodlib.evidence.pieces import bounded, moment_of
 from psodlib.records import Alive, Module
 
 Reader = Callable[[Part, Findings], None]
@@ -215,7 +216,7 @@ def parse_date(text: str) -> datetime | None:
 def read_date(part: Part, found: Findings) -> None:
     """``date``, ``esxcli hardware clock get``, ``system time get``: when the outputs beside it were taken."""
     for _, text in part.lines:
-        stamp = parse_date(text) or parse_stamp(text.strip())
+        stamp = parse_date(text) or moment_of(text.strip())
         if stamp:
             found.fact(part, time=stamp)
 
@@ -252,10 +253,9 @@ def parse_day(text: str) -> datetime | None:
     """``2016-11-17`` or ``17.11.2016`` -> that day at midnight UTC; None where it is no day."""
     form = "%d.%m.%Y" if text.strip()[2:3] == "." else "%Y-%m-%d"
     try:
-        day = datetime.strptime(text.strip()[:10], form).replace(tzinfo=UTC)
+        return bounded(datetime.strptime(text.strip()[:10], form).replace(tzinfo=UTC))
     except ValueError:
         return None
-    return day if 1990 <= day.year < 2200 else None
 
 
 def read_vib_ids(part: Part, found: Findings) -> None:
