@@ -38,7 +38,7 @@ def written(kind: str, steps: list[tuple[int, str]]) -> tuple[str, list[Alive]]:
 
         back = what == "back" and step > 3000 and kind == "heartbeat"
         stamp += (-step if back else step) * SECOND
-        boot -= 2 * step * SECOND if back else 0
+        boot -= 2 * step * SECOND * back
         boot = stamp - (60 + len(lines)) * SECOND if what == "boot" else boot - 50 * SECOND if what == "drift" else boot
         up = max(0, (stamp - boot) // SECOND)
         text = LINES[kind].format(stamp=f"{stamp:%Y-%m-%dT%H:%M:%S}", up=up, d=up // 86_400, h=up % 86_400 // 3600, m=up % 3600 // 60, s=up % 60)  # fmt: skip
