@@ -15,7 +15,7 @@ from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, M
 MAX_LINE = 64 << 10  # characters of a line that are looked at
 ISO_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 ANY_STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(slots=True)
@@ -116,27 +116,20 @@ class Findings:
 
 
 def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Whole lines of a binary stream by the block."""
-    number, whole, rest = 1, None, b""
+    """Whole lines of a binary stream by the block, without NULs and colours; a last line without an end is a block."""
+    number, rest = 1, b""
     while block := stream.read(256 << 10):
         end = block.rfind(b"\n")
         if end >= 0:
-            if whole is not None:
-                yield number, whole
-                number += whole.count(b"\n") + 1
-            whole, rest, block = rest + block[:end], b"", block[end + 1 :]
+            yield number, _ANSI.sub(b"", (rest + block[:end]).replace(b"\0", b""))
+            number, rest, block = number + block.count(b"\n"), b"", block[end + 1 :]
         rest = rest + block if len(rest) < MAX_LINE else rest
-    last = [part for part in (whole, rest or None) if part is not None]
-    if last:
-        yield number, b"\n".join(last)
+    if rest:
+        yield number, _ANSI.sub(b"", rest.replace(b"\0", b""))
 
 
 def numbered_lines(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
-    r"""Lines as (number, text): split on ``\n`` only, without NULs and colours, cut at 64 KiB."""
-    for number, block in blocks:  # what few lines need is done to none where the block does not hold it
-        text = block.replace(b"\0", b"").decode("utf-8", "backslashreplace")
-        if "\x1b" in text:
-            text = _ANSI.sub("", text)
-        if "\r" in text:
-            text = (text + "\n").replace("\r\n", "\n")[:-1]
+    r"""Lines as (number, text): split on ``\n`` only, cut at 64 KiB."""
+    for number, block in blocks:
+        text = (block + b"\n").replace(b"\r\n", b"\n")[:-1].decode("utf-8", "backslashreplace")
         yield from enumerate((line[:MAX_LINE] for line in text.split("\n")), number)

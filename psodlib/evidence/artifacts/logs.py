@@ -26,7 +26,6 @@ from psodlib.evidence.life import Life, Sign
 from psodlib.evidence.pieces import bounded, moment_of
 from psodlib.records import HostFact, Mark
 
-_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 # A line that begins with a stamp of no moment between 1990 and 2200.
 _ODD_STAMP = re.compile(
     rb"(?:\A|\n)(?!(?:199|20\d|21\d)\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)\d{4}-\d\d-\d\dT"
@@ -104,13 +103,6 @@ def _keep_mark(text: str, stamp: datetime, evidence: str, part: Part, line: int,
         found.marks.append(Mark(time=stamp, what=what, evidence=evidence, source=part.source, line=line))
 
 
-def _bare_blocks(part: Part) -> Iterator[tuple[int, bytes]]:
-    # Without NULs and colours, which few have.
-    for number, block in part.blocks():
-        block = block.replace(b"\0", b"") if b"\0" in block else block
-        yield number, _ANSI.sub(b"", block) if b"\x1b" in block else block
-
-
 def _text(line: bytes) -> str:
     return line[:MAX_LINE].decode("utf-8", "backslashreplace").removesuffix("\r")
 
@@ -129,7 +121,7 @@ def _lines_with(finder: Any, block: bytes, number: int, searched: bytes | None =
 def read_vmksummary(part: Part, found: Findings) -> None:
     """``vmksummary.log`` of 5.0 to 8.x: hourly heartbeats become stretches, boots and stops become marks."""
     life = Life(part.source, "heartbeat")
-    for number, block in _bare_blocks(part):
+    for number, block in part.blocks():
         line, counted = number, 0
         every = ((match.start(), False) for match in re.finditer(rb"(?m)^.", block))
         for at, runs_on in _beats_to_see(block) or every:
@@ -206,7 +198,7 @@ def read_vmksummary_classic(part: Part, found: Findings) -> None:
 def read_vobd(part: Part, found: Findings) -> None:
     """``vobd.log``: each line counts microseconds since boot; some tell of boots and dumps."""
     life = Life(part.source, "vobd")
-    for number, block in _bare_blocks(part):
+    for number, block in part.blocks():
         if _ODD_STAMP.search(block):
             for line, text in enumerate(block.split(b"\n"), number):
                 if (match := _VOB.match(text)) and not _sign(match):
@@ -222,7 +214,7 @@ def read_vobd(part: Part, found: Findings) -> None:
 def read_hostd(part: Part, found: Findings) -> None:
     """``hostd.log``, ``vpxa.log``: power events and tasks as marks, and that the host was alive while it logged."""
     life = Life(part.source, "hostd")
-    for number, block in _bare_blocks(part):
+    for number, block in part.blocks():
         _follow(block, number, life, _STAMPED_LINE)
         for line, text in _lines_with(_HOSTD_FINDER, block, number):
             if moment := moment_of(text):
@@ -245,7 +237,7 @@ def _follow(block: bytes, number: int, life: Life, pattern: re.Pattern[bytes]) -
 def read_esxupdate(part: Part, found: Findings) -> None:
     """``esxupdate.log``: the VIBs that a finished install or removal named, at the time it finished."""
     named: dict[str, tuple[str, int]] = {}
-    for number, block in _bare_blocks(part):
+    for number, block in part.blocks():
         found.understood = found.understood or _ESXUPDATE_LINE.search(block) is not None
         for line, text in _lines_with(_CHANGES, block, number, block.lower()):
             if match := _ESXUPDATE.match(text):
