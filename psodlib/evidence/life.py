@@ -34,16 +34,12 @@ class Life:
     ) -> None:  # fmt: skip
         """One sign of life: its stamp, the uptime and the number of VMs it tells, its line.
         ``runs_on`` where the signs before it were looked at elsewhere and end no stretch."""
-        boot = _boot_of(stamp, up)
         if not (runs_on and self.stretches) and self.breaks(stamp, up):
-            told = Alive(
-                start=stamp, end=stamp, boot=boot, evidence=self.evidence, vms=vms, source=self.source, line=line
-            )
-            self.stretches.append(told)
-        else:
-            last = self.stretches[-1]
-            vms = last.vms if vms is None else vms
-            self.stretches[-1] = replace(last, end=max(last.end, stamp), boot=last.boot or boot, vms=vms)
+            begun = Alive(start=stamp, end=stamp, evidence=self.evidence, source=self.source, line=line)
+            self.stretches.append(begun)
+        last = self.stretches[-1]
+        vms = last.vms if vms is None else vms
+        self.stretches[-1] = replace(last, end=max(last.end, stamp), boot=last.boot or _boot_of(stamp, up), vms=vms)
         self._up = up
 
     def breaks(self, stamp: datetime, up: timedelta | None = None) -> bool:

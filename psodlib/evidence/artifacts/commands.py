@@ -35,9 +35,6 @@ _NODE_VERSION = re.compile(r"^.{0,60}?\b[Dd]river [Vv]ersion:? *v?(?P<version>\d
 _NODE_FIRMWARE = re.compile(r"^.{0,20}?\b[Ff]irmware [Vv]ersion:? +v?(?P<firmware>\d[\w.-]{1,40})")
 _ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
-_DATE = re.compile(
-    r"^\s*[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<time>\d\d:\d\d:\d\d) (?:UTC|GMT) (?P<year>\d{4})\s*$"
-)
 _SMBIOS = re.compile(r"^\s+(?P<key>Manufacturer|Product|Serial)\s*:\s*\"?(?P<value>[^\"]*)\"?\s*$")
 _SMBIOS_FIELDS = {"Manufacturer": "vendor", "Product": "model", "Serial": "serial"}
 # Vendor_type_name_version; neither the vendor nor the version holds `_`.
@@ -205,10 +202,9 @@ def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
 
 def parse_date(text: str) -> datetime | None:
     """Output of ``date`` -> aware UTC time; None where it is none or in another zone."""
-    match = _DATE.match(text)
-    words = " ".join(match.group("day", "month", "year", "time")) if match else ""
+    words, zones = re.subn(r" (?:UTC|GMT) (?=\d{4}$)", " ", text.strip())
     try:
-        return bounded(datetime.strptime(words, "%d %b %Y %H:%M:%S").replace(tzinfo=UTC))
+        return bounded(datetime.strptime(words, "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)) if zones else None
     except ValueError:
         return None
 

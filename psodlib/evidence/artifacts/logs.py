@@ -15,13 +15,7 @@ import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.artifacts.commands import VIB_ID
-from psodlib.evidence.artifacts.findings import (
-    ANY_STAMP,
-    ISO_STAMP,
-    MAX_LINE,
-    Findings,
-    Part,
-)  # fmt: skip
+from psodlib.evidence.artifacts.findings import ANY_STAMP, ISO_STAMP, MAX_LINE, Findings, Part
 from psodlib.evidence.life import Life, Sign
 from psodlib.evidence.pieces import bounded, moment_of
 from psodlib.records import HostFact, Mark
