@@ -17,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psodlib import load
+from psodlib.evidence.archives import Item
 from psodlib.evidence.artifacts import read_artifact
 from psodlib.evidence.exports import _moment, is_export, read_export
+from psodlib.evidence.reading import read_item
+from psodlib.evidence.sources import iter_items
 from psodlib.evidence.vmkernel import read_vmkernel
 from psodlib.records import FileReading
 
@@ -129,8 +132,9 @@ def test_rows_in_any_order_among_other_hosts_rows(
     text = FORMS[form](rows).replace("\r\n", "\n")
     path = tmp_path_factory.mktemp("export") / "rows.txt"
     path.write_bytes((text.replace("\n", "\r\n") if crlf else text).encode(encoding))
-    found = load(path, jobs=1).crashes
-    assert found[["host", "world_name", "guilty_module"]].to_numpy().tolist() == [["esx-e1.lab", "ntg3-poll", "ntg3"]]
+    (item,) = iter_items(path)
+    assert isinstance(item, Item)
+    assert crashes(read_item(item)) == [("esx-e1.lab", *WHOLE)]
 
 
 @pytest.mark.parametrize("order", ["oldest first", "newest first"])
