@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -15,7 +15,6 @@ from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UP
 
 LINE_LIMIT = 1 << 16
 _OWN_REACH = 256  # bytes before which a line's own prefix begins
-CENTURY = (1990, 2200)
 
 # Where a log line begins inside another, because a scraper joined the two.
 _CUT = re.compile(
@@ -232,15 +231,23 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?([+-]\d\d:
 
 
 def moment_of(text: str) -> datetime | None:
-    """The moment that a stamp names, in UTC; None for a masked one or one that cannot be."""
+    """The moment that the stamp at a text's start names, in UTC; None for a masked one or one that cannot be."""
     found = _MOMENT.match(text)
-    if not found or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
+    if not found:
         return None
+    leap = text[17:19] == "60"  # a leap second is the next minute's first
+    stamp = f"{text[:17]}59{found[0][19:]}" if leap else found[0]
     try:
-        moment = datetime.fromisoformat(found[0] if found[1] else f"{found[0]}+00:00")
-        return moment.astimezone(UTC) if found[1] else moment
+        moment = datetime.fromisoformat(stamp if found[1] else f"{stamp}+00:00")
+        moment = moment.astimezone(UTC) if found[1] else moment
+        return bounded(moment + timedelta(seconds=1) if leap else moment)
     except (ValueError, OverflowError):
         return None
+
+
+def bounded(moment: datetime) -> datetime | None:
+    """The moment itself, or None outside 1990..2200."""
+    return moment if 1990 <= moment.year < 2200 else None
 
 
 def read_count(text: str | None) -> int | None:

@@ -230,11 +230,8 @@ def test_a_frame_cut_in_its_middle_is_damage_and_no_frame() -> None:
 
 def test_a_symbol_cut_in_its_middle_is_not_believed() -> None:
     crash = one(LINES[: LINES.index(b"driverAPI")])
-    assert (crash.frames[-1].address, crash.frames[-1].function, crash.frames[-1].module) == (
-        0x41800290175D,
-        None,
-        None,
-    )
+    wanted = (0x41800290175D, None, None)
+    assert (crash.frames[-1].address, crash.frames[-1].function, crash.frames[-1].module) == wanted
     assert "cut_line" in crash.damage.split(";")
 
 
@@ -287,13 +284,8 @@ def test_banners_name_what_was_loaded_and_when() -> None:
     )
     reading = read(log)
     first = reading.drivers[0]
-    assert (first.module, first.version, first.state, first.evidence, first.line) == (
-        "hpsa",
-        "5.5.0.58",
-        "loaded",
-        "banner",
-        2,
-    )
+    wanted = ("hpsa", "5.5.0.58", "loaded", "banner", 2)
+    assert (first.module, first.version, first.state, first.evidence, first.line) == wanted
     assert first.observed_at == datetime(2014, 5, 1, 8, 0, 2, tzinfo=UTC)
     assert [(m.module, m.module_id) for m in reading.modules] == [("hpsa", 4133)]
 
@@ -307,10 +299,8 @@ def test_facts_and_precursors() -> None:
     reading = read(log)
     assert [(f.host, f.esxi_version, f.esxi_build) for f in reading.facts] == [("esx1.example.org", "5.5.0", "1331820")]
     heard = ("warning", "said", "listened")  # any words: tests/evidence/test_speech.py
-    assert [(p.what, p.module, p.line) for p in reading.precursors if p.what not in heard] == [
-        ("heap_at_maximum", "hpsa", 2),
-        ("out_of_memory", "hpsa", 3),
-    ]
+    wanted = [("heap_at_maximum", "hpsa", 2), ("out_of_memory", "hpsa", 3)]
+    assert [(p.what, p.module, p.line) for p in reading.precursors if p.what not in heard] == wanted
 
 
 def hours(*starts: float) -> bytes:
