@@ -42,9 +42,9 @@ _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.
 _ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
-_BULLET = re.compile(r"\s{0,40}(?:[-*\u2022\u00b7\u25cf\u25aa]|\d{1,3}[.)])\s{1,8}(?=\S)")
-_ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
+_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\{1,2}([\[\](){}_*#@+<>:./\"'-])")
+_UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
 _MASKED = re.compile(
@@ -75,6 +75,27 @@ _TOKENS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("host", re.compile(r"[A-Za-z0-9](?:[\w.:\-]{0,251}[\w])?")),
 )  # fmt: skip
 
+
+# What mails, chats, editors, terminals, containers and data formats put before a line, one behind the other, and the mark that may
+# end it too. A stamp, a classic uptime and a list of CPUs are no numbers of lines, the kernel's own words no names of people.
+_DRESS = re.compile(
+    rb"(?:[ \t]{0,40}(?:"
+    rb"(?P<mark>[>|`+]|[-*#](?=[ \t])|//|\*\*(?=[@#*\w])|\xe2\x94[\x82\x83]|\xe2(?:\x95\x91|\x80\xa2|\x96\xaa|\x97\x8f)|\xc2\xb7)"
+    rb"|(?:\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4},?[ \t])?\d\d?:\d\d(?::\d\d(?:[.,]\d{1,6})?)?(?:[ \t]?[AP]M)?(?=[ \t])"
+    rb"|(?!\d{4}-\d\d-\d\d|\d{1,6}:\d\d:\d\d|\d{1,5}:\d{1,12}/)\d{1,7}(?:[-:\t]|[.)][ \t])|(?<=[ \t>])\d{1,7}(?=[ \t]|</td>)|</?[a-z]{1,10}(?: [^<>\n]{0,300})?>"
+    rb"|[\w./~\\-]{1,200}\.(?:log|txt|gz|\d{1,3})[:-](?:\d{1,7}[:-])?|(?:[\w-]{1,63}\.){1,8}[\w-]{1,63}:(?=[ \t])"  # a file, a host
+    rb"|\[[\w.@:/, -]{3,60}\](?: out:|(?:(?<=[ ,[]\d\d:\d\d\])|(?<=[AP]M\])) (?!%(own)s)[\w., -]{1,40}:)?(?=[ \t])|<[\w.-]{1,40}>(?=[ \t])|[A-Z]{2,3}>"
+    rb"|[\w.-]{1,60}[ \t]{1,8}(?=\|[ \t])|%(iso)s[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"
+    rb"|(?:[\[{][ \t]{0,4})?(?:\"[^\"\n]{0,80}\"[ \t]{0,4}[:,][ \t]{0,4}){0,8}(?P<quote>[\"'])|(?:(?:[\w.:/+-]{0,60}|\"[^\"\n]{0,80}\"),){1,12}(?=\")"
+    rb"|(?:\\[a-z]{1,20}-?\d{0,6}){1,12}(?= )"
+    rb")[ \t]{0,8}){1,6}"
+    % {b"iso": ISO.encode(), b"own": rb"Code|VMK|Panic|PSOD|Crash|COS|World|NMI|BUG|[A-Z]\w{0,40}:? \d|[A-Z]{4}|Version|Module|Saved"}
+)
+_UNDRESSED = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!std|\{)|cpu\d|0x|@")  # nearly all lines
+# A line's end, or what the end of one became in a string, a page or a document.
+_LINE_END = re.compile(
+    rb"(?:\\r)?(?:\\n|\\par\b|<(?:br|/p|/div|/tr|/li|/title|body|/?pre)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]|\x0b|\xe2\x80[\xa8\xa9])\r?\n?|\n", re.IGNORECASE
+)
 
 FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
 
@@ -116,25 +137,41 @@ class Piece:
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    """The pieces of a text that begins at a byte and a line. Split on ``\\n`` alone: CR, NEL and their like stand inside messages."""
+    """The pieces of a text that begins at a byte and a line. CR, NEL and their like end none: they stand inside messages."""
     position = 0
     while position < len(data):
-        end = data.find(b"\n", position)
-        end = len(data) if end < 0 else end
+        found = _LINE_END.search(data, position)
+        end = found.start() if found else len(data)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, position, end)
-        joined = len(cuts) > (2 if _SUMMARY.match(data, position, end) else 1)
+        cuts = _cuts(data, *_undressed(data, position, end))
+        joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
-        for start, stop in pairwise([*cuts, end]):
-            piece = _piece(data[start:stop], offset + start, line)
+        for start, end in pairwise(cuts):
+            piece = _piece(data[start:end], offset + start, line)
             if joined:
                 piece.damage.add("joined_lines")
-            if before and before.role == "product" and not piece.prefixed:  # one print: the banner and its message
+            if before is None:
+                piece.start = offset + position
+            elif before.role == "product" and not piece.prefixed:  # one print: the banner and its message
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
             before = piece
             yield piece
-        position, line = end + 1, line + 1
+        if not found:
+            return
+        position, line = found.end(), line + found[0].endswith(b"\n")
+
+
+def _undressed(data: bytes, start: int, end: int) -> tuple[int, int]:
+    # Where the line begins and ends without what somebody else put around it.
+    if _UNDRESSED.match(data, start, end) or not (dress := _DRESS.match(data, start, end)):
+        return start, end
+    text = data[dress.end() : end].rstrip(b" \t\r")
+    if dress["quote"]:
+        text = text.removesuffix(b",").removesuffix(dress["quote"])
+    elif dress["mark"] and dress["mark"] != b"#":
+        text = text.removesuffix(dress["mark"])
+    return dress.end(), dress.end() + len(text)
 
 
 def opens_crash(data: bytes) -> bool:
@@ -143,11 +180,11 @@ def opens_crash(data: bytes) -> bool:
 
 
 def _cuts(data: bytes, start: int, end: int) -> list[int]:
-    # Where the log lines begin that a scraper joined into data[start:end].
+    # Where the log lines begin that a scraper joined into data[start:end], and its end.
     cuts, previous_end, first = [start], start, True
     behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
     if data.find(b"cpu", behind, end) < 0 and not _CUT_WORDS.search(data, start, end):
-        return cuts
+        return [start, end]
     for match in _CUT.finditer(data, start, end):
         begin = match.start()
         before = data[start:begin] if first and begin - start <= _PREFIX_REACH else b"x"
@@ -158,7 +195,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
         if match["banner"] and _TITLE.match(data, match.end(), end):
             cuts.append(match.end())
         previous_end, first = match.end(), False
-    return cuts
+    return [*cuts, end]
 
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
@@ -169,11 +206,8 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text).strip()
-    if text[:1] == ">":  # a reply that quotes
-        text = text.lstrip("> ")
-    text = _BULLET.sub("", text, count=1) if _BULLET.match(text) else text
     if "\\" in text:
-        text = _ESCAPED.sub(r"\1", text)
+        text = _ESCAPED.sub(r"\1", _UNICODE.sub(lambda code: chr(int(code[1], 16)), text))
     text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
