@@ -92,6 +92,7 @@ _DRESS = re.compile(
     % {b"iso": ISO.encode(), b"own": rb"Code|VMK|Panic|PSOD|Crash|COS|World|NMI|BUG|[A-Z]\w{0,40}:? \d|[A-Z]{4}|Version|Module|Saved"}
 )
 _UNDRESSED = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!std|\{)|cpu\d|0x|@")  # nearly all lines
+_COUNTED = re.compile(rb"(\d{1,5}) (?=<\d{1,3}>)")
 # A line's end, or what the end of one became in a string, a page or a document.
 _LINE_END = re.compile(
     rb"(?:\\r)?(?:\\n|\\par\b|<(?:br|/p|/div|/tr|/li|/title|body|/?pre)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]|\x0b|\xe2\x80[\xa8\xa9])\r?\n?|\n", re.IGNORECASE
@@ -141,14 +142,17 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
     position = 0
     while position < len(data):
         found = _LINE_END.search(data, position)
-        end = found.start() if found else len(data)
+        end, behind = found.span() if found else (len(data), len(data))
+        if counted := _COUNTED.match(data, position, end):  # syslog over TCP, kept as it came
+            stop = counted.end() + int(counted[1])
+            end, behind = (stop, stop) if _COUNTED.match(data, stop, end) else (end, behind)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
         cuts = _cuts(data, *_undressed(data, position, end))
         joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
-        for start, end in pairwise(cuts):
-            piece = _piece(data[start:end], offset + start, line)
+        for start, stop in pairwise(cuts):
+            piece = _piece(data[start:stop], offset + start, line)
             if joined:
                 piece.damage.add("joined_lines")
             if before is None:
@@ -157,9 +161,7 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
             before = piece
             yield piece
-        if not found:
-            return
-        position, line = found.end(), line + found[0].endswith(b"\n")
+        position, line = behind, line + data.endswith(b"\n", end, behind)
 
 
 def _undressed(data: bytes, start: int, end: int) -> tuple[int, int]:
