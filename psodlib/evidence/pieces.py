@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.dress import line_at, undressed
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
 LINE_LIMIT = 1 << 16
@@ -42,7 +43,7 @@ _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.
 _ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.I)  # fmt: skip
 _ESCAPED = re.compile(r"\\{1,2}([\[\](){}_*#@+<>:./\"'-])")
 _UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
@@ -75,28 +76,6 @@ _TOKENS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("host", re.compile(r"[A-Za-z0-9](?:[\w.:\-]{0,251}[\w])?")),
 )  # fmt: skip
 
-
-# What mails, chats, editors, terminals, containers and data formats put before a line, one behind the other, and the mark that may
-# end it too. A stamp, a classic uptime and a list of CPUs are no numbers of lines, the kernel's own words no names of people.
-_DRESS = re.compile(
-    rb"(?:[ \t]{0,40}(?:"
-    rb"(?P<mark>[>|`+]|[-*#](?=[ \t])|//|\*\*(?=[@#*\w])|\xe2\x94[\x82\x83]|\xe2(?:\x95\x91|\x80\xa2|\x96\xaa|\x97\x8f)|\xc2\xb7)"
-    rb"|(?:\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4},?[ \t])?\d\d?:\d\d(?::\d\d(?:[.,]\d{1,6})?)?(?:[ \t]?[AP]M)?(?=[ \t])"
-    rb"|(?!\d{4}-\d\d-\d\d|\d{1,6}:\d\d:\d\d|\d{1,5}:\d{1,12}/)\d{1,7}(?:[-:\t]|[.)][ \t])|(?<=[ \t>])\d{1,7}(?=[ \t]|</td>)|</?[a-z]{1,10}(?: [^<>\n]{0,300})?>"
-    rb"|[\w./~\\-]{1,200}\.(?:log|txt|gz|\d{1,3})[:-](?:\d{1,7}[:-])?|(?:[\w-]{1,63}\.){1,8}[\w-]{1,63}:(?=[ \t])"  # a file, a host
-    rb"|\[[\w.@:/, -]{3,60}\](?: out:|(?:(?<=[ ,[]\d\d:\d\d\])|(?<=[AP]M\])) (?!%(own)s)[\w., -]{1,40}:)?(?=[ \t])|<[\w.-]{1,40}>(?=[ \t])|[A-Z]{2,3}>"
-    rb"|[\w.-]{1,60}[ \t]{1,8}(?=\|[ \t])|%(iso)s[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"
-    rb"|(?:[\[{][ \t]{0,4})?(?:\"[^\"\n]{0,80}\"[ \t]{0,4}[:,][ \t]{0,4}){0,8}(?P<quote>[\"'])|(?:(?:[\w.:/+-]{0,60}|\"[^\"\n]{0,80}\"),){1,12}(?=\")"
-    rb"|(?:\\[a-z]{1,20}-?\d{0,6}){1,12}(?= )"
-    rb")[ \t]{0,8}){1,6}"
-    % {b"iso": ISO.encode(), b"own": rb"Code|VMK|Panic|PSOD|Crash|COS|World|NMI|BUG|[A-Z]\w{0,40}:? \d|[A-Z]{4}|Version|Module|Saved"}
-)
-_UNDRESSED = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!std|\{)|cpu\d|0x|@")  # nearly all lines
-_COUNTED = re.compile(rb"(\d{1,5}) (?=<\d{1,3}>)")
-# A line's end, or what the end of one became in a string, a page or a document.
-_LINE_END = re.compile(
-    rb"(?:\\r)?(?:\\n|\\par\b|<(?:br|/p|/div|/tr|/li|/title|body|/?pre)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]|\x0b|\xe2\x80[\xa8\xa9])\r?\n?|\n", re.IGNORECASE
-)
 
 FINDER = BytesAhoCorasick(list(ANCHORS), matchkind=MatchKind.LeftmostFirst)
 
@@ -138,17 +117,13 @@ class Piece:
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    """The pieces of a text that begins at a byte and a line. CR, NEL and their like end none: they stand inside messages."""
+    """The pieces of a text that begins at a byte and a line."""
     position = 0
     while position < len(data):
-        found = _LINE_END.search(data, position)
-        end, behind = found.span() if found else (len(data), len(data))
-        if counted := _COUNTED.match(data, position, end):  # syslog over TCP, kept as it came
-            stop = counted.end() + int(counted[1])
-            end, behind = (stop, stop) if _COUNTED.match(data, stop, end) else (end, behind)
+        end, behind = line_at(data, position)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, *_undressed(data, position, end))
+        cuts = _cuts(data, *undressed(data, position, end))
         joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
         for start, stop in pairwise(cuts):
@@ -162,18 +137,6 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
             before = piece
             yield piece
         position, line = behind, line + data.endswith(b"\n", end, behind)
-
-
-def _undressed(data: bytes, start: int, end: int) -> tuple[int, int]:
-    # Where the line begins and ends without what somebody else put around it.
-    if _UNDRESSED.match(data, start, end) or not (dress := _DRESS.match(data, start, end)):
-        return start, end
-    text = data[dress.end() : end].rstrip(b" \t\r")
-    if dress["quote"]:
-        text = text.removesuffix(b",").removesuffix(dress["quote"])
-    elif dress["mark"] and dress["mark"] != b"#":
-        text = text.removesuffix(dress["mark"])
-    return dress.end(), dress.end() + len(text)
 
 
 def opens_crash(data: bytes) -> bool:

@@ -106,7 +106,7 @@ def _grouped(pieces: Iterable[Piece]) -> Iterator[_Block]:
         elif piece.role in _BEGINS:
             block = _Block()
             # A panic text that no table knows stands, alone and without prefix, right before `Code start`.
-            alone = previous and previous.body and not (previous.role or previous.prefixed)
+            alone = previous and " " in previous.body and not (previous.role or previous.prefixed)
             if previous and alone and piece.role in ("code_start", "uptime"):
                 previous.role = "title"
                 foretold = [previous]

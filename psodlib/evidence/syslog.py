@@ -29,7 +29,7 @@ _LINE = re.compile(
     re.DOTALL,
 )
 SYSLOG_LINE = f"^{_LINE.pattern.decode()}"  # for one pass with other patterns
-_MAY_BEGIN = re.compile(rb"(?:\d{1,5} )?<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # a priority or a stamp: refuses most lines at once
+_MAY_BEGIN = re.compile(rb"(?:\d{1,5} )?<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # refuses most lines at once
 _VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert", b"logefi"})
 _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
