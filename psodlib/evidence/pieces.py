@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.dress import line_at, undressed
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
 LINE_LIMIT = 1 << 16
@@ -41,9 +42,9 @@ _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.
 _ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
-_BULLET = re.compile(r"\s{0,40}(?:[-*\u2022\u00b7\u25cf\u25aa]|\d{1,3}[.)])\s{1,8}(?=\S)")
-_ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
+_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.I)  # fmt: skip
+_ESCAPED = re.compile(r"\\{1,2}([\[\](){}_*#@+<>:./\"'-])")
+_UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
 _MASKED = re.compile(
@@ -115,25 +116,26 @@ class Piece:
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    """The pieces of a text that begins at a byte and a line. Split on ``\\n`` alone: CR, NEL and their like stand inside messages."""
+    """The pieces of a text that begins at a byte and a line."""
     position = 0
     while position < len(data):
-        end = data.find(b"\n", position)
-        end = len(data) if end < 0 else end
+        end, behind = line_at(data, position)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, position, end)
-        joined = len(cuts) > (2 if _SUMMARY.match(data, position, end) else 1)
+        cuts = _cuts(data, *undressed(data, position, end))
+        joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
-        for start, stop in pairwise([*cuts, end]):
+        for start, stop in pairwise(cuts):
             piece = _piece(data[start:stop], offset + start, line)
             if joined:
                 piece.damage.add("joined_lines")
-            if before and before.role == "product" and not piece.prefixed:  # one print: the banner and its message
+            if before is None:
+                piece.start = offset + position
+            elif before.role == "product" and not piece.prefixed:  # one print: the banner and its message
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
             before = piece
             yield piece
-        position, line = end + 1, line + 1
+        position, line = behind, line + data.endswith(b"\n", end, behind)
 
 
 def opens_crash(data: bytes) -> bool:
@@ -142,11 +144,11 @@ def opens_crash(data: bytes) -> bool:
 
 
 def _cuts(data: bytes, start: int, end: int) -> list[int]:
-    # Where the log lines begin that a scraper joined into data[start:end].
+    # Where the log lines begin that a scraper joined into data[start:end], and its end.
     cuts, previous_end, first = [start], start, True
     behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
     if data.find(b"cpu", behind, end) < 0 and not _CUT_WORDS.search(data, start, end):
-        return cuts
+        return [start, end]
     for match in _CUT.finditer(data, start, end):
         begin = match.start()
         before = data[start:begin] if first and begin - start <= _PREFIX_REACH else b"x"
@@ -157,7 +159,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
         if match["banner"] and _TITLE.match(data, match.end(), end):
             cuts.append(match.end())
         previous_end, first = match.end(), False
-    return cuts
+    return [*cuts, end]
 
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
@@ -168,11 +170,8 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text).strip()
-    if text[:1] == ">":  # a reply that quotes
-        text = text.lstrip("> ")
-    text = _BULLET.sub("", text, count=1) if _BULLET.match(text) else text
     if "\\" in text:
-        text = _ESCAPED.sub(r"\1", text)
+        text = _ESCAPED.sub(r"\1", _UNICODE.sub(lambda code: chr(int(code[1], 16)), text))
     text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
