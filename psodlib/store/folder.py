@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from psodlib.errors import InputError, in_words
 from psodlib.records import Problem
 
-SCHEMA = 3  # of the store's files; tables of an earlier one are read, its readings are not; a later one is not read
+SCHEMA = 4  # of the store's files; of one before OLDEST tables are read, readings are not; a later one is not read
+OLDEST = 3
 _MANIFEST, _TOP = "manifest.json", ("lock", "holder", "readings", "tables")
 _PART = r"tables/[a-z_]{1,40}/(?:all|month=[0-9a-z-]{4,7}/bucket=\d{4})/[0-9a-f]{24}\.parquet"
 _LEDGER = r"tables/ledger/[0-9a-f]{24}\.(?:entries|parquet)"

@@ -170,7 +170,7 @@ def _filled(
     begins = [boot.begin for boot in boots]
 
     def at(time: datetime) -> int:
-        return max(bisect_right(begins, time) - 1, 0)
+        return bisect_right(begins, time) - 1
 
     for item in alive:
         # A stretch that begins a moment before a start and goes on past it is that boot's: clocks differ by seconds.
@@ -426,6 +426,8 @@ def _with_last_before(
 ) -> pd.DataFrame:
     # The images, and for each boot without one what the last event before its moment says.
     missing = pd.DataFrame({"moment": moments, "host": hosts})[~moments.index.isin(images.index)]
+    if missing.empty or events.empty:
+        return images
     found = pd.merge_asof(
         missing.reset_index(names="row").sort_values("moment", kind="stable"),
         events[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable"),
