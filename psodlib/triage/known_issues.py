@@ -17,7 +17,7 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped]
 
-from psodlib.errors import RuleError
+from psodlib.errors import RuleError, in_words
 from psodlib.evidence.versions import compare
 from psodlib.records import Crash
 from psodlib.schema import CLOSED_LISTS
@@ -80,7 +80,9 @@ def _read(file: Path) -> Iterator[Issue]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(file, 0, f"cannot be read ({error}); expected a TOML file with [[issue]] entries") from error
+        raise RuleError(
+            file, 0, f"cannot be read ({in_words(error)}); expected a TOML file with [[issue]] entries"
+        ) from error
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
