@@ -24,7 +24,7 @@ _CUT = re.compile(
     rb"|(?P<banner>(?:Version Details: ?)?[.\\^\x1b\[;\dm]{0,40}VMware ESX(?:i| Server)?(?: [\d.#X]{1,12})? \[(?:Release)?build-[\d#X]{1,12}(?: \w{1,12})?\]?(?:\^?\[0m)?)"
     rb"|(?:(?:Panic|PSOD|Crash) [Mm]essage: {0,4})?@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
     rb"|(?:BlueScreen: ?)?#[A-Z]{2} Exception"
-    rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
+    rb"|(?:Code starts?(?: at|:) ?0(?:x|\xc3\x97|&#215;)[\da-fA-F#Xx]{1,16} )?VMK uptime:"
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"

@@ -24,17 +24,11 @@ from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, r
 from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
+from psodlib.evidence.syslog import KIWI, PRIORITY
 from psodlib.evidence.versions import normalise
-from psodlib.evidence.vmkernel_lines import (
-    BANNERS,
-    FACTS,
-    PRECURSORS,
-    ROWS,
-    SEARCHED,
-    SPEAKER,
-    WARNED,
-    WARNINGS,
-    LineRow,
+
+from psodlib.evidence.vmkernel_lines import (  # isort: skip
+    BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, SPEAKER, WARNED, WARNINGS, LineRow,
 )  # fmt: skip
 from psodlib.records import Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
@@ -76,10 +70,11 @@ _ROW_LIMIT = 20_000  # precursors of one file, the last ones
 _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges counts minutes
 _FORETELLING, _TOLD = ({row.what for row in rows} for rows in (PRECURSORS, FACTS))
 
-_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
+_RECEIVED = rb"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|%b)[ \t]\S{1,64}[ \t]%b)?" % (KIWI, PRIORITY)
+_STAMPED = PRIORITY + _RECEIVED + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 _STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
-_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
+_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} %b\d{4}-)" % PRIORITY)
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
 
@@ -162,7 +157,7 @@ class _Reader:
                 for row in _ROWS_AT[number]:
                     if row.anchor not in text:
                         continue
-                    if row.what == "boot" and begin > heard:
+                    if row.what == "booted" and begin > heard:
                         self._hear_tail(raw[:begin], lines.at(at))
                         heard = begin + TAIL
                     if self._row(row, text, lines.at(at)):
@@ -251,9 +246,9 @@ class _Reader:
         groups, time = match.groupdict(), piece.time
         if row.what in _FORETELLING:
             self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
-        elif row.what == "boot":
+        elif row.what in ("booted", "power_button"):
             if moment := time or (self.life.stretches[-1].end if self.life.stretches else None):
-                self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
+                self.marks.append(Mark(time=moment, what=row.what, evidence="vmkernel", source=self.source, line=line))
         elif row.what in _TOLD:
             host, version, build = groups.get("host"), groups.get("version"), groups["build"]
             self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=time, source=self.source))  # fmt: skip

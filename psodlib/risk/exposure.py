@@ -93,7 +93,7 @@ def of_module(fleet: Tables, module: str) -> pd.DataFrame:
         stretches[column] = np.bincount(rows, minlength=len(stretches))
     stretches["host_days"] = in_days(stretches["end"] - stretches["start"])
     table = _described(stretches[stretches["host_days"] > 0], fleet, module)
-    out = schema.conform("exposure", table.drop(columns=["pending", "crashed"]))
+    out = schema.conform("exposure", table.drop(columns=["pending", "crashed", "boot_end"]))
     out.attrs = {
         "module": module,
         "known_issues": _matched_issues(fleet, module),

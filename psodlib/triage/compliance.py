@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.versions import normalise
 from psodlib.triage.boots import LOADED, last_boots, loaded_in_boots, readings_in_their_boot
 
@@ -17,7 +17,7 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     Parameters
     ----------
     fleet : Fleet
-        Its tables ``hosts``, ``uptimes`` and ``drivers`` are read.
+        Its tables ``hosts``, ``crashes``, ``uptimes`` and ``drivers`` are read.
     module : str
         Bare module name.
     pin : str
@@ -34,11 +34,13 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     Raises
     ------
     InputError
-        ``pin`` is no version.
+        ``pin`` is no version, or the evidence does not know the module; the nearest names are said.
     """
     wanted = normalise(pin, module)
     if wanted is None or not any(letter.isdigit() for letter in wanted):
         raise InputError(f"pin is {pin!r}; expected a version of {module}, such as those in drivers.version")
+    if names := [*fleet.drivers["module"], *fleet.crashes["guilty_module"]]:
+        known_name(module, names, "module")
     boots = loaded_in_boots(fleet.uptimes, fleet.drivers, module)
     table = last_boots(boots, fleet.hosts["host"])[["boot", "version", "driver_evidence", "waiting"]]
     table["driver_evidence"] = table["driver_evidence"].astype("string").fillna("none")
@@ -46,8 +48,7 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     facts = table.drop(columns="boot").astype(object).where(table.notna(), None)
     rows = zip(facts.itertuples(index=False), ran, strict=True)
     words = [status(version, how, waiting, bool(had), pin=wanted) for (version, how, waiting), had in rows]
-    table["status"] = pd.array(words, dtype="string")
-    return table.reset_index()
+    return table.assign(status=pd.array(words, dtype="string")).reset_index()
 
 
 def status(version: str | None, evidence: str, waiting: str | None, ran: bool, *, pin: str) -> str:

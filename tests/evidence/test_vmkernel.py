@@ -410,3 +410,10 @@ def test_a_banner_in_any_wording_and_no_other_number(line: str, loaded: list[tup
     log = f"2021-03-01T02:11:25.100Z cpu4:2097700){line}\n".encode()
     reading = read_vmkernel(io.BytesIO(log), "a")
     assert [(one.module, one.version) for one in reading.drivers] == loaded
+
+
+@pytest.mark.parametrize("start", ["0\u00d7418000000000", "0&#215;418000000000", "0xxxxxxx"])
+def test_a_code_start_in_other_signs_is_still_one_line_with_its_uptime(start: str) -> None:
+    head = "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x8"
+    (crash,) = find_crashes(f"{head}\nCode start: {start} VMK uptime: 1:00:00:00.000\n".encode())
+    assert "joined_lines" not in crash.damage and crash.uptime == timedelta(days=1)

@@ -187,6 +187,7 @@ def test_a_made_up_history_gives_the_exposure_of_a_perfect_reader():
         coverage=schema.conform("coverage", known[["host", "boot", "start", "end"]]),
     )  # fmt: skip
     found = exposure(data)
+    pd.testing.assert_series_equal(found.dtypes, schema.empty("exposure").dtypes)  # its columns, no more
     mine, theirs = (
         table.groupby("version")[["host_days", "crashes", "unknown_crashes"]].sum().astype(float)
         for table in (found, known)

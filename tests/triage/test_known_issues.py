@@ -193,5 +193,5 @@ def test_a_bad_entry_is_named_by_file_and_line(tmp_path, text, line, problem):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(RuleError, match=r"none\.toml"):
+    with pytest.raises(RuleError, match=r"none\.toml: cannot be read"):
         load_issues(tmp_path / "none.toml")

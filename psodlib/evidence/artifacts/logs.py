@@ -60,7 +60,6 @@ MARKS = {
     ),
     "halting": ("Host is halting",),
     "core_dump_found": ("ore dump found", "esx.problem.host.coredump", "vob.user.host.coredump"),
-    "power_button": ("Power button pressed",),
     "poweroff_unexplained": ("esx.audit.host.poweroff.reason.unavailable",),
 }  # fmt: skip
 # The head of every log of hostd and vpxa.
