@@ -31,6 +31,7 @@ MOST_BACK = 12  # hosts that go back
 MOST_HOSTS = 8  # named a row
 MOST_MODULES, MOST_BLAMED = 12, 20
 ALIKE = 0.6  # a chance nearer to one half tells nothing
+STAY = ("leave", "no_new_installs")  # the advice that moves no host
 MOST_DOUBTS = 10  # on the page; the index has them all
 TO_DO = {
     "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
@@ -41,6 +42,7 @@ TO_DO = {
 NOBODY = {
     "hardware": "No module: the machine reported the error itself.", "deliberate": "No module: the crash was asked for.",
 }  # fmt: skip
+UNWATCHED = "no time was watched either: this says nothing of how the hosts do."
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
 
@@ -86,10 +88,11 @@ def verdict(study: Study) -> str:
         return _no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
     best, pin = literal(decision.best), f"Standardise on {module} {literal(decision.pin)}."
     moves = []
-    for row in _by_advice(study, MOVES):
-        who, end = ("Move", " now") if row.advice == "move_now" else ("At their next planned reboot, move", "")
-        moves += holding((row.hosts_now, f"{who} {_the_hosts(row)} on {module} {literal(row.version)} to {best}{end}."))
-    rest = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs"))), empty="")
+    for word, begin, end in (("move_now", "Move", " now"), ("next_reboot", "At their next planned reboot, move", "")):
+        rows = [row for row in _by_advice(study, [word]) if row.hosts_now]
+        who = listing((f"{_the_hosts(row)} on {module} {row.version}" for row in rows), empty="")
+        moves += holding((who, f"{begin} {who} to {best}{end}."))
+    rest = listing((row.version for row in _by_advice(study, STAY) if row.hosts_now), empty="")
     nothing = f"Change no {module} driver this week: no move is likely enough to help."
     left = (rest, f"Leave hosts on {rest} where they are: whether {best} is better is still open.")
     return " ".join([*holding((decision.pin, pin)), *moves, *holding((not decision.pin and not moves, nothing), left)])
@@ -133,10 +136,13 @@ def orders(study: Study) -> list[Block]:
         blocks += [Text("Hosts that the plan does not name:")] if len(moves) else []
     elif moves.empty:
         runs = decision is not None and (decision.options["hosts_now"] > 0).any()
-        nobody = (
+        stays = (
             "No host changes its driver this week." if runs else "It is not known which version any host runs today."
         )
-        blocks = [Text(nobody)]
+        # That no version is better makes no crash go away.
+        go_on = f"The {study.counts.in_rates} crashes by {study.module} go on meanwhile: open a case with its vendor (psod case packs it)."
+        more = [go_on, _goes_with(study)] if study.counts.in_rates >= FEW else []
+        blocks = [Text(words) for words in (stays, *more)]
     if moves.empty:
         return list(blocks)
     rows = [
@@ -154,6 +160,10 @@ def orders(study: Study) -> list[Block]:
     return [*blocks, Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10)), Text(how)]
 
 
+def _goes_with(study: Study) -> str:
+    return f"What goes with them? {literal(attributes_of_driver(study.fleet, study.module).attrs['says'])}"
+
+
 def forbidden(study: Study) -> list[str]:
     """What not to do."""
     decision, module = study.decision, study.module
@@ -163,8 +173,8 @@ def forbidden(study: Study) -> list[str]:
         return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {which}."]
     if decision is None:
         return []
-    avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
-    stay = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs")) if row.hosts_now), empty="")
+    avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="", last=" or ")
+    stay = listing((row.version for row in _by_advice(study, STAY) if row.hosts_now), empty="", last=" or ")
     tie = f"Do not make {module} {literal(decision.best)} the standard yet"
     return holding(
         (avoided, f"Do not install {module} {avoided} on any further host."),
@@ -210,11 +220,12 @@ def worth(study: Study) -> list[str]:
     if decision is None:
         return []
     stay, follow = decision.crashes_if_stay, decision.crashes_if_followed
-    if_not = f"If nothing changes, expect {_crashes(stay)} by {study.module} a year in the whole fleet"
-    lines = [f"{if_not}; with the moves above, {figure(follow)}."]
+    expected = f"expect {_crashes(stay)} by {study.module} a year in the whole fleet"
+    if_not = f"As the hosts run now and at today's pace, {expected}"
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
     if not moved:
-        return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
+        return [f"{if_not}.", "Nothing to move, so waiting costs nothing that this evidence can show."]
+    lines = [f"{if_not}; with the moves above, {figure(follow)}."]
     people = [_people(study, row) for row in moved]
     for row, hours in zip(moved, people, strict=True):
         off = f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year"
@@ -231,8 +242,10 @@ def worth(study: Study) -> list[str]:
     if len(waits):
         cost = _crashes(sum(row.avoided for row in moved) * float(waits.max()) / 52)
         proof = f"; waiting for proof would take about {wait(waits.max())} and {cost}"
-    reboots = count(sum(row.hosts_now for row in moved), "reboot")
-    return [*lines, f"It costs {reboots}. Each month of waiting costs {_crashes((stay - follow) / 12)}{proof}."]
+    now = sum(row.hosts_now for row in moved if row.advice == "move_now")
+    planned = "No host reboots for it alone: all wait for a reboot that is planned anyway."
+    planned = f"It costs {count(now, 'reboot')} beside those that are planned anyway." if now else planned
+    return [*lines, f"{planned} Each month of waiting costs {_crashes((stay - follow) / 12)}{proof}."]
 
 
 def _crashes(number: float) -> str:
@@ -269,8 +282,8 @@ def open_questions(study: Study) -> list[Block]:
     if not rows:
         return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
     columns = ["Question", f"Chance that {best} is better", "Evidence still needed", "At today's pace"]
-    turned = [words for words in decision.would_change if not words.startswith("no number")]
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:2])]
+    turned = [words for words in decision.would_change if "further host-days" not in words]  # these the table has
+    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:3])]
 
 
 def _still(way: Any, worse: float) -> tuple[str, str]:
@@ -279,7 +292,7 @@ def _still(way: Any, worse: float) -> tuple[str, str]:
         return "more days on both versions; one alone cannot tell", "they look alike so far" if alike else "not known"
     if way["needed"] == 0:
         return "none", "can be told now"
-    more = f"{count(math.ceil(way['needed']), 'host-day')} on this version"
+    more = f"about {figure(way['needed'])} host-days on this version"
     return more, wait(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
 
 
@@ -343,13 +356,11 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     rates: Any = study.rates
     watched = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
     # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
-    many = study.counts.in_rates >= FEW and not only_crashed(study)
-    names = listing(name for name in rates.index if known(name))
-    only = (
-        f"Only {names} was watched"
-        if len(rates.index.dropna())
-        else f"No time with a known version of {study.driver} was watched"
-    )
+    few_hosts = study.exposure["host"].nunique() < 2 or only_crashed(study)
+    many = study.counts.in_rates >= FEW and not few_hosts
+    names = rates.index.dropna()
+    only = f"Only {listing(names)} {'was' if len(names) == 1 else 'were'} watched"
+    only = only if len(names) else f"No time with a known version of {study.driver} was watched"
     try_another = (
         f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
     )
@@ -361,6 +372,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         )
         days = count(study.exposure["host_days"].sum(), "host-day")
         lead = f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
+        lead = lead if study.exposure["host_days"].sum() > 0 else f"No crash was found, but {UNWATCHED}"
         return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [
@@ -368,7 +380,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
         for row in watched
     ]
-    story = [*often, literal(attributes_of_driver(fleet, study.module).attrs["says"])] if many else []
+    story = [*often, _goes_with(study)] if many else []
     together, cannot = (f"All crashes by {study.module}", story), [study.why_none, *unknowns(study)]
     if no_driver_stands_out(study):
         issue = (crashes["known_issues"].fillna("") != "").any()
@@ -441,6 +453,9 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
         for waiting in where(now, host=crash.host)["pending"].dropna().head(1):
             given = f"{literal(crash.host)} was given {module} {literal(waiting)} after the crash"
             steps.append(f"{given}. Check that it is the one loaded; the steps are for the other hosts.")
+        mine = len(where(study.fleet.crashes, host=crash.host, guilty_module=module))
+        again = f"{literal(crash.host)} crashed {mine} times: have its hardware and firmware checked as well."
+        steps += holding((mine >= FEW, again))
         if others := [host for host in where(now, version=version)["host"] if host != crash.host]:
             too = f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too"
             steps.append(f"{too}: {listing(others)}. Install it nowhere else until the case is answered.")

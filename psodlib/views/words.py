@@ -57,8 +57,9 @@ def figure(value: Any) -> str:
     number = float(value)
     if math.isinf(number):
         return "unbounded"
-    if number == 0 or abs(number) < 1e-6:
+    if abs(number) < 1e-6:
         return "0"
+    number = float(f"{number:.2g}") if abs(number) >= 1000 else number
     decimals = max(0, 1 - math.floor(math.log10(abs(float(f"{number:.2g}")))))
     return f"{number:,.{decimals}f}"
 
@@ -143,9 +144,9 @@ def as_sentence(words: Any) -> str:
     return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
 
 
-def listing(things: Iterable[Any], most: int = 6, empty: str = "none") -> str:
+def listing(things: Iterable[Any], most: int = 6, empty: str = "none", last: str = " and ") -> str:
     """A few things in one phrase."""
     names = [literal(thing) for thing in things]
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1:,} more"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else empty
+    return last.join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else empty

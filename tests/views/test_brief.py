@@ -88,7 +88,7 @@ def test_verdict_advice_and_orders_agree(told: Study) -> None:
     assert options.loc[decision.best, "advice"] == "keep" and decision.best not in moved
     verdict = said.verdict(told)
     for version in options.index:
-        ordered = f"hpsa {version} to {decision.best}" in verdict
+        ordered = f" on hpsa {version} " in verdict and f" to {decision.best}" in verdict
         assert ordered == (version in moved and options.loc[version, "hosts_now"] > 0)
     orders = " ".join(to_markdown(said.Document(title="", sections=[said.Section("x", said.orders(told))])).split())
     hosts = set(re.findall(r"esx\d\d", orders))
@@ -202,3 +202,55 @@ def test_index_and_brief_speak_of_the_crash_that_is_written_up_and_not_of_a_test
     crash = choose_crash(fleet, None, "hpsa")
     assert crash is not None and crash["crash_id"] != "asked"
     assert said.brief(found, [], str(crash["crash_id"])).lead == said.verdict(found)
+
+
+def test_one_host_ranks_no_versions_and_is_told_what_its_crashes_are() -> None:
+    fleet = story({"5.5.0.58": 9.0}, hosts=1)
+    versions = ["5.5.0.58", *["5.5.0.50"] * (len(fleet.drivers) - 1)]
+    drivers = fleet.drivers.assign(version=pd.array(versions, dtype=fleet.drivers["version"].dtype))
+    found = study(replace(fleet, drivers=drivers), "hpsa")
+    assert found.rates.index.nunique() == 2 and found.decision is None
+    page = " ".join(to_markdown(said.brief(found)).split())
+    assert "One host ranks no versions" in said.verdict(found) and "Change no" not in page
+    assert "Only 5.5.0.50 and 5.5.0.58 were watched. Collect the hosts that did not crash" in page
+    assert f"esx00 crashed {len(fleet.crashes)} times: have its hardware and firmware checked" in page
+
+
+def test_a_page_without_a_move_says_what_to_do_about_the_crashes() -> None:
+    alike = next(found for seed in range(1, 9) if (found := studied("all alike", seed)).decision.moves.empty)
+    page = " ".join(to_markdown(said.brief(alike)).split())
+    assert f"The {alike.counts.in_rates} crashes by hpsa go on meanwhile" in page and "with the moves above" not in page
+    assert "go on meanwhile" not in to_markdown(said.brief(studied("no crash")))
+    assert "go on meanwhile" not in to_markdown(said.brief(studied("three times as bad")))
+
+
+def _asked(advice: dict[str, tuple[str, float]]) -> Study:
+    # The three versions of a story with this advice and these chances.
+    whole = studied("one of three")
+    assert whole.decision is not None
+    options = whole.decision.options.copy()
+    options["advice"] = pd.Categorical(
+        [advice[name][0] for name in options["version"]], options["advice"].cat.categories
+    )
+    options["p_worse"] = [advice[name][1] for name in options["version"]]
+    return replace(whole, decision=replace(whole.decision, options=options, best="5.5.0.50", pin=None))
+
+
+def test_orders_to_one_place_are_one_sentence_and_planned_reboots_cost_none() -> None:
+    waits = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("next_reboot", 0.9), "5.5.0.60": ("next_reboot", 0.85)})
+    hosts = waits.decision.options.set_index("version")["hosts_now"] if waits.decision else {}
+    both = [f"the {hosts[name]} hosts on hpsa {name}" for name in ("5.5.0.58", "5.5.0.60")]
+    assert f"At their next planned reboot, move {both[0]} and {both[1]} to 5.5.0.50." in said.verdict(waits)
+    assert "Do not install hpsa 5.5.0.58 or 5.5.0.60 on any further host." in said.forbidden(waits)
+    assert "No host reboots for it alone" in said.worth(waits)[-1]
+    now = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("move_now", 0.99), "5.5.0.60": ("next_reboot", 0.85)})
+    assert f"It costs {hosts['5.5.0.58']} reboots beside those that are planned" in said.worth(now)[-1]
+
+
+def test_nobody_is_told_to_leave_hosts_that_no_version_has() -> None:
+    found = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("leave", 0.5), "5.5.0.60": ("leave", 0.5)})
+    assert "Leave hosts on 5.5.0.58 and 5.5.0.60 where they are" in said.verdict(found)
+    assert found.decision is not None
+    options = found.decision.options.assign(hosts_now=[40, 0, 0])
+    gone = replace(found, decision=replace(found.decision, options=options))
+    assert "Leave hosts" not in said.verdict(gone)

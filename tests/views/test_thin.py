@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import nbformat
@@ -73,6 +74,19 @@ def test_the_lives_of_very_many_hosts_add_up() -> None:
 def test_a_fleet_of_crashed_hosts_alone_is_warned_of(crashing: int, warned: bool) -> None:
     lines = unknowns(study(hand_made.fleet(hosts=6, crashing=crashing)))
     assert any("All 6 hosts in the evidence crashed" in line for line in lines) == warned
+
+
+def test_hosts_that_were_chosen_by_their_crashes_decide_nothing() -> None:
+    whole = hand_made.fleet(hosts=24, crashing=24)
+    assert study(hand_made.fleet(hosts=24, crashing=20)).decision is not None
+    # Half of them by another cause: no rate of the driver shows it, and still nobody knows who did not crash.
+    other = whole.crashes["guilty_module"].where(whole.crashes.index % 2 == 0, "bnx2x")
+    found = study(replace(whole, crashes=whole.crashes.assign(guilty_module=other)), "hpsa")
+    assert found.decision is None and "only hosts that crashed" in found.why_none
+    asked = study(
+        replace(whole, crashes=whole.crashes.assign(guilty_module=other, deliberate=other == "bnx2x")), "hpsa"
+    )
+    assert asked.decision is not None
 
 
 def test_without_a_crash_no_ratio_is_drawn() -> None:

@@ -474,11 +474,11 @@ def plot_evidence_needed(
 
 def _still_words(row: Any) -> str:
     if not known(row.needed):
-        return "no amount would do"
+        return "more on both versions"
     if row.needed == 0:
         return "can be told now"
     pace = wait(row.weeks) if known(row.weeks) else "no host runs it now"
-    return f"{row.needed:,.0f} more host-days\n({pace})"
+    return f"about {figure(row.needed)} more host-days\n({pace})"
 
 
 def _still_finding(table: Table) -> str:
