@@ -315,8 +315,9 @@ def _reasons(
             )
             told += f"; moving its {hosts} may {worth}"
         out.append(told)
+    moved = set(options.loc[options["advice"].isin(MOVES), "version"])
     capped = "nothing more urgent than the next planned reboot is advised, and no pin, because"
-    out += [f"{name}: {capped} {why}" for name, why in caps.items()]
+    out += [f"{name}: {capped if name in moved else 'no pin, because'} {why}" for name, why in caps.items()]
     out += [
         f"{name}: crashes here match the known issue {', '.join(ids)}, so the rule starts from twice the rate for it"
         for name, ids in issues.items()
@@ -352,7 +353,7 @@ def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], unknown
         steps = {
             int(np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right")) for part in weighed.sets
         }
-        if len(steps) > 1:
+        if len(steps) > 1 and unknown:
             found.append(f"{names[at]}: to find the module of {them} would change how sure this is")
     return found
 

@@ -93,9 +93,16 @@ def verdict(study: Study) -> str:
         who = listing((f"{_the_hosts(row)} on {module} {row.version}" for row in rows), empty="")
         moves += holding((who, f"{begin} {who} to {best}{end}."))
     rest = listing((row.version for row in _by_advice(study, STAY) if row.hosts_now), empty="")
+    mine, counts = study.counts.module, study.counts
     nothing = f"Change no {module} driver this week: no move is likely enough to help."
-    left = (rest, f"Leave hosts on {rest} where they are: whether {best} is better is still open.")
-    return " ".join([*holding((decision.pin, pin)), *moves, *holding((not decision.pin and not moves, nothing), left)])
+    nothing = nothing if mine else f"Change no {module} driver: no crash was caused by it."
+    lines = holding(
+        (decision.pin, pin), *((True, move) for move in moves), (not decision.pin and not moves, nothing),
+        (rest and mine, f"Leave hosts on {rest} where they are: whether {best} is better is still open."),
+        (counts.deliberate + counts.hardware + counts.others > mine,
+         f"Most crashes have another cause: {module} caused {mine or 'none'} of {counts.crashes:,}."),
+    )  # fmt: skip
+    return " ".join(lines)
 
 
 def _the_hosts(row: Any) -> str:
@@ -157,7 +164,9 @@ def orders(study: Study) -> list[Block]:
         f"Begin with one host ({literal(moves['host'].iloc[0])}) and watch it for a week. Then go cluster by cluster, never two hosts of "
         "a cluster at once. The write-up has the commands and the check after each reboot."
     )
-    return [*blocks, Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10)), Text(how)]
+    few = f"These moves rest on {count(study.counts.in_rates, 'crash')} alone. If a reboot is dear here, wait for more."
+    table = Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10))
+    return [*blocks, table, *(Text(words) for words in holding((True, how), (study.counts.in_rates < FEW, few)))]
 
 
 def _goes_with(study: Study) -> str:
@@ -202,7 +211,10 @@ def versions(study: Study) -> Table:
         f"{count(lowest.host_days, 'host-day')} ({between(lowest.low, lowest.high)} is possible). Adjusted, and with what each may "
         f"still turn out to be, {best} has the lowest rate to expect."
     )
+    mine: Any = next((row for row in options if row.version == best), None)
+    thin = mine and mine.crashes < FEW and mine.high > max(row.high for row in options if row is not mine)
     note = holding(
+        (thin, thin and f"{best} is barely tried: {figure(mine.high)} crashes per host-year are still possible."),
         (True, "Measured rates: crashes over host-days of the loaded version, not adjusted."),
         (True, "The chance is adjusted for hardware, uptime, season and for hosts that differ."),
         (study.rollout, "The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."),
@@ -365,6 +377,8 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
     )
     collect = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
+    if not len(names) and study.exposure["host_days"].sum() > 0:
+        collect = f"{only}. Collect the logs of each boot and the list of VIBs of all hosts (psod collect): they name the version."
     go_on = try_another if many else collect
     if crashes.empty:
         bounds = "; ".join(
@@ -401,7 +415,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     return title, _lead(study, crash), sections(
         ("What happened", [Text(write_up(fleet, row, typed={}).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
-        ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
+        ("How the crashes are counted", [counted(study)] if many else []), ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
         ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),
     )  # fmt: skip
 

@@ -254,3 +254,34 @@ def test_nobody_is_told_to_leave_hosts_that_no_version_has() -> None:
     options = found.decision.options.assign(hosts_now=[40, 0, 0])
     gone = replace(found, decision=replace(found.decision, options=options))
     assert "Leave hosts" not in said.verdict(gone)
+
+
+def test_a_driver_that_crashed_nobody_is_not_called_open_and_other_causes_are_named() -> None:
+    quiet = studied("no crash")
+    assert said.verdict(quiet) == "Change no hpsa driver: no crash was caused by it."
+    asked = hand_made.fleet(hosts=3, crashing=3).crashes.assign(deliberate=True)
+    page = said.verdict(study(replace(quiet.fleet, crashes=asked), "hpsa"))
+    assert page.endswith("Most crashes have another cause: hpsa caused none of 3.")
+    assert "another cause" not in said.verdict(studied("three times as bad"))
+
+
+def test_moves_that_rest_on_a_crash_or_two_say_so_and_a_version_barely_tried_is_named() -> None:
+    found = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("next_reboot", 0.9), "5.5.0.60": ("leave", 0.5)})
+    assert found.decision is not None
+    few = replace(found)
+    few.counts.in_rates = 2
+    assert "These moves rest on 2 crashes alone" in str(said.orders(few)[-1]) and "rest on" not in str(
+        said.orders(found)
+    )
+    options = found.decision.options
+    assert "barely tried" not in said.versions(found).note
+    new = options["version"] == "5.5.0.50"
+    thin = options.assign(crashes=options["crashes"].mask(new, 0), high=options["high"].mask(new, 9.0))
+    note = said.versions(replace(found, decision=replace(found.decision, options=thin))).note
+    assert note.startswith("5.5.0.50 is barely tried: 9.0 crashes per host-year are still possible.")
+
+
+def test_where_no_version_is_known_the_page_asks_for_what_names_it() -> None:
+    found = studied("three times as bad")
+    page = to_markdown(said.brief(study(replace(found.fleet, drivers=found.fleet.drivers.iloc[:0]), "hpsa")))
+    assert "they name the version" in page and "hosts that did not crash" not in page
