@@ -42,6 +42,8 @@ TO_DO = {
 NOBODY = {
     "hardware": "No module: the machine reported the error itself.", "deliberate": "No module: the crash was asked for.",
 }  # fmt: skip
+NO_MODULE = {"hardware": "hardware error", "deliberate": "asked for"}
+NAMES = {"none found": "name none", "hardware error": "by hardware errors", "asked for": "asked for"}
 UNWATCHED = "no time was watched either: this says nothing of how the hosts do."
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
@@ -422,9 +424,9 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
 
 def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     # Crashes of many causes, as a folder of other people's texts has them: none is the one to act on.
-    blamed = crashes["guilty_module"].astype("string")
-    most, nobody = blamed.value_counts(), int(blamed.isna().sum())
-    groups = sorted(crashes.groupby(blamed.fillna("none found"), sort=False), key=lambda pair: -len(pair[1]))
+    blamed, guilt = crashes["guilty_module"].astype("string"), crashes["guilt"].astype("string")
+    most, nobody = blamed.value_counts(), guilt[blamed.isna()].map(NO_MODULE).fillna("none found")
+    groups = sorted(crashes.groupby(blamed.fillna(nobody), sort=False), key=lambda pair: -len(pair[1]))
     rows = []
     for module, group in groups[:MOST_BLAMED]:
         signatures = group["signature"].astype("string").value_counts().index
@@ -436,7 +438,7 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
-    none = f", {nobody} name none" if nobody else ""
+    none = "".join(f", {number} {NAMES[what]}" for what, number in nobody.value_counts().items())
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
     return lead, Table(
         "", ["Module", "Crashes", "Signature", "Known issues matched"], rows, note, widths=(18, 10, 44, 28)

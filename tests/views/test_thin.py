@@ -141,3 +141,12 @@ def test_a_table_breaks_hashes_and_keeps_times_whole() -> None:
     shown = table_of(table)._repr_html_()
     assert re.search(rf'class="hash"[^>]*>{"ab" * 32}<', shown) and "&lt;wbr&gt;" in shown
     assert '<td class="whole">2014-05-31 15:57:32 UTC</td>' in shown
+
+
+def test_crashes_without_a_time_or_a_host_are_not_counted_away(untimed: Fleet) -> None:
+    whole = hand_made.fleet(hosts=3, crashing=3, simulated=False)
+    times = whole.crashes["time"].where(whole.crashes.index < 1)
+    crashes = whole.crashes.assign(time=times, host=whole.crashes["host"].where(whole.crashes.index < 0))
+    title, caption, _ = charts.wording(charts.plot_ascertainment(crashes, untimed.uptimes, untimed.coverage))
+    assert title.startswith("1 of 1 dated crash left a dump") and "Not drawn: 2 crashes without a time." in caption
+    assert "0 hosts" not in caption and "0 hosts" not in charts.wording(charts.plot_modules(crashes))[1]
