@@ -375,9 +375,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     names = rates.index.dropna()
     only = f"Only {listing(names)} {'was' if len(names) == 1 else 'were'} watched"
     only = only if len(names) else f"No time with a known version of {study.driver} was watched"
-    try_another = (
-        f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
-    )
+    try_another = f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them for a version that is named as to."
     collect = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
     if not len(names) and study.exposure["host_days"].sum() > 0:
         collect = f"{only}. Collect the logs of each boot and the list of VIBs of all hosts (psod collect): they name the version."

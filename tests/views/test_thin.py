@@ -150,3 +150,15 @@ def test_crashes_without_a_time_or_a_host_are_not_counted_away(untimed: Fleet) -
     title, caption, _ = charts.wording(charts.plot_ascertainment(crashes, untimed.uptimes, untimed.coverage))
     assert title.startswith("1 of 1 dated crash left a dump") and "Not drawn: 2 crashes without a time." in caption
     assert "0 hosts" not in caption and "0 hosts" not in charts.wording(charts.plot_modules(crashes))[1]
+
+
+def test_a_crash_after_the_curves_end_is_not_denied() -> None:
+    rows = [("5.5.0.58", day, risk, crashes, alive, 0.9 * alive, alive, 1 - alive)
+            for day, risk, crashes, alive in ((1.0, 30, 0, 1.0), (60.0, 12, 0, 1.0), (130.0, 2, 1, 0.5))]  # fmt: skip
+    names = ["version", "days", "at_risk", "crashes", "survival", "low", "high", "incidence"]
+    title = charts.wording(charts.plot_survival(pd.DataFrame(rows, columns=names)))[0]
+    assert title == "Within 60 days of uptime the driver crashed no boot; few were watched for longer"
+
+
+def test_a_table_of_a_notebook_has_no_digits_that_nobody_knows() -> None:
+    assert table_of(pd.DataFrame({"a": [13345.792629, 1.5, float("nan")]})).rows == [["13,346"], ["1.5"], ["unknown"]]

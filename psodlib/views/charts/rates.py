@@ -418,7 +418,7 @@ def _survival_finding(table: Table, by: str) -> str:
     at = float(table.groupby(by)["days"].max().min())
     last = table[table["days"] <= at].groupby(by).tail(1).set_index(by)
     if not last["crashes"].sum() and (last["survival"] == 1).all():
-        return "No boot under watch was crashed by the driver, at any uptime"
+        return f"Within {at:.0f} days of uptime the driver crashed no boot; few were watched for longer"
     worst = last["survival"].idxmin()
     percent = 100 * (1 - last.loc[worst, ["survival", "high", "low"]])
     crashed = f"{figure(percent['survival'])}\u00a0% ({between(percent['high'], percent['low'])})"
