@@ -248,14 +248,9 @@ def worth(study: Study) -> list[str]:
         lines.append(f"{off} (90 % range {reach}){hours}.")
     lines += holding((not people[0], "Hours of users cannot be given: no inventory with numbers in a column users."))
     # What waiting until the usual proof would take, at today's pace.
-    needed: Any = study.needed
-    waits = needed.loc[
-        needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False), "weeks"
-    ]
-    proof = ""
-    if len(waits):
-        cost = _crashes(sum(row.avoided for row in moved) * float(waits.max()) / 52)
-        proof = f"; waiting for proof would take about {wait(waits.max())} and {cost}"
+    weeks = max((way["weeks"] for row in moved if known((way := _way(study, row.version))["weeks"])), default=0)
+    cost = _crashes(sum(row.avoided for row in moved) * float(weeks) / 52)
+    proof = f"; waiting for proof would take about {wait(weeks)} and {cost}" if weeks > 0 else ""
     now = sum(row.hosts_now for row in moved if row.advice == "move_now")
     planned = "No host reboots for it alone: all wait for a reboot that is planned anyway."
     planned = f"It costs {count(now, 'reboot')} beside those that are planned anyway." if now else planned
@@ -288,9 +283,9 @@ def open_questions(study: Study) -> list[Block]:
     decision = study.decision
     if decision is None:
         return [Text(study.why_none)]
-    needed, best = study.needed.set_index("version"), literal(decision.best)
+    best = literal(decision.best)
     rows = [
-        [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(needed.loc[row.version], row.p_worse)]
+        [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(_way(study, row.version), row.p_worse)]
         for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot"))
     ]
     if not rows:
@@ -300,13 +295,22 @@ def open_questions(study: Study) -> list[Block]:
     return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:3])]
 
 
+def _way(study: Study, version: str) -> Any:
+    # The shorter of two ways to tell a version from the best: more time on it, or, of the one that comes nearest, on the best.
+    options: Any = study.decision.options if study.decision else pd.DataFrame()
+    nearest = options.loc[options["advice"] != "keep"].nsmallest(1, "p_worse")["version"]
+    either = (nearest == version).any() & (options["advice"] == "keep")
+    ways = study.needed[study.needed["version"].isin([version, *options.loc[either, "version"]])]
+    return ways.sort_values(["weeks", "needed"], na_position="last").iloc[0]
+
+
 def _still(way: Any, worse: float) -> tuple[str, str]:
     if not known(way["needed"]):
         alike = 1 - ALIKE < worse < ALIKE
         return "more days on both versions; one alone cannot tell", "they look alike so far" if alike else "not known"
     if way["needed"] == 0:
         return "none", "can be told now"
-    more = f"about {figure(way['needed'])} host-days on this version"
+    more = f"about {figure(way['needed'])} host-days on {literal(way['version'])}"
     return more, wait(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
 
 
@@ -436,7 +440,7 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
-    none = "".join(f", {number} {NAMES[what]}" for what, number in nobody.value_counts().items())
+    none = "".join(f", {number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items())
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
     return lead, Table(
         "", ["Module", "Crashes", "Signature", "Known issues matched"], rows, note, widths=(18, 10, 44, 28)

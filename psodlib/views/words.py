@@ -12,6 +12,7 @@ import pandas as pd
 
 UNKNOWN = "unknown"
 DAYS_A_YEAR = 365.25
+THRESHOLDS = (60, 80, 95)  # per cent, of the decision rule
 
 # What must not reach a page as itself: control characters (terminal escapes, NUL), marks that turn the direction of
 # writing or hide (a host name that reads backwards), and halves of surrogate pairs, which no file can be written with.
@@ -79,8 +80,10 @@ def per_year(rate: Any) -> str:
 
 
 def chance(probability: float) -> str:
-    """A probability in per cent; never certain."""
-    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"
+    """A probability in per cent; never certain, and never rounded up to one of the rule's thresholds."""
+    percent = round(100 * probability)
+    percent -= percent in THRESHOLDS and 100 * probability < percent
+    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else f"{percent} %"
 
 
 def share(part: float, whole: float) -> str:

@@ -289,3 +289,23 @@ def test_where_no_version_is_known_the_page_asks_for_what_names_it() -> None:
     found = studied("three times as bad")
     page = to_markdown(said.brief(study(replace(found.fleet, drivers=found.fleet.drivers.iloc[:0]), "hpsa")))
     assert "they name the version" in page and "hosts that did not crash" not in page
+
+
+def test_the_shorter_way_to_tell_two_versions_apart_is_the_one_said() -> None:
+    found = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("move_now", 0.99), "5.5.0.60": ("next_reboot", 0.9497)})
+    needed = pd.DataFrame({"version": ["5.5.0.50", "5.5.0.58", "5.5.0.60"], "host_days": 9.0, "needed": [1519.0, 0.0, 141587.0],
+                           "per_week": 9.0, "weeks": [1.0, 0.0, 220.0]})  # fmt: skip
+    found.__dict__["needed"] = needed.astype({"version": "string", "needed": "Float64", "weeks": "Float64"})
+    page = to_markdown(said.Document(title="", sections=[said.Section("x", said.open_questions(found))]))
+    assert "| about 1,500 host-days on 5.5.0.50 | 1 week |" in page and "| 94 % |" in page and "141" not in page
+    assert "waiting for proof would take about 1 week and" in said.worth(found)[-1]
+
+
+def test_the_chart_and_the_table_say_one_chance_alike() -> None:
+    found = studied("three times as bad")
+    assert found.decision is not None
+    chart = charts.plot_options(found.decision)
+    labels = " ".join(label.get_text() for label in chart.get_yticklabels())
+    plt.close(chart.figure)
+    (bad,) = [row for row in said.versions(found).rows if row[0] == "5.5.0.58"]
+    assert f"({bad[-1]})" in labels

@@ -16,7 +16,7 @@ from psodlib.views.cells import MOVES
 from psodlib.views.charts import frame
 from psodlib.views.charts.fleet import WEEK, weekly_sums
 from psodlib.views.charts.frame import DAY, INK, PALE, PALETTE, PAPER, SOFT, Missing, Table, chart
-from psodlib.views.words import DAYS_A_YEAR, between, count, day, figure, known, listing, share, wait
+from psodlib.views.words import DAYS_A_YEAR, between, chance, count, day, figure, known, listing, share, wait
 
 if TYPE_CHECKING:
     from psodlib.risk.decision import PinDecision
@@ -147,7 +147,7 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     table: Table = frame.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     fills, notes = frame.version_fills(table["version"]), []
     for row in table.itertuples():
-        sure = "" if row.version == decision.best else f" ({100 * min(row.p_worse, 0.99):.0f} %)"
+        sure = "" if row.version == decision.best else f" ({chance(row.p_worse)})"
         notes.append(f"{count(row.hosts_now, 'host')}; {ADVICE[row.advice]}{sure}")
     drawn = frame.rows(ax, table["version"], notes, 0.5, 0.46)
     others = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
