@@ -381,13 +381,17 @@ def _counted(progress: Progress | None, sizes: Sequence[int]) -> Callable[[str, 
 
 @contextmanager
 def _seldom_collected() -> Iterator[None]:
-    # A load makes hundreds of thousands of records and hardly a circle: each of the collector's rounds would go through all.
-    before = gc.get_threshold()
+    # A load makes hundreds of thousands of records and hardly a circle: each of the collector's rounds would go through all,
+    # and through all that the libraries hold.
+    before, ours = gc.get_threshold(), not gc.get_freeze_count()
     gc.set_threshold(100 * before[0], *before[1:])
+    gc.freeze()
     try:
         yield
     finally:
         gc.set_threshold(*before)
+        if ours:
+            gc.unfreeze()
 
 
 def is_saved(source: str | Path) -> bool:

@@ -9,10 +9,12 @@ import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from psodlib.errors import InputError
 from psodlib.evidence import tar
@@ -32,13 +34,11 @@ from psodlib.evidence.streams import (
 from psodlib.records import Problem
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
-_OF_A_PLACE = tuple(each.name for each in fields(Place))
 _ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?/+")
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item(Place):
+class Item(Place, frozen=True, kw_only=True):
     """One readable file and where it stands: plain, unpacked, or a member of an archive.
 
     ``hint`` is the host as its place tells it; ``hint_kind`` says how: ``"bundle"`` (a vm-support name) or
@@ -46,7 +46,7 @@ class Item(Place):
     bytes. ``pieces`` are the places of the fragments that it was put together from.
     """
 
-    opener: Callable[[], Stream] = field(repr=False, compare=False)
+    opener: Callable[[], Stream]
     pieces: tuple[Place, ...] = ()
 
     def open(self) -> Stream:
@@ -95,7 +95,7 @@ def expand(
     else:
         stream.again = reopen
         once = partial(_unless_passed, stream)
-        told = {name: getattr(place, name) for name in _OF_A_PLACE}
+        told = {name: getattr(place, name) for name in Place.__struct_fields__}
         yield Item(**told, opener=once if archives else reopen or once, pieces=pieces)
 
 

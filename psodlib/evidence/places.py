@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from psodlib.records import Problem
 
@@ -38,8 +40,7 @@ _NO_HOSTS_FOLDER = re.compile(
 _NO_HOST = frozenset({"", ".", "..", "localhost", "localhost.localdomain", "tmp"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     # Where a file stands and what that says of its host.
     source: str
     name: str
@@ -72,24 +73,31 @@ def _may_name(folder: str) -> bool:
     return folder.lower() not in _NO_HOST and folder not in _INNER and not _BUNDLE.match(folder)
 
 
-def place_of(
-    path: str, parts: Sequence[str], root: str, folder: str | None, info: os.stat_result | None = None, taken: datetime | None = None,
-) -> Place:  # fmt: skip
-    """Where a file stands: `parts` are below `root`, the name of the folder that was given; `folder` is the host's that it lies in."""
-    hint, kind, collected = _bundle_hint([root, *parts])
-    if hint is None and folder is not None:
-        hint, kind = folder, "folder"
-    return Place(
-        source=shown(path), name=shown("/".join(parts)), hint=shown(hint) if hint else None, hint_kind=kind,
-        collected=collected or taken, mtime=stamp_of(info.st_mtime) if info else None, size=info.st_size if info else 0,
-        stat=(info.st_mtime_ns, info.st_ctime_ns, info.st_ino) if isinstance(info, os.stat_result) else None,
-    )  # fmt: skip
+def places_below(
+    folders: Sequence[str], root: str, host: str | None, taken: datetime | None = None
+) -> Callable[[str, str, os.stat_result | None], Place]:
+    """Path, name and stat of a file of one folder -> where it stands; `folders` lead there from `root`, the one that was given."""
+    named, at = _bundle_hint([root, *folders])
+    before = shown("".join(f"{folder}/" for folder in folders))
+
+    def place(path: str, name: str, info: os.stat_result | None) -> Place:
+        found, moment = _matched(name)
+        hint = found or named or host
+        return Place(
+            source=shown(path), name=before + shown(name), hint=shown(hint) if hint else None,
+            hint_kind="bundle" if found or named else "folder" if hint else None, collected=moment or at or taken,
+            mtime=stamp_of(info.st_mtime) if info else None, size=info.st_size if info else 0,
+            stat=(info.st_mtime_ns, info.st_ctime_ns, info.st_ino) if isinstance(info, os.stat_result) else None,
+        )  # fmt: skip
+
+    return place
 
 
 def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
     """Where a member of the archive at ``outer`` stands; the innermost bundle name wins, a plain folder only where nothing else is known."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    hint, kind, collected = _bundle_hint([outer.name.rstrip("/").rpartition("/")[2], *parts])
+    hint, collected = _bundle_hint([outer.name.rstrip("/").rpartition("/")[2], *parts])
+    kind: str | None = "bundle"
     if hint is None:
         hint, kind = outer.hint, outer.hint_kind
     if hint is None or kind == "parent":
@@ -104,14 +112,14 @@ def member_place(outer: Place, name: str, size: int, mtime: float) -> Place:
     )  # fmt: skip
 
 
-def _bundle_hint(parts: Sequence[str]) -> tuple[str | None, str | None, datetime | None]:
+def _bundle_hint(parts: Sequence[str]) -> tuple[str | None, datetime | None]:
     # Host and time as the innermost bundle name among the parts tells them; read from the right, hosts contain `-`.
     host, collected = None, None
     for part in reversed(parts):
         found, moment = _matched(part)
         collected = collected or moment
-        host = host or (found if found and found.lower() not in _NO_HOST else None)
-    return host, "bundle" if host else None, collected
+        host = host or found
+    return host, collected
 
 
 @lru_cache(1 << 14)  # a fleet's paths are made of few words
@@ -121,7 +129,7 @@ def _matched(part: str) -> tuple[str | None, datetime | None]:
     named, moment = match or _VCENTER.match(part), None
     with suppress(ValueError):
         moment = datetime.fromisoformat(f"{match['day']}T{match['hour']}:{match['minute']}+00:00") if match else None
-    return named["host"] if named else None, moment
+    return named["host"] if named and (named["host"] or "").lower() not in _NO_HOST else None, moment
 
 
 def stamp_of(seconds: float) -> datetime | None:

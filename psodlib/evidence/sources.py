@@ -12,23 +12,24 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from psodlib.errors import InputError
 from psodlib.evidence.addresses import trouble_at
 from psodlib.evidence.archives import Container, Item, expand
 from psodlib.evidence.artifacts.commands import parse_date
-from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, joined_runs, place_of, shown
+from psodlib.evidence.places import FRAGMENT, Place, host_of_folder, joined_runs, places_below, shown
 from psodlib.evidence.streams import BLOCK, Budget, DiskFile, Limits, Stream, chained, diagnose, noted, peeled
 from psodlib.records import Problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unit:
+class Unit(Struct, frozen=True, kw_only=True):
     """One file as it lies in a folder, with its fragments: the unit of work. It pickles; nothing is open.
 
     ``paths`` are local paths, ``"-"`` for stdin, or addresses that fsspec opens.
@@ -37,7 +38,7 @@ class Unit:
     paths: tuple[str, ...]
     place: Place
     # gives a hash for its text as it is read
-    watch: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+    watch: Callable[[], Any] | None = None
 
     @property
     def source(self) -> str:
@@ -155,7 +156,7 @@ def _local(text: str) -> Iterator[Unit | Problem]:
         host = _host_around(parent, os.stat(parent).st_mtime_ns)
     except OSError:  # its folder may be entered, and not listed
         host = host_of_folder(os.path.basename(parent), (), (name,))
-    place = place_of(text, [name], os.path.basename(parent), host, info)
+    place = places_below((), os.path.basename(parent), host)(text, name, info)
     if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
         place = replace(place, hint_kind="parent")
     yield Unit(paths=(text,), place=place)
@@ -214,12 +215,13 @@ def _units(
         dates = (path for name, path, info in files if name == "date.txt" and hasattr(info, "st_size"))
         taken = next((_told_time(open_file, path) for path in dates), None)
         fragments: dict[str, dict[int, tuple[Place, str]]] = {}
+        place_of = places_below(parts, root, hosts.get(parts), taken)
         for name, path, info in files:
             if isinstance(info, Problem):
                 yield info
             elif info is not None:
-                place = place_of(path, [*parts, name], root, hosts.get(parts), info, taken)
-                if match := FRAGMENT.match(path):
+                place = place_of(path, name, info)
+                if ".FRAG-" in name and (match := FRAGMENT.match(path)):
                     fragments.setdefault(match["base"], {})[int(match["number"])] = (place, path)
                 else:
                     yield Unit(paths=(path,), place=place)

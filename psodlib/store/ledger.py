@@ -7,6 +7,7 @@ read again.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -14,13 +15,13 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
-import msgspec
+from msgspec.structs import replace
 
 from psodlib.errors import InputError
 from psodlib.evidence.archives import Item
@@ -76,7 +77,7 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
         size, stamp = _stat(unit, now)
         place, path = unit.place, unit.source if len(unit.paths) == 1 else shown(unit.paths[0])
         entry = Entry(
-            path=path, source=place.source, root=shown(root), name=place.name, hint=place.hint, hint_kind=place.hint_kind,
+            path=path, source=place.source, root=root, name=place.name, hint=place.hint, hint_kind=place.hint_kind,
             collected=place.collected, stamp=stamp, size=size, parser=parser,
         )  # fmt: skip
         yield unit, entry
@@ -84,25 +85,25 @@ def look(units: Iterable[tuple[str, Unit]], parser: str) -> Iterator[tuple[Unit,
 
 def _stat(unit: Unit, now: float) -> tuple[int, str]:
     # Size, and what changes with the bytes: times and inode (or what a store of objects has instead), where they can be believed.
-    size, told, newest = 0, [], 0
+    if times := unit.place.stat:
+        size, told, newest = unit.size, ".".join(map(str, times)), max(times[:2])
+        return size, f"{size}:{told}" if now - newest / 1e9 > RACY else ""
+    size, parts, newest = 0, [], 0
     try:
         for path in unit.paths:
             if "://" in path:
                 files, name = fsspec.core.url_to_fs(path)
                 info = files.info(name)
                 size += int(info.get("size") or 0)
-                told.append(str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""))
+                parts.append(str(info.get("ETag") or info.get("mtime") or info.get("LastModified") or ""))
             else:
-                times, length = unit.place.stat, unit.size
-                if times is None:
-                    stat = os.stat(path)
-                    times, length = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino), stat.st_size
-                size += length
-                told.append(".".join(map(str, times)))
-                newest = max(newest, *times[:2])
+                stat = os.stat(path)
+                size += stat.st_size
+                parts.append(f"{stat.st_mtime_ns}.{stat.st_ctime_ns}.{stat.st_ino}")
+                newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
     except Exception:  # each protocol has errors of its own; the reader will say what is wrong
         return 0, ""
-    return size, f"{size}:{','.join(told)}" if all(told) and now - newest / 1e9 > RACY else ""
+    return size, f"{size}:{','.join(parts)}" if all(parts) and now - newest / 1e9 > RACY else ""
 
 
 # ---- what is known ----------------------------------------------------------------------------------------------------
@@ -126,15 +127,19 @@ def is_output(entry: Entry) -> bool:
 
 def adopt(old: Entry, entry: Entry) -> Entry | None:
     """What is known of some bytes, under the name and place that they have now; None where a reader would see more."""
-    if role_of(old) != role_of(entry) or _dated(old, entry.parser) not in (..., entry.collected):
+    if _dated(old, entry.parser) not in (..., entry.collected):
         return None
-    if old.archive and _member_of(old) != _member_of(entry):
+    if _place_of(old) == _place_of(entry) and not (old.began or old.known or old.waiting or old.gone):
+        return old
+    if role_of(old) != role_of(entry) or (old.archive and _member_of(old) != _member_of(entry)):
         return None
     pieces = old.pieces
     if not old.archive and old.hint != entry.hint:
-        pieces = tuple(msgspec.structs.replace(piece, hint=entry.hint) for piece in pieces)
-    problems = tuple(replace(p, source=entry.source + p.source.removeprefix(old.source)) for p in old.problems)
-    return msgspec.structs.replace(
+        pieces = tuple(replace(piece, hint=entry.hint) for piece in pieces)
+    problems = old.problems and tuple(
+        dataclasses.replace(p, source=entry.source + p.source.removeprefix(old.source)) for p in old.problems
+    )
+    return replace(
         entry, sha256=entry.sha256 or old.sha256, head=entry.head or old.head, ends=entry.ends or old.ends,
         packed=entry.packed if entry.sha256 else old.packed, unpacked=old.unpacked, archive=old.archive, timeless=old.timeless,
         lasting=old.lasting, troubles=old.troubles, segment=old.segment, pieces=pieces, problems=problems, hosts=old.hosts,
@@ -143,9 +148,12 @@ def adopt(old: Entry, entry: Entry) -> Entry | None:
 
 def _dated(old: Entry, parser: str) -> Any:
     # The time of the collection for which a known file says what it said: that of its own, any (...), or none (False).
-    if old.parser != parser or any(problem.problem in PASSING for problem in old.troubles):
+    if old.parser != parser or (old.troubles and any(problem.problem in PASSING for problem in old.troubles)):
         return False
     return ... if old.timeless else old.collected
+
+
+_place_of = attrgetter("path", "source", "root", "name", "hint", "hint_kind", "collected", "stamp", "parser")
 
 
 def _member_of(entry: Entry) -> tuple[Any, ...]:
@@ -271,7 +279,7 @@ def read_jobs(folder: Path, jobs: Iterable[Job], tell: Callable[[Entry], None] =
                 told = read_unit(replace(job.unit, watch=hashed.begin))
                 if hashed.size < hashed.most:
                     hashed = _unfolded(job.unit, likely)
-                yield msgspec.structs.replace(hashed.compared(entry, likely), known=""), *told
+                yield replace(hashed.compared(entry, likely), known=""), *told
             else:
                 yield entry, *read_unit(job.unit)
             tell(entry)
@@ -323,7 +331,7 @@ class _Hashed:
         if began is None:
             return entry
         known = began.sha256 if began.says_the_same and began.size == self.size else ""
-        return msgspec.structs.replace(entry, began=began.sha256, known=known)
+        return replace(entry, began=began.sha256, known=known)
 
 
 def _examined(job: Job) -> tuple[Entry, Sequence[Beginning]]:
@@ -343,8 +351,8 @@ def _examined(job: Job) -> tuple[Entry, Sequence[Beginning]]:
                     last = (last + block[-HEAD:])[-HEAD:]
                     whole.update(block)
     except Exception:  # as in `_stat`
-        return msgspec.structs.replace(entry, stamp=""), ()
-    entry = msgspec.structs.replace(
+        return replace(entry, stamp=""), ()
+    entry = replace(
         entry,
         sha256=whole.hexdigest(),
         head=_sha(first)[:24],
@@ -352,7 +360,7 @@ def _examined(job: Job) -> tuple[Entry, Sequence[Beginning]]:
         ends=_sha(begin + last) if wrap else "",
     )
     if any(entry.sha256 in known for known in job.same):
-        return msgspec.structs.replace(entry, known=entry.sha256), ()
+        return replace(entry, known=entry.sha256), ()
     if not wrap:
         return whole.compared(entry, likely), ()
     length = int.from_bytes(last[-4:], "little")  # of what is in it, so it may be known

@@ -31,7 +31,7 @@ def read_new(
     folder: Path, before: Manifest, known: Sequence[Entry], walks: Sequence[Walk], read: ReadJobs, parser: str
 ) -> tuple[list[Entry], dict[str, int | bool]]:
     """The entries as they will be, and what was done to have them."""
-    found = [(source, unit) for source, units, _ in walks for unit in units]
+    found = [(root, unit) for source, units, _ in walks for root in [shown(source)] for unit in units]
     if any(unit.paths == ("-",) for _, unit in found):
         raise InputError("standard input cannot go into a store: there is nothing to compare tomorrow; give a file")
     roots = {shown(source) for source, _, _ in walks}

@@ -33,7 +33,11 @@ class Rule:
     reason: str  # why the line is there
     file: str  # where it stands
     line: int  # where it stands
-    regex: re.Pattern[str]  # the compiled pattern
+    regex: re.Pattern[str] | None  # the compiled pattern; None where the text itself is meant
+
+    def fits(self, text: str) -> bool:
+        """Whether the pattern is the whole of a text."""
+        return self.regex.fullmatch(text) is not None if self.regex else self.pattern == text
 
 
 @cache
@@ -55,8 +59,9 @@ def _rule(path: Path, number: int, line: str, mapped: bool, plain: bool) -> Rule
     if mapped is (match["value"] is None):
         wanted = "a pattern and -> value" if mapped else "a pattern without ->"
         raise RuleError(path, number, f"found {line!r}, expected {wanted}")
+    plain = plain or match["pattern"].isidentifier()  # most are, and to compile hundreds is dear
     try:
-        regex = re.compile(re.escape(match["pattern"]) if plain else match["pattern"])
+        regex = None if plain else re.compile(match["pattern"])
     except re.error as error:
         raise RuleError(path, number, f"{match['pattern']!r} is no regular expression: {error}") from error
     value = "" if match["value"] == '""' else match["value"]
@@ -68,6 +73,6 @@ def matcher(file: str | Path, mapped: bool = False) -> Callable[[str], Rule | No
 
     @lru_cache(maxsize=1 << 16)
     def first(text: str) -> Rule | None:
-        return next((rule for rule in read_rules(file, mapped) if rule.regex.fullmatch(text)), None)
+        return next((rule for rule in read_rules(file, mapped) if rule.fits(text)), None)
 
     return first

@@ -271,7 +271,7 @@ def telling_names(crash: Crash) -> tuple[str, ...]:
 @lru_cache(maxsize=1 << 16)
 def _stripped(function: str) -> str:
     for rule in read_rules("strip.txt", mapped=True):
-        function = rule.regex.sub(rule.value or "", function)
+        function = re.sub(rule.regex or rule.pattern, rule.value or "", function)
     return function
 
 
