@@ -144,7 +144,7 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
         others = [] if listed is None else listed["module"].dropna().unique()
         names = dict.fromkeys([*table["module"], *sorted(others)])
         name = known_name(module, names, "module") if names else module
-        return {"module": name, "why": "it was asked for", "runners_up": []}
+        return {"module": name, "why": "", "runners_up": []}
     for at in table.index[(table["versions"] > 1) & (table["crashes"] > 0)]:  # installed is not loaded
         ran = loaded_versions(fleet.uptimes, fleet.drivers, str(table.loc[at, "module"]))["version"]
         table.loc[at, "versions"] = ran.nunique()
