@@ -17,7 +17,7 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.assemble import assemble, with_inventory
-from psodlib.errors import InputError, known_name
+from psodlib.errors import InputError, in_words, known_name
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import read_unit, read_units
 from psodlib.evidence.sources import Unit, iter_units
@@ -165,7 +165,7 @@ class Fleet(schema.Cell):
                 table.to_parquet(part.with_suffix(".part"), index=False)
                 part.with_suffix(".part").replace(part)  # a reader never sees half a table
         except OSError as error:
-            raise InputError(f"{out}: the tables cannot be saved there ({error})") from error
+            raise InputError(f"{out}: the tables cannot be saved there ({in_words(error)})") from error
         return out
 
     @classmethod

@@ -24,14 +24,14 @@ PRIORITY = rb"(?:<\d{1,3}> ?)?(?:1 )?"
 _HOST = rb"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?"
 _LINE = re.compile(
     # The receiver's own stamp and its name for the sender may stand before the line as it was sent.
-    rb"%(pri)s(?:(?:%(iso)s|%(bsd)s|%(kiwi)s)\s(?:(?P<receiver>%(host)s)\s)?%(pri)s(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
-    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?:[A-Z][a-z]\(\d{1,3}\)\+?\s)?(?P<program>[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
+    rb"(?:\d{1,5} (?=<))?%(pri)s(?:(?:%(iso)s|%(bsd)s|%(kiwi)s)\s(?:(?P<receiver>%(host)s)\s)?%(pri)s(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
+    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?:[A-Z][a-z]\(\d{1,3}\)\+?\s)?(?P<program>(?!cpu\d)[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
     rb"(?::\s?|\s(?:\d{1,9}|-)\s\S{1,40}\s(?:-|\[[^\]\n]{0,400}\])\s)(?P<text>.*)"
     % {b"iso": _ISO, b"bsd": _BSD, b"kiwi": KIWI, b"host": _HOST, b"pri": PRIORITY},
     re.DOTALL,
 )
 SYSLOG_LINE = f"^{_LINE.pattern.decode()}"  # for one pass with other patterns
-_MAY_BEGIN = re.compile(rb"<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # a priority or a stamp: refuses most lines at once
+_MAY_BEGIN = re.compile(rb"(?:\d{1,5} )?<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # refuses most lines at once
 _VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert", b"logefi"})
 _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 from filelock import FileLock, Timeout
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 from psodlib.records import Problem
 
 SCHEMA = 4  # of the store's files; of one before OLDEST tables are read, readings are not; a later one is not read
@@ -199,7 +199,7 @@ def locked(folder: Path) -> Iterator[None]:
         who = holder.read_text(errors="replace")[:200] if holder.is_file() else "another process"
         raise InputError(f"{folder}: {who} is loading into this store; wait for it and run again") from error
     except (OSError, NotImplementedError) as error:
-        raise InputError(f"{folder}: cannot be a store ({error})") from error
+        raise InputError(f"{folder}: cannot be a store ({in_words(error)})") from error
     with lock:
         with suppress(OSError):  # only words for whoever comes second; a full disk is told by the load itself
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")

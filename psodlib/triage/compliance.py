@@ -73,16 +73,12 @@ def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict
     ordered = placed[differ].sort_values(["row", "module", "rank", "observed_at"], kind="stable")
     rows = []
     for (_, module), readings in ordered.groupby(["row", "module"], sort=False):
-        believed = readings.iloc[0]
-        others = readings[readings["version"] != believed["version"]].drop_duplicates("version")
-        first, line = others.iloc[0], others["line"].iloc[0]
-        against = " and ".join(f"{one.version} ({one.evidence})" for one in others.itertuples())
-        detail = (
-            f"{module} was read as {believed['version']} ({believed['evidence']}) and as {against} in one boot; "
-            "the first is used"
-        )
+        versions: list[Any] = list(readings.drop_duplicates("version").itertuples())  # the first is believed
+        believed, *others = (f"{one.version} ({one.evidence})" for one in versions)
+        told, line = versions[1], versions[1].line
+        detail = f"{module} was read as {believed} and as {' and '.join(others)} in one boot; the first is used"
         rows.append({
-            "source": first["source"], "host": first["host"], "line": None if pd.isna(line) else int(line),
+            "source": told.source, "host": told.host, "line": None if pd.isna(line) else int(line),
             "problem": "version_conflict", "detail": detail,
         })  # fmt: skip
     return rows
