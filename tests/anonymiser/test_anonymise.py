@@ -302,6 +302,14 @@ def test_a_saved_fleet_is_replaced_cell_by_cell(made, tmp_path):
     assert not set(after.hosts["host"]) & set(HOSTS)
 
 
+def test_a_store_becomes_a_saved_fleet_without_its_names(made, tmp_path):
+    source, inventory, _ = made
+    before = psod.load(source, inventory=inventory, store=tmp_path / "store")
+    done = anonymise(tmp_path / "store", out=tmp_path / "out", key=KEY, words=["Bern"])
+    assert not done.left_out and not any(one.source.startswith("/") for one in done.suspects)
+    same_but_for_names(before, psod.load(done.folder), json.loads(done.mapping.read_text())["names"])
+
+
 def test_a_name_that_only_looks_escaped_is_written_once():
     names = Names()
     names.add("host", "web01.corp.acme")
