@@ -42,10 +42,7 @@ class Life:
     def stretches(self) -> list[Alive]:
         """Those found so far."""
         about = {"evidence": self.evidence, "source": self.source}
-        return tuple(
-            Alive(start=one.start, end=one.end, boot=one.boot, vms=one.vms, line=one.line, **about)
-            for one in self._found
-        )
+        return [Alive(start=s.start, end=s.end, boot=s.boot, vms=s.vms, line=s.line, **about) for s in self._found]
 
     def add(
         self, stamp: datetime, up: timedelta | None = None, vms: int | None = None, line: int | None = None,
