@@ -404,12 +404,8 @@ class _Host:
 _PACKAGE = {"name": "name", "version": "version", "vendor": "vendor", "built": "creationDate"}
 _MODULE = {"name": "name", "version": "version", "loaded": "loaded"}
 _DEVICE = {
-    "device": "device",
-    "driver": "driver",
-    "pci": "pci",
-    "version": "driverVersion",
-    "firmware": "firmwareVersion",
-}
+    "device": "device", "driver": "driver", "pci": "pci", "version": "driverVersion", "firmware": "firmwareVersion",
+}  # fmt: skip
 
 
 def _same(row: dict[str, Any]) -> str:

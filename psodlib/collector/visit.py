@@ -17,18 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from psodlib.collector.folder import Folder, Manifest, Record
-from psodlib.collector.plan import (
-    COMMANDS,
-    DATASTORES,
-    DUMPS,
-    EXTRACTORS,
-    LOGS,
-    ROOM,
-    ROOM_FOLDERS,
-    Command,
-    Limits,
-    Logs,
-    output_name,
+
+from psodlib.collector.plan import (  # isort: skip
+    COMMANDS, DATASTORES, DUMPS, EXTRACTORS, LOGS, ROOM, ROOM_FOLDERS, Command, Limits, Logs, output_name,
 )  # fmt: skip
 from psodlib.collector.remote import MAX_OUTPUT, Entry, Remote, RemoteError
 from psodlib.evidence.artifacts.commands import parse_date
@@ -258,9 +249,7 @@ class Visit:
             record.detail = f"no folder could be made in {place}: {error}"
         finally:
             if work in remote.left:
-                words = (
-                    f"the host removes {work} itself when it notices that the connection is gone; look whether it did"
-                )
+                words = f"the host removes {work} itself when it sees that the connection is gone; look whether it did"
                 record.detail = "; ".join(filter(None, [record.detail, words]))
 
     def _bring_extracted(self, record: Record, dump: Entry, made: Entry) -> None:

@@ -16,28 +16,14 @@ from itertools import takewhile
 
 from psodlib.evidence.psod_lines import modules_named_by_kernel
 from psodlib.records import Crash, Frame, Precursor
-from psodlib.triage.frames import (
-    MAX_MESSAGE,
-    MAX_SEARCHED,
-    STALLED,
-    attribute_frames,
-    irrelevant_rule,
-    is_lock,
-    junk,
-    machine_check_frame,
-    message_of,
-    software_nmi,
-    telling_frames,
-)
-from psodlib.triage.modules import (
-    Release,
-    class_of,
-    is_plumbing,
-    module_of_symbol,
-    module_of_word,
-    prefix_rule,
-    release_of,
-)
+
+from psodlib.triage.frames import (  # isort: skip
+    MAX_MESSAGE, MAX_SEARCHED, STALLED, attribute_frames, irrelevant_rule, is_lock, junk, machine_check_frame,
+    message_of, software_nmi, telling_frames,
+)  # fmt: skip
+from psodlib.triage.modules import (  # isort: skip
+    Release, class_of, is_plumbing, module_of_symbol, module_of_word, prefix_rule, release_of,
+)  # fmt: skip
 from psodlib.triage.precursors import Said, Standout, heard, standouts
 
 HARDWARE_KINDS = ("machine_check", "nmi")
