@@ -121,23 +121,14 @@ VIBS = [("esx-p1.lab", "lpfc", "12.8.298.3-1OEM.670.0.0.8169922", "EMU"), ("esx-
 
 @pytest.mark.parametrize(
     ("quote", "delimiter", "encoding"),
-    [
-        ('"', ",", "utf-8"),
-        ("", ";", "utf-8-sig"),
-        ('"', "\t", "utf-16"),
-        ('"', ";", "utf-16-le"),
-        ("", ",", "utf-16-be"),
-    ],
-)
+    [('"', ",", "utf-8"), ("", ";", "utf-8-sig"), ('"', "\t", "utf-16"), ('"', ";", "utf-16-le"),
+     ("", ",", "utf-16-be")],
+)  # fmt: skip
 @pytest.mark.parametrize(
     "columns",
-    [
-        ("VMHost", "Name", "Version", "Vendor"),
-        ("Version", "Vendor", "Name", "VMHost"),
-        ("Hostname", "Name", "Version"),
-        ("ESXi Host", "VIB Name", "VIB Version", "Vendor"),
-    ],
-)
+    [("VMHost", "Name", "Version", "Vendor"), ("Version", "Vendor", "Name", "VMHost"),
+     ("Hostname", "Name", "Version"), ("ESXi Host", "VIB Name", "VIB Version", "Vendor")],
+)  # fmt: skip
 def test_vibs_of_a_fleet(tmp_path: Path, columns: tuple[str, ...], quote: str, delimiter: str, encoding: str) -> None:
     places = dict.fromkeys(("VMHost", "Hostname", "ESXi Host"), 0) | {"Name": 1, "VIB Name": 1, "Vendor": 3}
     places |= {"Version": 2, "VIB Version": 2}

@@ -229,17 +229,10 @@ def test_a_fleet_with_nothing_in_it_still_has_its_tables() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [
-        ({"hosts": 0}, "hosts"),
-        ({"days": 0}, "days"),
-        ({"driver_rate": -1}, "driver_rate"),
-        ({"driver_rate": float("nan")}, "driver_rate"),
-        ({"rollback": 1.5}, "rollback"),
-        ({"reboot_days": 0}, "reboot_days"),
-        ({"frailty_shape": "normal"}, "frailty_shape"),
-        ({"speed": 3}, "speed"),
-    ],
-)
+    [({"hosts": 0}, "hosts"), ({"days": 0}, "days"), ({"driver_rate": -1}, "driver_rate"),
+     ({"driver_rate": float("nan")}, "driver_rate"), ({"rollback": 1.5}, "rollback"),
+     ({"reboot_days": 0}, "reboot_days"), ({"frailty_shape": "normal"}, "frailty_shape"), ({"speed": 3}, "speed")],
+)  # fmt: skip
 def test_wrong_parameters_are_named(arguments: dict[str, float], word: str) -> None:
     with pytest.raises(InputError, match=word):
         simulate_history(**{"hosts": 5, "clusters": 1, **arguments})

@@ -14,14 +14,14 @@ import psodlib as psod
 from psodlib.cli import app
 from psodlib.errors import InputError
 from psodlib.simulate import History, simulate_fleet
-from psodlib.simulate.stories import story_named, story_names
+from psodlib.simulate.stories import _stories, story_named
 
 FLEET = {"hosts": 12, "days": 200, "clusters": 6, "seed": 11, "driver_rate": 1.5, "background_rate": 0.6, "gaps_per_host": 0.0,
          "rotation_loss": 0.0, "truncated": 0.0, "bundles": 0.2, "no_dump": 0.0, "cut_dump": 0.0}  # fmt: skip
 Told = tuple[str, History, psod.Fleet]
 
 
-@pytest.fixture(scope="module", params=story_names())
+@pytest.fixture(scope="module", params=_stories())
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Told:
     out = tmp_path_factory.mktemp(request.param) / "fleet"
     history = simulate_fleet(out, story=request.param, **FLEET)

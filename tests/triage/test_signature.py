@@ -196,15 +196,10 @@ def test_length_and_version():
 
 @pytest.mark.parametrize(
     ("frame", "name"),
-    [
-        (Frame(function="hpsa_isr"), "hpsa_isr"),
-        (Frame(function="hpsa_isr+0x39c"), "hpsa_isr"),
-        (Frame(function="hpsa_isr'@'<None>"), "hpsa_isr"),
-        (Frame(module="hpsa"), "hpsa:?"),
-        (Frame(), "?"),
-        (Frame(function="@#"), "?"),
-    ],
-)
+    [(Frame(function="hpsa_isr"), "hpsa_isr"), (Frame(function="hpsa_isr+0x39c"), "hpsa_isr"),
+     (Frame(function="hpsa_isr'@'<None>"), "hpsa_isr"), (Frame(module="hpsa"), "hpsa:?"), (Frame(), "?"),
+     (Frame(function="@#"), "?")],
+)  # fmt: skip
 def test_frame_names(frame, name):
     assert frame_name(frame) == name
 
