@@ -400,7 +400,9 @@ def test_bundles_one_host_at_a_time_in_a_cluster_and_not_again(
     monkeypatch.setattr(vcenter, "POLL", 0.05)
     bundle = bundle_of({"var/log/vmkernel.log": b"x" * 5_000_000})
     started = start(hosts=6, clusters=2, bundles={"bundle": bundle}, faults={"bundle_fails": "DC0_C1_H0"})
-    done = collected(started, tmp_path / "out", bundles=True, logs=False)
+    seen: list[Any] = []
+    done = collected(started, tmp_path / "out", bundles=True, logs=False, progress=lambda *told: seen.append(told))
+    assert len(seen) >= 6
     states = dict(zip(done.hosts["host"], done.hosts["state"], strict=True))
     assert [host for host, state in states.items() if state != "complete"] == ["DC0_C1_H0"]
     assert "bundle: not made" in " ".join(done.hosts["why"].dropna())
