@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from psodlib.evidence.psod_lines import ISO
 
@@ -40,6 +41,26 @@ _LINE_END = re.compile(
     rb"\n|(?:(?:\\r)?\\n|\\par\b|<(?:br|/p|/div|/tr|/li|/title|body|/?pre)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]"
     rb"|\x0b|\xe2\x80[\xa8\xa9])\r?\n?", re.IGNORECASE
 )  # fmt: skip
+# What all lines of an output may wear. Numbers must follow each other: a device's address begins with one too.
+_WORN = tuple(
+    re.compile(rf"(?m)^[ \t]{{0,40}}{pattern}")
+    for pattern in (
+        r"(?:(?:> ?){0,8}[|│] ?(?=[^|│\n]{0,1000}$)|(?:> ?){1,8})",
+        r"(\d{1,7})(?:\t|: ?| {1,2})",
+        r"\[[^\]\n]{0,40}\d:\d\d[^\]\n]{0,20}\] (?:[\w., -]{1,40}: )?",
+    )
+)
+
+
+def worn(text: str) -> re.Pattern[str] | None:
+    """What most lines of an output wear, if they do."""
+    lines = [line for line in text[:8192].split("\n")[:40] if line.strip()]
+    for pattern in _WORN:
+        found = [match for line in lines if (match := pattern.match(line))]
+        numbers = [int(match[1]) for match in found] if pattern.groups else []
+        if 2 * len(found) > len(lines) and len(numbers) != 1 and all(b - a == 1 for a, b in pairwise(numbers)):
+            return pattern
+    return None
 
 
 def line_at(data: bytes, start: int) -> tuple[int, int]:
