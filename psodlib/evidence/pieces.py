@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
@@ -16,7 +16,6 @@ from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UP
 
 LINE_LIMIT = 1 << 16
 _OWN_REACH = 256  # bytes before which a line's own prefix begins
-CENTURY = (1990, 2200)
 
 # Where a log line begins inside another, because a scraper joined the two.
 _CUT = re.compile(
@@ -25,7 +24,7 @@ _CUT = re.compile(
     rb"|(?P<banner>(?:Version Details: ?)?[.\\^\x1b\[;\dm]{0,40}VMware ESX(?:i| Server)?(?: [\d.#X]{1,12})? \[(?:Release)?build-[\d#X]{1,12}(?: \w{1,12})?\]?(?:\^?\[0m)?)"
     rb"|(?:(?:Panic|PSOD|Crash) [Mm]essage: {0,4})?@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
     rb"|(?:BlueScreen: ?)?#[A-Z]{2} Exception"
-    rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
+    rb"|(?:Code starts?(?: at|:) ?0(?:x|\xc3\x97|&#215;)[\da-fA-F#Xx]{1,16} )?VMK uptime:"
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
@@ -231,15 +230,23 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?([+-]\d\d:
 
 
 def moment_of(text: str) -> datetime | None:
-    """The moment that a stamp names, in UTC; None for a masked one or one that cannot be."""
+    """The moment that the stamp at a text's start names, in UTC; None for a masked one or one that cannot be."""
     found = _MOMENT.match(text)
-    if not found or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
+    if not found:
         return None
+    leap = text[17:19] == "60"  # a leap second is the next minute's first
+    stamp = f"{text[:17]}59{found[0][19:]}" if leap else found[0]
     try:
-        moment = datetime.fromisoformat(found[0] if found[1] else f"{found[0]}+00:00")
-        return moment.astimezone(UTC) if found[1] else moment
+        moment = datetime.fromisoformat(stamp if found[1] else f"{stamp}+00:00")
+        moment = moment.astimezone(UTC) if found[1] else moment
+        return bounded(moment + timedelta(seconds=1) if leap else moment)
     except (ValueError, OverflowError):
         return None
+
+
+def bounded(moment: datetime) -> datetime | None:
+    """The moment itself, or None outside 1990..2200."""
+    return moment if 1990 <= moment.year < 2200 else None
 
 
 def read_count(text: str | None) -> int | None:

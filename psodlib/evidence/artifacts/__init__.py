@@ -188,10 +188,10 @@ def read_artifact(
     kind = kind if kind and (kind.is_log or kind.irrelevant) else None
     raw, head, dress = numbered_blocks(stream), "", None
     if kind is None:
-        first = next(raw, (1, b""))
-        dress = worn(first[1][: 1 << 13].decode("utf-8", "replace"))
-        head = "\n".join(text for _, text in islice(_plain(numbered_lines([first]), dress), SNIFFED))
-        raw = chain([first], raw)
+        first = list(islice(raw, 2))
+        dress = worn(b"".join(block for _, block in first)[: 1 << 13].decode("utf-8", "replace"))
+        head = "\n".join(text for _, text in islice(_plain(numbered_lines(first), dress), SNIFFED))
+        raw = chain(first, raw)
     part = Part(source, _plain(numbered_lines(raw), dress), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
     several = has_prompt(head)
     kinds = [kind] if kind else [] if several else list(_kinds_of(head, part.command))
