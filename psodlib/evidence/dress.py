@@ -9,10 +9,10 @@ from psodlib.evidence.psod_lines import ISO
 
 # What may stand before a line, one behind the other, each with a sample. A mark may end the line too.
 DRESSES: tuple[tuple[str, str], ...] = (
-    ("| ", r"(?P<mark>[>|`+]|[-*#](?=[ \t])|//|\*\*(?=[@#*\w])|\xe2\x94[\x82\x83]|\xe2(?:\x95\x91|\x80\xa2|\x96\xaa|\x97\x8f)|\xc2\xb7)"),
+    ("| ", r"(?P<mark>[>|`]|\+(?!0x[\da-f]{1,5} )|[-*#](?=[ \t])|//|\*\*(?=[@#*\w])|\xe2\x94[\x82\x83]|\xe2(?:\x95\x91|\x80\xa2|\x96\xaa|\x97\x8f)|\xc2\xb7)"),
     ("1.3.2016, 10:11:12 AM ", r"(?:\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4},?[ \t])?\d\d?:\d\d(?::\d\d(?:[.,]\d{1,6})?)?(?:[ \t]?[AP]M)?(?=[ \t])"),
     # A line's number, which a stamp, a classic uptime or a list of CPUs is not.
-    ("1041:", r"(?!\d{4}-\d\d-\d\d|\d{1,6}:\d\d:\d\d|\d{1,5}:\d{1,12}/)\d{1,7}(?:[-:\t]|[.)][ \t])"),
+    ("1041:", r"(?!\d{4}-\d\d-\d\d|\d{1,6}:\d\d:\d\d|\d{1,5}:\d{1,12}/)\d{1,7}(?:[-:](?!\S{1,40} (?:IP|ip|@|addr) ?0x)|\t|[.)][ \t])"),
     ("   17 ", r"(?<=[ \t>])\d{1,7}(?=[ \t]|</td>)"),
     ("<td class='n'>", r"</?[a-z]{1,10}(?: [^<>\n]{0,300})?>"),
     (r"C:\logs\vmkernel.log:17:", r"(?:[A-Za-z]:)?[\w./~\\-]{1,200}\.(?:log|txt|gz|\d{1,3})[:-](?:\d{1,7}[:-])?"),
@@ -37,9 +37,10 @@ _DRESS = re.compile(
 _BARE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!std|\{)|cpu\d|0x|@")  # as nearly all lines begin
 _COUNTED = re.compile(rb"(\d{1,5}) (?=<\d{1,3}>)")
 # A line's end, or what became of one in a string, a page or a document. CR, NEL and their like end none: they stand in messages.
+# Each way begins with a letter of its own, by which the search passes over all others.
 _LINE_END = re.compile(
-    rb"\n|(?:(?:\\r)?\\n|\\par\b|<(?:br|/p|/div|/tr|/li|/title|body|/?pre)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]"
-    rb"|\x0b|\xe2\x80[\xa8\xa9])\r?\n?", re.IGNORECASE
+    rb"(?:\\n|\\r\\n|\\par\b|<(?:br|BR|/p|/P|/div|/DIV|/tr|/TR|/li|/LI|/title|body|/?pre|/?PRE)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]"
+    rb"|\x0b|\xe2\x80[\xa8\xa9])\r?\n?|\n"
 )  # fmt: skip
 # What all lines of an output may wear. Numbers must follow each other: a device's address begins with one too.
 _WORN = tuple(
@@ -71,6 +72,21 @@ def line_at(data: bytes, start: int) -> tuple[int, int]:
         stop = counted.end() + int(counted[1])
         return (stop, stop) if _COUNTED.match(data, stop, end) else (end, behind)
     return end, behind
+
+
+def wrapped_at(data: bytes) -> tuple[int, bool]:
+    """The width at which a text's lines were broken, 0 if they were not, and whether in the middle of words.
+
+    A mail's words had no room on the line before them; a terminal fills a line.
+    """
+    lines = [line.rstrip(b" \r") for line in data.split(b"\n")]
+    width = max(map(len, lines))
+    if not 60 <= width <= 160:
+        return 0, False
+    full = sum(len(line) == width for line in lines)
+    broken = sum(len(line) + len(other.partition(b" ")[0]) >= width for line, other in pairwise(lines) if other)
+    is_terminal = width in (80, 132)
+    return width if broken > 2 or (broken and is_terminal) else 0, full > 1 or is_terminal
 
 
 def undressed(data: bytes, start: int, end: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.dress import line_at, undressed
+from psodlib.evidence.dress import line_at, undressed, wrapped_at
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
 LINE_LIMIT = 1 << 16
@@ -58,6 +58,10 @@ _OWN_PREFIX = re.compile(
 )
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
+_REST = ("", "cut", "bare_symbol")  # what the rest of a broken line looks like
+_ENDLESS = re.compile(r"(?:\b(?:addr|IP|in|world|VMK|ESXi?|stack:|uptime:|start:)|[@-])$")
+_ENDS = re.compile(r"(?:stack:|uptime:|(?:addr|IP|@) ?0x|world \d)")
+_BROKEN = ("header", "message", "frame", "code_start", "details")  # what is long enough to be broken
 _PREFIX_ENDS = (
     ("cpu", re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)")),
     ("vmk", re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)")),
@@ -109,6 +113,7 @@ class Piece:
     role: str = ""
     match: re.Match[str] | None = None
     damage: set[str] = field(default_factory=set)
+    width: int = 0  # of the line that it ends
 
     def group(self, name: str) -> str | None:
         """What its role's pattern calls so, if it does."""
@@ -116,7 +121,33 @@ class Piece:
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    """The pieces of a text that begins at a byte and a line."""
+    """The pieces of a text that begins at a byte and a line, whole where a terminal or a mail broke its lines."""
+    width, is_filled = wrapped_at(data)
+    held: Piece | None = None
+    for piece in _pieces_in(data, offset, line):
+        if held and piece.role in _REST and piece.body and not piece.prefixed and _goes_on(held, piece.body, width):
+            fills = is_filled and held.width == width and not _ENDS.match(piece.body)
+            held.body += piece.body if fills else f" {piece.body}"
+            held.end, held.width = piece.end, piece.width
+            _find_role(held)
+            continue
+        if held:
+            yield held
+        held = piece
+    if held:
+        yield held
+
+
+def _goes_on(held: Piece, rest: str, width: int) -> bool:
+    # No word behind it had room on its line, or it cannot end there.
+    if width and held.role in _BROKEN and held.width + len(rest.partition(" ")[0]) >= width:
+        return True
+    return (
+        bool(held.role or held.body[:1] == "#") and (_ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)) is not None
+    )
+
+
+def _pieces_in(data: bytes, offset: int, line: int) -> Iterator[Piece]:
     position = 0
     while position < len(data):
         end, behind = line_at(data, position)
@@ -133,6 +164,8 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
                 piece.start = offset + position
             elif before.role == "product" and not piece.prefixed:  # one print: the banner and its message
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
+            if stop == cuts[-1]:
+                piece.width = len(data[position:end].rstrip(b" \r"))
             before = piece
             yield piece
         position, line = behind, line + data.endswith(b"\n", end, behind)
@@ -177,12 +210,16 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
     piece.damage |= {"garbled"} if guarded else set()
     _read_prefix(piece)
+    _find_role(piece)
+    return piece
+
+
+def _find_role(piece: Piece) -> None:
     for role in ROLES:
         if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
             piece.damage |= {"masked"} if _MASKED.search(piece.body[:4096]) else set()
             break
-    return piece
 
 
 def read_line(raw: bytes, line: int = 0) -> Piece:

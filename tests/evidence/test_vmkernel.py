@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,38 @@ def test_what_people_put_around_lines_changes_nothing(name: str) -> None:
     for path in (path for path in GOLDEN if path.stem not in UNDRESSED.get(name, ())):
         plain = [(crash.crash_id, crash.time) for crash in find_crashes(path.read_bytes())]
         assert [(crash.crash_id, crash.time) for crash in find_crashes(dressed(path.read_bytes()))] == plain, path.stem
+
+
+BROKEN = """2016-03-04T05:06:07.100Z cpu7:33445)@BlueScreen: #PF Exception 14 in world 33445:scanworker IP 0x418002b7e594 addr 0x4108fffffff0
+PTEs:0x20aa;0x0;
+2016-03-04T05:06:07.101Z cpu7:33445)Code start: 0x418002200000 VMK uptime: 13:04:05:06.789
+2016-03-04T05:06:07.102Z cpu7:33445)0x412400a5dda0:[0x418002b7e594]acme_rescan_targets@(acmenic)#<None>+0x39c stack: 0x412400a5dde0
+2016-03-04T05:06:07.103Z cpu7:33445)0x412400a5ddf0:[0x418002b7f001]acme_scan_thread@(acmenic)#<None>+0x1fa stack: 0x0
+"""
+
+
+def broken(text: str, width: int, at_words: bool) -> str:
+    if at_words:
+        return "\n".join(
+            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+        )
+    return "\n".join(line[at : at + width] for line in text.split("\n") for at in range(0, len(line) or 1, width))
+
+
+@pytest.mark.parametrize("at_words", [True, False])
+@pytest.mark.parametrize("width", [72, 76, 80, 100, 132])
+@pytest.mark.parametrize("prefix", [0, 36])
+def test_lines_that_a_mail_or_a_terminal_broke(width: int, at_words: bool, prefix: int) -> None:
+    text = "\n".join(line[prefix if line.startswith("2016") else 0 :] for line in BROKEN.split("\n"))
+    (plain,), (found,) = find_crashes(text), find_crashes(broken(text, width, at_words))
+    assert found.crash_id == plain.crash_id
+    assert told(found)["frames"] == told(plain)["frames"]
+
+
+def test_what_stands_behind_a_crash_is_no_rest_of_it() -> None:
+    text = BROKEN.split("PTEs")[0] + "This is fixed in the next release.\nThe host was restarted since.\nESXi 8.x\n" * 3
+    (crash,) = find_crashes(text)
+    assert crash.message == "#PF Exception 14 in world 33445:scanworker IP 0x418002b7e594 addr 0x4108fffffff0"
 
 
 @pytest.mark.parametrize("path", CRASHES, ids=names)
