@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from itertools import pairwise
 
@@ -51,6 +52,29 @@ _WORN = tuple(
         r"\[[^\]\n]{0,40}\d:\d\d[^\]\n]{0,20}\] (?:[\w., -]{1,40}: )?",
     )
 )
+# What a page, a template, a terminal or markdown made of a line.
+_ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
+_TAG = re.compile(
+    r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>"
+    r"|\{\{[<%][^{}]{0,100}[>%]\}\}",
+    re.IGNORECASE,
+)
+_ESCAPED = re.compile(r"(?<! [A-Z]:)\\{1,2}([\[\](){}_*#@+<>~|:./\"'-])")
+_UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
+_ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
+
+
+def plain(text: str) -> str:
+    """A line as it was printed, before it stood in a page or a document."""
+    if "[" in text:
+        text = _ANSI.sub("", text)
+    if "&" in text:
+        text = html.unescape(text)
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    if "\\" in text:
+        text = _ESCAPED.sub(r"\1", _UNICODE.sub(lambda code: chr(int(code[1], 16)), text))
+    return text if text.isascii() else text.translate(_ODD_BLANKS)
 
 
 def worn(text: str) -> re.Pattern[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.dress import line_at, undressed, wrapped_at
+from psodlib.evidence.dress import line_at, plain, undressed, wrapped_at
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
 LINE_LIMIT = 1 << 16
@@ -41,12 +40,6 @@ _SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")
 _TITLE = re.compile(rb"\s{0,8}[A-Z#]\w")  # behind a banner
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
-# What a page, a terminal, a mail guard or markdown made of the text.
-_ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.I)  # fmt: skip
-_ESCAPED = re.compile(r"\\{1,2}([\[\](){}_*#@+<>:./\"'-])")
-_UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
-_ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
 _MASKED = re.compile(
     r"0x[0-9a-fA-F]{0,16}[#X*]|cpu[#X<]|worldID=[#X<]|world (?:[#X<]{2}|x{4})|0xx{4,}|0#{3}|<[A-Z][A-Z_ ]{0,20}>|0x[A-Z]{1,9}[G-WYZ]|YYYY-|PCPU ?[#X]{1,9}(?!\w)"
@@ -62,6 +55,7 @@ _PREFIX_REACH = 300
 _REST = ("", "cut", "bare_symbol")  # what the rest of a broken line looks like
 _ENDLESS = re.compile(r"(?:\b(?:addr|IP|in|world|VMK|ESXi?|stack:|uptime:|start:)|[@-])$")
 _ENDS = re.compile(r"(?:stack:|uptime:|(?:addr|IP|@) ?0x|world \d)")
+_ANEW = re.compile(r"[A-Z]\w*: |[-+=]{3}|[\]}]")
 _BROKEN = ("header", "message", "frame", "code_start", "details")  # what is long enough to be broken
 _PREFIX_ENDS = (
     ("cpu", re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)")),
@@ -142,7 +136,7 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
 def _goes_on(held: Piece, rest: str, width: int) -> bool:
     # No word behind it had room on its line, or it cannot end there.
     if width and held.role in _BROKEN and held.width + len(rest.partition(" ")[0]) >= width:
-        return True
+        return not (held.body.endswith((".", ";")) or _ANEW.match(rest))
     return (
         bool(held.role or held.body[:1] == "#") and (_ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)) is not None
     )
@@ -198,15 +192,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
     text = raw[:LINE_LIMIT].decode("utf-8", "backslashreplace").replace("\0", "").removesuffix("\r")
-    if "[" in text:
-        text = _ANSI.sub("", text)
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _TAG.sub(" ", text).strip()
-    if "\\" in text:
-        text = _ESCAPED.sub(r"\1", _UNICODE.sub(lambda code: chr(int(code[1], 16)), text))
-    text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
+    text = plain(text).strip().replace("'@'", "@")
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
     piece.damage |= {"garbled"} if guarded else set()

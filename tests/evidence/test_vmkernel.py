@@ -189,6 +189,12 @@ def test_what_stands_behind_a_crash_is_no_rest_of_it() -> None:
     text = BROKEN.split("PTEs")[0] + "This is fixed in the next release.\nThe host was restarted since.\nESXi 8.x\n" * 3
     (crash,) = find_crashes(text)
     assert crash.message == "#PF Exception 14 in world 33445:scanworker IP 0x418002b7e594 addr 0x4108fffffff0"
+    said = "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be an error of the hardware; ask who built it".ljust(
+        131, "!"
+    )
+    for behind in ("WARNING: IOMMUIntel: 2211: a fault", "Next: 1"):
+        assert [crash.message for crash in find_crashes(f"{said}.\n{behind}\n")] == [f"{said}."]
+        assert [crash.message for crash in find_crashes(f"{said}!\n{behind}\n")] == [f"{said}!"]
 
 
 @pytest.mark.parametrize("path", CRASHES, ids=names)

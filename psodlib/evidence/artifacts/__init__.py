@@ -20,7 +20,7 @@ from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbe
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
 from psodlib.evidence.artifacts.terminal import has_prompt, output_lines, split_terminal
-from psodlib.evidence.dress import worn
+from psodlib.evidence.dress import plain, worn
 from psodlib.evidence.heads import Heads
 from psodlib.evidence.streams import noted
 from psodlib.records import FileReading, Problem
@@ -32,10 +32,6 @@ MAX_LOOK = 1000  # characters of a line looked at
 MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
 
 
-_BLANKS = re.compile(
-    r"\u00a0|&nbsp;|</?(?:br|pre|code|p|div|span|td|tr|tt|li)\b[^<>]{0,200}>|\{\{[<%][^{}]{0,100}[>%]\}\}"
-)
-_ESCAPED = re.compile(r"\\([\[\]_*#~|-])")
 _FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})[ \t]*[\w-]{0,20}[ \t]*$")
 
 
@@ -175,9 +171,7 @@ def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> It
 def _plain(lines: Iterable[tuple[int, str]], dress: re.Pattern[str] | None) -> Iterator[tuple[int, str]]:
     # Without what a page, a reply or markdown put around an output's lines.
     for number, text in lines:
-        text = dress.sub("", text) if dress else text
-        if "\u00a0" in text or "&nbsp;" in text or "\\" in text or "<" in text:
-            text = _ESCAPED.sub(r"\1", _BLANKS.sub(" ", text))
+        text = plain(dress.sub("", text) if dress else text)
         yield number, "" if text.lstrip()[:3] in ("```", "~~~") and _FENCE.match(text) else text
 
 
