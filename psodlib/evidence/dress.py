@@ -24,7 +24,7 @@ DRESSES: tuple[tuple[str, str], ...] = (
     ("<ann> ", r"<[\w.-]{1,40}>(?=[ \t])"),
     ("AA> ", "[A-Z]{2,3}>"),
     ("syslog-1  | ", r"[\w.-]{1,60}[ \t]{1,8}(?=\|[ \t])"),
-    ("2016-03-01T01:00:00Z stdout F ", ISO + r"[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"),
+    ("2016-03-01T01:00:00Z stdout F ", rf"(?P<stamp>{ISO})" + r"[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"),
     # A string of several lines, which does not end here; a container's line, or one of a list. What else a document calls its
     # message is told of a crash.
     ('{"ticket": 17, "text": "', r'(?:[\[{][ \t]{0,4})?(?:(?:"[^"\n]{0,80}"|[\w.+-]{1,40})[ \t]{0,4}[:,][ \t]{0,4}){1,8}"(?=(?:[^"\\]|\\.){0,4000}$)'),
@@ -113,13 +113,13 @@ def wrapped_at(data: bytes) -> tuple[int, bool]:
     return width if broken > 2 or (broken and is_terminal) else 0, full > 1 or is_terminal
 
 
-def undressed(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Where a line begins and ends without what somebody else put around it."""
+def undressed(data: bytes, start: int, end: int) -> tuple[int, int, str]:
+    """Where a line begins and ends without what somebody else put around it, and when that was."""
     if _BARE.match(data, start, end) or not (dress := _DRESS.match(data, start, end)):
-        return start, end
+        return start, end, ""
     text = data[dress.end() : end].rstrip(b" \t\r")
     if dress["quote"]:
         text = text.removesuffix(b",").removesuffix(dress["quote"])
     elif dress["mark"] and dress["mark"] != b"#":  # which also masks a number
         text = text.removesuffix(dress["mark"])
-    return dress.end(), dress.end() + len(text)
+    return dress.end(), dress.end() + len(text), (dress["stamp"] or b"").decode()

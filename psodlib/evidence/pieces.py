@@ -148,7 +148,8 @@ def _pieces_in(data: bytes, offset: int, line: int) -> Iterator[Piece]:
         end, behind = line_at(data, position)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, *undressed(data, position, end))
+        begin, stop, stamp = undressed(data, position, end)
+        cuts = _cuts(data, begin, stop)
         joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
         for start, stop in pairwise(cuts):
@@ -157,6 +158,8 @@ def _pieces_in(data: bytes, offset: int, line: int) -> Iterator[Piece]:
                 piece.damage.add("joined_lines")
             if before is None:
                 piece.start = offset + position
+                if stamp and not piece.time:
+                    piece.time, piece.received = moment_of(stamp), True
             elif before.role == "product" and not piece.prefixed:  # one print: the banner and its message
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
             if stop == cuts[-1]:

@@ -75,7 +75,7 @@ _HEADS = Heads(
         SYSLOG_LINE,
         BOUNDARY,
         _MARKDOWN.pattern,
-        r"\A\W*[\[{]|\A(?:(?:#TYPE |\"?sep=)[^\n]*\n|\s*\n)*[^\n]*(?i:"
+        r"\A\W*[\[{]|\A[\w:.+-]+\t\S+\t\{|\A(?:(?:#TYPE |\"?sep=)[^\n]*\n|\s*\n)*[^\n]*(?i:"
         + "|".join(COLUMNS["message"][:4])
         + "|msg|line|log|body|content)",
     ]
