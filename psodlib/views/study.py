@@ -214,10 +214,12 @@ def unknowns(study: Study) -> list[str]:
     gap = lived - watched
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
     unread = int((~problems.isin(["no_evidence", "no_host", "unplaced_crash", "unused"])).sum())
+    waiting = study.exposure.attrs["pending_days"]
     homeless, silent, only = int((problems == "no_host").sum()), len(unheard(fleet)), only_crashed(study)
     lines = [
         (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
         (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
+        (waiting >= 1, f"For {count(waiting, 'host-day')} another version of {study.driver} was installed and waited for the next boot; that time stands under the one that ran."),
         (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
         (only, only),
         (homeless, f"{count(homeless, 'file names', 'files name')} no host; what they hold is in no rate."),
