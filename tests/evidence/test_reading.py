@@ -61,6 +61,8 @@ def test_a_receiver_with_several_hosts_gives_each_its_own(tmp_path: Path) -> Non
         "2014-05-31T11:57:33-04:00 relay 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
         "<181>1 2014-05-31T15:57:32.579Z esx01 vmkernel 2097 - - ",
         "May 31 15:57:32 esx01 vmkernel: ",
+        "May 31 11:57:33 relay rsyslogd[991]: 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "May 31 15:57:32 esx01 rack-7-console: ",
     ],
 )
 def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None:
@@ -70,8 +72,12 @@ def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None
 
 
 def test_a_local_log_names_no_host(tmp_path: Path) -> None:
-    iso = "2014-05-31T15:57:32.579Z "
-    for stamp in (iso, f"{iso}In(182) vmkernel: ", "Jul 26 01:26:46 vmkernel: 7:21:06:31.383 "):
+    for stamp in (
+        "2014-05-31T15:57:32.579Z ",
+        "2023-05-31T15:57:32.579Z In(182) vmkernel: ",
+        "Jul 26 01:26:46 vmkernel: 7:21:06:31.383 ",
+        "2014-05-31T15:57:32.579Z 7:21:06:31.383 ",  # a container's, before a classic one
+    ):
         (reading,) = read(write(tmp_path, CRASH.format(stamp=stamp)))
         assert (reading.host, reading.kind, len(reading.crashes)) == (None, "vmkernel", 1)
 

@@ -243,7 +243,8 @@ def test_a_row_pasted_from_a_spreadsheet_is_one_observation(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ['{"name": "esx-h1.lab", "full_name": "VMware ESXi 8.0.3 build-1", "version": "8.0.3", "build": "24022510"}',
-                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi 8.0.3 build-24022510"\n'])  # fmt: skip
+                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi 8.0.3 build-24022510"\n',
+                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi, 8.0.3, 24022510"\n'])  # fmt: skip
 def test_a_hosts_release_as_tools_export_it(tmp_path: Path, text: str) -> None:
     fleet = fleet_of(tmp_path, {"hosts.txt": text})
     assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build") == ("8.0.3", "24022510")
