@@ -112,8 +112,9 @@ def anonymise(
     One reading to learn the names, one to replace them; memory grows with the number of names, not with the bytes.
     """
     folder = _free(Path(out), sources)
-    if len(key) < LEAST:
-        raise InputError(f"a key of {len(key)} bytes; expected {LEAST} or more, best from a key file")
+    if not isinstance(key, bytes) or len(key) < LEAST:
+        found = f"{len(key)} bytes" if isinstance(key, bytes) else f"type {type(key).__name__}"
+        raise InputError(f"a key of {found}; expected {LEAST} bytes or more, best from a key file")
     pseudonyms = Pseudonyms(key)
     export = _Export(folder, Rewriter(learn_names(sources, inventory, words), pseudonyms))
     todo = list(export.todo(sources, inventory))
