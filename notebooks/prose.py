@@ -18,7 +18,7 @@ from psodlib.views.cells import ADVICE
 from psodlib.views.crash import plain_words
 from psodlib.views.document import Bullets, Table, Text
 from psodlib.views.study import unheard
-from psodlib.views.words import SIMULATED, count, known, listing, literal, moment, seen, share, span
+from psodlib.views.words import SIMULATED, count, figure, known, listing, literal, moment, seen, share, span
 
 __all__ = [
     "TextTable", "bullets", "describe_crash", "describe_fleet", "describe_problems", "describe_signatures",
@@ -59,6 +59,8 @@ def table_of(rows: pd.DataFrame, caption: str = "", note: str = "") -> Table | T
 def _cell(value: Any) -> str:
     if isinstance(value, pd.Timestamp):
         return moment(value)
+    if isinstance(value, float) and known(value):  # no digits that nobody knows
+        return f"{value:,.0f}" if abs(value) >= 100 else figure(value)
     return span(value) if isinstance(value, pd.Timedelta) else literal(value)
 
 

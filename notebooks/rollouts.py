@@ -133,13 +133,18 @@ def _fleet(kind: str, days: float, installs: pd.DataFrame | None) -> Fleet:
 
 
 def offer(case: Study, to: str | None = None, running: str | None = None) -> tuple[RolloutPlan | None, str]:
-    """The plan under way, else one to the version asked for, or to the best one; or the sentence why there is none."""
+    """The plan under way, else one to the version asked for, or of the moves advised; or the sentence why there is none."""
     if running is not None:
         return read_plan(running), ""
-    if to is None and case.decision is None:
-        return None, case.why_none
+    if to is None and (case.decision is None or case.decision.moves.empty):
+        return (
+            None,
+            f"{case.why_none or 'The advice moves no host.'} To try a version on a few hosts first, name it as to.",
+        )
     try:
-        return plan_rollout(case.fleet, case.module, to or (case.decision.best if case.decision else "")), ""
+        if to is None and case.decision is not None:
+            return plan_rollout(case.fleet, case.module, case.decision.best, hosts=case.decision.moves["host"]), ""
+        return plan_rollout(case.fleet, case.module, to or ""), ""
     except InputError as error:
         return None, f"No roll-out can be planned: {error}."
 

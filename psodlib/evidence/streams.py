@@ -292,10 +292,8 @@ def _inflated(wrap: str, stream: Stream) -> Iterator[bytes]:
             at = min(len(piece), start + feed)
             feed = min(FEED, 2 * feed)
             if not piece:  # the layer below may have told it already
-                told = (
-                    ": cut by the trouble below" if stream.problems else " file is truncated; what came before is used"
-                )
-                raise Trouble("truncated", wrap + told)
+                cut = " file is truncated; what came before is used"
+                raise Trouble("truncated", wrap + (": cut by the trouble below" if stream.problems else cut))
         try:
             data = engine.decompress(piece[start:at], BLOCK)
         except Exception as error:  # each engine has its own error type

@@ -121,7 +121,7 @@ def associations(exposure: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     out["found"] = (clear & ~shadow).astype("boolean")
     out = out.astype({"attribute": "string", "value": "string", "note": "string", "crashes": "Int64", "hosts": "Int64"})
     out = out.sort_values(["p", "attribute", "value"], kind="stable", ignore_index=True)
-    out.attrs = {"says": _says(out, crashes, days, alpha), "left_out": left_out, "crashes": crashes, "host_days": days}
+    out.attrs = {"says": _says(out, crashes, days), "left_out": left_out, "crashes": crashes, "host_days": days}
     return out
 
 
@@ -227,14 +227,15 @@ def _exact_p(observed: float, totals: Any, shares: Any) -> float:
     return float(min(1.0, 2 * min(chance[:at].sum() + half, chance[at + 1 :].sum() + half)))
 
 
-def _says(out: pd.DataFrame, crashes: int, days: float, alpha: float) -> str:
+def _says(out: pd.DataFrame, crashes: int, days: float) -> str:
     where = f"{crashes} crash{'es' if crashes != 1 else ''} {_WHAT}in {days:,.0f} watched host-days"
     if crashes < FEW:
         return f"Nothing tested: {where}, and fewer than {FEW} crashes can tell of nothing."
     found = out[out["found"]]
     if found.empty:
-        tried = ", ".join(dict.fromkeys(out["attribute"])) or "nothing"
-        return f"Nothing found: {where}; tested {tried}, {len(out)} values, at {alpha:g} over all of them."
-    told = [f"{row.attribute} {row.value} ({row.crashes} crashes where {row.expected:.1f} were expected, corrected p {row.p_holm:.2g})"
-            for row in found.itertuples()]  # fmt: skip
+        tried = ", ".join(dict.fromkeys(out["attribute"])).replace("_", " ") or "nothing"
+        return f"Nothing found: {where}; tested {tried}, and none goes with them more often than chance may have it."
+    rows: Any = found.assign(by_chance=100 * found["p_holm"].clip(lower=0.001)).itertuples()
+    told = [f"{row.attribute.replace('_', ' ')} {row.value} ({row.crashes} crashes where {row.expected:.1f} were expected; chance does "
+            f"this in {row.by_chance:.1g} % of fleets at most)" for row in rows]  # fmt: skip
     return f"Found: {'; '.join(told)}. {where}."

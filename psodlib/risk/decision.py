@@ -147,7 +147,9 @@ def decide_pin(
     against = reference or names[best]
     ratios = tuple(ratio_of(comparison, name, against, alpha) for name in names if name != against)
     stay, follow = standing * rate, standing * np.where(np.isin(names, avoid), rate[:, [best]], rate)
-    needed = {name: weighed.host_days_needed(at) for at, name in enumerate(names)}
+    # Where hardware or months part two versions, time on one alone tells nothing of the other.
+    parted = [(names[weighed.rival(at)] if at == best else name) in caps for at, name in enumerate(names)]
+    needed = {name: None if parted[at] else weighed.host_days_needed(at) for at, name in enumerate(names)}
     return PinDecision(
         verdict="pin" if pin else "avoid" if avoid else "undecided", pin=pin, best=names[best], avoid=avoid, options=options,
         moves=_moves(running, names[best], word), crashes_if_stay=float(stay.sum(axis=1).mean()),
@@ -313,8 +315,9 @@ def _reasons(
             )
             told += f"; moving its {hosts} may {worth}"
         out.append(told)
+    moved = set(options.loc[options["advice"].isin(MOVES), "version"])
     capped = "nothing more urgent than the next planned reboot is advised, and no pin, because"
-    out += [f"{name}: {capped} {why}" for name, why in caps.items()]
+    out += [f"{name}: {capped if name in moved else 'no pin, because'} {why}" for name, why in caps.items()]
     out += [
         f"{name}: crashes here match the known issue {', '.join(ids)}, so the rule starts from twice the rate for it"
         for name, ids in issues.items()
@@ -332,16 +335,13 @@ def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], unknown
     names, best = weighed.names, weighed.best
     found = []
     for at, (name, days) in enumerate(needed.items()):
-        rival, hosts = names[weighed.rival(at)], weighed.hosts[at]
+        rival = names[weighed.rival(at)]
         if days is None:
-            found.append(
-                f"no number of further host-days on {name} alone would tell it from {rival}: {rival} has too few itself"
-            )
+            alone = f"no number of further host-days on {name} alone would tell it from {rival}"
+            found.append(f"{alone}: both need more, on the same hardware in the same months")
         elif days:
-            pace = f" ({counted(math.ceil(days / 7 / hosts), 'week')} at its {counted(hosts, 'host')})" if hosts else ""
-            found.append(
-                f"{days:,.0f} further host-days on {name}, crashing as so far, could tell it from {rival}{pace}"
-            )
+            about = f"about {float(f'{days:.2g}'):,.0f} further host-days on {name}"  # known no better
+            found.append(f"{about}, crashing as so far, could tell it from {rival}")
     others = [at for at in range(len(names)) if at != best]
     for at in others:
         if weighed.worse(at) >= LIKELY and (more := weighed.undoing(at)):
@@ -350,15 +350,10 @@ def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], unknown
     # Versions whose advice would be another, were the unexplained crashes known to be the driver's or known not to be.
     them = f"the {counted(unknown, 'crash')} that {'names' if unknown == 1 else 'name'} none"
     for at in others:
-        if (
-            len(
-                {
-                    int(np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right"))
-                    for part in weighed.sets
-                }
-            )
-            > 1
-        ):
+        steps = {
+            int(np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right")) for part in weighed.sets
+        }
+        if len(steps) > 1 and unknown:
             found.append(f"{names[at]}: to find the module of {them} would change how sure this is")
     return found
 

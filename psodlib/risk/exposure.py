@@ -93,14 +93,16 @@ def of_module(fleet: Tables, module: str) -> pd.DataFrame:
         stretches[column] = np.bincount(rows, minlength=len(stretches))
     stretches["host_days"] = in_days(stretches["end"] - stretches["start"])
     table = _described(stretches[stretches["host_days"] > 0], fleet, module)
-    out = schema.conform("exposure", table.drop(columns=["pending", "crashed"]))
+    out = schema.conform("exposure", table.drop(columns=["pending", "crashed", "boot_end"]))
     out.attrs = {
         "module": module,
         "known_issues": _matched_issues(fleet, module),
         "unplaced": _unplaced(crashes, fleet, module),
         "collapsed_crashes": int(crashes["collapsed"].sum()),
         "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
-        "pending_days": float(table.loc[table["pending"], "host_days"].sum()),
+        "pending_days": float(
+            in_days(table["end"] - table[["start", "pending"]].max(axis=1, skipna=False)).clip(lower=0).sum()
+        ),
     }
     return out
 
@@ -142,7 +144,7 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
         others = [] if listed is None else listed["module"].dropna().unique()
         names = dict.fromkeys([*table["module"], *sorted(others)])
         name = known_name(module, names, "module") if names else module
-        return {"module": name, "why": "it was asked for", "runners_up": []}
+        return {"module": name, "why": "", "runners_up": []}
     for at in table.index[(table["versions"] > 1) & (table["crashes"] > 0)]:  # installed is not loaded
         ran = loaded_versions(fleet.uptimes, fleet.drivers, str(table.loc[at, "module"]))["version"]
         table.loc[at, "versions"] = ran.nunique()
@@ -280,7 +282,6 @@ def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFr
     ends = fleet.uptimes[["host", "boot", "end", "end_reason"]].rename(columns={"end": "boot_end"})
     table = stretches.merge(loaded.drop_duplicates(["host", "boot"]), on=["host", "boot"], how="left")
     table = table.merge(ends.drop_duplicates(["host", "boot"]), on=["host", "boot"], how="left")
-    table["pending"] = table["pending"].fillna(False).astype(bool)
     reason = table["end_reason"].astype(object).where((table["boot_end"] - table["end"]).abs() <= REACH, "unknown")
     table["end_reason"] = reason.where(~table["crashed"], "crash").fillna("unknown")
     table["uptime_start"] = table["start"] - table["boot"]

@@ -33,6 +33,7 @@ FEWEST_DRAWS = 400
 BUDGET = 4e8  # products of a host's cell and a draw: what weighing the draws may cost
 BATCH = 4e6  # hosts times draws that are held at once
 SEED = 20140531
+QUARTER_TOLD = 1 / 3  # of the host-days of the quarter with most: what the pace of a quarter takes to be told
 
 
 # Column of an exposure table -> the matrix of it.
@@ -307,7 +308,8 @@ def draw(
     -----
     Student's t at the mode with the Hessian of the marginal likelihood, mended by importance weights that are cut at
     sqrt(n) times their mean (Ionides 2008, doi:10.1198/106186008X320456), then resampled systematically. A host's standing is
-    (a + D) / (a + M) * exp(x b): its terms are its own, uptime is the fleet's mixture, the quarter the latest.
+    (a + D) / (a + M) * exp(x b): its terms are its own, uptime is the fleet's mixture, the quarter the
+    latest that was watched for a third as long as the one watched most: the days of a quarter just begun are no pace.
     """
     size = int(min(DRAWS, max(FEWEST_DRAWS, BUDGET / max(cells.days.nnz, 1)))) // len(event_sets)
     models = [Model(cells, events, terms, ADVICE, factors) for events in event_sets]
@@ -351,8 +353,10 @@ def _as_they_stand(model: Model, cells: HostCells, terms: Sequence[str]) -> tupl
         at = names == "uptime"
         own[:, at] = by_cell @ model.design[:, at] / max(by_cell.sum(), 1e-300)
     if "quarter" in terms:
-        levels = cells.levels["quarter"]
-        own[:, names == "quarter"] = np.eye(len(levels))[int(np.argmax(levels.fillna(-1)))]
+        at = names == "quarter"
+        spent = by_cell @ model.design[:, at]
+        told = np.where(spent >= spent.max() * QUARTER_TOLD, cells.levels["quarter"].fillna(-1), -1)
+        own[:, at] = np.eye(len(told))[int(np.argmax(told))]
     kinds, of_cell = np.unique(own, axis=0, return_inverse=True)
     # The cell with most time of a host stands for what it is; a host without time has the first.
     days = cells.days.tocoo()

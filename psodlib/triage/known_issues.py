@@ -73,6 +73,9 @@ def load_issues(*extra_files: str | Path) -> tuple[Issue, ...]:
     return tuple(issues.values())
 
 
+_shipped = cache(load_issues)
+
+
 def _read(file: Path) -> Iterator[Issue]:
     try:
         text = file.read_text(encoding="utf-8")
@@ -167,11 +170,6 @@ def exposed(issues: Iterable[Issue], module: str, version: str | None) -> tuple[
     """The issues that name this version of this driver as affected; not knowing the version exposes to none."""
     named = (issue for issue in issues if issue.module == module and version)
     return tuple(issue for issue in named if _in_ranges(issue.versions, version, module))
-
-
-@cache
-def _shipped() -> tuple[Issue, ...]:
-    return load_issues()
 
 
 def _bears(texts: Mapping[str, bytes], sign: str, patterns: tuple[str, ...]) -> bool | None:

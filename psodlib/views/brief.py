@@ -31,6 +31,7 @@ MOST_BACK = 12  # hosts that go back
 MOST_HOSTS = 8  # named a row
 MOST_MODULES, MOST_BLAMED = 12, 20
 ALIKE = 0.6  # a chance nearer to one half tells nothing
+STAY = ("leave", "no_new_installs")  # the advice that moves no host
 MOST_DOUBTS = 10  # on the page; the index has them all
 TO_DO = {
     "go_on": "The hosts of a wave that has begun move in the order of its turns; later waves wait for their week.",
@@ -41,6 +42,9 @@ TO_DO = {
 NOBODY = {
     "hardware": "No module: the machine reported the error itself.", "deliberate": "No module: the crash was asked for.",
 }  # fmt: skip
+NO_MODULE = {"hardware": "hardware error", "deliberate": "asked for"}
+NAMES = {"none found": "name none", "hardware error": "by hardware errors", "asked for": "asked for"}
+UNWATCHED = "no time was watched either: this says nothing of how the hosts do."
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
 
@@ -86,13 +90,21 @@ def verdict(study: Study) -> str:
         return _no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
     best, pin = literal(decision.best), f"Standardise on {module} {literal(decision.pin)}."
     moves = []
-    for row in _by_advice(study, MOVES):
-        who, end = ("Move", " now") if row.advice == "move_now" else ("At their next planned reboot, move", "")
-        moves += holding((row.hosts_now, f"{who} {_the_hosts(row)} on {module} {literal(row.version)} to {best}{end}."))
-    rest = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs"))), empty="")
+    for word, begin, end in (("move_now", "Move", " now"), ("next_reboot", "At their next planned reboot, move", "")):
+        rows = [row for row in _by_advice(study, [word]) if row.hosts_now]
+        who = listing((f"{_the_hosts(row)} on {module} {row.version}" for row in rows), empty="")
+        moves += holding((who, f"{begin} {who} to {best}{end}."))
+    rest = listing((row.version for row in _by_advice(study, STAY) if row.hosts_now), empty="")
+    mine, counts = study.counts.module, study.counts
     nothing = f"Change no {module} driver this week: no move is likely enough to help."
-    left = (rest, f"Leave hosts on {rest} where they are: whether {best} is better is still open.")
-    return " ".join([*holding((decision.pin, pin)), *moves, *holding((not decision.pin and not moves, nothing), left)])
+    nothing = nothing if mine else f"Change no {module} driver: no crash was caused by it."
+    lines = holding(
+        (decision.pin, pin), *((True, move) for move in moves), (not decision.pin and not moves, nothing),
+        (rest and mine, f"Leave hosts on {rest} where they are: whether {best} is better is still open."),
+        (counts.deliberate + counts.hardware + counts.others > mine,
+         f"Most crashes have another cause: {module} caused {mine or 'none'} of {counts.crashes:,}."),
+    )  # fmt: skip
+    return " ".join(lines)
 
 
 def _the_hosts(row: Any) -> str:
@@ -133,10 +145,13 @@ def orders(study: Study) -> list[Block]:
         blocks += [Text("Hosts that the plan does not name:")] if len(moves) else []
     elif moves.empty:
         runs = decision is not None and (decision.options["hosts_now"] > 0).any()
-        nobody = (
+        stays = (
             "No host changes its driver this week." if runs else "It is not known which version any host runs today."
         )
-        blocks = [Text(nobody)]
+        # That no version is better makes no crash go away.
+        go_on = f"The {study.counts.in_rates} crashes by {study.module} go on meanwhile: open a case with its vendor (psod case packs it)."
+        more = [go_on, _goes_with(study)] if study.counts.in_rates >= FEW else []
+        blocks = [Text(words) for words in (stays, *more)]
     if moves.empty:
         return list(blocks)
     rows = [
@@ -151,7 +166,13 @@ def orders(study: Study) -> list[Block]:
         f"Begin with one host ({literal(moves['host'].iloc[0])}) and watch it for a week. Then go cluster by cluster, never two hosts of "
         "a cluster at once. The write-up has the commands and the check after each reboot."
     )
-    return [*blocks, Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10)), Text(how)]
+    few = f"These moves rest on {count(study.counts.in_rates, 'crash')} alone. If a reboot is dear here, wait for more."
+    table = Table("", columns, rows[:MOST_CLUSTERS], left, widths=(14, 30, 22, 14, 10, 10))
+    return [*blocks, table, *(Text(words) for words in holding((True, how), (study.counts.in_rates < FEW, few)))]
+
+
+def _goes_with(study: Study) -> str:
+    return f"What goes with them? {literal(attributes_of_driver(study.fleet, study.module).attrs['says'])}"
 
 
 def forbidden(study: Study) -> list[str]:
@@ -163,8 +184,8 @@ def forbidden(study: Study) -> list[str]:
         return [f"Do not install {literal(plan.module)} {literal(plan.to)} on {which}."]
     if decision is None:
         return []
-    avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="")
-    stay = listing((row.version for row in _by_advice(study, ("leave", "no_new_installs")) if row.hosts_now), empty="")
+    avoided = listing((row.version for row in _by_advice(study, (*MOVES, "no_new_installs"))), empty="", last=" or ")
+    stay = listing((row.version for row in _by_advice(study, STAY) if row.hosts_now), empty="", last=" or ")
     tie = f"Do not make {module} {literal(decision.best)} the standard yet"
     return holding(
         (avoided, f"Do not install {module} {avoided} on any further host."),
@@ -192,7 +213,10 @@ def versions(study: Study) -> Table:
         f"{count(lowest.host_days, 'host-day')} ({between(lowest.low, lowest.high)} is possible). Adjusted, and with what each may "
         f"still turn out to be, {best} has the lowest rate to expect."
     )
+    mine: Any = next((row for row in options if row.version == best), None)
+    thin = mine and mine.crashes < FEW and mine.high > max(row.high for row in options if row is not mine)
     note = holding(
+        (thin, thin and f"{best} is barely tried: {figure(mine.high)} crashes per host-year are still possible."),
         (True, "Measured rates: crashes over host-days of the loaded version, not adjusted."),
         (True, "The chance is adjusted for hardware, uptime, season and for hosts that differ."),
         (study.rollout, "The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."),
@@ -210,11 +234,12 @@ def worth(study: Study) -> list[str]:
     if decision is None:
         return []
     stay, follow = decision.crashes_if_stay, decision.crashes_if_followed
-    if_not = f"If nothing changes, expect {_crashes(stay)} by {study.module} a year in the whole fleet"
-    lines = [f"{if_not}; with the moves above, {figure(follow)}."]
+    expected = f"expect {_crashes(stay)} by {study.module} a year in the whole fleet"
+    if_not = f"As the hosts run now and at today's pace, {expected}"
     moved = [row for row in _by_advice(study, MOVES) if row.hosts_now]
     if not moved:
-        return [*lines, "Nothing to move, so waiting costs nothing that this evidence can show."]
+        return [f"{if_not}.", "Nothing to move, so waiting costs nothing that this evidence can show."]
+    lines = [f"{if_not}; with the moves above, {figure(follow)}."]
     people = [_people(study, row) for row in moved]
     for row, hours in zip(moved, people, strict=True):
         off = f"Moving {_the_hosts(row)} off {literal(row.version)} avoids {_crashes(row.avoided)} a year"
@@ -223,16 +248,13 @@ def worth(study: Study) -> list[str]:
         lines.append(f"{off} (90 % range {reach}){hours}.")
     lines += holding((not people[0], "Hours of users cannot be given: no inventory with numbers in a column users."))
     # What waiting until the usual proof would take, at today's pace.
-    needed: Any = study.needed
-    waits = needed.loc[
-        needed["version"].isin([row.version for row in moved]) & (needed["weeks"] > 0).fillna(False), "weeks"
-    ]
-    proof = ""
-    if len(waits):
-        cost = _crashes(sum(row.avoided for row in moved) * float(waits.max()) / 52)
-        proof = f"; waiting for proof would take about {wait(waits.max())} and {cost}"
-    reboots = count(sum(row.hosts_now for row in moved), "reboot")
-    return [*lines, f"It costs {reboots}. Each month of waiting costs {_crashes((stay - follow) / 12)}{proof}."]
+    weeks = max((way["weeks"] for row in moved if known((way := _way(study, row.version))["weeks"])), default=0)
+    cost = _crashes(sum(row.avoided for row in moved) * float(weeks) / 52)
+    proof = f"; waiting for proof would take about {wait(weeks)} and {cost}" if weeks > 0 else ""
+    now = sum(row.hosts_now for row in moved if row.advice == "move_now")
+    planned = "No host reboots for it alone: all wait for a reboot that is planned anyway."
+    planned = f"It costs {count(now, 'reboot')} beside those that are planned anyway." if now else planned
+    return [*lines, f"{planned} Each month of waiting costs {_crashes((stay - follow) / 12)}{proof}."]
 
 
 def _crashes(number: float) -> str:
@@ -261,16 +283,25 @@ def open_questions(study: Study) -> list[Block]:
     decision = study.decision
     if decision is None:
         return [Text(study.why_none)]
-    needed, best = study.needed.set_index("version"), literal(decision.best)
+    best = literal(decision.best)
     rows = [
-        [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(needed.loc[row.version], row.p_worse)]
+        [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(_way(study, row.version), row.p_worse)]
         for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot"))
     ]
     if not rows:
         return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
     columns = ["Question", f"Chance that {best} is better", "Evidence still needed", "At today's pace"]
-    turned = [words for words in decision.would_change if not words.startswith("no number")]
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:2])]
+    turned = [words for words in decision.would_change if "further host-days" not in words]  # these the table has
+    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:3])]
+
+
+def _way(study: Study, version: str) -> Any:
+    # The shorter of two ways to tell a version from the best: more time on it, or, of the one that comes nearest, on the best.
+    options: Any = study.decision.options if study.decision else pd.DataFrame()
+    nearest = options.loc[options["advice"] != "keep"].nsmallest(1, "p_worse")["version"]
+    either = (nearest == version).any() & (options["advice"] == "keep")
+    ways = study.needed[study.needed["version"].isin([version, *options.loc[either, "version"]])]
+    return ways.sort_values(["weeks", "needed"], na_position="last").iloc[0]
 
 
 def _still(way: Any, worse: float) -> tuple[str, str]:
@@ -279,7 +310,7 @@ def _still(way: Any, worse: float) -> tuple[str, str]:
         return "more days on both versions; one alone cannot tell", "they look alike so far" if alike else "not known"
     if way["needed"] == 0:
         return "none", "can be told now"
-    more = f"{count(math.ceil(way['needed']), 'host-day')} on this version"
+    more = f"about {figure(way['needed'])} host-days on {literal(way['version'])}"
     return more, wait(way["weeks"]) if known(way["weeks"]) else "no host runs it now"
 
 
@@ -343,17 +374,15 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     rates: Any = study.rates
     watched = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
     # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
-    many = study.counts.in_rates >= FEW and not only_crashed(study)
-    names = listing(name for name in rates.index if known(name))
-    only = (
-        f"Only {names} was watched"
-        if len(rates.index.dropna())
-        else f"No time with a known version of {study.driver} was watched"
-    )
-    try_another = (
-        f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them."
-    )
+    few_hosts = study.exposure["host"].nunique() < 2 or only_crashed(study)
+    many = study.counts.in_rates >= FEW and not few_hosts
+    names = rates.index.dropna()
+    only = f"Only {listing(names)} {'was' if len(names) == 1 else 'were'} watched"
+    only = only if len(names) else f"No time with a known version of {study.driver} was watched"
+    try_another = f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them for a version that is named as to."
     collect = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
+    if not len(names) and study.exposure["host_days"].sum() > 0:
+        collect = f"{only}. Collect the logs of each boot and the list of VIBs of all hosts (psod collect): they name the version."
     go_on = try_another if many else collect
     if crashes.empty:
         bounds = "; ".join(
@@ -361,6 +390,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         )
         days = count(study.exposure["host_days"].sum(), "host-day")
         lead = f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
+        lead = lead if study.exposure["host_days"].sum() > 0 else f"No crash was found, but {UNWATCHED}"
         return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [
@@ -368,7 +398,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         f"{per_year(row.rate)} per host-year (95 % interval {per_year(row.low)} to {per_year(row.high)})."
         for row in watched
     ]
-    story = [*often, literal(attributes_of_driver(fleet, study.module).attrs["says"])] if many else []
+    story = [*often, _goes_with(study)] if many else []
     together, cannot = (f"All crashes by {study.module}", story), [study.why_none, *unknowns(study)]
     if no_driver_stands_out(study):
         issue = (crashes["known_issues"].fillna("") != "").any()
@@ -389,16 +419,16 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     return title, _lead(study, crash), sections(
         ("What happened", [Text(write_up(fleet, row, typed={}).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
-        ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
+        ("How the crashes are counted", [counted(study)] if many else []), ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
         ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),
     )  # fmt: skip
 
 
 def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     # Crashes of many causes, as a folder of other people's texts has them: none is the one to act on.
-    blamed = crashes["guilty_module"].astype("string")
-    most, nobody = blamed.value_counts(), int(blamed.isna().sum())
-    groups = sorted(crashes.groupby(blamed.fillna("none found"), sort=False), key=lambda pair: -len(pair[1]))
+    blamed, guilt = crashes["guilty_module"].astype("string"), crashes["guilt"].astype("string")
+    most, nobody = blamed.value_counts(), guilt[blamed.isna()].map(NO_MODULE).fillna("none found")
+    groups = sorted(crashes.groupby(blamed.fillna(nobody), sort=False), key=lambda pair: -len(pair[1]))
     rows = []
     for module, group in groups[:MOST_BLAMED]:
         signatures = group["signature"].astype("string").value_counts().index
@@ -410,7 +440,7 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
-    none = f", {nobody} name none" if nobody else ""
+    none = "".join(f", {number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items())
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
     return lead, Table(
         "", ["Module", "Crashes", "Signature", "Known issues matched"], rows, note, widths=(18, 10, 44, 28)
@@ -441,6 +471,9 @@ def _now(study: Study, crash: Any, issue: bool) -> list[str]:
         for waiting in where(now, host=crash.host)["pending"].dropna().head(1):
             given = f"{literal(crash.host)} was given {module} {literal(waiting)} after the crash"
             steps.append(f"{given}. Check that it is the one loaded; the steps are for the other hosts.")
+        mine = len(where(study.fleet.crashes, host=crash.host, guilty_module=module))
+        again = f"{literal(crash.host)} crashed {mine} times: have its hardware and firmware checked as well."
+        steps += holding((mine >= FEW, again))
         if others := [host for host in where(now, version=version)["host"] if host != crash.host]:
             too = f"{count(len(others), 'other host runs', 'other hosts run')} {module} {literal(version)} too"
             steps.append(f"{too}: {listing(others)}. Install it nowhere else until the case is answered.")

@@ -21,6 +21,7 @@ from psodlib.views.words import (
 )
 
 WIDTH = 25  # letters of a bar
+MOST_TIMES = 100  # that a ratio of rates is told with
 ROWS = {
     "hosts": "a host", "crashes": "a purple screen", "frames": "a stack frame", "modules": "a module in a list or map",
     "uptimes": "a boot", "drivers": "an observation of a driver's version", "problems": "a thing that could not be read or believed",
@@ -187,6 +188,7 @@ def plan_blocks(plan: Any) -> list[Block]:
     seen, rows = plan.learn.set_index("wave")["ratio_seen"], []
     for wave, hosts in plan.waves.groupby("wave"):
         shows = f"{figure(seen[wave])} times" if known(seen[wave]) else "no difference in rates"
+        shows = f"only one over {MOST_TIMES} times as high" if known(seen[wave]) and seen[wave] > MOST_TIMES else shows
         which, begins = listing(sorted(hosts["host"]), 8), day(hosts["week"].min())
         rows.append((f"{wave}", begins, f"{len(hosts):,}", f"{hosts['turn'].max()}", which, shows))
     columns = ["Wave", "From", "Hosts", "Turns", "Which", "Could show by its end"]

@@ -18,6 +18,7 @@ import pandas as pd
 
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
+from psodlib.risk.cautions import only_crashed_hosts
 from psodlib.risk.decision import PinDecision, decide_pin
 from psodlib.risk.exposure import exposure, unplaced_crashes
 from psodlib.risk.rates import crash_rates
@@ -25,7 +26,7 @@ from psodlib.risk.rollout import RolloutPlan, read_plan
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.schema import Tables
 from psodlib.views.document import Table
-from psodlib.views.words import SIMULATED, as_sentence, count, known, seen, share
+from psodlib.views.words import SIMULATED, as_sentence, count, known, literal, seen, share
 
 WEEKS = 4  # of the newest evidence whose pace is taken for today's
 WEAK_SPOTS = (
@@ -111,7 +112,7 @@ def study(
     stretches = exposure(fleet, module=module)
     rates = crash_rates(stretches, by="version")
     # A plan is an advice that was followed; its own hosts it orders itself.
-    decision, why_none = _decided(stretches, rates, candidates, None if plan is None else plan.to)
+    decision, why_none = _decided(fleet, stretches, rates, candidates, None if plan is None else plan.to)
     running = None if plan is None else watch_rollout(fleet, plan, today=today or datetime.now(UTC))
     if plan is not None and decision:
         outside = ~decision.moves["host"].isin(plan.waves["host"])
@@ -120,12 +121,25 @@ def study(
     return Study(fleet, module, stretches, rates, decision, why_none, asked, outage_hours, running)
 
 
-def _decided(stretches: Any, rates: Any, candidates: Any, before: str | None) -> tuple[PinDecision | None, str]:
+def _decided(
+    fleet: Fleet, stretches: Any, rates: Any, candidates: Any, before: str | None
+) -> tuple[PinDecision | None, str]:
     module = stretches.attrs["module"]
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
     if len(watched) < 2 and not candidates:
         seen = f"only {module} {watched[0]}" if watched else f"no known version of {module or 'any driver'}"
         return None, f"There is nothing to choose between: {seen} was watched for any length of time."
+    hosts = stretches.loc[stretches["version"].notna(), "host"].dropna().unique()
+    if len(hosts) == 1 and not candidates:
+        why = "what else changed on it with the version cannot be told apart"
+        return None, f"One host ranks no versions: {module} was watched on {literal(hosts[0])} alone, and {why}."
+    # Whose hosts all crashed, for whatever cause, was collected for it: a fleet is to be judged, not its victims.
+    whole = stretches.assign(crashes=stretches["crashes"] + stretches["other_crashes"])
+    if _all_crashed(fleet) and only_crashed_hosts(whole) and not candidates:
+        return (
+            None,
+            "No decision can be made: only hosts that crashed are in the evidence, and these were chosen by their crashes.",
+        )
     try:
         return decide_pin(stretches, candidates, before=before), ""
     except InputError as error:  # such as: only hosts that crashed are given
@@ -221,8 +235,13 @@ def unheard(fleet: Tables) -> list[str]:
 
 def only_crashed(study: Study) -> str:
     """Dumps are sent in by those who crashed: a fleet of such hosts alone has rates that no other fleet has."""
-    crashed = set(study.fleet.crashes["host"].dropna())
-    hosts = set(study.fleet.uptimes["host"].dropna()) | crashed
-    if len(hosts) < 2 or not hosts <= crashed:
-        return ""
-    return f"All {len(hosts):,} hosts in the evidence crashed. If only hosts that crashed were collected, every rate here is too high."
+    hosts = _all_crashed(study.fleet)
+    many = f"All {hosts:,} hosts in the evidence crashed"
+    return f"{many}. If only hosts that crashed were collected, every rate here is too high." if hosts > 1 else ""
+
+
+def _all_crashed(fleet: Tables) -> int:
+    # How many hosts there are, where each crashed and nobody asked for it; else 0.
+    crashed = set(fleet.crashes.loc[~fleet.crashes["deliberate"].fillna(False), "host"].dropna())
+    hosts = set(fleet.uptimes["host"].dropna()) | crashed
+    return len(hosts) if hosts <= crashed else 0

@@ -12,6 +12,7 @@ import pandas as pd
 
 UNKNOWN = "unknown"
 DAYS_A_YEAR = 365.25
+THRESHOLDS = (60, 80, 95)  # per cent, of the decision rule
 
 # What must not reach a page as itself: control characters (terminal escapes, NUL), marks that turn the direction of
 # writing or hide (a host name that reads backwards), and halves of surrogate pairs, which no file can be written with.
@@ -57,8 +58,9 @@ def figure(value: Any) -> str:
     number = float(value)
     if math.isinf(number):
         return "unbounded"
-    if number == 0 or abs(number) < 1e-6:
+    if abs(number) < 1e-6:
         return "0"
+    number = float(f"{number:.2g}") if abs(number) >= 1000 else number
     decimals = max(0, 1 - math.floor(math.log10(abs(float(f"{number:.2g}")))))
     return f"{number:,.{decimals}f}"
 
@@ -78,8 +80,10 @@ def per_year(rate: Any) -> str:
 
 
 def chance(probability: float) -> str:
-    """A probability in per cent; never certain."""
-    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else f"{100 * probability:.0f} %"
+    """A probability in per cent; never certain, and never rounded up to one of the rule's thresholds."""
+    percent = round(100 * probability)
+    percent -= percent in THRESHOLDS and 100 * probability < percent
+    return "over 99 %" if probability > 0.99 else "under 1 %" if probability < 0.01 else f"{percent} %"
 
 
 def share(part: float, whole: float) -> str:
@@ -143,9 +147,9 @@ def as_sentence(words: Any) -> str:
     return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
 
 
-def listing(things: Iterable[Any], most: int = 6, empty: str = "none") -> str:
+def listing(things: Iterable[Any], most: int = 6, empty: str = "none", last: str = " and ") -> str:
     """A few things in one phrase."""
     names = [literal(thing) for thing in things]
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1:,} more"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else empty
+    return last.join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else empty

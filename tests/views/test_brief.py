@@ -88,7 +88,7 @@ def test_verdict_advice_and_orders_agree(told: Study) -> None:
     assert options.loc[decision.best, "advice"] == "keep" and decision.best not in moved
     verdict = said.verdict(told)
     for version in options.index:
-        ordered = f"hpsa {version} to {decision.best}" in verdict
+        ordered = f" on hpsa {version} " in verdict and f" to {decision.best}" in verdict
         assert ordered == (version in moved and options.loc[version, "hosts_now"] > 0)
     orders = " ".join(to_markdown(said.Document(title="", sections=[said.Section("x", said.orders(told))])).split())
     hosts = set(re.findall(r"esx\d\d", orders))
@@ -183,6 +183,10 @@ def test_of_crashes_of_many_causes_no_driver_is_called_the_one() -> None:
     assert page.startswith("# 3 crashes, and no driver stands out")
     assert "2 crashes blame 2 modules, 1 name none; none is blamed twice" in said.verdict(found)
     assert all(f"| {module} | 1 |" in page for module in ("i40en", "lpfc", "none found"))
+    asked = found.fleet.crashes.assign(guilt=["on_stack", "on_stack", "hardware"])
+    hardware = study(replace(found.fleet, crashes=asked.astype(found.fleet.crashes.dtypes)))
+    assert "2 modules, 1 by hardware errors; none" in said.verdict(hardware)
+    assert "| hardware error | 1 |" in to_markdown(said.brief(hardware))
     assert found.exposure.attrs["why"].startswith("it and 1 other caused most crashes (1 crash, 0 versions)")
     twice = hand_made.strangers()
     rows = pd.concat([twice.crashes, twice.crashes.assign(crash_id="d" + twice.crashes["crash_id"]).iloc[[0, 0]]])
@@ -202,3 +206,106 @@ def test_index_and_brief_speak_of_the_crash_that_is_written_up_and_not_of_a_test
     crash = choose_crash(fleet, None, "hpsa")
     assert crash is not None and crash["crash_id"] != "asked"
     assert said.brief(found, [], str(crash["crash_id"])).lead == said.verdict(found)
+
+
+def test_one_host_ranks_no_versions_and_is_told_what_its_crashes_are() -> None:
+    fleet = story({"5.5.0.58": 9.0}, hosts=1)
+    versions = ["5.5.0.58", *["5.5.0.50"] * (len(fleet.drivers) - 1)]
+    drivers = fleet.drivers.assign(version=pd.array(versions, dtype=fleet.drivers["version"].dtype))
+    found = study(replace(fleet, drivers=drivers), "hpsa")
+    assert found.rates.index.nunique() == 2 and found.decision is None
+    page = " ".join(to_markdown(said.brief(found)).split())
+    assert "One host ranks no versions" in said.verdict(found) and "Change no" not in page
+    assert "Only 5.5.0.50 and 5.5.0.58 were watched. Collect the hosts that did not crash" in page
+    assert f"esx00 crashed {len(fleet.crashes)} times: have its hardware and firmware checked" in page
+
+
+def test_a_page_without_a_move_says_what_to_do_about_the_crashes() -> None:
+    alike = next(found for seed in range(1, 9) if (found := studied("all alike", seed)).decision.moves.empty)
+    page = " ".join(to_markdown(said.brief(alike)).split())
+    assert f"The {alike.counts.in_rates} crashes by hpsa go on meanwhile" in page and "with the moves above" not in page
+    assert "go on meanwhile" not in to_markdown(said.brief(studied("no crash")))
+    assert "go on meanwhile" not in to_markdown(said.brief(studied("three times as bad")))
+
+
+def _asked(advice: dict[str, tuple[str, float]]) -> Study:
+    # The three versions of a story with this advice and these chances.
+    whole = studied("one of three")
+    assert whole.decision is not None
+    options = whole.decision.options.copy()
+    options["advice"] = pd.Categorical(
+        [advice[name][0] for name in options["version"]], options["advice"].cat.categories
+    )
+    options["p_worse"] = [advice[name][1] for name in options["version"]]
+    return replace(whole, decision=replace(whole.decision, options=options, best="5.5.0.50", pin=None))
+
+
+def test_orders_to_one_place_are_one_sentence_and_planned_reboots_cost_none() -> None:
+    waits = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("next_reboot", 0.9), "5.5.0.60": ("next_reboot", 0.85)})
+    hosts = waits.decision.options.set_index("version")["hosts_now"] if waits.decision else {}
+    both = [f"the {hosts[name]} hosts on hpsa {name}" for name in ("5.5.0.58", "5.5.0.60")]
+    assert f"At their next planned reboot, move {both[0]} and {both[1]} to 5.5.0.50." in said.verdict(waits)
+    assert "Do not install hpsa 5.5.0.58 or 5.5.0.60 on any further host." in said.forbidden(waits)
+    assert "No host reboots for it alone" in said.worth(waits)[-1]
+    now = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("move_now", 0.99), "5.5.0.60": ("next_reboot", 0.85)})
+    assert f"It costs {hosts['5.5.0.58']} reboots beside those that are planned" in said.worth(now)[-1]
+
+
+def test_nobody_is_told_to_leave_hosts_that_no_version_has() -> None:
+    found = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("leave", 0.5), "5.5.0.60": ("leave", 0.5)})
+    assert "Leave hosts on 5.5.0.58 and 5.5.0.60 where they are" in said.verdict(found)
+    assert found.decision is not None
+    options = found.decision.options.assign(hosts_now=[40, 0, 0])
+    gone = replace(found, decision=replace(found.decision, options=options))
+    assert "Leave hosts" not in said.verdict(gone)
+
+
+def test_a_driver_that_crashed_nobody_is_not_called_open_and_other_causes_are_named() -> None:
+    quiet = studied("no crash")
+    assert said.verdict(quiet) == "Change no hpsa driver: no crash was caused by it."
+    asked = hand_made.fleet(hosts=3, crashing=3).crashes.assign(deliberate=True)
+    page = said.verdict(study(replace(quiet.fleet, crashes=asked), "hpsa"))
+    assert page.endswith("Most crashes have another cause: hpsa caused none of 3.")
+    assert "another cause" not in said.verdict(studied("three times as bad"))
+
+
+def test_moves_that_rest_on_a_crash_or_two_say_so_and_a_version_barely_tried_is_named() -> None:
+    found = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("next_reboot", 0.9), "5.5.0.60": ("leave", 0.5)})
+    assert found.decision is not None
+    few = replace(found)
+    few.counts.in_rates = 2
+    assert "These moves rest on 2 crashes alone" in str(said.orders(few)[-1]) and "rest on" not in str(
+        said.orders(found)
+    )
+    options = found.decision.options
+    assert "barely tried" not in said.versions(found).note
+    new = options["version"] == "5.5.0.50"
+    thin = options.assign(crashes=options["crashes"].mask(new, 0), high=options["high"].mask(new, 9.0))
+    note = said.versions(replace(found, decision=replace(found.decision, options=thin))).note
+    assert note.startswith("5.5.0.50 is barely tried: 9.0 crashes per host-year are still possible.")
+
+
+def test_where_no_version_is_known_the_page_asks_for_what_names_it() -> None:
+    found = studied("three times as bad")
+    page = to_markdown(said.brief(study(replace(found.fleet, drivers=found.fleet.drivers.iloc[:0]), "hpsa")))
+    assert "they name the version" in page and "hosts that did not crash" not in page
+
+
+def test_the_shorter_way_to_tell_two_versions_apart_is_the_one_said() -> None:
+    found = _asked({"5.5.0.50": ("keep", 0.0), "5.5.0.58": ("move_now", 0.99), "5.5.0.60": ("next_reboot", 0.9497)})
+    needed = pd.DataFrame({"version": ["5.5.0.50", "5.5.0.58", "5.5.0.60"], "host_days": 9.0, "needed": [1519.0, 0.0, 141587.0],
+                           "per_week": 9.0, "weeks": [1.0, 0.0, 220.0]})  # fmt: skip
+    found.__dict__["needed"] = needed.astype({"version": "string", "needed": "Float64", "weeks": "Float64"})
+    page = to_markdown(said.Document(title="", sections=[said.Section("x", said.open_questions(found))]))
+    assert "| about 1,500 host-days on 5.5.0.50 | 1 week |" in page and "| 94 % |" in page and "141" not in page
+    assert "waiting for proof would take about 1 week and" in said.worth(found)[-1]
+
+
+def test_the_chart_and_the_table_say_one_chance_alike() -> None:
+    found = studied("three times as bad")
+    assert found.decision is not None
+    chart = charts.plot_options(found.decision)
+    labels = " ".join(label.get_text() for label in chart.get_yticklabels())
+    plt.close(chart.figure)
+    (bad,) = [row for row in said.versions(found).rows if row[0] == "5.5.0.58"]
+    assert f"({bad[-1]})" in labels

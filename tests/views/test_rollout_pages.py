@@ -111,9 +111,26 @@ def test_while_a_plan_runs_no_other_is_offered(bad, tmp_path):
 def test_where_nothing_can_be_planned_a_sentence_says_why():
     fleet = rollouts._fleet("good", 60, None)
     plan, why = rollouts.offer(study(fleet, "i40en"))
-    assert plan is None and "nothing to choose between" in why
+    assert plan is None and "nothing to choose between" in why and "name it as to" in why
     assert rollouts.offer(study(fleet, "i40en"), "no version")[0] is None
     plan, why = rollouts.offer(study(fleet, "i40en"), "2.0.7.0")
     assert plan is not None and not why
     assert watch_rollout(fleet, plan).word == "go_on"  # not begun yet
     assert plan_rollout(fleet, "i40en", "2.0.7.0").to_toml() == plan.to_toml()
+
+
+def test_the_plan_offered_moves_whom_the_advice_moves_and_nobody_else(bad):
+    found = study(bad.fleet, "i40en")
+    assert found.decision is not None and len(found.decision.moves)
+    plan, _ = rollouts.offer(found)
+    assert plan is not None and set(plan.waves["host"]) == set(found.decision.moves["host"])
+    still = replace(found, decision=replace(found.decision, moves=found.decision.moves.iloc[:0]))
+    assert rollouts.offer(still)[0] is None and "moves no host" in rollouts.offer(still)[1]
+
+
+def test_a_ratio_that_nobody_could_see_is_no_number(bad):
+    seen = bad.plan.learn.assign(ratio_seen=839.4)
+    assert (
+        "839" not in (text := page(plan_blocks(replace(bad.plan, learn=seen))))
+        and "only one over 100 times as high" in text
+    )

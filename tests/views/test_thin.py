@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import nbformat
@@ -75,6 +76,19 @@ def test_a_fleet_of_crashed_hosts_alone_is_warned_of(crashing: int, warned: bool
     assert any("All 6 hosts in the evidence crashed" in line for line in lines) == warned
 
 
+def test_hosts_that_were_chosen_by_their_crashes_decide_nothing() -> None:
+    whole = hand_made.fleet(hosts=24, crashing=24)
+    assert study(hand_made.fleet(hosts=24, crashing=20)).decision is not None
+    # Half of them by another cause: no rate of the driver shows it, and still nobody knows who did not crash.
+    other = whole.crashes["guilty_module"].where(whole.crashes.index % 2 == 0, "bnx2x")
+    found = study(replace(whole, crashes=whole.crashes.assign(guilty_module=other)), "hpsa")
+    assert found.decision is None and "only hosts that crashed" in found.why_none
+    asked = study(
+        replace(whole, crashes=whole.crashes.assign(guilty_module=other, deliberate=other == "bnx2x")), "hpsa"
+    )
+    assert asked.decision is not None
+
+
 def test_without_a_crash_no_ratio_is_drawn() -> None:
     quiet = study(hand_made.fleet(hosts=12, crashing=0))
     assert quiet.decision
@@ -127,3 +141,24 @@ def test_a_table_breaks_hashes_and_keeps_times_whole() -> None:
     shown = table_of(table)._repr_html_()
     assert re.search(rf'class="hash"[^>]*>{"ab" * 32}<', shown) and "&lt;wbr&gt;" in shown
     assert '<td class="whole">2014-05-31 15:57:32 UTC</td>' in shown
+
+
+def test_crashes_without_a_time_or_a_host_are_not_counted_away(untimed: Fleet) -> None:
+    whole = hand_made.fleet(hosts=3, crashing=3, simulated=False)
+    times = whole.crashes["time"].where(whole.crashes.index < 1)
+    crashes = whole.crashes.assign(time=times, host=whole.crashes["host"].where(whole.crashes.index < 0))
+    title, caption, _ = charts.wording(charts.plot_ascertainment(crashes, untimed.uptimes, untimed.coverage))
+    assert title.startswith("1 of 1 dated crash left a dump") and "Not drawn: 2 crashes without a time." in caption
+    assert "0 hosts" not in caption and "0 hosts" not in charts.wording(charts.plot_modules(crashes))[1]
+
+
+def test_a_crash_after_the_curves_end_is_not_denied() -> None:
+    rows = [("5.5.0.58", day, risk, crashes, alive, 0.9 * alive, alive, 1 - alive)
+            for day, risk, crashes, alive in ((1.0, 30, 0, 1.0), (60.0, 12, 0, 1.0), (130.0, 2, 1, 0.5))]  # fmt: skip
+    names = ["version", "days", "at_risk", "crashes", "survival", "low", "high", "incidence"]
+    title = charts.wording(charts.plot_survival(pd.DataFrame(rows, columns=names)))[0]
+    assert title == "Within 60 days of uptime the driver crashed no boot; few were watched for longer"
+
+
+def test_a_table_of_a_notebook_has_no_digits_that_nobody_knows() -> None:
+    assert table_of(pd.DataFrame({"a": [13345.792629, 1.5, float("nan")]})).rows == [["13,346"], ["1.5"], ["unknown"]]

@@ -179,8 +179,7 @@ def plot_modules(crashes: pd.DataFrame, *, simulated: bool = False, ax: Axes | N
         finding = f"{blamed.index[0]} is the guilty module of {blamed.iloc[0]:,} of {whole}{more}"
     hidden = len(totals) - len(shown)
     more = f" {count(hidden, 'further module')} with fewer crashes not drawn." if hidden > 0 else ""
-    hosts = count(crashes["host"].nunique(), "host")
-    caption = f"{whole} on {hosts}. Counts rank no driver: they know no host-days.{more}"
+    caption = f"{whole}{_on_hosts(crashes)}. Counts rank no driver: they know no host-days.{more}"
     return frame.finish(drawn, finding, caption, table, simulated)
 
 
@@ -216,11 +215,17 @@ def plot_ascertainment(
     trace, doubt = totals["no text"], totals["unexplained reboot"]
     more = f", {count(trace, 'crash')} of which only the trace of a core dump is left," if trace else ""
     caption = (
-        f"{count(len(crashes), 'crash')} with text{more} and {count(doubt, 'unexplained reboot')} on "
-        f"{count(uptimes['host'].nunique(), 'host')}. A reboot that nothing explains may be a crash whose dump and log "
-        "were lost."
+        f"{count(len(crashes), 'crash')} with text{more} and {count(doubt, 'unexplained reboot')}{_on_hosts(uptimes)}. A reboot "
+        "that nothing explains may be a crash whose dump and log were lost."
     )
-    return frame.finish(drawn, _ascertainment_finding(totals), caption, table, simulated)
+    undated = int(crashes["time"].isna().sum())
+    caption += f" Not drawn: {count(undated, 'crash')} without a time." if undated else ""
+    return frame.finish(drawn, _ascertainment_finding(totals, "dated " if undated else ""), caption, table, simulated)
+
+
+def _on_hosts(table: Table) -> str:
+    hosts = table["host"].nunique()
+    return f" on {count(hosts, 'host')}" if hosts else ""
 
 
 def _ascertained(crashes: Table, uptimes: Table, coverage: Table | None) -> Table:
@@ -247,13 +252,13 @@ def _silent(coverage: Table | None) -> Table:
     return pd.DataFrame({"month": written, "how": "no logs"})
 
 
-def _ascertainment_finding(totals: Table) -> str:
+def _ascertainment_finding(totals: Table, dated: str) -> str:
     stops, doubt = totals["dump"] + totals["log only"] + totals["no text"], totals["unexplained reboot"]
     if not stops:
         return f"No crash is on record, and {count(doubt, 'reboot') if doubt else 'no reboot'} without an explanation"
     trace = f", {totals['no text']:,.0f} only a trace" if totals["no text"] else ""
     more = f"{count(doubt, 'more stop')} {'is' if doubt == 1 else 'are'}" if doubt else "no stop is"
-    return f"{totals['dump']:,.0f} of {count(stops, 'crash')} left a dump{trace}; {more} unexplained"
+    return f"{totals['dump']:,.0f} of {count(stops, f'{dated}crash')} left a dump{trace}; {more} unexplained"
 
 
 # ---- over time -----------------------------------------------------------------------------------------------------------

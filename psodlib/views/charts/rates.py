@@ -16,7 +16,7 @@ from psodlib.views.cells import MOVES
 from psodlib.views.charts import frame
 from psodlib.views.charts.fleet import WEEK, weekly_sums
 from psodlib.views.charts.frame import DAY, INK, PALE, PALETTE, PAPER, SOFT, Missing, Table, chart
-from psodlib.views.words import DAYS_A_YEAR, between, count, day, figure, known, listing, share, wait
+from psodlib.views.words import DAYS_A_YEAR, between, chance, count, day, figure, known, listing, share, wait
 
 if TYPE_CHECKING:
     from psodlib.risk.decision import PinDecision
@@ -147,7 +147,7 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     table: Table = frame.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     fills, notes = frame.version_fills(table["version"]), []
     for row in table.itertuples():
-        sure = "" if row.version == decision.best else f" ({100 * min(row.p_worse, 0.99):.0f} %)"
+        sure = "" if row.version == decision.best else f" ({chance(row.p_worse)})"
         notes.append(f"{count(row.hosts_now, 'host')}; {ADVICE[row.advice]}{sure}")
     drawn = frame.rows(ax, table["version"], notes, 0.5, 0.46)
     others = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
@@ -418,7 +418,7 @@ def _survival_finding(table: Table, by: str) -> str:
     at = float(table.groupby(by)["days"].max().min())
     last = table[table["days"] <= at].groupby(by).tail(1).set_index(by)
     if not last["crashes"].sum() and (last["survival"] == 1).all():
-        return "No boot under watch was crashed by the driver, at any uptime"
+        return f"Within {at:.0f} days of uptime the driver crashed no boot; few were watched for longer"
     worst = last["survival"].idxmin()
     percent = 100 * (1 - last.loc[worst, ["survival", "high", "low"]])
     crashed = f"{figure(percent['survival'])}\u00a0% ({between(percent['high'], percent['low'])})"
@@ -474,11 +474,11 @@ def plot_evidence_needed(
 
 def _still_words(row: Any) -> str:
     if not known(row.needed):
-        return "no amount would do"
+        return "more on both versions"
     if row.needed == 0:
         return "can be told now"
     pace = wait(row.weeks) if known(row.weeks) else "no host runs it now"
-    return f"{row.needed:,.0f} more host-days\n({pace})"
+    return f"about {figure(row.needed)} more host-days\n({pace})"
 
 
 def _still_finding(table: Table) -> str:
