@@ -106,14 +106,15 @@ def anonymise(
     like a name, each word with the file and line (0: the file's name) where the original has it first. Kept: times, versions, builds, module and function names, addresses in memory, the words of messages. ``load`` of the
     result gives the tables of the original but for names, rows' order, ``sha256`` and ``offset``; ``crash_id`` changes where the
     panic message itself holds a name (``world 1234:vmm0:MAIL01``), ``signature`` never. What is no text is left out and listed.
-    Not seen: a name inside text that is wrapped once more, as base64 (pictures in a page apart, which are taken out). A link in a
+    Not seen: a name inside text that is wrapped once more, as base64 or hexadecimal (pictures in a page apart, which are taken out). A link in a
     tar is not written, and not listed either; what it points to is written where it lies. Two IPv4
     addresses never share a pseudonym; the later of two that would takes another, which the next export may not give it again.
     One reading to learn the names, one to replace them; memory grows with the number of names, not with the bytes.
     """
     folder = _free(Path(out), sources)
-    if len(key) < LEAST:
-        raise InputError(f"a key of {len(key)} bytes; expected {LEAST} or more, best from a key file")
+    if not isinstance(key, bytes) or len(key) < LEAST:
+        found = f"{len(key)} bytes" if isinstance(key, bytes) else f"type {type(key).__name__}"
+        raise InputError(f"a key of {found}; expected {LEAST} bytes or more, best from a key file")
     pseudonyms = Pseudonyms(key)
     export = _Export(folder, Rewriter(learn_names(sources, inventory, words), pseudonyms))
     todo = list(export.todo(sources, inventory))
