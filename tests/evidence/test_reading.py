@@ -316,3 +316,15 @@ def test_calm_hosts_behind_any_receivers_stamp_are_seen_alive(tmp_path: Path, he
     fleet = psod.load(tmp_path, jobs=1)
     assert [*fleet.hosts["host"]] == ["esx1.lab", "esx2.lab"] and fleet.problems.empty
     assert {*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()} == {480}
+
+
+def test_a_byte_order_mark_hides_no_first_line(tmp_path: Path) -> None:
+    beats = [f"2014-05-01T0{hour}:00:01Z heartbeat: up 5d{hour}h0m0s, 0 VMs; [] []\n" for hour in range(4)]
+    update = "esxupdate: root: INFO: Final list of VIBs being installed is VMware_bootbank_scsi-hpsa_5.5.0-44vmw.550.0.0.1331820"
+    end = "2014-05-01T03:06:18Z esxupdate: root: DEBUG: Finished execution of command = vib.install\n"
+    (tmp_path / "esx1").mkdir()
+    (tmp_path / "esx1/vmksummary.log").write_text("".join(beats), "utf-8-sig")
+    (tmp_path / "esx1/esxupdate.log").write_text(f"2014-05-01T03:06:18Z {update}\n{end}", "utf-8-sig")
+    fleet = psod.load(tmp_path, jobs=1)
+    assert [*fleet.drivers["version"]] == ["5.5.0.44"]
+    assert [*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()] == [3 * 3600]
