@@ -238,7 +238,10 @@ def driver_league(fleet: Tables) -> pd.DataFrame:
             names = comparison.watched()
             rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
             seen = {name: rates.get(name, 0.0) for name in names}
-            worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
+            # One that never crashed is not the worst, however little it was tried.
+            crashed = set(known.loc[known["crashes"] > 0, "version"])
+            worst = max((name for name in names if name in crashed), key=seen.__getitem__)
+            best = min((name for name in names if name != worst), key=seen.__getitem__)
             found = ratio_of(comparison, worst, best).interval.finite()
             row |= {"worst": worst, "best": best, **dict(zip(("ratio", "low", "high"), found, strict=True))}
         rows.append(row)

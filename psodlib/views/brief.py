@@ -288,11 +288,20 @@ def open_questions(study: Study) -> list[Block]:
         [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(_way(study, row.version), row.p_worse)]
         for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot"))
     ]
+    # The drivers that come next: whose versions differ too.
+    others = [f"{name} ({count(crashes, 'crash')}, {count(versions, 'version')})"
+              for name, crashes, versions in study.exposure.attrs.get("runners_up", ()) if versions > 1]  # fmt: skip
+    also = f"Not weighed on this page: {listing(others)}. Each can be in the same way (psod report --module)."
+    also_open = [Text(words) for words in holding((others, also))]
     if not rows:
-        return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
+        return [Text("Every version can be told apart: no further evidence is needed for this advice."), *also_open]
     columns = ["Question", f"Chance that {best} is better", "Evidence still needed", "At today's pace"]
     turned = [words for words in decision.would_change if "further host-days" not in words]  # these the table has
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:3])]
+    return [
+        Table("", columns, rows, widths=(30, 22, 30, 18)),
+        *(Text(as_sentence(words)) for words in turned[:3]),
+        *also_open,
+    ]
 
 
 def _way(study: Study, version: str) -> Any:

@@ -217,7 +217,7 @@ def unknowns(study: Study) -> list[str]:
     homeless, silent, only = int((problems == "no_host").sum()), len(unheard(fleet)), only_crashed(study)
     lines = [
         (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
-        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
+        (unnamed and study.decision is None, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
         (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
         (only, only),
         (homeless, f"{count(homeless, 'file names', 'files name')} no host; what they hold is in no rate."),

@@ -309,3 +309,13 @@ def test_the_chart_and_the_table_say_one_chance_alike() -> None:
     plt.close(chart.figure)
     (bad,) = [row for row in said.versions(found).rows if row[0] == "5.5.0.58"]
     assert f"({bad[-1]})" in labels
+
+
+def test_other_drivers_whose_versions_differ_are_named() -> None:
+    fleet = studied("three times as bad").fleet
+    other = {"module": "lpfc", "version": ["1.0"] * 9 + ["2.0"] * (len(fleet.drivers) - 9)}
+    drivers = pd.concat([fleet.drivers, fleet.drivers.assign(**other)], ignore_index=True).astype(fleet.drivers.dtypes)
+    blamed = fleet.crashes["guilty_module"].where(fleet.crashes.index > 2, "lpfc")
+    found = study(replace(fleet, drivers=drivers, crashes=fleet.crashes.assign(guilty_module=blamed)))
+    page = " ".join(to_markdown(said.brief(found)).split())
+    assert found.module == "hpsa" and "Not weighed on this page: lpfc (3 crashes, 2 versions)." in page
