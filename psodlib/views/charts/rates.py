@@ -147,7 +147,7 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     table: Table = frame.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     fills, notes = frame.version_fills(table["version"]), []
     for row in table.itertuples():
-        sure = "" if row.version == decision.best else f" ({chance(row.p_worse)})"
+        sure = "" if row.version == decision.best else f" ({chance(row.p_worse).replace('over ', '>')})"
         notes.append(f"{count(row.hosts_now, 'host')}; {ADVICE[row.advice]}{sure}")
     drawn = frame.rows(ax, table["version"], notes, 0.5, 0.46)
     others = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
