@@ -220,6 +220,7 @@ def versions(study: Study) -> Table:
         (True, "Measured rates: crashes over host-days of the loaded version, not adjusted."),
         (True, "The chance is adjusted for hardware, uptime, season and for hosts that differ."),
         (study.rollout, "The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."),
+        (study.rollout, "The advice is that of the rule: a move that is under way is turned round at 95 % only."),
         (tried, tried or ""),
     )  # fmt: skip
     columns = ["Version", "Crashes", "Host-days", "Crashes per host-year (95 % interval)", "Hosts now", "Advice"]

@@ -373,7 +373,8 @@ def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
     for name, table in changes.items():
         if len(table):
             write_csv(table, folder / f"new_{name}.csv")
-    uncompared = Text(f"There was no advice on {found.module} to compare, before or now.")
+    when = "Now there is" if decision is None else "Before there was"
+    uncompared = Text(f"{when} nothing to choose between, so no advice on {found.module} can be compared.")
     said = sentences(changes)
     return Document(
         title="What changed since last time",
