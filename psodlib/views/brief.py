@@ -14,9 +14,9 @@ import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.rates import driver_league
-from psodlib.views.cells import ADVICE, MOVES, rollout_state
+from psodlib.views.cells import MOVES, option_columns, rollout_state
 from psodlib.views.crash import not_whole, reasons_of, where
-from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
+from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, by_column, sections
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 
 from psodlib.views.words import (  # isort: skip
@@ -197,36 +197,27 @@ def forbidden(study: Study) -> list[str]:
 def versions(study: Study) -> Table:
     """The one table: a row a version, as measured, with what to do."""
     decision = study.decision
-    options: list[Any] = list(decision.options.itertuples()) if decision else []
-    best = literal(decision.best) if decision else ""
-    rows = [
-        [literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}",
-         f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else f"0 (0 to {figure(row.high)})",
-         f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse)]
-        for row in options
-    ]  # fmt: skip
-    lowest: Any = min(options, key=lambda row: float(row.rate) if known(row.rate) else math.inf, default=None)
-    other = decision is not None and str(lowest.version) != decision.best
+    if decision is None:
+        return Table("", [], [])
+    options: list[Any] = list(decision.options.itertuples())
+    best, lowest = next(row for row in options if row.advice == "keep"), min(options, key=lambda row: float(row.rate))
     # Whoever sees a lower rate in the table than that of the version to move to wants to know why not that one.
-    tried = other and (
+    tried = (
         f"{literal(lowest.version)} has the lowest measured rate, from {count(lowest.crashes, 'crash')} in "
         f"{count(lowest.host_days, 'host-day')} ({between(lowest.low, lowest.high)} is possible). Adjusted, and with what each may "
-        f"still turn out to be, {best} has the lowest rate to expect."
+        f"still turn out to be, {literal(best.version)} has the lowest rate to expect."
     )
-    mine: Any = next((row for row in options if row.version == best), None)
-    thin = mine and mine.crashes < FEW and mine.high > max(row.high for row in options if row is not mine)
+    thin = best.crashes < FEW and best.high > max(row.high for row in options if row is not best)
     note = holding(
-        (thin, thin and f"{best} is barely tried: {figure(mine.high)} crashes per host-year are still possible."),
+        (thin, f"{literal(best.version)} is barely tried: {figure(best.high)} crashes per host-year are still possible."),
         (True, "Measured rates: crashes over host-days of the loaded version, not adjusted."),
         (True, "The chance is adjusted for hardware, uptime, season and for hosts that differ."),
         (study.rollout, "The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."),
         (study.rollout, "The advice is that of the rule: a move that is under way is turned round at 95 % only."),
-        (tried, tried or ""),
+        (lowest is not best, tried),
     )  # fmt: skip
-    columns = ["Version", "Crashes", "Host-days", "Crashes per host-year (95 % interval)", "Hosts now", "Advice"]
-    columns.append(f"Chance that {best} is better")
     marked = {at for at, row in enumerate(options) if row.advice in MOVES}
-    return Table("", columns, rows, " ".join(note), widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
+    return by_column(option_columns(decision), " ".join(note), widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
 
 
 def worth(study: Study) -> list[str]:
