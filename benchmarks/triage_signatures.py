@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -44,15 +45,15 @@ def signature_changes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def signed() -> pd.DataFrame:
-    """``crash_id``, ``signature`` of every crash that comes with the project."""
+def signed(loaded: Mapping[str, psod.Fleet] | None = None) -> pd.DataFrame:
+    """``crash_id``, ``signature`` of every crash that comes with the project; of its fleets some may be ``loaded``."""
     rows = []
     for path in sorted(LOGS.glob("*.log")):
         found = psod.parse_crashes(path.read_bytes())
         rows += [(f"{path.stem}#{number}", crash.signature) for number, crash in enumerate(found)]
     for name in FLEETS:
-        crashes = psod.load(ROOT / "data" / name, jobs=1).crashes
-        rows += [(f"{name}/{row.crash_id}", row.signature) for row in crashes.itertuples()]
+        fleet = (loaded or {}).get(name) or psod.load(ROOT / "data" / name, jobs=1)
+        rows += [(f"{name}/{row.crash_id}", row.signature) for row in fleet.crashes.itertuples()]
     return pd.DataFrame(rows, columns=["crash_id", "signature"], dtype="string").sort_values("crash_id")
 
 

@@ -240,7 +240,7 @@ def _is_listed(reading: FileReading) -> bool:
 def _ends_in_crash(reading: FileReading) -> bool:
     # A dump log exists because the host crashed: its minutes before the crash are no watched time, or the rate of a fleet
     # with nothing but dumps would be a crash a minute.
-    last = max((crash.time for crash in reading.crashes if crash.time), default=None)
+    last = max((crash.time for crash in reading.crashes if crash.time), default=None) if reading.crashes else None
     return last is not None and all(item.end <= last + timedelta(minutes=1) for item in reading.alive)
 
 

@@ -17,10 +17,10 @@ import typer
 from typer import Argument, Option
 
 from psodlib.console import (  # isort: skip
-    NEWEST, bar, cluster_client, end_collection, end_report, end_verify, err, exit_code, out, print_anonymised,
+    NEWEST, bar, cluster_client, end_collection, end_report, end_verify, end, err, out, print_anonymised,
     print_news, print_summary, print_suspects, print_table, resumable, say, stoppable,
 )  # fmt: skip
-from psodlib.errors import InputError, PsodError
+from psodlib.errors import InputError, PsodError, in_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ Inventory = Annotated[Path | None, Option(help="CSV with a column [b]host[/b]; c
 KnownIssues = Annotated[Path | None, Option(help="Your own known issues (TOML), added to those of psodlib.")]
 Store = Annotated[str | None, Option(help="Folder that keeps what was read: the next load reads only new files.")]
 AllowLoss = Annotated[bool, Option("--allow-loss", help="Load even if a tenth of the store would be lost.")]
-Jobs = Annotated[int | None, Option(help="Processes to read with; default: as many as there are cores.")]
+Jobs = Annotated[int | None, Option(min=1, help="Processes to read with; default: as many as there are cores.")]
 _HOSTS = Argument(help="Hosts, a file of them, or an inventory (.csv, .xlsx)", show_default=False)
 SomeHosts = Annotated[list[str] | None, _HOSTS]
 VCenter = Annotated[str | None, Option("--vcenter", help="Ask this vCenter (HOST or HOST:PORT) instead of the hosts.")]
@@ -80,14 +80,13 @@ def load(
             *sources, inventory=inventory, known_issues=known_issues, jobs=jobs, client=client, store=store, progress=progress,
             allow_loss=allow_loss, verify=verify,
         )  # fmt: skip
-    if output:
-        fleet.save(output)
     print_summary(fleet)
     if output:
+        fleet.save(output)
         say(f"Tables saved in {output}")
     if store:
         print_news(store)
-    raise typer.Exit(exit_code(fleet, sources, store))
+    end(fleet, sources, store)
 
 
 @app.command(epilog='Example:  psod sql store/ "select guilty_module, count(*) from crashes group by 1"')
@@ -111,9 +110,9 @@ def sql(
     if form == "table":
         print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
     elif form == "csv":
-        sys.stdout.write(csv_text(answer))
+        out.file.write(csv_text(answer))
     else:
-        sys.stdout.write(answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us"))
+        out.file.write(answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us"))
 
 
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
@@ -298,7 +297,7 @@ def hosts_of_vcenter(
 
     password = _password(True, password_keyring, password_command)
     table = collector.vcenter_hosts(vcenter, user=user, password=password, thumbprint=thumbprint, ca_file=ca_file)
-    sys.stdout.write(csv_text(table))
+    out.file.write(csv_text(table))
 
 
 @app.command(
@@ -468,7 +467,14 @@ def main() -> None:
     # in words alone, without the line of ours that warned
     warnings.showwarning = lambda message, *where, **more: say(f"psod: {message}", err, "yellow")
     try:
-        app()
+        try:
+            app()
+        finally:
+            out.file.flush()
     except PsodError as error:
-        say(f"psod: {error}", err, "red")
-        raise SystemExit(2) from None
+        told = str(error)
+    except OSError as error:
+        told = f"{error.filename or 'the output'}: {in_words(error)}; mend that and run again"
+        sys.stdout = None  # what it did not take would be tried again at the end
+    say(f"psod: {told}", err, "red")
+    raise SystemExit(2)

@@ -32,7 +32,16 @@ BESIDE = 60  # letters that the rest of a progress line takes
 NEWEST = 10  # crashes listed one by one by `psod load`
 SHOWN_SUSPECTS = 40  # words that still look like a name
 # Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = {"not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused"}
+MILD = {
+    "not_in_inventory",
+    "unplaced_crash",
+    "no_evidence",
+    "unknown_format",
+    "empty",
+    "bad_line",
+    "unused",
+    "truncated",
+}
 
 
 def plain(text: str) -> str:
@@ -51,7 +60,8 @@ def print_table(title: str, table: pd.DataFrame) -> None:
 
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in table.columns:
-        shown.add_column(escape(plain(str(name))), overflow="fold")
+        # an id in two pieces cannot be copied
+        shown.add_column(escape(plain(str(name))), overflow="fold", no_wrap=name == "crash_id")
     for row in table.itertuples(index=False):
         shown.add_row(*("-" if isna(value) else escape(plain(str(value))) for value in row))
     out.print(shown)
@@ -257,13 +267,18 @@ def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> di
     return {str(word): number for word, number in counts if number and word not in mild}
 
 
-def exit_code(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> int:
-    """1 where nothing was found or a problem cost evidence."""
-    return int(_nothing(fleet) or bool(_grave(fleet, sources, store)))
+def end(fleet: Fleet, sources: Sequence[str | Path], store: str | None, failed: bool = False) -> NoReturn:
+    """The exit code, and what a 1 is about: nothing was found, or a problem cost evidence."""
+    grave = ", ".join(f"{number} {word}" for word, number in _grave(fleet, sources, store).items())
+    if _nothing(fleet):
+        say("Exit code 1: nothing useful was found in the sources.")
+    if grave:
+        say(f"Exit code 1: some of it could not be read or believed ({grave}); the problems list it.")
+    raise typer.Exit(int(failed or _nothing(fleet) or bool(grave)))
 
 
 def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:
-    """What the report says and what to open; then the exit code, and what a 1 is about."""
+    """What the report says and what to open."""
     from psodlib.views.words import count
 
     fleet = written.fleet
@@ -273,11 +288,6 @@ def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -
     say(f"Open {written.index}; for management brief.pdf, for the vendor writeup.pdf, every crash in explorer.html")
     for name in written.failed:
         say(f"notebook {name} failed; its page says where")
-    grave = [f"{number} {word}" for word, number in _grave(fleet, sources, store).items() if word != "truncated"]
     if store:
         print_news(store)
-    if _nothing(fleet):
-        say("Exit code 1: nothing useful was found in the sources.")
-    if grave:
-        say(f"Exit code 1: some of it could not be read or believed ({', '.join(grave)}); the problems list it.")
-    raise typer.Exit(int(bool(written.failed) or _nothing(fleet) or bool(grave)))
+    end(fleet, sources, store, failed=bool(written.failed))

@@ -33,10 +33,10 @@ class InputError(PsodError, ValueError):
 
 
 class RuleError(InputError):
-    """A line of a rule list or known-issues file is wrong; ``file`` and ``line`` (from 1) say which."""
+    """A line of a rule list or known-issues file is wrong; ``file`` and ``line`` (from 1; 0 is all of it) say which."""
 
     def __init__(self, file: str | Path, line: int, problem: str) -> None:
-        super().__init__(f"{file}:{line}: {problem}")
+        super().__init__(f"{file}:{line}: {problem}" if line else f"{file}: {problem}")
         self.file, self.line = str(file), line
 
 
@@ -50,6 +50,11 @@ class CollectError(PsodError, OSError):
 
 class SmallSampleWarning(UserWarning):
     """The numbers rest on too little evidence for the usual reading of their interval."""
+
+
+def in_words(error: Exception) -> str:
+    """An error of the system's without its number and file; any other as it is."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def known_name(name: str, names: Iterable[object], what: str) -> str:

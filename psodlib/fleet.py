@@ -17,7 +17,7 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.assemble import assemble, with_inventory
-from psodlib.errors import InputError, known_name
+from psodlib.errors import InputError, in_words, known_name
 from psodlib.evidence.artifacts import read_inventory
 from psodlib.evidence.reading import read_unit, read_units
 from psodlib.evidence.sources import Unit, iter_units
@@ -165,7 +165,7 @@ class Fleet(schema.Cell):
                 table.to_parquet(part.with_suffix(".part"), index=False)
                 part.with_suffix(".part").replace(part)  # a reader never sees half a table
         except OSError as error:
-            raise InputError(f"{out}: the tables cannot be saved there ({error})") from error
+            raise InputError(f"{out}: the tables cannot be saved there ({in_words(error)})") from error
         return out
 
     @classmethod
@@ -384,7 +384,7 @@ def _seldom_collected() -> Iterator[None]:
     # A load makes hundreds of thousands of records and hardly a circle: each of the collector's rounds would go through all,
     # and through all that the libraries hold.
     before, ours = gc.get_threshold(), not gc.get_freeze_count()
-    gc.set_threshold(100 * before[0], *before[1:])
+    gc.set_threshold(1000 * before[0], *before[1:])
     gc.freeze()
     try:
         yield

@@ -102,7 +102,8 @@ class Column:
     @property
     def pandas_dtype(self) -> Any:
         """The dtype to cast to; a closed list is a ``CategoricalDtype`` with all its words, in the list's order."""
-        return _closed_list(self.name) if self.dtype == "category" else self.dtype
+        # not the dtype's name: to pandas "string" also means its `str`, whose unknown is NaN
+        return _closed_list(self.name) if self.dtype == "category" else pd.api.types.pandas_dtype(self.dtype)
 
 
 @cache
@@ -289,9 +290,7 @@ SORT_KEYS: dict[str, tuple[str, ...]] = {
 
 def columns_of(table: str) -> tuple[Column, ...]:
     """The columns of one of the seven tables, of an auxiliary one or of ``exposure``."""
-    if table == "exposure":
-        return EXPOSURE
-    return TABLES.get(table) or AUXILIARY[table]
+    return EXPOSURE if table == "exposure" else TABLES.get(table) or AUXILIARY[table]
 
 
 def empty(table: str) -> pd.DataFrame:
@@ -316,10 +315,10 @@ def conform(table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Cast, complete, order and sort a table; columns beyond the definition keep their place at the end."""
     cast = {}
     for column in columns_of(table):
-        values = frame[column.name] if column.name in frame else pd.Series(None, index=frame.index, dtype=object)
+        there = column.name in frame and len(frame)  # pandas cannot merge what Arrow filtered down to nothing
+        values = frame[column.name] if there else pd.Series(None, index=frame.index, dtype=object)
         cast[column.name] = _cast(table, column, values)
-    extra = {name: frame[name] for name in frame.columns if name not in cast}
-    out = pd.DataFrame({**cast, **extra}, index=frame.index)
+    out = pd.DataFrame(cast | {name: frame[name] for name in frame.columns if name not in cast}, index=frame.index)
     keys = [key for key in SORT_KEYS.get(table, ()) if key in out]
     if keys and len(out) > 1:
         out = out.sort_values(keys, kind="stable", na_position="last")

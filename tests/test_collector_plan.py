@@ -147,7 +147,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, said: str) -> None:
 def test_a_file_that_is_not_there_is_no_host(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-folder").mkdir()
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is no file"):
         read_hosts(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import tarfile
 from collections.abc import Callable
 
@@ -51,3 +52,46 @@ WRAPPINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "8.0": ("vmkernel.log", behind(b"2016-03-01T01:00:00.000Z In(182) vmkernel: ")),
     "stamp": ("vmkernel.log", stamped),
 }  # fmt: skip
+
+
+def _lines(form: str) -> Callable[[bytes], bytes]:
+    """Each line in such a form: `{n}` is its number, `{line}` what stands in it."""
+    return lambda text: b"".join(
+        form.encode().replace(b"{n}", b"%7d" % n).replace(b"{line}", line) + b"\n"
+        for n, line in enumerate(text.rstrip(b"\n").split(b"\n"), 1)
+    )
+
+
+def _escaped(text: bytes) -> str:
+    return json.dumps(text.decode("utf-8", "replace"))
+
+
+DRESSES: dict[str, Callable[[bytes], bytes]] = {
+    "a mail's bars": _lines("| {line}"),
+    "a reply's reply": _lines("> | {line}"),
+    "a chat": _lines("[10:11 AM] ann.admin: {line}"),
+    "a chat with dates": _lines("[1/3/2016 10:11] Admin, Ann: {line}"),
+    "a channel": _lines("10:11 <ann> {line}"),
+    "cat -n": _lines("{n}\t{line}"),
+    "grep -n": _lines("1041:{line}"),
+    "grep of a file": _lines("/var/log/vmkernel.log:1041:{line}"),
+    "Select-String": _lines("C:\\logs\\vmkernel.log:17:{line}"),
+    "less -N": _lines("{n} {line}"),
+    "a viewer": _lines("{n}   │ {line}"),
+    "a box": _lines("│ {line}          │"),
+    "a comment": _lines("# {line}"),
+    "a patch": _lines("+{line}"),
+    "a list of strings": _lines('  "{line}",'),
+    "a fence of ticks": _lines("`{line}`"),
+    "a console server": _lines("[2016-03-01 01:00:07] {line}"),
+    "containers": _lines("syslog-1  | {line}"),
+    "kubectl": _lines("2016-03-01T01:00:00.123456789Z stdout F {line}"),
+    "logcli": _lines('2016-03-01T01:00:00Z {host="esx-a", job="syslog"} {line}'),
+    "a page's table": _lines("<tr><td class='n'>{n}</td><td>{line}</td></tr>"),
+    "a page of one line": lambda text: b"<p>" + b"<br />".join(text.rstrip(b"\n").split(b"\n")) + b"</p>\n",
+    "rich text": lambda text: b"{\\rtf1\\ansi\n\\pard\\f0\\fs20 " + text.replace(b"\n", b"\\par\n") + b"}\n",
+    "a string": lambda text: b'{"ticket": "INC1", "description": ' + _escaped(text).encode() + b"}\n",
+    "a cell": lambda text: b'id,created,text\n17,2016-03-01,"' + text.rstrip(b"\n") + b'"\n',
+    "blanks behind": _lines("{line}                    \r"),
+    "UTF-16": lambda text: text.decode("utf-8", "replace").encode("utf-16"),
+}

@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -226,8 +227,8 @@ class _Export:
                             under_way[-1].cut |= done.cut and under_way[-1].is_wrap
                             self._add(under_way[-1], done.place, done.file, size, done.pieces)
         finally:
-            for left in under_way[1:]:
-                left.file.close()
+            for left in reversed(under_way[1:]):
+                left.drop()
         return under_way[0].filled
 
     def _item(self, item: Item, packer: _Packer) -> None:
@@ -338,6 +339,12 @@ class _Packer:
                 shutil.copyfileobj(file, member, BLOCK)
         else:
             _copy(file, self._made, size)
+
+    def drop(self) -> None:
+        """Stop: an archive that is not closed would close itself later, when its file is gone."""
+        with suppress(Exception):
+            self._made.close()
+        self.file.close()
 
     def close(self) -> int:
         """How many bytes there are to take; 0 where nothing went into a compression."""

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from psodlib.anonymiser.shapes import listed_words
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 
 LEAST = 16  # bytes of a key file; letters of a passphrase: 12
 LEAST_LETTERS = 12
@@ -161,7 +161,7 @@ def read_key(file: str | Path) -> bytes:
         with path.open("rb") as given:
             key = given.read(LARGEST + 1).strip()
     except OSError as error:
-        raise InputError(f"{path}: the key cannot be read or made ({error})") from error
+        raise InputError(f"{path}: the key cannot be read or made ({in_words(error)})") from error
     if not LEAST <= len(key) <= LARGEST:
         raise InputError(f"{path}: {len(key)} bytes; expected {LEAST} to {LARGEST:,}. A new name makes a key")
     return key

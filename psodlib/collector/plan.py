@@ -85,7 +85,7 @@ def _listed(hosts: str | Path) -> list[str | Target]:
     if not path.is_file():
         # A file's name with a slip in it would pass for a host's.
         if "/" in name or name.lower().endswith((".csv", ".txt", ".xlsx")) or path.is_dir():
-            raise InputError(f"{name!r}: no such file; expected a host, a file of hosts, or an inventory (.csv, .xlsx)")
+            raise InputError(f"{name!r} is no file; expected a host, a file of hosts, or an inventory (.csv, .xlsx)")
         return [name]
     try:
         if path.suffix.lower() not in (".csv", ".xlsx"):

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from psodlib.collector.login import PasswordSource, Secret, check_source, printable
 from psodlib.collector.pool import MAX_POOL
-from psodlib.errors import CollectError, InputError
+from psodlib.errors import CollectError, InputError, in_words
 from psodlib.evidence.artifacts.vcenter import AWAY, OF_CLUSTER, meaning_of
 
 PORT = 443
@@ -211,7 +211,7 @@ def _trusted(host: str, port: int, thumbprint: str | None, ca_file: str | Path |
     except FileNotFoundError:
         raise InputError(f"{ca_file}: no such file of authorities") from None
     except (OSError, ValueError) as error:
-        why = f"cannot be reached on port {port} ({type(error).__name__}: {printable(str(error))})"
+        why = f"cannot be reached on port {port} ({printable(in_words(error))})"
         raise CollectError(host, why) from None
     seen = thumbprint_of(pem)
     if re.sub(r"[^0-9A-F]", "", thumbprint.upper()) != seen.replace(":", ""):

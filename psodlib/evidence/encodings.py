@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 
@@ -39,11 +40,14 @@ def encoding_of(head: bytes) -> str | None:
     return "utf-16" if len(text) < len(look) else "utf-16-le" if little > big else "utf-16-be"
 
 
-def decoded(data: bytes) -> str:
-    """A small file as text."""
+def decoded(data: bytes, otherwise: str = "utf-8") -> str:
+    """A small file as text; ``otherwise`` is how single bytes are read that are no UTF-8."""
     encoding = encoding_of(data)
     if encoding is None:
-        return _plain(_without_mark(data)).decode("utf-8", "backslashreplace")
+        data = _plain(_without_mark(data))
+        with suppress(UnicodeDecodeError):
+            return data.decode()
+        return data.decode(otherwise, "backslashreplace")
     return data.decode(encoding, "replace")
 
 

@@ -13,13 +13,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from itertools import accumulate, chain, islice, pairwise
+from operator import itemgetter
 from typing import Any, BinaryIO, NamedTuple
 
-from psodlib.evidence.artifacts.findings import ISO_STAMP, moment_of, numbered_blocks, numbered_lines, parse_micros
+from psodlib.evidence.artifacts.findings import ISO_STAMP, numbered_blocks, numbered_lines
 from psodlib.evidence.artifacts.sheets import Row, delimited_rows, headed, json_values, key_of
+from psodlib.evidence.pieces import bounded, moment_of
 from psodlib.evidence.streams import noted
 from psodlib.evidence.syslog import parse_host_line, read_syslog, renumbered
 from psodlib.evidence.vmkernel import opens_in
@@ -28,6 +30,7 @@ from psodlib.records import FileReading, Problem
 MAX_ROWS = 2_000_000
 MAX_JSON = 256 << 20  # bytes of a JSON text that is no JSON by the line
 MAX_DEPTH = 8  # of JSON in JSON
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What we look for -> the names it goes by, as `key_of` gives them; nested names are joined. The first that a row has is taken.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -64,8 +67,8 @@ class _Line(NamedTuple):
     host: str
     program: str
     message: str
-    column_time: int | None  # microseconds since 1970
-    own_time: int | None
+    column_time: datetime | None
+    own_time: datetime | None
 
 
 def is_export(text: str) -> bool:
@@ -216,43 +219,39 @@ def _row(line: int, fields: Row) -> _Line | None:
     host, program = told["host"].strip(), told["program"].strip()
     host = host if _HOST.fullmatch(host) and host.count(":") != 1 else ""
     program = program if _PROGRAM_NAME.fullmatch(program) else ""
-    times = (_moment(told["time"]), parse_micros(message)) if message.strip() else ()
+    times = (_moment(told["time"]), moment_of(message)) if message.strip() else ()
     return _Line(line, host, program, message, *times) if times else None
 
 
-def _moment(text: str) -> int | None:
-    # Microseconds since 1970 of a time in any of the ways that platforms print it.
+def _moment(text: str) -> datetime | None:
+    # A time in any of the ways that platforms print it.
     text = text.strip()
     if re.fullmatch(r"\d{9,19}(?:\.\d{1,9})?", text):
         whole, _, part = text.partition(".")
         scale = 10 ** max(0, len(whole) - 10)
         value = int(whole) * 1_000_000 // scale + (int(part[:6].ljust(6, "0")) if part and scale == 1 else 0)
-        return value if value < 7_258_118_400_000_000 else None
-    micros = parse_micros(re.sub(r"(?<=\d) ?(?:UTC|GMT)$", "Z", text))
-    if micros is not None:
-        return micros
+        return bounded(_EPOCH + timedelta(microseconds=value))
+    if moment := moment_of(text):
+        return moment
     for form in _FORMATS:
-        try:
+        with suppress(ValueError):
             found = datetime.strptime(text, form)
-        except ValueError:
-            continue
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+            return bounded(found if found.tzinfo else found.replace(tzinfo=UTC))
     return None
 
 
 def _in_order(rows: list[_Line]) -> list[_Line]:
     # Oldest first. A row whose message bears no time of its own stays behind the one that it followed.
-    times = [row.own_time if row.own_time is not None else row.column_time for row in rows]
-    known = [time for time in times if time is not None]
+    times = [row.own_time or row.column_time for row in rows]
+    known = [time for time in times if time]
     falls = sum((later < earlier) - (later > earlier) for earlier, later in pairwise(known))
     if falls == 0:  # times to the second leave a screen's lines equal: where the code starts stands behind the header
         places = {word: at for at, row in reversed(list(enumerate(rows))) for word in _SCREEN if word in row.message}
         falls = _SCREEN[0] in places and places[_SCREEN[0]] < places.get(_SCREEN[1], 0)
     if falls > 0:
         rows, times = rows[::-1], times[::-1]
-    filled = accumulate(times, lambda last, time: last if time is None else time, initial=known[0] if known else 0)
-    keyed = list(filled)[1:]
-    return [rows[at] for at in sorted(range(len(rows)), key=lambda at: keyed[at] or 0)]
+    filled = list(accumulate(times, lambda last, time: time or last, initial=known[0] if known else None))[1:]
+    return [row for _, row in sorted(zip(filled, rows, strict=True), key=itemgetter(0))] if known else rows
 
 
 def _as_syslog(row: _Line, last: dict[str, str]) -> Iterator[str]:
@@ -260,8 +259,8 @@ def _as_syslog(row: _Line, last: dict[str, str]) -> Iterator[str]:
     first, *more = row.message.split("\n")
     own = _STAMP.match(first)
     stamp = own["stamp"] if own else None
-    if own is None and row.column_time is not None:
-        stamp = moment_of(row.column_time).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    if own is None and row.column_time:
+        stamp = f"{row.column_time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
     rest = own["rest"] if own else first
     if parse_host_line(first.encode("utf-8", "backslashreplace")) is not None:
         yield from (first, *more)

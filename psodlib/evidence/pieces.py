@@ -6,16 +6,16 @@ import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.dress import line_at, undressed
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
 LINE_LIMIT = 1 << 16
 _OWN_REACH = 256  # bytes before which a line's own prefix begins
-CENTURY = (1990, 2200)
 
 # Where a log line begins inside another, because a scraper joined the two.
 _CUT = re.compile(
@@ -24,7 +24,7 @@ _CUT = re.compile(
     rb"|(?P<banner>(?:Version Details: ?)?[.\\^\x1b\[;\dm]{0,40}VMware ESX(?:i| Server)?(?: [\d.#X]{1,12})? \[(?:Release)?build-[\d#X]{1,12}(?: \w{1,12})?\]?(?:\^?\[0m)?)"
     rb"|(?:(?:Panic|PSOD|Crash) [Mm]essage: {0,4})?@BlueScreen:(?: ?#[A-Z]{2} Exception)?"
     rb"|(?:BlueScreen: ?)?#[A-Z]{2} Exception"
-    rb"|(?:Code starts?(?: at|:) ?0x[\da-fA-F#X]{1,16} )?VMK uptime:"
+    rb"|(?:Code starts?(?: at|:) ?0(?:x|\xc3\x97|&#215;)[\da-fA-F#Xx]{1,16} )?VMK uptime:"
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
@@ -42,9 +42,9 @@ _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
 # What a page, a terminal, a mail guard or markdown made of the text.
 _ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|tr|li|time)\b[^<>]{0,80}>", re.IGNORECASE)
-_BULLET = re.compile(r"\s{0,40}(?:[-*\u2022\u00b7\u25cf\u25aa]|\d{1,3}[.)])\s{1,8}(?=\S)")
-_ESCAPED = re.compile(r"\\{1,2}([\[\]()_*#@+<>:.-])")
+_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.I)  # fmt: skip
+_ESCAPED = re.compile(r"\\{1,2}([\[\](){}_*#@+<>:./\"'-])")
+_UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
 _ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
 _MASKED = re.compile(
@@ -116,25 +116,26 @@ class Piece:
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    """The pieces of a text that begins at a byte and a line. Split on ``\\n`` alone: CR, NEL and their like stand inside messages."""
+    """The pieces of a text that begins at a byte and a line."""
     position = 0
     while position < len(data):
-        end = data.find(b"\n", position)
-        end = len(data) if end < 0 else end
+        end, behind = line_at(data, position)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, position, end)
-        joined = len(cuts) > (2 if _SUMMARY.match(data, position, end) else 1)
+        cuts = _cuts(data, *undressed(data, position, end))
+        joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
-        for start, stop in pairwise([*cuts, end]):
+        for start, stop in pairwise(cuts):
             piece = _piece(data[start:stop], offset + start, line)
             if joined:
                 piece.damage.add("joined_lines")
-            if before and before.role == "product" and not piece.prefixed:  # one print: the banner and its message
+            if before is None:
+                piece.start = offset + position
+            elif before.role == "product" and not piece.prefixed:  # one print: the banner and its message
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
             before = piece
             yield piece
-        position, line = end + 1, line + 1
+        position, line = behind, line + data.endswith(b"\n", end, behind)
 
 
 def opens_crash(data: bytes) -> bool:
@@ -143,11 +144,11 @@ def opens_crash(data: bytes) -> bool:
 
 
 def _cuts(data: bytes, start: int, end: int) -> list[int]:
-    # Where the log lines begin that a scraper joined into data[start:end].
+    # Where the log lines begin that a scraper joined into data[start:end], and its end.
     cuts, previous_end, first = [start], start, True
     behind = data.find(b"cpu", start, min(end, start + _OWN_REACH)) + 1 or start
     if data.find(b"cpu", behind, end) < 0 and not _CUT_WORDS.search(data, start, end):
-        return cuts
+        return [start, end]
     for match in _CUT.finditer(data, start, end):
         begin = match.start()
         before = data[start:begin] if first and begin - start <= _PREFIX_REACH else b"x"
@@ -158,7 +159,7 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
         if match["banner"] and _TITLE.match(data, match.end(), end):
             cuts.append(match.end())
         previous_end, first = match.end(), False
-    return cuts
+    return [*cuts, end]
 
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
@@ -169,11 +170,8 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text).strip()
-    if text[:1] == ">":  # a reply that quotes
-        text = text.lstrip("> ")
-    text = _BULLET.sub("", text, count=1) if _BULLET.match(text) else text
     if "\\" in text:
-        text = _ESCAPED.sub(r"\1", text)
+        text = _ESCAPED.sub(r"\1", _UNICODE.sub(lambda code: chr(int(code[1], 16)), text))
     text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
@@ -232,15 +230,23 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?([+-]\d\d:
 
 
 def moment_of(text: str) -> datetime | None:
-    """The moment that a stamp names, in UTC; None for a masked one or one that cannot be."""
+    """The moment that the stamp at a text's start names, in UTC; None for a masked one or one that cannot be."""
     found = _MOMENT.match(text)
-    if not found or not CENTURY[0] <= int(text[:4]) < CENTURY[1]:
+    if not found:
         return None
+    leap = text[17:19] == "60"  # a leap second is the next minute's first
+    stamp = f"{text[:17]}59{found[0][19:]}" if leap else found[0]
     try:
-        moment = datetime.fromisoformat(found[0] if found[1] else f"{found[0]}+00:00")
-        return moment.astimezone(UTC) if found[1] else moment
+        moment = datetime.fromisoformat(stamp if found[1] else f"{stamp}+00:00")
+        moment = moment.astimezone(UTC) if found[1] else moment
+        return bounded(moment + timedelta(seconds=1) if leap else moment)
     except (ValueError, OverflowError):
         return None
+
+
+def bounded(moment: datetime) -> datetime | None:
+    """The moment itself, or None outside 1990..2200."""
+    return moment if 1990 <= moment.year < 2200 else None
 
 
 def read_count(text: str | None) -> int | None:

@@ -18,6 +18,7 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import Any
 
+from psodlib.evidence.encodings import decoded, encoding_of
 from psodlib.evidence.pieces import Piece, moment_of, read_count, regions, split_pieces
 from psodlib.evidence.psod_lines import EXCEPTIONS, HEX, KINDS, NUMBER, OPENERS
 from psodlib.records import DAMAGE, Crash, Frame, Module
@@ -105,14 +106,14 @@ def _grouped(pieces: Iterable[Piece]) -> Iterator[_Block]:
         elif piece.role in _BEGINS:
             block = _Block()
             # A panic text that no table knows stands, alone and without prefix, right before `Code start`.
-            alone = previous and previous.body and not (previous.role or previous.prefixed)
+            alone = previous and " " in previous.body and not (previous.role or previous.prefixed)
             if previous and alone and piece.role in ("code_start", "uptime"):
                 previous.role = "title"
                 foretold = [previous]
             for told in (*foretold, piece):
                 block.add(told)
         foretold = [*foretold, piece][-_FORETOLD:] if piece.role == "detail" and not block else []
-        previous = piece
+        previous = piece if piece.body else previous
     if block:
         yield block
 
@@ -496,5 +497,7 @@ def _identity(crash: dict[str, Any], ip: int | None, frames: list[dict[str, Any]
 
 def find_crashes(text: str | bytes) -> list[Crash]:
     """All crashes of one log's text, a pasted screen or a cut backtrace, in the order of the text."""
+    if not isinstance(text, str) and encoding_of(text):
+        text = decoded(text)
     data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else bytes(text)
     return [read_crash(block, part, start) for block, part, start in blocks_in(data) if is_crash(block)]

@@ -170,17 +170,16 @@ def _walk(root: str) -> Iterator[_Folder | Problem]:
         folder = os.path.join(root, *parts)
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+                found = sorted((entry.name, entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries)
         except OSError as error:
             yield diagnose(error, shown(folder))
             continue
-        folders = [name for name, is_folder in found if is_folder]
+        folders = [name for name, _, is_folder in found if is_folder]
         if "truth" in folders and any(
             os.path.lexists(os.path.join(folder, name, "SIMULATED")) for name in ["", *folders]
         ):  # the simulator's answer key stands at the root of a made-up fleet or beside it
             folders.remove("truth")
-        paths = [(name, os.path.join(folder, name)) for name, is_folder in found if not is_folder]
-        yield parts, [(name, path, _stated(path, root)) for name, path in paths], folders
+        yield parts, [(name, path, _stated(path, root)) for name, path, is_folder in found if not is_folder], folders
         todo += [(*parts, name) for name in reversed(folders)]
 
 

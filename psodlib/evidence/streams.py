@@ -19,7 +19,7 @@ from typing import Any
 
 from isal import igzip_lib
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 from psodlib.records import Problem
 
 MAX_SIZE = 64 << 30  # bytes that one archive or compressed file may unfold to
@@ -182,7 +182,8 @@ def diagnose(error: Exception, source: str) -> Problem:
         return noted(source, "encrypted", "the archive member needs a password; unpack it first")
     if isinstance(error, (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError)):
         return noted(source, "damaged_archive", f"{error}; what came before is used")
-    return noted(source, "unreadable", f"{type(error).__name__}: {error}")
+    told = in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    return noted(source, "unreadable", told)
 
 
 class DiskFile(io.FileIO):
@@ -291,10 +292,8 @@ def _inflated(wrap: str, stream: Stream) -> Iterator[bytes]:
             at = min(len(piece), start + feed)
             feed = min(FEED, 2 * feed)
             if not piece:  # the layer below may have told it already
-                told = (
-                    ": cut by the trouble below" if stream.problems else " file is truncated; what came before is used"
-                )
-                raise Trouble("truncated", wrap + told)
+                cut = " file is truncated; what came before is used"
+                raise Trouble("truncated", wrap + (": cut by the trouble below" if stream.problems else cut))
         try:
             data = engine.decompress(piece[start:at], BLOCK)
         except Exception as error:  # each engine has its own error type

@@ -19,17 +19,19 @@ NEAR_CRASH = 64 << 10  # a chunk does not end this close behind a crash's header
 
 _ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 _BSD = rb"[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?\d\d:\d\d:\d\d"
+KIWI = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\w{1,12}\.\w{1,12}"  # a receiver for Windows
+PRIORITY = rb"(?:<\d{1,3}> ?)?(?:1 )?"
 _HOST = rb"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?"
 _LINE = re.compile(
     # The receiver's own stamp and its name for the sender may stand before the line as it was sent.
-    rb"(?:<\d{1,3}>1?\s?)?(?:(?:%(iso)s|%(bsd)s)\s(?:(?P<receiver>%(host)s)\s)?(?:<\d{1,3}>1?\s?)?(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
-    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?P<program>[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
+    rb"(?:\d{1,5} (?=<))?%(pri)s(?:(?:%(iso)s|%(bsd)s|%(kiwi)s)\s(?:(?P<receiver>%(host)s)\s)?%(pri)s(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
+    rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?:[A-Z][a-z]\(\d{1,3}\)\+?\s)?(?P<program>(?!cpu\d)[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
     rb"(?::\s?|\s(?:\d{1,9}|-)\s\S{1,40}\s(?:-|\[[^\]\n]{0,400}\])\s)(?P<text>.*)"
-    % {b"iso": _ISO, b"bsd": _BSD, b"host": _HOST},
+    % {b"iso": _ISO, b"bsd": _BSD, b"kiwi": KIWI, b"host": _HOST, b"pri": PRIORITY},
     re.DOTALL,
 )
 SYSLOG_LINE = f"^{_LINE.pattern.decode()}"  # for one pass with other patterns
-_MAY_BEGIN = re.compile(rb"<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # a priority or a stamp: refuses most lines at once
+_MAY_BEGIN = re.compile(rb"(?:\d{1,5} )?<\d|\d{4}-|[A-Z][a-z]{2} [ \d]\d ")  # refuses most lines at once
 _VMKERNEL = frozenset({b"vmkernel", b"vmkwarning", b"vmkalert", b"logefi"})
 _OTHERS = {
     b"heartbeat": "vmksummary", b"bootstop": "vmksummary", b"mark": "vmksummary", b"vmksummary": "vmksummary", b"logger": "vmksummary",
@@ -166,9 +168,7 @@ def renumbered(
 
 
 def _joined(readings: list[FileReading], source: str, host: str) -> FileReading:
-    merged: dict[str, Any] = {
-        name: tuple(record for reading in readings for record in getattr(reading, name)) for name in _LISTS
-    }
+    merged: dict[str, Any] = {name: tuple(row for one in readings for row in getattr(one, name)) for name in _LISTS}
     merged["problems"] = tuple({(one.problem, one.detail): one for one in reversed(merged["problems"])}.values())[::-1]
     kind = "syslog:" + "+".join(sorted({reading.kind for reading in readings}))
     return FileReading(source=source, kind=kind, host=host or None, irrelevant=not any(merged.values()), **merged)

@@ -19,23 +19,18 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
+from psodlib.evidence.life import Life, Sign
 from psodlib.evidence.pieces import Piece, moment_of, opens_crash, read_count, read_line
 from psodlib.evidence.psod import blocks_in, is_crash, looks_like_crash, read_crash
 from psodlib.evidence.psod_lines import ANCHORS, modules_named_by_kernel
 from psodlib.evidence.speech import TAIL, WORDS, Speech
+from psodlib.evidence.syslog import KIWI, PRIORITY
 from psodlib.evidence.versions import normalise
-from psodlib.evidence.vmkernel_lines import (
-    BANNERS,
-    FACTS,
-    PRECURSORS,
-    ROWS,
-    SEARCHED,
-    SPEAKER,
-    WARNED,
-    WARNINGS,
-    LineRow,
+
+from psodlib.evidence.vmkernel_lines import (  # isort: skip
+    BANNERS, FACTS, PRECURSORS, ROWS, SEARCHED, SPEAKER, WARNED, WARNINGS, LineRow,
 )  # fmt: skip
-from psodlib.records import Alive, Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
+from psodlib.records import Crash, DriverReading, FileReading, HostFact, Mark, Module, Precursor, Problem
 
 # --------------------------------------------------------------------------------------------------------------------
 # Windows: the stretches of a stream that hold something, found in one pass.
@@ -75,11 +70,11 @@ _ROW_LIMIT = 20_000  # precursors of one file, the last ones
 _MINUTE_LIMIT = 8  # precursors of a minute that one word finds; who judges counts minutes
 _FORETELLING, _TOLD = ({row.what for row in rows} for rows in (PRECURSORS, FACTS))
 
-_SILENCE, _BACK, _NONE = timedelta(hours=2), timedelta(minutes=-5), timedelta(0)
-_STAMPED = rb"(?:<\d{1,3}>(?:1 )?)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} )?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
+_RECEIVED = rb"(?:(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|%b)[ \t]\S{1,64}[ \t]%b)?" % (KIWI, PRIORITY)
+_STAMPED = PRIORITY + _RECEIVED + rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?([+-]\d\d:?\d\d)?"
 _FIRST_STAMP = re.compile(_STAMPED)
 _STAMP = re.compile(rb"\n" + _STAMPED)  # begins with a literal: the search runs at the speed of memchr
-_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} (?:<\d{1,3}>)?\d{4}-)")
+_YEARLESS = re.compile(rb"(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?!\S{1,64} %b\d{4}-)" % PRIORITY)
 # A line as a host writes it into its own file names no host.
 _OWN_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?:[A-Z][a-z]\(\d{1,3}\)\+? vmkernel: )?cpu\d")
 
@@ -98,7 +93,7 @@ class _Reader:
     def __init__(self, source: str) -> None:
         self.source = source
         self.crashes: list[Crash] = []
-        self.stretches: list[tuple[datetime, datetime]] = []  # without a silence
+        self.life = Life(source, "vmkernel", timedelta(minutes=5))
         self.drivers: dict[tuple[str, str | None, datetime | None], DriverReading] = {}
         self.modules: list[Module] = []
         self.facts: list[HostFact] = []
@@ -115,7 +110,6 @@ class _Reader:
         self.history = b""
         self.hosts: set[str] = set()
         self.bad_time: int | None = None  # the first line whose stamp cannot be
-        self.last_time: datetime | None = None
         self.size = 0
 
     def feed(self, view: memoryview, start: int, lines: _Lines) -> None:
@@ -163,7 +157,7 @@ class _Reader:
                 for row in _ROWS_AT[number]:
                     if row.anchor not in text:
                         continue
-                    if row.what == "boot" and begin > heard:
+                    if row.what == "booted" and begin > heard:
                         self._hear_tail(raw[:begin], lines.at(at))
                         heard = begin + TAIL
                     if self._row(row, text, lines.at(at)):
@@ -252,9 +246,9 @@ class _Reader:
         groups, time = match.groupdict(), piece.time
         if row.what in _FORETELLING:
             self._foretell(row.what, groups.get("module") or groups.get("heap"), piece)
-        elif row.what == "boot":
-            if moment := time or self.last_time:
-                self.marks.append(Mark(time=moment, what="booted", evidence="vmkernel", source=self.source, line=line))
+        elif row.what in ("booted", "power_button"):
+            if moment := time or (self.life.stretches[-1].end if self.life.stretches else None):
+                self.marks.append(Mark(time=moment, what=row.what, evidence="vmkernel", source=self.source, line=line))
         elif row.what in _TOLD:
             host, version, build = groups.get("host"), groups.get("version"), groups["build"]
             self.facts.append(HostFact(host=host, esxi_version=version, esxi_build=build, time=time, source=self.source))  # fmt: skip
@@ -284,36 +278,17 @@ class _Reader:
             )  # fmt: skip
 
     def _watch(self, view: memoryview, line: int) -> None:
-        # See the first and the last stamp of the block, and look between them only where the span could hide a silence.
         blank = len(view) - len(bytes(view).lstrip(b"\0")) if view[0] == 0 else 0
         found = _FIRST_STAMP.match(view, blank) or _STAMP.search(view)
-        first = _stamp(found)
+        first = _sign(found) if found else None
         if self.bad_time is None and found and not first:
             self.bad_time = line + bytes(view[: found.start() + 1]).count(b"\n")
         elif self.size == 0 and _YEARLESS.match(view, blank):
             self.bad_time = line
-        spans = [(first, _last_stamp(view) or first)] if first else []
-        while spans:
-            one, other = spans.pop()
-            # A stamped line between them, from the middle if there is one there.
-            origins = () if _NONE <= other[1] - one[1] <= _SILENCE else ((one[0] + other[0]) // 2, one[0] + 1)
-            between = (_stamp(_STAMP.search(view, origin, other[0])) for origin in origins)
-            if middle := next((at for at in between if at and one[0] < at[0] < other[0]), None):
-                spans += [(middle, other), (one, middle)]
-            else:
-                self._see(one[1])
-                self._see(other[1])
+        self.life.follow(view, _STAMP, _sign, first)
         # Who speaks in the first line: a receiver's file of one host says the same everywhere.
         if not _OWN_LINE.match(view) and (host := read_line(bytes(view[:1024]).split(b"\n", 1)[0]).host):
             self.hosts.add(host.lower())
-
-    def _see(self, moment: datetime) -> None:
-        self.last_time = moment
-        start, end = self.stretches[-1] if self.stretches else (moment, moment)
-        if self.stretches and _BACK <= moment - end <= _SILENCE:
-            self.stretches[-1] = (start, max(end, moment))
-        else:
-            self.stretches.append((moment, moment))
 
     def told(self, line: int) -> FileReading:
         """All that was read, once the stream has ended before a line."""
@@ -325,14 +300,13 @@ class _Reader:
         hosts = sorted(self.hosts | {crash.host.lower() for crash in self.crashes if crash.host})
         if len(hosts) > 1:
             self._complain("host_conflict", f"lines of {len(hosts)} hosts in one file: {', '.join(hosts[:5])}")
-        alive = tuple(Alive(start=start, end=end, source=self.source) for start, end in self.stretches)
         precursors = tuple(
             Precursor(time=time, what=what, module=module, text=text, source=self.source, line=line)
             for time, what, module, text, line in chain(self.precursors, self.speech.found())
         )
         return FileReading(
             source=self.source, kind="vmkernel", host=hosts[0] if len(hosts) == 1 else None, size=self.size, crashes=tuple(self.crashes),
-            alive=alive, marks=tuple(self.marks), drivers=tuple(self.drivers.values()), facts=tuple(self.facts), precursors=precursors,
+            alive=tuple(self.life.stretches), marks=tuple(self.marks), drivers=tuple(self.drivers.values()), facts=tuple(self.facts), precursors=precursors,
             modules=tuple(chain(self.modules, *(crash.modules for crash in self.crashes))), problems=tuple(self.problems),
         )  # fmt: skip
 
@@ -345,18 +319,9 @@ def _end_of_minute(raw: bytes, at: int, minute: bytes) -> int:
     return end
 
 
-def _stamp(match: re.Match[bytes] | None) -> tuple[int, datetime] | None:
-    # Where it stands, and the moment that it tells if there can be such a one.
-    moment = moment_of((match[1] + (match[2] or b"")).decode()) if match else None
-    return (match.start(), moment) if match and moment else None
-
-
-def _last_stamp(view: memoryview) -> tuple[int, datetime] | None:
-    for reach in (1 << 9, 1 << 13, 1 << 17, len(view)):
-        for match in reversed(list(_STAMP.finditer(view, max(0, len(view) - reach)))):
-            if found := _stamp(match):
-                return found
-    return None
+def _sign(match: re.Match[bytes]) -> Sign | None:
+    moment = moment_of((match[1] + (match[2] or b"")).decode())
+    return (match.start(), moment, None) if moment else None
 
 
 class _Lines:

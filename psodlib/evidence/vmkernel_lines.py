@@ -21,8 +21,7 @@ def _line_row(anchor: bytes, what: str, sample: str, pattern: str) -> LineRow:
 
 
 # Lines that say which driver was loaded, and in which version where they print one. The anchor finds the line, the pattern
-# reads it. An anchor begins with three bytes that are rare in logs: the search looks at those first, and `con` or ` lo`
-# would stop it in every line.
+# reads it.
 BANNERS: tuple[LineRow, ...] = (
     _line_row(b"HPSA Driver (v", "hpsa", "<6>HP HPSA Driver (v 5.5.0.58-1OEM)", r"HPE? HPSA Driver \(v (?P<version>[\w.\-]{1,64})\)"),
     _line_row(b"Initialization of ", "", "Mod: 4789: Initialization of vmknvme succeeded with module ID 44.",
@@ -77,15 +76,16 @@ PRECURSORS: tuple[LineRow, ...] = (
     _line_row(b"machine check", "machine_check", "IDT: 1895: Uncorrectable/unrecoverable machine check error", r"Uncorrectable/unrecoverable machine check"),
 )  # fmt: skip
 
-# What the file says of the host itself, and where a boot begins.
+# What the file says of the host itself, and where a boot begins or is ended by hand.
 FACTS: tuple[LineRow, ...] = (
     _line_row(b"build-", "uname", "VMkernel esx1.example.com 5.5.0 #1 SMP Release build-1331820 Sep 18 2013 23:08:31 x86_64",
               r"VMkernel (?P<host>\S{1,253}) (?P<version>\d+\.\d+\.\d+) #\d+ SMP Release build-(?P<build>\d+)"),
     _line_row(b"build-", "banner", "VMware ESXi 5.5.0 build-1331820", r"VMware ESX(?:i| Server)? (?P<version>\d+\.\d+(?:\.\d+)?) build-(?P<build>\d+)"),
     _line_row(b"build-", "banner", "VMware ESXi 5.5.0 [Releasebuild-1331820 x86_64]",
               r"VMware ESX(?:i| Server)?(?: (?P<version>\d+\.\d+(?:\.\d+)?))? \[Releasebuild-(?P<build>\d+)"),
-    _line_row(b"TSC: ", "boot", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
-    _line_row(b"g VMKernel", "boot", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
+    _line_row(b"TSC: ", "booted", "TSC: 438792 cpu0:1)BootConfig: 41: coresPerPkg = 0 (0)", r"TSC: \d{1,18} cpu0:\d+\)"),
+    _line_row(b"g VMKernel", "booted", "2014-05-01T08:00:02.000Z cpu0:32768)Starting VMKernel initialization", r"Starting VMKernel"),
+    _line_row(b"VMKAcpi", "power_button", "VMKAcpi: 250: Power button pressed; requesting graceful shutdown and poweroff", r"Power button pressed"),
 )  # fmt: skip
 
 ROWS = (*BANNERS, *PRECURSORS, *FACTS)
@@ -102,7 +102,7 @@ WARNED = (b"G: WARNING (", *(b"G: %c" % letter for letter in b"abcdefghijklmnopq
 # in the order of the list: so they begin where four bytes are rare, and stand in an order that makes few of its groups stop in
 # vain (benchmarks/README). The warnings come last.
 SEARCHED = (
-    b"COS ", b"ception", b"TSC: ", b"PANIC ", b"checksum BAD", b"OMMU ", b"eartbeat", b"Unit Hang", b"irmware", b"Message:", b"FAULT s",
+    b"VMKAcpi", b"COS ", b"ception", b"TSC: ", b"PANIC ", b"checksum BAD", b"OMMU ", b"eartbeat", b"Unit Hang", b"irmware", b"Message:", b"FAULT s",
     b"LinDMA:", b"BUG: failure", b"setting", b"locked up.", b"Ran out of", b"Code start", b"lockup detected", b"Oops", b"WATCHDOG",
     b"e Check", b"dules/", b"PSOD", b"kdrivers/", b"FW went", b"MK uptime", b"build-", b"Initialization of ", b"CrashMe", b"cktrace",
     b"loaded successfully", b"tails: Crash", b"@vmkernel", b"LINT1", b"incompatibility d", b"t_command", b"anic", b"nover", b":[0x",

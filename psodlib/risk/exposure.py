@@ -93,14 +93,16 @@ def of_module(fleet: Tables, module: str) -> pd.DataFrame:
         stretches[column] = np.bincount(rows, minlength=len(stretches))
     stretches["host_days"] = in_days(stretches["end"] - stretches["start"])
     table = _described(stretches[stretches["host_days"] > 0], fleet, module)
-    out = schema.conform("exposure", table.drop(columns=["pending", "crashed"]))
+    out = schema.conform("exposure", table.drop(columns=["pending", "crashed", "boot_end"]))
     out.attrs = {
         "module": module,
         "known_issues": _matched_issues(fleet, module),
         "unplaced": _unplaced(crashes, fleet, module),
         "collapsed_crashes": int(crashes["collapsed"].sum()),
         "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
-        "pending_days": float(table.loc[table["pending"], "host_days"].sum()),
+        "pending_days": float(
+            in_days(table["end"] - table[["start", "pending"]].max(axis=1, skipna=False)).clip(lower=0).sum()
+        ),
     }
     return out
 
@@ -280,7 +282,6 @@ def _described(stretches: pd.DataFrame, fleet: Tables, module: str) -> pd.DataFr
     ends = fleet.uptimes[["host", "boot", "end", "end_reason"]].rename(columns={"end": "boot_end"})
     table = stretches.merge(loaded.drop_duplicates(["host", "boot"]), on=["host", "boot"], how="left")
     table = table.merge(ends.drop_duplicates(["host", "boot"]), on=["host", "boot"], how="left")
-    table["pending"] = table["pending"].fillna(False).astype(bool)
     reason = table["end_reason"].astype(object).where((table["boot_end"] - table["end"]).abs() <= REACH, "unknown")
     table["end_reason"] = reason.where(~table["crashed"], "crash").fillna("unknown")
     table["uptime_start"] = table["start"] - table["boot"]

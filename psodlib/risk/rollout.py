@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from psodlib.errors import InputError, known_name
+from psodlib.errors import InputError, in_words, known_name
 from psodlib.evidence.versions import normalise
 from psodlib.risk.canary import WEEK, ratio_seen
 from psodlib.risk.cautions import counted, listed
@@ -82,7 +82,7 @@ class RolloutPlan(Cell):
         try:
             Path(file).write_text(self.to_toml(), encoding="utf-8", newline="\n")
         except OSError as error:
-            raise InputError(f"{file}: the plan cannot be written there ({error})") from error
+            raise InputError(f"{file}: the plan cannot be written there ({in_words(error)})") from error
         return Path(file)
 
 
@@ -308,7 +308,9 @@ def read_plan(file: str | Path) -> RolloutPlan:
     try:
         data = Path(file).read_bytes()
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error}); make one with plan_rollout(...).save(file)") from error
+        raise InputError(
+            f"{file}: cannot be read ({in_words(error)}); make one with plan_rollout(...).save(file)"
+        ) from error
     if len(data) > LARGEST:
         raise InputError(f"{file}: more than {LARGEST:,} letters; expected a plan that plan_rollout saved")
     try:

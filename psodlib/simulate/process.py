@@ -261,9 +261,8 @@ def _plan(rng: Random, rules: Process, hosts: int, clusters: int, days: float) -
         moves = tuple((day + rng.uniform(0, rules.host_jitter_days), step) for day, step in planned)
         hazard = rules.driver_rate * rules.model_hazard[model] * frailty / YEAR
         vms = rng.randint(4, 10)
-        plans.append(
-            _Plan(cluster, model, frailty, hazard, entry, boot, moves, patches, vms * rng.randint(20, 45), vms)
-        )
+        users = vms * rng.randint(20, 45)
+        plans.append(_Plan(cluster, model, frailty, hazard, entry, boot, moves, patches, users, vms))
     return plans
 
 

@@ -148,14 +148,13 @@ def esxupdate_log(life: Life) -> list[Line]:
     name, installs = f"{story.vib_vendor}_bootbank_{story.vib}_", [] if story.of_firmware else life.installs
     built = (first.start - DAY, installs[0].removed if installs else first.version, "")
     for time, version, removed in (built, *((install.time, install.version, install.removed) for install in installs)):
+        gone = (
+            [f"Transaction: INFO: Final list of VIBs being removed is {name}{_vib(story, removed)}"] if removed else []
+        )
         said = (
             f"HostImage: INFO: Attempting to download VIB {story.vib}",
             f"Transaction: INFO: Final list of VIBs being installed is {name}{_vib(story, version)}",
-            *(
-                [f"Transaction: INFO: Final list of VIBs being removed is {name}{_vib(story, removed)}"]
-                if removed
-                else []
-            ),
+            *gone,
             "HostImage: DEBUG: Host is remediated by installer: locker, boot",
             "vmware.runcommand: INFO: runcommand called with: args = '/sbin/backup.sh 0 /altbootbank', outfile = "
             "'None', returnoutput = 'True', timeout = '0.0'.",
@@ -263,10 +262,8 @@ def dump_text(
         address=rng.choice(("0x0", "0x0", "0x8", "0x1d0", "0x4108fffffff0")),
         ptes="".join(f"0x{rng.randrange(2**24, 2**26):x}023;" for _ in range(3)) + "0x0;", pcpu=pcpu, other=other,
     )  # fmt: skip
-    saved = [
-        f"pcpu {other} Heartbeat NMI: {one}"
-        for one in _frames(story, stack.saved, start, nameless, pointer + 0x40000, rng)
-    ]
+    theirs = _frames(story, stack.saved, start, nameless, pointer + 0x40000, rng)
+    saved = [f"pcpu {other} Heartbeat NMI: {one}" for one in theirs]
     hours, rest = divmod(uptime, 3_600_000)
     clock = f"{hours // 24}:{hours % 24:02d}:{rest // 60_000:02d}:{rest // 1000 % 60:02d}.{rest % 1000:03d}"
     body = [

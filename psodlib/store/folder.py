@@ -19,10 +19,11 @@ from typing import Annotated
 import msgspec
 from filelock import FileLock, Timeout
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 from psodlib.records import Problem
 
-SCHEMA = 3  # of the store's files; tables of an earlier one are read, its readings are not; a later one is not read
+SCHEMA = 4  # of the store's files; of one before OLDEST tables are read, readings are not; a later one is not read
+OLDEST = 3
 _MANIFEST, _TOP = "manifest.json", ("lock", "holder", "readings", "tables")
 _PART = r"tables/[a-z_]{1,40}/(?:all|month=[0-9a-z-]{4,7}/bucket=\d{4})/[0-9a-f]{24}\.parquet"
 _LEDGER = r"tables/ledger/[0-9a-f]{24}\.(?:entries|parquet)"
@@ -198,7 +199,7 @@ def locked(folder: Path) -> Iterator[None]:
         who = holder.read_text(errors="replace")[:200] if holder.is_file() else "another process"
         raise InputError(f"{folder}: {who} is loading into this store; wait for it and run again") from error
     except (OSError, NotImplementedError) as error:
-        raise InputError(f"{folder}: cannot be a store ({error})") from error
+        raise InputError(f"{folder}: cannot be a store ({in_words(error)})") from error
     with lock:
         with suppress(OSError):  # only words for whoever comes second; a full disk is told by the load itself
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")

@@ -161,13 +161,12 @@ def _member_of(entry: Entry) -> tuple[Any, ...]:
     return entry.name.rpartition("/")[2], entry.hint, entry.hint_kind, entry.collected
 
 
-def _packed_logs(entries: Iterable[Entry]) -> dict[Any, Entry]:
-    # Packed logs by what a rename leaves as it is, and by what a copy that keeps times does.
-    found: dict[Any, Entry] = {}
+def _packed_logs(entries: Iterable[Entry]) -> dict[tuple[int, str], dict[str, Entry]]:
+    # Packed logs by what a rename and a copy that keeps times leave as it is, and of each those: by inode, and by their ends.
+    found: dict[tuple[int, str], dict[str, Entry]] = defaultdict(dict)
     for entry in entries:
         if entry.ends and (written := _written(entry)):
-            for key in (written[:2], written, (*written[:2], entry.ends)):
-                found[key] = entry
+            found[written[:2]] |= {written[2]: entry, entry.ends: entry}
     return found
 
 
@@ -177,19 +176,19 @@ def _written(entry: Entry) -> tuple[int, str, str] | None:
     return (entry.size, times[0], times[2]) if len(times) == 3 and "://" not in entry.path else None
 
 
-def _renamed(logs: Mapping[Any, Entry], entry: Entry, path: str) -> Entry | None:
+def _renamed(logs: Mapping[tuple[int, str], Mapping[str, Entry]], entry: Entry, path: str) -> Entry | None:
     # The packed log that has this name now: the same inode with the same time of writing, unless that time is an archive's or a
     # collector's, in whole seconds; or one with the same ends, the last of which are CRC and length of all that is in it.
     written = _written(entry)
-    if not written or written[:2] not in logs:
+    if not written or not (alike := logs.get(written[:2])):
         return None
-    if not written[1].endswith("000000000") and written in logs:
-        return logs[written]
+    if not written[1].endswith("000000000") and written[2] in alike:
+        return alike[written[2]]
     try:
         with open(path, "rb", buffering=0) as file:
             begin = file.read(HEAD)
             file.seek(max(entry.size - HEAD, 0))
-            return logs.get((*written[:2], _sha(begin + file.read(HEAD))))
+            return alike.get(_sha(begin + file.read(HEAD)))
     except OSError:  # the reader will say what is wrong
         return None
 

@@ -1,4 +1,4 @@
-"""What files said, on disk: segments of compressed readings that nobody rewrites, each with its own table of contents.
+"""What files said, on disk: segments of readings that nobody rewrites, each with its own table of contents.
 
 A segment is written by whoever read the files: this process, or a worker, which then hands back only the entries. A segment
 that no manifest names (its load was killed) is adopted by the next load instead of read again. Readings are JSON, without
@@ -26,6 +26,7 @@ _MAGIC = b"PSODSEG3"
 _FULL = 64 << 20  # bytes of one segment, about
 _MOST = 1 << 30  # bytes that anything of a store may unfold to
 _LITTLE = 1 << 14
+_SHORT = 1 << 10  # bytes of text that cost more to unpack than to store: what most logs say
 # A file with one of these troubles may be whole the next time; with one of those it says less than it did.
 PASSING = frozenset({"unreadable", "vanished", "changed"})
 POOR = PASSING | {"truncated", "damaged_archive"}
@@ -36,11 +37,11 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
-    """Where compressed text lies in a segment."""
+    """Where text lies in a segment, compressed unless it is short."""
 
     offset: Count
     length: Count  # 0: nothing in it
-    unpacked: Count = 0
+    unpacked: Count = 0  # 0: stored as it is
     check: int = 0  # crc32 of the bytes
 
 
@@ -133,8 +134,9 @@ def _packed(entry: Entry, told: Sequence[Any], at: int) -> tuple[Blob, bytes]:
     if not told:
         return Blob(offset=at, length=0), b""
     text = _ENCODER.encode(told).replace(_named(entry), _MARK)
-    blob = isal_zlib.compress(text, 1)
-    return Blob(offset=at, length=len(blob), unpacked=len(text), check=zlib.crc32(blob)), blob
+    is_short = len(text) < _SHORT
+    blob = text if is_short else isal_zlib.compress(text, 1)
+    return Blob(offset=at, length=len(blob), unpacked=0 if is_short else len(text), check=zlib.crc32(blob)), blob
 
 
 def _named(entry: Entry) -> bytes:
@@ -261,7 +263,8 @@ def _unpacked(file: Any, entry: Entry, blob: Blob, decoder: Any) -> Any:
     data = file.read(blob.length)
     if zlib.crc32(data) != blob.check:
         raise ValueError("its bytes are not those that were written")
-    return decoder.decode(_inflated(data, blob.unpacked).replace(_MARK, _named(entry)))
+    text = _inflated(data, blob.unpacked) if blob.unpacked else data
+    return decoder.decode(text.replace(_MARK, _named(entry)))
 
 
 def write_entries(folder: Path, entries: Sequence[Entry]) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from psodlib import schema
 from psodlib.errors import InputError
-from psodlib.store.folder import SCHEMA, Manifest, is_store, read_manifest
+from psodlib.store.folder import OLDEST, Manifest, is_store, read_manifest
 from psodlib.store.readings import read_entries
 from psodlib.store.tables import PANDAS, dataset_of
 
@@ -143,6 +143,6 @@ def _ledger(folder: Path, manifest: Manifest) -> pa.Table:
     # Which files the store knows; the rest of an entry is the store's own business.
     kinds = {"path": pa.string(), "root": pa.string(), "size": pa.int64(), "sha256": pa.string(), "gone": pa.bool_(),
              "hosts": pa.list_(pa.string())}  # fmt: skip
-    entries = read_entries(folder, manifest.ledger) if manifest.schema == SCHEMA else []
+    entries = read_entries(folder, manifest.ledger) if manifest.schema >= OLDEST else []
     columns = {name: [getattr(entry, name) for entry in entries] for name in kinds}
     return pa.table(columns, schema=pa.schema(list(kinds.items())))

@@ -163,6 +163,12 @@ def _read_part(folder: Path, table: str, part: Part) -> pa.Table:
     return rows if part.bucket < 0 else rows.cast(_arrow_schema(table))
 
 
+def column_of(folder: Path, table: str, parts: Iterable[Part], column: str) -> pa.ChunkedArray:
+    """One column of the parts, which are those of a bucket."""
+    told = [_opened(folder, part).read(columns=[column], use_threads=False)[column] for part in parts]
+    return pa.chunked_array([chunk for one in told for chunk in one.chunks], _arrow_schema(table).field(column).type)
+
+
 def dataset_of(folder: Path, table: str, parts: Sequence[Part]) -> ds.Dataset:
     """The parts, each held against its hash, as one pyarrow dataset; nothing is read yet."""
     if not parts:

@@ -25,14 +25,14 @@ from psodlib.assemble import host_names, no_host, roster_of, rows_of, with_colum
 from psodlib.errors import InputError
 from psodlib.evidence.places import shown
 from psodlib.records import Problem
-from psodlib.store.folder import SCHEMA, Manifest, Part, Tables, commit, read_checked, read_manifest, sweep
+from psodlib.store.folder import OLDEST, Manifest, Part, Tables, commit, read_checked, read_manifest, sweep
 from psodlib.store.news import ReadJobs, Walk, read_new, vanished
 from psodlib.store.readings import Entry, Piece, read_entries, read_pieces, write_entries
 from psodlib.store.tables import (
     PARTED,
     Fresh,
     bucket_of,
-    dataset_of,
+    column_of,
     plain,
     read_parts,
     tables_of,
@@ -78,7 +78,7 @@ def update(
 ) -> tuple[dict[str, pd.DataFrame], bool]:  # fmt: skip
     """Bring the store, which must be ``locked``, up to date with the sources, and give its tables."""
     before = read_manifest(folder)
-    older = before.schema != SCHEMA  # of an earlier format: the evidence itself is read again
+    older = before.schema < OLDEST  # of an earlier format: the evidence itself is read again
     known = [] if older else read_entries(folder, before.ledger)
     sound = not verify or all(
         _holds(read_checked, folder / p.path, p.sha256) for ps in before.tables.values() for p in ps
@@ -168,7 +168,7 @@ def _of_the_fleet(
 def _refuse_loss(folder: Path, before: Manifest, tables: Tables) -> None:
     # A source that could not be reached or a reader that went wrong must not cost what was known.
     old, new = _extent(folder, before.tables), _extent(folder, tables)
-    older = before.schema != SCHEMA
+    older = before.schema < OLDEST
     crashes = len(old[0] - new[0])
     if older or before.parser != parser():  # which may have other ids for the same crashes
         crashes = min(crashes, len(old[0]) - len(new[0]))
@@ -183,8 +183,8 @@ def _refuse_loss(folder: Path, before: Manifest, tables: Tables) -> None:
 
 def _extent(folder: Path, tables: Tables) -> tuple[set[str], float]:
     # The crashes and the host-days of some tables.
-    ids = dataset_of(folder, "crashes", tables.get("crashes", ())).to_table(columns=["crash_id"])["crash_id"]
-    spans = dataset_of(folder, "uptimes", tables.get("uptimes", ())).to_table(columns=["observed"])["observed"]
+    ids = column_of(folder, "crashes", tables.get("crashes", ()), "crash_id")
+    spans = column_of(folder, "uptimes", tables.get("uptimes", ()), "observed")
     return set(ids.to_pylist()), (pc.sum(spans.cast("int64")).as_py() or 0) / 86_400e9
 
 
@@ -274,7 +274,9 @@ def _assembled(
     pieces: dict[Host, list[tuple[Host, Entry, Piece]]] = defaultdict(list)
     members: dict[int, set[Host]] = defaultdict(set)
     for entry in entries:
-        bare = msgspec.structs.replace(entry, pieces=(), problems=())  # a task is small, wherever it goes
+        bare = entry
+        if len(entry.pieces) > 1 or entry.problems:  # a task is small, wherever it goes
+            bare = msgspec.structs.replace(entry, pieces=(), problems=())
         for piece, host in zip(entry.pieces, entry.hosts, strict=True):
             pieces[host].append((host, bare, piece))
     for host in pieces.keys() | touched:

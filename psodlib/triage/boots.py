@@ -170,7 +170,7 @@ def _filled(
     begins = [boot.begin for boot in boots]
 
     def at(time: datetime) -> int:
-        return max(bisect_right(begins, time) - 1, 0)
+        return bisect_right(begins, time) - 1
 
     for item in alive:
         # A stretch that begins a moment before a start and goes on past it is that boot's: clocks differ by seconds.
@@ -318,6 +318,8 @@ def loaded_versions(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str = 
     5. ``none``. A version is never carried back to boots before it was first seen: that would be "the latest", and
        unknown stays unknown.
 
+    ``pending`` is since when the disk held another version, which the next boot would load.
+
     Everything is sorting and ``merge_asof``: near-linear in rows.
     """
     return loaded_in_boots(uptimes, drivers, module)[["host", "boot", "version", "driver_evidence", "pending"]]
@@ -345,7 +347,8 @@ def loaded_in_boots(uptimes: pd.DataFrame, drivers: pd.DataFrame, module: str) -
     words = pd.CategoricalDtype(list(CLOSED_LISTS["driver_evidence"]))
     boots["driver_evidence"] = boots["driver_evidence"].astype(object).fillna("none").astype(words)
     held = _held_by_disks(boots, readings)
-    boots["pending"] = boots.index.isin(held.loc[held["differs"], "row"])
+    since = held[held["differs"]].drop_duplicates("row").set_index("row")["observed_at"]
+    boots["pending"] = since.reindex(boots.index)
     last = held.drop_duplicates("row", keep="last").set_index("row")
     boots["waiting"] = last["version"].where(last["differs"]).reindex(boots.index).astype("string")
     return boots
@@ -426,6 +429,8 @@ def _with_last_before(
 ) -> pd.DataFrame:
     # The images, and for each boot without one what the last event before its moment says.
     missing = pd.DataFrame({"moment": moments, "host": hosts})[~moments.index.isin(images.index)]
+    if missing.empty or events.empty:
+        return images
     found = pd.merge_asof(
         missing.reset_index(names="row").sort_values("moment", kind="stable"),
         events[["host", "observed_at", "version"]].sort_values("observed_at", kind="stable"),
@@ -439,7 +444,7 @@ def _held_by_disks(boots: pd.DataFrame, readings: pd.DataFrame) -> pd.DataFrame:
     # What the disk held in each boot, in order of time, and whether that differs from what was loaded.
     on_disk = readings["state"].isin(["pending", "installed"]) & readings["evidence"].ne("install_date").fillna(True)
     placed = on_disk & readings["row"].notna() & readings["version"].notna()
-    held = readings.loc[placed, ["row", "version", "state", "evidence"]]
+    held = readings.loc[placed, ["row", "version", "state", "evidence", "observed_at"]]
     held["row"] = held["row"].astype("int64")
     certain = held["state"].eq("pending") | held["evidence"].isin(INSTALLS)
     # A differing VIB list is a pending change only beside a version that is known to be loaded.

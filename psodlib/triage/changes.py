@@ -28,9 +28,12 @@ def fleet_changes(
     signatures = fresh.groupby("signature", as_index=False).agg(
         crashes=("crash_id", "size"), hosts=("host", "nunique"), first=("time", "min")
     )
+    was_alive = old["hosts"]["last_seen"] >= old["hosts"]["last_seen"].max() - SILENT
+    behind = new["hosts"]["last_seen"].max() - new["hosts"]["last_seen"]
+    silent = (behind > SILENT) & new["hosts"]["host"].isin(old["hosts"].loc[was_alive, "host"])
     found = {
         "crashes": crashes, "signatures": signatures, "versions": _moved_versions(old["drivers"], new["drivers"]),
-        "silent": _fallen_silent(old["hosts"], new["hosts"]),
+        "silent": new["hosts"].assign(behind=behind)[silent][["host", "last_seen", "behind"]].reset_index(drop=True),
     }  # fmt: skip
     if advice is not None:
         both = advice[0][["version", "advice"]].merge(advice[1][["version", "advice"]], on="version", how="outer")
@@ -51,13 +54,6 @@ def _running(drivers: pd.DataFrame) -> pd.DataFrame:
     loaded = drivers.loc[drivers["state"] == "loaded", ["host", "module", "version", "observed_at"]]
     known = loaded.dropna(subset=["version", "observed_at"]).sort_values("observed_at", kind="stable")
     return known.drop_duplicates(["host", "module"], keep="last")
-
-
-def _fallen_silent(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    was = old.loc[old["last_seen"] >= old["last_seen"].max() - SILENT, "host"]
-    behind = new["last_seen"].max() - new["last_seen"]
-    silent: pd.DataFrame = new.assign(behind=behind)[(behind > SILENT) & new["host"].isin(was)]
-    return silent[["host", "last_seen", "behind"]].reset_index(drop=True)
 
 
 # Each change with the column that names it, and its words.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, known_name
 from psodlib.evidence.versions import normalise
 from psodlib.triage.boots import LOADED, last_boots, loaded_in_boots, readings_in_their_boot
 
@@ -17,7 +17,7 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     Parameters
     ----------
     fleet : Fleet
-        Its tables ``hosts``, ``uptimes`` and ``drivers`` are read.
+        Its tables ``hosts``, ``crashes``, ``uptimes`` and ``drivers`` are read.
     module : str
         Bare module name.
     pin : str
@@ -34,11 +34,13 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     Raises
     ------
     InputError
-        ``pin`` is no version.
+        ``pin`` is no version, or the evidence does not know the module; the nearest names are said.
     """
     wanted = normalise(pin, module)
     if wanted is None or not any(letter.isdigit() for letter in wanted):
         raise InputError(f"pin is {pin!r}; expected a version of {module}, such as those in drivers.version")
+    if names := [*fleet.drivers["module"], *fleet.crashes["guilty_module"]]:
+        known_name(module, names, "module")
     boots = loaded_in_boots(fleet.uptimes, fleet.drivers, module)
     table = last_boots(boots, fleet.hosts["host"])[["boot", "version", "driver_evidence", "waiting"]]
     table["driver_evidence"] = table["driver_evidence"].astype("string").fillna("none")
@@ -46,8 +48,7 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     facts = table.drop(columns="boot").astype(object).where(table.notna(), None)
     rows = zip(facts.itertuples(index=False), ran, strict=True)
     words = [status(version, how, waiting, bool(had), pin=wanted) for (version, how, waiting), had in rows]
-    table["status"] = pd.array(words, dtype="string")
-    return table.reset_index()
+    return table.assign(status=pd.array(words, dtype="string")).reset_index()
 
 
 def status(version: str | None, evidence: str, waiting: str | None, ran: bool, *, pin: str) -> str:
@@ -72,16 +73,12 @@ def version_conflicts(uptimes: pd.DataFrame, drivers: pd.DataFrame) -> list[dict
     ordered = placed[differ].sort_values(["row", "module", "rank", "observed_at"], kind="stable")
     rows = []
     for (_, module), readings in ordered.groupby(["row", "module"], sort=False):
-        believed = readings.iloc[0]
-        others = readings[readings["version"] != believed["version"]].drop_duplicates("version")
-        first, line = others.iloc[0], others["line"].iloc[0]
-        against = " and ".join(f"{one.version} ({one.evidence})" for one in others.itertuples())
-        detail = (
-            f"{module} was read as {believed['version']} ({believed['evidence']}) and as {against} in one boot; "
-            "the first is used"
-        )
+        versions: list[Any] = list(readings.drop_duplicates("version").itertuples())  # the first is believed
+        believed, *others = (f"{one.version} ({one.evidence})" for one in versions)
+        told, line = versions[1], versions[1].line
+        detail = f"{module} was read as {believed} and as {' and '.join(others)} in one boot; the first is used"
         rows.append({
-            "source": first["source"], "host": first["host"], "line": None if pd.isna(line) else int(line),
+            "source": told.source, "host": told.host, "line": None if pd.isna(line) else int(line),
             "problem": "version_conflict", "detail": detail,
         })  # fmt: skip
     return rows

@@ -56,9 +56,8 @@ def _joined(table: pd.DataFrame) -> pd.DataFrame:
     # One listed device without firmware beside one firmware under another name: the same device.
     host_and_module = [table["host"], table["module"]]
     silent = table["firmware"].isna()
-    pair = silent.groupby(host_and_module).transform("sum").eq(1) & silent.groupby(host_and_module).transform(
-        "size"
-    ).eq(2)
+    of_driver = silent.groupby(host_and_module)
+    pair = of_driver.transform("sum").eq(1) & of_driver.transform("size").eq(2)
     listed = table["device"].where(silent).groupby(host_and_module).transform("first")
     own = (" (" + table["device"] + ")").fillna("")
     table["device"] = (listed + own).where(pair, table["device"])

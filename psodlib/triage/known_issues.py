@@ -17,7 +17,7 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped]
 
-from psodlib.errors import RuleError
+from psodlib.errors import RuleError, in_words
 from psodlib.evidence.versions import compare
 from psodlib.records import Crash
 from psodlib.schema import CLOSED_LISTS
@@ -73,11 +73,16 @@ def load_issues(*extra_files: str | Path) -> tuple[Issue, ...]:
     return tuple(issues.values())
 
 
+_shipped = cache(load_issues)
+
+
 def _read(file: Path) -> Iterator[Issue]:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(file, 0, f"cannot be read ({error}); expected a TOML file with [[issue]] entries") from error
+        raise RuleError(
+            file, 0, f"cannot be read ({in_words(error)}); expected a TOML file with [[issue]] entries"
+        ) from error
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -165,11 +170,6 @@ def exposed(issues: Iterable[Issue], module: str, version: str | None) -> tuple[
     """The issues that name this version of this driver as affected; not knowing the version exposes to none."""
     named = (issue for issue in issues if issue.module == module and version)
     return tuple(issue for issue in named if _in_ranges(issue.versions, version, module))
-
-
-@cache
-def _shipped() -> tuple[Issue, ...]:
-    return load_issues()
 
 
 def _bears(texts: Mapping[str, bytes], sign: str, patterns: tuple[str, ...]) -> bool | None:

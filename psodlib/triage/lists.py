@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
-from psodlib.errors import RuleError
+from psodlib.errors import RuleError, in_words
 
 RULES = Path(__file__).parent / "rules"
 _LINE = re.compile(r"(?P<pattern>\S(?:.*?\S)??)(?: {2,}-> (?P<value>\S(?:.*?\S)??|\"\"))?(?: {2,}# (?P<reason>\S.*))?")
@@ -47,7 +47,7 @@ def read_rules(file: str | Path, mapped: bool = False, plain: bool = False) -> t
     try:
         lines = enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(path, 0, f"cannot be read ({error}); expected a text file in UTF-8") from error
+        raise RuleError(path, 0, f"cannot be read ({in_words(error)}); expected a text file in UTF-8") from error
     rules = ((number, line.strip()) for number, line in lines if line.strip() and not line.startswith("#"))
     return tuple(_rule(path, number, line, mapped, plain) for number, line in rules)
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
 
+from psodlib.evidence.pieces import moment_of
 from psodlib.records import Crash, FileReading, Precursor
 from psodlib.triage.boots import SILENCE, Span, merged
 from psodlib.triage.lists import read_rules
@@ -113,7 +114,9 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
     watched = merged(sorted((item.start, item.end) for item in alive), SILENCE)
     if not watched and minutes:
         watched = [(min(times[0] for times in minutes.values()), max(times[-1] for times in minutes.values()))]
-    listened = merged(sorted(span for p in everything if p.what == "listened" for span in _listened(p)))
+    # From when to when the lines of any words were heard, as evidence/speech.py says it.
+    heeded = ((p.time, moment_of(f"{p.text}:00")) for p in everything if p.what == "listened")
+    listened = merged(sorted((start, end) for start, end in heeded if start and end and start <= end))
     loud = {what: _loud(_words()[what], crashes) for _, what in minutes}
     attended = {what: listened if what == "said" else watched for what in loud}
     begins = {mark.time for reading in readings for mark in reading.marks if mark.what == "booted"}
@@ -139,15 +142,6 @@ def hear_host(readings: Sequence[FileReading]) -> Said:
         devices=devices,
         release=versions.pop() if len(versions) == 1 else None,
     )
-
-
-def _listened(marker: Precursor) -> list[Span]:
-    # From when to when the lines of any words were heard, as evidence/speech.py says it.
-    try:
-        end = datetime.fromisoformat(marker.text + "+00:00")
-    except ValueError:
-        return []
-    return [(marker.time, end)] if marker.time and marker.time <= end else []
 
 
 def _loud(word: _Word, crashes: Iterable[Crash]) -> list[Span]:

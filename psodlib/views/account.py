@@ -39,7 +39,7 @@ import msgspec
 import pandas as pd
 from msgspec.structs import asdict, replace
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 from psodlib.views.document import Section, Table
 from psodlib.views.words import known
 
@@ -182,7 +182,7 @@ def _read(path: Path, form: Any) -> Any:
             raise InputError(f"{path}: {path.stat().st_size:,} bytes; expected a small file that a person wrote")
         return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), form)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as TOML ({error})") from error
+        raise InputError(f"{path}: cannot be read as TOML ({in_words(error)})") from error
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {error}; mend that line") from error
 

@@ -19,7 +19,7 @@ from psodlib.anonymiser import Pseudonyms, Rewriter, learn_names
 from psodlib.anonymiser.folder import write_mapping
 from psodlib.anonymiser.sweep import Suspect, Sweep
 from psodlib.anonymiser.tables import rewrite_table
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 from psodlib.evidence.archives import Item
 from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.sources import iter_items
@@ -271,5 +271,6 @@ def _zipped(files: Mapping[str, bytes], out: Path, top: str) -> Path:
                 archive.writestr(info, data)
         part.replace(out)
     except OSError as error:
-        raise InputError(f"{out}: the case cannot be written there ({error})") from error
+        part.unlink(missing_ok=True)
+        raise InputError(f"{out}: the case cannot be written there ({in_words(error)})") from error
     return out

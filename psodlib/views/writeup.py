@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from psodlib.errors import InputError
 from psodlib.evidence.artifacts.terminal import find_prompt
 from psodlib.fleet import Fleet
 from psodlib.triage.boots import loaded_versions
@@ -185,6 +186,8 @@ def asked_for(crash_id: str, notes: str | Path | None = None, site: str | Path |
     # It brings the widgets, which a plain write-up needs not.
     from psodlib.views.explore import note_section, read_notes
 
+    if notes is not None and not Path(notes).is_dir():
+        raise InputError(f"{notes}: no folder; expected the one in which the explorer keeps its notes")
     section = note_section(read_notes(notes), crash_id) if notes is not None else None
     return [*([section] if section else []), *([site_section(site)] if site is not None else [])]
 

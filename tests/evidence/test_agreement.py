@@ -98,8 +98,8 @@ def test_a_crash_among_ordinary_lines_is_found(
     data = data.decode("utf-8", "backslashreplace").encode("utf-16") if encoding == "utf-16" else data
     path = tmp_path_factory.mktemp("log") / "vmkernel.log"
     path.write_bytes(data)
-    (crash,) = psod.load(path, jobs=1).crashes.to_dict("records")
-    assert crash["kind"] == psod.parse_crashes(text)[0].kind
+    (crash,), _ = found(path)
+    assert crash.kind == psod.parse_crashes(text)[0].kind
 
 
 def test_what_reads_like_a_crash_and_is_not_taken_is_listed(tmp_path: Path) -> None:

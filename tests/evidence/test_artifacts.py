@@ -10,8 +10,8 @@ import pytest
 
 from psodlib.errors import InputError
 from psodlib.evidence.artifacts import KINDS, read_artifact, read_inventory, recognise
-from psodlib.evidence.artifacts.findings import parse_stamp
 from psodlib.evidence.artifacts.terminal import PROMPTS, find_prompt
+from psodlib.evidence.pieces import moment_of
 from psodlib.records import FileReading
 
 WHEN = datetime(2014, 6, 2, 10, tzinfo=UTC)
@@ -59,9 +59,8 @@ def test_heartbeats_of_one_boot_are_one_stretch() -> None:
         for one in reading.alive
     ]
     assert spans == [(1, 3), (7, 8), (9, 9)]
-    assert [one.boot for one in reading.alive] == [day - timedelta(days=3) + timedelta(seconds=1)] * 2 + [
-        day + timedelta(hours=8.5)
-    ]
+    wanted = [day - timedelta(days=3) + timedelta(seconds=1)] * 2 + [day + timedelta(hours=8.5)]
+    assert [one.boot for one in reading.alive] == wanted
     assert [one.vms for one in reading.alive] == [3, 8, 0]
     assert [(mark.what, mark.line) for mark in reading.marks] == [("core_dump_found", 4)]
 
@@ -112,10 +111,8 @@ def test_esxupdate_tells_what_a_finished_install_changed(head: str) -> None:
         f"Transaction: INFO: Final list of VIBs being installed is {OLD}",
     ]
     reading = read("\n".join(f"2014-06-02T09:10:0{n}Z {head}{line}" for n, line in enumerate(lines)))
-    assert [(r.version, r.state, r.observed_at.second, r.line) for r in reading.drivers if r.observed_at] == [
-        ("5.5.0.50", "installed", 2, 1),
-        ("5.5.0.58", "removed", 2, 2),
-    ]
+    wanted = [("5.5.0.50", "installed", 2, 1), ("5.5.0.58", "removed", 2, 2)]
+    assert [(r.version, r.state, r.observed_at.second, r.line) for r in reading.drivers if r.observed_at] == wanted
     assert len(reading.drivers) == 2  # the second install never finished
 
 
@@ -172,9 +169,8 @@ def test_a_vib_list_reads_alike_in_every_form(form: str, how: str) -> None:
         assert reading.host == "esx01"
     (driver,) = reading.drivers
     assert (driver.module, driver.version) == ("hpsa", "6.0.0.84")
-    assert (driver.state, driver.evidence) == (
-        ("pending", "rebooting_image") if "pending" in how else ("installed", "vib_list")
-    )
+    wanted = ("pending", "rebooting_image") if "pending" in how else ("installed", "vib_list")
+    assert (driver.state, driver.evidence) == wanted
     assert driver.installed_on == datetime(2019, 12, 27, tzinfo=UTC)
 
 
@@ -208,13 +204,8 @@ Driver Build: 2
 
 def test_proc_nodes() -> None:
     (driver,) = read("HP HPSA Driver (v 5.5.0.58-1OEM)\nhpsa0: SCSI host: 2 nr_cmds: 1020\n").drivers
-    assert (driver.module, driver.version, driver.state, driver.evidence, driver.device) == (
-        "hpsa",
-        "5.5.0.58",
-        "loaded",
-        "proc",
-        "hpsa0",
-    )
+    wanted = ("hpsa", "5.5.0.58", "loaded", "proc", "hpsa0")
+    assert (driver.module, driver.version, driver.state, driver.evidence, driver.device) == wanted
     (driver,) = read(NODE).drivers
     assert (driver.version, driver.device, driver.firmware) == ("5.0.0.28", "hpsa0", "3.04")
 
@@ -263,11 +254,12 @@ def test_a_capture_of_two_hosts_is_two_readings() -> None:
     [
         ("2014-05-31T15:57:32.579Z", datetime(2014, 5, 31, 15, 57, 32, 579000, tzinfo=UTC)),
         ("2014-05-31T11:57:32-04:00 x", datetime(2014, 5, 31, 15, 57, 32, tzinfo=UTC)),
+        ("2016-12-31T23:59:60.250Z", datetime(2017, 1, 1, 0, 0, 0, 250000, tzinfo=UTC)), ("9999-12-31T23:59:60Z", None),
         ("2014-13-31T15:57:32Z", None), ("1980-01-01T00:00:00Z", None), ("2300-01-01T00:00:00Z", None), ("x", None),
     ],
 )  # fmt: skip
 def test_stamps(text: str, expected: datetime | None) -> None:
-    assert parse_stamp(text) == expected
+    assert moment_of(text) == expected
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

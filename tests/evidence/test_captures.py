@@ -231,10 +231,8 @@ def test_prose_that_shows_a_hosts_output_is_never_silent(tmp_path: Path, quote: 
 
 def test_a_vibs_name_may_hold_underscores(tmp_path: Path) -> None:
     text = "   VIBs Installed: NVD_bootbank_NVD-VMware_ESXi_8.0.0_Driver_535.1.2-1OEM.800.1.0.20613240, ACM_bootbank_acme-nic_1.2.3-1OEM.800.1.0.20613240\n"
-    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "module", "version") == [
-        ("acme_nic", "1.2.3"),
-        ("nvidia", "535.1.2"),
-    ]
+    wanted = [("acme_nic", "1.2.3"), ("nvidia", "535.1.2")]
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "module", "version") == wanted
 
 
 def test_a_device_stands_above_its_output(tmp_path: Path) -> None:
@@ -242,10 +240,8 @@ def test_a_device_stands_above_its_output(tmp_path: Path) -> None:
         f"---------\nvmnic{n}\n   Driver Info:\n         Bus Info: 0000:0{n}:00:0\n         Driver: acme_nic\n         Firmware Version: 1.{n}\n         Version: 4.1\n"
         for n in (1, 4)
     )
-    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "device", "firmware") == [
-        ("vmnic1", "1.1"),
-        ("vmnic4", "1.4"),
-    ]
+    wanted = [("vmnic1", "1.1"), ("vmnic4", "1.4")]
+    assert drivers(fleet_of(tmp_path, {"esx01/out.txt": text}), "device", "firmware") == wanted
 
 
 TOLD = {
@@ -329,9 +325,8 @@ def test_a_powershell_session_names_its_host_in_the_command(tmp_path: Path) -> N
     text += "PowerCLI C:\\> $esxcli.software.vib.list.Invoke() | ft Name,Version\n\nName  Version\n----  -------\nnenic 1.0.33.0-1OEM.670.0.0.8169922\n"
     fleet = fleet_of(tmp_path, {"transcript.txt": text})
     assert drivers(fleet, "host", "module", "version") == [("esx-a1.lab", "nenic", "1.0.33.0")]
-    assert fleet.hosts[["host", "esxi_version", "esxi_build"]].to_numpy().tolist() == [
-        ["esx-a1.lab", "6.7.0", "17700523"]
-    ]
+    wanted = [["esx-a1.lab", "6.7.0", "17700523"]]
+    assert fleet.hosts[["host", "esxi_version", "esxi_build"]].to_numpy().tolist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -439,9 +434,8 @@ def test_a_crash_in_any_encoding(tmp_path: Path, encoding: str) -> None:
 def test_utf_16_appended_to_ascii(tmp_path: Path, before: int, mark: bytes) -> None:
     data = LINE.encode() * before + mark + CRASH.format(world="x").replace("\n", "\r\n").encode("utf-16-le")
     fleet = fleet_of(tmp_path, {"esx01/vmkernel.log": data})
-    assert fleet.crashes[["time", "line"]].astype(str).to_numpy().tolist() == [
-        ["2023-02-03 04:05:06.100+00:00", str(before + 1)]
-    ]
+    wanted = [["2023-02-03 04:05:06.100+00:00", str(before + 1)]]
+    assert fleet.crashes[["time", "line"]].astype(str).to_numpy().tolist() == wanted
 
 
 @pytest.mark.parametrize(

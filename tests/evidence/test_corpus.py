@@ -128,9 +128,8 @@ def test_undamaged_text_is_read_exactly(path: Path) -> None:
     if expected["kind"] == "other" and found["kind"] in NARROWER:
         expected["kind"] = found["kind"]
     disputed = {name for stem, name in DISPUTED if stem == path.stem}
-    assert {k: v for k, v in found.items() if k not in disputed} == {
-        k: v for k, v in expected.items() if k not in disputed
-    }
+    wanted = {k: v for k, v in expected.items() if k not in disputed}
+    assert {k: v for k, v in found.items() if k not in disputed} == wanted
     gdb = [f["function"] for f in label(path)["expect"].get("gdb_frames", [])]
     if gdb:
         assert [frame.function for frame in crash.frames] == gdb

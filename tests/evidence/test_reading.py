@@ -290,3 +290,39 @@ def test_four_bytes_a_letter_are_read(tmp_path: Path, encoding: str) -> None:
     text = "@BlueScreen: #PF Exception 14 in world 7:idle IP 0x418018b7e594 addr 0x0\n0x412426e5dda0:[0x418018b7e594]a_scan@(a)#<None>+0x9 stack: 0x0\n"
     (tmp_path / "a.log").write_bytes(text.encode(encoding))
     assert psod.load(tmp_path, jobs=1).crashes["guilty_module"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize("prefix", ["cpu1:65)", "In(182) vmkernel: cpu1:2097665)"])
+def test_a_pressed_power_button_is_how_the_boot_ended(tmp_path: Path, prefix: str) -> None:
+    # The host says nothing more, and nobody must take the silence for a crash without a trace.
+    said = "VMKAcpi: 250: Power button pressed; requesting graceful shutdown and poweroff"
+    (tmp_path / "esx1").mkdir()
+    (tmp_path / "esx1/vmkernel.log").write_text(f"2017-09-14T16:00:50.000Z {prefix}{said}\n")
+    (tmp_path / "esx1/vmksummary.log").write_text(
+        "2017-09-14T16:00:01Z heartbeat: up 5d0h0m0s, 0 VMs; [] []\n2017-09-14T16:20:10Z bootstop: Host has booted\n"
+    )
+    assert [*psod.load(tmp_path, jobs=1).uptimes["end_reason"]] == ["power", "running"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<181>{iso} {host} ",
+        "<181>1 {iso} {host} ",
+        "May  1 02:{m:02}:36 relay <181>{iso} {host} ",
+        "May  1 02:{m:02}:36 10.9.9.9 1 {iso} {host} ",
+        "<14>May  1 02:{m:02}:36 10.9.9.9 {iso} {host} ",
+        "2014-05-01T02:{m:02}:36+00:00 relay 1 {iso} {host} ",
+        "2014-05-01 02:{m:02}:36\tLocal6.Info\t10.9.9.9\t{iso} {host} ",
+        "<14>{iso} {host} In(182) ",
+    ],
+)
+def test_calm_hosts_behind_any_receivers_stamp_are_seen_alive(tmp_path: Path, head: str) -> None:
+    # Who never crashed is the denominator: a head that only a crash's reader understands would lose him in silence.
+    moments = [(m, host) for m in range(9) for host in ("esx1.lab", "esx2.lab")]
+    heads = [head.format(m=m, host=host, iso=f"2014-05-01T08:{m:02}:36.400Z") for m, host in moments]
+    end = "vmkernel - - - " if "1 {iso}" in head else "vmkernel: "
+    (tmp_path / "all.log").write_text("".join(f"{one}{end}cpu2:44)ScsiCore: 1: hi\n" for one in heads))
+    fleet = psod.load(tmp_path, jobs=1)
+    assert [*fleet.hosts["host"]] == ["esx1.lab", "esx2.lab"] and fleet.problems.empty
+    assert {*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()} == {480}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psodlib.evidence.artifacts import KINDS, read_artifact
-from psodlib.evidence.artifacts.findings import SECOND, Life, moment_of
 from psodlib.evidence.artifacts.terminal import PROMPTS
 from psodlib.evidence.heads import Heads, loosened
+from psodlib.evidence.life import Life
 from psodlib.records import Alive
 
-BEGAN = 1_700_000_000 * SECOND
+BEGAN = datetime.fromtimestamp(1_700_000_000, UTC)
+SECOND = timedelta(seconds=1)
 # Seconds to the next line, and what happens to the clock and the host meanwhile.
 STEPS = st.lists(
     st.tuples(st.sampled_from([0, 1, 600, 3599, 3600, 7199, 7200, 7201, 90_000]), st.sampled_from(["", "", "", "", "boot", "back", "drift", "noise"])),
@@ -36,13 +38,13 @@ def written(kind: str, steps: list[tuple[int, str]]) -> tuple[str, list[Alive]]:
 
         back = what == "back" and step > 3000 and kind == "heartbeat"
         stamp += (-step if back else step) * SECOND
-        boot -= 2 * step * SECOND if back else 0
+        boot -= 2 * step * SECOND * back
         boot = stamp - (60 + len(lines)) * SECOND if what == "boot" else boot - 50 * SECOND if what == "drift" else boot
         up = max(0, (stamp - boot) // SECOND)
-        text = LINES[kind].format(stamp=f"{moment_of(stamp):%Y-%m-%dT%H:%M:%S}", up=up, d=up // 86_400, h=up % 86_400 // 3600, m=up % 3600 // 60, s=up % 60)  # fmt: skip
+        text = LINES[kind].format(stamp=f"{stamp:%Y-%m-%dT%H:%M:%S}", up=up, d=up // 86_400, h=up % 86_400 // 3600, m=up % 3600 // 60, s=up % 60)  # fmt: skip
         life.add(stamp, None if kind == "hostd" else up * SECOND, 2 if kind == "heartbeat" else None, len(lines) + 1)
         lines += [text, *["  a line without a stamp"] * (what == "noise")]
-    return "\n".join(lines) + "\n", life.close()
+    return "\n".join(lines) + "\n", life.stretches
 
 
 @pytest.mark.parametrize("kind", LINES)

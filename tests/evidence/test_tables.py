@@ -91,16 +91,10 @@ RVTOOLS = workbook(
 def test_rvtools_workbook_as_evidence(tmp_path: Path) -> None:
     fleet = fleet_of(tmp_path, {"export/RVTools_all.xlsx": RVTOOLS, "esx-r1/vmkernel.log": LOG})
     assert set(fleet.hosts["host"]) == {"esx-r1.lab", "esx-r2.lab"}
-    assert host(fleet, "esx-r1.lab", "esxi_version", "esxi_build", "vendor", "model") == (
-        "7.0.2",
-        "18538813",
-        "Lenovo",
-        "ThinkSystem SR650",
-    )
-    assert drivers(fleet, "host", "module", "device") == {
-        ("esx-r1.lab", "qlnativefc", "vmhba4"),
-        ("esx-r2.lab", "i40en", "vmnic2"),
-    }
+    wanted = ("7.0.2", "18538813", "Lenovo", "ThinkSystem SR650")
+    assert host(fleet, "esx-r1.lab", "esxi_version", "esxi_build", "vendor", "model") == wanted
+    wanted = {("esx-r1.lab", "qlnativefc", "vmhba4"), ("esx-r2.lab", "i40en", "vmnic2")}
+    assert drivers(fleet, "host", "module", "device") == wanted
     told = set(fleet.problems[["problem", "source"]].itertuples(index=False, name=None))
     source = str(tmp_path / "evidence/export/RVTools_all.xlsx")
     assert {("bad_line", source), ("unused", source)} <= told
@@ -110,13 +104,8 @@ def test_rvtools_workbook_as_inventory(tmp_path: Path) -> None:
     (tmp_path / "RVTools.xlsx").write_bytes(RVTOOLS)
     assert [host.name for host in read_hosts(tmp_path / "RVTools.xlsx")] == ["esx-r1.lab", "esx-r2.lab"]
     table = read_inventory(tmp_path / "RVTools.xlsx").set_index("host")
-    assert table.loc["esx-r1.lab", ["cluster", "vms", "esxi_version", "esxi_build", "serial"]].tolist() == [
-        "CL-R",
-        1033,
-        "7.0.2",
-        "18538813",
-        "J300",
-    ]
+    wanted = ["CL-R", 1033, "7.0.2", "18538813", "J300"]
+    assert table.loc["esx-r1.lab", ["cluster", "vms", "esxi_version", "esxi_build", "serial"]].tolist() == wanted
     assert list(table.index) == ["esx-r1.lab", "esx-r2.lab"]
 
 
@@ -190,14 +179,10 @@ Version         : 3.17.9.12-1vmw.670.0.0.8169922
 VMHost          : esx-f2.lab
 """
     fleet = fleet_of(tmp_path, {"vibs.txt": text})
-    assert drivers(fleet, "host", "module", "version") == {
-        ("esx-f1.lab", "qedentv", "3.11.16.0"),
-        ("esx-f2.lab", "nmlx4_core", "3.17.9.12"),
-    }
-    assert (
-        str(fleet.drivers.loc[fleet.drivers["evidence"] == "install_date", "observed_at"].item())
-        == "2019-11-17 00:00:00+00:00"
-    )
+    wanted = {("esx-f1.lab", "qedentv", "3.11.16.0"), ("esx-f2.lab", "nmlx4_core", "3.17.9.12")}
+    assert drivers(fleet, "host", "module", "version") == wanted
+    wanted = "2019-11-17 00:00:00+00:00"
+    assert str(fleet.drivers.loc[fleet.drivers["evidence"] == "install_date", "observed_at"].item()) == wanted
 
 
 HOSTS_BY_POWERCLI = {
@@ -213,12 +198,8 @@ HOSTS_BY_POWERCLI = {
 @pytest.mark.parametrize("form", HOSTS_BY_POWERCLI)
 def test_hosts_in_every_form(tmp_path: Path, form: str) -> None:
     fleet = fleet_of(tmp_path, {"hosts.txt": HOSTS_BY_POWERCLI[form]})
-    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == (
-        "7.0.3",
-        "21930508",
-        "Dell Inc.",
-        "PowerEdge R740",
-    )
+    wanted = ("7.0.3", "21930508", "Dell Inc.", "PowerEdge R740")
+    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == wanted
     assert len(fleet.hosts) == 1 and fleet.drivers.empty
 
 
@@ -233,12 +214,8 @@ def test_a_hosts_row_that_names_its_product_too(tmp_path: Path) -> None:
     fleet = fleet_of(
         tmp_path, {"a.csv": text.format("VMware ESXi"), "b.csv": text.replace("h1", "h2").format("VMware vCenter")}
     )
-    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == (
-        "6.7.0",
-        "13006603",
-        "HPE",
-        "DL380",
-    )
+    wanted = ("6.7.0", "13006603", "HPE", "DL380")
+    assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == wanted
     assert fleet.hosts["host"].tolist() == ["esx-h1.lab"]
 
 
@@ -343,10 +320,7 @@ def test_key_value_output(tmp_path: Path, end: str) -> None:
     fleet = load(tmp_path, jobs=1)
     assert fleet.hosts[["host", "esxi_version", "esxi_build"]].values.tolist() == [["esx01", "7.0.3", "1234567"]]
     told = set(map(tuple, fleet.drivers[["module", "version", "state"]].astype(str).values))
-    assert told == {
-        ("acme_nic", "1.2.3", "installed"),
-        ("other", "4.5.6", "installed"),
-        ("acme_nic", "1.2.3", "loaded"),
-    }
+    wanted = {("acme_nic", "1.2.3", "installed"), ("other", "4.5.6", "installed"), ("acme_nic", "1.2.3", "loaded")}
+    assert told == wanted
     (nic,) = fleet.drivers[fleet.drivers.device == "vmnic4"].to_dict("records")
     assert nic["firmware"] == "9.8"

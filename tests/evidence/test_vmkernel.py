@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wrappings import DRESSES
 
-from psodlib.evidence import pieces, psod_lines, vmkernel, vmkernel_lines
+from psodlib.evidence import dress, pieces, psod_lines, vmkernel, vmkernel_lines
 from psodlib.evidence.psod import find_crashes
 from psodlib.evidence.vmkernel import modules_named_by_kernel, read_vmkernel
 from psodlib.records import DAMAGE, Crash, FileReading
@@ -29,6 +30,8 @@ FIELDS = (
 FRAME_FIELDS = (
     "backtrace", "pcpu", "index", "frame_pointer", "address", "function", "module", "module_version", "offset", "stack", "module_evidence",
 )  # fmt: skip
+# Of one line: in a document that is what it calls its message, not a text of several lines.
+UNDRESSED = {"a string": ("joined_lines_from_a_mail_55",)}
 
 
 def names(path: Path) -> str:
@@ -81,6 +84,13 @@ def test_a_line_row_finds_and_reads_its_sample(row: Any) -> None:
     match = row.pattern.search(row.sample if row in vmkernel_lines.FACTS else piece.body)
     assert match
     assert match.groupdict().get("module", "x") is not None
+
+
+@pytest.mark.parametrize(("sample", "pattern"), dress.DRESSES)
+def test_a_dress_is_taken_off_its_sample(sample: str, pattern: str) -> None:
+    assert re.search(pattern.encode("latin-1"), sample.encode())
+    start, end = dress.undressed(sample.encode() + b"Oops", 0, len(sample) + 4)
+    assert (sample.encode() + b"Oops")[start:end] == b"Oops"
 
 
 # -- golden files
@@ -138,6 +148,14 @@ def test_noise_line_ends_and_receivers_change_nothing(path: Path) -> None:
         if b" vmkernel: " in received and "joined" not in path.name:
             assert [crash.crash_id for crash in find_crashes(received)] == plain
             assert {crash.host for crash in find_crashes(received)} == {"esx-a.example.org"}
+
+
+@pytest.mark.parametrize("name", DRESSES)
+def test_what_people_put_around_lines_changes_nothing(name: str) -> None:
+    dressed = DRESSES[name]
+    for path in (path for path in GOLDEN if path.stem not in UNDRESSED.get(name, ())):
+        plain = [(crash.crash_id, crash.time) for crash in find_crashes(path.read_bytes())]
+        assert [(crash.crash_id, crash.time) for crash in find_crashes(dressed(path.read_bytes()))] == plain, path.stem
 
 
 @pytest.mark.parametrize("path", CRASHES, ids=names)
@@ -230,11 +248,8 @@ def test_a_frame_cut_in_its_middle_is_damage_and_no_frame() -> None:
 
 def test_a_symbol_cut_in_its_middle_is_not_believed() -> None:
     crash = one(LINES[: LINES.index(b"driverAPI")])
-    assert (crash.frames[-1].address, crash.frames[-1].function, crash.frames[-1].module) == (
-        0x41800290175D,
-        None,
-        None,
-    )
+    wanted = (0x41800290175D, None, None)
+    assert (crash.frames[-1].address, crash.frames[-1].function, crash.frames[-1].module) == wanted
     assert "cut_line" in crash.damage.split(";")
 
 
@@ -287,13 +302,8 @@ def test_banners_name_what_was_loaded_and_when() -> None:
     )
     reading = read(log)
     first = reading.drivers[0]
-    assert (first.module, first.version, first.state, first.evidence, first.line) == (
-        "hpsa",
-        "5.5.0.58",
-        "loaded",
-        "banner",
-        2,
-    )
+    wanted = ("hpsa", "5.5.0.58", "loaded", "banner", 2)
+    assert (first.module, first.version, first.state, first.evidence, first.line) == wanted
     assert first.observed_at == datetime(2014, 5, 1, 8, 0, 2, tzinfo=UTC)
     assert [(m.module, m.module_id) for m in reading.modules] == [("hpsa", 4133)]
 
@@ -307,10 +317,8 @@ def test_facts_and_precursors() -> None:
     reading = read(log)
     assert [(f.host, f.esxi_version, f.esxi_build) for f in reading.facts] == [("esx1.example.org", "5.5.0", "1331820")]
     heard = ("warning", "said", "listened")  # any words: tests/evidence/test_speech.py
-    assert [(p.what, p.module, p.line) for p in reading.precursors if p.what not in heard] == [
-        ("heap_at_maximum", "hpsa", 2),
-        ("out_of_memory", "hpsa", 3),
-    ]
+    wanted = [("heap_at_maximum", "hpsa", 2), ("out_of_memory", "hpsa", 3)]
+    assert [(p.what, p.module, p.line) for p in reading.precursors if p.what not in heard] == wanted
 
 
 def hours(*starts: float) -> bytes:
@@ -402,3 +410,10 @@ def test_a_banner_in_any_wording_and_no_other_number(line: str, loaded: list[tup
     log = f"2021-03-01T02:11:25.100Z cpu4:2097700){line}\n".encode()
     reading = read_vmkernel(io.BytesIO(log), "a")
     assert [(one.module, one.version) for one in reading.drivers] == loaded
+
+
+@pytest.mark.parametrize("start", ["0\u00d7418000000000", "0&#215;418000000000", "0xxxxxxx"])
+def test_a_code_start_in_other_signs_is_still_one_line_with_its_uptime(start: str) -> None:
+    head = "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x8"
+    (crash,) = find_crashes(f"{head}\nCode start: {start} VMK uptime: 1:00:00:00.000\n".encode())
+    assert "joined_lines" not in crash.damage and crash.uptime == timedelta(days=1)

@@ -62,6 +62,20 @@ def test_the_crash_that_ends_a_boot_counts_on_the_version_loaded_then():
     assert found["model"].tolist() == ["DL380"] * 2 and found["cluster"].tolist() == ["c1"] * 2
 
 
+def test_another_version_waits_from_its_install_to_the_next_boot():
+    data = fleet(
+        boots=[("a", 0, 30, "reboot", None), ("a", 30.1, 60, "running", None)], drivers=[("a", 0, "5.5.0.58")],
+        coverage=[("a", 0, 0, 10), ("a", 0, 20, 30), ("a", 30.1, 30.1, 60)],
+    )  # fmt: skip
+    install = {"host": "a", "module": "hpsa", "version": "5.5.0.60", "state": "installed", "evidence": "esxupdate"}
+    for at, waiting in ((25, 5), (5, 15)):
+        told = schema.build("drivers", [install | {"observed_at": day(at)}])
+        after = schema.conform("drivers", pd.concat([data.drivers, told]))
+        assert exposure(SimpleNamespace(**vars(data) | {"drivers": after}), "hpsa").attrs[
+            "pending_days"
+        ] == pytest.approx(waiting)
+
+
 def test_a_gap_is_in_neither_numerator_nor_denominator():
     data = fleet(
         boots=[("a", 0, 40, "crash", "x"), ("a", 41, 50, "running", None)],
@@ -173,6 +187,7 @@ def test_a_made_up_history_gives_the_exposure_of_a_perfect_reader():
         coverage=schema.conform("coverage", known[["host", "boot", "start", "end"]]),
     )  # fmt: skip
     found = exposure(data)
+    pd.testing.assert_series_equal(found.dtypes, schema.empty("exposure").dtypes)  # its columns, no more
     mine, theirs = (
         table.groupby("version")[["host_days", "crashes", "unknown_crashes"]].sum().astype(float)
         for table in (found, known)

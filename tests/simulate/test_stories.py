@@ -16,7 +16,7 @@ from psodlib.errors import InputError
 from psodlib.simulate import History, simulate_fleet
 from psodlib.simulate.stories import story_named, story_names
 
-FLEET = {"hosts": 18, "days": 240, "clusters": 6, "seed": 11, "driver_rate": 1.5, "background_rate": 0.6, "gaps_per_host": 0.0,
+FLEET = {"hosts": 12, "days": 200, "clusters": 6, "seed": 11, "driver_rate": 1.5, "background_rate": 0.6, "gaps_per_host": 0.0,
          "rotation_loss": 0.0, "truncated": 0.0, "bundles": 0.2, "no_dump": 0.0, "cut_dump": 0.0}  # fmt: skip
 Told = tuple[str, History, psod.Fleet]
 

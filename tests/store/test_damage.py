@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,8 @@ from isal import isal_zlib
 
 import psodlib as psod
 from psodlib import schema
-from psodlib.store.folder import Manifest, read_manifest
+from psodlib.store import readings, update
+from psodlib.store.folder import OLDEST, SCHEMA, Manifest, read_manifest
 from psodlib.store.readings import Entry, Piece, read_pieces
 from psodlib.store.tables import write_parts
 
@@ -189,6 +191,19 @@ def former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "ev" / host / "vmksummary.log").write_bytes(data)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "s"
+
+
+def test_readings_that_were_all_packed_are_read_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:  # as a store of format 3 has them
+        patch.setattr(readings, "_SHORT", 0)
+        patch.setattr(update, "Manifest", partial(Manifest, schema=OLDEST))
+        before = psod.load(INCIDENT, store=tmp_path / "s", jobs=1)
+    assert read_manifest(tmp_path / "s").schema == OLDEST < SCHEMA
+    monkeypatch.setattr(update, "assembler", lambda issues: "another")  # so that all are read
+    after = psod.load(INCIDENT, store=tmp_path / "s", jobs=1)
+    manifest = read_manifest(tmp_path / "s")
+    assert (manifest.schema, manifest.news["files read"]) == (SCHEMA, 0)
+    assert after.crashes.equals(before.crashes) and after.uptimes.equals(before.uptimes)
 
 
 def test_a_store_of_an_earlier_format_is_read_again_and_loses_nothing(former: Path) -> None:

@@ -303,6 +303,18 @@ def test_parts_of_a_fleet_are_opened_alone(evidence: Path, whole: psod.Fleet, tm
         psod.Fleet.open(whole.save(tmp_path / "plain"), hosts=["esx001"])
 
 
+def test_a_host_without_a_boot_is_opened_alone_and_looked_at(evidence: Path, tmp_path: Path) -> None:
+    said = tmp_path / "ev/quiet/commands/esxcli_software_vib_list.txt"
+    said.parent.mkdir(parents=True)
+    said.write_text(
+        "Name       Version        Vendor\n---------  -------------  ------\nscsi-hpsa  5.5.0.58-1OEM  HP\n"
+    )
+    psod.load(tmp_path / "ev", evidence, store=tmp_path / "s", jobs=1)
+    alone = psod.Fleet.open(tmp_path / "s", hosts=["quiet"])
+    assert alone.uptimes.empty and len(alone.drivers)
+    pd.testing.assert_frame_equal(psod.exposure(alone), schema.empty("exposure"))
+
+
 def test_hosts_by_many_buckets_are_the_same(
     evidence: Path, whole: psod.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,7 +189,7 @@ def reading(evidence: str, time: str, version: str = "5.5.0.58", state: str | No
 def loaded(*readings: dict) -> list[tuple]:
     table = loaded_versions(uptimes(*BOOTS), schema.build("drivers", readings), "hpsa")
     rows = zip(table["version"], table["driver_evidence"], table["pending"], strict=True)
-    return [(None if pd.isna(version) else version, evidence, bool(pending)) for version, evidence, pending in rows]
+    return [(None if pd.isna(version) else version, evidence, pd.notna(pending)) for version, evidence, pending in rows]
 
 
 V50 = "5.5.0.50"
@@ -276,7 +276,7 @@ def test_rows_keep_the_order_and_dtypes_of_the_table():
     table = loaded_versions(two, schema.empty("drivers"))
     assert list(table["host"]) == list(two["host"])
     assert table["driver_evidence"].dtype == pd.CategoricalDtype(schema.CLOSED_LISTS["driver_evidence"])
-    assert table["pending"].dtype == bool
+    assert table["pending"].dtype == schema.TIME
     assert list(loaded_versions(schema.empty("uptimes"), schema.empty("drivers")).columns) == list(table.columns)
 
 

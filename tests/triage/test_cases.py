@@ -171,11 +171,8 @@ def test_an_address_is_joined_with_the_hosts_lists(tmp_path, message, before, gu
     )
     fleet = psod.load(tmp_path, jobs=1)
     (crash,) = fleet.crashes.itertuples()
-    assert (None if pd.isna(crash.guilty_module) else crash.guilty_module, crash.guilt, crash.signature) == (
-        guilty,
-        guilt,
-        signature,
-    )
+    wanted = (guilty, guilt, signature)
+    assert (None if pd.isna(crash.guilty_module) else crash.guilty_module, crash.guilt, crash.signature) == wanted
     reasons = fleet.reasons[fleet.reasons["about"] == "suspect"]
     assert suspect is None or suspect in set(reasons["module"])
 

@@ -13,6 +13,7 @@ from psodlib.errors import InputError
 from psodlib.triage.compliance import fleet_compliance, version_conflicts
 
 BOOTS = ("01 00:00", "05 00:00", "09 00:00")
+CRASHES = schema.build("crashes", [{"guilty_module": "hpsa"}])
 STATES = {"vib_list": "installed", "vib_install": "installed"}
 
 
@@ -55,13 +56,15 @@ def reading(evidence: str, time: str, version: str = "5.5.0.58", **more) -> dict
 )
 def test_compliance(readings, status):
     hosts = schema.build("hosts", [{"host": "esx1"}])
-    fleet = SimpleNamespace(hosts=hosts, uptimes=uptimes(*BOOTS), drivers=schema.build("drivers", readings))
+    fleet = SimpleNamespace(
+        hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=schema.build("drivers", readings)
+    )
     assert list(fleet_compliance(fleet, "hpsa", "5.5.0.50")["status"]) == [status]
 
 
 def test_a_host_without_evidence_is_unknown():
     hosts = schema.build("hosts", [{"host": "a"}, {"host": "esx1"}])
-    fleet = SimpleNamespace(hosts=hosts, uptimes=uptimes(*BOOTS), drivers=schema.empty("drivers"))
+    fleet = SimpleNamespace(hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=schema.empty("drivers"))
     assert list(fleet_compliance(fleet, "hpsa", "5.5.0.50")["host"]) == ["a", "esx1"]
     assert set(fleet_compliance(fleet, "hpsa", "5.5.0.50")["status"]) == {"unknown"}
 
@@ -69,14 +72,22 @@ def test_a_host_without_evidence_is_unknown():
 def test_the_pin_may_be_written_as_its_vib_is():
     hosts = schema.build("hosts", [{"host": "esx1"}])
     drivers = schema.build("drivers", [reading("proc", "09 01:00", "5.5.0.50")])
-    fleet = SimpleNamespace(hosts=hosts, uptimes=uptimes(*BOOTS), drivers=drivers)
+    fleet = SimpleNamespace(hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=drivers)
     assert list(fleet_compliance(fleet, "hpsa", "5.5.0.50-1OEM.550.0.0.1198611")["status"]) == ["runs"]
+
+
+def test_a_module_that_the_evidence_does_not_know_is_refused():
+    hosts, drivers = schema.build("hosts", [{"host": "esx1"}]), schema.build("drivers", [{"module": "lsi_mr3"}])
+    fleet = SimpleNamespace(hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=drivers)
+    with pytest.raises(InputError, match="no module 'hspa'; did you mean hpsa"):
+        fleet_compliance(fleet, "hspa", "5.5.0.50")
+    assert list(fleet_compliance(fleet, "hpsa", "5.5.0.50")["status"]) == ["unknown"]  # a crash names it
 
 
 @pytest.mark.parametrize("pin", ["", "newest"])
 def test_a_pin_that_is_no_version_is_an_error(pin):
     hosts = schema.build("hosts", [{"host": "esx1"}])
-    fleet = SimpleNamespace(hosts=hosts, uptimes=uptimes(*BOOTS), drivers=schema.empty("drivers"))
+    fleet = SimpleNamespace(hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=schema.empty("drivers"))
     with pytest.raises(InputError, match="expected a version of hpsa"):
         fleet_compliance(fleet, "hpsa", pin)
 

@@ -29,11 +29,8 @@ LEAK = """\
 
 def test_a_log_gives_a_judged_crash():
     (crash,) = parse_crashes(LOG)
-    assert (crash.guilty_module, crash.guilty_function, crash.guilt) == (
-        "hpsa",
-        "hpsa_update_scsi_devices",
-        "symbol_prefix",
-    )
+    wanted = ("hpsa", "hpsa_update_scsi_devices", "symbol_prefix")
+    assert (crash.guilty_module, crash.guilty_function, crash.guilt) == wanted
     assert crash.signature == "hpsa_update_scsi_devices"
     assert crash.proto_signature == "hpsa_update_scsi_devices | hpsa_scan_start | kthread | CpuSched_StartWorld"
     assert [frame.module_evidence for frame in crash.frames] == ["symbol_prefix", "symbol_prefix", "printed", "printed"]
@@ -43,11 +40,8 @@ def test_a_log_gives_a_judged_crash():
 
 def test_both_spellings_of_no_module_read_alike():
     (one,), (other,) = parse_crashes(LOG), parse_crashes(LOG.replace("@<None>#<None>", "@#"))
-    assert (one.signature, one.proto_signature, one.guilty_module) == (
-        other.signature,
-        other.proto_signature,
-        other.guilty_module,
-    )
+    wanted = (other.signature, other.proto_signature, other.guilty_module)
+    assert (one.signature, one.proto_signature, one.guilty_module) == wanted
 
 
 def test_bytes_and_line_ends_make_no_difference():
@@ -73,12 +67,8 @@ def test_judging_again_changes_nothing():
 
 def test_a_crash_that_was_asked_for():
     crash = judge(Crash(kind="user_requested", message="CrashMe", frames=(Frame(function="hpsa_isr"),)))
-    assert (crash.guilt, crash.guilty_module, crash.deliberate, crash.signature) == (
-        "deliberate",
-        None,
-        True,
-        "deliberate",
-    )
+    wanted = ("deliberate", None, True, "deliberate")
+    assert (crash.guilt, crash.guilty_module, crash.deliberate, crash.signature) == wanted
 
 
 def test_explain_gives_every_frame_and_every_suspect_its_reason():

@@ -37,6 +37,13 @@ def stack(*names: str | None, backtrace: int = 0, pcpu: int | None = None) -> tu
         (["Heap_Free", None, "DLM_free", "x"], "Heap_Free | ? | DLM_free | x"),
         (["HeapVSIRemoveChunk", "Heap_Free", "x"], "Heap_Free | x"),
         (["BitVector_SetRange", "x"], "BitVector_SetRange | x"),
+        # By which layer memory was freed tells no cause; getting it and giving it back do.
+        (["Heap_Free", "vmk_HeapFree", "hid_free_buffers", "x"], "Heap_Free | hid_free_buffers"),
+        (["DLM_free", "Heap_Free", "vmklnx_kfree", "hid_free_buffers", "x"], "Heap_Free | hid_free_buffers"),
+        (["Heap_Free", "kfree", "hid_free_buffers", "x"], "Heap_Free | hid_free_buffers"),
+        (["vmk_HeapAlloc", "ZyxRing"], "Heap_Alloc | ZyxRing"),
+        (["kmalloc_node", "ZyxRing"], "Heap_Alloc | ZyxRing"),
+        (["vmk_HeapFree", "ZyxRing"], "Heap_Free | ZyxRing"),
         (["CpuSched_StartWorld"], "no telling frames: page_fault"),
         ([None, None], "no telling frames: page_fault"),
         ([], "no frames: page_fault"),
@@ -46,30 +53,21 @@ def test_stacks(names, expected):
     assert sign(Crash(kind="page_fault", frames=stack(*names))).signature == expected
 
 
+CHECKED = "Machine Check Exception on PCPU 3 in world 7:vmm0:a"
+
+
 @pytest.mark.parametrize(
     ("kind", "message", "text", "expected"),
     [
         ("user_requested", "CrashMe", "", "deliberate"),
         ("machine_check", "Machine Check Exception on PCPU12 in world 1:idle12", "", "machine_check: bank unknown"),
-        (
-            "machine_check",
-            None,
+        ("machine_check", None,
             "MCA: 81: CE Poll G0 B9 S8c B Memory Controller Read Error on Channel 0.\n"
             "MCA: 208: UC Excp G4 B6 Sbb00002000000e0b AB M180008 P8/8 I/O error reported by PCI 0000:00:03.0.",
-            "machine_check: bank 6 I/O error",
-        ),
-        (
-            "machine_check",
-            "Machine Check Exception on PCPU 3 in world 7:vmm0:a",
-            "MC:PCPU3 B:1 S:0xbd80000000100134 M:0x86 A:0x5fbd5d8b80\n",
-            "machine_check: bank 1",
-        ),
-        (
-            "machine_check",
-            "Machine Check Exception on PCPU 3 in world 7:vmm0:a",
-            "cpu3:7)MCE: 222: cpu3: bank5: status=0xbe00000000800400: (VAL=1, OVFLW=0, UC=1, EN=1, PCC=1)\n",
-            "machine_check: bank 5",
-        ),
+            "machine_check: bank 6 I/O error"),
+        ("machine_check", CHECKED, "MC:PCPU3 B:1 S:0xbd80000000100134 M:0x86 A:0x5fbd5d8b80\n", "machine_check: bank 1"),
+        ("machine_check", CHECKED, "cpu3:7)MCE: 222: cpu3: bank5: status=0xbe00000000800400: (VAL=1, OVFLW=0, UC=1, EN=1, PCC=1)\n",
+         "machine_check: bank 5"),
         ("nmi", "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed.", "", "nmi: device unknown"),
         ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:04:00.0", "nmi: PCI device"),
         ("nmi", "LINT1/NMI", "ApeiHEST: 420: Fatal error from 0000:XX:00.0(PCI Bridge)", "nmi: PCI device"),
@@ -90,16 +88,12 @@ def test_what_signs_by_its_words_does_not_sign_by_its_stack(kind, message, text,
 @pytest.mark.parametrize(
     ("kind", "message", "expected"),
     [
-        (
-            "panic",
-            "Log block 0x43 of disk 17 is newer than its head",
-            "panic: Log block N of disk N is newer than its head",
-        ),
+        ("panic", "Log block 0x43 of disk 17 is too new", "panic: Log block N of disk N is too new"),
         ("other", "CPU 3 / World 2098 tried to re-acquire lock", "other: CPU N / World N tried to re-acquire lock"),
         (
             "spin_count",
-            "Spin count exceeded (VASpace) – possible deadlock with PCPU 2",
-            "spin_count: Spin count exceeded (VASpace)",
+            "Spin count exceeded (X) – possible deadlock with PCPU 2",
+            "spin_count: Spin count exceeded (X)",
         ),
         ("page_fault", "#PF Exception 14 in world 7:esx-vm IP 0x1 addr 0x0", "{}: page_fault"),
         ("panic", None, "{}: panic"),
@@ -113,14 +107,10 @@ def test_without_a_telling_frame_the_message_signs_by_its_words(kind, message, e
 
 def test_what_was_saved_of_the_own_pcpu_may_be_cut():
     own = stack("Panic", "NMI_Interrupt", "gate_entry", "poll", "drain@hbr_filter")
-    crash = Crash(
-        kind="nmi",
-        message="NMI IPI: Panic requested by another PCPU.",
-        pcpu=3,
-        frames=own + stack("poll", backtrace=1, pcpu=3),
-    )
-    assert sign(crash).signature == "poll"
-    assert sign(replace(crash, frames=own + stack("spin", backtrace=1, pcpu=3))).signature == "spin"
+    for saved in ("poll", "spin"):
+        frames = own + stack(saved, backtrace=1, pcpu=3)
+        crash = Crash(kind="nmi", message="NMI IPI: Panic requested by another PCPU.", pcpu=3, frames=frames)
+        assert sign(crash).signature == saved
 
 
 def test_a_stall_signs_by_the_stalled_pcpu():
@@ -170,10 +160,8 @@ def test_a_check_that_fails_inside_an_interrupt_keeps_its_handler():
 
 
 def test_the_proto_signature_keeps_every_frame():
-    assert (
-        sign(Crash(frames=stack("Panic", "Heap_Free", None, "kthread"))).proto_signature
-        == "Panic | Heap_Free | ? | kthread"
-    )
+    wanted = "Panic | Heap_Free | ? | kthread"
+    assert sign(Crash(frames=stack("Panic", "Heap_Free", None, "kthread"))).proto_signature == wanted
     assert sign(Crash()).proto_signature is None
 
 
@@ -183,15 +171,10 @@ def test_junk_at_the_end_of_the_stack_is_dropped():
 
 
 def test_every_change_is_noted():
-    notes = "\n".join(
-        sign(Crash(kind="page_fault", frames=stack("Panic_Exception", "Log_Event", "Heap_Free", "kthread", "x"))).notes
-    )
-    for words in (
-        "drop_delivery: 1 frames up to Panic_Exception",
-        "drop_irrelevant: Log_Event (irrelevant.txt:",
-        "-> Heap_Free | x",
-    ):
-        assert words in notes
+    crash = Crash(kind="page_fault", frames=stack("Panic_Exception", "Log_Event", "Heap_Free", "kthread", "x"))
+    notes = "\n".join(sign(crash).notes)
+    assert "drop_delivery: 1 frames up to Panic_Exception" in notes
+    assert "drop_irrelevant: Log_Event (irrelevant.txt:" in notes and "-> Heap_Free | x" in notes
 
 
 def test_a_rule_that_fails_does_not_lose_the_crash(monkeypatch):
@@ -231,16 +214,9 @@ def test_frame_names(frame, name):
 
 @pytest.mark.parametrize("file", ["irrelevant.txt", "prefix.txt", "sentinel.txt"])
 def test_no_driver_function_is_plumbing_by_accident(file):
-    names = [
-        "hpsa_update_scsi_devices",
-        "bnx2x_poll",
-        "qla24xx_process",
-        "NetSchedFIFOInput",
-        "VmMemPf_PreallocRange",
-        "ip_init",
-    ]
+    names = "hpsa_update_scsi_devices bnx2x_poll qla24xx_process NetSchedFIFOInput VmMemPf_PreallocRange ip_init"
     rules = read_rules(file, mapped=file == "prefix.txt")
-    assert not [name for name in names for rule in rules if rule.fits(name)]
+    assert not [name for name in names.split() for rule in rules if rule.fits(name)]
 
 
 @pytest.mark.parametrize("kind", ["machine_check", "nmi", "spin_count", "other"])
@@ -250,32 +226,12 @@ def test_a_giant_message_and_text_cost_little_and_change_nothing(kind):
     assert sign(crash).signature == sign(Crash(kind=kind, message=words * 40, text=words * 40)).signature
 
 
-@pytest.mark.parametrize(
-    "layers", ["Heap_Free", "Heap_Free vmk_HeapFree", "DLM_free Heap_Free vmklnx_kfree", "Heap_Free kfree"]
-)
-def test_by_which_layer_memory_was_freed_tells_no_cause(layers):
-    names = [*layers.split(), "hid_free_buffers", "hid_disconnect"]
-    crash = Crash(frames=tuple(Frame(index=i, function=name) for i, name in enumerate(names)))
-    assert sign(crash).signature == "Heap_Free | hid_free_buffers"
-
-
-def test_getting_memory_and_giving_it_back_are_told_apart():
-    crashes = [
-        Crash(frames=(Frame(index=0, function=name), Frame(index=1, function="ZyxRing")))
-        for name in ("vmk_HeapAlloc", "kmalloc_node", "vmk_HeapFree")
-    ]
-    assert [sign(crash).signature for crash in crashes] == [
-        "Heap_Alloc | ZyxRing", "Heap_Alloc | ZyxRing", "Heap_Free | ZyxRing",
-    ]  # fmt: skip
-
-
 def test_a_machine_check_that_lost_its_header_is_one_by_its_handler():
-    frames = tuple(Frame(index=i, function=name) for i, name in enumerate(("MCEHandler", "gate_entry", "ixgbe_poll")))
+    frames = stack("MCEHandler", "gate_entry", "ixgbe_poll")
     text = "cpu3:1)MCA: 208: UC Excp G4 B6 Sbb00002000000e0b I/O error reported by PCI 0000:00:03.0."
     crash = Crash(frames=frames, text=text)
     assert sign(crash).signature == "machine_check: bank 6 I/O error"
     assert find_guilty(crash).guilt == "hardware"
     # A handler that itself faults is no machine check, and neither is a lock whose name begins alike.
     assert find_guilty(replace(crash, kind="page_fault")).module == "ixgbe"
-    lock = tuple(Frame(index=i, function=name) for i, name in enumerate(("MCSLockWork", "ixgbe_poll")))
-    assert find_guilty(Crash(frames=lock)).module == "ixgbe"
+    assert find_guilty(Crash(frames=stack("MCSLockWork", "ixgbe_poll"))).module == "ixgbe"

@@ -189,9 +189,9 @@ def read_artifact(
     kind = kind if kind and (kind.is_log or kind.irrelevant) else None
     raw, head = numbered_blocks(stream), ""
     if kind is None:
-        first = next(raw, (1, b""))
-        head = "\n".join(text for _, text in islice(_plain(numbered_lines([first])), SNIFFED))
-        raw = chain([first], raw)
+        first = list(islice(raw, 2))
+        head = "\n".join(text for _, text in islice(_plain(numbered_lines(first)), SNIFFED))
+        raw = chain(first, raw)
     part = Part(source, _plain(numbered_lines(raw)), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
     several = has_prompt(head)
     kinds = [kind] if kind else [] if several else list(_kinds_of(head, part.command))

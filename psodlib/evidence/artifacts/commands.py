@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psodlib.evidence.artifacts.findings import Findings, Part, bounded, parse_stamp
+from psodlib.evidence.artifacts.findings import Findings, Part
 from psodlib.evidence.artifacts.inventory import RELEASE
+from psodlib.evidence.pieces import bounded, moment_of
 from psodlib.records import Alive, Module
 
 Reader = Callable[[Part, Findings], None]
@@ -34,9 +35,6 @@ _NODE_VERSION = re.compile(r"^.{0,60}?\b[Dd]river [Vv]ersion:? *v?(?P<version>\d
 _NODE_FIRMWARE = re.compile(r"^.{0,20}?\b[Ff]irmware [Vv]ersion:? +v?(?P<firmware>\d[\w.-]{1,40})")
 _ADDRESS = re.compile(r"\b0x([0-9a-f]{9,16})\b")
 _MODULE_ID = re.compile(r"\s(\d{1,6})\s+(?:Yes|No|[01])\s*$")
-_DATE = re.compile(
-    r"^\s*[A-Z][a-z]{2} (?P<month>[A-Z][a-z]{2}) +(?P<day>\d{1,2}) (?P<time>\d\d:\d\d:\d\d) (?:UTC|GMT) (?P<year>\d{4})\s*$"
-)
 _SMBIOS = re.compile(r"^\s+(?P<key>Manufacturer|Product|Serial)\s*:\s*\"?(?P<value>[^\"]*)\"?\s*$")
 _SMBIOS_FIELDS = {"Manufacturer": "vendor", "Product": "model", "Serial": "serial"}
 # Vendor_type_name_version; neither the vendor nor the version holds `_`.
@@ -204,10 +202,9 @@ def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:
 
 def parse_date(text: str) -> datetime | None:
     """Output of ``date`` -> aware UTC time; None where it is none or in another zone."""
-    match = _DATE.match(text)
-    words = " ".join(match.group("day", "month", "year", "time")) if match else ""
+    words, zones = re.subn(r" (?:UTC|GMT) (?=\d{4}$)", " ", text.strip())
     try:
-        return bounded(datetime.strptime(words, "%d %b %Y %H:%M:%S").replace(tzinfo=UTC))
+        return bounded(datetime.strptime(words, "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC)) if zones else None
     except ValueError:
         return None
 
@@ -215,7 +212,7 @@ def parse_date(text: str) -> datetime | None:
 def read_date(part: Part, found: Findings) -> None:
     """``date``, ``esxcli hardware clock get``, ``system time get``: when the outputs beside it were taken."""
     for _, text in part.lines:
-        stamp = parse_date(text) or parse_stamp(text.strip())
+        stamp = parse_date(text) or moment_of(text.strip())
         if stamp:
             found.fact(part, time=stamp)
 
@@ -252,10 +249,9 @@ def parse_day(text: str) -> datetime | None:
     """``2016-11-17`` or ``17.11.2016`` -> that day at midnight UTC; None where it is no day."""
     form = "%d.%m.%Y" if text.strip()[2:3] == "." else "%Y-%m-%d"
     try:
-        day = datetime.strptime(text.strip()[:10], form).replace(tzinfo=UTC)
+        return bounded(datetime.strptime(text.strip()[:10], form).replace(tzinfo=UTC))
     except ValueError:
         return None
-    return day if 1990 <= day.year < 2200 else None
 
 
 def read_vib_ids(part: Part, found: Findings) -> None:

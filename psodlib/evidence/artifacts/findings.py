@@ -5,24 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import module_of_vib, normalise
 from psodlib.records import Alive, DriverReading, FileReading, HostFact, Mark, Module, Problem
 
-SECOND = 1_000_000  # microseconds
-_SILENCE = 2 * 3600 * SECOND  # heartbeats come hourly: a longer silence is a gap
-_SAME_BOOT = 120 * SECOND  # boots derived from `stamp - up` closer than this are one
-MAX_UP = 73_000 * 86_400 * SECOND  # an uptime beyond two centuries is none
 MAX_LINE = 64 << 10  # characters of a line that are looked at
 ISO_STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)"
 ANY_STAMP = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_STAMP = re.compile(ANY_STAMP, re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(slots=True)
@@ -122,111 +115,21 @@ class Findings:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class Life:
-    """Signs of life in the order of a log -> ``Alive`` stretches, merged while reading. Times are whole microseconds."""
-
-    source: str
-    evidence: str
-    stretches: list[Alive] = field(default_factory=list)
-    _start: int | None = None
-    _end: int = 0
-    _boot: int | None = None
-    _up: int | None = None
-    _vms: int | None = None
-    _line: int | None = None
-
-    def add(
-        self, stamp: int, up: int | None = None, vms: int | None = None, line: int | None = None, runs_on: bool = False
-    ) -> None:
-        """One sign of life: its stamp (microseconds since 1970), the uptime and the number of VMs it tells, its line.
-        ``runs_on`` where the signs before it were looked at elsewhere and end no stretch."""
-        boot = _boot_of(stamp, up)
-        if not runs_on and self.breaks(stamp, up):
-            self.close()
-            self._start, self._boot, self._vms, self._line = stamp, boot, vms, line
-        self._end, self._up = stamp, up
-        self._boot = boot if self._boot is None else self._boot
-        self._vms = self._vms if vms is None else vms
-
-    def breaks(self, stamp: int, up: int | None = None) -> bool:
-        """Whether a sign of life begins another stretch than the one that is open."""
-        boot = _boot_of(stamp, up)
-        # A printed uptime that did not move is a copyist's, no reboot.
-        return (
-            self._start is None
-            or not self._end <= stamp <= self._end + _SILENCE
-            or not (boot is None or self._boot is None or abs(boot - self._boot) <= _SAME_BOOT or up == self._up)
-        )
-
-    def close(self) -> list[Alive]:
-        """End the stretch that is open and give all."""
-        if self._start is not None:
-            boot = None if self._boot is None else bounded(moment_of(self._boot))
-            self.stretches.append(Alive(
-                start=moment_of(self._start), end=moment_of(self._end), boot=boot, evidence=self.evidence, vms=self._vms,
-                source=self.source, line=self._line,
-            ))  # fmt: skip
-            self._start = None
-        return self.stretches
-
-
-def _boot_of(stamp: int, up: int | None) -> int | None:
-    return None if up is None or up > MAX_UP else stamp - up
-
-
-def bounded(stamp: datetime) -> datetime | None:
-    """The time itself, or None outside 1990..2200."""
-    return stamp if 1990 <= stamp.year < 2200 else None
-
-
-def moment_of(micros: int) -> datetime:
-    """Microseconds since 1970 as aware UTC time."""
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def parse_micros(text: str) -> int | None:
-    """ISO stamp at the start of a text as microseconds since 1970; no zone is UTC; None where there is none or it cannot be."""
-    match = _STAMP.match(text)
-    if match is None:
-        return None
-    leap = text[17:19] == "60"  # a leap second is the next minute's first
-    try:
-        moment = datetime.fromisoformat(f"{text[:17]}59{match[0][19:]}" if leap else match[0])
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MICROSECOND + leap * SECOND if bounded(moment) else None
-
-
-def parse_stamp(text: str) -> datetime | None:
-    """The same as aware UTC time."""
-    micros = parse_micros(text)
-    return None if micros is None else moment_of(micros)
-
-
 def numbered_blocks(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Whole lines of a binary stream by the block."""
-    number, whole, rest = 1, None, b""
+    """Whole lines of a binary stream by the block, without NULs and colours; a last line without an end is a block."""
+    number, rest = 1, b""
     while block := stream.read(256 << 10):
         end = block.rfind(b"\n")
         if end >= 0:
-            if whole is not None:
-                yield number, whole
-                number += whole.count(b"\n") + 1
-            whole, rest, block = rest + block[:end], b"", block[end + 1 :]
+            yield number, _ANSI.sub(b"", (rest + block[:end]).replace(b"\0", b""))
+            number, rest, block = number + block.count(b"\n"), b"", block[end + 1 :]
         rest = rest + block if len(rest) < MAX_LINE else rest
-    last = [part for part in (whole, rest or None) if part is not None]
-    if last:
-        yield number, b"\n".join(last)
+    if rest:
+        yield number, _ANSI.sub(b"", rest.replace(b"\0", b""))
 
 
 def numbered_lines(blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
-    r"""Lines as (number, text): split on ``\n`` only, without NULs and colours, cut at 64 KiB."""
-    for number, block in blocks:  # what few lines need is done to none where the block does not hold it
-        text = block.replace(b"\0", b"").decode("utf-8", "backslashreplace")
-        if "\x1b" in text:
-            text = _ANSI.sub("", text)
-        if "\r" in text:
-            text = (text + "\n").replace("\r\n", "\n")[:-1]
+    r"""Lines as (number, text): split on ``\n`` only, cut at 64 KiB."""
+    for number, block in blocks:
+        text = (block + b"\n").replace(b"\r\n", b"\n")[:-1].decode("utf-8", "backslashreplace")
         yield from enumerate((line[:MAX_LINE] for line in text.split("\n")), number)

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, in_words
 from psodlib.evidence.artifacts.sheets import Numbered, delimited_rows, key_of, read_workbook
 from psodlib.evidence.encodings import decoded
 
@@ -79,11 +79,10 @@ def _sheet_of_hosts(path: str | Path) -> list[Numbered]:
         if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
             sheets = list(read_workbook(data))
         else:
-            text = decoded(data).replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+            text = decoded(data, "cp1252").replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
             sheets = [list(delimited_rows(enumerate(text.split("\n"), 1)))]
     except (OSError, ValueError, csv.Error) as error:
-        told = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: {told}; expected a table of hosts (CSV or .xlsx)") from error
+        raise InputError(f"{path}: {in_words(error)}; expected a table of hosts (CSV or .xlsx)") from error
     return max(filter(None, sheets), key=lambda rows: _known(rows[0][1]), default=[])
 
 

@@ -6,8 +6,8 @@ Lines that matter are found without a look at each: by words in them, or by bise
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -15,22 +15,11 @@ import numpy as np
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from psodlib.evidence.artifacts.commands import VIB_ID
-from psodlib.evidence.artifacts.findings import (
-    ANY_STAMP,
-    ISO_STAMP,
-    MAX_LINE,
-    SECOND,
-    Findings,
-    Life,
-    Part,
-    bounded,
-    parse_micros,
-    parse_stamp,
-)  # fmt: skip
+from psodlib.evidence.artifacts.findings import ANY_STAMP, ISO_STAMP, MAX_LINE, Findings, Part
+from psodlib.evidence.life import Life, Sign
+from psodlib.evidence.pieces import bounded, moment_of
 from psodlib.records import HostFact, Mark
 
-Sign = tuple[int, int, int | None]  # where its line begins, microseconds since 1970, microseconds up
-_ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 # A line that begins with a stamp of no moment between 1990 and 2200.
 _ODD_STAMP = re.compile(
     rb"(?:\A|\n)(?!(?:199|20\d|21\d)\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)\d{4}-\d\d-\d\dT"
@@ -71,7 +60,6 @@ MARKS = {
     ),
     "halting": ("Host is halting",),
     "core_dump_found": ("ore dump found", "esx.problem.host.coredump", "vob.user.host.coredump"),
-    "power_button": ("Power button pressed",),
     "poweroff_unexplained": ("esx.audit.host.poweroff.reason.unavailable",),
 }  # fmt: skip
 # The head of every log of hostd and vpxa.
@@ -98,20 +86,14 @@ _CHANGES = BytesAhoCorasick([b"_bootbank_", b"_locker_"] + [
     what + done for what in (b"vib", b"profile") for done in (b".install", b".update", b".remove")
 ])  # fmt: skip
 _ESXUPDATE_LINE = re.compile(rb"^" + LOG_HEAD.encode() + rb"esxupdate", re.MULTILINE)
-_LINE_STAMP = re.compile(ISO_STAMP.encode())
+_VOB_LINE = re.compile(rb"\n" + _VOB.pattern, re.ASCII)
+_STAMPED_LINE = re.compile(rb"\n(?P<stamp>" + ISO_STAMP.encode() + rb")(?P<us>)")
 
 
 def _keep_mark(text: str, stamp: datetime, evidence: str, part: Part, line: int, found: Findings) -> None:
     what = next((what for what, told in MARKS.items() if any(words in text for words in told)), None)
     if what:
         found.marks.append(Mark(time=stamp, what=what, evidence=evidence, source=part.source, line=line))
-
-
-def _bare_blocks(part: Part) -> Iterator[tuple[int, bytes]]:
-    # Without NULs and colours, which few have.
-    for number, block in part.blocks():
-        block = block.replace(b"\0", b"") if b"\0" in block else block
-        yield number, _ANSI.sub(b"", block) if b"\x1b" in block else block
 
 
 def _text(line: bytes) -> str:
@@ -132,7 +114,7 @@ def _lines_with(finder: Any, block: bytes, number: int, searched: bytes | None =
 def read_vmksummary(part: Part, found: Findings) -> None:
     """``vmksummary.log`` of 5.0 to 8.x: hourly heartbeats become stretches, boots and stops become marks."""
     life = Life(part.source, "heartbeat")
-    for number, block in _bare_blocks(part):
+    for number, block in part.blocks():
         line, counted = number, 0
         every = ((match.start(), False) for match in re.finditer(rb"(?m)^.", block))
         for at, runs_on in _beats_to_see(block) or every:
@@ -142,18 +124,18 @@ def read_vmksummary(part: Part, found: Findings) -> None:
             if beat is None:
                 continue
             stamp, days, hours, minutes, seconds, vms = beat.groups("0")
-            micros, up = parse_micros(stamp), int(days) * 86_400 + int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-            if micros is None:
-                found.note_bad_time(line)
+            if moment := moment_of(stamp):
+                up = timedelta(days=int(days), hours=int(hours), minutes=int(minutes), seconds=int(seconds))
+                life.add(moment, up, int(vms) if beat[6] else None, line, runs_on)
             else:
-                life.add(micros, up * SECOND, int(vms) if beat[6] else None, line, runs_on)
+                found.note_bad_time(line)
         for line, text in _lines_with(_STOPS, block, number):
             if match := _SUMMARY.match(text):
-                if stopped := parse_stamp(match["stamp"]):
+                if stopped := moment_of(match["stamp"]):
                     _keep_mark(match["text"], stopped, "vmksummary", part, line, found)
                 else:
                     found.note_bad_time(line)
-    found.alive += life.close()
+    found.alive += life.stretches
 
 
 def _beats_to_see(block: bytes) -> list[tuple[int, bool]]:
@@ -199,105 +181,56 @@ def read_vmksummary_classic(part: Part, found: Findings) -> None:
         if stamp is None:
             found.note_bad_time(number)
             continue
-        life.add(int(match["epoch"]) * SECOND, int(float(match["up"]) * SECOND), int(match["vms"]), number)
+        life.add(stamp, timedelta(seconds=float(match["up"])), int(match["vms"]), number)
         builds[match["build"]] = HostFact(host=match["host"], esxi_build=match["build"], time=stamp, source=part.source)
         found.host = found.host or match["host"]
-    found.alive += life.close()
+    found.alive += life.stretches
     found.facts += builds.values()
 
 
 def read_vobd(part: Part, found: Findings) -> None:
     """``vobd.log``: each line counts microseconds since boot; some tell of boots and dumps."""
     life = Life(part.source, "vobd")
-    for number, block in _bare_blocks(part):
-        if _ODD_STAMP.search(block):  # it is counted, so the block is read line by line
+    for number, block in part.blocks():
+        if _ODD_STAMP.search(block):
             for line, text in enumerate(block.split(b"\n"), number):
-                if sign := _read_vob(text, 0):
-                    life.add(*sign[1:], line=line)
-                elif _VOB.match(text):
+                if (match := _VOB.match(text)) and not _sign(match):
                     found.note_bad_time(line)
-        else:
-            _follow(block, number, life, _read_vob)
+        _follow(block, number, life, _VOB_LINE)
         for line, told in _lines_with(_HOST_EVENTS, block, number):
             match = _VOB.match(told.encode("utf-8", "backslashreplace"))
-            stamp = parse_stamp(match["stamp"].decode()) if match else None
-            if match and stamp and b".host." in match["event"]:
-                _keep_mark(match["event"].decode(), stamp, "vobd", part, line, found)
-    found.alive += life.close()
-
-
-def _read_vob(block: bytes, at: int) -> Sign | None:
-    match = _VOB.match(block, at)
-    stamp = parse_micros(match["stamp"].decode()) if match else None
-    return (at, stamp, int(match["us"])) if match and stamp is not None else None
+            if match and b".host." in match["event"] and (sign := _sign(match)):
+                _keep_mark(match["event"].decode(), sign[1], "vobd", part, line, found)
+    found.alive += life.stretches
 
 
 def read_hostd(part: Part, found: Findings) -> None:
     """``hostd.log``, ``vpxa.log``: power events and tasks as marks, and that the host was alive while it logged."""
     life = Life(part.source, "hostd")
-    for number, block in _bare_blocks(part):
-        _follow(block, number, life, _read_stamp)
+    for number, block in part.blocks():
+        _follow(block, number, life, _STAMPED_LINE)
         for line, text in _lines_with(_HOSTD_FINDER, block, number):
-            if moment := parse_stamp(text):
+            if moment := moment_of(text):
                 _keep_mark(text, moment, "hostd", part, line, found)
                 if section := _SECTION.search(text):
                     found.fact(part, time=moment, **section.groupdict())
-    found.alive += life.close()
+    found.alive += life.stretches
 
 
-def _read_stamp(block: bytes, at: int) -> Sign | None:
-    match = _LINE_STAMP.match(block, at)
-    stamp = parse_micros(match[0].decode()) if match else None
-    return None if stamp is None else (at, stamp, None)
+def _sign(match: re.Match[bytes]) -> Sign | None:
+    moment = moment_of(match["stamp"].decode())
+    up = timedelta(microseconds=int(match["us"])) if match["us"] else None
+    return (match.start(), moment, up) if moment else None
 
 
-def _follow(block: bytes, number: int, life: Life, read: Callable[[bytes, int], Sign | None]) -> None:
-    # A block's signs of life: its first, its last, and those between only where a stretch ends on the way. Each line is looked
-    # at once at the most, so stamps out of order cost no more than reading all of them.
-    first = _next(block, 0, len(block), read)
-    if first is None:
-        return
-    at, last = 0, _last(block, first[0], read)
-    todo = [sign for sign in (last, first) if sign is not None]
-    while todo:
-        sign = todo[-1]
-        breaks = life.breaks(*sign[1:])
-        middle = None
-        for origin in (
-            ((at + sign[0]) // 2, at) if breaks and sign is not first else ()
-        ):  # the middle, or else the start
-            begin = block.find(b"\n", origin, sign[0]) + 1
-            middle = middle or (_next(block, begin, sign[0], read) if begin else None)
-        if middle is not None:
-            todo.append(middle)
-            continue
-        life.add(*sign[1:], line=number + block.count(b"\n", 0, sign[0]) if breaks else None)
-        at = todo.pop()[0]
-
-
-def _next(block: bytes, at: int, end: int, read: Callable[[bytes, int], Sign | None]) -> Sign | None:
-    while at < end:
-        sign = read(block, at)
-        if sign is not None:
-            return sign
-        at = block.find(b"\n", at, end) + 1 or end
-    return None
-
-
-def _last(block: bytes, after: int, read: Callable[[bytes, int], Sign | None]) -> Sign | None:
-    end = len(block)
-    while (at := block.rfind(b"\n", after, end) + 1) > after:
-        sign = read(block, at)
-        if sign is not None:
-            return sign
-        end = at - 1
-    return None
+def _follow(block: bytes, number: int, life: Life, pattern: re.Pattern[bytes]) -> None:
+    life.follow(whole := b"\n" + block, pattern, _sign, line_of=lambda at: number + whole.count(b"\n", 0, at))
 
 
 def read_esxupdate(part: Part, found: Findings) -> None:
     """``esxupdate.log``: the VIBs that a finished install or removal named, at the time it finished."""
     named: dict[str, tuple[str, int]] = {}
-    for number, block in _bare_blocks(part):
+    for number, block in part.blocks():
         found.understood = found.understood or _ESXUPDATE_LINE.search(block) is not None
         for line, text in _lines_with(_CHANGES, block, number, block.lower()):
             if match := _ESXUPDATE.match(text):
@@ -315,5 +248,5 @@ def _read_change(
             named[hit["vib"]] = (state, line)
     if _FINISHED.search(text):
         for vib, (state, where) in named.items():
-            found.vib(part, where, vib, state=state, observed_at=parse_stamp(stamp), evidence="esxupdate")
+            found.vib(part, where, vib, state=state, observed_at=moment_of(stamp), evidence="esxupdate")
         named.clear()

@@ -167,11 +167,8 @@ def _table_rows(lines: list[tuple[int, str]], dashes: int) -> Iterator[tuple[int
     names = [key_of(lines[dashes - 1][1][start:end]) for start, end in zip(starts, ends, strict=True)]
     for at in range(dashes + 1, len(lines)):
         number, text = lines[at]
-        if (
-            text[: starts[0]].strip()
-            or not text[starts[0] :][:1].strip()
-            or any(text[start - 1 : start].strip() for start in starts[1:])
-        ):
+        between = [text[: starts[0]], *(text[start - 1 : start] for start in starts[1:])]
+        if any(map(str.strip, between)) or not text[starts[0] :][:1].strip():
             cells = text.split()  # somebody may have given a host another name, and moved what stands behind it
             if text[:1].isspace() or len(cells) != len(names):
                 return
@@ -274,9 +271,8 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
 def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
     # A host's row of an inventory, or what a host says of its release and its platform.
     host = _host(row) or row.get("name", "")
-    told: dict[str, Any] = {
-        name: _first(row, COLUMNS[name]) for name in ("esxi_version", "esxi_build", "vendor", "model", "serial")
-    }
+    names = ("esxi_version", "esxi_build", "vendor", "model", "serial")
+    told: dict[str, Any] = {name: _first(row, COLUMNS[name]) for name in names}
     release = RELEASE.search(told["esxi_version"] or "")
     if release:
         told["esxi_version"], told["esxi_build"] = release["esxi_version"], release["esxi_build"] or told["esxi_build"]
