@@ -44,7 +44,6 @@ NOBODY = {
 }  # fmt: skip
 NO_MODULE = {"hardware": "hardware error", "deliberate": "asked for"}
 NAMES = {"none found": "name none", "hardware error": "by hardware errors", "asked for": "asked for"}
-UNWATCHED = "no time was watched either: this says nothing of how the hosts do."
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
 
@@ -373,25 +372,29 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     # Title, lead and sections of the page.
     fleet, crashes = study.fleet, study.fleet.crashes
     rates: Any = study.rates
-    watched = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
-    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
-    few_hosts = study.exposure["host"].nunique() < 2 or only_crashed(study)
-    many = study.counts.in_rates >= FEW and not few_hosts
+    days = study.exposure["host_days"].sum()
+    watched: list[Any] = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
     names = rates.index.dropna()
     only = f"Only {listing(names)} {'was' if len(names) == 1 else 'were'} watched"
     only = only if len(names) else f"No time with a known version of {study.driver} was watched"
-    try_another = f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them for a version that is named as to."
-    collect = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
-    if not len(names) and study.exposure["host_days"].sum() > 0:
-        collect = f"{only}. Collect the logs of each boot and the list of VIBs of all hosts (psod collect): they name the version."
-    go_on = try_another if many else collect
+    go_on = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
+    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
+    many = study.counts.in_rates >= FEW and study.exposure["host"].nunique() > 1 and not only_crashed(study)
+    if many:
+        on_few = "Try another one on a few hosts first: notebook 07 draws them, for the version that is named as to."
+        go_on = f"{only}, so no version can be called better. {on_few}"
+    elif not len(names) and days > 0:
+        go_on = (
+            f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they name the version."
+        )
     if crashes.empty:
         bounds = "; ".join(
-            f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in watched
+            f"{one.Index}: at most {per_year(one.upper_at_zero)} crashes per host-year" for one in watched
         )
-        days = count(study.exposure["host_days"].sum(), "host-day")
-        lead = f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
-        lead = lead if study.exposure["host_days"].sum() > 0 else f"No crash was found, but {UNWATCHED}"
+        lead = f"No crash in {count(days, 'host-day')} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
+        lead = (
+            lead if days > 0 else "No crash was found, but no time was watched either: this says nothing of the hosts."
+        )
         return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [
@@ -420,7 +423,8 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     return title, _lead(study, crash), sections(
         ("What happened", [Text(write_up(fleet, row, typed={}).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
-        ("How the crashes are counted", [counted(study)] if many else []), ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
+        ("How the crashes are counted", [counted(study)] if many else []), ("Known issues that fit", issues),
+        ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
         ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),
     )  # fmt: skip
 
@@ -443,9 +447,8 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
     none = "".join(f", {number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items())
     lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
-    return lead, Table(
-        "", ["Module", "Crashes", "Signature", "Known issues matched"], rows, note, widths=(18, 10, 44, 28)
-    )
+    columns = ["Module", "Crashes", "Signature", "Known issues matched"]
+    return lead, Table("", columns, rows, note, widths=(18, 10, 44, 28))
 
 
 def _lead(study: Study, crash: Any) -> str:
@@ -463,9 +466,8 @@ def _lead(study: Study, crash: Any) -> str:
 
 
 def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    steps = holding(
-        (issue, "Follow the remedy of the known issue above; check its conditions against this host first.")
-    )
+    follow = "Follow the remedy of the known issue above; check its conditions against this host first."
+    steps = holding((issue, follow))
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)
