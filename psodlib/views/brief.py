@@ -444,9 +444,13 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     note = f"The signature seen most.{f' {left} more modules stand in tables/crashes.csv.' if left > 0 else ''}"
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
-    named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
-    none = "".join(f", {number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items())
-    lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
+    named = f"{count(len(blamed.dropna()), 'crash blames', 'crashes blame')} {count(len(most), 'module')}"
+    parts = [
+        *holding((len(most), named)),
+        *(f"{number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items()),
+    ]
+    told = "; ".join([", ".join(parts), *holding((len(most), top))])
+    lead = f"No driver stands out: {told}. Change no driver because of this page."
     columns = ["Module", "Crashes", "Signature", "Known issues matched"]
     return lead, Table("", columns, rows, note, widths=(18, 10, 44, 28))
 

@@ -26,7 +26,7 @@ from psodlib.risk.rollout import RolloutPlan, read_plan
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.schema import Tables
 from psodlib.views.document import Table
-from psodlib.views.words import SIMULATED, as_sentence, count, known, literal, seen, share
+from psodlib.views.words import SIMULATED, as_sentence, count, day, known, literal, seen, share
 
 WEEKS = 4  # of the newest evidence whose pace is taken for today's
 WEAK_SPOTS = (
@@ -214,12 +214,14 @@ def unknowns(study: Study) -> list[str]:
     gap = lived - watched
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
     unread = int((~problems.isin(["no_evidence", "no_host", "unplaced_crash", "unused"])).sum())
+    ahead = fleet.hosts.loc[fleet.hosts["last_seen"] > pd.Timestamp.now("UTC") + pd.Timedelta(days=1), "last_seen"]
     homeless, silent, only = int((problems == "no_host").sum()), len(unheard(fleet)), only_crashed(study)
     lines = [
         (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
         (unnamed and study.decision is None, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
         (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
         (only, only),
+        (len(ahead), f"{count(len(ahead), 'host has', 'hosts have')} evidence from after today (until {day(ahead.max())}): a clock was wrong, and every count by time with it."),
         (homeless, f"{count(homeless, 'file names', 'files name')} no host; what they hold is in no rate."),
         (unread, f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."),
     ]  # fmt: skip

@@ -186,6 +186,10 @@ def test_of_crashes_of_many_causes_no_driver_is_called_the_one() -> None:
     asked = found.fleet.crashes.assign(guilt=["on_stack", "on_stack", "hardware"])
     hardware = study(replace(found.fleet, crashes=asked.astype(found.fleet.crashes.dtypes)))
     assert "2 modules, 1 by hardware errors; none" in said.verdict(hardware)
+    nobody = study(
+        replace(found.fleet, crashes=asked.assign(guilty_module=pd.array([None] * 3, dtype="string"), guilt="none"))
+    )
+    assert said.verdict(nobody).startswith("No driver stands out: 3 name none. Change no driver")
     assert "| hardware error | 1 |" in to_markdown(said.brief(hardware))
     assert found.exposure.attrs["why"].startswith("it and 1 other caused most crashes (1 crash, 0 versions)")
     twice = hand_made.strangers()

@@ -178,3 +178,11 @@ def test_a_band_of_uptime_stands_out_only_beyond_chance(ends: Any, title: str) -
     }
     told = charts.plot_uptime_at_crash(table.assign(version="1", unknown_crashes=0, **spans))
     assert charts.wording(told)[0].startswith(title)
+
+
+def test_evidence_from_after_today_is_a_doubt() -> None:
+    whole = hand_made.fleet()
+    ahead = whole.hosts["last_seen"].mask(whole.hosts.index == 0, pd.Timestamp("2093-01-02", tz="UTC"))
+    lines = unknowns(study(replace(whole, hosts=whole.hosts.assign(last_seen=ahead)), "hpsa"))
+    assert any("1 host has evidence from after today (until 2093-01-02)" in line for line in lines)
+    assert not any("after today" in line for line in unknowns(study(whole, "hpsa")))
