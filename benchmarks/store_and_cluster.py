@@ -254,17 +254,18 @@ def settle(source: Path) -> None:
 class Rotating:
     """Hosts whose vmkernel log rotates as on ESXi: ``vmkernel.log`` grows, is packed to ``.0.gz``, and ``.0.gz`` becomes ``.1.gz``.
 
-    A load comes in the middle of a day's log: what it sees of the day before has grown, and was packed, by the next one.
+    A load comes when ``share`` of a day's log is written: what it sees of the day before has grown, and was packed, by the next one.
     """
 
-    def __init__(self, folders: list[Path], begin: datetime, logs: int, mib: float) -> None:
+    def __init__(self, folders: list[Path], begin: datetime, logs: int, mib: float, share: float) -> None:
         self.folders, self.begin, self.logs, self.size, self.day = folders, begin, logs, int(mib * 2**20), 0
+        self.share = share
         for _ in range(logs + 1):
             self.turn(folders)
 
     def turn(self, folders: list[Path]) -> None:
         text = filler(self.size, self.day, self.begin + timedelta(days=self.day), timedelta(hours=23))
-        now = text[: text.index(b"\n", self.size // 2) + 1]
+        now = text[: text.index(b"\n", int(self.share * self.size)) + 1]
         for folder in folders:
             log = folder / "scratch/log/vmkernel.log"
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -280,13 +281,13 @@ class Rotating:
         self.day += 1
 
 
-def day(work: Path, hosts: int, days: int, logs: int, mib: float) -> None:
+def day(work: Path, hosts: int, days: int, logs: int, mib: float, share: float) -> None:
     """A fleet of rotating logs; then one new day, which gives every file of every host another name."""
     source = work / "fleet"
     psod.simulate_fleet(source, hosts=hosts, days=days, seed=2, bundles=0.0)
     shutil.rmtree(source / "truth")
     folders = sorted(path for path in source.iterdir() if path.is_dir())
-    rotating = Rotating(folders, datetime(2013, 12, 1, tzinfo=UTC) + timedelta(days=days - logs - 1), logs, mib)
+    rotating = Rotating(folders, datetime(2013, 12, 1, tzinfo=UTC) + timedelta(days=days - logs - 1), logs, mib, share)
     settle(source)
     store = work / "store"
     rows = []
@@ -314,7 +315,7 @@ def day(work: Path, hosts: int, days: int, logs: int, mib: float) -> None:
     fresh = load("full, no store", None)
     full_cpu = rows[0][2]
     print(
-        f"{hosts} hosts, {days} days, {logs} logs a host of {mib:g} MiB; load average {os.getloadavg()[0]:.1f}; one process\n"
+        f"{hosts} hosts, {days} days, {logs} logs a host of {mib:g} MiB and {share:g} of today's; load average {os.getloadavg()[0]:.1f}; one process\n"
     )
     print(
         "| load | wall s | processor s | times less processor than full into a store | files read | known | hosts assembled |"
@@ -368,12 +369,13 @@ def main() -> None:
     words.add_argument("--weeks", type=int, default=52)
     words.add_argument("--gib", type=float, default=1.0)
     words.add_argument("--mib", type=float, default=1.0)
+    words.add_argument("--share", type=float, default=0.5, help="of a day's log that is written when the load comes")
     words.add_argument("--limit", type=float, default=1200)
     chosen = words.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         if chosen.what == "day":
-            day(work, chosen.hosts, chosen.days, chosen.logs, chosen.mib)
+            day(work, chosen.hosts, chosen.days, chosen.logs, chosen.mib, chosen.share)
             return
         if chosen.what == "weeks":
             weeks(work, chosen.hosts, chosen.weeks)

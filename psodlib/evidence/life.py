@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from psodlib.evidence.pieces import bounded
@@ -19,14 +19,30 @@ _MAX_UP = timedelta(days=73_000)  # an uptime beyond two centuries is none
 
 
 @dataclass(slots=True)
+class _Stretch:
+    # An `Alive` as it grows.
+    start: datetime
+    end: datetime
+    line: int | None
+    boot: datetime | None = None
+    vms: int | None = None
+
+
+@dataclass(slots=True)
 class Life:
     """The stretches of one log, merged while reading; a clock may go ``back`` a little without ending one."""
 
     source: str
     evidence: str
     back: timedelta = timedelta(0)
-    stretches: list[Alive] = field(default_factory=list)
+    _found: list[_Stretch] = field(default_factory=list)
     _up: timedelta | None = None
+
+    @property
+    def stretches(self) -> list[Alive]:
+        """Those found so far."""
+        about = {"evidence": self.evidence, "source": self.source}
+        return [Alive(start=s.start, end=s.end, boot=s.boot, vms=s.vms, line=s.line, **about) for s in self._found]
 
     def add(
         self, stamp: datetime, up: timedelta | None = None, vms: int | None = None, line: int | None = None,
@@ -34,19 +50,18 @@ class Life:
     ) -> None:  # fmt: skip
         """One sign of life: its stamp, the uptime and the number of VMs it tells, its line.
         ``runs_on`` where the signs before it were looked at elsewhere and end no stretch."""
-        if not (runs_on and self.stretches) and self.breaks(stamp, up):
-            begun = Alive(start=stamp, end=stamp, evidence=self.evidence, source=self.source, line=line)
-            self.stretches.append(begun)
-        last = self.stretches[-1]
-        vms = last.vms if vms is None else vms
-        self.stretches[-1] = replace(last, end=max(last.end, stamp), boot=last.boot or _boot_of(stamp, up), vms=vms)
+        if not (runs_on and self._found) and self.breaks(stamp, up):
+            self._found.append(_Stretch(stamp, stamp, line))
+        last = self._found[-1]
+        last.end, last.boot = max(last.end, stamp), last.boot or _boot_of(stamp, up)
+        last.vms = last.vms if vms is None else vms
         self._up = up
 
     def breaks(self, stamp: datetime, up: timedelta | None = None) -> bool:
         """Whether a sign of life begins another stretch than the last one."""
-        if not self.stretches:
+        if not self._found:
             return True
-        last, boot = self.stretches[-1], _boot_of(stamp, up)
+        last, boot = self._found[-1], _boot_of(stamp, up)
         # A printed uptime that did not move is a copyist's, no reboot.
         same_boot = boot is None or last.boot is None or abs(boot - last.boot) <= _SAME_BOOT or up == self._up
         return not (same_boot and -self.back <= stamp - last.end <= _SILENCE)

@@ -445,10 +445,8 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
     named = f"{count(len(blamed.dropna()), 'crash blames', 'crashes blame')} {count(len(most), 'module')}"
-    parts = [
-        *holding((len(most), named)),
-        *(f"{number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items()),
-    ]
+    others = [f"{number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items()]
+    parts = [*holding((len(most), named)), *others]
     told = "; ".join([", ".join(parts), *holding((len(most), top))])
     lead = f"No driver stands out: {told}. Change no driver because of this page."
     columns = ["Module", "Crashes", "Signature", "Known issues matched"]
