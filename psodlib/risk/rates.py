@@ -180,18 +180,13 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
     adversarial = comparison.adversarial(found, alpha)
     crude = exact.ratio_interval(*arms.pairs(arms.known), alpha)
     stratum = table["model"] if "model" in table else pd.Series(0, index=table.index)
-    sums = (
-        table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]].sum().unstack(fill_value=0)
-    )
+    both = table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]]
+    sums = both.sum().unstack(fill_value=0)
     k, days = sums["crashes"], sums["host_days"]
     pooled = exact.mantel_haenszel(k[arms.version], days[arms.version], k[arms.reference], days[arms.reference], alpha)
     by_cluster = comparison.by_cluster(found, alpha)
-    warnings = [
-        *comparison.lost,
-        *comparison.notes(found),
-        *cautions.of_data(comparison, arms),
-        *cautions.of_result(found.known, crude, pooled, found.interval, adversarial, bool(found.terms)),
-    ]
+    warnings = [*comparison.lost, *comparison.notes(found), *cautions.of_data(comparison, arms)]
+    warnings += cautions.of_result(found.known, crude, pooled, found.interval, adversarial, bool(found.terms))
     sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     sensitivity += [("frailty shared by cluster", by_cluster)] if by_cluster else []
     sure, unknown, unplaced = ((round(a), round(b)) for a, b in (arms.known, arms.unknown, arms.unplaced))

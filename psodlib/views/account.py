@@ -135,12 +135,9 @@ def read_account(file: str | Path) -> Account:
 
 
 def _stripped(form: msgspec.Struct) -> dict[str, Any]:
-    counts = ("users_hit", "users_possible")  # a text may be a number too, such as that of a case
-    values = asdict(form)
-    texts = {
-        name: str(value).strip() for name, value in values.items() if type(value) in (str, int) and name not in counts
-    }
-    return values | texts
+    counts, values = ("users_hit", "users_possible"), asdict(form)  # a text may be a number too, such as that of a case
+    texts = {name for name, value in values.items() if type(value) in (str, int) and name not in counts}
+    return values | {name: str(values[name]).strip() for name in texts}
 
 
 def find_site() -> Path:

@@ -144,9 +144,8 @@ def orders(study: Study) -> list[Block]:
         blocks += [Text("Hosts that the plan does not name:")] if len(moves) else []
     elif moves.empty:
         runs = decision is not None and (decision.options["hosts_now"] > 0).any()
-        stays = (
-            "No host changes its driver this week." if runs else "It is not known which version any host runs today."
-        )
+        unsure = "It is not known which version any host runs today."
+        stays = "No host changes its driver this week." if runs else unsure
         # That no version is better makes no crash go away.
         go_on = f"The {study.counts.in_rates} crashes by {study.module} go on meanwhile: open a case with its vendor (psod case packs it)."
         more = [go_on, _goes_with(study)] if study.counts.in_rates >= FEW else []
@@ -343,15 +342,17 @@ def league(study: Study) -> Table:
     found: Any = driver_league(study.fleet)
     rows = []
     for row in found.head(MOST_MODULES).itertuples():
-        times = f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)}"
-        worst = f"{times} ({between(row.low, row.high if known(row.high) else math.inf)})" if known(row.ratio) else "–"
+        reach = between(row.low, row.high if known(row.high) else math.inf)
+        times = f"{figure(row.ratio)} times {literal(row.best)} ({reach})"
+        times = times if known(row.ratio) else f"at least {figure(row.low)} times {literal(row.best)}"
+        worst = f"{literal(row.worst)}: {times}" if known(row.ratio) or (known(row.low) and row.low > 0) else "–"
         counts = [f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}"]
         rows.append([literal(row.module), *counts, worst, literal(row.known_issues, "–")])
     because = study.exposure.attrs.get("why", "")  # where nobody named a driver
     left = len(found) - MOST_MODULES
     note = holding(
         (because and study.module, f"{study.module} was taken because {because}."),
-        (left > 0, f"{left} more modules without a crash are not listed."),
+        (left > 0, f"{left} more modules, with fewer crashes or none, are not listed."),
     )
     columns = ["Module", "Crashes", "Hosts watched", "Host-days", "Versions watched", "Worst against best version"]
     columns.append("Known issues matched")
@@ -384,17 +385,12 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         on_few = "Try another one on a few hosts first: notebook 07 draws them, for the version that is named as to."
         go_on = f"{only}, so no version can be called better. {on_few}"
     elif not len(names) and days > 0:
-        go_on = (
-            f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they name the version."
-        )
+        go_on = f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they tell it."
     if crashes.empty:
-        bounds = "; ".join(
-            f"{one.Index}: at most {per_year(one.upper_at_zero)} crashes per host-year" for one in watched
-        )
-        lead = f"No crash in {count(days, 'host-day')} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
-        lead = (
-            lead if days > 0 else "No crash was found, but no time was watched either: this says nothing of the hosts."
-        )
+        bounds = (f"{one.Index}: at most {per_year(one.upper_at_zero)} crashes per host-year" for one in watched)
+        bound = f" {'; '.join(bounds)} (95 % bound)." if watched else ""
+        nothing = "No crash was found, but no time was watched either: this says nothing of the hosts."
+        lead = f"No crash in {count(days, 'host-day')} watched.{bound}" if days > 0 else nothing
         return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [

@@ -200,9 +200,8 @@ def plan_blocks(plan: Any) -> list[Block]:
 def rollout_state(result: Any, most: int = 30) -> list[Block]:
     """A running plan: the word, who has moved wave by wave, what speaks against the new version, and what then."""
     plan, judged, effect = result.plan, result.judged, result.effect
-    out: list[Block] = [
-        Text(f"{literal(result.sentence)}{f' Evidence until {day(result.at)}.' if known(result.at) else ''}")
-    ]
+    until = f" Evidence until {day(result.at)}." if known(result.at) else ""
+    out: list[Block] = [Text(f"{literal(result.sentence)}{until}")]
     if not judged.against:
         ratio, expected = judged.ratio, figure(judged.expected)
         counts = f"{count(judged.crashes, 'crash')} on {literal(plan.to)}, where the past of these models would give {expected}."

@@ -121,30 +121,26 @@ def study(
     return Study(fleet, module, stretches, rates, decision, why_none, asked, outage_hours, running)
 
 
-def _decided(
-    fleet: Fleet, stretches: Any, rates: Any, candidates: Any, before: str | None
-) -> tuple[PinDecision | None, str]:
+def _decided(fleet: Any, stretches: Any, rates: Any, candidates: Any, before: Any) -> tuple[PinDecision | None, str]:
+    if candidates:
+        return decide_pin(stretches, candidates, before=before), ""
     module = stretches.attrs["module"]
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
-    if len(watched) < 2 and not candidates:
+    if len(watched) < 2:
         seen = f"only {module} {watched[0]}" if watched else f"no known version of {module or 'any driver'}"
         return None, f"There is nothing to choose between: {seen} was watched for any length of time."
     hosts = stretches.loc[stretches["version"].notna(), "host"].dropna().unique()
-    if len(hosts) == 1 and not candidates:
+    if len(hosts) == 1:
         why = "what else changed on it with the version cannot be told apart"
         return None, f"One host ranks no versions: {module} was watched on {literal(hosts[0])} alone, and {why}."
     # Whose hosts all crashed, for whatever cause, was collected for it: a fleet is to be judged, not its victims.
     whole = stretches.assign(crashes=stretches["crashes"] + stretches["other_crashes"])
-    if _all_crashed(fleet) and only_crashed_hosts(whole) and not candidates:
-        return (
-            None,
-            "No decision can be made: only hosts that crashed are in the evidence, and these were chosen by their crashes.",
-        )
+    if _all_crashed(fleet) and only_crashed_hosts(whole):
+        why = "only hosts that crashed are in the evidence, and these were chosen by their crashes"
+        return None, f"No decision can be made: {why}."
     try:
-        return decide_pin(stretches, candidates, before=before), ""
+        return decide_pin(stretches, before=before), ""
     except InputError as error:  # such as: only hosts that crashed are given
-        if candidates:
-            raise
         return None, f"No decision can be made: {error}."
 
 

@@ -323,3 +323,9 @@ def test_other_drivers_whose_versions_differ_are_named() -> None:
     found = study(replace(fleet, drivers=drivers, crashes=fleet.crashes.assign(guilty_module=blamed)))
     page = " ".join(to_markdown(said.brief(found)).split())
     assert found.module == "hpsa" and "Not weighed on this page: lpfc (3 crashes, 2 versions)." in page
+
+
+def test_a_version_that_crashed_beside_one_that_never_did_is_at_least_so_many_times_as_bad() -> None:
+    found = study(story({"5.5.0.50": 0.0, "5.5.0.58": 2.5}), "hpsa")
+    (row,) = said.league(found).rows
+    assert re.fullmatch(r"5\.5\.0\.58: at least [\d.]+ times 5\.5\.0\.50", str(row[5]))
