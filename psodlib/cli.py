@@ -374,7 +374,7 @@ def anonymise(
 ) -> None:  # fmt: skip
     """Copy evidence with all names of hosts, users and places replaced; the same key gives the same names every time.
 
-    Not seen: names inside base64. Links in tars are not written.
+    Not seen: names inside base64 or hexadecimal. Links in tars are not written.
     """
     from psodlib.anonymiser import anonymise as write_anew
 

@@ -270,12 +270,12 @@ def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> di
 
 def end(fleet: Fleet, sources: Sequence[str | Path], store: str | None, failed: bool = False) -> NoReturn:
     """The exit code, and what a 1 is about: nothing was found, or a problem cost evidence."""
-    grave = ", ".join(f"{number} {word}" for word, number in _grave(fleet, sources, store).items())
-    if _nothing(fleet):
-        say("Exit code 1: nothing useful was found in the sources.")
-    if grave:
-        say(f"Exit code 1: some of it could not be read or believed ({grave}); the problems list it.")
-    raise typer.Exit(int(failed or _nothing(fleet) or bool(grave)))
+    why = ["nothing useful was found in the sources"] if _nothing(fleet) else []
+    if grave := ", ".join(f"{number} {word}" for word, number in _grave(fleet, sources, store).items()):
+        why.append(f"some of it could not be read or believed ({grave}); the problems list it")
+    if why:
+        say(f"Exit code 1: {', and '.join(why)}.")
+    raise typer.Exit(int(failed or bool(why)))
 
 
 def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:

@@ -108,13 +108,14 @@ def anonymise(
     names, rows' order, ``sha256`` and ``offset``; ``crash_id`` changes where the panic message holds a name (``world
     1234:vmm0:MAIL01``), ``signature`` never. ``suspects`` tells what still looks like a name, each word where the
     original has it first (line 0: the file's name). What is no text is left out and listed; a link in a tar is neither
-    written nor listed. Not seen: a name in text wrapped once more, as base64. Two IPv4 addresses never share a
+    written nor listed. Not seen: a name in text wrapped once more, as base64 or hexadecimal. Two IPv4 addresses never share a
     pseudonym; the later of two that would takes another, which the next export may not give it. Memory grows with the
     number of names, not with the bytes.
     """
     folder = _free(Path(out), sources)
-    if len(key) < LEAST:
-        raise InputError(f"a key of {len(key)} bytes; expected {LEAST} or more, best from a key file")
+    if not isinstance(key, bytes) or len(key) < LEAST:
+        found = f"{len(key)} bytes" if isinstance(key, bytes) else f"type {type(key).__name__}"
+        raise InputError(f"a key of {found}; expected {LEAST} bytes or more, best from a key file")
     pseudonyms = Pseudonyms(key)
     with tempfile.TemporaryDirectory() as made:
         given = [_readable(one, Path(made, str(number))) for number, one in enumerate(sources)]
