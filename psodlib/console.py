@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from psodlib.errors import InputError
+from psodlib.errors import InputError, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,14 +44,9 @@ MILD = {
 }
 
 
-def plain(text: str) -> str:
-    """Text of a log without its terminal escapes: what cannot be printed is shown as a code."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def say(text: str, to: Console = out, style: str = "") -> None:
     """One line, as it is: nothing in it is markup or moves the cursor."""
-    to.print(plain(text), style=style, markup=False, soft_wrap=True)
+    to.print(visible(text), style=style, markup=False, soft_wrap=True)
 
 
 def print_table(title: str, table: pd.DataFrame) -> None:
@@ -61,9 +56,9 @@ def print_table(title: str, table: pd.DataFrame) -> None:
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in table.columns:
         # an id in two pieces cannot be copied
-        shown.add_column(escape(plain(str(name))), overflow="fold", no_wrap=name == "crash_id")
+        shown.add_column(escape(visible(str(name))), overflow="fold", no_wrap=name == "crash_id")
     for row in table.itertuples(index=False):
-        shown.add_row(*("-" if isna(value) else escape(plain(str(value))) for value in row))
+        shown.add_row(*("-" if isna(value) else escape(visible(str(value))) for value in row))
     out.print(shown)
 
 

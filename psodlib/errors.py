@@ -57,6 +57,11 @@ def in_words(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def visible(text: str) -> str:
+    """Text of a log or a server as a terminal can bear it: what cannot be printed is shown as a code."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def known_name(name: str, names: Iterable[object], what: str) -> str:
     """The name, if it is one of these; else InputError with the nearest of them."""
     there = sorted({str(one) for one in names if isinstance(one, str)})

@@ -27,7 +27,7 @@ import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
 from psodlib.collector.plan import Limits, Target
-from psodlib.errors import CollectError, InputError, in_words
+from psodlib.errors import CollectError, InputError, in_words, visible
 
 MAX_REFUSALS = 3
 REFUSED_TOO_OFTEN = "stopped after three refused logins in a row; check the password or key on one host, then run again"
@@ -68,8 +68,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 def printable(text: object, limit: int = 200) -> str:
     """Text of a server as one line that a terminal can bear: what cannot be printed is escaped."""
-    cut = str(text)[:limit]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in cut)
+    return visible(str(text)[:limit])
 
 
 class Secret:
