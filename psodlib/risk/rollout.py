@@ -142,7 +142,7 @@ def plan_rollout(
     named = named.reindex(columns=["last_seen", "cluster", "model", spare])
     table = pd.DataFrame({
         **{name: now[name].astype("string").to_numpy() for name in ("host", "version", "pending")},
-        "last_seen": named["last_seen"].to_numpy(), **{name: named[name].astype("string").to_numpy() for name in ("cluster", "model")},
+        "last_seen": named["last_seen"].array, **{name: named[name].astype("string").to_numpy() for name in ("cluster", "model")},
         "headroom": pd.to_numeric(named[spare], errors="coerce").round().astype("Int64").to_numpy(),
     }).rename(columns={"version": "from_version"})  # fmt: skip
     why = _kept_back(table, wanted, fleet.hosts)

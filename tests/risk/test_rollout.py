@@ -159,6 +159,12 @@ def test_what_cannot_be_planned_is_refused_in_a_sentence(words, said):
         plan_rollout(BEFORE, **{"module": "hpsa", "to": NEW} | words)
 
 
+def test_crashes_of_nobody_are_no_hosts_to_move():
+    pasted = Fleet(crashes=schema.build("crashes", [{"crash_id": "a", "guilty_module": "hpsa"}]))
+    with pytest.raises(InputError, match="there is no host"):
+        plan_rollout(pasted, "hpsa", NEW)
+
+
 # ---- the file ----------------------------------------------------------------------------------------------------------
 
 
