@@ -172,7 +172,7 @@ def plan_rollout(
 def version_of(to: Any, module: str) -> str:
     """The version in the library's own form; InputError where it is none."""
     found = normalise(to, module) if isinstance(to, str) else None
-    if found is None or not any(letter.isdigit() for letter in found):
+    if found is None:
         raise InputError(f"to is {to!r}; expected a version of {module}, as 5.5.0.60")
     return found
 

@@ -37,7 +37,7 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
         ``pin`` is no version, or the evidence does not know the module; the nearest names are said.
     """
     wanted = normalise(pin, module)
-    if wanted is None or not any(letter.isdigit() for letter in wanted):
+    if wanted is None:
         raise InputError(f"pin is {pin!r}; expected a version of {module}, such as those in drivers.version")
     if names := [*fleet.drivers["module"], *fleet.crashes["guilty_module"]]:
         known_name(module, names, "module")
@@ -46,8 +46,8 @@ def fleet_compliance(fleet: Any, module: str, pin: str) -> pd.DataFrame:
     table["driver_evidence"] = table["driver_evidence"].astype("string").fillna("none")
     ran = table.index.isin(boots.loc[boots["version"].eq(wanted).fillna(False), "host"])
     facts = table.drop(columns="boot").astype(object).where(table.notna(), None)
-    rows = zip(facts.itertuples(index=False), ran, strict=True)
-    words = [status(version, how, waiting, bool(had), pin=wanted) for (version, how, waiting), had in rows]
+    rows = zip(facts.itertuples(index=False), map(bool, ran), strict=True)
+    words = [status(version, how, waiting, had, pin=wanted) for (version, how, waiting), had in rows]
     return table.assign(status=pd.array(words, dtype="string")).reset_index()
 
 
