@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import re2
 from conftest import LONG
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wrappings import DRESSES
 
 from psodlib import Fleet, load
 from psodlib.evidence.artifacts import KINDS, read_artifact
@@ -101,7 +103,7 @@ def test_a_host_that_was_renamed_moves_its_row(tmp_path: Path, name: str) -> Non
         assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1.lab", "7.0.3"]]
 
 
-MANGLED = {
+MANGLED: dict[str, Callable[[str], str]] = {
     "quoted": lambda text: "".join(f"> {line}\n" for line in text.splitlines()),
     "quoted twice": lambda text: "".join(f">> {line}\n" for line in text.splitlines()),
     "hard blanks": lambda text: text.replace("  ", "\u00a0 "),
@@ -111,6 +113,10 @@ MANGLED = {
     "in a template": lambda text: f"{{{{< highlight bash >}}}}{text}{{{{< /highlight >}}}}\n",
     "fenced": lambda text: f"```text\n{text}```\n",
     "fence by fence": lambda text: "".join(f"~~~\n[root{part}~~~\n\n" for part in text.split("[root")[1:]),
+    **{
+        name: lambda text, dressed=DRESSES[name]: dressed(text.encode()).decode()
+        for name in ("a mail's bars", "a reply's reply", "cat -n", "less -N", "a chat", "a chat with dates")
+    },
 }
 
 

@@ -61,6 +61,8 @@ def test_a_receiver_with_several_hosts_gives_each_its_own(tmp_path: Path) -> Non
         "2014-05-31T11:57:33-04:00 relay 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
         "<181>1 2014-05-31T15:57:32.579Z esx01 vmkernel 2097 - - ",
         "May 31 15:57:32 esx01 vmkernel: ",
+        "May 31 11:57:33 relay rsyslogd[991]: 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "May 31 15:57:32 esx01 rack-7-console: ",
     ],
 )
 def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None:
@@ -70,8 +72,12 @@ def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None
 
 
 def test_a_local_log_names_no_host(tmp_path: Path) -> None:
-    iso = "2014-05-31T15:57:32.579Z "
-    for stamp in (iso, f"{iso}In(182) vmkernel: ", "Jul 26 01:26:46 vmkernel: 7:21:06:31.383 "):
+    for stamp in (
+        "2014-05-31T15:57:32.579Z ",
+        "2023-05-31T15:57:32.579Z In(182) vmkernel: ",
+        "Jul 26 01:26:46 vmkernel: 7:21:06:31.383 ",
+        "2014-05-31T15:57:32.579Z 7:21:06:31.383 ",  # a container's, before a classic one
+    ):
         (reading,) = read(write(tmp_path, CRASH.format(stamp=stamp)))
         assert (reading.host, reading.kind, len(reading.crashes)) == (None, "vmkernel", 1)
 
@@ -310,3 +316,15 @@ def test_calm_hosts_behind_any_receivers_stamp_are_seen_alive(tmp_path: Path, he
     fleet = psod.load(tmp_path, jobs=1)
     assert [*fleet.hosts["host"]] == ["esx1.lab", "esx2.lab"] and fleet.problems.empty
     assert {*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()} == {480}
+
+
+def test_a_byte_order_mark_hides_no_first_line(tmp_path: Path) -> None:
+    beats = [f"2014-05-01T0{hour}:00:01Z heartbeat: up 5d{hour}h0m0s, 0 VMs; [] []\n" for hour in range(4)]
+    update = "esxupdate: root: INFO: Final list of VIBs being installed is VMware_bootbank_scsi-hpsa_5.5.0-44vmw.550.0.0.1331820"
+    end = "2014-05-01T03:06:18Z esxupdate: root: DEBUG: Finished execution of command = vib.install\n"
+    (tmp_path / "esx1").mkdir()
+    (tmp_path / "esx1/vmksummary.log").write_text("".join(beats), "utf-8-sig")
+    (tmp_path / "esx1/esxupdate.log").write_text(f"2014-05-01T03:06:18Z {update}\n{end}", "utf-8-sig")
+    fleet = psod.load(tmp_path, jobs=1)
+    assert [*fleet.drivers["version"]] == ["5.5.0.44"]
+    assert [*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()] == [3 * 3600]

@@ -313,5 +313,5 @@ def test_an_alpha_that_is_none_is_refused(realistic, alpha):
 
 @pytest.mark.parametrize("by", [[], None])
 def test_rates_by_nothing_are_refused(realistic, by):
-    with pytest.raises(InputError, match="by names no column"):
+    with pytest.raises(InputError, match="group by version"):
         crash_rates(realistic, by=by)
