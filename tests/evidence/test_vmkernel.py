@@ -379,6 +379,12 @@ def test_a_silence_of_more_than_two_hours_ends_a_stretch(noise: bytes) -> None:
     assert [round(length) for _, length in got] == [17, 14, 5]
 
 
+def test_a_first_stamp_that_cannot_be_hides_no_sign_of_life_behind_it() -> None:
+    reading = read(b"2015-02-31T00:00:00.000Z cpu1:2)a\n" + hours(0, 1))
+    assert [one.end - one.start for one in reading.alive] == [timedelta(minutes=110)]
+    assert [problem.problem for problem in reading.problems] == ["bad_time"]
+
+
 # -- hostile input
 
 
