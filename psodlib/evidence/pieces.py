@@ -52,6 +52,7 @@ _OWN_PREFIX = re.compile(
 )
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
+_WHOLE = 1000  # letters of a line that nobody broke, or only a hostile hand
 _REST = ("", "cut", "bare_symbol")  # what the rest of a broken line looks like
 _ENDLESS = re.compile(r"(?:\b(?:addr|IP|in|world|VMK|ESXi?|stack:|uptime:|start:)|[@-])$")
 _ENDS = re.compile(r"(?:stack:|uptime:|(?:addr|IP|@) ?0x|world \d)")
@@ -135,11 +136,12 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
 
 def _goes_on(held: Piece, rest: str, width: int) -> bool:
     # No word behind it had room on its line, or it cannot end there.
+    if len(held.body) > _WHOLE:
+        return False
     if width and held.role in _BROKEN and held.width + len(rest.partition(" ")[0]) >= width:
         return not (held.body.endswith((".", ";")) or _ANEW.match(rest))
-    return (
-        bool(held.role or held.body[:1] == "#") and (_ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)) is not None
-    )
+    is_odd = _ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)
+    return is_odd is not None and bool(held.role or held.body[:1] == "#")
 
 
 def _pieces_in(data: bytes, offset: int, line: int) -> Iterator[Piece]:
@@ -205,7 +207,7 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
 
 
 def _find_role(piece: Piece) -> None:
-    for role in ROLES:
+    for role in ROLES if piece.body else ():
         if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
             piece.damage |= {"masked"} if _MASKED.search(piece.body[:4096]) else set()
