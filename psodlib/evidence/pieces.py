@@ -27,13 +27,14 @@ _CUT = re.compile(
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
+    rb"|(?<=[\da-f#X]{6})(?=[A-Z][A-Za-z]\w{3,80}@vmkernel#nover)|(?<=nover)VMware (?:vSphere|ESX)"
     rb"|(?<= )#\d{1,3} {1,2}(?:0x[\da-f]{1,16} in )?[A-Za-z_]\w{2,80} \("
     rb"|System has encountered a Hardware Error|(?<= )(?:cr0=0x|\*PCPU\d{1,5}:\d)"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
 # Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands: each way above holds one (a test says so).
 _CUT_WORDS = re.compile(
-    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:| #\d|Backtrace for|aved backtrace|\[ ?0x"
+    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:| #\d|nover|Backtrace for|aved backtrace|\[ ?0x"
 )
 # Its second half may stand on the same line, and was not joined.
 _SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")
