@@ -34,7 +34,8 @@ _CUT = re.compile(
 )
 # Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands: each way above holds one (a test says so).
 _CUT_WORDS = re.compile(
-    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:| #\d|nover|Backtrace for|aved backtrace|\[ ?0x"
+    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:"
+    rb"| #\d|nover|Backtrace for|aved backtrace|\[ ?0x"
 )
 # Its second half may stand on the same line, and was not joined.
 _SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")
