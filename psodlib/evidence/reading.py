@@ -149,7 +149,7 @@ def _nothing(item: Item, kind: str, problem: str = "", detail: str = "") -> list
 def _read(stream: Stream, item: Item) -> list[FileReading]:
     head = stream.peek(FIRST)
     found = _HEADS.found(head)
-    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log and b"\0" not in head:
+    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log and b"\0" not in head and head[:1] != b"\xef":
         kind = recognise(_text(head), "", found)
         if kind is not None and kind.is_log:
             return read_artifact(cast(BinaryIO, stream), item.source, item.name, _taken(item), kind)

@@ -103,7 +103,7 @@ class Comparison:
         self.terms = tuple(term for term in held if len(self.cells.levels[term]) > 1)
         self.absent = [f"not adjusted for {t}: the table does not hold it" for t in asked if t not in held]
         self.absent += [f"not adjusted for {t}: it is the same everywhere" for t in held if t not in self.terms]
-        lost = f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had loaded"
+        lost = f"{days:,.0f} host-days with {crashes:.0f} crashes are left out: it is not known which version those boots had loaded, if any"
         self.lost = [lost] if days or crashes else []
 
     def watched(self) -> list[Any]:

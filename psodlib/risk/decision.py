@@ -310,19 +310,15 @@ def _reasons(
         if row.hosts_now and low >= 0:
             told += f"; moving its {hosts} avoids {_figure(row.avoided)} crashes a year ({_figure(low)} to {_figure(high)}, 90 % range)"
         elif row.hosts_now:
-            worth = (
-                f"avoid up to {_figure(max(high, 0))} crashes a year or bring up to {_figure(-low)} more (90 % range)"
-            )
-            told += f"; moving its {hosts} may {worth}"
+            told += f"; moving its {hosts} may avoid up to {_figure(max(high, 0))} crashes a year or bring up to "
+            told += f"{_figure(-low)} more (90 % range)"
         out.append(told)
     moved = set(options.loc[options["advice"].isin(MOVES), "version"])
     capped = "nothing more urgent than the next planned reboot is advised, and no pin, because"
     out += [f"{name}: {capped if name in moved else 'no pin, because'} {why}" for name, why in caps.items()]
-    out += [
-        f"{name}: crashes here match the known issue {', '.join(ids)}, so the rule starts from twice the rate for it"
-        for name, ids in issues.items()
-        if name in weighed.names
-    ]
+    matched = {name: ", ".join(ids) for name, ids in issues.items() if name in weighed.names}
+    twice = "so the rule starts from twice the rate for it"
+    out += [f"{name}: crashes here match the known issue {ids}, {twice}" for name, ids in matched.items()]
     # Each warning once; one that not all contrasts share says whose it is.
     for warning in dict.fromkeys(warning for ratio in ratios for warning in ratio.warnings):
         mine = [f"{ratio.version} against {ratio.reference}" for ratio in ratios if warning in ratio.warnings]
@@ -350,10 +346,8 @@ def _would_change(weighed: _Weighed, needed: Mapping[str, float | None], unknown
     # Versions whose advice would be another, were the unexplained crashes known to be the driver's or known not to be.
     them = f"the {counted(unknown, 'crash')} that {'names' if unknown == 1 else 'name'} none"
     for at in others:
-        steps = {
-            int(np.searchsorted([RATHER, LIKELY, SURE], weighed.worse(at, part), "right")) for part in weighed.sets
-        }
-        if len(steps) > 1 and unknown:
+        worse = [weighed.worse(at, part) for part in weighed.sets]
+        if len(set(np.searchsorted([RATHER, LIKELY, SURE], worse, "right"))) > 1 and unknown:
             found.append(f"{names[at]}: to find the module of {them} would change how sure this is")
     return found
 

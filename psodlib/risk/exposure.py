@@ -94,16 +94,12 @@ def of_module(fleet: Tables, module: str) -> pd.DataFrame:
     stretches["host_days"] = in_days(stretches["end"] - stretches["start"])
     table = _described(stretches[stretches["host_days"] > 0], fleet, module)
     out = schema.conform("exposure", table.drop(columns=["pending", "crashed", "boot_end"]))
+    pending = in_days(table["end"] - table[["start", "pending"]].max(axis=1, skipna=False)).clip(lower=0)
     out.attrs = {
-        "module": module,
-        "known_issues": _matched_issues(fleet, module),
-        "unplaced": _unplaced(crashes, fleet, module),
-        "collapsed_crashes": int(crashes["collapsed"].sum()),
-        "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
-        "pending_days": float(
-            in_days(table["end"] - table[["start", "pending"]].max(axis=1, skipna=False)).clip(lower=0).sum()
-        ),
-    }
+        "module": module, "known_issues": _matched_issues(fleet, module), "unplaced": _unplaced(crashes, fleet, module),
+        "collapsed_crashes": int(crashes["collapsed"].sum()), "unplaced_crashes": int((crashes["stretch"] < 0).sum()),
+        "pending_days": float(pending.sum()),
+    }  # fmt: skip
     return out
 
 
@@ -119,10 +115,8 @@ def _unplaced(crashes: pd.DataFrame, fleet: Tables, module: str) -> list[list[An
     of_boot = lost.merge(loaded[["host", "boot", "version"]], how="left")["version"].set_axis(lost.index)
     own = lost["crash_id"].map(told).where(lost["cause"] == "crashes")
     lost = lost.assign(version=own.astype("string").fillna(of_boot.astype("string"))).dropna(subset=["version"])
-    columns = lost["host"], lost["version"], lost["time"], lost["cause"] == "crashes"
-    return [
-        [str(a), str(b), "" if pd.isna(time) else str(time), sure] for a, b, time, sure in zip(*columns, strict=True)
-    ]
+    rows = zip(lost["host"], lost["version"], lost["time"], lost["cause"] == "crashes", strict=True)
+    return [[str(host), str(version), "" if pd.isna(time) else str(time), sure] for host, version, time, sure in rows]
 
 
 def known_modules(fleet: Tables) -> pd.DataFrame:
@@ -156,14 +150,12 @@ def choose_module(fleet: Tables, module: str | None = None) -> dict[str, Any]:
     first, rest = table.iloc[0], table.iloc[1:]
     crashes, versions = int(first["crashes"]), int(first["versions"])
     said = f"{crashes} crash{'es' * (crashes != 1)}, {versions} version{'s' * (versions != 1)}"
-    few, more = (
-        "of all; no driver was seen in two versions",
-        "among the drivers of which two versions or more were seen",
-    )
+    several = "among the drivers of which two versions or more were seen"
+    among = several if first["choice"] else "of all; no driver was seen in two versions"
     runners_up = rest.loc[rest["crashes"] > 0, ["module", "crashes", "versions"]].head(3).values.tolist()
     equals = int(((rest["crashes"] == first["crashes"]) & (rest["choice"] == first["choice"])).sum())
     who = f"it and {equals} other{'s' * (equals > 1)}" if equals else "it"
-    why = f"{who} caused most crashes ({said}) {more if first['choice'] else few}"
+    why = f"{who} caused most crashes ({said}) {among}"
     return {"module": str(first["module"]), "why": why, "runners_up": runners_up}
 
 
@@ -255,9 +247,8 @@ def _uptime_clock(crashes: pd.DataFrame, uptimes: pd.DataFrame) -> pd.Series:
 def last_before(rows: pd.DataFrame, at: str, others: pd.DataFrame, when: str) -> pd.DataFrame:
     """Beside each row the last one of the same host among the others that is not later; index as ``rows``."""
     timed = rows[rows[at].notna() & rows["host"].notna()].sort_values(at).rename_axis("row").reset_index()
-    joined = pd.merge_asof(
-        timed, others.sort_values(when), left_on=at, right_on=when, by="host", suffixes=("", "_of_other")
-    )
+    named: Any = {"left_on": at, "right_on": when, "by": "host", "suffixes": ("", "_of_other")}
+    joined = pd.merge_asof(timed, others.sort_values(when), **named)
     return joined.set_index("row").reindex(rows.index)
 
 
@@ -329,7 +320,9 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     twins = table.columns[table.columns.duplicated()]
     if len(twins):
         raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
+    # an index that is named as a column is (set_index("host", drop=False)) would make both ambiguous
     out = table.assign(version=_versions(table))
+    out.index = out.index.set_names([None] * out.index.nlevels)
     _refuse(table, "host", table["host"].isna(), "the name of a host")
     for column in ("host_days", *COUNTS[:2]):
         out[column] = _numbers(table, column) if column in table else 0.0

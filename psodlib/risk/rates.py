@@ -51,8 +51,10 @@ def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: flo
     """
     exact.check_share(alpha, "alpha")
     keys = [by] if isinstance(by, str) else list(by or ())
-    if not keys:
-        raise InputError("by names no column; group by version, or by another column of the exposure table")
+    if not keys or {"crashes", "host_days"} & set(keys):
+        raise InputError(
+            f"by is {by!r}; group by version, or by another column of the exposure table but what is counted"
+        )
     parts = [pd.DataFrame(columns=[*keys, "crashes", "host_days"], dtype=float)]
     for table in map(check_exposure, parts_of(exposure)):
         check_columns(table, keys)
@@ -180,18 +182,13 @@ def ratio_of(comparison: Comparison, version: str, reference: str, alpha: float 
     adversarial = comparison.adversarial(found, alpha)
     crude = exact.ratio_interval(*arms.pairs(arms.known), alpha)
     stratum = table["model"] if "model" in table else pd.Series(0, index=table.index)
-    sums = (
-        table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]].sum().unstack(fill_value=0)
-    )
+    both = table.groupby([stratum, table["version"]], dropna=False)[["crashes", "host_days"]]
+    sums = both.sum().unstack(fill_value=0)
     k, days = sums["crashes"], sums["host_days"]
     pooled = exact.mantel_haenszel(k[arms.version], days[arms.version], k[arms.reference], days[arms.reference], alpha)
     by_cluster = comparison.by_cluster(found, alpha)
-    warnings = [
-        *comparison.lost,
-        *comparison.notes(found),
-        *cautions.of_data(comparison, arms),
-        *cautions.of_result(found.known, crude, pooled, found.interval, adversarial, bool(found.terms)),
-    ]
+    warnings = [*comparison.lost, *comparison.notes(found), *cautions.of_data(comparison, arms)]
+    warnings += cautions.of_result(found.known, crude, pooled, found.interval, adversarial, bool(found.terms))
     sensitivity = [("crude, Clopper-Pearson", exact.ratio_interval(*arms.pairs(arms.known), alpha, "clopper_pearson"))]
     sensitivity += [("frailty shared by cluster", by_cluster)] if by_cluster else []
     sure, unknown, unplaced = ((round(a), round(b)) for a, b in (arms.known, arms.unknown, arms.unplaced))
@@ -238,7 +235,10 @@ def driver_league(fleet: Tables) -> pd.DataFrame:
             names = comparison.watched()
             rates = comparison.fit(comparison.arms(names[0], names[1]), "known").rates()
             seen = {name: rates.get(name, 0.0) for name in names}
-            worst, best = max(seen, key=seen.__getitem__), min(seen, key=seen.__getitem__)
+            # One that never crashed is not the worst, however little it was tried.
+            crashed = set(known.loc[known["crashes"] > 0, "version"])
+            worst = max((name for name in names if name in crashed), key=seen.__getitem__)
+            best = min((name for name in names if name != worst), key=seen.__getitem__)
             found = ratio_of(comparison, worst, best).interval.finite()
             row |= {"worst": worst, "best": best, **dict(zip(("ratio", "low", "high"), found, strict=True))}
         rows.append(row)

@@ -309,9 +309,8 @@ def _news(fleet: Any, plan: RolloutPlan, table: pd.DataFrame, issues: Sequence[I
         ids = row.known_issues if isinstance(row.known_issues, str) else ""
         names = ";".join(sorted({*ids.split(";")} & named)) or None
         days = (row.time - moved[row.host]) / DAY
-        rows.append(
-            (row.crash_id, row.host, row.time, row.signature, mine, days, names, ids or None, *likest[row.signature])
-        )
+        told = (row.crash_id, row.host, row.time, row.signature, mine, days, names, ids or None)
+        rows.append((*told, *likest[row.signature]))
     return pd.DataFrame(rows, columns=NEWS)
 
 

@@ -186,10 +186,9 @@ def weibull(leave: Any, observed: Any, entry: Any = None, alpha: float = 0.05) -
     def short(x: float) -> float:
         return least - profile(x)
 
-    low, high = (
-        math.exp(optimize.brentq(short, float(best.x), end)) if short(end) > 0 else math.exp(end) for end in (-6.0, 6.0)
-    )
-    shape = math.exp(float(best.x))
+    top = float(best.x)
+    low, high = (math.exp(optimize.brentq(short, top, end) if short(end) > 0 else end) for end in (-6.0, 6.0))
+    shape = math.exp(top)
     return shape, low, high, unit * (volume(shape) / events) ** (1 / shape)
 
 

@@ -128,25 +128,16 @@ def read_account(file: str | Path) -> Account:
     path = Path(file)
     content = _read(path, _Incident)
     zone = _zone(content.time_zone, path)
-    read: dict[str, Any] = {
-        "time_zone": zone,
-        "detected_at": _time(content.detected_at, zone, path),
-        "file": path.name,
-    }
-    events = (
-        Event(**{**_stripped(each), "at": _time(each.at, zone, path), "whole_day": type(each.at) is date})
-        for each in content.event
-    )
-    return Account(**{**_stripped(content), **read, "event": [], "events": tuple(events)})
+    read: dict[str, Any] = {"time_zone": zone, "detected_at": _time(content.detected_at, zone, path), "file": path.name}
+    times = ({"at": _time(each.at, zone, path), "whole_day": type(each.at) is date} for each in content.event)
+    events = tuple(Event(**_stripped(each) | time) for each, time in zip(content.event, times, strict=True))
+    return Account(**{**_stripped(content), **read, "event": [], "events": events})
 
 
 def _stripped(form: msgspec.Struct) -> dict[str, Any]:
-    counts = ("users_hit", "users_possible")  # a text may be a number too, such as that of a case
-    values = asdict(form).items()
-    return {
-        name: str(value).strip() if type(value) in (str, int) and name not in counts else value
-        for name, value in values
-    }
+    counts, values = ("users_hit", "users_possible"), asdict(form)  # a text may be a number too, such as that of a case
+    texts = {name for name, value in values.items() if type(value) in (str, int) and name not in counts}
+    return values | {name: str(values[name]).strip() for name in texts}
 
 
 def find_site() -> Path:
@@ -170,9 +161,8 @@ def site_section(file: str | Path) -> Section:
     facts = {label: ", ".join(filter(None, (str(part).strip() for part in parts))) for label, parts in listed.items()}
     rows = [[label, value] for label, value in facts.items() if value]
     note = "Private: these lines are in this write-up because it was asked for them, and nowhere else."
-    return Section(
-        "Support case", [Table("What the case form asks for", ["Fact", "Value"], rows, note, widths=(24, 76))]
-    )
+    table = Table("What the case form asks for", ["Fact", "Value"], rows, note, widths=(24, 76))
+    return Section("Support case", [table])
 
 
 def _read(path: Path, form: Any) -> Any:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from psodlib.risk.association import FEW, attributes_of_driver
 from psodlib.risk.rates import driver_league
-from psodlib.views.cells import ADVICE, MOVES, rollout_state
+from psodlib.views.cells import MOVES, option_columns, rollout_state
 from psodlib.views.crash import not_whole, reasons_of, where
-from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, sections
+from psodlib.views.document import Block, Bullets, Document, Picture, Section, Table, Text, by_column, sections
 from psodlib.views.study import Study, doubts, only_crashed, reconciliation, unknowns
 
 from psodlib.views.words import (  # isort: skip
@@ -44,7 +44,6 @@ NOBODY = {
 }  # fmt: skip
 NO_MODULE = {"hardware": "hardware error", "deliberate": "asked for"}
 NAMES = {"none found": "name none", "hardware error": "by hardware errors", "asked for": "asked for"}
-UNWATCHED = "no time was watched either: this says nothing of how the hosts do."
 KEEP = "Keep the dump and the logs (psod case packs them for the vendor); the write-up has the commands."
 
 
@@ -145,9 +144,8 @@ def orders(study: Study) -> list[Block]:
         blocks += [Text("Hosts that the plan does not name:")] if len(moves) else []
     elif moves.empty:
         runs = decision is not None and (decision.options["hosts_now"] > 0).any()
-        stays = (
-            "No host changes its driver this week." if runs else "It is not known which version any host runs today."
-        )
+        unsure = "It is not known which version any host runs today."
+        stays = "No host changes its driver this week." if runs else unsure
         # That no version is better makes no crash go away.
         go_on = f"The {study.counts.in_rates} crashes by {study.module} go on meanwhile: open a case with its vendor (psod case packs it)."
         more = [go_on, _goes_with(study)] if study.counts.in_rates >= FEW else []
@@ -197,35 +195,27 @@ def forbidden(study: Study) -> list[str]:
 def versions(study: Study) -> Table:
     """The one table: a row a version, as measured, with what to do."""
     decision = study.decision
-    options: list[Any] = list(decision.options.itertuples()) if decision else []
-    best = literal(decision.best) if decision else ""
-    rows = [
-        [literal(row.version), f"{row.crashes:,}", f"{row.host_days:,.0f}",
-         f"{figure(row.rate)} ({between(row.low, row.high)})" if row.crashes else f"0 (0 to {figure(row.high)})",
-         f"{row.hosts_now:,}", ADVICE[str(row.advice)], "—" if row.advice == "keep" else chance(row.p_worse)]
-        for row in options
-    ]  # fmt: skip
-    lowest: Any = min(options, key=lambda row: float(row.rate) if known(row.rate) else math.inf, default=None)
-    other = decision is not None and str(lowest.version) != decision.best
+    if decision is None:
+        return Table("", [], [])
+    options: list[Any] = list(decision.options.itertuples())
+    best, lowest = next(row for row in options if row.advice == "keep"), min(options, key=lambda row: float(row.rate))
     # Whoever sees a lower rate in the table than that of the version to move to wants to know why not that one.
-    tried = other and (
+    tried = (
         f"{literal(lowest.version)} has the lowest measured rate, from {count(lowest.crashes, 'crash')} in "
         f"{count(lowest.host_days, 'host-day')} ({between(lowest.low, lowest.high)} is possible). Adjusted, and with what each may "
-        f"still turn out to be, {best} has the lowest rate to expect."
+        f"still turn out to be, {literal(best.version)} has the lowest rate to expect."
     )
-    mine: Any = next((row for row in options if row.version == best), None)
-    thin = mine and mine.crashes < FEW and mine.high > max(row.high for row in options if row is not mine)
+    thin = best.crashes < FEW and best.high > max(row.high for row in options if row is not best)
     note = holding(
-        (thin, thin and f"{best} is barely tried: {figure(mine.high)} crashes per host-year are still possible."),
+        (thin, f"{literal(best.version)} is barely tried: {figure(best.high)} crashes per host-year are still possible."),
         (True, "Measured rates: crashes over host-days of the loaded version, not adjusted."),
         (True, "The chance is adjusted for hardware, uptime, season and for hosts that differ."),
         (study.rollout, "The probability in the roll-out's sentence is another: it holds only hosts of one model in the same weeks against each other."),
-        (tried, tried or ""),
+        (study.rollout, "The advice is that of the rule: a move that is under way is turned round at 95 % only."),
+        (lowest is not best, tried),
     )  # fmt: skip
-    columns = ["Version", "Crashes", "Host-days", "Crashes per host-year (95 % interval)", "Hosts now", "Advice"]
-    columns.append(f"Chance that {best} is better")
     marked = {at for at, row in enumerate(options) if row.advice in MOVES}
-    return Table("", columns, rows, " ".join(note), widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
+    return by_column(option_columns(decision), " ".join(note), widths=(12, 9, 11, 24, 9, 20, 15), marked=marked)
 
 
 def worth(study: Study) -> list[str]:
@@ -288,11 +278,20 @@ def open_questions(study: Study) -> list[Block]:
         [f"{literal(row.version)} against {best}", chance(row.p_worse), *_still(_way(study, row.version), row.p_worse)]
         for row in _by_advice(study, ("leave", "no_new_installs", "next_reboot"))
     ]
+    # The drivers that come next: whose versions differ too.
+    others = [f"{name} ({count(crashes, 'crash')}, {count(versions, 'version')})"
+              for name, crashes, versions in study.exposure.attrs.get("runners_up", ()) if versions > 1]  # fmt: skip
+    also = f"Not weighed on this page: {listing(others)}. Each can be in the same way (psod report --module)."
+    also_open = [Text(words) for words in holding((others, also))]
     if not rows:
-        return [Text("Every version can be told apart: no further evidence is needed for this advice.")]
+        return [Text("Every version can be told apart: no further evidence is needed for this advice."), *also_open]
     columns = ["Question", f"Chance that {best} is better", "Evidence still needed", "At today's pace"]
     turned = [words for words in decision.would_change if "further host-days" not in words]  # these the table has
-    return [Table("", columns, rows, widths=(30, 22, 30, 18)), *(Text(as_sentence(words)) for words in turned[:3])]
+    return [
+        Table("", columns, rows, widths=(30, 22, 30, 18)),
+        *(Text(as_sentence(words)) for words in turned[:3]),
+        *also_open,
+    ]
 
 
 def _way(study: Study, version: str) -> Any:
@@ -343,15 +342,17 @@ def league(study: Study) -> Table:
     found: Any = driver_league(study.fleet)
     rows = []
     for row in found.head(MOST_MODULES).itertuples():
-        times = f"{literal(row.worst)}: {figure(row.ratio)} times {literal(row.best)}"
-        worst = f"{times} ({between(row.low, row.high if known(row.high) else math.inf)})" if known(row.ratio) else "–"
+        reach = between(row.low, row.high if known(row.high) else math.inf)
+        times = f"{figure(row.ratio)} times {literal(row.best)} ({reach})"
+        times = times if known(row.ratio) else f"at least {figure(row.low)} times {literal(row.best)}"
+        worst = f"{literal(row.worst)}: {times}" if known(row.ratio) or (known(row.low) and row.low > 0) else "–"
         counts = [f"{row.crashes:,}", f"{row.hosts:,}", f"{row.host_days:,.0f}", f"{row.versions:,}"]
         rows.append([literal(row.module), *counts, worst, literal(row.known_issues, "–")])
     because = study.exposure.attrs.get("why", "")  # where nobody named a driver
     left = len(found) - MOST_MODULES
     note = holding(
         (because and study.module, f"{study.module} was taken because {because}."),
-        (left > 0, f"{left} more modules without a crash are not listed."),
+        (left > 0, f"{left} more modules, with fewer crashes or none, are not listed."),
     )
     columns = ["Module", "Crashes", "Hosts watched", "Host-days", "Versions watched", "Worst against best version"]
     columns.append("Known issues matched")
@@ -372,25 +373,24 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     # Title, lead and sections of the page.
     fleet, crashes = study.fleet, study.fleet.crashes
     rates: Any = study.rates
-    watched = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
-    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
-    few_hosts = study.exposure["host"].nunique() < 2 or only_crashed(study)
-    many = study.counts.in_rates >= FEW and not few_hosts
+    days = study.exposure["host_days"].sum()
+    watched: list[Any] = list(rates[rates.index.notna() & (rates["host_days"] > 0)].itertuples())
     names = rates.index.dropna()
     only = f"Only {listing(names)} {'was' if len(names) == 1 else 'were'} watched"
     only = only if len(names) else f"No time with a known version of {study.driver} was watched"
-    try_another = f"{only}, so no version can be called better. Try another one on a few hosts first: notebook 07 draws them for a version that is named as to."
-    collect = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
-    if not len(names) and study.exposure["host_days"].sum() > 0:
-        collect = f"{only}. Collect the logs of each boot and the list of VIBs of all hosts (psod collect): they name the version."
-    go_on = try_another if many else collect
+    go_on = f"{only}. Collect the hosts that did not crash as well (psod collect): without them no rate can be given."
+    # Enough crashes, and of a fleet of which not only the hosts that crashed are there.
+    many = study.counts.in_rates >= FEW and study.exposure["host"].nunique() > 1 and not only_crashed(study)
+    if many:
+        on_few = "Try another one on a few hosts first: notebook 07 draws them, for the version that is named as to."
+        go_on = f"{only}, so no version can be called better. {on_few}"
+    elif not len(names) and days > 0:
+        go_on = f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they tell it."
     if crashes.empty:
-        bounds = "; ".join(
-            f"{row.Index}: at most {per_year(row.upper_at_zero)} crashes per host-year" for row in watched
-        )
-        days = count(study.exposure["host_days"].sum(), "host-day")
-        lead = f"No crash in {days} watched.{f' {bounds} (95 % bound).' if bounds else ''}"
-        lead = lead if study.exposure["host_days"].sum() > 0 else f"No crash was found, but {UNWATCHED}"
+        bounds = (f"{one.Index}: at most {per_year(one.upper_at_zero)} crashes per host-year" for one in watched)
+        bound = f" {'; '.join(bounds)} (95 % bound)." if watched else ""
+        nothing = "No crash was found, but no time was watched either: this says nothing of the hosts."
+        lead = f"No crash in {count(days, 'host-day')} watched.{bound}" if days > 0 else nothing
         return "No crash was found", lead, sections(("What to do", [go_on]))
     # Of one version with many crashes: how often, and what goes with them, as the version cannot be the question.
     often = [
@@ -419,7 +419,8 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
     return title, _lead(study, crash), sections(
         ("What happened", [Text(write_up(fleet, row, typed={}).lead)]),
         ("Who is suspected, and why", suspects or [NOBODY.get(crash.guilt, "No module: the evidence names none.")]), together,
-        ("How the crashes are counted", [counted(study)] if many else []), ("Known issues that fit", issues), ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
+        ("How the crashes are counted", [counted(study)] if many else []), ("Known issues that fit", issues),
+        ("What to do now", _now(study, crash, bool(issues)) + ([go_on] if study.module else [])),
         ("What this cannot say", [study.why_none, *not_whole(row), *doubtful, *unknowns(study)]),
     )  # fmt: skip
 
@@ -439,12 +440,13 @@ def _scattered(crashes: pd.DataFrame) -> tuple[str, Table]:
     note = f"The signature seen most.{f' {left} more modules stand in tables/crashes.csv.' if left > 0 else ''}"
     many = len(most) and most.iloc[0] > 1
     top = f"{literal(most.index[0])} has the most, {most.iloc[0]}" if many else "none is blamed twice"
-    named = count(int(blamed.notna().sum()), "crash blames", "crashes blame")
-    none = "".join(f", {number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items())
-    lead = f"No driver stands out: {named} {count(len(most), 'module')}{none}; {top}. Change no driver because of this page."
-    return lead, Table(
-        "", ["Module", "Crashes", "Signature", "Known issues matched"], rows, note, widths=(18, 10, 44, 28)
-    )
+    named = f"{count(len(blamed.dropna()), 'crash blames', 'crashes blame')} {count(len(most), 'module')}"
+    others = [f"{number} {NAMES[str(what)]}" for what, number in nobody.value_counts().items()]
+    parts = [*holding((len(most), named)), *others]
+    told = "; ".join([", ".join(parts), *holding((len(most), top))])
+    lead = f"No driver stands out: {told}. Change no driver because of this page."
+    columns = ["Module", "Crashes", "Signature", "Known issues matched"]
+    return lead, Table("", columns, rows, note, widths=(18, 10, 44, 28))
 
 
 def _lead(study: Study, crash: Any) -> str:
@@ -462,9 +464,8 @@ def _lead(study: Study, crash: Any) -> str:
 
 
 def _now(study: Study, crash: Any, issue: bool) -> list[str]:
-    steps = holding(
-        (issue, "Follow the remedy of the known issue above; check its conditions against this host first.")
-    )
+    follow = "Follow the remedy of the known issue above; check its conditions against this host first."
+    steps = holding((issue, follow))
     module, version = crash.guilty_module, crash.driver_version
     if known(version) and module in set(study.fleet.drivers["module"].dropna()):
         now = study.fleet.now(module)

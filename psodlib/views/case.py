@@ -200,17 +200,13 @@ def _in_window(item: Item, time: pd.Timestamp) -> bytes:
 
 
 def _tables(fleet: Fleet, crash: pd.Series, issues: Sequence[Any]) -> dict[str, bytes]:
-    hosts, drivers, uptimes = (
-        where(table, host=crash["host"]) for table in (fleet.hosts, fleet.drivers, fleet.uptimes)
-    )
-    own, frames, modules = (
-        where(table, crash_id=crash["crash_id"]) for table in (fleet.crashes, fleet.frames, fleet.modules)
-    )
+    host, crash_id = {"host": crash["host"]}, {"crash_id": crash["crash_id"]}
+    drivers = where(fleet.drivers, **host).drop_duplicates(["module", "version", "state", "vib", "firmware"])
     columns = ["id", "title", "fixed_in", "remedy", "source", "sure"]
     named = [one for one in issues if one.id in literal(crash["known_issues"], "").split(";")]
     tables = {
-        "host": hosts, "crash": own, "backtrace": frames, "module-map": modules, "uptimes": uptimes,
-        "versions": drivers.drop_duplicates(["module", "version", "state", "vib", "firmware"]),
+        "host": where(fleet.hosts, **host), "crash": where(fleet.crashes, **crash_id), "backtrace": where(fleet.frames, **crash_id),
+        "module-map": where(fleet.modules, **crash_id), "uptimes": where(fleet.uptimes, **host), "versions": drivers,
         "timeline": incident_timeline(fleet, str(crash["crash_id"])),
         "known-issues": pd.DataFrame([[getattr(one, name) for name in columns] for one in named], columns=columns),
     }  # fmt: skip
@@ -224,11 +220,8 @@ def _write_ups(fleet: Fleet, crash: pd.Series, **known_of: Any) -> dict[str, byt
         title, caption, empty = charts.wording(ax)
         document = write_up(fleet, crash, pictures=[] if empty else [Picture(png, title, caption)], **known_of)
         pdf = to_pdf(document, Path(place) / "writeup.pdf", "writeup.typ").read_bytes()
-        return {
-            "writeup.html": to_html(document).encode(),
-            "writeup.md": to_markdown(document).encode(),
-            "writeup.pdf": pdf,
-        }
+        pages = {"writeup.html": to_html(document), "writeup.md": to_markdown(document)}
+        return {**{name: page.encode() for name, page in pages.items()}, "writeup.pdf": pdf}
 
 
 ABOUT = {

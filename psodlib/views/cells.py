@@ -6,19 +6,10 @@ import math
 from typing import Any
 
 from psodlib.views.document import Block, Bullets, Section, Table, Text, by_column
-from psodlib.views.words import (
-    DAYS_A_YEAR,
-    as_sentence,
-    between,
-    chance,
-    count,
-    day,
-    figure,
-    known,
-    listing,
-    literal,
-    seen,
-)
+
+from psodlib.views.words import (  # isort: skip
+    DAYS_A_YEAR, as_sentence, between, chance, count, day, figure, known, listing, literal, seen,
+)  # fmt: skip
 
 WIDTH = 25  # letters of a bar
 MOST_TIMES = 100  # that a ratio of rates is told with
@@ -166,18 +157,22 @@ def _decision(decision: Any) -> Blocks:
         "avoid": f"Move hosts off {', '.join(map(literal, decision.avoid))}; no version is sure enough to be the standard.",
         "undecided": f"No move is likely enough to help yet; {best} has the lowest expected rate.",
     }[decision.verdict]
-    end, rows = _end(options), list(options.itertuples())
-    columns = {
-        "Version": options["version"].map(literal), "Hosts now": options["hosts_now"].map(WHOLE),
-        "Crashes": options["crashes"].map(WHOLE), "Host-days": options["host_days"].map(WHOLE),
-        "Crashes per host-year (95 % interval)": [f"{figure(row.rate)} ({between(row.low, row.high)})" for row in rows],
-        f"0 to {figure(end)}": [bar(row.low, row.rate, row.high, 0, end) for row in rows],
-        f"Chance that {best} is better": ["–" if row.version == decision.best else chance(row.p_worse) for row in rows],
-        "Advice": options["advice"].astype(str).map(ADVICE),
-    }  # fmt: skip
+    end = _end(options)
+    drawn = {f"0 to {figure(end)}": [bar(row.low, row.rate, row.high, 0, end) for row in options.itertuples()]}
     as_it_is, followed = figure(decision.crashes_if_stay), figure(decision.crashes_if_followed)
     worth = f"Expected crashes a year in the whole fleet: {as_it_is} as it is, {followed} if this is followed."
-    return [Text(f"{head} {worth}"), by_column(columns)]
+    return [Text(f"{head} {worth}"), by_column(option_columns(decision) | drawn)]
+
+
+def option_columns(decision: Any) -> dict[str, Any]:
+    """A decision's versions, column by column: as measured, with what to do."""
+    options, rows = decision.options, list(decision.options.itertuples())
+    return {
+        "Version": options["version"].map(literal), "Crashes": options["crashes"].map(WHOLE), "Host-days": options["host_days"].map(WHOLE),
+        "Crashes per host-year (95 % interval)": [f"{figure(row.rate)} ({between(row.low, row.high)})" for row in rows],
+        "Hosts now": options["hosts_now"].map(WHOLE), "Advice": options["advice"].astype(str).map(ADVICE),
+        f"Chance that {literal(decision.best)} is better": ["—" if row.version == decision.best else chance(row.p_worse) for row in rows],
+    }  # fmt: skip
 
 
 # ---- roll-outs ---------------------------------------------------------------------------------------------------------
@@ -205,9 +200,8 @@ def plan_blocks(plan: Any) -> list[Block]:
 def rollout_state(result: Any, most: int = 30) -> list[Block]:
     """A running plan: the word, who has moved wave by wave, what speaks against the new version, and what then."""
     plan, judged, effect = result.plan, result.judged, result.effect
-    out: list[Block] = [
-        Text(f"{literal(result.sentence)}{f' Evidence until {day(result.at)}.' if known(result.at) else ''}")
-    ]
+    until = f" Evidence until {day(result.at)}." if known(result.at) else ""
+    out: list[Block] = [Text(f"{literal(result.sentence)}{until}")]
     if not judged.against:
         ratio, expected = judged.ratio, figure(judged.expected)
         counts = f"{count(judged.crashes, 'crash')} on {literal(plan.to)}, where the past of these models would give {expected}."
@@ -221,14 +215,8 @@ def rollout_state(result: Any, most: int = 30) -> list[Block]:
         who = ", ".join(f"{row[status]:,} {words}" for status, words in STATUS.items() if row[status])
         watched = f"{row['host_days']:,.0f} ({row['host_days_planned']:,.0f})"
         waves.append((f"{row['wave']}", day(row["week"]), f"{row['hosts']:,}", who, f"{row['crashes']:,}", watched))
-    columns = [
-        "Wave",
-        "From",
-        "Hosts",
-        "Where they are",
-        "Crashes since",
-        "Host-days since (planned until the next wave)",
-    ]
+    since = ["Where they are", "Crashes since", "Host-days since (planned until the next wave)"]
+    columns = ["Wave", "From", "Hosts", *since]
     out.append(Table("Wave by wave", columns, waves, widths=(8, 14, 9, 35, 12, 22)))
     new = [
         (literal(row.crash_id), literal(row.host), literal(row.signature), f"{row.days_on_it:.0f}", literal(row.known_issues, "none"),

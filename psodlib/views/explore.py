@@ -126,9 +126,8 @@ def explorer_document(fleet: Fleet, module: str) -> Document:
     """All crashes and hosts of a fleet, to be filtered, sorted and opened; without a script, a list and all that is known of each."""
     crashes = _listed(fleet).head(MOST_PAGES)
     page_of = pages_of(fleet, crashes)
-    pages = [
-        Section(crash_title(one), page_of(one), address_of("crash", one["crash_id"])) for _, one in crashes.iterrows()
-    ]
+    each = (one for _, one in crashes.iterrows())
+    pages = [Section(crash_title(one), page_of(one), address_of("crash", one["crash_id"])) for one in each]
     rows: Any = [
         [Link(way_to("crash", row.crash_id), moment(row.time) if known(row.time) else "time unknown"),
          *(label(cell) for cell in (row.host, row.guilty_module, row.driver_version, row.signature))]

@@ -373,7 +373,8 @@ def what_changed(before: Fleet, found: Study, folder: Path) -> Document:
     for name, table in changes.items():
         if len(table):
             write_csv(table, folder / f"new_{name}.csv")
-    uncompared = Text(f"There was no advice on {found.module} to compare, before or now.")
+    when = "Now there is" if decision is None else "Before there was"
+    uncompared = Text(f"{when} nothing to choose between, so no advice on {found.module} can be compared.")
     said = sentences(changes)
     return Document(
         title="What changed since last time",
@@ -420,12 +421,9 @@ def _index(found: Study, pictures: Mapping[str, Any], tables: Sequence[Section],
     others = [each for each in pictures.values() if each not in lives]
     # Of a thin fleet most charts have nothing to show: why not is said once, behind those that have.
     missing = dict.fromkeys(each.text.split(". ")[0] for each in others if isinstance(each, Text))
+    why = "; ".join(f"{one[:1].lower()}{one[1:]}" for one in missing)
     shown: list[Block] = [each for each in others if isinstance(each, Picture)]
-    shown += (
-        [Text(f"Not drawn for want of evidence: {'; '.join(f'{one[:1].lower()}{one[1:]}' for one in missing)}.")]
-        if missing
-        else []
-    )
+    shown += [Text(f"Not drawn for want of evidence: {why}.")] if missing else []
     # The brief's own blocks.
     answer = brief.answer(found) if found.decision or found.rollout else []
     return Document(

@@ -26,7 +26,7 @@ from psodlib.risk.rollout import RolloutPlan, read_plan
 from psodlib.risk.rollout_watch import RolloutWatch, watch_rollout
 from psodlib.schema import Tables
 from psodlib.views.document import Table
-from psodlib.views.words import SIMULATED, as_sentence, count, known, literal, seen, share
+from psodlib.views.words import SIMULATED, as_sentence, count, day, known, literal, seen, share
 
 WEEKS = 4  # of the newest evidence whose pace is taken for today's
 WEAK_SPOTS = (
@@ -121,30 +121,26 @@ def study(
     return Study(fleet, module, stretches, rates, decision, why_none, asked, outage_hours, running)
 
 
-def _decided(
-    fleet: Fleet, stretches: Any, rates: Any, candidates: Any, before: str | None
-) -> tuple[PinDecision | None, str]:
+def _decided(fleet: Any, stretches: Any, rates: Any, candidates: Any, before: Any) -> tuple[PinDecision | None, str]:
+    if candidates:
+        return decide_pin(stretches, candidates, before=before), ""
     module = stretches.attrs["module"]
     watched = [str(name) for name in rates.index[rates["host_days"] > 0] if known(name)]
-    if len(watched) < 2 and not candidates:
+    if len(watched) < 2:
         seen = f"only {module} {watched[0]}" if watched else f"no known version of {module or 'any driver'}"
         return None, f"There is nothing to choose between: {seen} was watched for any length of time."
     hosts = stretches.loc[stretches["version"].notna(), "host"].dropna().unique()
-    if len(hosts) == 1 and not candidates:
+    if len(hosts) == 1:
         why = "what else changed on it with the version cannot be told apart"
         return None, f"One host ranks no versions: {module} was watched on {literal(hosts[0])} alone, and {why}."
     # Whose hosts all crashed, for whatever cause, was collected for it: a fleet is to be judged, not its victims.
     whole = stretches.assign(crashes=stretches["crashes"] + stretches["other_crashes"])
-    if _all_crashed(fleet) and only_crashed_hosts(whole) and not candidates:
-        return (
-            None,
-            "No decision can be made: only hosts that crashed are in the evidence, and these were chosen by their crashes.",
-        )
+    if _all_crashed(fleet) and only_crashed_hosts(whole):
+        why = "only hosts that crashed are in the evidence, and these were chosen by their crashes"
+        return None, f"No decision can be made: {why}."
     try:
-        return decide_pin(stretches, candidates, before=before), ""
+        return decide_pin(stretches, before=before), ""
     except InputError as error:  # such as: only hosts that crashed are given
-        if candidates:
-            raise
         return None, f"No decision can be made: {error}."
 
 
@@ -204,7 +200,9 @@ def doubts(study: Study) -> list[str]:
     """What could make the answer wrong: what the decision warns of, what the evidence lacks, and the rule's own weak spots."""
     decision = study.decision
     own = [as_sentence(reason) for reason in decision.reasons[len(decision.options) :]] if decision else []
-    return [*own, *unknowns(study), *(WEAK_SPOTS if decision else ())]
+    days = study.exposure.attrs["pending_days"]
+    waited = f"For {count(days, 'host-day')} another version of {study.driver} was installed and waited for the next boot; that time stands under the one that ran."
+    return [*own, *unknowns(study), *(WEAK_SPOTS if decision else ()), *([waited] if days >= 1 else [])]
 
 
 def unknowns(study: Study) -> list[str]:
@@ -214,14 +212,14 @@ def unknowns(study: Study) -> list[str]:
     gap = lived - watched
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
     unread = int((~problems.isin(["no_evidence", "no_host", "unplaced_crash", "unused"])).sum())
-    waiting = study.exposure.attrs["pending_days"]
+    ahead = fleet.hosts.loc[fleet.hosts["last_seen"] > pd.Timestamp.now("UTC") + pd.Timedelta(days=1), "last_seen"]
     homeless, silent, only = int((problems == "no_host").sum()), len(unheard(fleet)), only_crashed(study)
     lines = [
         (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
-        (unnamed, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
-        (waiting >= 1, f"For {count(waiting, 'host-day')} another version of {study.driver} was installed and waited for the next boot; that time stands under the one that ran."),
+        (unnamed and study.decision is None, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
         (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
         (only, only),
+        (len(ahead), f"{count(len(ahead), 'host has', 'hosts have')} evidence from after today (until {day(ahead.max())}): a clock was wrong, and every count by time with it."),
         (homeless, f"{count(homeless, 'file names', 'files name')} no host; what they hold is in no rate."),
         (unread, f"{count(unread, 'file or line', 'files or lines')} could not be read or believed; tables/problems.csv lists them."),
     ]  # fmt: skip

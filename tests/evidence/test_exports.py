@@ -193,9 +193,8 @@ def test_what_is_no_export(text: str) -> None:
 
 
 def test_an_export_without_a_host_of_ours_is_named(tmp_path: Path) -> None:
-    (tmp_path / "web.csv").write_text(
-        delimited(["_time", "host", "_raw"], [["2023-02-03T04:05:06Z", "www1", "GET /index.html 200"]])
-    )
+    rows = [["2023-02-03T04:05:06Z", "www1", "GET /index.html 200"]]
+    (tmp_path / "web.csv").write_text(delimited(["_time", "host", "_raw"], rows))
     fleet = load(tmp_path, jobs=1)
     assert fleet.hosts.empty and fleet.problems["problem"].tolist() == ["unused"]
 

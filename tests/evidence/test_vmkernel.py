@@ -52,10 +52,8 @@ def told(crash: Crash) -> dict[str, Any]:
     fields = {name: getattr(crash, name) for name in FIELDS}
     for name in ("ip", "fault_address", "code_start"):
         fields[name] = None if fields[name] is None else hex(fields[name])
-    fields["time"], fields["uptime"] = (
-        crash.time and crash.time.isoformat(),
-        crash.uptime and crash.uptime.total_seconds(),
-    )
+    fields["time"] = crash.time and crash.time.isoformat()
+    fields["uptime"] = crash.uptime and crash.uptime.total_seconds()
     frames = [[getattr(frame, name) for name in FRAME_FIELDS] for frame in crash.frames]
     modules = [[module.module, module.base] for module in crash.modules]
     return fields | {"frames": frames, "modules": modules}
@@ -273,11 +271,8 @@ def test_a_damaged_copy_is_still_the_same_crash() -> None:
 
 
 def test_a_panic_while_dumping_belongs_to_the_first() -> None:
-    second = (
-        LINES.replace(b"#PF Exception 14", b"#GP Exception 13")
-        .replace(b"05:06:07", b"05:06:31")
-        .replace(b"05:06.789", b"05:30.789")
-    )
+    second = LINES.replace(b"#PF Exception 14", b"#GP Exception 13").replace(b"05:06:07", b"05:06:31")
+    second = second.replace(b"05:06.789", b"05:30.789")
     assert one(LINES + second).kind == "page_fault"
     later = second.replace(b"05:06:31", b"07:06:31").replace(b"05:30.789", b"00:10.000")
     assert len(find_crashes(LINES + later)) == 2
@@ -309,10 +304,8 @@ def test_a_receivers_file_names_its_host() -> None:
     received = LINES.replace(b"Z cpu", b"Z esx1.example.org vmkernel: cpu")
     assert read(received).host == "esx1.example.org"
     assert read(LINES).host is None
-    two = read(
-        received
-        + received.replace(b"esx1", b"esx2").replace(b"06.789", b"16.789").replace(b"2016-03-04", b"2016-03-05")
-    )
+    other = received.replace(b"esx1", b"esx2").replace(b"06.789", b"16.789").replace(b"2016-03-04", b"2016-03-05")
+    two = read(received + other)
     assert two.host is None
     assert [problem.problem for problem in two.problems] == ["host_conflict"]
     assert [crash.host for crash in two.crashes] == ["esx1.example.org", "esx2.example.org"]

@@ -382,6 +382,20 @@ def test_worst_against_best_is_the_ratio_of_the_two():
     assert row.low == ratio.low and row.low > 1 and pd.isna(row.high)  # no crash on 1: unbounded
 
 
+def test_a_version_barely_tried_is_not_the_worst_before_it_crashed():
+    # With few days its rate to expect is the highest: it may still be anything.
+    boots = [
+        (f"h{n}", 0, 100 if n < 39 else 1, "crash" if n < 4 else "reboot", f"c{n}" if n < 4 else None)
+        for n in range(40)
+    ]
+    crashes = [crash(f"c{n}", 100, f"h{n}", driver_version="2") for n in range(4)]
+    drivers = [(f"h{n}", 0, "2" if n < 20 else "1" if n < 39 else "0.1") for n in range(40)]
+    (row,) = driver_league(
+        fleet(hosts=[f"h{n}" for n in range(40)], boots=boots, crashes=crashes, drivers=drivers)
+    ).itertuples()
+    assert row.versions == 3 and row.worst == "2" and row.best == "1"
+
+
 def test_an_empty_fleet_has_an_empty_league():
     found = driver_league(Fleet())
     assert found.empty and found["crashes"].dtype == "Int64" and found["ratio"].dtype == "Float64"

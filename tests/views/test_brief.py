@@ -186,6 +186,10 @@ def test_of_crashes_of_many_causes_no_driver_is_called_the_one() -> None:
     asked = found.fleet.crashes.assign(guilt=["on_stack", "on_stack", "hardware"])
     hardware = study(replace(found.fleet, crashes=asked.astype(found.fleet.crashes.dtypes)))
     assert "2 modules, 1 by hardware errors; none" in said.verdict(hardware)
+    nobody = study(
+        replace(found.fleet, crashes=asked.assign(guilty_module=pd.array([None] * 3, dtype="string"), guilt="none"))
+    )
+    assert said.verdict(nobody).startswith("No driver stands out: 3 name none. Change no driver")
     assert "| hardware error | 1 |" in to_markdown(said.brief(hardware))
     assert found.exposure.attrs["why"].startswith("it and 1 other caused most crashes (1 crash, 0 versions)")
     twice = hand_made.strangers()
@@ -308,4 +312,20 @@ def test_the_chart_and_the_table_say_one_chance_alike() -> None:
     labels = " ".join(label.get_text() for label in chart.get_yticklabels())
     plt.close(chart.figure)
     (bad,) = [row for row in said.versions(found).rows if row[0] == "5.5.0.58"]
-    assert f"({bad[-1]})" in labels
+    assert f"({bad[-1].replace('over ', '>')})" in labels
+
+
+def test_other_drivers_whose_versions_differ_are_named() -> None:
+    fleet = studied("three times as bad").fleet
+    other = {"module": "lpfc", "version": ["1.0"] * 9 + ["2.0"] * (len(fleet.drivers) - 9)}
+    drivers = pd.concat([fleet.drivers, fleet.drivers.assign(**other)], ignore_index=True).astype(fleet.drivers.dtypes)
+    blamed = fleet.crashes["guilty_module"].where(fleet.crashes.index > 2, "lpfc")
+    found = study(replace(fleet, drivers=drivers, crashes=fleet.crashes.assign(guilty_module=blamed)))
+    page = " ".join(to_markdown(said.brief(found)).split())
+    assert found.module == "hpsa" and "Not weighed on this page: lpfc (3 crashes, 2 versions)." in page
+
+
+def test_a_version_that_crashed_beside_one_that_never_did_is_at_least_so_many_times_as_bad() -> None:
+    found = study(story({"5.5.0.50": 0.0, "5.5.0.58": 2.5}), "hpsa")
+    (row,) = said.league(found).rows
+    assert re.fullmatch(r"5\.5\.0\.58: at least [\d.]+ times 5\.5\.0\.50", str(row[5]))

@@ -162,3 +162,27 @@ def test_a_crash_after_the_curves_end_is_not_denied() -> None:
 
 def test_a_table_of_a_notebook_has_no_digits_that_nobody_knows() -> None:
     assert table_of(pd.DataFrame({"a": [13345.792629, 1.5, float("nan")]})).rows == [["13,346"], ["1.5"], ["unknown"]]
+
+
+@pytest.mark.parametrize(
+    ("ends", "title"), [([3] * 20, "100 % of 20 crashes fell at 0-7"), (range(6, 126, 6), "No uptime stands out")]
+)
+def test_a_band_of_uptime_stands_out_only_beyond_chance(ends: Any, title: str) -> None:
+    rows = [(f"h{n}", end, 1) for n, end in enumerate(ends)] + [(f"q{n}", 120, 0) for n in range(20) if title[0] == "1"]
+    table = pd.DataFrame(rows, columns=["host", "host_days", "crashes"])
+    start = pd.Series([hand_made.START] * len(table))
+    spans = {
+        "start": start,
+        "end": start + pd.to_timedelta(table["host_days"], unit="D"),
+        "uptime_start": pd.Timedelta(0),
+    }
+    told = charts.plot_uptime_at_crash(table.assign(version="1", unknown_crashes=0, **spans))
+    assert charts.wording(told)[0].startswith(title)
+
+
+def test_evidence_from_after_today_is_a_doubt() -> None:
+    whole = hand_made.fleet()
+    ahead = whole.hosts["last_seen"].mask(whole.hosts.index == 0, pd.Timestamp("2093-01-02", tz="UTC"))
+    lines = unknowns(study(replace(whole, hosts=whole.hosts.assign(last_seen=ahead)), "hpsa"))
+    assert any("1 host has evidence from after today (until 2093-01-02)" in line for line in lines)
+    assert not any("after today" in line for line in unknowns(study(whole, "hpsa")))

@@ -92,7 +92,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
           r'\A(?:\[\s*)?\{(?s:.*?)"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID|driver|acceptance_level)"\s*:|\A(?:\[\s*)?\{(?s:.*?)"VMware ESXi? ', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
-          r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
+          r"\A(?:<output\b|<\?xml[^>]{0,200}>\s*(?:<output\b|<!DOCTYPE[^>\[]{0,100}\[))", rows.read_rows),
     _kind("formatter", "VIB[0].Name.string=i40en", rf"^[ \t]*{rows.KEY_VALUE}", rows.read_rows),
     _kind("table", '"VMHost","Name","Vendor","Version","InstallDate"',
           r'\A(?:(?:"?sep=.|#TYPE [^\n]{0,300})\n)?(?:"?(?i:' + _COLUMN_NAMES + r')[" ]{0,2}[,;\t|]|[^\n]{0,1000}[,;\t|][" ]{0,2}(?i:' + _COLUMN_NAMES + r')[" ]{0,2}(?:[,;\t|]|$))',

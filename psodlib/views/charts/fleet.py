@@ -268,9 +268,8 @@ def _ascertainment_finding(totals: Table, dated: str) -> str:
 def plot_rollout(exposure: pd.DataFrame, *, simulated: bool = False, ax: Axes | None = None) -> Axes:
     """Host-days a week by loaded version, stacked, with each crash as a point above its week."""
     stretches = frame.dated(frame.completed(exposure))
-    frame.some(
-        stretches, "No host-days to show over time", "The exposure table has no stretch with a start and an end."
-    )
+    none = "The exposure table has no stretch with a start and an end."
+    frame.some(stretches, "No host-days to show over time", none)
     table = weekly_sums(stretches)
     fills, names = frame.version_fills(exposure["version"]), frame.in_order(table["version"])
     drawn = frame.new_axes(ax, 2.1)

@@ -32,6 +32,7 @@ MOST_WEEKS = 104  # of waiting drawn; a longer way leaves the page
 MOST_BESIDE = 5  # intervals beside each other in one band of uptime
 MANY_AT_RISK = 10  # boots under watch, for a curve
 NO_UPTIME = "No stretch says how long its boot had run."
+MOST_BY_CHANCE = 2.64  # standard deviations that the largest of six bands stays below in 95 of 100 fleets
 FEW = 5  # crashes below which no shape over uptime is claimed
 
 
@@ -147,7 +148,7 @@ def plot_options(decision: PinDecision | None, *, simulated: bool = False, ax: A
     table: Table = frame.by_order(decision.options[columns].astype({"advice": "string"}), "version")
     fills, notes = frame.version_fills(table["version"]), []
     for row in table.itertuples():
-        sure = "" if row.version == decision.best else f" ({chance(row.p_worse)})"
+        sure = "" if row.version == decision.best else f" ({chance(row.p_worse).replace('over ', '>')})"
         notes.append(f"{count(row.hosts_now, 'host')}; {ADVICE[row.advice]}{sure}")
     drawn = frame.rows(ax, table["version"], notes, 0.5, 0.46)
     others = table[(table["version"] != decision.best) & (table["hosts_now"] > 0)]
@@ -321,7 +322,10 @@ def _uptime_finding(whole: Table) -> str:
     if total < FEW:
         return f"{count(total, 'crash')}: too few to say at what uptime hosts crash"
     shares = whole / whole.sum()
-    excess = (shares["crashes"] - shares["host_days"]).idxmax()
+    over = shares["crashes"] - shares["host_days"]
+    excess, part = over.idxmax(), shares.loc[over.idxmax(), "host_days"]
+    if over.max() < MOST_BY_CHANCE * np.sqrt(part * (1 - part) / total):
+        return f"No uptime stands out: the {total:,.0f} crashes lie as the time does, as far as chance can tell"
     crashes, time = share(whole.loc[excess, "crashes"], total), share(whole.loc[excess, "host_days"], days)
     return f"{crashes} of {total:,.0f} crashes fell at {excess} days of uptime, where {time} of the time was spent"
 
