@@ -30,7 +30,7 @@ DRESSES: tuple[tuple[str, str], ...] = (
     ("syslog-1  | ", r"[\w.-]{1,60}[ \t]{1,8}(?=\|[ \t])"),
     ("2016-03-01T01:00:00Z stdout F ", rf"(?P<stamp>{ISO})"
      r"[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"),
-    # A string of several lines, which does not end here; a container's line, or one of a list. What else a document calls
+    # A string of several lines, which does not end here; a container's line, or one of a list. What a document names
     # its message is told of a crash.
     ('{"ticket": 17, "text": "',
      r'(?:[\[{][ \t]{0,4})?(?:(?:"[^"\n]{0,80}"|[\w.+-]{1,40})[ \t]{0,4}[:,][ \t]{0,4}){1,8}"'
