@@ -191,6 +191,11 @@ def test_lines_that_a_mail_or_a_terminal_broke(width: int, at_words: bool, prefi
     assert told(found)["frames"] == told(plain)["frames"]
 
 
+def test_a_line_is_not_put_together_from_any_number() -> None:
+    (crash,) = find_crashes("@BlueScreen: #PF Exception 14 in\n" + "world in\n" * 500)
+    assert 900 < len(crash.message or "") < 1100
+
+
 def test_what_stands_behind_a_crash_is_no_rest_of_it() -> None:
     text = BROKEN.split("PTEs")[0] + "This is fixed in the next release.\nThe host was restarted since.\nESXi 8.x\n" * 3
     (crash,) = find_crashes(text)
