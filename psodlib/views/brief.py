@@ -385,7 +385,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         on_few = "Try another one on a few hosts first: notebook 07 draws them, for the version that is named as to."
         go_on = f"{only}, so no version can be called better. {on_few}"
     elif not len(names) and days > 0:
-        go_on = f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they tell it."
+        go_on = f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they name it."
     if crashes.empty:
         bounds = (f"{one.Index}: at most {per_year(one.upper_at_zero)} crashes per host-year" for one in watched)
         bound = f" {'; '.join(bounds)} (95 % bound)." if watched else ""
