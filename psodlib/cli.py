@@ -368,13 +368,13 @@ def explain(crash_id: CrashId, sources: SomeSources = None) -> None:
 
 @app.command(epilog="Example:  psod anonymise evidence/ --inventory hosts.csv --key-file secret.key -o to-vendor/")
 def anonymise(
-    sources: Annotated[list[str], Argument(help="Evidence, a saved fleet, a report.", show_default=False)],
+    sources: Annotated[list[str], Argument(help="Evidence, a store, a saved fleet, a report.", show_default=False)],
     output: Annotated[Path, Option("-o", "--output", help="New folder to write; the mapping is written beside it.")],
     key_file: KeyFile = None, inventory: Inventory = None, word: SiteWords = None,
 ) -> None:  # fmt: skip
     """Copy evidence with all names of hosts, users and places replaced; the same key gives the same names every time.
 
-    Not seen: names inside base64. Links in tars are not written.
+    Not seen: names inside base64 or hexadecimal. Links in tars are not written.
     """
     from psodlib.anonymiser import anonymise as write_anew
 
@@ -407,7 +407,6 @@ def case(
     )  # fmt: skip
     say(f"{len(done.hashes)} files in {done.file}")
     if done.mapping:
-        say(f"Keep this file to yourself, it can undo the renaming: {done.mapping}")
         print_suspects(done)
         raise typer.Exit(1 if done.suspects else 0)
 

@@ -235,8 +235,8 @@ def end_verify(title: str, table: pd.DataFrame) -> NoReturn:
 
 
 def print_anonymised(done: Any) -> None:
-    """What was written anew, what was left out, and what in it still looks like a name."""
-    say(f"{done.files} files in {done.folder}. Keep this file to yourself, it can undo the renaming: {done.mapping}")
+    """What was written anew, and what was left out."""
+    say(f"{done.files} file{'s' * (done.files != 1)} in {done.folder}")
     if done.left_out:
         say(f"{len(done.left_out)} left out, because they cannot be checked; the mapping lists them all:")
     for place, why in done.left_out[:NEWEST]:
@@ -245,13 +245,14 @@ def print_anonymised(done: Any) -> None:
 
 
 def print_suspects(done: Any) -> None:
-    """What still looks like a name in what was written anew."""
-    if done.suspects:
-        say(f"{len(done.suspects)} words in it still look like a name; look at each, give it as --word or let it be:")
+    """The file that can undo it, and what still looks like a name in what was written anew."""
+    say(f"Keep this file to yourself, it can undo the renaming: {done.mapping}")
+    if many := len(done.suspects):
+        say(f"{many} word{'s' * (many != 1)} in it may be a name still; look at each, give it as --word or let it be:")
     for one in done.suspects[:SHOWN_SUSPECTS]:
-        say(f"  {one.source}:{one.line}: {one.text} ({one.kind}, {one.times} times)")
-    if len(done.suspects) > SHOWN_SUSPECTS:
-        say(f"  and {len(done.suspects) - SHOWN_SUSPECTS} more; all are in {done.mapping}")
+        say(f"  {one.source}:{one.line}: {one.text} ({one.kind}, {f'{one.times} times' if one.times > 1 else 'once'})")
+    if many > SHOWN_SUSPECTS:
+        say(f"  and {many - SHOWN_SUSPECTS} more; all are in {done.mapping}")
 
 
 def _nothing(fleet: Fleet) -> bool:
@@ -269,12 +270,12 @@ def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> di
 
 def end(fleet: Fleet, sources: Sequence[str | Path], store: str | None, failed: bool = False) -> NoReturn:
     """The exit code, and what a 1 is about: nothing was found, or a problem cost evidence."""
-    grave = ", ".join(f"{number} {word}" for word, number in _grave(fleet, sources, store).items())
-    if _nothing(fleet):
-        say("Exit code 1: nothing useful was found in the sources.")
-    if grave:
-        say(f"Exit code 1: some of it could not be read or believed ({grave}); the problems list it.")
-    raise typer.Exit(int(failed or _nothing(fleet) or bool(grave)))
+    why = ["nothing useful was found in the sources"] if _nothing(fleet) else []
+    if grave := ", ".join(f"{number} {word}" for word, number in _grave(fleet, sources, store).items()):
+        why.append(f"some of it could not be read or believed ({grave}); the problems list it")
+    if why:
+        say(f"Exit code 1: {', and '.join(why)}.")
+    raise typer.Exit(int(failed or bool(why)))
 
 
 def end_report(written: Any, sources: Sequence[str | Path], store: str | None) -> NoReturn:

@@ -89,6 +89,13 @@ class Fleet(schema.Cell):
     events: pd.DataFrame = field(default_factory=partial(schema.empty, "events"))
     simulated: bool = False
 
+    def __post_init__(self) -> None:
+        # Tables that were filtered, joined or read elsewhere may have other dtypes; all that follows counts on the contract's.
+        for name in _NAMES:
+            table, wanted = getattr(self, name), schema.columns_of(name)
+            if any(one.name not in table or table[one.name].dtype != one.pandas_dtype for one in wanted):
+                object.__setattr__(self, name, schema.conform(name, table))
+
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The seven tables of the contract by name."""
@@ -104,7 +111,7 @@ class Fleet(schema.Cell):
         ``crash_id`` may be the first digits of an id; where no crash, or more than one, has them, it is an ``InputError``.
         """
         ids = self.crashes["crash_id"]
-        found = self.crashes[ids.str.startswith(crash_id).fillna(False)] if crash_id else self.crashes
+        found = self.crashes[ids.str.startswith(str(crash_id)).fillna(False)] if crash_id else self.crashes
         if len(found) != 1:
             some = ", ".join([*(found if len(found) else self.crashes)["crash_id"].dropna()][:5]) or "none"
             raise InputError(f"{len(found)} crashes have an id that begins with {crash_id!r}; here are: {some}")
@@ -302,11 +309,14 @@ def load(
     >>> psod.load("data/incident-2014-05-31").crashes.guilty_module[0]  # doctest: +SKIP
     'hpsa'
     """
-    named = [one for source in sources for one in ([source] if isinstance(source, (str, PurePath)) else source)]
+    flat = (source if isinstance(source, (Iterator, list, tuple, set)) else [source] for source in sources)
+    named: list[Any] = [one for several in flat for one in several]
+    if strange := [one for one in named if not isinstance(one, (str, PurePath))]:
+        raise InputError(f"found a {type(strange[0]).__name__} as a source; expected a folder, a file or an address")
     issues = load_issues(*([known_issues] if known_issues else []))
     roster = read_inventory(inventory) if isinstance(inventory, (str, Path)) else inventory
-    if roster is not None and "host" not in roster:
-        raise InputError(f"the inventory has columns {list(roster.columns)}; expected one named host")
+    if roster is not None and "host" not in getattr(roster, "columns", ()):
+        raise InputError(f"the inventory has columns {list(roster)}; expected one named host")
     if any(map(is_saved, named)):
         return _reopened(named, store, roster, issues if known_issues else None)
     workers = Workers(jobs, client)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,23 @@ def test_a_server_that_says_nothing_is_given_up(run: Any) -> None:
     with lying("silent") as liar:
         result = run(liar)
     assert result.hosts.state[0] == "failed" and "is it an SSH server" in result.hosts.why[0]
+
+
+@pytest.mark.parametrize(
+    "said", [b"220 mail\x1b[2J\r\n" * 200, b"SSH-2.0-x\r\n\x7f\xff\xff\xff" + b"A" * 99, b"A" * 9_000_000]
+)
+def test_what_is_no_ssh_server_is_said_in_words(tmp_path: Path, key: Path, said: bytes) -> None:
+    def answer(server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as client:
+            client.sendall(said)
+            client.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=[server], daemon=True).start()
+        place = Target(name="liar", address="127.0.0.1", port=server.getsockname()[1])
+        limits = Limits(connect=2, login=2)
+        why = collect([place], tmp_path / "out", key=key, known_hosts=tmp_path / "keys", limits=limits).hosts.why[0]
+    assert "is it an SSH server" in why and "Exception" not in why and "\x1b" not in why
 
 
 def test_ssh_off_and_no_such_name_say_what_to_do(tmp_path: Path, key: Path) -> None:

@@ -31,12 +31,8 @@ INCIDENT = DATA / "incident-2014-05-31/incident-host/var/core/vmkernel-log.1"
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("keys")
-    return {
-        "user": make_key(folder / "user"),
-        "host": make_key(folder / "host"),
-        "rsa": make_key(folder / "rsa", "rsa"),
-        "other": make_key(folder / "other"),
-    }
+    made = {name: make_key(folder / name) for name in ("user", "host", "other")}
+    return {**made, "rsa": make_key(folder / "rsa", "rsa")}
 
 
 @pytest.fixture
@@ -45,12 +41,9 @@ def esx(tmp_path: Path, keys: dict[str, Path]) -> Iterator[Callable[..., Esx]]:
     made: list[Esx] = []
 
     def make(
-        prepare: Callable[[Esx], object] = lambda host: None,
-        name: str = "esx01",
-        host_key: str = "host",
-        user_key: str = "user",
-        **options: Any,
-    ) -> Esx:
+        prepare: Callable[[Esx], object] = lambda host: None, name: str = "esx01", host_key: str = "host",
+        user_key: str = "user", **options: Any,
+    ) -> Esx:  # fmt: skip
         versions = {key: options.pop(key) for key in ("loaded", "installed") if key in options}
         host = Esx(tmp_path / f"root-{name}", name, **versions)
         made.append(host)
@@ -290,10 +283,9 @@ def test_a_revoked_host_key_is_refused_whatever_else_the_file_says(esx: Any, run
 
 
 def test_known_key_of_another_kind_is_asked_for(esx: Any, run: Any, keys: Any, tmp_path: Path) -> None:
-    host = esx(
-        options=f"UsePAM no\nKbdInteractiveAuthentication no\nHostKey {'/rsa'}\n",
-        before=f"cp {keys['rsa']} {tmp_path}/root-esx01/rsa; chmod 600 {tmp_path}/root-esx01/rsa",
-    )
+    own = f"{tmp_path}/root-esx01/rsa"
+    options = "UsePAM no\nKbdInteractiveAuthentication no\nHostKey /rsa\n"
+    host = esx(options=options, before=f"cp {keys['rsa']} {own}; chmod 600 {own}")
     public = Path(f"{keys['rsa']}.pub").read_text()
     (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{host.port} {public}")
     assert run(host, trust_first_use=False).complete
@@ -324,21 +316,12 @@ KEYBOARD = "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication
 
 def keyboard_host(esx: Any, **options: Any) -> Esx:
     def set_password(host: Esx) -> None:
-        hashed = subprocess.run(
-            ["openssl", "passwd", "-6", "-stdin"],
-            input=PASSWORD,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
+        words = ["openssl", "passwd", "-6", "-stdin"]
+        done = subprocess.run(words, input=PASSWORD, capture_output=True, text=True, check=True, timeout=10)
+        hashed = done.stdout.strip()
         shadow = host.root / "etc/shadow"
-        shadow.write_text(
-            "".join(
-                f"root:{hashed}:19000:0:99999:7:::\n" if line.startswith("root:") else f"{line}\n"
-                for line in shadow.read_text().splitlines()
-            )
-        )
+        others = [line for line in shadow.read_text().splitlines() if not line.startswith("root:")]
+        shadow.write_text("\n".join([f"root:{hashed}:19000:0:99999:7:::", *others, ""]))
 
     return esx(set_password, **({"options": KEYBOARD} | options))
 
@@ -352,18 +335,10 @@ def test_keyboard_interactive_is_answered_and_the_password_reaches_no_text(
         wrong = run(host, key=None, password=lambda user: PASSWORD + "x", out=tmp_path / "wrong")
     assert result.complete, result.hosts.why[0]
     assert "login refused" in wrong.hosts.why[0] and "lockdown" in wrong.hosts.why[0]
-    texts = [
-        caplog.text,
-        "".join(capfd.readouterr()),
-        repr(result),
-        repr(wrong),
-        result.hosts.to_string(),
-        wrong.hosts.to_string(),
-        host.said(),
-    ]
-    texts += [
-        p.read_bytes().decode("utf-8", "replace") for p in tmp_path.rglob("*") if p.is_file() and "root-" not in str(p)
-    ]
+    texts = [caplog.text, *capfd.readouterr(), host.said()]
+    texts += [words for done in (result, wrong) for words in (repr(done), done.hosts.to_string())]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and "root-" not in str(path)]
+    texts += [path.read_bytes().decode("utf-8", "replace") for path in files]
     assert len(texts) > 10 and not any(PASSWORD in text for text in texts)
 
 
@@ -421,9 +396,8 @@ def test_full_disk_stops_the_run_and_the_next_goes_on(esx: Any, run: Any, tmp_pa
     host = esx(lambda h: h.log("hostd.log", os.urandom(900_000)))
     small = tmp_path / "evidence"
     small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)], capture_output=True, timeout=10, check=False
-    ).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, timeout=10, check=False).returncode:
         pytest.skip("a small tmpfs cannot be mounted here")
     try:
         full = run(host)
@@ -436,10 +410,7 @@ def test_full_disk_stops_the_run_and_the_next_goes_on(esx: Any, run: Any, tmp_pa
         subprocess.run(["umount", str(small)], check=True, timeout=10)
 
 
-HOSTILE = [
-    "a'b.log", "$(touch pwned)", "vmkernel.log\nvmkernel.9.gz", "\x1b[2Jvmkernel.7.gz", "vmkernel.5.gz;id", "-rf",
-    "`id`",
-]  # fmt: skip
+HOSTILE = ["a'b.log", "$(touch pwned)", "vmkernel.log\nvmkernel.9.gz", "\x1b[2Jvmkernel.7.gz", "vmkernel.5.gz;id", "-rf", "`id`"]  # fmt: skip
 
 
 @pytest.mark.parametrize("sftp", [True, False], ids=["sftp", "shell"])
@@ -472,9 +443,8 @@ def test_the_agents_first_key_logs_in(
 
 
 def test_a_server_with_plain_passwords_is_served_too(esx: Any, run: Any) -> None:
-    host = keyboard_host(
-        esx, options="UsePAM yes\nKbdInteractiveAuthentication no\nPubkeyAuthentication no\n", passwords="yes"
-    )
+    options = "UsePAM yes\nKbdInteractiveAuthentication no\nPubkeyAuthentication no\n"
+    host = keyboard_host(esx, options=options, passwords="yes")
     assert run(host, key=None, password=lambda user: PASSWORD).complete
     assert "Accepted password" in host.said()
 

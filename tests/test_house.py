@@ -13,48 +13,18 @@ from conftest import ROOT
 
 # A module may import from its own place in this order, and from earlier places.
 ORDER = [
-    "errors",
-    "records",
-    "schema",
-    "evidence",
-    "triage",
-    "assemble",
-    "store",
-    "workers",
-    "fleet",
-    "risk",
-    "views",
-    "console",
-    "cli",
-]
-SIDE_DOORS = {
-    "simulate": "evidence",
-    "collector": "triage",
-    "anonymiser": "fleet",
-}  # may see no further than this wing
+    "errors", "records", "schema", "evidence", "triage", "assemble", "store", "workers", "fleet", "risk", "views",
+    "console", "cli",
+]  # fmt: skip
+SIDE_DOORS = {"simulate": "evidence", "collector": "triage", "anonymiser": "fleet"}  # see no further than this wing
 PURE = [
-    "evidence/psod.py",
-    "evidence/psod_lines.py",
-    "evidence/pieces.py",
-    "evidence/vmkernel.py",
-    "evidence/versions.py",
-    "triage",
-    "assemble.py",
-    "risk",
-]
+    "evidence/psod.py", "evidence/psod_lines.py", "evidence/pieces.py", "evidence/life.py", "evidence/vmkernel.py",
+    "evidence/versions.py", "triage", "assemble.py", "risk",
+]  # fmt: skip
 IMPURE_MODULES = {
-    "os",
-    "subprocess",
-    "socket",
-    "shutil",
-    "tempfile",
-    "time",
-    "requests",
-    "urllib",
-    "paramiko",
-    "fsspec",
+    "os", "subprocess", "socket", "shutil", "tempfile", "time", "requests", "urllib", "paramiko", "fsspec",
     "matplotlib",
-}
+}  # fmt: skip
 FILES = sorted((ROOT / "psodlib").rglob("*.py"))
 
 

@@ -85,7 +85,7 @@ DRESSES: dict[str, Callable[[bytes], bytes]] = {
     "a fence of ticks": _lines("`{line}`"),
     "a console server": _lines("[2016-03-01 01:00:07] {line}"),
     "containers": _lines("syslog-1  | {line}"),
-    "kubectl": _lines("2016-03-01T01:00:00.123456789Z stdout F {line}"),
+    "kubectl": _lines("2016-03-01T01:00:00.000000000Z stdout F {line}"),
     "logcli": _lines('2016-03-01T01:00:00Z {host="esx-a", job="syslog"} {line}'),
     "a page's table": _lines("<tr><td class='n'>{n}</td><td>{line}</td></tr>"),
     "a page of one line": lambda text: b"<p>" + b"<br />".join(text.rstrip(b"\n").split(b"\n")) + b"</p>\n",

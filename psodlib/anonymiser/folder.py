@@ -20,7 +20,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import accumulate, count, pairwise
@@ -40,7 +40,9 @@ from psodlib.evidence.places import Place
 from psodlib.evidence.reading import binary_kind
 from psodlib.evidence.sources import Unit, iter_units
 from psodlib.evidence.streams import Budget, DiskFile, Limits, Stream, chained
+from psodlib.fleet import Fleet
 from psodlib.records import Problem
+from psodlib.store.folder import is_store
 
 BLOCK = 256 << 10
 IN_MEMORY = 8 << 20  # bytes of an archive's member that wait in memory; more waits on disk
@@ -55,8 +57,7 @@ _spool: Callable[[], Any] = partial(tempfile.SpooledTemporaryFile, max_size=IN_M
 
 @dataclass(frozen=True)
 class Anonymised:
-    """What was written: the folder, the owner's mapping beside it, how many files, what is not in it (place, why), and what in it still
-    looks like a name."""
+    """What was written, the owner's mapping beside it, what is not in it (place, why), and what still looks like a name."""
 
     folder: Path
     mapping: Path
@@ -74,7 +75,7 @@ def anonymise(
     Parameters
     ----------
     *sources : str or Path
-        Folders and files, as for ``load``; a folder that ``Fleet.save`` or ``report`` wrote too.
+        Folders and files, as for ``load``; a folder that ``report`` wrote too. A store becomes a saved fleet.
     out : str or Path
         Folder to write; must be new or empty, and not inside a source.
     key : bytes
@@ -99,31 +100,40 @@ def anonymise(
 
     Notes
     -----
-    Replaced: names of hosts, domains, users, virtual machines, datastores and networks; IPv4, IPv6, MAC and mail addresses; UUIDs,
-    WWNs and their kin (naa, eui, t10, iqn, nqn, vml); serials and asset tags; LDAP and certificate names; words of file names that
-    nobody knows; every cell of an inventory's column that is not known to be harmless. Removed altogether, and not in the mapping:
-    passwords, communities, tokens, keys, licences, annotations. A sweep over what is written lists in ``suspects`` what still looks
-    like a name, each word with the file and line (0: the file's name) where the original has it first. Kept: times, versions, builds, module and function names, addresses in memory, the words of messages. ``load`` of the
-    result gives the tables of the original but for names, rows' order, ``sha256`` and ``offset``; ``crash_id`` changes where the
-    panic message itself holds a name (``world 1234:vmm0:MAIL01``), ``signature`` never. What is no text is left out and listed.
-    Not seen: a name inside text that is wrapped once more, as base64 (pictures in a page apart, which are taken out). A link in a
-    tar is not written, and not listed either; what it points to is written where it lies. Two IPv4
-    addresses never share a pseudonym; the later of two that would takes another, which the next export may not give it again.
-    One reading to learn the names, one to replace them; memory grows with the number of names, not with the bytes.
+    Replaced: names of hosts, domains, users, virtual machines, datastores, networks; IPv4, IPv6, MAC and mail
+    addresses; UUIDs, WWNs and their kin (naa, eui, t10, iqn, nqn, vml); serials, asset tags; LDAP and certificate
+    names; unknown words of file names; each cell of an inventory's column not known to be harmless. Removed, and not in
+    the mapping: passwords, communities, tokens, keys, licences, annotations. Kept: times, versions, builds, module and
+    function names, addresses in memory, words of messages. ``load`` of the result gives the original's tables but for
+    names, rows' order, ``sha256`` and ``offset``; ``crash_id`` changes where the panic message holds a name (``world
+    1234:vmm0:MAIL01``), ``signature`` never. ``suspects`` tells what still looks like a name, each word where the
+    original has it first (line 0: the file's name). What is no text is left out and listed; a link in a tar is neither
+    written nor listed. Not seen: a name in text wrapped once more, as base64 or hexadecimal. Two IPv4 addresses never share a
+    pseudonym; the later of two that would takes another, which the next export may not give it. Memory grows with the
+    number of names, not with the bytes.
     """
     folder = _free(Path(out), sources)
-    if len(key) < LEAST:
-        raise InputError(f"a key of {len(key)} bytes; expected {LEAST} or more, best from a key file")
+    if not isinstance(key, bytes) or len(key) < LEAST:
+        found = f"{len(key)} bytes" if isinstance(key, bytes) else f"type {type(key).__name__}"
+        raise InputError(f"a key of {found}; expected {LEAST} bytes or more, best from a key file")
     pseudonyms = Pseudonyms(key)
-    export = _Export(folder, Rewriter(learn_names(sources, inventory, words), pseudonyms))
-    todo = list(export.todo(sources, inventory))
-    for done, (unit, names) in enumerate(todo, 1):
-        export.unit(unit, names)
-        if progress:
-            progress(unit.source, done, len(todo))
-    suspects = tuple(sorted(export.sweep.found.values(), key=lambda one: (one.source, one.line)))
+    with tempfile.TemporaryDirectory() as made:
+        given = [_readable(one, Path(made, str(number))) for number, one in enumerate(sources)]
+        export = _Export(folder, Rewriter(learn_names(given, inventory, words), pseudonyms))
+        todo = list(export.todo(given, inventory))
+        for done, (unit, names) in enumerate(todo, 1):
+            export.unit(unit, names)
+            if progress:
+                progress(unit.source, done, len(todo))
+    told = sorted(export.sweep.found.values(), key=lambda one: (one.source, one.line))
+    suspects = tuple(replace(one, source=re.sub(rf"^{re.escape(made)}/\d+/", "", one.source)) for one in told)
     mapping = write_mapping(folder.with_name(f"{folder.name}.mapping.json"), pseudonyms, export.left_out, suspects)
     return Anonymised(folder, mapping, len(export.written), tuple(export.left_out), suspects)
+
+
+def _readable(source: str | Path, made: Path) -> str | Path:
+    # A store as its tables: its readings are no text, and its hashes would not hold.
+    return Fleet.open(source).save(made / Path(source).name) if is_store(Path(source)) else source
 
 
 def _free(out: Path, sources: Sequence[str | Path]) -> Path:
@@ -180,9 +190,8 @@ class _Export:
                 names = [Path(path).relative_to(root).as_posix() for path in unit.paths]
                 yield unit, ["/".join([*above, self._name(name, unit.source)]) for name in names]
         if inventory is not None:
-            size = Path(inventory).stat().st_size
-            place = Place(source=str(Path(inventory)), name="inventory.csv", size=size)
-            yield Unit(paths=(str(Path(inventory)),), place=place), ["inventory.csv"]
+            place = Place(source=str(inventory), name="inventory.csv", size=Path(inventory).stat().st_size)
+            yield Unit(paths=(place.source,), place=place), [place.name]
 
     def unit(self, unit: Unit, names: list[str]) -> None:
         """One file, in one piece or several."""
@@ -196,9 +205,8 @@ class _Export:
                 self.left_out.append((unit.source, f"the rest of it: {trouble.detail or trouble.problem}"))
             if not is_written and len(self.left_out) == told:
                 self.left_out.append((unit.source, "nothing in it could be read"))
-            total = file.tell()
+            sizes = _shares([stamp.st_size for stamp in stamps], file.tell())
             file.seek(0)
-            sizes = _shares([stamp.st_size for stamp in stamps], total)
             for stamp, name, share in zip(stamps, names, sizes, strict=True) if is_written else ():
                 free = _free_name(name, self.written)
                 target = self.folder.joinpath(*(part for part in free.split("/") if part not in ("", ".", "..")))
@@ -300,9 +308,7 @@ class _Export:
             yield b"".join(parts)
         yield held
         if pictures:
-            self.left_out.append(
-                (place.source, f"{pictures} pictures inside the page: no text, so they cannot be judged")
-            )
+            self.left_out.append((place.source, f"its pictures ({pictures}): no text, so they cannot be judged"))
 
     def _parquet(self, stream: Stream, place: Item, out: BinaryIO) -> None:
         with _spool() as file:

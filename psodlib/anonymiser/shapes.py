@@ -21,7 +21,7 @@ _SAID = r"""(?:\\?["']?\s{0,20}[:=]\s{0,20}\[?\\?["']?|\s{1,8}["'])"""  # name: 
 # What follows a password's key: not a switch, not a number of a few digits.
 _SECRET = r"""(?!(?:true|false|null|none|yes|no|\d{1,3}|0x[0-9a-f]{1,16})\b)(?:"(?P<secret>[^"\n]{1,4000})"|'(?P<secret1>[^'\n]{1,4000})'|(?P<secret2>[^\s"'<>&\[\]]{1,4000}))"""
 _KEY = (
-    r"(?:(?<![a-z])pass|pass(?:word|wd|phrase|code)|(?<![a-z])pwd(?![^\w]{1,4}[/~])|secret|token|credentials?|(?:api|access|private|auth|session|licen[sc]e|serial)[_ -]?keys?|"
+    r"(?:(?<![a-z])pass|pass(?:word|wd|phrase|code)|kennwort|(?<![a-z])pwd(?![^\w]{1,4}[/~])|secret|token|credentials?|(?:api|access|private|auth|session|licen[sc]e|serial)[_ -]?keys?|"
     r"communit(?:y|ies)|bindpw|(?<![a-z])psk)"
 )
 # What a machine's files are called: X.vmx, X_1-flat.vmdk, X-000002-delta.vmdk, X-Snapshot14.vmsn, X-5d3f1a2b.vswp
@@ -69,6 +69,7 @@ SHAPES = (
     # the kernel's own addresses, of 12 digits too, begin with 41 to 45
     Shape("mac", r"(?!4[0-5]|ffff)(?:00[0-9a-f]{2}|(?=\d{0,11}[a-f])(?=[a-f]{0,11}\d)[0-9a-f]{4})[0-9a-f]{8}", "0050569abef0"),
     Shape("ipv6", r"(?:[0-9a-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4})", "fe80::217:a4ff:fe77:10"),
+    Shape("uuid", r"(?:[0-9a-f]\.){31}[0-9a-f]", "8.b.d.0.1.0.0.2." * 3 + "8.b.d.0.1.0.0.2"),  # an address backwards
     Shape("ipv4", r"\d{1,3}(?:\.\d{1,3}){3}", "10.20.30.40"),
     Shape("ipv4", r"v\d{1,3}(?:\.\d{1,3}){3}", "v10.20.30.40"),
     Shape("ipv4", r"[1-9]\d{1,2}(?:-(?:0|[1-9]\d{0,2})){3}(?!-\d)", "10-20-30-40"),
@@ -130,14 +131,14 @@ POSITIONS = (
         "World: 8773: vmm0:My Server 1: vmm group 42846639", "My Server 1"),
     _at("connected ", r"\bconnected (?P<vm>[^\n]{1,80}?) eth\d{1,2} to (?P<network>[^,\n]{1,80}), portid", "Net: 2312: connected XENAPP48 eth0 to VLAN 12, portID 0x2000030",
         "XENAPP48", "VLAN 12"),
-    _at("/vmfs/volumes/", r"""/vmfs/volumes/[^/\n"'<>]{1,128}/(?P<vm>[^/\n"'<>]{1,128})/[^/\s"'<>]{1,160}\.(?:vmx|vmdk|nvram|vswp|vmsd|vmxf|vmsn|vmem|log)\b""",
-        "/vmfs/volumes/store 1/My VM/vmware.log", "My VM"),
+    _at("/vmfs/volumes/", rf"""/vmfs/volumes/[^/\n"'<>]{{1,128}}/(?P<vm>[^/\n"'<>]{{1,128}})/(?:(?P<vm1>[^/\n"'<>]{{1,128}}?){_VM_FILE}|[^/\n"'<>]{{1,160}}?\.log)\b""",
+        "/vmfs/volumes/store 1/My VM/My VM.vmx", "My VM", "My VM"),
     _at("/vmfs/volumes/", r"""/vmfs/volumes/(?P<datastore>[^/\s"'<>]{1,60}(?: (?!(?:on|and|to|from|is|at|in|of|by|for|with|was|has)\b)[^/\s"'<>]{1,60}){1,4})(?=/)""",
         "/vmfs/volumes/store 1/x", "store 1"),
     _at("/vmfs/volumes/", r"""/vmfs/volumes/(?P<datastore>[^/\n"'<>]{1,128}?)(?=/|["'<>\n]|[\s,;]|$)""", "/vmfs/volumes/panic/x", "panic"),
     _at("/vmfs/volumes/", r"""^/vmfs/volumes/[0-9a-f-]{30,40}\s{1,8}(?P<datastore>\S(?:[^\n]{0,60}?\S)?)\s{1,60}[0-9a-f]{8}-""",
         "/vmfs/volumes/5384f3a1-1c2d3e4f-5a6b-0017a4770010  gold 1  5384f3a1-1c2d3e4f-5a6b-0017a4770010  true  VMFS-5", "gold 1"),
-    _at(".vm", r"""\[(?P<datastore>[^\]\[\n"]{1,80})\] (?P<vm>[^/\n"]{1,80})/[^/\n"]{1,160}?\.vm""", "[gold] My VM/My VM.vmx", "gold", "My VM"),
+    _at(".vm", rf"""\[(?P<datastore>[^\]\[\n"]{{1,80}})\] (?P<vm>[^/\n"]{{1,80}})/(?:(?P<vm1>[^/\n"]{{1,128}}?){_VM_FILE}|[^/\n"]{{1,160}}?\.vm)""", "[gold] My VM/My VM.vmx", "gold", "My VM", "My VM"),
     _at("displayname", r'displayname\s{0,4}=\s{0,4}"(?P<vm>[^"\n]{1,128})"', 'displayName = "My VM"', "My VM"),
     _at("datastore|volume name", rf"""\b(?:datastore(?: ?name)?|volume name){_IS}(?P<datastore>[\w.() -]{{0,79}}[\w)])""", "Volume Name: gold_1", "gold_1"),
     # the machine's papers
@@ -147,7 +148,7 @@ POSITIONS = (
         "Chassis S/N: CZ6F1C14CF", "CZ6F1C14CF"),
     _at("tag", r"""(?:service|asset)[ _-]?tag(?:[.\s]{0,60}[:=]?\s{0,8})["']?(?=[a-z-]{0,20}\d)(?P<serial>[a-z0-9][a-z0-9._/-]{3,40})""", "Asset Tag........ AC-4471", "AC-4471"),
     # secrets go altogether
-    _at("pass|pwd|secret|token|credential|key|communit|bindpw|psk", rf"""(?<![a-z0-9])[\w.-]{{0,40}}?{_KEY}[\w.-]{{0,20}}\\?["']?\s{{0,20}}(?:=>|[:=])\s{{0,20}}[\[(]?\\?{_SECRET}""",
+    _at("pass|pwd|secret|token|credential|key|communit|bindpw|psk|kennwort", rf"""(?<![a-z0-9])[\w.-]{{0,40}}?{_KEY}[\w.-]{{0,20}}\\?["']?\s{{0,20}}(?:=>|[:=])\s{{0,20}}[\[(]?\\?{_SECRET}""",
         '"svc_password": "x y!"', "x y!"),
     _at("pass|pwd|secret|token|communit", r"""<[\w:.-]{0,40}(?:pass(?:word|wd|phrase)|pwd|secret|token|community)[^>\n]{0,80}>(?P<secret>[^<\n]{1,4000})<""",
         "<password>x</password>", "x"),
@@ -192,6 +193,7 @@ POSITIONS = (
     _at("users\\", r"\busers\\{1,2}(?P<user>[^\\/\s\"'<>:]{1,64})", r"C:\Users\jdoe", "jdoe"),
     _at("\\\\", r"(?<![\w\\])\\{2,4}(?P<host>[a-z0-9][\w.-]{1,62})\\{1,2}(?P<word>[\w$.-]{1,80})", r"\\files\pay$", "files", "pay$"),
     _at("@", rf"\b(?:ssh|scp|sftp|rsync)\b[^\n]{{0,200}}?\s(?P<user>{_USER})@(?P<host>{_HOST})", "scp jdoe@jump:/x .", "jdoe", "jump"),
+    _at("@", r"""\b(?:from|to|cc|author|contact|by)[:=\s]{1,4}["']?(?P<user>[^\s\d<>"'@:;=][^\n<>"'@:;=]{1,60}?)["']?\s?<[\w.+-]{1,64}@""", "From: J Doe <jd@a.ch>", "J Doe"),
     _at("/home/|/users/", rf"/(?:home|users)/(?P<user>{_USER})(?=[\s\"':;,/]|$)", "ls /home/jdoe", "jdoe"),
     _at("contact|owner|customer|company|organi|tenant|location|department", rf"""\b(?:sys(?:contact|location|name)\s{{1,8}}|(?:sys)?(?:contact|location|owner|customer|company|organi[sz]ation|tenant|department|(?:created|owned|managed) by)(?: ?name)?{_IS}){_rest("word")}""",
         "sysContact J Doe", "J Doe", weak=True),

@@ -12,7 +12,7 @@ from psodlib.anonymiser.pseudonyms import PUBLIC_ENDINGS, Pseudonyms
 MOST = 1000  # words that are told; more are counted as one
 REMEMBERED = 200_000  # words that were looked at, before they are forgotten
 _UNITS = re.compile(
-    r"(?:(?:\d+[a-z]{1,3}){1,6}|(?:[a-z]{1,2}\d{1,4}){1,6}[a-z]?|\d+x\d+|[0-9a-f]{1,8}|4[0-5][0-9a-f]{10}|ffff[0-9a-f]{12}|x[0-9a-f]{1,16}|v\d[\w.]*|\d{8}t\d{6}z?)"
+    r"(?:(?:\d+[a-z]{1,3}){1,6}|(?:[a-z]{1,2}\d{1,4}){1,6}[a-z]?|\d+x\d+|[0-9a-f]{1,8}|4[0-5][0-9a-f]{10}|ffff[0-9a-f]{12}|x[0-9a-f]{1,16}|v\d[\w.]*|\d{8}t\d{6}z?|c0\d{7})"
 )
 # What looks like a name, each with a sample: told where a part of it is known to nobody.
 LOOKS = (

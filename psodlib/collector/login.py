@@ -27,7 +27,7 @@ import paramiko
 from paramiko.hostkeys import HostKeyEntry
 
 from psodlib.collector.plan import Limits, Target
-from psodlib.errors import CollectError, InputError
+from psodlib.errors import CollectError, InputError, in_words
 
 MAX_REFUSALS = 3
 REFUSED_TOO_OFTEN = "stopped after three refused logins in a row; check the password or key on one host, then run again"
@@ -56,6 +56,8 @@ _WHY_NOT: tuple[tuple[Any, str], ...] = (
      "no common algorithms: the host only speaks SHA-1 SSH (ESXi 5.x); list it as legacy if you accept that"),
     (paramiko.ssh_exception.ChannelException, "the jump host does not pass on to {place}; check its AllowTcpForwarding"),
     ((EOFError, ConnectionError), "{place} closed the connection before the login ({told}); is it an SSH server?"),
+    (OSError, "{place} cannot be reached ({told}); is the host up, and on this network?"),
+    (Exception, "{place} does not speak SSH as expected ({told}); is it an SSH server?"),
 )  # fmt: skip
 PasswordSource = Callable[[str], str]  # user -> password
 LogIn = Callable[[paramiko.Transport, str, str], object]  # (transport, host, user): one attempt
@@ -373,9 +375,9 @@ class Connection:
             raise
         except Exception as error:  # paramiko raises whatever its threads met
             kind = EOFError() if "banner" in str(error).lower() else error
-            words = next((words for kinds, words in _WHY_NOT if isinstance(kind, kinds)), "{kind}: {told}")
-            place, told = f"{target.address}:{target.port}", printable(error) or type(error).__name__
-            why = words.format(place=place, name=target.address, told=told, kind=type(error).__name__)
+            words = next(words for kinds, words in _WHY_NOT if isinstance(kind, kinds))
+            place, told = f"{target.address}:{target.port}", printable(in_words(error)) or type(error).__name__
+            why = words.format(place=place, name=target.address, told=told)
             raise CollectError(target.name, self.why or why) from None
 
     def _logged_in(self, target: Target, channel: Any) -> paramiko.Transport:

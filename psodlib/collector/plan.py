@@ -61,6 +61,8 @@ def read_hosts(
 ) -> list[Target]:
     """Resolve what a caller names as hosts."""
     listed: Iterable[str | Target] = _listed(hosts) if isinstance(hosts, (str, Path)) else hosts
+    if isinstance(hosts, pd.DataFrame):  # such as a fleet's own
+        listed = hosts["host"].dropna() if "host" in hosts else ()
     old, through = set(legacy), _parse(jump) if jump else None
     found: dict[str, Target] = {}
     for entry in listed:
@@ -108,7 +110,7 @@ def _listed(hosts: str | Path) -> list[str | Target]:
 
 
 def _parse(text: str) -> Target:
-    match = _PLACE.fullmatch(text.strip())
+    match = _PLACE.fullmatch(str(text).strip())
     if match is None:
         raise InputError(f"{text!r} is no host; expected [user@]name[:port], an IPv6 address in [ ]")
     return _target(match[2].strip("[]"), "", match[3], match[1])

@@ -35,11 +35,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What we look for -> the names it goes by, as `key_of` gives them; nested names are joined. The first that a row has is taken.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "message": ("raw", "message", "syslogmessage", "text", "eventoriginal", "fullmessage", "msg", "rawmessage", "line", "logmessage", "log",
-                "eventmessage", "body", "content", "rawstring", "textpayload"),
+                "eventmessage", "body", "content", "rawstring", "textpayload", "payload", "utf8payload"),
     "time": ("time", "isodate", "@timestamp", "timestamp", "timegeneratedutc", "timegenerated", "eventtime", "realtimetimestamp",
              "sourcerealtimetimestamp", "messagetimems", "datetime", "receivedtime", "date", "ts"),
     "host": ("logsysloghostname", "loghostname", "hosthostname", "hostname", "syslogsourcehost", "vmwhost", "vmhost", "esxhost", "host",
-             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "sourcehost", "source", "hostip"),
+             "hostname", "computer", "labelshost", "labelshostname", "streamhost", "streamhostname", "fieldshost", "sourcehost", "logsource", "source", "hostip"),
     "program": ("processname", "appname", "programname", "program", "syslogprogram", "syslogidentifier", "logsyslogappname", "ident",
                 "streamapp", "labelsapp", "application", "tag", "service"),
 }  # fmt: skip
@@ -48,6 +48,8 @@ _WRAPS = ("_source", "result", "_raw_event")
 _STAMP = re.compile(rf"(?P<stamp>{ISO_STAMP})[: ]\s*(?P<rest>.*)", re.DOTALL)
 _PRIORITY = re.compile(r"<\d{1,3}>1?\s?")
 _PROGRAM = re.compile(r"(?:[A-Z][a-z]\(\d{1,3}\)\+? +)?(?P<program>[A-Za-z][\w.-]{0,40})(?:\[\d{1,9}\])?: ")
+_FLUENTD = re.compile(r"([\w:.+-]{19,40})\t([\w.*-]{1,80})\t\{(?=\s*\")")  # its stamp and tag stand before each object
+_WITHIN = r'{"@timestamp": "\1", "tag": "\2", '
 _SEVERITY = re.compile(r"[A-Z][a-z]\(\d{1,3}\)\+? +")
 # A line that only the vmkernel prints.
 _KERNELS = re.compile(
@@ -73,7 +75,7 @@ class _Line(NamedTuple):
 
 def is_export(text: str) -> bool:
     """Whether a text begins like rows with a message and a host or a time."""
-    first = text.lstrip("\ufeff \n\r\t")
+    first = _FLUENTD.sub(_WITHIN, text.lstrip("\ufeff \n\r\t"), count=1)
     if first[:1] in ("{", "["):
         return any(_is_row(row) for row in _first_objects(first))
     lines = list(enumerate(text.split("\n", 20)[:20], 1))
@@ -113,7 +115,7 @@ def read_export(
 
 
 def _rows(stream: BinaryIO, source: str, problems: list[Problem]) -> Iterator[_Line]:
-    lines = numbered_lines(numbered_blocks(stream))
+    lines = ((number, _FLUENTD.sub(_WITHIN, line, count=1)) for number, line in numbered_lines(numbered_blocks(stream)))
     first = next((line for line in lines if line[1].strip()), (1, ""))
     given = chain([first], lines)
     is_json = first[1].lstrip("\ufeff ")[:1] in ("{", "[")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from itertools import pairwise
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from psodlib.evidence.dress import line_at, undressed
+from psodlib.evidence.dress import line_at, plain, undressed, wrapped_at
 from psodlib.evidence.psod_lines import ANCHORS, ISO, NUMBER, OPENERS, ROLES, UPTIME
 
 LINE_LIMIT = 1 << 16
@@ -28,24 +27,19 @@ _CUT = re.compile(
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
+    rb"|(?<= )#\d{1,3} {1,2}(?:0x[\da-f]{1,16} in )?[A-Za-z_]\w{2,80} \("
     rb"|System has encountered a Hardware Error|(?<= )(?:cr0=0x|\*PCPU\d{1,5}:\d)"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
 # Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands: each way above holds one (a test says so).
 _CUT_WORDS = re.compile(
-    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:|Backtrace for|aved backtrace|\[ ?0x"
+    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:| #\d|Backtrace for|aved backtrace|\[ ?0x"
 )
 # Its second half may stand on the same line, and was not joined.
 _SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")
 _TITLE = re.compile(rb"\s{0,8}[A-Z#]\w")  # behind a banner
 _BLANK = re.compile(rb"(?:[\0\s]|\x1b\[[0-9;]{0,20}[A-Za-z])*")
 
-# What a page, a terminal, a mail guard or markdown made of the text.
-_ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
-_TAG = re.compile(r"</?(?:br|p|div|span|pre|code|tt|td|th|tr|li|time|table|tbody|html|body|font|b|i|a|strong|em|text)\b[^<>]{0,300}>", re.I)  # fmt: skip
-_ESCAPED = re.compile(r"\\{1,2}([\[\](){}_*#@+<>:./\"'-])")
-_UNICODE = re.compile(r"\\u(?!d[89a-f])([\da-f]{4})")
-_ODD_BLANKS = str.maketrans({"\u00a0": " ", "\u200b": None, "\ufeff": None})
 _MAIL_GUARD = re.compile(r"\[?\[email protected\](?:\]\([^)\s]{1,200}\))?")
 _MASKED = re.compile(
     r"0x[0-9a-fA-F]{0,16}[#X*]|cpu[#X<]|worldID=[#X<]|world (?:[#X<]{2}|x{4})|0xx{4,}|0#{3}|<[A-Z][A-Z_ ]{0,20}>|0x[A-Z]{1,9}[G-WYZ]|YYYY-|PCPU ?[#X]{1,9}(?!\w)"
@@ -58,6 +52,11 @@ _OWN_PREFIX = re.compile(
 )
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
+_REST = ("", "cut", "bare_symbol")  # what the rest of a broken line looks like
+_ENDLESS = re.compile(r"(?:\b(?:addr|IP|in|world|VMK|ESXi?|stack:|uptime:|start:)|[@-])$")
+_ENDS = re.compile(r"(?:stack:|uptime:|(?:addr|IP|@) ?0x|world \d)")
+_ANEW = re.compile(r"[A-Z]\w*: |[-+=]{3}|[\]}]")
+_BROKEN = ("header", "message", "frame", "code_start", "details")  # what is long enough to be broken
 _PREFIX_ENDS = (
     ("cpu", re.compile(rf"cpu(?P<pcpu>{NUMBER}):(?P<world>{NUMBER})(?:\s+opID=[^\s)]{{1,80}})?\)")),
     ("vmk", re.compile(r"(?:^|\s)vmk(?:ernel|warning|alert)(?:\[\d{1,9}\]|\s(?:\d{1,9}|-))?(?::|\s\S{1,40}\s(?:-|\[[^\]]{1,100}\]))(?:\s|$)")),
@@ -109,6 +108,7 @@ class Piece:
     role: str = ""
     match: re.Match[str] | None = None
     damage: set[str] = field(default_factory=set)
+    width: int = 0  # of the line that it ends
 
     def group(self, name: str) -> str | None:
         """What its role's pattern calls so, if it does."""
@@ -116,13 +116,40 @@ class Piece:
 
 
 def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
-    """The pieces of a text that begins at a byte and a line."""
+    """The pieces of a text that begins at a byte and a line, whole where a terminal or a mail broke its lines."""
+    width, is_filled = wrapped_at(data)
+    held: Piece | None = None
+    for piece in _pieces_in(data, offset, line):
+        if held and piece.role in _REST and piece.body and not piece.prefixed and _goes_on(held, piece.body, width):
+            fills = is_filled and held.width == width and not _ENDS.match(piece.body)
+            held.body += piece.body if fills else f" {piece.body}"
+            held.end, held.width = piece.end, piece.width
+            _find_role(held)
+            continue
+        if held:
+            yield held
+        held = piece
+    if held:
+        yield held
+
+
+def _goes_on(held: Piece, rest: str, width: int) -> bool:
+    # No word behind it had room on its line, or it cannot end there.
+    if width and held.role in _BROKEN and held.width + len(rest.partition(" ")[0]) >= width:
+        return not (held.body.endswith((".", ";")) or _ANEW.match(rest))
+    return (
+        bool(held.role or held.body[:1] == "#") and (_ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)) is not None
+    )
+
+
+def _pieces_in(data: bytes, offset: int, line: int) -> Iterator[Piece]:
     position = 0
     while position < len(data):
         end, behind = line_at(data, position)
         if data[position : position + 1] == b"\0":  # what a crash left of a file begins with blocks never written
             position = end - len(data[position:end].lstrip(b"\0"))
-        cuts = _cuts(data, *undressed(data, position, end))
+        begin, stop, stamp = undressed(data, position, end)
+        cuts = _cuts(data, begin, stop)
         joined = len(cuts) > (3 if _SUMMARY.match(data, position, end) else 2)
         before: Piece | None = None
         for start, stop in pairwise(cuts):
@@ -131,8 +158,12 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
                 piece.damage.add("joined_lines")
             if before is None:
                 piece.start = offset + position
+                if stamp and not piece.time:
+                    piece.time, piece.received = moment_of(stamp), True
             elif before.role == "product" and not piece.prefixed:  # one print: the banner and its message
                 piece.time, piece.pcpu, piece.world = before.time, before.pcpu, before.world
+            if stop == cuts[-1]:
+                piece.width = len(data[position:end].rstrip(b" \r"))
             before = piece
             yield piece
         position, line = behind, line + data.endswith(b"\n", end, behind)
@@ -164,25 +195,21 @@ def _cuts(data: bytes, start: int, end: int) -> list[int]:
 
 def _piece(raw: bytes, start: int, line: int) -> Piece:
     text = raw[:LINE_LIMIT].decode("utf-8", "backslashreplace").replace("\0", "").removesuffix("\r")
-    if "[" in text:
-        text = _ANSI.sub("", text)
-    if "&" in text:
-        text = html.unescape(text)
-    if "<" in text:
-        text = _TAG.sub(" ", text).strip()
-    if "\\" in text:
-        text = _ESCAPED.sub(r"\1", _UNICODE.sub(lambda code: chr(int(code[1], 16)), text))
-    text = (text if text.isascii() else text.translate(_ODD_BLANKS)).replace("'@'", "@")
+    text = plain(text).strip().replace("'@'", "@")
     guarded = "[email" in text
     piece = Piece(start, start + len(raw), line, _MAIL_GUARD.sub("@", text) if guarded else text)
     piece.damage |= {"garbled"} if guarded else set()
     _read_prefix(piece)
+    _find_role(piece)
+    return piece
+
+
+def _find_role(piece: Piece) -> None:
     for role in ROLES:
         if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
             piece.damage |= {"masked"} if _MASKED.search(piece.body[:4096]) else set()
             break
-    return piece
 
 
 def read_line(raw: bytes, line: int = 0) -> Piece:

@@ -295,7 +295,8 @@ def _message_of(told: Piece | None, pieces: list[Piece]) -> str | None:
     if piece is None:
         return None
     text = (piece.match.groupdict() if piece.match else {}).get("message", piece.body[:4000]) or ""
-    return re.sub(r"\.{3}\s*\Z", "", _TABLES.split(text, 1)[0].strip()).rstrip() or None
+    text = re.sub(r"\.{3}\s*\Z", "", _TABLES.split(text, 1)[0].strip()).rstrip()
+    return (text.removesuffix('"') if text.count('"') % 2 else text) or None  # a cell's last line
 
 
 def _screen_message(pieces: list[Piece]) -> Piece | None:

@@ -48,7 +48,7 @@ ROLES: tuple[Role, ...] = tuple(
     Role(name, tuple(anchor.replace("~", " ").encode() for anchor in anchors.split()), sample, re.compile(pattern))
     for name, anchors, sample, pattern in (
     ("header", "Screen: Message:", "@BlueScreen: #PF Exception 14 in world 33101:memMap-0 IP 0x4180182f4948 addr 0x4108fffffff0",
-          rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)(?!\s*(?:%s|\(\.)|.{{0,80}}(?: world |/)\.\.\.)\s*(?P<message>{_SAID})"),
+          rf"(?:(?:Panic|PSOD|Crash) [Mm]essage:\s{{0,8}}(?:@?BlueScreen:)?|@?BlueScreen:)(?!\s*(?:%s|\(\.|<[a-z]{{1,20}}>\s*$)|[^\x22\n]{{0,200}}(?:%[dsux]|\{{\d?\}})[^\x22\n]{{0,80}}\x22|.{{0,80}}(?: world |/)\.\.\.)\s*(?P<message>{_SAID})"),
     ("frame", ":[0x nover #<None>", "0x4122e445b4d8:[0x418014a7b71a]PanicvPanicInt@vmkernel#nover+0x61 stack: 0x3000000008",
           rf"(?:pcpu (?P<pcpu>{NUMBER})\s+(?P<why>[^:\n]{{1,60}}): )?(?:(?P<fp>{HEX}) ?:\s?)?\[ ?(?P<ip>{HEX}) ?\]\s?{_SYMBOL}"
           rf"(?P<stack>\s*stack:\s*(?P<word>{HEX})?.*)?"),

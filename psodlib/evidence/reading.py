@@ -19,6 +19,7 @@ from psodlib.evidence.archives import Item
 from psodlib.evidence.artifacts import KINDS, problem_of_unknown, read_artifact, read_book, recognise
 from psodlib.evidence.artifacts.sheets import is_workbook
 from psodlib.evidence.artifacts.terminal import BOUNDARY, has_prompt
+from psodlib.evidence.dress import worn
 from psodlib.evidence.encodings import Recoded, decoded, encoding_of
 from psodlib.evidence.exports import COLUMNS, is_export, read_export
 from psodlib.evidence.heads import Heads
@@ -50,7 +51,6 @@ _MARKS = (
     (b"\x1b", re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]"), b""), (b"\0", re.compile(rb"\0+"), b""), (b"\r", re.compile(rb"\r\n"), b"\n"),
     (b"\xc2", re.compile(rb"\xc2\xa0"), b" "), (b"\\", re.compile(rb"\\(?=[\[\]~])"), b""),
 )  # fmt: skip
-_QUOTED = re.compile(rb"(?m)^(?:> ?){1,8}")
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _LOG_NAME = re.compile(r"zdump|vmkernel|log|\.txt$|psod|crash", re.IGNORECASE)
 _KERNEL_WORDS = re.compile(
@@ -75,7 +75,7 @@ _HEADS = Heads(
         SYSLOG_LINE,
         BOUNDARY,
         _MARKDOWN.pattern,
-        r"\A\W*[\[{]|\A(?:(?:#TYPE |\"?sep=)[^\n]*\n|\s*\n)*[^\n]*(?i:"
+        r"\A\W*[\[{]|\A[\w:.+-]+\t\S+\t\{|\A(?:(?:#TYPE |\"?sep=)[^\n]*\n|\s*\n)*[^\n]*(?i:"
         + "|".join(COLUMNS["message"][:4])
         + "|msg|line|log|body|content)",
     ]
@@ -149,7 +149,7 @@ def _nothing(item: Item, kind: str, problem: str = "", detail: str = "") -> list
 def _read(stream: Stream, item: Item) -> list[FileReading]:
     head = stream.peek(FIRST)
     found = _HEADS.found(head)
-    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log and b"\0" not in head:
+    if found and found[-1] < len(KINDS) and KINDS[found[0]].is_log and b"\0" not in head and head[:1] != b"\xef":
         kind = recognise(_text(head), "", found)
         if kind is not None and kind.is_log:
             return read_artifact(cast(BinaryIO, stream), item.source, item.name, _taken(item), kind)
@@ -184,7 +184,8 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
 def _bare(head: bytes) -> bytes:
     for sign, pattern, plain in _MARKS:
         head = pattern.sub(plain, head) if sign in head else head
-    return _QUOTED.sub(b"", head) if head[:1] == b">" or b"\n>" in head[:FIRST] else head
+    text = head.decode("latin-1")
+    return dress.sub("", text).encode("latin-1") if (dress := worn(text)) else head
 
 
 def _text(head: bytes) -> str:

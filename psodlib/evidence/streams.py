@@ -32,6 +32,11 @@ BLOCK = 256 << 10
 FEED = 64 << 10  # bytes that a decompressor gets at once
 HASHED = 16 << 20  # content beyond this has no hash: it is no rotated log that a bundle mirrors
 
+# glibc gives every piece larger than the largest that it ever freed back to the system, and clears the next one page by page:
+# 2.6 in place of 2.3 ms for a packed log of 1 MiB, by the luck of the heap's layout. So one larger than any block is freed.
+_large = bytes(8 << 20)
+del _large
+
 
 def _limit(name: str, default: float) -> Any:
     # What the environment says of a limit: worker processes inherit it.

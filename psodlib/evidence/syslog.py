@@ -23,8 +23,8 @@ KIWI = rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\t\w{1,12}\.\w{1,12}"  # a receiver for 
 PRIORITY = rb"(?:<\d{1,3}> ?)?(?:1 )?"
 _HOST = rb"[A-Za-z0-9](?:[\w.:-]{0,253}[\w-])?"
 _LINE = re.compile(
-    # The receiver's own stamp and its name for the sender may stand before the line as it was sent.
-    rb"(?:\d{1,5} (?=<))?%(pri)s(?:(?:%(iso)s|%(bsd)s|%(kiwi)s)\s(?:(?P<receiver>%(host)s)\s)?%(pri)s(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
+    # The receiver's own stamp, its name for the sender and its own program may stand before the line as it was sent.
+    rb"(?:\d{1,5} (?=<))?%(pri)s(?:(?:%(iso)s|%(bsd)s|%(kiwi)s)\s(?:(?P<receiver>%(host)s)\s(?:[\w.-]{1,40}(?:\[\d{1,9}\])?:\s)?)?%(pri)s(?=\d{4}-|[A-Z][a-z]{2} [ \d]\d ))?"
     rb"(?P<stamp>%(iso)s|%(bsd)s)\s(?P<host>%(host)s)\s(?:[A-Z][a-z]\(\d{1,3}\)\+?\s)?(?P<program>(?!cpu\d)[A-Za-z][\w./-]{0,40})(?:\[\d{1,9}\])?"
     rb"(?::\s?|\s(?:\d{1,9}|-)\s\S{1,40}\s(?:-|\[[^\]\n]{0,400}\])\s)(?P<text>.*)"
     % {b"iso": _ISO, b"bsd": _BSD, b"kiwi": KIWI, b"host": _HOST, b"pri": PRIORITY},
@@ -38,6 +38,7 @@ _OTHERS = {
     b"vobd": "vobd", b"esxupdate": "esxupdate", b"hostd": "hostd", b"vpxa": "hostd",
 }  # fmt: skip
 _LISTS = tuple(one.name for one in fields(FileReading) if one.default == ())
+_OF_VMKERNEL = re.compile(rb"cpu\d{1,4}:\d{1,10}(?: opID=[\w@-]{1,64})?\)")  # whatever tag a relay gave the line
 _NO_HOST = frozenset({b"localhost", b"localhost.localdomain", b"vmkernel"})
 
 
@@ -58,9 +59,10 @@ def parse_host_line(line: bytes) -> HostLine | None:
     if host in _NO_HOST:
         host = (match["receiver"] or b"").lower()
     # ESX classic's heartbeat bears its own epoch, in the line as it stands.
-    as_sent = program in _VMKERNEL or program == b"logger"
+    is_vmkernel = program in _VMKERNEL or _OF_VMKERNEL.match(match["text"]) is not None
+    as_sent = is_vmkernel or program == b"logger"
     rewritten = line if as_sent else match["stamp"] + b" " + match["program"] + b": " + match["text"]
-    return HostLine(host, "vmkernel" if program in _VMKERNEL else _OTHERS.get(program, ""), rewritten)
+    return HostLine(host, "vmkernel" if is_vmkernel else _OTHERS.get(program, ""), rewritten)
 
 
 def is_syslog(head: bytes) -> bool:

@@ -32,7 +32,7 @@ _LENGTH_LIMIT = 256
 
 def normalise(version: str | None, module: str | None = None) -> str | None:
     """The normal form of a driver version: without packaging and target, the Smart Array revision last."""
-    raw = (version or "").strip()
+    raw = version.strip() if isinstance(version, str) else ""
     match = _VERSION.fullmatch(raw) if len(raw) <= _LENGTH_LIMIT else None
     if not match:
         return None

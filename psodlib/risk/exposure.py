@@ -320,7 +320,9 @@ def check_exposure(table: pd.DataFrame) -> pd.DataFrame:
     twins = table.columns[table.columns.duplicated()]
     if len(twins):
         raise InputError(f"the exposure table has two columns named {twins[0]}; leave one")
+    # an index that is named as a column is (set_index("host", drop=False)) would make both ambiguous
     out = table.assign(version=_versions(table))
+    out.index = out.index.set_names([None] * out.index.nlevels)
     _refuse(table, "host", table["host"].isna(), "the name of a host")
     for column in ("host_days", *COUNTS[:2]):
         out[column] = _numbers(table, column) if column in table else 0.0

@@ -51,8 +51,10 @@ def crash_rates(exposure: Exposures, by: str | list[str] = "version", alpha: flo
     """
     exact.check_share(alpha, "alpha")
     keys = [by] if isinstance(by, str) else list(by or ())
-    if not keys:
-        raise InputError("by names no column; group by version, or by another column of the exposure table")
+    if not keys or {"crashes", "host_days"} & set(keys):
+        raise InputError(
+            f"by is {by!r}; group by version, or by another column of the exposure table but what is counted"
+        )
     parts = [pd.DataFrame(columns=[*keys, "crashes", "host_days"], dtype=float)]
     for table in map(check_exposure, parts_of(exposure)):
         check_columns(table, keys)

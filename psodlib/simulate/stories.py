@@ -99,11 +99,6 @@ def story_named(name: str) -> Story:
     return _stories()[name]
 
 
-def story_names() -> tuple[str, ...]:
-    """The stories there are."""
-    return tuple(_stories())
-
-
 @cache
 def _stories() -> dict[str, Story]:
     data = tomllib.loads(Path(__file__).with_name("stories.toml").read_text(encoding="utf-8"))

@@ -7,17 +7,17 @@ name what the frames of 5.5 print as ``<None>``; later releases print a driver i
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
 from psodlib.simulate.stories import Story
 
 HOUR, DAY = 3_600_000, 86_400_000
+_EPOCH = datetime(1970, 1, 1)
 LAYERS = {"vmkernel": "vmkernel#nover", "vmklinux_9": "com.vmware.driverAPI#9.2"}
 PCPUS = 24
 
@@ -215,7 +215,7 @@ def earlier_outputs(life: Life) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _clock(life: Life, boot: Any, now: int) -> dict[str, str]:
-    seconds, date = (now - boot.start) // 1000, datetime.fromtimestamp(now // 1000, UTC).ctime()
+    seconds, date = (now - boot.start) // 1000, (_EPOCH + timedelta(milliseconds=now)).ctime()
     return {
         "date.txt": f"{date[:-5]} UTC{date[-5:]}\n",
         "uname_-a.txt": f"VMkernel {life.host} {life.story.build(boot.build).version} #1 SMP Release build-{boot.build} "
@@ -293,15 +293,8 @@ def kernel_line(story: Story, text: str) -> str:
 
 def stamp(time: int, fraction: bool = True) -> str:
     """Milliseconds since 1970 -> ``2014-05-31T15:57:32.579Z``, or without the fraction."""
-    seconds, ms = divmod(time, 1000)
-    days, second = divmod(seconds, 86_400)
-    hours, minutes = divmod(second // 60, 60)
-    return f"{_day(days)}T{hours:02d}:{minutes:02d}:{second % 60:02d}{f'.{ms:03d}' if fraction else ''}Z"
-
-
-@functools.cache
-def _day(days: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
+    moment = _EPOCH + timedelta(milliseconds=time)
+    return moment.isoformat(timespec="milliseconds" if fraction else "seconds") + "Z"
 
 
 def _frames(story: Story, functions: str, start: int, nameless: str, pointer: int, rng: Random) -> list[str]:

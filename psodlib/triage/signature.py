@@ -23,18 +23,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from psodlib.records import Crash, Frame
-from psodlib.triage.frames import (
-    MAX_SEARCHED,
-    STALLED,
-    family_of,
-    irrelevant_rule,
-    is_lock,
-    junk,
-    machine_check_frame,
-    message_of,
-    software_nmi,
-    telling_frames,
-)
+
+from psodlib.triage.frames import (  # isort: skip
+    MAX_SEARCHED, STALLED, family_of, irrelevant_rule, is_lock, junk, machine_check_frame, message_of, software_nmi, telling_frames,
+)  # fmt: skip
 from psodlib.triage.lists import matcher, read_rules
 from psodlib.triage.modules import is_plumbing
 

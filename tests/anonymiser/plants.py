@@ -195,7 +195,7 @@ vm ~ ORA-CLUSTER-A ~ Resource usage alarm 'Virtual machine CPU' on ORA-CLUSTER-A
 vm ~ ZHWEBSHOP2 ~ Task: Reconfigure virtual machine ZHWEBSHOP2 completed
 vm ~ exch13dag ~ [vmx] Log for VMware ESX pid=1 name=exch13dag config=
 vm ~ payroll-test ~ /vmfs/volumes/5384f3a1-1c2d3e4f-5a6b-0017a4770010/payroll-test/payroll-test.vmx
-vm ~ HR Portal ~ Vmid 12  HR Portal  [gold01] HR Portal/HR Portal.vmx windows9Server64Guest vmx-09
+vm ~ HR, Portal ~ Vmid 12  HR Portal  [gold01] HR Portal/HR Portal.vmx windows9Server64Guest vmx-09
 vm ~ citrix-zh-04 ~ world 12345: vmm0:citrix-zh-04
 vm ~ fileclu1 ~ Snapshot 'before patch' of fileclu1 created
 vm ~ lnxdb99 ~ WorldID: 3344 Display Name: lnxdb99
@@ -273,6 +273,10 @@ nfs ~ vmware_iso ~ mount nfs filer7:/vol/vmware_iso ok
 cifs ~ srvfile3 ~ \\srvfile3\projekte$ not found
 cifs ~ projekte ~ \\srvfile3\projekte$ not found
 home ~ ahuber ~ /home/ahuber/.ssh/authorized_keys
+mail ~ Urs Meili, umeili ~ From: Urs Meili <umeili@werk.ch>
+vm ~ Lohn, Prod ~ /vmfs/volumes/5384f3a1-1c2d3e4f-5a6b-0017a4770010/Lohn Prod/Lohn Prod.vmx
+password ~ s3x9q4 ~ Kennwort=s3x9q4
+ipv6 ~ f.4.0.0 ~ ptr f.4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.a.8.0.2.1.d.f.ip6.arpa
 iqn ~ stadt-esx9 ~ iqn.1998-01.com.vmware:stadt-esx9-5a6b7c8d
 """
 PLANTS = tuple(

@@ -105,9 +105,8 @@ def test_a_crash_among_ordinary_lines_is_found(
 def test_what_reads_like_a_crash_and_is_not_taken_is_listed(tmp_path: Path) -> None:
     joke = b"COFFEEware Machine 5.0 [Releasebuild-12 x86_64]\n#BEAN Exception 4 in world 1:espresso\neax=0xNOPE\n"
     frames = b"cpu7:33445)0x453a1b29b180:[0x420012a7b71a]acme_poll@vmkernel#nover+0x327 stack: 0x1, 0x2\n" * 2
-    (tmp_path / "vmkernel.log").write_bytes(
-        calm(50) + joke + calm(50) + b"2016-03-01T01:00:00.000Z " + frames + calm(50)
-    )
+    text = calm(50) + joke + calm(50) + b"2016-03-01T01:00:00.000Z " + frames + calm(50)
+    (tmp_path / "vmkernel.log").write_bytes(text)
     crashes, problems = found(tmp_path / "vmkernel.log")
     assert crashes == []
     assert [(problem.problem, problem.line) for problem in problems] == [("unread_crash", 51), ("unread_crash", 104)]

@@ -46,18 +46,13 @@ def test_every_prompt_is_of_its_own_row(index: int) -> None:
 
 
 def test_heartbeats_of_one_boot_are_one_stretch() -> None:
-    beats = [
-        f"2014-05-31T{hour:02d}:00:01Z heartbeat: up 3d{hour}h0m0s, {hour} VMs; [[1 vmx 1kB]] []"
-        for hour in (1, 2, 3, 7, 8)
-    ]
+    beat = "2014-05-31T{0:02d}:00:01Z heartbeat: up 3d{0}h0m0s, {0} VMs; [[1 vmx 1kB]] []"
+    beats = [beat.format(hour) for hour in (1, 2, 3, 7, 8)]
     beats.insert(3, "2014-05-31T05:00:01Z bootstop: file core dump found")
     beats.append("2014-05-31T09:00:00Z heartbeat: up 0d0h30m0s, 0 VMs; [] []")
     reading = read("\n".join(beats))
     day = datetime(2014, 5, 31, tzinfo=UTC)
-    spans = [
-        ((one.start - day) / timedelta(hours=1) // 1, (one.end - day) / timedelta(hours=1) // 1)
-        for one in reading.alive
-    ]
+    spans = [(one.start.hour, one.end.hour) for one in reading.alive]
     assert spans == [(1, 3), (7, 8), (9, 9)]
     wanted = [day - timedelta(days=3) + timedelta(seconds=1)] * 2 + [day + timedelta(hours=8.5)]
     assert [one.boot for one in reading.alive] == wanted
@@ -162,10 +157,9 @@ def test_a_vib_list_reads_alike_in_every_form(form: str, how: str) -> None:
     if "file" in how:
         reading = read(text, name.replace(".txt", option + ".txt"))
     else:
-        reading = read(
-            f"[root@esx01:~] esxcli software vib list {option.removeprefix('-')}\n{text}\n[root@esx01:~] \n",
-            "capture.txt",
-        )
+        prompt = "[root@esx01:~] "
+        asked = f"{prompt}esxcli software vib list {option.removeprefix('-')}\n"
+        reading = read(f"{asked}{text}\n{prompt}\n", "capture.txt")
         assert reading.host == "esx01"
     (driver,) = reading.drivers
     assert (driver.module, driver.version) == ("hpsa", "6.0.0.84")

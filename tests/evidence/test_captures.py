@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import re2
 from conftest import LONG
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wrappings import DRESSES
 
 from psodlib import Fleet, load
 from psodlib.evidence.artifacts import KINDS, read_artifact
@@ -101,7 +103,7 @@ def test_a_host_that_was_renamed_moves_its_row(tmp_path: Path, name: str) -> Non
         assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1.lab", "7.0.3"]]
 
 
-MANGLED = {
+MANGLED: dict[str, Callable[[str], str]] = {
     "quoted": lambda text: "".join(f"> {line}\n" for line in text.splitlines()),
     "quoted twice": lambda text: "".join(f">> {line}\n" for line in text.splitlines()),
     "hard blanks": lambda text: text.replace("  ", "\u00a0 "),
@@ -111,6 +113,10 @@ MANGLED = {
     "in a template": lambda text: f"{{{{< highlight bash >}}}}{text}{{{{< /highlight >}}}}\n",
     "fenced": lambda text: f"```text\n{text}```\n",
     "fence by fence": lambda text: "".join(f"~~~\n[root{part}~~~\n\n" for part in text.split("[root")[1:]),
+    **{
+        name: lambda text, dressed=DRESSES[name]: dressed(text.encode()).decode()
+        for name in ("a mail's bars", "a reply's reply", "cat -n", "less -N", "a chat", "a chat with dates")
+    },
 }
 
 
@@ -140,17 +146,14 @@ TWO_HOSTS = {
 @pytest.mark.parametrize("form", TWO_HOSTS)
 def test_two_hosts_in_one_file_are_two_hosts(tmp_path: Path, form: str) -> None:
     one, two = TWO_HOSTS[form]
-    fleet = fleet_of(
-        tmp_path, {"all.txt": one + RELEASE + HBA.format("lsi_msgpt3") + two + OTHER + HBA.format("smartpqi")}
-    )
+    text = one + RELEASE + HBA.format("lsi_msgpt3") + two + OTHER + HBA.format("smartpqi")
+    fleet = fleet_of(tmp_path, {"all.txt": text})
     assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1", "7.0.1"], ["esx-a2", "7.0.3"]]
     assert drivers(fleet, "host", "module") == [("esx-a1", "lsi_msgpt3"), ("esx-a2", "smartpqi")]
 
 
 def test_fabric_puts_the_host_before_each_line(tmp_path: Path) -> None:
-    text = "".join(
-        f"[{name}] out: {line}" for name, output in (("esx-a1", RELEASE), ("esx-a2", OTHER)) for line in [output]
-    )
+    text = f"[esx-a1] out: {RELEASE}[esx-a2] out: {OTHER}"
     fleet = fleet_of(tmp_path, {"all.txt": "[esx-a1] Executing task 'v'\n" + text})
     assert fleet.hosts[["host", "esxi_version"]].to_numpy().tolist() == [["esx-a1", "7.0.1"], ["esx-a2", "7.0.3"]]
 
@@ -261,15 +264,11 @@ def test_a_drivers_version_in_more_words(tmp_path: Path, form: str) -> None:
 
 def test_what_a_module_was_asked_for_is_its_first_line_alone(tmp_path: Path) -> None:
     asked = "[root@esx01:~] vmkload_mod -s bnx2 | grep Version\n Version: Version 2.2.4f, Build: 2494585\n"
-    for after in (
-        "\nVersion: 1.2\n",
-        "\ndriver: bnx2x\nversion: 2.7\n",
-        "Bus Info: none\nDriver Name = tg3\nDriver Version = 3\n",
-    ):
+    named = "Bus Info: none\nDriver Name = tg3\nDriver Version = 3\n"
+    for after in ("\nVersion: 1.2\n", "\ndriver: bnx2x\nversion: 2.7\n", named):
         fleet = fleet_of(tmp_path / str(len(after)), {"a.txt": asked + after})
-        assert {row for row in drivers(fleet, "module", "version", "device") if row[0] == "bnx2"} <= {
-            ("bnx2", "2.2.4f", "")
-        }
+        told = {row for row in drivers(fleet, "module", "version", "device") if row[0] == "bnx2"}
+        assert told <= {("bnx2", "2.2.4f", "")}
 
 
 def test_ansible_keys_by_host(tmp_path: Path) -> None:
@@ -376,12 +375,8 @@ def test_a_known_kind_with_nothing_in_it_is_named(tmp_path: Path, text: str) -> 
 
 @pytest.mark.parametrize("folder", ["", "forum/", "threads/"])
 def test_strangers_texts_are_each_their_own_evidence(tmp_path: Path, folder: str) -> None:
-    texts = {
-        f"{folder}a.txt": CRASH.format(world="one"),
-        f"{folder}b.txt": RELEASE,
-        f"{folder}c.txt": CRASH.format(world="two").replace("04:05", "05:05"),
-    }
-    fleet = fleet_of(tmp_path / "found", texts)
+    texts = {"a": CRASH.format(world="one"), "b": RELEASE, "c": CRASH.format(world="two").replace("04:05", "05:05")}
+    fleet = fleet_of(tmp_path / "found", {f"{folder}{name}.txt": text for name, text in texts.items()})
     assert len(fleet.crashes) == 2 and fleet.hosts.empty
     assert fleet.crashes[["host", "esxi_version", "esxi_build"]].isna().all(axis=None)
     assert fleet.problems["problem"].tolist() == ["no_host"] * 3
@@ -389,20 +384,12 @@ def test_strangers_texts_are_each_their_own_evidence(tmp_path: Path, folder: str
 
 @pytest.mark.parametrize(
     "names",
-    [
-        ("vmkernel.log",),
-        ("vmkernel.0.gz.txt", "vmksummary.log"),
-        ("var/core/vmkernel-log.1",),
-        ("commands/vmware_-v.txt", "psod.txt"),
-        ("psod.txt",),
-    ],
-)
+    ["vmkernel.log", "vmkernel.0.gz.txt vmksummary.log", "var/core/vmkernel-log.1", "commands/vmware_-v.txt psod.txt", "psod.txt"],
+)  # fmt: skip
 @pytest.mark.parametrize("above", ["", "dc2/"])
-def test_a_hosts_folder_by_its_look(tmp_path: Path, names: tuple[str, ...], above: str) -> None:
-    fleet = fleet_of(
-        tmp_path / "all",
-        {f"{above}srv-a/{name}": CRASH.format(world="one") for name in names} | {f"{above}srv-b/vmkernel.log": LINE},
-    )
+def test_a_hosts_folder_by_its_look(tmp_path: Path, names: str, above: str) -> None:
+    texts = {f"{above}srv-a/{name}": CRASH.format(world="one") for name in names.split()}
+    fleet = fleet_of(tmp_path / "all", {**texts, f"{above}srv-b/vmkernel.log": LINE})
     assert set(fleet.crashes["host"]) == {"srv-a"} and set(fleet.hosts["host"]) == {"srv-a", "srv-b"}
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import shutil
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -71,35 +72,19 @@ def fields_expected(path: Path) -> dict[str, Any]:
 
 def fields_found(crash: Crash) -> dict[str, Any]:
     uptime = None if crash.uptime is None else crash.uptime.total_seconds()
-    names = ("message", "exception", "time", "pcpu", "world_id", "world_name", "ip", "fault_address", "code_start")
-    return {name: getattr(crash, name) for name in names} | {
-        "kind": crash.kind,
-        "uptime": uptime,
-        "build": crash.esxi_build,
-    }
+    names = "kind message exception time pcpu world_id world_name ip fault_address code_start"
+    return {name: getattr(crash, name) for name in names.split()} | {"uptime": uptime, "build": crash.esxi_build}
 
 
 def frames_expected(path: Path, key: str = "frames") -> list[tuple[Any, ...]]:
-    return [
-        (
-            number(f["fp"]),
-            number(f["ip"]),
-            f["function"],
-            f["module_bare"],
-            f["module_version"],
-            f["offset"],
-            number(f["stack"]),
-        )
-        for f in label(path)["expect"].get(key, [])
-    ]
+    names = ("fp", "ip", "function", "module_bare", "module_version", "offset", "stack")
+    frames = label(path)["expect"].get(key, [])
+    return [tuple(number(f[name]) if name in ("fp", "ip", "stack") else f[name] for name in names) for f in frames]
 
 
 def frames_found(crash: Crash) -> list[tuple[Any, ...]]:
-    return [
-        (f.frame_pointer, f.address, f.function, f.module, f.module_version, f.offset, f.stack)
-        for f in crash.frames
-        if f.backtrace == 0
-    ]
+    told = attrgetter("frame_pointer", "address", "function", "module", "module_version", "offset", "stack")
+    return [told(frame) for frame in crash.frames if frame.backtrace == 0]
 
 
 def damaged(path: Path) -> bool:
@@ -144,9 +129,8 @@ def test_damaged_text_keeps_most_of_what_it_had() -> None:
         expected, found = fields_expected(path), fields_found(crash)
         names = [name for name in expected if (path.stem, name) not in DISPUTED]
         frames = frames_expected(path)
-        right += sum(expected[name] == found[name] for name in names) + sum(
-            a == b for a, b in zip(frames_found(crash), frames, strict=False)
-        )
+        right += sum(expected[name] == found[name] for name in names)
+        right += sum(a == b for a, b in zip(frames_found(crash), frames, strict=False))
         total += len(names) + len(frames)
         if (path.stem, "frames") not in DISPUTED:
             assert set(frames_found(crash)) <= set(frames), "what is recovered must be right"
@@ -202,11 +186,8 @@ def test_evidence_is_read_into_its_table(path: Path, tmp_path: Path) -> None:
     filled = {name for name, table in fleet.tables.items() if len(table)} - {"hosts"}
     assert filled == set(tables.split())
     columns = ["module", "version", "evidence", "device", "firmware"]
-    found = {
-        tuple(row)
-        for row in fleet.drivers[columns].astype(object).where(fleet.drivers[columns].notna(), None).to_numpy()
-    }
-    assert set(drivers) <= found
+    told = fleet.drivers[columns].astype(object)
+    assert set(drivers) <= set(map(tuple, told.where(told.notna(), None).to_numpy()))
     if path.stem[:3] in HOSTS:
         host, version, build, model = HOSTS[path.stem[:3]]
         row = fleet.hosts.iloc[0]

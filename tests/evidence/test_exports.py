@@ -81,6 +81,8 @@ FORMS = {
     "Sumo CSV": lambda rows: delimited(["_messagetimems", "_messagetime", "_raw", "_sourcehost"], [[int(nanos(t)) // 10**6, "02/03/2023 04:05:06", m, h] for t, h, m in rows]),
     "LogScale JSON": lambda rows: lines([{"@timestamp": int(nanos(t)) // 10**6, "host": h, "@rawstring": m} for t, h, m in rows]),
     "Log Analytics answer": lambda rows: json.dumps({"tables": [{"name": "PrimaryResult", "columns": [{"name": "TimeGenerated"}, {"name": "Computer"}, {"name": "SyslogMessage"}], "rows": [list(row) for row in rows]}]}),
+    "QRadar CSV": lambda rows: delimited(["Log Source", "Time", "Payload"], [[h, "Feb 3, 2023, 4:05:06 AM", f"<166>{t} {h} vmkernel: {m.split(' ', 1)[1]}"] for t, h, m in rows]),
+    "Fluentd": lambda rows: "\n".join(f"{t[:19]}+00:00\tesx.syslog\t" + json.dumps({"host": h, "ident": "vmkernel", "message": m}) for t, h, m in rows),
     "journal JSON": lambda rows: lines([{"__REALTIME_TIMESTAMP": nanos(t)[:-3], "_HOSTNAME": h, "SYSLOG_IDENTIFIER": "vmkernel", "MESSAGE": m} for t, h, m in rows]),
 }  # fmt: skip
 
@@ -109,7 +111,7 @@ WHOLE = ("2023-02-03T04:05:06+00:00", "ntg3-poll", 3)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_crash_in_an_export(form: str, own_time: bool, order: str) -> None:
     rows = rows_of("esx-e1.lab", own_time=own_time)
-    if form == "Splunk CSV":  # its message is the whole line
+    if form in ("Splunk CSV", "QRadar CSV"):  # its message is the whole line
         rows = rows_of("esx-e1.lab")
     text = FORMS[form](rows[::-1] if order == "newest first" else rows)
     (crash,) = crashes(read(text))
@@ -191,9 +193,8 @@ def test_what_is_no_export(text: str) -> None:
 
 
 def test_an_export_without_a_host_of_ours_is_named(tmp_path: Path) -> None:
-    (tmp_path / "web.csv").write_text(
-        delimited(["_time", "host", "_raw"], [["2023-02-03T04:05:06Z", "www1", "GET /index.html 200"]])
-    )
+    rows = [["2023-02-03T04:05:06Z", "www1", "GET /index.html 200"]]
+    (tmp_path / "web.csv").write_text(delimited(["_time", "host", "_raw"], rows))
     fleet = load(tmp_path, jobs=1)
     assert fleet.hosts.empty and fleet.problems["problem"].tolist() == ["unused"]
 

@@ -189,6 +189,15 @@ def test_data_before_a_cut_is_used(tmp_path: Path, pack: Callable[[bytes], bytes
     assert reading.size > len(log) * 0.35
 
 
+@pytest.mark.parametrize(
+    ("name", "magic"), [("7z", b"7z\xbc\xaf\x27\x1c"), ("RAR", b"Rar!\x1a\x07\1\0"), ("LZ4", b"\x04\x22\x4d\x18")]
+)
+def test_an_archive_that_is_not_read_here_asks_for_unpacking(tmp_path: Path, name: str, magic: bytes) -> None:
+    (tmp_path / "bundles.bin").write_bytes(magic + os.urandom(2000))
+    (problem,) = read(tmp_path)[1]
+    assert problem.problem == "not_text" and problem.detail.startswith(f"packed as {name}, ")
+
+
 def test_data_before_the_damage_is_used(tmp_path: Path) -> None:
     noise = random.Random(7)
     log = b"".join(LINE % noise.getrandbits(60) for _ in range(15_000))

@@ -61,6 +61,8 @@ def test_a_receiver_with_several_hosts_gives_each_its_own(tmp_path: Path) -> Non
         "2014-05-31T11:57:33-04:00 relay 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
         "<181>1 2014-05-31T15:57:32.579Z esx01 vmkernel 2097 - - ",
         "May 31 15:57:32 esx01 vmkernel: ",
+        "May 31 11:57:33 relay rsyslogd[991]: 2014-05-31T15:57:32.579Z esx01 vmkernel: ",
+        "May 31 15:57:32 esx01 rack-7-console: ",
     ],
 )
 def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None:
@@ -74,6 +76,7 @@ def test_a_local_log_names_no_host(tmp_path: Path) -> None:
         "2014-05-31T15:57:32.579Z ",
         "2023-05-31T15:57:32.579Z In(182) vmkernel: ",
         "Jul 26 01:26:46 vmkernel: 7:21:06:31.383 ",
+        "2014-05-31T15:57:32.579Z 7:21:06:31.383 ",  # a container's, before a classic one
     ):
         (reading,) = read(write(tmp_path, CRASH.format(stamp=stamp)))
         assert (reading.host, reading.kind, len(reading.crashes)) == (None, "vmkernel", 1)
@@ -226,11 +229,8 @@ def test_a_document_that_quotes_a_terminal_is_no_evidence_and_listed(tmp_path: P
 @pytest.mark.parametrize("fence", ["```bash", "~~~", "  ```"])
 def test_what_is_fenced_nearly_whole_is_evidence(tmp_path: Path, fence: str) -> None:
     note = NOTE.replace("{rule}", fence, 1).replace("{rule}", fence[:3].strip() or "```")
-    for text in (
-        note,
-        note + "\n# Later\n\nThe same.\n\n",
-        "> " + note.partition("said.")[2].strip().replace("\n", "\n> "),
-    ):
+    quoted = "> " + note.partition("said.")[2].strip().replace("\n", "\n> ")
+    for text in (note, note + "\n# Later\n\nThe same.\n\n", quoted):
         (reading,) = read(write(tmp_path, text, "notes.md"))
         assert [(reading.host, driver.version) for driver in reading.drivers] == [("esx01", "5.5.0.58")]
 
@@ -260,12 +260,8 @@ def test_a_handler_that_asked_for_the_screen_is_a_header(tmp_path: Path) -> None
 
 
 def test_what_an_archive_holds_for_nothing_is_counted(tmp_path: Path) -> None:
-    files = {
-        "commands/version.txt": b"VMware ESXi 7.0.3 build-1234567\n",
-        "etc/a.conf": b"x = 1\n",
-        "etc/b.conf": b"y = 2\n",
-        "p.png": b"\x89PNG\r\n",
-    }
+    files = {"commands/version.txt": b"VMware ESXi 7.0.3 build-1234567\n", "p.png": b"\x89PNG\r\n"}
+    files |= {"etc/a.conf": b"x = 1\n", "etc/b.conf": b"y = 2\n"}
     with tarfile.open(tmp_path / "esx-esx01.lab-2023-12-01--10.05-1.tgz", "w:gz") as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(f"esx-esx01.lab-2023-12-01--10.05-1/{name}")
@@ -306,17 +302,11 @@ def test_a_pressed_power_button_is_how_the_boot_ended(tmp_path: Path, prefix: st
 
 @pytest.mark.parametrize(
     "head",
-    [
-        "<181>{iso} {host} ",
-        "<181>1 {iso} {host} ",
-        "May  1 02:{m:02}:36 relay <181>{iso} {host} ",
-        "May  1 02:{m:02}:36 10.9.9.9 1 {iso} {host} ",
-        "<14>May  1 02:{m:02}:36 10.9.9.9 {iso} {host} ",
-        "2014-05-01T02:{m:02}:36+00:00 relay 1 {iso} {host} ",
-        "2014-05-01 02:{m:02}:36\tLocal6.Info\t10.9.9.9\t{iso} {host} ",
-        "<14>{iso} {host} In(182) ",
-    ],
-)
+    ["<181>{iso} {host} ", "<181>1 {iso} {host} ", "May  1 02:{m:02}:36 relay <181>{iso} {host} ",
+     "May  1 02:{m:02}:36 10.9.9.9 1 {iso} {host} ", "<14>May  1 02:{m:02}:36 10.9.9.9 {iso} {host} ",
+     "2014-05-01T02:{m:02}:36+00:00 relay 1 {iso} {host} ",
+     "2014-05-01 02:{m:02}:36\tLocal6.Info\t10.9.9.9\t{iso} {host} ", "<14>{iso} {host} In(182) "],
+)  # fmt: skip
 def test_calm_hosts_behind_any_receivers_stamp_are_seen_alive(tmp_path: Path, head: str) -> None:
     # Who never crashed is the denominator: a head that only a crash's reader understands would lose him in silence.
     moments = [(m, host) for m in range(9) for host in ("esx1.lab", "esx2.lab")]
@@ -326,3 +316,15 @@ def test_calm_hosts_behind_any_receivers_stamp_are_seen_alive(tmp_path: Path, he
     fleet = psod.load(tmp_path, jobs=1)
     assert [*fleet.hosts["host"]] == ["esx1.lab", "esx2.lab"] and fleet.problems.empty
     assert {*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()} == {480}
+
+
+def test_a_byte_order_mark_hides_no_first_line(tmp_path: Path) -> None:
+    beats = [f"2014-05-01T0{hour}:00:01Z heartbeat: up 5d{hour}h0m0s, 0 VMs; [] []\n" for hour in range(4)]
+    update = "esxupdate: root: INFO: Final list of VIBs being installed is VMware_bootbank_scsi-hpsa_5.5.0-44vmw.550.0.0.1331820"
+    end = "2014-05-01T03:06:18Z esxupdate: root: DEBUG: Finished execution of command = vib.install\n"
+    (tmp_path / "esx1").mkdir()
+    (tmp_path / "esx1/vmksummary.log").write_text("".join(beats), "utf-8-sig")
+    (tmp_path / "esx1/esxupdate.log").write_text(f"2014-05-01T03:06:18Z {update}\n{end}", "utf-8-sig")
+    fleet = psod.load(tmp_path, jobs=1)
+    assert [*fleet.drivers["version"]] == ["5.5.0.44"]
+    assert [*(fleet.coverage["end"] - fleet.coverage["start"]).dt.total_seconds()] == [3 * 3600]

@@ -35,7 +35,6 @@ def written(kind: str, steps: list[tuple[int, str]]) -> tuple[str, list[Alive]]:
     life, lines, stamp, boot = Life("x", kind), [], BEGAN, BEGAN - 3600 * SECOND
     for step, what in [(0, "")] * 2 + steps:
         # Between two samples of vobd or hostd a clock that is set back may hide.
-
         back = what == "back" and step > 3000 and kind == "heartbeat"
         stamp += (-step if back else step) * SECOND
         boot -= 2 * step * SECOND * back

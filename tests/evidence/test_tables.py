@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -121,34 +122,17 @@ VIBS = [("esx-p1.lab", "lpfc", "12.8.298.3-1OEM.670.0.0.8169922", "EMU"), ("esx-
 
 @pytest.mark.parametrize(
     ("quote", "delimiter", "encoding"),
-    [
-        ('"', ",", "utf-8"),
-        ("", ";", "utf-8-sig"),
-        ('"', "\t", "utf-16"),
-        ('"', ";", "utf-16-le"),
-        ("", ",", "utf-16-be"),
-    ],
-)
+    [('"', ",", "utf-8"), ("", ";", "utf-8-sig"), ('"', "\t", "utf-16"), ('"', ";", "utf-16-le"),
+     ("", ",", "utf-16-be")],
+)  # fmt: skip
 @pytest.mark.parametrize(
     "columns",
-    [
-        ("VMHost", "Name", "Version", "Vendor"),
-        ("Version", "Vendor", "Name", "VMHost"),
-        ("Hostname", "Name", "Version"),
-        ("ESXi Host", "VIB Name", "VIB Version", "Vendor"),
-    ],
-)
+    [("VMHost", "Name", "Version", "Vendor"), ("Version", "Vendor", "Name", "VMHost"),
+     ("Hostname", "Name", "Version"), ("ESXi Host", "VIB Name", "VIB Version", "Vendor")],
+)  # fmt: skip
 def test_vibs_of_a_fleet(tmp_path: Path, columns: tuple[str, ...], quote: str, delimiter: str, encoding: str) -> None:
-    places = {
-        "VMHost": 0,
-        "Hostname": 0,
-        "ESXi Host": 0,
-        "Name": 1,
-        "VIB Name": 1,
-        "Version": 2,
-        "VIB Version": 2,
-        "Vendor": 3,
-    }
+    places = dict.fromkeys(("VMHost", "Hostname", "ESXi Host"), 0) | {"Name": 1, "VIB Name": 1, "Vendor": 3}
+    places |= {"Version": 2, "VIB Version": 2}
     lines = [columns, *([row[places[name]] for name in columns] for row in VIBS)]
     text = "\r\n".join(delimiter.join(f"{quote}{cell}{quote}" for cell in line) for line in lines) + "\r\n"
     if quote:
@@ -211,9 +195,8 @@ def test_what_a_host_says_is_believed_before_an_inventory_beside_it(tmp_path: Pa
 
 def test_a_hosts_row_that_names_its_product_too(tmp_path: Path) -> None:
     text = '"Hostname","Product","Version","Build","Make","Model","S/N"\n"esx-h1.lab","{}","6.7.0","13006603","HPE","DL380","CZ1"\n'
-    fleet = fleet_of(
-        tmp_path, {"a.csv": text.format("VMware ESXi"), "b.csv": text.replace("h1", "h2").format("VMware vCenter")}
-    )
+    other = text.replace("h1", "h2").format("VMware vCenter")
+    fleet = fleet_of(tmp_path, {"a.csv": text.format("VMware ESXi"), "b.csv": other})
     wanted = ("6.7.0", "13006603", "HPE", "DL380")
     assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build", "vendor", "model") == wanted
     assert fleet.hosts["host"].tolist() == ["esx-h1.lab"]
@@ -235,11 +218,8 @@ DEVICES = {
 @pytest.mark.parametrize("form", DEVICES)
 def test_device_tables(tmp_path: Path, form: str) -> None:
     fleet = fleet_of(tmp_path, {"devices.txt": DEVICES[form]})
-    loaded = {
-        row[:-1]
-        for row in drivers(fleet, "host", "module", "version", "device", "firmware", "state")
-        if row[-1] == "loaded"
-    }
+    rows = drivers(fleet, "host", "module", "version", "device", "firmware", "state")
+    loaded = {row[:-1] for row in rows if row[-1] == "loaded"}
     assert loaded == {("esx-d1.lab", "i40en", "1.8.6", "vmnic4", "6.01 0x800035cf 1.1747.0")}
     assert {row[1] for row in drivers(fleet, "state", "module")} == {"i40en"}
 
@@ -264,7 +244,8 @@ def test_a_row_pasted_from_a_spreadsheet_is_one_observation(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ['{"name": "esx-h1.lab", "full_name": "VMware ESXi 8.0.3 build-1", "version": "8.0.3", "build": "24022510"}',
-                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi 8.0.3 build-24022510"\n'])  # fmt: skip
+                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi 8.0.3 build-24022510"\n',
+                                  '"Name","Hardware|Model","Summary|Version"\n"esx-h1.lab","R740","VMware ESXi, 8.0.3, 24022510"\n'])  # fmt: skip
 def test_a_hosts_release_as_tools_export_it(tmp_path: Path, text: str) -> None:
     fleet = fleet_of(tmp_path, {"hosts.txt": text})
     assert host(fleet, "esx-h1.lab", "esxi_version", "esxi_build") == ("8.0.3", "24022510")
@@ -292,13 +273,16 @@ BROKEN = {
     "JSON cut": '[{"Name": "scsi-hpsa", "Version": "5.5.0.58-1OEM.550.0.0.1331820", "Vendor": "HP"}, {"Name": "lpfc", "Versi',
     "JSON cut in the first": '[{"Name": "scsi-hpsa", "Version": "5.5.0',
     "XML cut": '<?xml version="1.0"?>\n<output xmlns="x">\n<structure typeName="V"><field name="Name"><string>lpfc</string></field><field name="Vers',
+    "XML bomb in a list": '<?xml version="1.0"?><!DOCTYPE o [<!ENTITY a "aa"><!ENTITY c "&a;&a;">]><output xmlns="x"><list><structure typeName="VIB">'
+    '<field name="Name"><string>&c;</string></field><field name="Version"><string>5.5.0.58-1OEM</string></field></structure></list></output>',
+    "XML bomb of no output": '<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a "aa"><!ENTITY c "&a;&a;">]><lolz>&c;</lolz>',
     "XML bomb": '<?xml version="1.0"?>\n<!DOCTYPE b [<!ENTITY a "aa"><!ENTITY c "&a;&a;">]>\n<output><string>&c;</string></output>',
 }
 
 
 @pytest.mark.parametrize("form", BROKEN)
 def test_broken_output_is_never_silent(tmp_path: Path, form: str) -> None:
-    fleet = fleet_of(tmp_path, {"esx1/vib.txt": BROKEN[form]})
+    fleet = fleet_of(tmp_path, {"esx1/commands/vib.txt": BROKEN[form]})
     assert len(fleet.problems) >= 1
     assert set(fleet.drivers["module"]) == ({"hpsa"} if form == "JSON cut" else set())
 
@@ -324,3 +308,19 @@ def test_key_value_output(tmp_path: Path, end: str) -> None:
     assert told == wanted
     (nic,) = fleet.drivers[fleet.drivers.device == "vmnic4"].to_dict("records")
     assert nic["firmware"] == "9.8"
+
+
+@pytest.mark.parametrize(
+    "name", ["<b>x</b>", "=cmd()", "../../x", "a b c", "x" * 300, "scsi-hpsa\nevil", "none", "N/A", "-", "123"]
+)
+def test_what_no_vib_can_be_called_is_a_bad_line(tmp_path: Path, name: str) -> None:
+    rows = [{"Name": name, "Version": "5.5.0.58-1OEM.550.0.0.1331820", "Vendor": "HP"}]
+    fleet = fleet_of(tmp_path, {"esx1/commands/v.json": json.dumps(rows)})
+    assert fleet.drivers.empty and [*fleet.problems["problem"]] == ["bad_line"]
+
+
+def test_a_table_of_something_else_is_told_in_a_few_rows(tmp_path: Path) -> None:
+    rows = "".join(f"Some Office {n},1.2.{n}-1,Some\n" for n in range(500))
+    fleet = fleet_of(tmp_path, {"esx1/commands/programs.csv": f"Name,Version,Vendor\n{rows}"})
+    assert fleet.drivers.empty and 1 <= len(fleet.problems) <= 20
+    assert "not listed" in fleet.problems["detail"].iloc[-1]

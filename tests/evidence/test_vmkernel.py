@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,12 @@ FRAME_FIELDS = (
     "backtrace", "pcpu", "index", "frame_pointer", "address", "function", "module", "module_version", "offset", "stack", "module_evidence",
 )  # fmt: skip
 # Of one line: in a document that is what it calls its message, not a text of several lines.
-UNDRESSED = {"a string": ("joined_lines_from_a_mail_55",)}
+MOMENT = datetime(2016, 3, 1, 1, 0, tzinfo=UTC)
+UNDRESSED = {
+    "a string": ("joined_lines_from_a_mail_55",),
+    # Their messages have no stamp, the lines around them have one, of other years than the container's.
+    **dict.fromkeys(("kubectl", "logcli"), ("form_other_cpu", "no_heartbeat_saved_backtrace_80")),
+}
 
 
 def names(path: Path) -> str:
@@ -46,10 +52,8 @@ def told(crash: Crash) -> dict[str, Any]:
     fields = {name: getattr(crash, name) for name in FIELDS}
     for name in ("ip", "fault_address", "code_start"):
         fields[name] = None if fields[name] is None else hex(fields[name])
-    fields["time"], fields["uptime"] = (
-        crash.time and crash.time.isoformat(),
-        crash.uptime and crash.uptime.total_seconds(),
-    )
+    fields["time"] = crash.time and crash.time.isoformat()
+    fields["uptime"] = crash.uptime and crash.uptime.total_seconds()
     frames = [[getattr(frame, name) for name in FRAME_FIELDS] for frame in crash.frames]
     modules = [[module.module, module.base] for module in crash.modules]
     return fields | {"frames": frames, "modules": modules}
@@ -89,7 +93,7 @@ def test_a_line_row_finds_and_reads_its_sample(row: Any) -> None:
 @pytest.mark.parametrize(("sample", "pattern"), dress.DRESSES)
 def test_a_dress_is_taken_off_its_sample(sample: str, pattern: str) -> None:
     assert re.search(pattern.encode("latin-1"), sample.encode())
-    start, end = dress.undressed(sample.encode() + b"Oops", 0, len(sample) + 4)
+    start, end, _ = dress.undressed(sample.encode() + b"Oops", 0, len(sample) + 4)
     assert (sample.encode() + b"Oops")[start:end] == b"Oops"
 
 
@@ -154,8 +158,49 @@ def test_noise_line_ends_and_receivers_change_nothing(path: Path) -> None:
 def test_what_people_put_around_lines_changes_nothing(name: str) -> None:
     dressed = DRESSES[name]
     for path in (path for path in GOLDEN if path.stem not in UNDRESSED.get(name, ())):
-        plain = [(crash.crash_id, crash.time) for crash in find_crashes(path.read_bytes())]
-        assert [(crash.crash_id, crash.time) for crash in find_crashes(dressed(path.read_bytes()))] == plain, path.stem
+        plain, found = find_crashes(path.read_bytes()), find_crashes(dressed(path.read_bytes()))
+        assert [crash.message for crash in found] == [crash.message for crash in plain], path.stem
+        for one, other in zip(plain, found, strict=True):  # a container's stamp is the time of a crash that has none
+            assert other.crash_id == one.crash_id or (one.time is None and other.time == MOMENT), path.stem
+            assert other.time == one.time or other.time == MOMENT, path.stem
+
+
+BROKEN = """2016-03-04T05:06:07.100Z cpu7:33445)@BlueScreen: #PF Exception 14 in world 33445:scanworker IP 0x418002b7e594 addr 0x4108fffffff0
+PTEs:0x20aa;0x0;
+2016-03-04T05:06:07.101Z cpu7:33445)Code start: 0x418002200000 VMK uptime: 13:04:05:06.789
+2016-03-04T05:06:07.102Z cpu7:33445)0x412400a5dda0:[0x418002b7e594]acme_rescan_targets@(acmenic)#<None>+0x39c stack: 0x412400a5dde0
+2016-03-04T05:06:07.103Z cpu7:33445)0x412400a5ddf0:[0x418002b7f001]acme_scan_thread@(acmenic)#<None>+0x1fa stack: 0x0
+"""
+
+
+def broken(text: str, width: int, at_words: bool) -> str:
+    if at_words:
+        return "\n".join(
+            textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+        )
+    return "\n".join(line[at : at + width] for line in text.split("\n") for at in range(0, len(line) or 1, width))
+
+
+@pytest.mark.parametrize("at_words", [True, False])
+@pytest.mark.parametrize("width", [72, 76, 80, 100, 132])
+@pytest.mark.parametrize("prefix", [0, 36])
+def test_lines_that_a_mail_or_a_terminal_broke(width: int, at_words: bool, prefix: int) -> None:
+    text = "\n".join(line[prefix if line.startswith("2016") else 0 :] for line in BROKEN.split("\n"))
+    (plain,), (found,) = find_crashes(text), find_crashes(broken(text, width, at_words))
+    assert found.crash_id == plain.crash_id
+    assert told(found)["frames"] == told(plain)["frames"]
+
+
+def test_what_stands_behind_a_crash_is_no_rest_of_it() -> None:
+    text = BROKEN.split("PTEs")[0] + "This is fixed in the next release.\nThe host was restarted since.\nESXi 8.x\n" * 3
+    (crash,) = find_crashes(text)
+    assert crash.message == "#PF Exception 14 in world 33445:scanworker IP 0x418002b7e594 addr 0x4108fffffff0"
+    said = "LINT1/NMI (motherboard nonmaskable interrupt), undiagnosed. This may be an error of the hardware; ask who built it".ljust(
+        131, "!"
+    )
+    for behind in ("WARNING: IOMMUIntel: 2211: a fault", "Next: 1"):
+        assert [crash.message for crash in find_crashes(f"{said}.\n{behind}\n")] == [f"{said}."]
+        assert [crash.message for crash in find_crashes(f"{said}!\n{behind}\n")] == [f"{said}!"]
 
 
 @pytest.mark.parametrize("path", CRASHES, ids=names)
@@ -221,11 +266,8 @@ def test_a_damaged_copy_is_still_the_same_crash() -> None:
 
 
 def test_a_panic_while_dumping_belongs_to_the_first() -> None:
-    second = (
-        LINES.replace(b"#PF Exception 14", b"#GP Exception 13")
-        .replace(b"05:06:07", b"05:06:31")
-        .replace(b"05:06.789", b"05:30.789")
-    )
+    second = LINES.replace(b"#PF Exception 14", b"#GP Exception 13").replace(b"05:06:07", b"05:06:31")
+    second = second.replace(b"05:06.789", b"05:30.789")
     assert one(LINES + second).kind == "page_fault"
     later = second.replace(b"05:06:31", b"07:06:31").replace(b"05:30.789", b"00:10.000")
     assert len(find_crashes(LINES + later)) == 2
@@ -257,10 +299,8 @@ def test_a_receivers_file_names_its_host() -> None:
     received = LINES.replace(b"Z cpu", b"Z esx1.example.org vmkernel: cpu")
     assert read(received).host == "esx1.example.org"
     assert read(LINES).host is None
-    two = read(
-        received
-        + received.replace(b"esx1", b"esx2").replace(b"06.789", b"16.789").replace(b"2016-03-04", b"2016-03-05")
-    )
+    other = received.replace(b"esx1", b"esx2").replace(b"06.789", b"16.789").replace(b"2016-03-04", b"2016-03-05")
+    two = read(received + other)
     assert two.host is None
     assert [problem.problem for problem in two.problems] == ["host_conflict"]
     assert [crash.host for crash in two.crashes] == ["esx1.example.org", "esx2.example.org"]

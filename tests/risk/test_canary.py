@@ -29,13 +29,9 @@ def test_each_crash_asks_for_more(crashes, times):
 # Power of n canaries in a fleet of 500 at 0.2 crashes a host-year after 13, 26, 52 weeks.
 @pytest.mark.parametrize(
     ("hosts", "ratio", "power"),
-    [
-        (25, 3, (0.40, 0.65, 0.90)),
-        (50, 3, (0.62, 0.88, 0.99)),
-        (100, 3, (0.84, 0.98, 1)),
-        (100, 1 / 3, (0.29, 0.61, 0.91)),
-    ],
-)
+    [(25, 3, (0.40, 0.65, 0.90)), (50, 3, (0.62, 0.88, 0.99)), (100, 3, (0.84, 0.98, 1)),
+     (100, 1 / 3, (0.29, 0.61, 0.91))],
+)  # fmt: skip
 def test_power_of_a_canary(hosts, ratio, power):
     assert plan_canary(0.2 / YEAR, ratio, hosts, 500 - hosts).loc[[13, 26, 52], "power"].to_numpy() == pytest.approx(
         power, abs=0.016

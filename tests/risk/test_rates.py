@@ -22,12 +22,9 @@ def realistic():
 
 def by_hand(**arms):
     """Arms name=(hosts, host-days each, crashes on the first host)."""
-    rows = [
-        {"host": f"{name}{n}", "version": name, "host_days": days, "crashes": crashes if n == 0 else 0}
-        for name, (hosts, days, crashes) in arms.items()
-        for n in range(hosts)
-    ]
-    return pd.DataFrame(rows)
+    arm = [(name, n, days, crashes) for name, (hosts, days, crashes) in arms.items() for n in range(hosts)]
+    rows = [(f"{name}{n}", name, days, crashes if n == 0 else 0) for name, n, days, crashes in arm]
+    return pd.DataFrame(rows, columns=["host", "version", "host_days", "crashes"])
 
 
 def close(one, other, tolerance=1e-8):
@@ -126,11 +123,8 @@ def test_swapping_the_versions_inverts_everything(realistic):
 def test_splitting_stretches_changes_no_ratio(realistic):
     middle = realistic["start"] + (realistic["end"] - realistic["start"]) * 0.3
     head = realistic.assign(end=middle, crashes=0, unknown_crashes=0, host_days=realistic["host_days"] * 0.3)
-    tail = realistic.assign(
-        start=middle,
-        uptime_start=realistic["uptime_start"] + (middle - realistic["start"]),
-        host_days=realistic["host_days"] * 0.7,
-    )
+    later = realistic["uptime_start"] + (middle - realistic["start"])
+    tail = realistic.assign(start=middle, uptime_start=later, host_days=realistic["host_days"] * 0.7)
     close(rate_ratio(realistic, BAD, BASE), rate_ratio(pd.concat([head, tail]), BAD, BASE))
 
 
@@ -222,9 +216,8 @@ def test_gaps_that_differ_are_named(realistic):
     bad, rest = realistic[realistic["version"] == BAD], realistic[realistic["version"] != BAD]
     quarter = (bad["end"] - bad["start"]) / 4
     head = bad.assign(end=bad["start"] + quarter, host_days=bad["host_days"] / 4, crashes=0, unknown_crashes=0)
-    tail = bad.assign(
-        start=bad["end"] - quarter, uptime_start=bad["uptime_start"] + 3 * quarter, host_days=bad["host_days"] / 4
-    )
+    later = bad["uptime_start"] + 3 * quarter
+    tail = bad.assign(start=bad["end"] - quarter, uptime_start=later, host_days=bad["host_days"] / 4)
     found = rate_ratio(pd.concat([rest, head, tail]), BAD, BASE)
     assert any("evidence is missing for" in warning for warning in found.warnings)
 
@@ -320,5 +313,5 @@ def test_an_alpha_that_is_none_is_refused(realistic, alpha):
 
 @pytest.mark.parametrize("by", [[], None])
 def test_rates_by_nothing_are_refused(realistic, by):
-    with pytest.raises(InputError, match="by names no column"):
+    with pytest.raises(InputError, match="group by version"):
         crash_rates(realistic, by=by)

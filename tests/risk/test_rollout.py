@@ -137,13 +137,8 @@ def test_a_plan_says_honestly_what_each_wave_could_show():
 
 
 def test_who_cannot_move_stays_and_it_is_said_why():
-    fleet = made(
-        364,
-        {"esx00": 100.0},
-        silent={"esx05": 300.0},
-        headroom=[0] * 4 + [1] * 20,
-        cluster=["c0"] * 4 + ["lone"] + ["c2"] * 19,
-    )
+    cluster = ["c0"] * 4 + ["lone"] + ["c2"] * 19
+    fleet = made(364, {"esx00": 100.0}, silent={"esx05": 300.0}, headroom=[0] * 4 + [1] * 20, cluster=cluster)
     plan = plan_rollout(fleet, "hpsa", NEW)
     why = plan.left_out.set_index("host")["why"]
     assert "last live host" in why["esx04"] and "do without no host" in why["esx01"] and "silent" in why["esx05"]
@@ -237,9 +232,8 @@ def test_crashes_on_the_new_version_stop_it_and_say_who_goes_back_first():
 def test_as_many_crashes_on_the_controls_stop_nothing():
     # The same month of crashes, on moved and unmoved hosts of each model alike: a bad month, no bad version.
     others = [host for host in BEFORE.hosts["host"] if host not in FIRST]
-    hit = [(host, 371.5 + at, KNOWN) for at, host in enumerate(FIRST)] + [
-        (host, 371.2 + at / 2, KNOWN) for at, host in enumerate(others)
-    ]
+    hit = [(host, 371.5 + at, KNOWN) for at, host in enumerate(FIRST)]
+    hit += [(host, 371.2 + at / 2, KNOWN) for at, host in enumerate(others)]
     assert look(385, *hit).word != "stop"
 
 
@@ -321,9 +315,8 @@ def test_hosts_are_held_against_hosts_of_the_same_model():
     for n in range(40):
         model, version = ("old", "2" if n < 18 else "1") if n < 20 else ("new", "2" if n == 20 else "1")
         crash = n < 20 and n % 2 == 0
-        rows.append(
-            (f"h{n}", version, START, START + (20 if crash else 28) * DAY, 20.0 if crash else 28.0, int(crash), model)
-        )
+        days = 20.0 if crash else 28.0
+        rows.append((f"h{n}", version, START, START + days * DAY, days, int(crash), model))
     table = pd.DataFrame(rows, columns=["host", "version", "start", "end", "host_days", "crashes", "model"])
     apart, together = watch_canary(table, "2", "1", within="model"), watch_canary(table, "2", "1")
     assert together["alarm"].any() and not apart["alarm"].any()

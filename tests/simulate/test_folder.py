@@ -18,18 +18,19 @@ from psodlib.simulate.folder import FRAGMENT
 
 FLEET = {"hosts": 15, "days": 200, "clusters": 4, "seed": 3, "driver_rate": 1.5, "background_rate": 1.0,
          "deliberate_rate": 0.3, "attribution": 0.6, "truncated": 0.3, "rotation_loss": 0.4}  # fmt: skip
+Made, Files = tuple[Path, History], dict[tuple[str, str], bytes]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, History]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     out = tmp_path_factory.mktemp("made") / "fleet"
     return out, simulate_fleet(out, **FLEET)
 
 
 @pytest.fixture(scope="module")
-def files(made: tuple[Path, History]) -> dict[tuple[str, str], bytes]:
+def files(made: Made) -> Files:
     """(host, path on the host) -> bytes, packed or not; rotations still compressed, fragments put together."""
-    found: dict[tuple[str, str], bytes] = {}
+    found: Files = {}
     for host, path, content in sorted(_walk(made[0])):
         name = re.sub(r"\.FRAG-\d{5}$", "", path).replace("var/run/log/", "var/log/")
         found[host, name] = found.get((host, name), b"") + content
@@ -55,7 +56,7 @@ def truth(out: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(out / "truth" / f"{name}.csv")
 
 
-def log_lines(files: dict[tuple[str, str], bytes], host: str, log: str) -> list[str]:
+def log_lines(files: Files, host: str, log: str) -> list[str]:
     """Lines of a log with its rotations, in order of time."""
     lines = []
     for (owner, path), content in files.items():
@@ -72,7 +73,7 @@ def _inflated(content: bytes) -> str:
         return ""  # cut on purpose
 
 
-def test_the_same_seed_writes_the_same_bytes(made: tuple[Path, History], tmp_path: Path) -> None:
+def test_the_same_seed_writes_the_same_bytes(made: Made, tmp_path: Path) -> None:
     again = tmp_path / "again"
     simulate_fleet(again, **FLEET)
     names = sorted(str(file.relative_to(again)) for file in again.rglob("*"))
@@ -82,18 +83,18 @@ def test_the_same_seed_writes_the_same_bytes(made: tuple[Path, History], tmp_pat
             assert (again / name).read_bytes() == (made[0] / name).read_bytes(), name
 
 
-def test_the_folder_says_that_it_is_made_up(made: tuple[Path, History]) -> None:
+def test_the_folder_says_that_it_is_made_up(made: Made) -> None:
     assert "made up" in (made[0] / "SIMULATED").read_text()
     parameters = json.loads((made[0] / "truth" / "parameters.json").read_text())
     assert parameters["seed"] == 3 and parameters["driver_rate"] == 1.5 and parameters["ratio_58"] == 3.0
     assert list(pd.read_csv(made[0] / "inventory.csv")) == ["host", "cluster", "vendor", "model", "users", "vms"]
 
 
-def test_names_are_safe_on_windows(made: tuple[Path, History]) -> None:
+def test_names_are_safe_on_windows(made: Made) -> None:
     assert not [file for file in made[0].rglob("*") if set('<>:"|?*\\') & set(file.name)]
 
 
-def test_truth_holds_the_whole_history(made: tuple[Path, History]) -> None:
+def test_truth_holds_the_whole_history(made: Made) -> None:
     out, history = made
     for name in ("crashes", "boots", "installs", "gaps", "hosts"):
         assert len(truth(out, name)) == len(getattr(history, name))
@@ -102,7 +103,7 @@ def test_truth_holds_the_whole_history(made: tuple[Path, History]) -> None:
     assert rates["crashes"].sum() == table["crashes"].sum()
 
 
-def test_every_crash_has_its_dump_log_or_none(made: tuple[Path, History], files: dict[tuple[str, str], bytes]) -> None:
+def test_every_crash_has_its_dump_log_or_none(made: Made, files: Files) -> None:
     crashes = truth(made[0], "crashes")
     assert set(crashes["form"]) == {"whole", "bare", "cut", "none"}
     dumps = {key: content.decode() for key, content in files.items() if "var/core/" in key[1]}
@@ -112,9 +113,7 @@ def test_every_crash_has_its_dump_log_or_none(made: tuple[Path, History], files:
     assert len(dumps) == len(left)
 
 
-def test_only_whole_dumps_name_a_driver_on_the_stack(
-    made: tuple[Path, History], files: dict[tuple[str, str], bytes]
-) -> None:
+def test_only_whole_dumps_name_a_driver_on_the_stack(made: Made, files: Files) -> None:
     crashes = truth(made[0], "crashes").set_index(["host", "time"])
     spellings = set()
     for (host, path), content in files.items():
@@ -134,9 +133,7 @@ def test_only_whole_dumps_name_a_driver_on_the_stack(
     assert {"<None>#<None>", "#", "com.vmware.driverAPI#9.2"} <= spellings
 
 
-def test_uptime_in_the_dump_is_the_life_of_the_boot(
-    made: tuple[Path, History], files: dict[tuple[str, str], bytes]
-) -> None:
+def test_uptime_in_the_dump_is_the_life_of_the_boot(made: Made, files: Files) -> None:
     crashes = truth(made[0], "crashes").set_index(["host", "time"])
     seen = 0
     for (host, path), content in files.items():
@@ -152,9 +149,7 @@ def test_uptime_in_the_dump_is_the_life_of_the_boot(
     assert seen > 20
 
 
-def test_heartbeats_count_the_uptime_of_the_true_boot(
-    made: tuple[Path, History], files: dict[tuple[str, str], bytes]
-) -> None:
+def test_heartbeats_count_the_uptime_of_the_true_boot(made: Made, files: Files) -> None:
     history = made[1]
     for host, boots in history.boots.groupby("host"):
         starts = boots["boot"].to_numpy(dtype="datetime64[s]").astype("int64")
@@ -171,7 +166,7 @@ def test_heartbeats_count_the_uptime_of_the_true_boot(
                 )
 
 
-def test_no_line_falls_into_a_gap(made: tuple[Path, History], files: dict[tuple[str, str], bytes]) -> None:
+def test_no_line_falls_into_a_gap(made: Made, files: Files) -> None:
     gaps = made[1].gaps
     assert len(gaps) > 5
     for gap in gaps.itertuples():
@@ -182,9 +177,7 @@ def test_no_line_falls_into_a_gap(made: tuple[Path, History], files: dict[tuple[
             assert not ((stamps >= gap.start) & (stamps < gap.end)).any()
 
 
-def test_banners_tell_the_loaded_version_of_their_boot(
-    made: tuple[Path, History], files: dict[tuple[str, str], bytes]
-) -> None:
+def test_banners_tell_the_loaded_version_of_their_boot(made: Made, files: Files) -> None:
     seen = set()
     for host, boots in made[1].boots.groupby("host"):
         for line in log_lines(files, host, "vmkernel"):
@@ -196,16 +189,14 @@ def test_banners_tell_the_loaded_version_of_their_boot(
     assert seen == {"5.5.0.50", "5.5.0.58", "5.5.0.60"}
 
 
-def test_esxupdate_tells_every_install(made: tuple[Path, History], files: dict[tuple[str, str], bytes]) -> None:
+def test_esxupdate_tells_every_install(made: Made, files: Files) -> None:
     for host, installs in made[1].installs.groupby("host"):
         text = files[host, "var/log/esxupdate.log"].decode()
         told = re.findall(r"being installed is Hewlett-Packard_bootbank_scsi-hpsa_(5\.5\.0\.\d\d)-1OEM", text)
         assert told[1:] == installs["version"].tolist()  # the first is the image
 
 
-def test_commands_tell_what_runs_and_what_waits(
-    made: tuple[Path, History], files: dict[tuple[str, str], bytes]
-) -> None:
+def test_commands_tell_what_runs_and_what_waits(made: Made, files: Files) -> None:
     history = made[1]
     for host, boots in history.boots.groupby("host"):
         loaded = boots["version"].iloc[-1]
@@ -217,7 +208,7 @@ def test_commands_tell_what_runs_and_what_waits(
         assert waits == (installed != loaded)
 
 
-def test_bundles_split_large_files_and_link_their_logs(made: tuple[Path, History]) -> None:
+def test_bundles_split_large_files_and_link_their_logs(made: Made) -> None:
     bundles = sorted(made[0].rglob("*.tgz"))
     assert len(bundles) == 3
     with tarfile.open(bundles[0]) as archive:
@@ -230,7 +221,7 @@ def test_bundles_split_large_files_and_link_their_logs(made: tuple[Path, History
     assert not [member for member in members if member.isfile() and member.size > FRAGMENT]
 
 
-def test_some_rotations_are_lost_and_some_are_cut(files: dict[tuple[str, str], bytes]) -> None:
+def test_some_rotations_are_lost_and_some_are_cut(files: Files) -> None:
     rotations = {
         host: sorted(path for owner, path in files if owner == host and re.search(r"vmkernel\.\d", path))
         for host, _ in files

@@ -139,9 +139,8 @@ def test_a_crash_ends_its_boot() -> None:
 def test_what_is_installed_loads_at_the_next_boot_and_no_sooner() -> None:
     history = fleet()
     first = history.boots[~history.boots["host"].duplicated()].set_index("host")["version"]
-    installs = {
-        host: list(zip(rows["time"], rows["version"], strict=True)) for host, rows in history.installs.groupby("host")
-    }
+    by_host = history.installs.groupby("host")
+    installs = {host: list(zip(rows["time"], rows["version"], strict=True)) for host, rows in by_host}
     for boot in history.boots.itertuples():
         done = [version for time, version in installs.get(boot.host, []) if time <= boot.boot]
         assert boot.version == (done[-1] if done else first[boot.host])
@@ -222,26 +221,18 @@ def test_a_deliberate_crash_ends_a_boot_and_counts_nowhere() -> None:
 
 
 def test_a_fleet_with_nothing_in_it_still_has_its_tables() -> None:
-    history = simulate_history(
-        3, 10, 1, driver_rate=0, background_rate=0, gaps_per_host=0, rollout_58_days=(900.0,) * 3
-    )
+    nothing = {"driver_rate": 0, "background_rate": 0, "gaps_per_host": 0, "rollout_58_days": (900.0,) * 3}
+    history = simulate_history(3, 10, 1, **nothing)
     assert history.crashes.empty and history.installs.empty and history.gaps.empty
     assert _all_crashes(history.exposure()) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [
-        ({"hosts": 0}, "hosts"),
-        ({"days": 0}, "days"),
-        ({"driver_rate": -1}, "driver_rate"),
-        ({"driver_rate": float("nan")}, "driver_rate"),
-        ({"rollback": 1.5}, "rollback"),
-        ({"reboot_days": 0}, "reboot_days"),
-        ({"frailty_shape": "normal"}, "frailty_shape"),
-        ({"speed": 3}, "speed"),
-    ],
-)
+    [({"hosts": 0}, "hosts"), ({"days": 0}, "days"), ({"driver_rate": -1}, "driver_rate"),
+     ({"driver_rate": float("nan")}, "driver_rate"), ({"rollback": 1.5}, "rollback"),
+     ({"reboot_days": 0}, "reboot_days"), ({"frailty_shape": "normal"}, "frailty_shape"), ({"speed": 3}, "speed")],
+)  # fmt: skip
 def test_wrong_parameters_are_named(arguments: dict[str, float], word: str) -> None:
     with pytest.raises(InputError, match=word):
         simulate_history(**{"hosts": 5, "clusters": 1, **arguments})

@@ -7,12 +7,12 @@ from random import Random
 
 import pytest
 
-from psodlib.simulate.stories import story_named, story_names
+from psodlib.simulate.stories import _stories, story_named
 from psodlib.simulate.text import dump_text, stamp
 from psodlib.triage.crashes import parse_crashes
 
 HPSA = story_named("hpsa")
-STORIES = [story_named(name) for name in story_names()]
+STORIES = [*_stories().values()]
 WAYS = sorted({(story.name, stack.kind, stack.module or "") for story in STORIES for stack in story.stacks})
 TIME, UPTIME = 1_401_551_852_579, 2_578_450_166  # 31 May 2014, 29 days
 
@@ -35,7 +35,7 @@ def test_a_bare_dump_names_nobody(seed: int) -> None:
     assert (crash.kind, crash.guilty_module, crash.guilt) == ("page_fault", None, "none")
 
 
-@pytest.mark.parametrize("name", story_names())
+@pytest.mark.parametrize("name", _stories())
 def test_everything_that_stops_a_host_has_a_stack(name: str) -> None:
     story = story_named(name)
     ways = {(stack.kind, stack.module) for stack in story.stacks}
@@ -53,12 +53,8 @@ def test_both_spellings_of_none_occur() -> None:
 
 @pytest.mark.parametrize(
     ("time", "whole", "text"),
-    [
-        (0, True, "1970-01-01T00:00:00.000Z"),
-        (TIME, True, "2014-05-31T15:57:32.579Z"),
-        (TIME, False, "2014-05-31T15:57:32Z"),
-        (1_456_790_399_999, True, "2016-02-29T23:59:59.999Z"),
-    ],
-)
+    [(0, True, "1970-01-01T00:00:00.000Z"), (TIME, True, "2014-05-31T15:57:32.579Z"),
+     (TIME, False, "2014-05-31T15:57:32Z"), (1_456_790_399_999, True, "2016-02-29T23:59:59.999Z")],
+)  # fmt: skip
 def test_stamps(time: int, whole: bool, text: str) -> None:
     assert stamp(time, whole) == text

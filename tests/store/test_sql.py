@@ -44,29 +44,13 @@ def test_an_answer_is_what_pandas_says(store: Path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [
-        "select * from read_csv('/etc/passwd')",
-        "select * from read_text('/etc/passwd')",
-        "select * from '/etc/passwd'",
-        "select * from glob('/*')",
-        "select * from read_parquet('https://example.com/x.parquet')",
-        "select getenv('HOME')",
-        "select * from os",
-        "copy (select 1) to '{out}'",
-        "attach '{out}' as x",
-        "install httpfs",
-        "load httpfs",
-        "set enable_external_access=true",
-        "create table crashes2 as select 1",
-        "drop view crashes",
-        "delete from crashes",
-        "export database '{out}'",
-        "pragma database_list",
-        "select 1; select 2",
-        "",
-        "select nonsense from crashes",
-    ],
-)
+    ["select * from read_csv('/etc/passwd')", "select * from read_text('/etc/passwd')", "select * from '/etc/passwd'",
+     "select * from glob('/*')", "select * from read_parquet('https://example.com/x.parquet')",
+     "select getenv('HOME')", "select * from os", "copy (select 1) to '{out}'", "attach '{out}' as x",
+     "install httpfs", "load httpfs", "set enable_external_access=true", "create table crashes2 as select 1",
+     "drop view crashes", "delete from crashes", "export database '{out}'", "pragma database_list",
+     "select 1; select 2", "", "select nonsense from crashes"],
+)  # fmt: skip
 def test_nothing_else_is_in_reach(store: Path, tmp_path: Path, query: str) -> None:
     with pytest.raises(psod.InputError):
         ask(store, query.format(out=tmp_path / "out"))

@@ -27,14 +27,7 @@ def frame(name: str, number: int, start: int, head: str = "") -> str:
     return f"{head}0x451a{number:06x}10:[0x{start + 0x2000 + 16 * number:x}]{function}@{owner}+0x{16 + number:x} stack: 0x0"
 
 
-def screen(
-    message: str,
-    stack: str,
-    release=SIX,
-    saved: dict[int, str] | None = None,
-    uptime: timedelta = NEVER_ILL,
-    more: str = "",
-) -> str:
+def screen(message: str, stack: str, release=SIX, saved=None, uptime: timedelta = NEVER_ILL, more: str = "") -> str:
     version, start = release
     days, seconds = uptime.days, uptime.seconds
     clock = f"{days}:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.000"
@@ -42,19 +35,16 @@ def screen(
     lines += [f"Code start: 0x{start:x} VMK uptime: {clock}", *filter(None, [more])]
     for pcpu, names in (saved or {}).items():
         lines.append(f"Saved backtrace from: pcpu {pcpu} Heartbeat NMI")
-        lines += [
-            frame(name, 100 * pcpu + i, start, f"pcpu {pcpu} Heartbeat NMI: ") for i, name in enumerate(names.split())
-        ]
+        head = f"pcpu {pcpu} Heartbeat NMI: "
+        lines += [frame(name, 100 * pcpu + i, start, head) for i, name in enumerate(names.split())]
     lines += [frame(name, i, start) for i, name in enumerate(stack.split())]
     return "\n".join(line(timedelta(0), text) for text in lines)
 
 
 def log(*entries: tuple[timedelta, str]) -> str:
     # Two quiet weeks, a line every other hour, and what the case has to say.
-    quiet = [
-        (i * 2 * HOUR, "ScsiDeviceIO: 2338: Cmd(0x4124) 0x1a, CmdSN 0x5 from world 0 failed H:0x0 D:0x2 P:0x0")
-        for i in range(1, 168)
-    ]
+    usual = "ScsiDeviceIO: 2338: Cmd(0x4124) 0x1a, CmdSN 0x5 from world 0 failed H:0x0 D:0x2 P:0x0"
+    quiet = [(i * 2 * HOUR, usual) for i in range(1, 168)]
     return "\n".join(line(before, text) for before, text in sorted([*quiet, *entries], reverse=True)) + "\n"
 
 
@@ -166,9 +156,8 @@ def test_an_address_is_joined_with_the_hosts_lists(tmp_path, message, before, gu
     (folder / "commands").mkdir(parents=True)
     (folder / "commands" / "localcli_hardware-pci-list.txt").write_text(PCI_LIST)
     (folder / "commands" / "esxcfg-nics_-l.txt").write_text(NICS)
-    (folder / "vmkernel.log").write_text(
-        log(*[(timedelta(seconds=1), before)] if before else []) + screen(message, "x lpfc_x@lpfc")
-    )
+    said = [(timedelta(seconds=1), before)] if before else []
+    (folder / "vmkernel.log").write_text(log(*said) + screen(message, "x lpfc_x@lpfc"))
     fleet = psod.load(tmp_path, jobs=1)
     (crash,) = fleet.crashes.itertuples()
     wanted = (guilty, guilt, signature)

@@ -23,10 +23,8 @@ def at(text: str) -> datetime:
 
 
 def uptimes(*boots: str) -> pd.DataFrame:
-    rows = [
-        {"host": "esx1", "boot": at(boot), "end": at(boot) + timedelta(days=3), "end_reason": "reboot"}
-        for boot in boots
-    ]
+    ends = {"host": "esx1", "end_reason": "reboot"}
+    rows = [{"boot": at(boot), "end": at(boot) + timedelta(days=3), **ends} for boot in boots]
     rows[-1]["end_reason"] = "running"
     return schema.build("uptimes", rows)
 
@@ -56,9 +54,8 @@ def reading(evidence: str, time: str, version: str = "5.5.0.58", **more) -> dict
 )
 def test_compliance(readings, status):
     hosts = schema.build("hosts", [{"host": "esx1"}])
-    fleet = SimpleNamespace(
-        hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=schema.build("drivers", readings)
-    )
+    drivers = schema.build("drivers", readings)
+    fleet = SimpleNamespace(hosts=hosts, crashes=CRASHES, uptimes=uptimes(*BOOTS), drivers=drivers)
     assert list(fleet_compliance(fleet, "hpsa", "5.5.0.50")["status"]) == [status]
 
 

@@ -14,9 +14,8 @@ CALM = "2016-03-0{day}T00:{minute:02d}:00.000Z cpu1:3)Net: 1: link up\n"
 
 
 def crash(time: str = "2016-03-04T05:06:07.100Z ", ms: int | None = None) -> str:
-    return "".join(
-        line.format(time=time, ms=ms) for line in (HEADER, *((START,) if ms is not None else ()), TRACE, TRACE)
-    )
+    lines = [HEADER, *([START] if ms is not None else []), TRACE, TRACE]
+    return "".join(line.format(time=time, ms=ms) for line in lines)
 
 
 def folder(tmp_path: Path, **texts: str) -> psod.Fleet:
@@ -57,12 +56,11 @@ def test_equal_uptime_and_time_under_two_names_is_one_host(tmp_path: Path) -> No
 
 def test_one_hosts_text_at_two_times_is_two_crashes_and_within_the_skew_is_one(tmp_path: Path) -> None:
     early, late = crash(ms=123), crash("2016-03-04T05:09:07.100Z ", ms=123)
-    fleet = folder(tmp_path, esx1=early)
-    (tmp_path / "esx1" / "var" / "log" / "vmkernel.0.gz").write_bytes(gzip.compress(late.encode()))
+    folder(tmp_path, esx1=early)
+    rotated = tmp_path / "esx1" / "var" / "log" / "vmkernel.0.gz"
+    rotated.write_bytes(gzip.compress(late.encode()))
     assert psod.load(tmp_path, jobs=1).crashes.copies.tolist() == [2]
-    (tmp_path / "esx1" / "var" / "log" / "vmkernel.0.gz").write_bytes(
-        gzip.compress(late.replace("-03-04", "-02-01").encode())
-    )
+    rotated.write_bytes(gzip.compress(late.replace("-03-04", "-02-01").encode()))
     fleet = psod.load(tmp_path, jobs=1)
     assert len(fleet.crashes) == 2 and fleet.crashes.crash_id.is_unique
     assert conflicts(fleet) == []

@@ -13,9 +13,8 @@ BOOT = pd.Timestamp("2014-05-01", tz="UTC")
 
 
 def fleet(*drivers: dict[str, object]) -> SimpleNamespace:
-    uptimes = [
-        {"host": host, "boot": BOOT, "end": BOOT + pd.Timedelta(days=9), "end_reason": "running"} for host in ("a", "b")
-    ]
+    runs = {"boot": BOOT, "end": BOOT + pd.Timedelta(days=9), "end_reason": "running"}
+    uptimes = [{"host": host, **runs} for host in ("a", "b")]
     rows = [{"host": "a", "module": "hpsa", "state": "loaded", "evidence": "proc", "version": "5.5.0.58",
              "observed_at": BOOT + pd.Timedelta(days=1), **driver} for driver in drivers]  # fmt: skip
     return SimpleNamespace(uptimes=schema.build("uptimes", uptimes), drivers=schema.build("drivers", rows))
@@ -33,10 +32,8 @@ def test_firmware_is_the_last_that_was_read():
 
 
 def test_two_names_of_one_device_are_one_only_where_there_is_one_of_each():
-    listed, read = (
-        {"device": "vmhba0", "evidence": "adapter_list", "version": None},
-        {"device": "hpsa0", "firmware": "3.04"},
-    )
+    listed = {"device": "vmhba0", "evidence": "adapter_list", "version": None}
+    read = {"device": "hpsa0", "firmware": "3.04"}
     table = device_table(fleet(listed, read))
     assert list(table["device"]) == ["vmhba0 (hpsa0)"]
     table = device_table(fleet(listed, {**listed, "device": "vmhba1"}, read))

@@ -133,18 +133,11 @@ def test_a_symbol_overrules_a_map_only_where_that_lost_a_line(function, expected
 
 @pytest.mark.parametrize(
     ("function", "loaded", "module"),
-    [
-        ("be_char_ioctl", (), "be2iscsi"),
-        ("be_xmit", (), "be2net"),
-        ("ixgbe_poll", ("ixgben",), "ixgben"),
-        ("ixgbe_poll", ("ixgbe", "ixgben"), "ixgbe"),
-        ("bnx2x_poll", (), "bnx2x"),
-        ("bnx2_poll", (), "bnx2"),
-        ("e1000e_poll", (), "e1000e"),
-        ("qla24xxProcessResponseQueue", ("qlnativefc",), "qlnativefc"),
-        ("nothing_known", (), None),
-    ],
-)
+    [("be_char_ioctl", (), "be2iscsi"), ("be_xmit", (), "be2net"), ("ixgbe_poll", ("ixgben",), "ixgben"),
+     ("ixgbe_poll", ("ixgbe", "ixgben"), "ixgbe"), ("bnx2x_poll", (), "bnx2x"), ("bnx2_poll", (), "bnx2"),
+     ("e1000e_poll", (), "e1000e"), ("qla24xxProcessResponseQueue", ("qlnativefc",), "qlnativefc"),
+     ("nothing_known", (), None)],
+)  # fmt: skip
 def test_symbol_prefixes(function, loaded, module):
     modules = tuple(Module(module=name) for name in loaded)
     assert attribute_frames(Crash(frames=stack(function), modules=modules)).frames[0].module == module

@@ -78,9 +78,8 @@ CHECKED = "Machine Check Exception on PCPU 3 in world 7:vmm0:a"
     ],
 )  # fmt: skip
 def test_what_signs_by_its_words_does_not_sign_by_its_stack(kind, message, text, expected):
-    crash = Crash(
-        kind=kind, message=message, text=text, deliberate=kind == "user_requested", frames=stack("hpsa_scan_start")
-    )
+    asked = kind == "user_requested"
+    crash = Crash(kind=kind, message=message, text=text, deliberate=asked, frames=stack("hpsa_scan_start"))
     assert sign(crash).signature == expected
     assert sign(replace(crash, frames=())).signature == expected
 
@@ -117,9 +116,8 @@ def test_a_stall_signs_by_the_stalled_pcpu():
     own = stack("Panic", "Heartbeat_DetectCPULockups", "Timer_BHHandler")
     other = stack("lpfc_poll", backtrace=1, pcpu=118)
     bystander = stack("idle", backtrace=2, pcpu=3)
-    crash = Crash(
-        kind="no_heartbeat", message="PCPU 118: no heartbeat (3/3 IPIs received)", frames=own + bystander + other
-    )
+    message = "PCPU 118: no heartbeat (3/3 IPIs received)"
+    crash = Crash(kind="no_heartbeat", message=message, frames=own + bystander + other)
     assert sign(crash).signature == "lpfc_poll"
     assert sign(replace(crash, frames=own)).signature == "no_heartbeat: stalled PCPU's backtrace not in the text"
 
@@ -131,12 +129,11 @@ def test_nothing_of_the_host_or_the_build_moves_a_signature():
         ),
         Frame(index=1, function="hpsa_scan_start", module=None, address=0x418000002000, offset=0x20),
     )
-    crash = Crash(
-        kind="page_fault", host="esx1", message="#PF Exception 14 in world 1:a IP 0x1 addr 0x0", frames=frames
-    )
+    message = "#PF Exception 14 in world 1:a IP 0x1 addr 0x0"
+    crash = Crash(kind="page_fault", host="esx1", message=message, frames=frames)
+    places = ({"address": 0x420000000000 + i, "offset": 999 + i} for i in range(2))
     moved = tuple(
-        replace(f, address=0x420000000000 + i, offset=999 + i, module_version="9.9", module="hpsa", stack=None)
-        for i, f in enumerate(frames)
+        replace(f, **place, module_version="9.9", module="hpsa") for f, place in zip(frames, places, strict=True)
     )
     other = replace(
         crash, host="esx2.example.com", world_id=77, world_name="b", kind="general_protection", esxi_build="1", driver_version="2",
@@ -199,15 +196,10 @@ def test_length_and_version():
 
 @pytest.mark.parametrize(
     ("frame", "name"),
-    [
-        (Frame(function="hpsa_isr"), "hpsa_isr"),
-        (Frame(function="hpsa_isr+0x39c"), "hpsa_isr"),
-        (Frame(function="hpsa_isr'@'<None>"), "hpsa_isr"),
-        (Frame(module="hpsa"), "hpsa:?"),
-        (Frame(), "?"),
-        (Frame(function="@#"), "?"),
-    ],
-)
+    [(Frame(function="hpsa_isr"), "hpsa_isr"), (Frame(function="hpsa_isr+0x39c"), "hpsa_isr"),
+     (Frame(function="hpsa_isr'@'<None>"), "hpsa_isr"), (Frame(module="hpsa"), "hpsa:?"), (Frame(), "?"),
+     (Frame(function="@#"), "?")],
+)  # fmt: skip
 def test_frame_names(frame, name):
     assert frame_name(frame) == name
 

@@ -24,12 +24,9 @@ STACKS = {
 def fleet() -> SimpleNamespace:
     crashes, frames = [], []
     for crash_id, stack in STACKS.items():
-        crashes.append(
-            {"crash_id": crash_id, "host": f"host-{crash_id}", "kind": "page_fault", "signature": stack.split(" ")[0]}
-        )
-        frames += [
-            {"crash_id": crash_id, "backtrace": 0, "index": i, "function": name} for i, name in enumerate(stack.split())
-        ]
+        names, own = stack.split(), {"crash_id": crash_id}
+        crashes.append({**own, "host": f"host-{crash_id}", "kind": "page_fault", "signature": stack.split(" ")[0]})
+        frames += [{**own, "backtrace": 0, "index": i, "function": name} for i, name in enumerate(names)]
     return SimpleNamespace(crashes=schema.build("crashes", crashes), frames=schema.build("frames", frames))
 
 

@@ -189,14 +189,9 @@ def test_no_site_file_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "arm_exception_screen_70",
-        "no_heartbeat_saved_backtrace_80",
-        "crashme_deliberate_55",
-        "backtrace_only_pasted_70",
-        "five_words_then_header_65",
-    ],
-)
+    ["arm_exception_screen_70", "no_heartbeat_saved_backtrace_80", "crashme_deliberate_55",
+     "backtrace_only_pasted_70", "five_words_then_header_65"],
+)  # fmt: skip
 def test_every_sort_of_crash_has_a_write_up(tmp_path, name):
     (tmp_path / "e/host1").mkdir(parents=True)
     (tmp_path / "e/host1/vmkernel-log.1").write_bytes((DATA.parent / f"tests/golden/vmkernel/{name}.log").read_bytes())

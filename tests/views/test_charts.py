@@ -60,11 +60,8 @@ def exposure() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def crashes() -> pd.DataFrame:
-    blame = [
-        ("hpsa", "on_stack", "vmkernel-log.1"),
-        ("hpsa", "module_map", "vmkernel.log"),
-        (None, "none", "vmkernel-zdump.2"),
-    ]
+    blame = [("hpsa", "on_stack", "vmkernel-log.1"), ("hpsa", "module_map", "vmkernel.log")]
+    blame.append((None, "none", "vmkernel-zdump.2"))
     rows = [
         {"crash_id": f"c{n}", "host": f"esx{n:02}", "time": START + 40 * n * DAY, "guilty_module": module, "guilt": guilt,
          "source": f"ev/{source}", "message": "#PF", "line": n, "sha256": "00"}
@@ -95,9 +92,8 @@ def draw(exposure, crashes, uptimes, coverage):
     """Every chart by name, drawn from the tables above."""
     drivers = schema.build("drivers", [{"host": "esx01", "module": "hpsa", "version": "5.5.0.58", "state": "loaded",
                                         "observed_at": START, "boot": START, "evidence": "banner", "source": "v"}])  # fmt: skip
-    fleet = SimpleNamespace(
-        crashes=crashes, uptimes=uptimes, drivers=drivers, coverage=coverage, events=schema.empty("events")
-    )
+    told = {"crashes": crashes, "uptimes": uptimes, "drivers": drivers, "coverage": coverage}
+    fleet = SimpleNamespace(**told, events=schema.empty("events"))
     known = exposure[exposure["version"].notna()]
     decision = decide_pin(known, ["5.5.0.50", "5.5.0.58"])
     ratio, hazard, survival = rate_ratio(known, "5.5.0.58", "5.5.0.50"), hazard_by_uptime(known), time_to_crash(known)
@@ -144,9 +140,8 @@ def test_every_chart_says_its_finding_its_units_and_what_it_rests_on_in_print_th
     assert ax.get_xlabel()
     assert caption(ax).startswith("Simulated fleet. ") and any(c.isdigit() for c in caption(ax))
     assert len(charts.numbers(ax)) and not caption(draw(name)).startswith("Simulated")
-    told = (
-        getattr(charts, f"plot_{name}").__doc__.split("``numbers(ax)``: ")[1].split(";")[0].split(" and the others")[0]
-    )
+    told = getattr(charts, f"plot_{name}").__doc__.split("``numbers(ax)``: ")[1]
+    told = told.split(";")[0].split(" and the others")[0]
     assert set(re.findall(r"``(\w+)``", told)) <= set(charts.numbers(ax).columns)
     texts = [*ax.texts, ax.title, ax.xaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
     assert min(text.get_fontsize() for text in texts) >= 8.5
@@ -401,11 +396,7 @@ def test_log_text_is_drawn_letter_by_letter(crashes):
     ]  # fmt: skip
     for ax in drawn:
         ax.figure.canvas.draw()  # a missing glyph or bad mathtext would warn, and a warning is an error here
-        texts = [
-            *(label.get_text() for label in ax.get_yticklabels()),
-            title(ax),
-            *(text.get_text() for text in ax.texts),
-        ]
+        texts = [title(ax), *(text.get_text() for text in (*ax.get_yticklabels(), *ax.texts))]
         assert not any("\x1b" in text or "\u202e" in text or "\n<" in text for text in texts)
         assert all(text.count("$") == text.count(r"\$") for text in texts)
     (label,) = drawn[0].get_yticklabels()

@@ -102,18 +102,11 @@ def test_hostile_text_stays_text_in_html(hostile: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["brief.pdf", "writeup.pdf"])
 @pdftotext
 def test_hostile_text_stays_text_in_pdf(hostile: Path, name: str) -> None:
-    done = subprocess.run(
-        ["pdftotext", "-raw", hostile / name, "-"], capture_output=True, text=True, check=True, timeout=60
-    )
+    words = ["pdftotext", "-raw", hostile / name, "-"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     flat = "".join(done.stdout.replace("\u200b", "").split())
-    for part in (
-        '#image("/etc/passwd")',
-        '#panic("p")',
-        "$a^2$",
-        "<script>alert(1)</script>",
-        "**b**",
-        "[t](javascript:alert(1))",
-    ):
+    code = ('#image("/etc/passwd")', '#panic("p")', "$a^2$", "<script>alert(1)</script>")
+    for part in (*code, "**b**", "[t](javascript:alert(1))"):
         assert part in flat, part
 
 
@@ -218,9 +211,8 @@ def test_html_and_markdown_say_all_of_a_document() -> None:
 @pytest.mark.parametrize("style", ["brief.typ", "writeup.typ"])
 def test_pdf_says_all_of_a_document(tmp_path: Path, style: str) -> None:
     to_pdf(EVERY_BLOCK, tmp_path / "d.pdf", style)
-    done = subprocess.run(
-        ["pdftotext", "-layout", tmp_path / "d.pdf", "-"], capture_output=True, text=True, check=True, timeout=60
-    )
+    words = ["pdftotext", "-layout", tmp_path / "d.pdf", "-"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
     for part in PARTS:
         assert f"{part} here" in done.stdout.replace("\u200b", ""), part
 
@@ -259,15 +251,8 @@ def fleets() -> Iterator[tuple[str, Fleet]]:
     yield "no versions", without(whole, drivers=schema.empty("drivers"))
     yield "no frames", without(whole, frames=schema.empty("frames"))
     yield "no boots", without(whole, uptimes=schema.empty("uptimes"), coverage=schema.empty("coverage"))
-    yield (
-        "no module",
-        without(
-            whole,
-            crashes=whole.crashes.assign(
-                guilty_module=pd.NA, guilty_function=pd.NA, driver_version=pd.NA, guilt="none"
-            ),
-        ),
-    )
+    nobody = dict.fromkeys(["guilty_module", "guilty_function", "driver_version"], pd.NA)
+    yield "no module", without(whole, crashes=whole.crashes.assign(**nobody, guilt="none"))
     unknown = schema.build("crashes", [{"crash_id": "c1", "host": "esx00", "guilt": "none", "kind": "other"}])
     yield "crash of unknowns", without(whole, crashes=unknown)
     words = without(whole, hosts=whole.hosts.assign(users="many", vms=pd.NA))
@@ -360,14 +345,10 @@ def test_every_crash_is_counted_once_and_the_lines_add_up() -> None:
 @pdftotext
 def test_the_brief_is_two_pages_with_words_that_can_be_read(tmp_path: Path) -> None:
     folder = report(hand_made.fleet(), tmp_path / "r", notebooks=False).folder
-    pages = subprocess.run(["pdftotext", folder / "brief.pdf", "-"], capture_output=True, check=True).stdout.count(
-        b"\f"
-    )
-    assert pages <= 2
-    widths = [
-        struct.unpack(">I", (folder / "charts" / f"{name}.png").read_bytes()[16:20])[0]
-        for name in ("rates", "options", "rollout")
-    ]
+    pages = subprocess.run(["pdftotext", folder / "brief.pdf", "-"], capture_output=True, check=True).stdout
+    assert pages.count(b"\f") <= 2
+    heads = [(folder / "charts" / f"{name}.png").read_bytes()[16:20] for name in ("rates", "options", "rollout")]
+    widths = [struct.unpack(">I", head)[0] for head in heads]
     # 8.5 points at 220 dots an inch, shrunk to a page's 174 mm, are still 8 (to a tenth)
     assert min(8.5 * min(1.0, 174 / 25.4 * 220 / width) for width in widths) > 7.95
 

@@ -20,6 +20,7 @@ from psodlib.evidence.artifacts.findings import ISO_STAMP, Findings, Part, numbe
 from psodlib.evidence.artifacts.inventory import read_inventory
 from psodlib.evidence.artifacts.sheets import read_workbook
 from psodlib.evidence.artifacts.terminal import has_prompt, output_lines, split_terminal
+from psodlib.evidence.dress import plain, worn
 from psodlib.evidence.heads import Heads
 from psodlib.evidence.streams import noted
 from psodlib.records import FileReading, Problem
@@ -31,11 +32,6 @@ MAX_LOOK = 1000  # characters of a line looked at
 MAX_LINES = 2_000_000  # of a capture of a terminal or a command's output
 
 
-_QUOTED = re.compile(r"[ \t]{0,40}(?:> ?){1,8}")
-_BLANKS = re.compile(
-    r"\u00a0|&nbsp;|</?(?:br|pre|code|p|div|span|td|tr|tt|li)\b[^<>]{0,200}>|\{\{[<%][^{}]{0,100}[>%]\}\}"
-)
-_ESCAPED = re.compile(r"\\([\[\]_*#~|-])")
 _FENCE = re.compile(r"[ \t]*(?:`{3,}|~{3,})[ \t]*[\w-]{0,20}[ \t]*$")
 
 
@@ -96,7 +92,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("formatter", '[{"Name": "scsi-hpsa", "Vendor": "HP", "Version": "5.5.0.58-1OEM.550.0.0.1331820"}]',
           r'\A(?:\[\s*)?\{(?s:.*?)"(?:Name|Product|ProductName|HBAName|Driver|Version|Build|ModuleFile|IsLoaded|VMkernelName|ID|driver|acceptance_level)"\s*:|\A(?:\[\s*)?\{(?s:.*?)"VMware ESXi? ', rows.read_rows),
     _kind("formatter", '<?xml version="1.0" encoding="utf-8"?>\n<output xmlns="http://www.vmware.com/Products/ESX/5.0/esxcli">',
-          r"\A(?:<\?xml[^>]{0,200}>\s*)?<output\b", rows.read_rows),
+          r"\A(?:<output\b|<\?xml[^>]{0,200}>\s*(?:<output\b|<!DOCTYPE[^>\[]{0,100}\[))", rows.read_rows),
     _kind("formatter", "VIB[0].Name.string=i40en", rf"^[ \t]*{rows.KEY_VALUE}", rows.read_rows),
     _kind("table", '"VMHost","Name","Vendor","Version","InstallDate"',
           r'\A(?:(?:"?sep=.|#TYPE [^\n]{0,300})\n)?(?:"?(?i:' + _COLUMN_NAMES + r')[" ]{0,2}[,;\t|]|[^\n]{0,1000}[,;\t|][" ]{0,2}(?i:' + _COLUMN_NAMES + r')[" ]{0,2}(?:[,;\t|]|$))',
@@ -172,13 +168,10 @@ def _kinds_of(text: str, command: str, among: Sequence[int] | None = None) -> It
         done |= {kind.reader, kind.group or kind.reader}
 
 
-def _plain(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def _plain(lines: Iterable[tuple[int, str]], dress: re.Pattern[str] | None) -> Iterator[tuple[int, str]]:
     # Without what a page, a reply or markdown put around an output's lines.
     for number, text in lines:
-        if text.lstrip()[:1] == ">":
-            text = _QUOTED.sub("", text)
-        if "\u00a0" in text or "&nbsp;" in text or "\\" in text or "<" in text:
-            text = _ESCAPED.sub(r"\1", _BLANKS.sub(" ", text))
+        text = plain(dress.sub("", text) if dress else text)
         yield number, "" if text.lstrip()[:3] in ("```", "~~~") and _FENCE.match(text) else text
 
 
@@ -187,12 +180,13 @@ def read_artifact(
 ) -> list[FileReading]:
     """Read a log, a command's output or a capture of several; of the log that it is, where that is known already."""
     kind = kind if kind and (kind.is_log or kind.irrelevant) else None
-    raw, head = numbered_blocks(stream), ""
+    raw, head, dress = numbered_blocks(stream), "", None
     if kind is None:
         first = list(islice(raw, 2))
-        head = "\n".join(text for _, text in islice(_plain(numbered_lines(first)), SNIFFED))
+        dress = worn(b"".join(block for _, block in first)[: 1 << 13].decode("utf-8", "replace"))
+        head = "\n".join(text for _, text in islice(_plain(numbered_lines(first), dress), SNIFFED))
         raw = chain(first, raw)
-    part = Part(source, _plain(numbered_lines(raw)), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
+    part = Part(source, _plain(numbered_lines(raw), dress), name.rpartition("/")[2].removesuffix(".txt"), when, raw)
     several = has_prompt(head)
     kinds = [kind] if kind else [] if several else list(_kinds_of(head, part.command))
     if kinds and (kinds[0].is_log or kinds[0].irrelevant):

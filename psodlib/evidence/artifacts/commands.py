@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,19 +53,10 @@ _RESULT = re.compile(
 )
 
 
-def each_line(pattern: str) -> Callable[[Callable[[re.Match[str], int, Part, Findings], None]], Reader]:
-    """Makes a reader of an output of what is to be done with each of its lines that shows the pattern."""
-    shown = re.compile(pattern)
-
-    def reader_of(keep: Callable[[re.Match[str], int, Part, Findings], None]) -> Reader:
-        def read(part: Part, found: Findings) -> None:
-            for number, text in part.lines:
-                if match := shown.search(text):
-                    keep(match, number, part, found)
-
-        return read
-
-    return reader_of
+def _shown(pattern: str, part: Part) -> Iterator[tuple[int, re.Match[str]]]:
+    # The lines of an output that show a pattern.
+    search = re.compile(pattern).search
+    return ((number, match) for number, text in part.lines if (match := search(text)))
 
 
 def read_proc_node(part: Part, found: Findings) -> None:
@@ -104,13 +95,13 @@ def read_other_node(part: Part, found: Findings) -> None:
 
 def _facts(pattern: str) -> Reader:
     # A reader of what lines say of the host itself, each group a fact.
-    @each_line(pattern)
-    def read(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
-        told = {name: word for name, word in match.groupdict().items() if word}
-        if told.get("host", "").lower().startswith("localhost"):
-            del told["host"]
-        if told:
-            found.fact(part, **told)
+    def read(part: Part, found: Findings) -> None:
+        for _, match in _shown(pattern, part):
+            told = {name: word for name, word in match.groupdict().items() if word}
+            if told.get("host", "").lower().startswith("localhost"):
+                del told["host"]
+            if told:
+                found.fact(part, **told)
 
     return read
 
@@ -144,10 +135,10 @@ def pci_address(text: str | None) -> str | None:
     return f"{segment:04x}:{bus:02x}:{slot:02x}.{words[4]}"
 
 
-@each_line(r"^\s*(\w[\w.-]{0,60})\s*$")
-def read_module_names(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
+def read_module_names(part: Part, found: Findings) -> None:
     """``esxcfg-module -q``: names of the loaded modules, one a line."""
-    found.modules.append(Module(module=match[1], time=part.when, source=part.source))
+    names = (match[1] for _, match in _shown(r"^\s*(\w[\w.-]{0,60})\s*$", part))
+    found.modules += (Module(module=name, time=part.when, source=part.source) for name in names)
 
 
 def read_module_table(part: Part, found: Findings) -> None:
@@ -178,17 +169,18 @@ def read_smbios(part: Part, found: Findings) -> None:
         found.fact(part, **fields)
 
 
-@each_line(r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)")
-def read_uptime(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
+def read_uptime(part: Part, found: Findings) -> None:
     """``uptime`` for people: with the time it was taken, it tells when the boot began."""
-    days, hours, minutes, seconds, alone = (int(value) if value else 0 for value in match.groups())
-    _keep_uptime(part, found, timedelta(days=days, hours=hours, minutes=minutes + alone, seconds=seconds), line)
+    pattern = r"\bup (?:(\d{1,6}) days?,\s*)?(?:(\d{1,2}):(\d\d)(?::(\d\d))?|(\d{1,2}) min)"
+    for line, match in _shown(pattern, part):
+        days, hours, minutes, seconds, alone = map(int, match.groups("0"))
+        _keep_uptime(part, found, timedelta(days=days, hours=hours, minutes=minutes + alone, seconds=seconds), line)
 
 
-@each_line(r"^\s*(\d{6,18})\s*$")
-def read_uptime_micros(match: re.Match[str], line: int, part: Part, found: Findings) -> None:
+def read_uptime_micros(part: Part, found: Findings) -> None:
     """``esxcli system stats uptime get``: microseconds since boot."""
-    _keep_uptime(part, found, timedelta(microseconds=int(match[1])), line)
+    for line, match in _shown(r"^\s*(\d{6,18})\s*$", part):
+        _keep_uptime(part, found, timedelta(microseconds=int(match[1])), line)
 
 
 def _keep_uptime(part: Part, found: Findings, up: timedelta, line: int) -> None:

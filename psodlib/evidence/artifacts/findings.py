@@ -98,14 +98,13 @@ class Findings:
     def readings(self, source: str, kind: str, irrelevant: bool = False) -> list[FileReading]:
         """The findings as records, one a host. A kind that was recognised and gave nothing is no silence."""
         told = [self, *(found for _, found in sorted(self.others.items()))]
-        given = [found.reading(source, kind) for found in told if found or found.problems or found.bad_times]
+        given = [found._reading(source, kind) for found in told if found or found.problems or found.bad_times]
         if given or irrelevant or self.understood:
             return given or [FileReading(source=source, kind=kind, host=self.host, irrelevant=True)]
         unused = noted(source, "unused", f"looks like {kind.replace('_', ' ')}, and nothing was found in it")
         return [FileReading(source=source, kind=kind, host=self.host, problems=(unused,))]
 
-    def reading(self, source: str, kind: str) -> FileReading:
-        """One host's findings as the frozen record of one file."""
+    def _reading(self, source: str, kind: str) -> FileReading:
         if self.bad_times:
             detail = f"{self.bad_times} lines with a time that cannot be or without a year; not used as signs of life"
             self.problems.append(noted(source, "bad_time", detail, self.first_bad_time))

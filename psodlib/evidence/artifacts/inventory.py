@@ -24,12 +24,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "vendor": ("vendor", "manufacturer", "vendorname", "make", "hostmfg", "hersteller", "hardwarevendor"),
     "vms": ("vms", "#vms", "numberofvms", "vmcount", "vmsonhost", "numvms"),
     "users": ("users", "usercount", "sessions"),
-    "esxi_version": ("esxiversion", "esxversion", "hostversion", "productversion", "hostproduct", "summaryversion", "version"),
+    "esxi_version": ("esxiversion", "esxversion", "hostversion", "productversion", "hostproduct", "summaryversion", "hypervisor", "version"),
     "esxi_build": ("esxibuild", "esxbuild", "hostversionbuild", "hostbuild", "buildnumber", "build"),
     "serial": ("serial", "serialnumber", "servicetag", "sn", "seriennummer"),
 }  # fmt: skip
 RELEASE = re.compile(
-    r"VMware ESX(?:i| Server)? (?P<esxi_version>\d{1,2}\.\d{1,2}\.\d{1,3})(?:[ ,]+(?:\[Releasebuild-|build[- ])(?P<esxi_build>\d{4,12}))?"
+    r"VMware ESX(?:i| Server)?,? (?P<esxi_version>\d{1,2}\.\d{1,2}\.\d{1,3})(?:[ ,]+(?:\[Releasebuild-|build[- ]|(?<=, ))(?P<esxi_build>\d{4,12}))?"
 )
 _NUMBERS = ("vms", "users")
 

@@ -22,8 +22,10 @@ from psodlib.evidence.streams import noted
 from psodlib.evidence.versions import MODULE_OF_VIB
 from psodlib.records import Module
 
+MOST_REFUSED = 20  # rows of a file that are listed one by one
 DEVICE = re.compile(r"(?:vmnic|vmhba|vusb|vmrdma|vmgfx|vmk_?nic|nic|hba|hpsa|dvfilter)\d{1,4}", re.ASCII)
 MODULE = re.compile(r"(?=[\d_-]{0,30}[a-z])[a-z\d][a-z\d_-]{1,40}", re.ASCII)
+_VIB = re.compile(r"(?=[\d_.+-]{0,30}[A-Za-z])[A-Za-z\d][\w.+-]{1,100}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|[0-9a-f:]{3,39}", re.ASCII)
 _FIELD = re.compile(
     r"^(?P<indent>\s*)(?P<key>[A-Za-z][\w ()/.&#-]{0,60}?)(?:\s{0,40}:|\s{1,40}=)(?:\s+(?P<value>.*))?$"
@@ -52,7 +54,6 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 _DEVICE_FIELDS = ("vmkernelname", "hbaname", "networkdevice", "device", "devicename", "systemdevicename", "adapter", "nic", "vmnic", "hba", "interface",
                   "name")  # fmt: skip
-_HOST_FIELDS = COLUMNS["host"][:-1]
 
 
 # --- syntaxes -> rows -------------------------------------------------------------------------------------------------
@@ -84,8 +85,7 @@ def rows_of(part: Part, found: Findings) -> Iterator[tuple[int, Row]]:
 
 
 def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
-    # An object with plain cells is a row, plain objects in it by joined names; what holds more are rows of their own. Ansible
-    # keys by host.
+    # An object with plain cells is a row, plain objects in it by joined names; what holds more are rows of their own.
     if isinstance(value, list):
         for item in value:
             yield from _rows_in(item, host)
@@ -98,7 +98,7 @@ def _rows_in(value: Any, host: str | None = None) -> Iterator[Row]:
     if row:
         yield {"vmhost": host} | row if host else row
     for key, item in value.items():
-        if key.startswith("hosts") and isinstance(item, dict):
+        if key.startswith("hosts") and isinstance(item, dict):  # as Ansible keys them
             for name, own in item.items():
                 yield from _rows_in(own, name)
         elif key not in inner:
@@ -127,11 +127,11 @@ def _records(fields: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, Row]
 
 def _xml_fields(text: str, at: int) -> Iterator[tuple[int, str, str]]:
     # Read by pattern: esxcli's XML is flat, and a real parser would follow entities.
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("it declares entities, which no esxcli writes")
     for match in _XML_FIELD.finditer(text):
         yield at, key_of(match["name"] or ""), html.unescape(match["value"] or "")
     yield at, "", ""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("it declares entities, which no esxcli writes")
     if "</output>" not in text:
         raise ValueError("no </output> at its end")
 
@@ -148,15 +148,13 @@ def _key_value_fields(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str, 
 
 def _text_rows(lines: list[tuple[int, str]]) -> Iterator[tuple[int, Row]]:
     # Dashed tables and blocks of `Key: value` lines, in any order.
-    begin = index = 0
-    while index < len(lines):
-        if index > begin and _DASHES.match(lines[index][1]) and lines[index - 1][1].strip():
+    begin = 0
+    for index, (_, text) in enumerate(lines):
+        if index > begin and _DASHES.match(text) and lines[index - 1][1].strip():
             yield from _block_rows(lines[begin : index - 1])
             rows = list(_table_rows(lines, index))
             yield from rows
-            begin = index = index + 1 + len(rows)
-        else:
-            index += 1
+            begin = index + 1 + len(rows)
     yield from _block_rows(lines[begin:])
 
 
@@ -204,8 +202,8 @@ def _first(row: Row, names: tuple[str, ...]) -> str | None:
     return next((row[name] for name in names if row.get(name, "").lower() not in _NOTHING), None)
 
 
-def _host(row: Row) -> str | None:
-    name = _first(row, _HOST_FIELDS)
+def _host(row: Row, names: tuple[str, ...] = COLUMNS["host"][:-1]) -> str | None:
+    name = _first(row, names)
     return name if name and _HOST.fullmatch(name) and not name.lower().startswith("localhost") else None
 
 
@@ -214,14 +212,21 @@ def _device(row: Row) -> str | None:
 
 
 def _read_host_name(row: Row, part: Part, line: int, found: Findings) -> None:
-    name = row["fullyqualifieddomainname"] or row["hostname"]
-    if _HOST.fullmatch(name) and not name.lower().startswith("localhost"):
-        found.host = found.host or name
+    found.host = found.host or _host(row, ("fullyqualifieddomainname", "hostname"))
+
+
+def _refuse(why: str, part: Part, line: int, found: Findings) -> None:
+    # A table of something else may hold thousands.
+    if len(found.problems) < MOST_REFUSED:
+        more = "; what is like it behind is not listed" if len(found.problems) == MOST_REFUSED - 1 else ""
+        found.problems.append(noted(part.source, "bad_line", f"{why}; the row is not used{more}", line))
 
 
 def _read_vib(row: Row, part: Part, line: int, found: Findings) -> None:
     name, version = row.get("vibname") or row["name"], row.get("vibversion") or row["version"]
-    if VIB_VERSION.fullmatch(version):
+    if not (_VIB.fullmatch(name) and name.lower() not in _NOTHING):
+        _refuse(f"a VIB called {name[:60]!r}, which none can be", part, line, found)
+    elif VIB_VERSION.fullmatch(version):
         day = parse_day(row.get("installdate", ""))
         found.of(_host(row)).vib(part, line, name, version, row.get("id", ""), installed_on=day, **state_of(part))
 
@@ -262,8 +267,7 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
             firmware=firmware if (firmware or "").lower() not in _NOTHING else None,
         )  # fmt: skip
     elif known and device:
-        detail = f"{device} with the driver {module[:60]!r}, which is no module's name; the row is not used"
-        found.problems.append(noted(part.source, "bad_line", detail, line))
+        _refuse(f"{device} with the driver {module[:60]!r}, which is no module's name", part, line, found)
     if VIB_VERSION.fullmatch(row.get("vibversion", "")) and row.get("vibname"):
         _read_vib(row, part, line, found)
 
@@ -271,30 +275,26 @@ def _read_driver(row: Row, part: Part, line: int, found: Findings) -> None:
 def _read_host(row: Row, part: Part, line: int, found: Findings) -> None:
     # A host's row of an inventory, or what a host says of its release and its platform.
     host = _host(row) or row.get("name", "")
-    names = ("esxi_version", "esxi_build", "vendor", "model", "serial")
-    told: dict[str, Any] = {name: _first(row, COLUMNS[name]) for name in names}
+    told: dict[str, Any] = {
+        name: _first(row, COLUMNS[name]) for name in ("esxi_version", "esxi_build", "vendor", "model", "serial")
+    }
     release = RELEASE.search(told["esxi_version"] or "")
     if release:
         told["esxi_version"], told["esxi_build"] = release["esxi_version"], release["esxi_build"] or told["esxi_build"]
     if not re.fullmatch(r"\d{1,2}(?:\.\d{1,3}){1,3}", told["esxi_version"] or ""):
         told["esxi_version"] = None
-    build = _BUILD.search(told["esxi_build"] or "")
-    told["esxi_build"] = build[1] if build else None
+    told["esxi_build"] = next(iter(_BUILD.findall(told["esxi_build"] or "")), None)
     told["serial"] = (told["serial"] or "").strip(" .") or None
     named = host if _HOST.fullmatch(host) else None
-    if any(told.values()) and (named or "product" in row or "productname" in row):
+    product = row.get("product", "VMware ESX" if named else "")  # and no vCenter
+    if any(told.values()) and ("productname" in row or product.startswith("VMware ESX")):
         found.of(named).fact(part, host=named, **told)
-
-
-def _read_release(row: Row, part: Part, line: int, found: Findings) -> None:
-    if row["product"].startswith("VMware ESX"):  # and no vCenter
-        _read_host(row, part, line, found)
 
 
 # Fields that a row must have -> its reader. Every reading that fits a row is tried in this order; the first that has its fields reads it.
 MEANINGS: tuple[tuple[frozenset[str], Callable[[Row, Part, int, Findings], None]], ...] = (
     (frozenset({"driver", "version", "firmwareversion"}), _read_driver),
-    (frozenset({"product", "version"}), _read_release),
+    (frozenset({"product", "version"}), _read_host),
     (frozenset({"productname", "vendorname"}), _read_host),
     (frozenset({"fullyqualifieddomainname", "hostname"}), _read_host_name),
     (frozenset({"name", "isloaded"}), _read_loaded),

@@ -82,6 +82,12 @@ PARAMETERS = {
     "simulated": 'True prints "simulated fleet" in the caption.',
     "ax": "Where to draw; a new figure by default.",
 }
+# What each of them cannot do without: columns of a table, or fields of a result.
+NEEDED = {
+    "exposure": ("host", "version", "host_days"), "crashes": ("guilt", "guilty_module", "time"), "rates": ("crashes", "host_days", "rate"),
+    "uptimes": ("boot", "end_reason"), "coverage": ("start", "end"), "decision": ("host_days_needed",), "hazard": ("rate", "low"),
+    "survival": ("at_risk", "survival"), "timeline": ("lane", "what"), "result": ("weeks", "hosts"),
+}  # fmt: skip
 PARTS = "Parameters\n----------\n", "Returns\n-------\nmatplotlib.axes.Axes\n    ``numbers(ax)``: "
 
 
@@ -103,6 +109,13 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
     def dressed(plot: Callable[P, Axes]) -> Callable[P, Axes]:
         @functools.wraps(plot)
         def drawn(*args: P.args, **given: P.kwargs) -> Axes:
+            for name, value in inspect.signature(plot).bind(*args, **given).arguments.items():
+                lacks = [part for part in NEEDED.get(name, ()) if not hasattr(value, part)]
+                if lacks and value is not None and len(getattr(value, "index", "x")):
+                    found = (
+                        f"{plot.__name__} was given {name} of type {type(value).__name__} without {', '.join(lacks)}"
+                    )
+                    raise InputError(f"{found}; expected: {PARAMETERS[name].replace('``', '')}")
             with plt.rc_context(STYLE):
                 try:
                     made = plot(*args, **given)
