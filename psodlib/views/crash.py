@@ -113,14 +113,11 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
         rows = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
         own = replace(fleet, **rows)
         return sections(
-            ("What it is", [facts_table(own, crash)]),
-            ("Its own text", own_text(own, crash)),
-            ("Frames", [frames_table(crash, own.frames)]),
-            ("Before the crash", _before(own, crash, lives)),
-            ("Known issues", issue_lines(own, crash) or ["No known issue matches."]),
-            ("Similar crashes", _similar(fleet, crash, stacks)),
+            ("What it is", [facts_table(own, crash)]), ("Its own text", own_text(own, crash)),
+            ("Frames", [frames_table(crash, own.frames)]), ("Before the crash", _before(own, crash, lives)),
+            ("Known issues", issue_lines(own, crash) or ["No known issue matches."]), ("Similar crashes", _similar(fleet, crash, stacks)),
             ("Why this signature and this module", reasons_of(own, crash) or ["No reason is on record."]),
-        )
+        )  # fmt: skip
 
     return page_of
 

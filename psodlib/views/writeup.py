@@ -289,7 +289,7 @@ def _timeline_table(case: Case) -> Table:
     )
     zone = [f"Local ({account.time_zone})"] if account.time_zone and any(dated) else []
     cells = [
-        [moment_of(time, "".join(told_by), place).removesuffix(" UTC"), *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
+        [moment_of(time, str(*told_by), place).removesuffix(" UTC"), *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
         for time, _, place, what, source, *told_by in rows
     ]  # fmt: skip
     widths = (18, 14, 42, 26) if zone else (20, 50, 30)
