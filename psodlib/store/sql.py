@@ -66,7 +66,8 @@ def ask(folder: Path, query: str, *, rows: int = ROWS, seconds: float = SECONDS)
             statements = connection.extract_statements(query)
             reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
             if len(statements) != 1 or statements[0].type not in reading:
-                raise InputError(f"found {len(statements)} statements or one that does not read; expected one SELECT")
+                kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+                raise InputError(f"found {kinds}; expected one SELECT, for a store is only read")
             with _no_more_memory():
                 return _interruptible(connection, lambda: _fetched(connection.sql(query), rows), seconds)
         except (duckdb.Error, OSError, MemoryError, pa.ArrowException) as error:  # pyarrow passes DuckDB's words on
