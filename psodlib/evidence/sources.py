@@ -265,6 +265,8 @@ def open_unit(unit: Unit, *, limits: Limits | None = None) -> Iterator[Item | Pr
 
 def _open_paths(unit: Unit) -> Any:
     if unit.paths == ("-",):
+        if sys.stdin is None:
+            raise OSError("standard input is closed")
         try:
             return io.FileIO(sys.stdin.buffer.fileno(), closefd=False)
         except (OSError, AttributeError):  # stdin replaced by a plain object (a test, a notebook) has none
