@@ -257,6 +257,10 @@ def collect(
     from psodlib import collector
 
     source = _named_hosts(hosts, reach)
+    if source and bundles:
+        raise InputError(
+            "--bundles goes with --vcenter: only a vCenter makes them; by SSH, logs and outputs are fetched"
+        )
     if dry_run:
         if not source:
             plan, names = collector.vcenter_plan(), list(collector.vcenter_hosts(**reach)["host"])
@@ -423,7 +427,10 @@ def _key(file: Path | None) -> bytes:
 
     if file is not None:
         return read_key(file)
-    return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+    try:
+        return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+    except typer.Abort:
+        raise InputError("no passphrase was typed; without a terminal, give --key-file") from None
 
 
 @app.command(epilog="Example:  psod lab store/ --folder my-case")
@@ -436,8 +443,11 @@ def lab(
     browser: Annotated[bool, Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
+    from psodlib.evidence.sources import iter_units
     from psodlib.views.notebooks import notebook_folder, set_source
 
+    if source is not None:
+        iter_units(source)  # one that does not exist is told here, not in the browser
     folder.mkdir(parents=True, exist_ok=True)
     for notebook in sorted(file for file in notebook_folder().iterdir() if file.suffix in (".ipynb", ".py")):
         if not (folder / notebook.name).exists():

@@ -93,7 +93,14 @@ class Secret:
 
 def ask_password() -> PasswordSource:
     """Ask for the password at the terminal, once a user."""
-    return lambda user: getpass.getpass(f"Password of {user}: ")
+
+    def read(user: str) -> str:
+        try:
+            return getpass.getpass(f"Password of {user}: ")
+        except EOFError:
+            raise InputError(f"no password of {user} was typed; without a terminal, take it from a command") from None
+
+    return read
 
 
 def password_from_keyring(service: str = "psod") -> PasswordSource:
@@ -169,7 +176,8 @@ def _load_key(path: Path, password: PasswordSource | None) -> paramiko.PKey:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: {wrong} ({type(error).__name__})") from None
+        told = in_words(error) if isinstance(error, OSError) else type(error).__name__
+        raise InputError(f"{path}: {wrong} ({told})") from None
 
 
 class NotTried(CollectError):
