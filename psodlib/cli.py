@@ -110,9 +110,10 @@ def sql(
     if form == "table":
         print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
     elif form == "csv":
-        out.file.write(csv_text(answer))
+        print(csv_text(answer), end="", file=out.file, flush=True)
     else:
-        out.file.write(answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us"))
+        lines = answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us")
+        print(lines, end="", file=out.file, flush=True)
 
 
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
@@ -258,9 +259,7 @@ def collect(
 
     source = _named_hosts(hosts, reach)
     if source and bundles:
-        raise InputError(
-            "--bundles goes with --vcenter: only a vCenter makes them; by SSH, logs and outputs are fetched"
-        )
+        raise InputError("--bundles goes with --vcenter: only a vCenter makes support bundles")
     if dry_run:
         if not source:
             plan, names = collector.vcenter_plan(), list(collector.vcenter_hosts(**reach)["host"])
@@ -301,7 +300,7 @@ def hosts_of_vcenter(
 
     password = _password(True, password_keyring, password_command)
     table = collector.vcenter_hosts(vcenter, user=user, password=password, thumbprint=thumbprint, ca_file=ca_file)
-    out.file.write(csv_text(table))
+    print(csv_text(table), end="", file=out.file, flush=True)
 
 
 @app.command(
@@ -311,13 +310,11 @@ def hosts_of_vcenter(
 )
 @_reaching
 def verify(
-    reach: dict[str, Any],
-    hosts: SomeHosts = None,
+    reach: dict[str, Any], hosts: SomeHosts = None,
     pin: Annotated[str, Option(help="The version that every host should run.", show_default=False)] = "",
     output: Annotated[Path, Option("-o", "--output", help="Folder for what is read.")] = Path("evidence-verify"),
-    module: Module = "hpsa",
-    pool: Pool = 8,
-) -> None:
+    module: Module = "hpsa", pool: Pool = 8,
+) -> None:  # fmt: skip
     """Ask each host, or the vCenter, which driver version runs, and compare it with the pin."""
     from psodlib import collector
 
@@ -476,10 +473,7 @@ def main() -> None:
     # in words alone, without the line of ours that warned
     warnings.showwarning = lambda message, *where, **more: say(f"psod: {message}", err, "yellow")
     try:
-        try:
-            app()
-        finally:
-            out.file.flush()
+        app()
     except PsodError as error:
         told = str(error)
     except OSError as error:
