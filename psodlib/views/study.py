@@ -200,7 +200,9 @@ def doubts(study: Study) -> list[str]:
     """What could make the answer wrong: what the decision warns of, what the evidence lacks, and the rule's own weak spots."""
     decision = study.decision
     own = [as_sentence(reason) for reason in decision.reasons[len(decision.options) :]] if decision else []
-    return [*own, *unknowns(study), *(WEAK_SPOTS if decision else ())]
+    days = study.exposure.attrs["pending_days"]
+    waited = f"For {count(days, 'host-day')} another version of {study.driver} was installed and waited for the next boot; that time stands under the one that ran."
+    return [*own, *unknowns(study), *(WEAK_SPOTS if decision else ()), *([waited] if days >= 1 else [])]
 
 
 def unknowns(study: Study) -> list[str]:
@@ -211,12 +213,10 @@ def unknowns(study: Study) -> list[str]:
     unnamed = study.exposure.loc[study.exposure["version"].isna(), "host_days"].sum()
     unread = int((~problems.isin(["no_evidence", "no_host", "unplaced_crash", "unused"])).sum())
     ahead = fleet.hosts.loc[fleet.hosts["last_seen"] > pd.Timestamp.now("UTC") + pd.Timedelta(days=1), "last_seen"]
-    waiting = study.exposure.attrs["pending_days"]
     homeless, silent, only = int((problems == "no_host").sum()), len(unheard(fleet)), only_crashed(study)
     lines = [
         (gap >= 1, f"{count(gap, 'host-day')} ({share(gap, lived)} of the time hosts were up) have no logs; crashes in them are not counted."),
         (unnamed and study.decision is None, f"For {count(unnamed, 'host-day')} it is not known which version of {study.driver} was loaded."),
-        (waiting >= 1, f"For {count(waiting, 'host-day')} another version of {study.driver} was installed and waited for the next boot; that time stands under the one that ran."),
         (silent, f"{count(silent, 'host')} of the inventory left no evidence at all."),
         (only, only),
         (len(ahead), f"{count(len(ahead), 'host has', 'hosts have')} evidence from after today (until {day(ahead.max())}): a clock was wrong, and every count by time with it."),
