@@ -432,9 +432,7 @@ def _key(file: Path | None) -> bytes:
 
 @app.command(epilog="Example:  psod lab store/ --folder my-case")
 def lab(
-    source: Annotated[
-        str | None, Argument(help="Evidence, a store, a fleet. Default: the demo.", show_default=False)
-    ] = None,
+    source: Annotated[str | None, Argument(help="Evidence, store or fleet; else the demo.", show_default=False)] = None,
     folder: Annotated[Path, Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     port: Annotated[int, Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
     browser: Annotated[bool, Option(help="Open a browser window.")] = True,

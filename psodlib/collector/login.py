@@ -150,10 +150,7 @@ def way_in(users: Iterable[str], key: str | Path | None, agent: bool, password: 
     if password is not None:
         check_source(password)
     if agent + (key is not None or password is not None) != 1:
-        raise InputError(
-            "give one way to log in: a key (--key), the agent (--agent), or a source of the password (--ask-password, "
-            "--password-command or --password-keyring)"
-        )
+        raise InputError("give one way to log in: a key (--key), the agent (--agent) or a password (--ask-password)")
     if key is not None:
         loaded = _load_key(Path(key), password)
         return lambda transport, host, user: transport.auth_publickey(user, loaded)
