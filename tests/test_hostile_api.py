@@ -71,6 +71,11 @@ def test_what_is_no_source_is_said(source: Any) -> None:
         psod.load(source)
 
 
+@pytest.mark.parametrize("several", [list, tuple, set, iter, pd.Series, pd.Index])
+def test_several_sources_are_any_series_of_them(several: Any) -> None:
+    assert len(psod.load(several([str(INCIDENT)])).crashes) == 1
+
+
 def test_a_fleet_is_no_source(demo: Any, tmp_path: Path) -> None:
     with pytest.raises(psod.InputError, match="found a Fleet as a source"):
         psod.case("75b6d986", demo, out=tmp_path / "case.zip")
