@@ -340,6 +340,9 @@ def _cast(table: str, column: Column, values: Any) -> Any:
         if column.dtype == SPAN:
             return pd.to_timedelta(values).astype(SPAN)
         return values.astype(column.dtype)
+    except UnicodeEncodeError:  # half of a surrogate pair, which no string column holds, is shown as its code
+        escaped = [one.encode("utf-8", "backslashreplace").decode() if isinstance(one, str) else one for one in values]
+        return pd.Series(escaped, index=values.index, dtype="string")
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})"

@@ -37,6 +37,12 @@ def test_a_fleet_of_other_dtypes_gives_the_same_answer(demo: Any, change: str) -
     assert str(psod.decide_pin(psod.exposure(fleet))) == str(psod.decide_pin(psod.exposure(demo)))
 
 
+def test_half_a_surrogate_pair_is_shown_as_its_code(demo: Any) -> None:
+    odd = pd.Series(["a\ud800b", None], dtype=object)
+    fleet = replace(demo, crashes=demo.crashes.head(2).assign(signature=odd))
+    assert set(fleet.crashes["signature"].dropna()) == {"a\\ud800b"} and fleet.crashes["signature"].isna().sum() == 1
+
+
 def test_a_column_that_cannot_be_one_of_ours_is_named(demo: Any) -> None:
     with pytest.raises(psod.InputError, match=r"crashes, column time: .* expected datetime"):
         replace(demo, crashes=demo.crashes.assign(time="yesterday"))
