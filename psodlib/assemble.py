@@ -14,7 +14,7 @@ import pandas as pd
 
 from psodlib import schema
 from psodlib.records import Crash, FileReading, HostFact, Problem
-from psodlib.triage.boots import boots_of_host, builds_of_boots, loaded_versions
+from psodlib.triage.boots import ENDED, STOPPING, boots_of_host, builds_of_boots, loaded_versions
 from psodlib.triage.compliance import version_conflicts
 from psodlib.triage.copies import one_host_under_two_names, one_row_a_crash
 from psodlib.triage.crashes import judge, with_issues
@@ -277,13 +277,16 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
     # A command's output bears no time of its own. With the time of the collection it stands in that boot; without, it was
     # taken in the last boot that the evidence knows, or after it; and what a terminal session shows after it installed
     # something belongs to a boot that the logs have not seen.
+    # Nor does it speak of a boot that had ended before it was taken.
     starts = [row["boot"] for row in uptimes]
+    over = {row["boot"]: row["end"] + STOPPING for row in uptimes if row["end_reason"] in ENDED}
     changed = False
     for driver in sorted(reading.drivers, key=lambda driver: driver.line or 0):
         row = _row(driver)
         row["observed_at"] = driver.observed_at or reading.collected
         if row["observed_at"] is not None:
-            row["boot"] = max((start for start in starts if start and start <= row["observed_at"]), default=None)
+            boot = max((start for start in starts if start and start <= row["observed_at"]), default=None)
+            row["boot"] = None if boot in over and row["observed_at"] > over[boot] else boot
         elif starts and not (changed and driver.state == "loaded"):
             row["boot"] = starts[-1]
         changed = changed or driver.evidence == "vib_install"

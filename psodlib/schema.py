@@ -340,9 +340,10 @@ def _cast(table: str, column: Column, values: Any) -> Any:
         if column.dtype == SPAN:
             return pd.to_timedelta(values).astype(SPAN)
         return values.astype(column.dtype)
-    except UnicodeEncodeError:  # half of a surrogate pair, which no string column holds, is shown as its code
-        escaped = [one.encode("utf-8", "backslashreplace").decode() if isinstance(one, str) else one for one in values]
-        return pd.Series(escaped, index=values.index, dtype="string")
+    except UnicodeEncodeError:  # half a pair of surrogates, which no text can hold
+        return values.map(
+            lambda text: str(text).encode("utf-8", "backslashreplace").decode(), na_action="ignore"
+        ).astype(TEXT)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{table}, column {column.name}: {error}; expected {column.dtype} ({column.meaning})"

@@ -283,3 +283,26 @@ def test_a_log_and_its_compressed_copy_count_once(tmp_path: Path) -> None:
 
     readings = [reading for unit in iter_units(tmp_path) for reading in read_unit(unit)[0]]
     assert len(readings) == 2 and len(_without_copies(readings)) == 1
+
+
+def test_what_was_taken_after_a_boot_had_ended_says_nothing_of_it(tmp_path: Path) -> None:
+    files = {
+        "vmksummary.log": "".join(f"2014-05-01T{h:02}:00:01Z heartbeat: up 1d{h}h0m0s, 0 VMs; [] []\n" for h in range(11)),
+        "vmkernel-log.1": "2014-05-01T10:20:00.000Z cpu14:960)@BlueScreen: #PF Exception 14 in world 960:scan IP 0x418018b7e594 addr 0x0\n"
+        "2014-05-01T10:20:00.000Z cpu14:960)Code start: 0x418018200000 VMK uptime: 1:10:20:00.000\n"
+        "2014-05-01T10:20:00.000Z cpu14:960)0x412426e5dda0:[0x418018b7e594]hpsa_scan@<None>#<None>+0x39c stack: 0x1\n",
+        "commands/hpsa.txt": "HP HPSA Driver (v 5.5.0.60-1OEM)\nhpsa0: SCSI host: 2\n",
+        "commands/vmware.txt": "VMware ESXi 6.0.0 build-2494585\n",
+        "commands/date.txt": "Mon May 12 09:00:00 UTC 2014\n",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / "esx1" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "esx1" / name).write_text(text)
+    fleet = psod.load(tmp_path, jobs=1)
+    (crash,) = fleet.crashes[["driver_version", "driver_evidence"]].itertuples(index=False)
+    assert pd.isna(crash.driver_version) and crash.driver_evidence == "none"
+    taken = pd.Timestamp("2014-05-12 09:00", tz="UTC")  # it ran then, in a boot that nobody saw begin
+    assert fleet.uptimes[["boot", "end_reason"]].iloc[-1].tolist() == [taken, "running"] and len(fleet.uptimes) == 2
+    assert fleet.now("hpsa")[["version", "since"]].values.tolist() == [["5.5.0.60", taken]]
+    days = psod.exposure(fleet, "hpsa").groupby("version", dropna=False)["host_days"].sum()
+    assert days.index.isna().all() and days.sum() == pytest.approx(10.333 / 24, abs=0.001)

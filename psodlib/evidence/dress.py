@@ -1,4 +1,4 @@
-"""What mails, chats, editors, terminals, containers and data formats put around the lines of a text, and where the lines end in it."""
+"""What mails, chats, terminals, containers and data formats put around a text's lines, and where these end in it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,31 @@ from psodlib.evidence.psod_lines import ISO
 
 # What may stand before a line, one behind the other, each with a sample. A mark may end the line too.
 DRESSES: tuple[tuple[str, str], ...] = (
-    ("| ", r"(?P<mark>[>|`]|\+(?!0x[\da-f]{1,5} )|[-*#](?=[ \t])|//|\*\*(?=[@#*\w])|\xe2\x94[\x82\x83]|\xe2(?:\x95\x91|\x80\xa2|\x96\xaa|\x97\x8f)|\xc2\xb7)"),
-    ("1.3.2016, 10:11:12 AM ", r"(?:\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4},?[ \t])?\d\d?:\d\d(?::\d\d(?:[.,]\d{1,6})?)?(?:[ \t]?[AP]M)?(?=[ \t])"),
+    ("| ", r"(?P<mark>[>|`]|\+(?!0x[\da-f]{1,5} )|[-*#](?=[ \t])|//|\*\*(?=[@#*\w])"
+     r"|\xe2\x94[\x82\x83]|\xe2(?:\x95\x91|\x80\xa2|\x96\xaa|\x97\x8f)|\xc2\xb7)"),
+    ("1.3.2016, 10:11:12 AM ", r"(?:\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4},?[ \t])?"
+     r"\d\d?:\d\d(?::\d\d(?:[.,]\d{1,6})?)?(?:[ \t]?[AP]M)?(?=[ \t])"),
     # A line's number, which a stamp, a classic uptime or a list of CPUs is not.
-    ("1041:", r"(?!\d{4}-\d\d-\d\d|\d{1,6}:\d\d:\d\d|\d{1,5}:\d{1,12}/)\d{1,7}(?:[-:](?!\S{1,40} (?:IP|ip|@|addr) ?0x)|\t|[.)][ \t])"),
+    ("1041:", r"(?!\d{4}-\d\d-\d\d|\d{1,6}:\d\d:\d\d|\d{1,5}:\d{1,12}/)"
+     r"\d{1,7}(?:[-:](?!\S{1,40} (?:IP|ip|@|addr) ?0x)|\t|[.)][ \t])"),
     ("   17 ", r"(?<=[ \t>])\d{1,7}(?=[ \t]|</td>)"),
     ("<td class='n'>", r"</?[a-z]{1,10}(?: [^<>\n]{0,300})?>"),
     (r"C:\logs\vmkernel.log:17:", r"(?:[A-Za-z]:)?[\w./~\\-]{1,200}\.(?:log|txt|gz|\d{1,3})[:-](?:\d{1,7}[:-])?"),
     ("esx-a.example.org: ", r"(?:[\w-]{1,63}\.){1,8}[\w-]{1,63}:(?=[ \t])"),
     # Who said it and when; the kernel's own words are no names of people.
     ("[10:11 AM] ann.admin: ", r"\[[\w.@:/, -]{3,60}\](?: out:|(?:(?<=[ ,[]\d\d:\d\d\])|(?<=[AP]M\])) "
-     r"(?!Code|VMK|Panic|PSOD|Crash|COS|World|NMI|BUG|[A-Z]\w{0,40}:? \d|[A-Z]{4}|Version|Module|Saved)[\w., -]{1,40}:)?(?=[ \t])"),
+     r"(?!Code|VMK|Panic|PSOD|Crash|COS|World|NMI|BUG|[A-Z]\w{0,40}:? \d|[A-Z]{4}|Version|Module|Saved)"
+     r"[\w., -]{1,40}:)?(?=[ \t])"),
     ("<ann> ", r"<[\w.-]{1,40}>(?=[ \t])"),
     ("AA> ", "[A-Z]{2,3}>"),
     ("syslog-1  | ", r"[\w.-]{1,60}[ \t]{1,8}(?=\|[ \t])"),
-    ("2016-03-01T01:00:00Z stdout F ", rf"(?P<stamp>{ISO})" + r"[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"),
-    # A string of several lines, which does not end here; a container's line, or one of a list. What else a document calls its
-    # message is told of a crash.
-    ('{"ticket": 17, "text": "', r'(?:[\[{][ \t]{0,4})?(?:(?:"[^"\n]{0,80}"|[\w.+-]{1,40})[ \t]{0,4}[:,][ \t]{0,4}){1,8}"(?=(?:[^"\\]|\\.){0,4000}$)'),
+    ("2016-03-01T01:00:00Z stdout F ", rf"(?P<stamp>{ISO})"
+     r"[ \t](?:std(?:out|err)[ \t][FP](?=[ \t])|\{[^{}\n]{1,300}\})"),
+    # A string of several lines, which does not end here; a container's line, or one of a list. What a document names
+    # its message is told of a crash.
+    ('{"ticket": 17, "text": "',
+     r'(?:[\[{][ \t]{0,4})?(?:(?:"[^"\n]{0,80}"|[\w.+-]{1,40})[ \t]{0,4}[:,][ \t]{0,4}){1,8}"'
+     r'(?=(?:[^"\\]|\\.){0,4000}$)'),
     ('{"log":"', r'\[?(?:\{"(?:log|line|message|msg|text|_raw|MESSAGE)": ?)?(?P<quote>["\'])'),
     ('17,2016-03-01,"', r'(?:(?:[\w.:/+-]{0,60}|"[^"\n]{0,80}"),){1,12}(?=")'),
     (r"\pard\f0\fs20 ", r"(?:\\[a-z]{1,20}-?\d{0,6}){1,12}(?= )"),
@@ -37,11 +44,11 @@ _DRESS = re.compile(
 )
 _BARE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{8,18}Z (?!std|\{)|cpu\d|0x|@")  # as nearly all lines begin
 _COUNTED = re.compile(rb"(\d{1,5}) (?=<\d{1,3}>)")
-# A line's end, or what became of one in a string, a page or a document. CR, NEL and their like end none: they stand in messages.
+# A line's end, or what became of one in a string, a page or a document. CR and NEL end none: they stand in messages.
 # Each way begins with a letter of its own, by which the search passes over all others.
 _LINE_END = re.compile(
-    rb"(?:\\n|\\r\\n|\\par\b|<(?:br|BR|/p|/P|/div|/DIV|/tr|/TR|/li|/LI|/title|body|/?pre|/?PRE)\b[^<>\n]{0,300}>|<!\[CDATA\[|\]\]>|\[/?code\]"
-    rb"|\x0b|\xe2\x80[\xa8\xa9])\r?\n?|\n"
+    rb"(?:\\n|\\r\\n|\\par\b|<(?:br|BR|/p|/P|/div|/DIV|/tr|/TR|/li|/LI|/title|body|/?pre|/?PRE)\b[^<>\n]{0,300}>"
+    rb"|<!\[CDATA\[|\]\]>|\[/?code\]|\x0b|\xe2\x80[\xa8\xa9])\r?\n?|\n"
 )  # fmt: skip
 # What all lines of an output may wear. Numbers must follow each other: a device's address begins with one too.
 _WORN = tuple(

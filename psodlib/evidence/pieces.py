@@ -27,13 +27,15 @@ _CUT = re.compile(
     rb"|Code start: ?0x"
     rb"|Backtrace for current CPU"
     rb"|(?:Panic: \d{1,5}: )?Saved backtrace(?: from)?: pcpu"
+    rb"|(?<=[\da-f#X]{6})(?=[A-Z][A-Za-z]\w{3,80}@vmkernel#nover)|(?<=nover)VMware (?:vSphere|ESX)"
     rb"|(?<= )#\d{1,3} {1,2}(?:0x[\da-f]{1,16} in )?[A-Za-z_]\w{2,80} \("
     rb"|System has encountered a Hardware Error|(?<= )(?:cr0=0x|\*PCPU\d{1,5}:\d)"
     rb"|(?:pcpu \d{1,5} [\w ]{1,30}: )?0x(?:[\da-fA-F#X]{1,16}|x{4,16}) ?: ?\\{0,2}\[ ?0x"
 )
 # Nothing but a second `cpu3:960)` can be cut in a line in which none of these stands: each way above holds one (a test says so).
 _CUT_WORDS = re.compile(
-    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:| #\d|Backtrace for|aved backtrace|\[ ?0x"
+    rb"BlueScreen:| Exception|build-|Hardware Error| cr0=0x| \*PCPU|Code start|VMK uptime:"
+    rb"| #\d|nover|Backtrace for|aved backtrace|\[ ?0x"
 )
 # Its second half may stand on the same line, and was not joined.
 _SUMMARY = re.compile(rb"\s*(?:Panic|PSOD|Crash) Details: ")
@@ -52,6 +54,7 @@ _OWN_PREFIX = re.compile(
 )
 # The end of a log prefix, tried in this order within its reach, and what may stand before it.
 _PREFIX_REACH = 300
+_WHOLE = 1000  # letters of a line that nobody broke, or only a hostile hand
 _REST = ("", "cut", "bare_symbol")  # what the rest of a broken line looks like
 _ENDLESS = re.compile(r"(?:\b(?:addr|IP|in|world|VMK|ESXi?|stack:|uptime:|start:)|[@-])$")
 _ENDS = re.compile(r"(?:stack:|uptime:|(?:addr|IP|@) ?0x|world \d)")
@@ -135,11 +138,12 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
 
 def _goes_on(held: Piece, rest: str, width: int) -> bool:
     # No word behind it had room on its line, or it cannot end there.
+    if len(held.body) > _WHOLE:
+        return False
     if width and held.role in _BROKEN and held.width + len(rest.partition(" ")[0]) >= width:
         return not (held.body.endswith((".", ";")) or _ANEW.match(rest))
-    return (
-        bool(held.role or held.body[:1] == "#") and (_ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)) is not None
-    )
+    is_odd = _ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)
+    return is_odd is not None and bool(held.role or held.body[:1] == "#")
 
 
 def _pieces_in(data: bytes, offset: int, line: int) -> Iterator[Piece]:
@@ -205,7 +209,7 @@ def _piece(raw: bytes, start: int, line: int) -> Piece:
 
 
 def _find_role(piece: Piece) -> None:
-    for role in ROLES:
+    for role in ROLES if piece.body else ():
         if match := role.pattern.match(piece.body):
             piece.role, piece.match = role.name, match
             piece.damage |= {"masked"} if _MASKED.search(piece.body[:4096]) else set()

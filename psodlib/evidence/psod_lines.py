@@ -117,7 +117,7 @@ ROLES: tuple[Role, ...] = tuple(
     ("message", "BUG:~failure el~BUG~at", "BUG: failure at vmkdrivers/src_9/include/linux/if_vlan.h:425/vlan_put_tag()! (inside vmklinux)",
           rf"(?P<message>(?:BUG: failure|kernel BUG) at (?=\S{{0,200}}(?:vmk|bora/|modules/)){_SAID})"),
     ("message", "COS~ Oops Lost~heartbeat Lost~Heartbeat", "COS Error: Oops",
-          rf"(?P<message>COS (?:Error|Panic): {_SAID}|Oops(?=\s*$)|Lost [Hh]eartbeat(?=\s*$))"),
+          rf"(?P<message>COS (?:Error|Panic): {_SAID})"),
     ("message", "Lost~heartbeat Lost~Heartbeat", "VMNIX: ALERT: HB: 277: Lost heartbeat (comm=esxcfg-init pid=1304)",
           rf"(?:VMNIX: )?(?:ALERT: )?HB: \d{{1,5}}: (?P<message>Lost [Hh]eartbeat{_SAID})"),
     ("message", "CrashMe", "CrashMe", rf"(?P<message>CrashMe\b{_SAID})"),

@@ -238,6 +238,10 @@ def _read_text(stream: Stream, encoding: str | None, head: bytes, item: Item, fo
     if kind is not None:
         told = read_artifact(text_of, item.source, item.name, _taken(item), kind)
         silent = [one for one in told if not one.facts and [problem.problem for problem in one.problems] == ["unused"]]
+        if silent == told and stream.again and opens_in(head):  # a document of one text that is a crash
+            with stream.again() as fresh:
+                log = read_vmkernel(_recoded(fresh, encoding), item.source)
+            told, silent = ([log], []) if log.crashes else (told, silent)
         noise = silent if _is_one_of_hundreds(item) else []
         return [replace(one, problems=(), irrelevant=True) if one in noise else one for one in told]
     if like_vmkernel:

@@ -68,10 +68,9 @@ def of_result(
         # Where nothing could be adjusted, the estimate stratified by model only warns.
         way = "adjustment" if adjusted else "it is not adjusted, and stratifying by model"
         found.append(f"{way} {moves(moved)}: the versions ran on different hosts or at different times")
+    depends = "the conclusion depends on the crashes with no module found"
     if headline.excludes_one and not adversarial.excludes_one:
-        found.append(
-            "the conclusion depends on the crashes with no module found: if all of them belonged to one version, it would not hold"
-        )
+        found.append(f"{depends}: if all of them belonged to one version, it would not hold")
     return found
 
 

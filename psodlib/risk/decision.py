@@ -62,11 +62,8 @@ class PinDecision(Cell):
     would_change: tuple[str, ...]
 
     def __str__(self) -> str:
-        head = {
-            "pin": f"Pin {self.pin}.",
-            "avoid": f"Move off {', '.join(self.avoid)}; pin nothing yet.",
-            "undecided": "Undecided: nothing to gain from a move yet.",
-        }
+        head = {"pin": f"Pin {self.pin}.", "undecided": "Undecided: nothing to gain from a move yet."}
+        head["avoid"] = f"Move off {', '.join(self.avoid)}; pin nothing yet."
         return "\n".join([head[self.verdict], *(f"- {reason}" for reason in self.reasons)])
 
     def as_frame(self) -> pd.DataFrame:

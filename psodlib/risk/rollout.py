@@ -240,22 +240,18 @@ def learnt(plan: RolloutPlan) -> pd.DataFrame:
         old_days = float((len(waves) * (end - plan.start) / day) - days)
         hosts = int(moved.sum())
         seen = ratio_seen(plan.rate, (days, old_days), (hosts, len(waves) - hosts + mine))
-        says = f"wave {wave}: {counted(hosts, 'host')} in {counted(round((end - plan.start) / WEEK), 'week')}"
-        if seen:
-            says += f" could show, with 80 % probability, a version {seen:.2g} times as bad or worse"
-        else:
-            says += " can show no difference in the rates; only a new kind of crash would speak"
+        who = f"wave {wave}: {counted(hosts, 'host')} in {counted(round((end - plan.start) / WEEK), 'week')}"
+        least = f"{seen:.2g}" if seen and seen < 99 else "over 100"
+        shows = f"could show, with 80 % probability, a version {least} times as bad or worse"
+        says = f"{who} {shows if seen else 'can show no difference in the rates; only a new kind of crash would speak'}"
         rows.append((wave, weeks[wave], mine, hosts, days, old_days, seen, says))
     names = ["wave", "week", "hosts", "hosts_moved", "host_days", "reference_host_days", "ratio_seen", "says"]
     return pd.DataFrame(rows, columns=names).astype({"ratio_seen": "Float64"})
 
 
 def _notes(table: pd.DataFrame, waves: pd.DataFrame, left: pd.DataFrame, to: str, module: str) -> list[str]:
-    notes = []
-    if not (table["from_version"].eq(to) | table["pending"].eq(to)).any():
-        notes.append(
-            f"no host has {module} {to} yet: nothing is known of it, and the first wave is its first trial here"
-        )
+    first = f"no host has {module} {to} yet: nothing is known of it, and the first wave is its first trial here"
+    notes = [] if (table["from_version"].eq(to) | table["pending"].eq(to)).any() else [first]
     if alone := int(waves["cluster"].isna().sum()):
         way = "so they move one at a time; an inventory with a column cluster lets clusters move side by side"
         notes.append(f"the cluster of {counted(alone, 'host')} is not known, {way}")
@@ -308,9 +304,8 @@ def read_plan(file: str | Path) -> RolloutPlan:
     try:
         data = Path(file).read_bytes()
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({in_words(error)}); make one with plan_rollout(...).save(file)"
-        ) from error
+        remedy = "make one with plan_rollout(...).save(file)"
+        raise InputError(f"{file}: cannot be read ({in_words(error)}); {remedy}") from error
     if len(data) > LARGEST:
         raise InputError(f"{file}: more than {LARGEST:,} letters; expected a plan that plan_rollout saved")
     try:
@@ -321,9 +316,8 @@ def read_plan(file: str | Path) -> RolloutPlan:
         raise InputError(f"{file}: no TOML ({error}); mend the line, or make the plan anew") from error
     weeks = [wave.week for wave in told.wave]
     if not any(wave.hosts for wave in told.wave) or weeks != sorted(set(weeks)):
-        raise InputError(
-            f"{file}: found waves that begin {', '.join(map(str, weeks)) or 'never'}; expected one or more with hosts, each week later"
-        )
+        begin = ", ".join(map(str, weeks)) or "never"
+        raise InputError(f"{file}: found waves that begin {begin}; expected one or more with hosts, each week later")
     numbered = [(number, wave.week, h) for number, wave in enumerate(told.wave, 1) for h in wave.hosts]
     rows = [(number, week, h.turn, h.host, h.cluster, h.model, h.from_, h.headroom) for number, week, h in numbered]
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -334,10 +328,9 @@ def read_plan(file: str | Path) -> RolloutPlan:
         raise InputError(f"{file}: {listed(twice)} stands in the plan twice; a host moves once")
     at_once = table[table["cluster"].notna() & table.duplicated(["wave", "turn", "cluster"], keep=False)]
     if len(at_once):
-        raise InputError(
-            f"{file}: {listed(at_once['host'].iloc[:2])} of cluster {at_once['cluster'].iloc[0]} have one turn of wave "
-            f"{at_once['wave'].iloc[0]}; never two hosts of a cluster at once, give one a later turn"
-        )
+        two, (cluster, wave) = listed(at_once["host"].iloc[:2]), at_once[["cluster", "wave"]].iloc[0]
+        remedy = "never two hosts of a cluster at once, give one a later turn"
+        raise InputError(f"{file}: {two} of cluster {cluster} have one turn of wave {wave}; {remedy}")
     left = pd.DataFrame([(one.host, one.why) for one in told.left_out], columns=["host", "why"])
     plan = RolloutPlan(
         told.module, version_of(told.to, told.module), table, left, (), told.crashes_a_host_year / DAYS_PER_YEAR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,8 @@ def ask(folder: Path, query: str, *, rows: int = ROWS, seconds: float = SECONDS)
             statements = connection.extract_statements(query)
             reading = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
             if len(statements) != 1 or statements[0].type not in reading:
-                raise InputError(f"found {len(statements)} statements or one that does not read; expected one SELECT")
+                kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+                raise InputError(f"found {kinds}; expected one SELECT, for a store is only read")
             with _no_more_memory():
                 return _interruptible(connection, lambda: _fetched(connection.sql(query), rows), seconds)
         except (duckdb.Error, OSError, MemoryError, pa.ArrowException) as error:  # pyarrow passes DuckDB's words on
@@ -108,21 +109,18 @@ def _fetched(relation: Any, rows: int) -> Answer:
 @contextmanager
 def _no_more_memory() -> Iterator[None]:
     # DuckDB's own limit does not count the texts of one batch of rows; the system's does, where it has one.
-    try:
+    before = None
+    with suppress(ImportError, OSError, ValueError):
         import resource
 
-        with open("/proc/self/statm") as file:
-            now = int(file.read().split()[0]) * resource.getpagesize()
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = now + 3 * MEMORY
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + 3 * MEMORY
+        before = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
-    except (ImportError, OSError, ValueError):
-        yield
-        return
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        if before:
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _interruptible(connection: Any, call: Callable[[], Answer], seconds: float) -> Answer:

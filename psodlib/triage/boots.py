@@ -26,6 +26,7 @@ SILENCE = timedelta(hours=2)  # heartbeats are hourly: a longer silence is a gap
 PLACING = timedelta(minutes=10)  # how far a crash placed by its uptime may lie before the last sign of life
 DUMP_DELAY = timedelta(hours=1)  # a dump is found this soon after the boot that follows the crash
 
+ENDED = ("crash", "reboot", "shutdown", "power")  # the end is known, and no reading after it is of that boot
 # What a mark says of how the boot that it lies in ended. A power button alone was a person at the machine or its iLO;
 # with an orderly line beside it the stop was orderly.
 END_OF_MARK = {"rebooting": "reboot", "powering_off": "shutdown", "halting": "shutdown", "power_button": "power"}
@@ -87,6 +88,10 @@ def boots_of_host(
         if crash.time is None and crash.uptime is not None:
             _place(boots, crash, crash.uptime)
     boots = [boot for boot in boots if boot.start or boot.signs or boot.marks or boot.crashes]
+    if boots and last_seen:
+        reason, end, _ = _ending(boots[-1], None, last_seen)
+        if reason in ENDED and end and last_seen - end > STOPPING:  # it has started again by then, and nobody saw when
+            boots.append(_Boot(last_seen, _DUSK, signs=[_Sign(last_seen, last_seen, "output", None)]))
     newest = max(filter(None, (last_seen, *(boot.last_sign for boot in boots))), default=None)
     rows = [_rows(host, boot, following, newest) for boot, following in zip(boots, [*boots[1:], None], strict=False)]
     return [uptimes for uptimes, _ in rows], [stretch for _, coverage in rows for stretch in coverage]
@@ -375,7 +380,7 @@ def _numbered(uptimes: pd.DataFrame) -> pd.DataFrame:
     # Boots with a start to sort by; the index is the row in `uptimes`. A reading from after a boot's known end is from a
     # boot that nobody saw begin.
     uptimes = uptimes.reset_index(drop=True)
-    ended = uptimes["end"].where(uptimes["end_reason"].isin(["crash", "reboot", "shutdown", "power"]))
+    ended = uptimes["end"].where(uptimes["end_reason"].isin(ENDED))
     begin = uptimes["boot"].fillna(pd.Timestamp(_DAWN))
     return uptimes[["host", "boot"]].assign(over=ended + STOPPING, begin=begin)
 

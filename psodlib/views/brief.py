@@ -86,7 +86,7 @@ def verdict(study: Study) -> str:
         plan = study.rollout.plan
         return f"Roll-out of {literal(plan.module)} {literal(plan.to)}. {literal(study.rollout.sentence)}"
     if decision is None:
-        return _no_choice(study, None)[1] if len(study.fleet.crashes) else study.why_none
+        return _no_choice(study, None)[1]
     best, pin = literal(decision.best), f"Standardise on {module} {literal(decision.pin)}."
     moves = []
     for word, begin, end in (("move_now", "Move", " now"), ("next_reboot", "At their next planned reboot, move", "")):
@@ -95,10 +95,10 @@ def verdict(study: Study) -> str:
         moves += holding((who, f"{begin} {who} to {best}{end}."))
     rest = listing((row.version for row in _by_advice(study, STAY) if row.hosts_now), empty="")
     mine, counts = study.counts.module, study.counts
-    nothing = f"Change no {module} driver this week: no move is likely enough to help."
-    nothing = nothing if mine else f"Change no {module} driver: no crash was caused by it."
+    why = " this week: no move is likely enough to help" if mine else ": no crash was caused by it"
     lines = holding(
-        (decision.pin, pin), *((True, move) for move in moves), (not decision.pin and not moves, nothing),
+        (decision.pin, pin), *((True, move) for move in moves),
+        (not decision.pin and not moves, f"Change no {module} driver{why}."),
         (rest and mine, f"Leave hosts on {rest} where they are: whether {best} is better is still open."),
         (counts.deliberate + counts.hardware + counts.others > mine,
          f"Most crashes have another cause: {module} caused {mine or 'none'} of {counts.crashes:,}."),
@@ -385,7 +385,7 @@ def _no_choice(study: Study, crash_id: str | None) -> tuple[str, str, list[Secti
         on_few = "Try another one on a few hosts first: notebook 07 draws them, for the version that is named as to."
         go_on = f"{only}, so no version can be called better. {on_few}"
     elif not len(names) and days > 0:
-        go_on = f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they tell it."
+        go_on = f"{only}. Collect each boot's logs and the list of VIBs of all hosts (psod collect): they name it."
     if crashes.empty:
         bounds = (f"{one.Index}: at most {per_year(one.upper_at_zero)} crashes per host-year" for one in watched)
         bound = f" {'; '.join(bounds)} (95 % bound)." if watched else ""

@@ -23,7 +23,7 @@ from psodlib.fleet import Fleet
 from psodlib.triage.similar import similar_crashes, stacks_of
 from psodlib.triage.timeline import incident_timeline, lives_of
 from psodlib.views.document import Block, Code, Link, Section, Table, Text, sections
-from psodlib.views.words import UNKNOWN, as_sentence, count, joined, known, label, listing, literal, moment, span
+from psodlib.views.words import UNKNOWN, as_sentence, count, day, joined, known, label, listing, literal, moment, span
 
 MOST_FRAMES = 60
 MOST_LINES = 200  # of a crash's own text
@@ -62,6 +62,11 @@ def place_of(source: Any, line: Any = None, host: Any = None) -> str:
 def plain_words(value: Any, unknown: str = UNKNOWN) -> str:
     """A word of a closed list as people write it."""
     return SOURCES.get(str(value)) or literal(value, unknown).replace(";", ", ").replace("_", " ")
+
+
+def moment_of(time: Any, told_by: Any, unknown: str = UNKNOWN) -> str:
+    """When something was, as far as what told of it knows: a VIB's date of installation is a day, not its midnight."""
+    return day(time) if told_by == "install_date" and known(time) else moment(time, unknown)
 
 
 def crash_title(crash: Any) -> str:
@@ -108,14 +113,11 @@ def pages_of(fleet: Fleet, crashes: pd.DataFrame | None = None) -> Callable[[Any
         rows = {name: getattr(fleet, name).iloc[places[name].get(crash[key], [])] for name, key in keys.items()}
         own = replace(fleet, **rows)
         return sections(
-            ("What it is", [facts_table(own, crash)]),
-            ("Its own text", own_text(own, crash)),
-            ("Frames", [frames_table(crash, own.frames)]),
-            ("Before the crash", _before(own, crash, lives)),
-            ("Known issues", issue_lines(own, crash) or ["No known issue matches."]),
-            ("Similar crashes", _similar(fleet, crash, stacks)),
+            ("What it is", [facts_table(own, crash)]), ("Its own text", own_text(own, crash)),
+            ("Frames", [frames_table(crash, own.frames)]), ("Before the crash", _before(own, crash, lives)),
+            ("Known issues", issue_lines(own, crash) or ["No known issue matches."]), ("Similar crashes", _similar(fleet, crash, stacks)),
             ("Why this signature and this module", reasons_of(own, crash) or ["No reason is on record."]),
-        )
+        )  # fmt: skip
 
     return page_of
 
@@ -230,7 +232,7 @@ def _before(fleet: Fleet, crash: Any, lives: Any) -> list[Block]:
     facts = incident_timeline(fleet, str(crash["crash_id"]), lives=lives)
     facts = facts[facts["time"].notna() & ~(facts["time"] > crash["time"])]
     past: Any = facts[~facts["what"].isin(["evidence", "crash", "down"])].tail(10).itertuples()
-    if rows := [[moment(row.time), literal(row.what), plain_words(row.detail, "–")] for row in past]:
+    if rows := [[moment_of(row.time, row.detail), literal(row.what), plain_words(row.detail, "–")] for row in past]:
         blocks.append(Table("The host's life before it", ["Time", "Fact", "Known from"], rows))
     return blocks or [Text("Nothing dated is known of the host before this crash.")]
 

@@ -165,9 +165,8 @@ class Document(Block, frozen=True, kw_only=True):
 
 def sections(*parts: tuple[str, Sequence[Any]]) -> list[Section]:
     """Sections of blocks, or of sentences, which become a list; one with nothing in it is left out."""
-    return [
-        Section(title, [Bullets(blocks)] if isinstance(blocks[0], str) else blocks) for title, blocks in parts if blocks
-    ]
+    shown = ((title, [Bullets(said)] if isinstance(said[0], str) else said) for title, said in parts if said)
+    return [Section(title, blocks) for title, blocks in shown]
 
 
 def by_column(columns: Mapping[str, Iterable[str | Link]], note: str | Link = "", **more: Any) -> Table:

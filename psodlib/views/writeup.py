@@ -21,9 +21,12 @@ from psodlib.triage.boots import loaded_versions
 from psodlib.triage.known_issues import Issue
 from psodlib.triage.timeline import DUMP_NAME, incident_timeline
 from psodlib.views.account import PLACES, Account, site_section
-from psodlib.views.crash import crash_title, issue_lines, not_whole, own_text, place_of, plain_words, typed_on, where
 from psodlib.views.document import Block, Code, Document, Section, Steps, Table, Text, sections
 from psodlib.views.words import SIMULATED, count, holding, joined, known, listing, literal, moment, share, span
+
+from psodlib.views.crash import (  # isort: skip
+    crash_title, issue_lines, moment_of, not_whole, own_text, place_of, plain_words, typed_on, where,
+)  # fmt: skip
 
 # How far each kind of evidence carries, strongest first: certainty, and why.
 CERTAINTY = {
@@ -275,7 +278,7 @@ def _timeline_table(case: Case) -> Table:
     bare = facts["what"] == f"{case.module} loaded"  # and no word of the version
     news = facts[(facts["lane"] != "driver") | ~(facts.duplicated(["lane", "what"]) | bare)]
     rows = [
-        (row["time"], 0.0, "not dated", _happening(case, row), case.place(row["source"], row["line"]))
+        (row["time"], 0.0, "not dated", _happening(case, row), case.place(row["source"], row["line"]), row["detail"])
         for _, row in news.tail(MOST_FACTS).iterrows()
     ]
     rows = sorted([*rows, *_told(case)], key=lambda row: (not known(row[0]), row[0] if known(row[0]) else row[1]))
@@ -286,8 +289,8 @@ def _timeline_table(case: Case) -> Table:
     )
     zone = [f"Local ({account.time_zone})"] if account.time_zone and any(dated) else []
     cells = [
-        [moment(time, place).removesuffix(" UTC"), *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
-        for time, _, place, what, source in rows
+        [moment_of(time, str(*told_by), place).removesuffix(" UTC"), *(account.local(time)[5:] or "–" for _ in zone), what, source or "–"]
+        for time, _, place, what, source, *told_by in rows
     ]  # fmt: skip
     widths = (18, 14, 42, 26) if zone else (20, 50, 30)
     return Table("", ["When (UTC)", *zone, "What", "Known from"], cells, " ".join(note), widths=widths)

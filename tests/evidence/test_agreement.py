@@ -88,9 +88,8 @@ def test_a_crash_among_ordinary_lines_is_found(
     rng = random.Random(seed)
 
     def ordinary(count: int) -> bytes:
-        return b"".join(
-            STAMP % (n // 60, n % 60) + prefix + rng.choice(LINES).rstrip(b"\n") + b"\n" for n in range(count)
-        )
+        said = (prefix + rng.choice(LINES).rstrip(b"\n") + b"\n" for _ in range(count))
+        return b"".join(STAMP % divmod(n, 60) + line for n, line in enumerate(said))
 
     own = behind(STAMP % (0, 0) + prefix) if prefix.startswith(b"esx1") else lambda data: data.rstrip(b"\n") + b"\n"
     data = ordinary(lines[0]) + own(text) + ordinary(lines[1])
@@ -123,10 +122,8 @@ def test_the_search_stays_as_fast_as_it_can_be() -> None:
 def test_the_quick_ways_through_a_line_read_what_the_long_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
     # Every line of the golden files, and each behind another line's text.
     lines = [line for path in GOLDEN for line in path.read_bytes().split(b"\n")]
-    ahead = [
-        STAMP[:-1] % (1, n % 60) + b"%scpu3:66)Net: 1: up " % (b" ", b" In(182) vmkernel: ", b" Xx(1) ")[n % 3]
-        for n in range(99)
-    ]
+    heads = (b" ", b" In(182) vmkernel: ", b" Xx(1) ")
+    ahead = [STAMP[:-1] % (1, n % 60) + b"%scpu3:66)Net: 1: up " % heads[n % 3] for n in range(99)]
     text = b"\n".join([*lines, *(ahead[n % 99] + line for n, line in enumerate(lines))])
     quick = [repr(piece) for piece in pieces.split_pieces(text, 0, 1)]
     monkeypatch.setattr(pieces, "_CUT_WORDS", re.compile(b""))

@@ -213,9 +213,8 @@ def test_modules_and_devices() -> None:
         )[0][0]
         == "bnx2x"
     )
-    (driver,) = read(
-        "[root@hp:~] ethtool -i vmnic0\ndriver: e1000e\nversion: 3.2.2.1-NAPI\nfirmware-version: 0.8-4\nbus-info: 0000:00:1f.6\n"
-    ).drivers
+    told = "driver: e1000e\nversion: 3.2.2.1-NAPI\nfirmware-version: 0.8-4\nbus-info: 0000:00:1f.6\n"
+    (driver,) = read(f"[root@hp:~] ethtool -i vmnic0\n{told}").drivers
     assert (driver.module, driver.device, driver.firmware) == ("e1000e", "vmnic0", "0.8-4")
     rows = "vmhba0  hpsa              link-n/a  sas.5001                    (0:3:0.0) HP Smart Array P420i\n"
     assert [(r.module, r.device) for r in read(rows).drivers] == [("hpsa", "vmhba0")]
@@ -288,10 +287,8 @@ def test_an_inventory_that_names_no_host(tmp_path: Path, text: str, words: str) 
 def test_hostd_by_the_block_says_what_its_lines_say(step: int) -> None:
     # Seconds between lines: a block spans minutes, hours with a log every hour, and silences of more than two.
     start = datetime(2014, 5, 1, tzinfo=UTC)
-    lines = [
-        f"{start + timedelta(seconds=step * n):%Y-%m-%dT%H:%M:%S}.123Z [FFD81B90 info 'Vimsvc'] Task {n}"
-        for n in range(9000)
-    ]
+    times = (start + timedelta(seconds=step * n) for n in range(9000))
+    lines = [f"{time:%Y-%m-%dT%H:%M:%S}.123Z [FFD81B90 info 'Vimsvc'] Task {n}" for n, time in enumerate(times)]
     lines[4321] = lines[4321][:24] + " [FFD81B90 info 'Vimsvc.ha-eventmgr'] Event 7 : esx.audit.host.boot"
     lines.insert(4000, "   a line without a stamp that says esx.audit.host.boot")
     reading = read("\n".join(lines))

@@ -96,11 +96,8 @@ def read(text: str) -> list[FileReading]:
 
 
 def crashes(readings: list[FileReading]) -> list[tuple[Any, ...]]:
-    return [
-        (reading.host, crash.time and crash.time.isoformat(), crash.world_name, len(crash.frames))
-        for reading in readings
-        for crash in reading.crashes
-    ]
+    found = [(reading.host, crash) for reading in readings for crash in reading.crashes]
+    return [(host, one.time and one.time.isoformat(), one.world_name, len(one.frames)) for host, one in found]
 
 
 WHOLE = ("2023-02-03T04:05:06+00:00", "ntg3-poll", 3)

@@ -509,10 +509,8 @@ def test_a_flood_of_headers_ends(tmp_path: Path, line: bytes, monkeypatch: pytes
 
 def test_a_flood_of_crashes_is_cut_off_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vmkernel, "_CRASH_LIMIT", 20)
-    flood = b"".join(
-        CRASH.replace(b"31T15", b"%02dT%02d" % (1 + n // 24, n % 24)).replace(b":10.166", b":10.%03d" % n)
-        for n in range(60)
-    )
+    hours = [(n, CRASH.replace(b"31T15", b"%02dT%02d" % (1 + n // 24, n % 24))) for n in range(60)]
+    flood = b"".join(crash.replace(b":10.166", b":10.%03d" % n) for n, crash in hours)
     (tmp_path / "vmkernel.log").write_bytes(flood)
     readings, problems = read(tmp_path)
     assert len(readings[0].crashes) == 20
@@ -524,16 +522,11 @@ def test_nothing_of_all_that_raises_out_of_load(tmp_path: Path) -> None:
         (tmp_path / "esx01").mkdir(exist_ok=True)
         (tmp_path / "esx01" / f"vmkernel.{number}").write_bytes(data)
     os.mkfifo(tmp_path / "esx01" / "pipe")
-    write_tar(
-        tmp_path / "esx01" / "a.tgz",
-        member("../evil.log"),
-        member("/abs.log"),
-        member("l", b"", type=tarfile.SYMTYPE, linkname="/x"),
-    )
+    link = member("l", b"", type=tarfile.SYMTYPE, linkname="/x")
+    write_tar(tmp_path / "esx01" / "a.tgz", member("../evil.log"), member("/abs.log"), link)
     fleet = load(tmp_path, jobs=1)
-    assert {"empty", "bad_line", "bad_time", "damaged_archive", "unsafe_member", "unreadable"} <= set(
-        fleet.problems.problem
-    )
+    wanted = {"empty", "bad_line", "bad_time", "damaged_archive", "unsafe_member", "unreadable"}
+    assert wanted <= set(fleet.problems.problem)
     assert fleet.problems.source.notna().all()
 
 

@@ -71,6 +71,13 @@ def test_every_way_a_receiver_writes_the_host(tmp_path: Path, head: str) -> None
     assert len(reading.crashes) == 1
 
 
+@pytest.mark.parametrize("form", ['{{"ticket": 17, "text": "{}"}}', '{{"ticket": 17, "Version": "7.0", "text": "{}"}}'])
+def test_a_crash_in_the_text_of_a_ticket(tmp_path: Path, form: str) -> None:
+    screen = "VMware ESXi 7.0.3 [Releasebuild-20328353 x86_64]\\nSpin count exceeded (acmeLock) - possible deadlock\\n"
+    (reading,) = read(write(tmp_path, form.format(screen), "ticket.json"))
+    assert [crash.esxi_build for crash in reading.crashes] == ["20328353"]
+
+
 def test_a_local_log_names_no_host(tmp_path: Path) -> None:
     for stamp in (
         "2014-05-31T15:57:32.579Z ",

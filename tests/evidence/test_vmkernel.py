@@ -191,6 +191,11 @@ def test_lines_that_a_mail_or_a_terminal_broke(width: int, at_words: bool, prefi
     assert told(found)["frames"] == told(plain)["frames"]
 
 
+def test_a_line_is_not_put_together_from_any_number() -> None:
+    (crash,) = find_crashes("@BlueScreen: #PF Exception 14 in\n" + "world in\n" * 500)
+    assert 900 < len(crash.message or "") < 1100
+
+
 def test_what_stands_behind_a_crash_is_no_rest_of_it() -> None:
     text = BROKEN.split("PTEs")[0] + "This is fixed in the next release.\nThe host was restarted since.\nESXi 8.x\n" * 3
     (crash,) = find_crashes(text)
@@ -377,6 +382,12 @@ def test_a_silence_of_more_than_two_hours_ends_a_stretch(noise: bytes) -> None:
     got = [((a.start - alive[0].start) / timedelta(hours=1), (a.end - a.start) / timedelta(minutes=10)) for a in alive]
     assert [round(start, 3) for start, _ in got] == [0, 6, 30]
     assert [round(length) for _, length in got] == [17, 14, 5]
+
+
+def test_a_first_stamp_that_cannot_be_hides_no_sign_of_life_behind_it() -> None:
+    reading = read(b"2015-02-31T00:00:00.000Z cpu1:2)a\n" + hours(0, 1))
+    assert [one.end - one.start for one in reading.alive] == [timedelta(minutes=110)]
+    assert [problem.problem for problem in reading.problems] == ["bad_time"]
 
 
 # -- hostile input

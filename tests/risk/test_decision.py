@@ -272,3 +272,16 @@ def test_versions_as_they_come():
         decide_pin(table, ["5.5.0.50", "5.5.0.59"])
     with pytest.raises(InputError, match="a version is text"):
         decide_pin(table.assign(version=table["version"].map({"5.5.0.50": 5.5, "5.5.0.58": 5.58})))
+
+
+def test_the_first_days_of_a_quarter_are_not_todays_pace():
+    # 100 hosts through two quarters with 24 crashes, and three days of a third with two.
+    begin, rows = pd.Timestamp("2014-01-01", tz="UTC"), []
+    for n in range(100):
+        crashed = [20 + 6 * n] if n < 24 else [182.5] if n < 26 else []
+        for start, end in zip([0, *crashed], [*crashed, 184], strict=True):
+            rows.append((f"h{n}", "a" if n % 2 else "b", start, end, int(end in crashed)))
+    table = pd.DataFrame(rows, columns=["host", "version", "from", "to", "crashes"])
+    times = {name: begin + pd.to_timedelta(table[edge], unit="D") for name, edge in (("start", "from"), ("end", "to"))}
+    table = table.assign(host_days=table["to"] - table["from"], uptime_start=pd.Timedelta(0), **times)
+    assert 30 < decide_pin(table, adjust=("quarter",)).crashes_if_stay < 70  # 26 in 18,400 host-days are 52 a year

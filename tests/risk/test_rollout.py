@@ -17,7 +17,7 @@ from psodlib.cli import app
 from psodlib.errors import InputError
 from psodlib.fleet import Fleet
 from psodlib.risk.canary import Weeks, posterior, ratio_seen, watch_canary
-from psodlib.risk.rollout import plan_rollout, read_plan
+from psodlib.risk.rollout import learnt, plan_rollout, read_plan
 from psodlib.risk.rollout_watch import judge, watch_rollout
 
 OLD, NEW = "5.5.0.50", "5.5.0.60"
@@ -134,6 +134,11 @@ def test_a_plan_says_honestly_what_each_wave_could_show():
     # Two crashes on 6 hosts in four weeks at a quarter a year: by hand P(N >= 2) = 0.8 at a mean of 3, 26 times 0.115.
     assert 20 < ratio_seen(0.25 / 365.25, (6 * 28, 54 * 28), (6, 54), variance=0) < 40
     assert ratio_seen(0.0, (1, 1), (1, 1)) is None
+
+
+def test_what_nobody_could_see_is_not_told_in_powers_of_ten():
+    says = " ".join(line for rate in (1e-3, 1e-4, 3e-5, 1e-5) for line in learnt(replace(PLAN, rate=rate))["says"])
+    assert "a version over 100 times as bad" in says and "e+" not in says
 
 
 def test_who_cannot_move_stays_and_it_is_said_why():

@@ -12,6 +12,7 @@ import pytest
 from conftest import DATA
 
 import psodlib as psod
+from psodlib.store import sql
 from psodlib.store.sql import ask
 
 pytest.importorskip("duckdb", reason="the extra `cluster` is not installed")
@@ -93,6 +94,14 @@ def test_without_duckdb_it_says_what_to_install(store: Path, monkeypatch: pytest
 def test_time_and_memory_are_bounded(store: Path, query: str, said: str) -> None:
     with pytest.raises(psod.InputError, match=said):
         ask(store, query, seconds=2)
+
+
+def test_the_system_too_bounds_a_querys_memory_and_is_set_back() -> None:
+    resource = pytest.importorskip("resource", reason="no such limits here")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with sql._no_more_memory():
+        assert 0 < resource.getrlimit(resource.RLIMIT_AS)[0] < 64 * sql.MEMORY
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_rows_are_bounded_with_a_word(store: Path) -> None:

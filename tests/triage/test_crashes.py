@@ -157,9 +157,5 @@ def test_forms(text, told):
 
 def test_a_backtrace_of_a_host_that_lives_on_or_of_a_process_is_no_crash():
     assert parse_crashes(LIVING) == []
-    assert (
-        parse_crashes(
-            "#0  0x00000000 in Panic_Loop (x=1) at bora/lib/panic/panic.c:99\n#1  0x00000001 in main () at bora/vmx/main.c:7\n"
-        )
-        == []
-    )
+    debugged = "#0  0x00000000 in Panic_Loop (x=1) at bora/lib/panic/panic.c:99\n#1  0x00000001 in main () at bora/vmx/main.c:7\n"
+    assert parse_crashes(debugged) == []

@@ -292,7 +292,7 @@ def test_moves_that_rest_on_a_crash_or_two_say_so_and_a_version_barely_tried_is_
 def test_where_no_version_is_known_the_page_asks_for_what_names_it() -> None:
     found = studied("three times as bad")
     page = to_markdown(said.brief(study(replace(found.fleet, drivers=found.fleet.drivers.iloc[:0]), "hpsa")))
-    assert "they name the version" in page and "hosts that did not crash" not in page
+    assert "they name it" in page and "hosts that did not crash" not in page
 
 
 def test_the_shorter_way_to_tell_two_versions_apart_is_the_one_said() -> None:

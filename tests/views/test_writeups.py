@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import DATA
 from views import hand_made
@@ -14,7 +16,8 @@ from psodlib.fleet import Fleet
 from psodlib.triage.known_issues import load_issues
 from psodlib.views.account import Account, find_account
 from psodlib.views.brief import brief
-from psodlib.views.document import to_markdown, to_pdf
+from psodlib.views.crash import pages_of
+from psodlib.views.document import Document, to_markdown, to_pdf
 from psodlib.views.report import CHARTS, IN_BRIEF, picture
 from psodlib.views.study import study
 from psodlib.views.writeup import choose_crash, write_up
@@ -163,3 +166,16 @@ def test_without_an_account_nothing_of_it_is_said(real: Fleet) -> None:
         and "Decision" not in text
         and "How many users were hit cannot be said" in text
     )
+
+
+def test_a_date_of_installation_is_a_day_and_not_its_midnight() -> None:
+    whole = hand_made.fleet(hosts=1, crashing=1)
+    installed = whole.drivers.iloc[[0]].assign(
+        state="installed", evidence="install_date", observed_at=hand_made.START + 3 * hand_made.DAY, version="5.5.0.60"
+    )
+    drivers = pd.concat([whole.drivers, installed], ignore_index=True).astype(whole.drivers.dtypes)
+    fleet = replace(whole, drivers=drivers)
+    text = _words(fleet, str(whole.crashes["crash_id"].iloc[0]))
+    assert "| 2025-01-04 | hpsa 5.5.0.60 installed" in text and "2025-01-04 00:00" not in text
+    page = to_markdown(Document(title="", sections=pages_of(fleet)(fleet.crashes.iloc[0])))
+    assert "| 2025\\-01\\-04 |" in page or "| 2025-01-04 |" in page.replace("\\", "")

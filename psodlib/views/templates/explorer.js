@@ -262,7 +262,7 @@ export function render({ model, el }) {
     if (!shows("list")) return;
     drawFilters();
     const found = number(data.crashes.length, "crash", "crashes"), named = new Set(crashes.map(crash => crash.host).filter(host => host));
-    const hosts = number(named.size, "host", "hosts") + (crashes.every(crash => crash.host) ? "" : ", some on hosts without a name");
+    const hosts = !named.size && crashes.length ? "hosts without a name" : number(named.size, "host", "hosts") + (crashes.every(crash => crash.host) ? "" : ", some on hosts without a name");
     total.textContent = !data.crashes.length ? "No crash was found in this evidence."
       : `${crashes.length < data.crashes.length ? `${crashes.length.toLocaleString("en")} of ${found}` : found} on ${hosts}.`;
     drawList(crashes);
