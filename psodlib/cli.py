@@ -110,9 +110,10 @@ def sql(
     if form == "table":
         print_table(f"{len(answer):,} row{'s' * (len(answer) != 1)}", answer)
     elif form == "csv":
-        out.file.write(csv_text(answer))
+        print(csv_text(answer), end="", file=out.file, flush=True)
     else:
-        out.file.write(answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us"))
+        lines = answer.to_json(orient="records", lines=True, date_format="iso", date_unit="us")
+        print(lines, end="", file=out.file, flush=True)
 
 
 @app.command(epilog="Example:  psod report evidence/ --inventory hosts.csv --module hpsa -o report/")
@@ -257,6 +258,8 @@ def collect(
     from psodlib import collector
 
     source = _named_hosts(hosts, reach)
+    if source and bundles:
+        raise InputError("--bundles goes with --vcenter: only a vCenter makes support bundles")
     if dry_run:
         if not source:
             plan, names = collector.vcenter_plan(), list(collector.vcenter_hosts(**reach)["host"])
@@ -297,7 +300,7 @@ def hosts_of_vcenter(
 
     password = _password(True, password_keyring, password_command)
     table = collector.vcenter_hosts(vcenter, user=user, password=password, thumbprint=thumbprint, ca_file=ca_file)
-    out.file.write(csv_text(table))
+    print(csv_text(table), end="", file=out.file, flush=True)
 
 
 @app.command(
@@ -307,13 +310,11 @@ def hosts_of_vcenter(
 )
 @_reaching
 def verify(
-    reach: dict[str, Any],
-    hosts: SomeHosts = None,
+    reach: dict[str, Any], hosts: SomeHosts = None,
     pin: Annotated[str, Option(help="The version that every host should run.", show_default=False)] = "",
     output: Annotated[Path, Option("-o", "--output", help="Folder for what is read.")] = Path("evidence-verify"),
-    module: Module = "hpsa",
-    pool: Pool = 8,
-) -> None:
+    module: Module = "hpsa", pool: Pool = 8,
+) -> None:  # fmt: skip
     """Ask each host, or the vCenter, which driver version runs, and compare it with the pin."""
     from psodlib import collector
 
@@ -423,21 +424,25 @@ def _key(file: Path | None) -> bytes:
 
     if file is not None:
         return read_key(file)
-    return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+    try:
+        return key_from_passphrase(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+    except typer.Abort:
+        raise InputError("no passphrase was typed; without a terminal, give --key-file") from None
 
 
 @app.command(epilog="Example:  psod lab store/ --folder my-case")
 def lab(
-    source: Annotated[
-        str | None, Argument(help="Evidence, a store, a fleet. Default: the demo.", show_default=False)
-    ] = None,
+    source: Annotated[str | None, Argument(help="Evidence, store or fleet; else the demo.", show_default=False)] = None,
     folder: Annotated[Path, Option(help="Working copy of the notebooks.")] = Path("work-notebooks"),
     port: Annotated[int, Option(help="Port to listen on, on this machine alone.", min=0, max=65535)] = 8888,
     browser: Annotated[bool, Option(help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on a working copy of the notebooks, so that no real host name reaches the committed ones."""
+    from psodlib.evidence.sources import iter_units
     from psodlib.views.notebooks import notebook_folder, set_source
 
+    if source is not None:
+        iter_units(source)  # one that does not exist is told here, not in the browser
     folder.mkdir(parents=True, exist_ok=True)
     for notebook in sorted(file for file in notebook_folder().iterdir() if file.suffix in (".ipynb", ".py")):
         if not (folder / notebook.name).exists():
@@ -466,10 +471,7 @@ def main() -> None:
     # in words alone, without the line of ours that warned
     warnings.showwarning = lambda message, *where, **more: say(f"psod: {message}", err, "yellow")
     try:
-        try:
-            app()
-        finally:
-            out.file.flush()
+        app()
     except PsodError as error:
         told = str(error)
     except OSError as error:

@@ -32,16 +32,7 @@ BESIDE = 60  # letters that the rest of a progress line takes
 NEWEST = 10  # crashes listed one by one by `psod load`
 SHOWN_SUSPECTS = 40  # words that still look like a name
 # Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = {
-    "not_in_inventory",
-    "unplaced_crash",
-    "no_evidence",
-    "unknown_format",
-    "empty",
-    "bad_line",
-    "unused",
-    "truncated",
-}
+MILD = set(str.split("not_in_inventory unplaced_crash no_evidence unknown_format empty bad_line unused truncated"))
 
 
 def say(text: str, to: Console = out, style: str = "") -> None:
@@ -162,8 +153,6 @@ def print_summary(fleet: Fleet) -> None:
     days = fleet.uptimes.observed.dt.total_seconds().sum() / 86_400
     seen = f"{count(len(hosts), 'host')} ({hosts.first_seen.notna().sum()} with evidence)"
     say(f"{seen}, {count(len(crashes), 'crash', 'crashes')}, {days:,.0f} host-days observed")
-    if _nothing(fleet):
-        say("Nothing useful was found: expected vmkernel or dump logs, command outputs, support bundles, screen text.")
     if len(crashes):
         names = ["guilty_module", "guilt", "kind", "driver_version"]
         counts = crashes.groupby(names, observed=True, dropna=False).size().rename("crashes").reset_index()
@@ -265,7 +254,8 @@ def _grave(fleet: Fleet, sources: Sequence[str | Path], store: str | None) -> di
 
 def end(fleet: Fleet, sources: Sequence[str | Path], store: str | None, failed: bool = False) -> NoReturn:
     """The exit code, and what a 1 is about: nothing was found, or a problem cost evidence."""
-    why = ["nothing useful was found in the sources"] if _nothing(fleet) else []
+    wanted = "vmkernel or dump logs, command outputs, support bundles, screen text"
+    why = [f"nothing useful was found; expected {wanted}"] if _nothing(fleet) else []
     if grave := ", ".join(f"{number} {word}" for word, number in _grave(fleet, sources, store).items()):
         why.append(f"some of it could not be read or believed ({grave}); the problems list it")
     if why:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -309,7 +309,8 @@ def load(
     >>> psod.load("data/incident-2014-05-31").crashes.guilty_module[0]  # doctest: +SKIP
     'hpsa'
     """
-    flat = (source if isinstance(source, (Iterator, list, tuple, set)) else [source] for source in sources)
+    alone = (str, bytes, PurePath)
+    flat = (one if isinstance(one, Iterable) and not isinstance(one, alone) else [one] for one in sources)
     named: list[Any] = [one for several in flat for one in several]
     if strange := [one for one in named if not isinstance(one, (str, PurePath))]:
         raise InputError(f"found a {type(strange[0]).__name__} as a source; expected a folder, a file or an address")

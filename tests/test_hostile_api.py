@@ -37,6 +37,12 @@ def test_a_fleet_of_other_dtypes_gives_the_same_answer(demo: Any, change: str) -
     assert str(psod.decide_pin(psod.exposure(fleet))) == str(psod.decide_pin(psod.exposure(demo)))
 
 
+def test_half_a_surrogate_pair_is_shown_as_its_code(demo: Any) -> None:
+    odd = pd.Series(["a\ud800b", None], dtype=object)
+    fleet = replace(demo, crashes=demo.crashes.head(2).assign(signature=odd))
+    assert set(fleet.crashes["signature"].dropna()) == {"a\\ud800b"} and fleet.crashes["signature"].isna().sum() == 1
+
+
 def test_a_column_that_cannot_be_one_of_ours_is_named(demo: Any) -> None:
     with pytest.raises(psod.InputError, match=r"crashes, column time: .* expected datetime"):
         replace(demo, crashes=demo.crashes.assign(time="yesterday"))
@@ -69,6 +75,11 @@ def test_a_chart_of_the_wrong_table_says_what_it_takes(demo: Any, plot: Any) -> 
 def test_what_is_no_source_is_said(source: Any) -> None:
     with pytest.raises(psod.InputError, match="as a source; expected a folder, a file or an address"):
         psod.load(source)
+
+
+@pytest.mark.parametrize("several", [list, tuple, set, iter, pd.Series, pd.Index])
+def test_several_sources_are_any_series_of_them(several: Any) -> None:
+    assert len(psod.load(several([str(INCIDENT)])).crashes) == 1
 
 
 def test_a_fleet_is_no_source(demo: Any, tmp_path: Path) -> None:

@@ -89,6 +89,35 @@ def test_notes_that_are_not_there_are_told(tmp_path: Path) -> None:
     assert done.returncode == 2 and "nots: no folder" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["anonymise", INCIDENT, "-o", "out"], "no passphrase was typed; without a terminal, give --key-file"),
+        (["collect", "h1", "--ask-password"], "no password of root was typed; without a terminal"),
+        (
+            ["collect", "h1", "--key", "/no/such/key"],
+            "/no/such/key: no private key that can be used (No such file or directory)",
+        ),
+        (["collect", "h1", "--bundles", "--dry-run"], "--bundles goes with --vcenter"),
+        (["collect", "h1"], "give one way to log in: a key (--key)"),
+        (["lab", "no/such/evidence", "--no-browser"], "'no/such/evidence' does not exist"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said(tmp_path: Path, words: list[object], told: str) -> None:
+    command = [*PSOD, *map(str, words)]
+    # without a terminal of its own, as a job has none
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and told in done.stderr and "Aborted" not in done.stderr
+
+
 def test_no_process_is_no_number_of_processes() -> None:
     assert here("load", INCIDENT, "--jobs", "0").returncode == 2
 

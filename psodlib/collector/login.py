@@ -92,7 +92,14 @@ class Secret:
 
 def ask_password() -> PasswordSource:
     """Ask for the password at the terminal, once a user."""
-    return lambda user: getpass.getpass(f"Password of {user}: ")
+
+    def read(user: str) -> str:
+        try:
+            return getpass.getpass(f"Password of {user}: ")
+        except EOFError:
+            raise InputError(f"no password of {user} was typed; without a terminal, take it from a command") from None
+
+    return read
 
 
 def password_from_keyring(service: str = "psod") -> PasswordSource:
@@ -142,10 +149,7 @@ def way_in(users: Iterable[str], key: str | Path | None, agent: bool, password: 
     if password is not None:
         check_source(password)
     if agent + (key is not None or password is not None) != 1:
-        raise InputError(
-            "give one way to log in: a key (--key), the agent (--agent), or a source of the password (--ask-password, "
-            "--password-command or --password-keyring)"
-        )
+        raise InputError("give one way to log in: a key (--key), the agent (--agent) or a password (--ask-password)")
     if key is not None:
         loaded = _load_key(Path(key), password)
         return lambda transport, host, user: transport.auth_publickey(user, loaded)
@@ -168,7 +172,8 @@ def _load_key(path: Path, password: PasswordSource | None) -> paramiko.PKey:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: {wrong} ({type(error).__name__})") from None
+        told = in_words(error) if isinstance(error, OSError) else type(error).__name__
+        raise InputError(f"{path}: {wrong} ({told})") from None
 
 
 class NotTried(CollectError):

@@ -35,13 +35,9 @@ from psodlib.records import Problem
 
 MAX_HELD = 96 << 20  # bytes of fragments, or of an archive that cannot be read as a stream, kept in memory
 # Archives that nobody here can read begin so.
-_FOREIGN = {
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"Rar!\x1a\x07": "RAR",
-    b"MSCF\0\0\0\0": "CAB",
-    b"\x1f\x9d": ".Z",
-    b"\x04\x22\x4d\x18": "LZ4",
-}
+_FOREIGN = re.compile(
+    rb"(?P<RAR>Rar!\x1a\x07)|(?P<CAB>MSCF\0{4})|(?P<LZ4>\x04\x22\x4d\x18)|(?P<Z>\x1f\x9d)|7z\xbc\xaf\x27\x1c"
+)
 _ABSOLUTE = re.compile(r"(?:[A-Za-z]:)?/+")
 MAX_ARCHIVES = 2  # a vCenter zip holds the hosts' tgz
 
@@ -100,8 +96,9 @@ def expand(
     elif wrap or archive:
         detail = f"more than {MAX_ARCHIVES} archives or {MAX_WRAPS} compressions in one another; unpack it first"
         yield noted(place.source, "too_deep", detail)
-    elif foreign := next((name for magic, name in _FOREIGN.items() if head.startswith(magic)), None):
-        yield noted(place.source, "not_text", f"packed as {foreign}, which is not read here; unpack it first")
+    elif foreign := _FOREIGN.match(head):
+        detail = f"packed as {foreign.lastgroup or '7z'}, which is not read here; unpack it first"
+        yield noted(place.source, "not_text", detail)
     else:
         stream.again = reopen
         once = partial(_unless_passed, stream)

@@ -112,9 +112,7 @@ def chart(*columns: str, more: str = "") -> Callable[[Callable[P, Axes]], Callab
             for name, value in inspect.signature(plot).bind(*args, **given).arguments.items():
                 lacks = [part for part in NEEDED.get(name, ()) if not hasattr(value, part)]
                 if lacks and value is not None and len(getattr(value, "index", "x")):
-                    found = (
-                        f"{plot.__name__} was given {name} of type {type(value).__name__} without {', '.join(lacks)}"
-                    )
+                    found = f"{plot.__name__} was given a {type(value).__name__} without {', '.join(lacks)}"
                     raise InputError(f"{found}; expected: {PARAMETERS[name].replace('``', '')}")
             with plt.rc_context(STYLE):
                 try:
