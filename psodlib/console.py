@@ -32,7 +32,9 @@ BESIDE = 60  # letters that the rest of a progress line takes
 NEWEST = 10  # crashes listed one by one by `psod load`
 SHOWN_SUSPECTS = 40  # words that still look like a name
 # Problems that cost no evidence: worth a row in the table, not an exit code.
-MILD = set(str.split("not_in_inventory unplaced_crash no_evidence unknown_format empty bad_line unused truncated"))
+MILD = {
+    "not_in_inventory", "unplaced_crash", "no_evidence", "unknown_format", "empty", "bad_line", "unused", "truncated",
+}  # fmt: skip
 
 
 def say(text: str, to: Console = out, style: str = "") -> None:
