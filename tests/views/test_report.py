@@ -274,7 +274,7 @@ def test_what_cannot_be_said_is_said() -> None:
     said = {name: study(fleet) for name, fleet in fleets()}
     assert "it is not known which version of hpsa was loaded" in " ".join(unknowns(said["no versions"]))
     assert said["no module"].counts.nobody == 8
-    assert "nothing to choose between" in verdict(study(Fleet()))
+    assert "nothing of the hosts" in verdict(study(Fleet()))
 
 
 def test_write_up_names_commands_evidence_and_check() -> None:
