@@ -59,6 +59,7 @@ _WORN = tuple(
         r"\[[^\]\n]{0,40}\d:\d\d[^\]\n]{0,20}\] (?:[\w., -]{1,40}: )?",
     )
 )
+_MARKED = re.compile(r"\n[ \t]{0,40}[>|│\[\d]")  # what each of them begins with; nearly all outputs have none
 # What a page, a template, a terminal or markdown made of a line.
 _ANSI = re.compile(r"(?:\x1b|\^\[|ESC|\\x1b|\\033|\\e)\[[0-9;]{0,20}[A-Za-z]")
 _TAG = re.compile(
@@ -86,7 +87,9 @@ def plain(text: str) -> str:
 
 def worn(text: str) -> re.Pattern[str] | None:
     """What most lines of an output wear, if they do."""
-    lines = [line for line in text[:8192].split("\n")[:40] if line.strip()]
+    if not _MARKED.search(f"\n{text[:1024]}"):
+        return None
+    lines = [line for line in text[:8192].split("\n", 40)[:40] if line.strip()]
     for pattern in _WORN:
         found = [match for line in lines if (match := pattern.match(line))]
         numbers = [int(match[1]) for match in found] if pattern.groups else []

@@ -184,8 +184,8 @@ def _read(stream: Stream, item: Item) -> list[FileReading]:
 def _bare(head: bytes) -> bytes:
     for sign, pattern, plain in _MARKS:
         head = pattern.sub(plain, head) if sign in head else head
-    text = head.decode("latin-1")
-    return dress.sub("", text).encode("latin-1") if (dress := worn(text)) else head
+    dress = worn(head[:8192].decode("latin-1"))
+    return dress.sub("", head.decode("latin-1")).encode("latin-1") if dress else head
 
 
 def _text(head: bytes) -> str:
