@@ -279,7 +279,7 @@ def _driver_rows(reading: FileReading, uptimes: Sequence[Row]) -> Iterator[Row]:
     # something belongs to a boot that the logs have not seen.
     # Nor does it speak of a boot that had ended before it was taken.
     starts = [row["boot"] for row in uptimes]
-    over = {row["boot"]: row["end"] + STOPPING for row in uptimes if row["end_reason"] in ENDED}
+    over = {row["boot"]: row["end"] + STOPPING for row in uptimes if row["end_reason"] in ENDED and row["end"]}
     changed = False
     for driver in sorted(reading.drivers, key=lambda driver: driver.line or 0):
         row = _row(driver)

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,8 @@ from conftest import DATA
 
 import psodlib as psod
 from psodlib import schema
+from psodlib.assemble import rows_of
+from psodlib.records import DriverReading, FileReading, Mark
 from psodlib.triage.boots import loaded_versions
 
 INCIDENT = DATA / "incident-2014-05-31"
@@ -306,3 +309,18 @@ def test_what_was_taken_after_a_boot_had_ended_says_nothing_of_it(tmp_path: Path
     assert fleet.now("hpsa")[["version", "since"]].values.tolist() == [["5.5.0.60", taken]]
     days = psod.exposure(fleet, "hpsa").groupby("version", dropna=False)["host_days"].sum()
     assert days.index.isna().all() and days.sum() == pytest.approx(10.333 / 24, abs=0.001)
+
+
+def test_a_crash_of_which_only_its_dump_is_left_and_no_sign_of_life_is_taken() -> None:
+    at, hour = datetime(2014, 5, 1, tzinfo=UTC), timedelta(hours=1)
+    lost = Mark(time=at, what="failed_over", evidence="vcenter")  # of a boot without a start, and no sign of life of it
+    booted = Mark(time=at + 10 * hour, what="booted", evidence="vmkernel")
+    dump = Mark(time=at + 10.1 * hour, what="core_dump_found")
+    list_ = DriverReading(module="hpsa", version="5.5.0.58")
+    told = (
+        FileReading(source="a", kind="vmksummary", size=1, marks=(lost, booted, dump)),
+        FileReading(source="b", kind="vib_list", size=2, collected=at + 20 * hour, drivers=(list_,)),
+    )
+    rows = rows_of([("esx1", reading) for reading in told])
+    assert [(row["end_reason"], row["end"]) for row in rows["uptimes"]][0] == ("crash", None)
+    assert [row["boot"] for row in rows["drivers"]] == [booted.time]
