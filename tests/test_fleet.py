@@ -322,5 +322,5 @@ def test_a_crash_of_which_only_its_dump_is_left_and_no_sign_of_life_is_taken() -
         FileReading(source="b", kind="vib_list", size=2, collected=at + 20 * hour, drivers=(list_,)),
     )
     rows = rows_of([("esx1", reading) for reading in told])
-    assert [(row["end_reason"], row["end"]) for row in rows["uptimes"]][0] == ("crash", None)
+    assert (rows["uptimes"][0]["end_reason"], rows["uptimes"][0]["end"]) == ("crash", None)
     assert [row["boot"] for row in rows["drivers"]] == [booted.time]
