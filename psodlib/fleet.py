@@ -396,7 +396,8 @@ def _seldom_collected() -> Iterator[None]:
     # and through all that the libraries hold.
     before, ours = gc.get_threshold(), not gc.get_freeze_count()
     gc.set_threshold(1000 * before[0], *before[1:])
-    gc.freeze()
+    if ours:  # else what the caller froze would not be told from what we do
+        gc.freeze()
     try:
         yield
     finally:

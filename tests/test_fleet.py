@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import random
 import shutil
@@ -324,3 +325,15 @@ def test_a_crash_of_which_only_its_dump_is_left_and_no_sign_of_life_is_taken() -
     rows = rows_of([("esx1", reading) for reading in told])
     assert (rows["uptimes"][0]["end_reason"], rows["uptimes"][0]["end"]) == ("crash", None)
     assert [row["boot"] for row in rows["drivers"]] == [booted.time]
+
+
+def test_a_load_into_a_store_leaves_the_collector_as_it_was(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    for frozen in (0, 1):
+        if frozen:
+            gc.freeze()
+        count = gc.get_freeze_count()
+        psod.load(INCIDENT, store=tmp_path / str(frozen), jobs=1)
+        left = gc.get_freeze_count(), gc.get_threshold()
+        gc.unfreeze()
+        assert left[0] <= count and left[1] == before  # what was frozen may have gone

@@ -58,6 +58,8 @@ _WHOLE = 1000  # letters of a line that nobody broke, or only a hostile hand
 _REST = ("", "cut", "bare_symbol")  # what the rest of a broken line looks like
 _ENDLESS = re.compile(r"(?:\b(?:addr|IP|in|world|VMK|ESXi?|stack:|uptime:|start:)|[@-])$")
 _ENDS = re.compile(r"(?:stack:|uptime:|(?:addr|IP|@) ?0x|world \d)")
+_WHOLE_END = re.compile(r"(?:addr 0x[\da-fA-F#X]{1,16}|\))$")
+_DIGITS = re.compile(r"[\da-fA-F#X]{1,15}(?!\S)")
 _ANEW = re.compile(r"[A-Z]\w*: |[-+=]{3}|[\]}]")
 _BROKEN = ("header", "message", "frame", "code_start", "details")  # what is long enough to be broken
 _PREFIX_ENDS = (
@@ -123,8 +125,9 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
     width, is_filled = wrapped_at(data)
     held: Piece | None = None
     for piece in _pieces_in(data, offset, line):
-        if held and piece.role in _REST and piece.body and not piece.prefixed and _goes_on(held, piece.body, width):
-            fills = is_filled and held.width == width and not _ENDS.match(piece.body)
+        fills = is_filled and held is not None and held.width == width and not _ENDS.match(piece.body)
+        rest = piece.body if piece.role in _REST and not piece.prefixed else ""
+        if held and rest and _goes_on(held, rest, width, fills):
             held.body += piece.body if fills else f" {piece.body}"
             held.end, held.width = piece.end, piece.width
             _find_role(held)
@@ -136,12 +139,14 @@ def split_pieces(data: bytes, offset: int, line: int) -> Iterator[Piece]:
         yield held
 
 
-def _goes_on(held: Piece, rest: str, width: int) -> bool:
-    # No word behind it had room on its line, or it cannot end there.
+def _goes_on(held: Piece, rest: str, width: int, fills: bool) -> bool:
+    # No word behind it had room on its line, or it cannot end there. Many a message ends in an address, and many a word behind
+    # it has no room on the longest line.
     if len(held.body) > _WHOLE:
         return False
     if width and held.role in _BROKEN and held.width + len(rest.partition(" ")[0]) >= width:
-        return not (held.body.endswith((".", ";")) or _ANEW.match(rest))
+        is_whole = _WHOLE_END.search(held.body) and not (fills and _DIGITS.match(rest))
+        return not (is_whole or held.body.endswith((".", ";")) or _ANEW.match(rest))
     is_odd = _ENDLESS.search(held.body[-40:]) or _ENDS.match(rest)
     return is_odd is not None and bool(held.role or held.body[:1] == "#")
 

@@ -208,6 +208,13 @@ def test_what_stands_behind_a_crash_is_no_rest_of_it() -> None:
         assert [crash.message for crash in find_crashes(f"{said}!\n{behind}\n")] == [f"{said}!"]
 
 
+def test_a_message_that_ends_in_an_address_takes_no_word_of_the_longest_lines_neighbour() -> None:
+    message = "#PF Exception 14 in world 33445:scanworker IP 0x418002b7e594 addr 0x4108fffffff0"
+    frames = "\n".join(f"0x41240123ba{i}0:[0x418002b7e594]scan_all@vmkernel#nover+0x{i}1" for i in range(6))
+    for asked in ("Thanks, Bob", "(the rest is off screen)", "see the attached log for more"):
+        assert [c.message for c in find_crashes(f"{message}\n{asked}\n{frames}\n")] == [message]
+
+
 @pytest.mark.parametrize("path", CRASHES, ids=names)
 def test_a_cut_never_adds_a_frame(path: Path) -> None:
     data = path.read_bytes()
