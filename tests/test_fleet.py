@@ -337,3 +337,11 @@ def test_a_load_into_a_store_leaves_the_collector_as_it_was(tmp_path: Path) -> N
         left = gc.get_freeze_count(), gc.get_threshold()
         gc.unfreeze()
         assert left[0] <= count and left[1] == before  # what was frozen may have gone
+
+
+def test_a_lone_file_is_not_the_host_of_a_folder_that_holds_nothing_else(tmp_path: Path) -> None:
+    for folder, host in (("u", None), ("esx07", "esx07")):
+        (tmp_path / folder).mkdir()
+        text = (INCIDENT / "incident-host/var/core/vmkernel-log.1").read_bytes()
+        (tmp_path / folder / "mail.txt").write_bytes(text)
+        assert psod.load(tmp_path / folder / "mail.txt", jobs=1).crashes["host"].fillna("").tolist() == [host or ""]

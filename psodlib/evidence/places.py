@@ -52,18 +52,20 @@ class Place(Struct, frozen=True, kw_only=True):
     stat: tuple[int, int, int] | None = None  # of a file on this machine: its bytes' and its own time in ns, its inode
 
 
-def host_of_folder(name: str, folders: Collection[str], names: Collection[str], given: bool = False) -> str | None:
+def host_of_folder(
+    name: str, folders: Collection[str], names: Collection[str], given: bool = False, lone: bool = False
+) -> str | None:
     """The host whose folder this is by its look, or None: files that only share a folder are each their own evidence.
 
     A host's folder holds a bundle's inner folders, or logs and outputs as a host names them. Of a folder that nobody ``given`` as a
-    source, but that lies in one, the name counts too, and that it holds one thing alone.
+    source, but that lies in one, the name counts too, and that it holds one thing alone, unless a ``lone`` file was given.
     """
     inner = {folder for folder in folders if not folder.startswith(".")}
     own = any(map(_HOSTS_OWN.fullmatch, names))
     looks = bool(inner & {"commands", "var"}) or (own and not inner - _INNER)
     looks |= "manifest.json" in names and bool(inner & {"vcenter", "earlier"})  # collected
     if not looks and not given:
-        alone = len(names) == 1 and not inner
+        alone = len(names) == 1 and not (inner or lone)
         named = names and not _NO_HOSTS_FOLDER.fullmatch(name) and (alone or _LIKE_A_HOST.search(name))
         looks = bool(named) or own or any(map(_BUNDLE.match, inner))
     return name if looks and _may_name(name) else None

@@ -140,7 +140,7 @@ def _host_around(folder: str, changed: int) -> str | None:
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries}
     inner = [name for name, is_folder in kinds.items() if is_folder]
-    return host_of_folder(os.path.basename(folder), inner, kinds.keys() - set(inner))
+    return host_of_folder(os.path.basename(folder), inner, kinds.keys() - set(inner), lone=True)
 
 
 def _local(text: str) -> Iterator[Unit | Problem]:
@@ -155,7 +155,7 @@ def _local(text: str) -> Iterator[Unit | Problem]:
     try:
         host = _host_around(parent, os.stat(parent).st_mtime_ns)
     except OSError:  # its folder may be entered, and not listed
-        host = host_of_folder(os.path.basename(parent), (), (name,))
+        host = host_of_folder(os.path.basename(parent), (), (name,), lone=True)
     place = places_below((), os.path.basename(parent), host)(text, name, info)
     if place.hint_kind == "folder":  # where a lone file happens to lie: an archive's own folders know better
         place = replace(place, hint_kind="parent")
