@@ -354,9 +354,8 @@ def _which(word: str, sources: list[str] | None) -> None:
     crashes = load_fleet(word).crashes.sort_values("time", ascending=False)
     told = [f"{id} ({host})" for id, host in zip(crashes.crash_id, crashes.host.fillna("host unknown"), strict=True)]
     more = f" and {len(told) - NEWEST} more" if len(told) > NEWEST else ""
-    raise InputError(
-        f"no crash id was given, which stands first; {word} holds {', '.join(told[:NEWEST]) or 'no crash'}{more}"
-    )
+    found = ", ".join(told[:NEWEST]) or "no crash"
+    raise InputError(f"no crash id was given; {word} holds {found}{more}. The id stands before the evidence")
 
 
 @app.command(epilog="Example:  psod explain 3f2a90c1d4e5b677 evidence/")
